@@ -1,0 +1,151 @@
+"""Named errors for shape, dtype and range. Every public entry point checks here, once, at the boundary.
+
+Shapes and dtypes are always checked. Values (a mask outside [0, 1], NaN) are checked where reading them is free,
+which is on the CPU outside of ``torch.compile``: on an accelerator a value check would stall the training step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "check_embedding",
+    "check_finite",
+    "check_image",
+    "check_label",
+    "check_mask",
+    "check_option",
+    "check_range",
+    "describe",
+    "values_readable",
+]
+
+T = TypeVar("T")
+
+
+def describe(value: object) -> str:
+    """Say what ``value`` is, the way error messages here do: ``float32 tensor of shape (2, 3, 8, 8)``."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
+    return f"{type(value).__name__} {value!r}"
+
+
+def values_readable(tensor: Tensor) -> bool:
+    """Whether looking at the values costs no device synchronisation and no graph break."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and type(tensor) is Tensor
+
+
+def check_image(image: Tensor, *, name: str = "image", channels: int | None = None) -> Tensor:
+    """Require a floating point batch of images.
+
+    Args:
+        image: (B, C, H, W), any floating dtype.
+        name: the argument's name for the message.
+        channels: required C, any when ``None``.
+
+    Raises:
+        TypeError: not a tensor, or not floating point.
+        ValueError: not four-dimensional, no pixels, or another number of channels.
+    """
+    if not isinstance(image, Tensor):
+        raise TypeError(f"{name}: expected a float tensor (B, C, H, W), got {describe(image)}")
+    if not image.is_floating_point():
+        raise TypeError(f"{name}: expected a floating point tensor, got {describe(image)}; convert with image / 255")
+    if image.ndim != 4 or 0 in image.shape[1:]:
+        raise ValueError(f"{name}: expected shape (B, C, H, W) with at least one pixel, got {describe(image)}")
+    if channels is not None and image.shape[1] != channels:
+        raise ValueError(f"{name}: expected {channels} channels, got {describe(image)}")
+    return image
+
+
+def check_mask(mask: Tensor, image: Tensor | None = None, *, name: str = "mask", values: bool = True) -> Tensor:
+    """Require foreground masks and return them as (B, 1, H, W) in the image's floating dtype.
+
+    Args:
+        mask: (B, 1, H, W) or (B, H, W), bool or floating point in [0, 1], 1 = foreground; soft masks are allowed.
+        image: (B, C, H, W) that the mask belongs to; sizes and device must agree.
+        name: the argument's name for the message.
+        values: also check range and NaN where that is free (see the module's text).
+
+    Raises:
+        TypeError: not a tensor, or an integer dtype (0/255 masks: pass ``mask > 127``).
+        ValueError: other rank, size, or batch, or values outside [0, 1].
+    """
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"{name}: expected a bool or float tensor (B, 1, H, W), got {describe(mask)}")
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        raise TypeError(f"{name}: expected bool or floating point in [0, 1], got {describe(mask)}; pass mask > 127")
+    if mask.ndim == 3:
+        mask = mask.unsqueeze(1)
+    if mask.ndim != 4 or mask.shape[1] != 1:
+        raise ValueError(f"{name}: expected shape (B, 1, H, W) or (B, H, W), got {describe(mask)}")
+    if image is not None and (mask.shape[0] != image.shape[0] or mask.shape[2:] != image.shape[2:]):
+        expected = (image.shape[0], 1, *image.shape[2:])
+        raise ValueError(f"{name}: expected shape {expected} to go with the image, got {describe(mask)}")
+    if image is not None and mask.device != image.device:
+        raise ValueError(f"{name}: expected on the image's device {image.device}, got {mask.device}")
+    if values and mask.is_floating_point():
+        check_range(mask, 0.0, 1.0, name=name)
+    dtype = image.dtype if image is not None else (mask.dtype if mask.is_floating_point() else torch.float32)
+    return mask.to(dtype)
+
+
+def check_range(tensor: Tensor, low: float, high: float, *, name: str) -> Tensor:
+    """Require all values in [low, high] (NaN is outside), where reading them is free."""
+    if tensor.numel() and values_readable(tensor):
+        smallest, largest = (float(x) for x in tensor.detach().aminmax())
+        if not (smallest >= low and largest <= high):
+            raise ValueError(f"{name}: expected values in [{low:g}, {high:g}], got [{smallest:g}, {largest:g}]")
+    return tensor
+
+
+def check_finite(tensor: Tensor, *, name: str) -> Tensor:
+    """Require finite values, where reading them is free; the message lists the first samples that are not."""
+    if tensor.numel() and values_readable(tensor):
+        bad = ~torch.isfinite(tensor.detach())
+        if bool(bad.any()):
+            samples = bad.reshape(bad.shape[0], -1).any(1).nonzero().flatten().tolist() if bad.ndim else [0]
+            raise ValueError(f"{name}: expected finite values, got NaN or infinity in sample(s) {samples[:8]}")
+    return tensor
+
+
+def check_label(label: Tensor, batch: int, *, name: str = "label", num_classes: int | None = None) -> Tensor:
+    """Require one integer class per sample and return it as int64 (B,).
+
+    Raises:
+        TypeError: not an integer tensor.
+        ValueError: not (B,), or a class outside [0, num_classes) where reading it is free.
+    """
+    if not isinstance(label, Tensor):
+        raise TypeError(f"{name}: expected an int64 tensor ({batch},), got {describe(label)}")
+    if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
+        raise TypeError(f"{name}: expected integer classes ({batch},), got {describe(label)}")
+    if label.shape != (batch,):
+        raise ValueError(f"{name}: expected shape ({batch},), got {describe(label)}")
+    if num_classes is not None and label.numel() and values_readable(label):
+        low, high = (int(x) for x in label.aminmax())
+        if low < 0 or high >= num_classes:
+            raise ValueError(f"{name}: expected classes in [0, {num_classes - 1}], got [{low}, {high}]")
+    return label.long()
+
+
+def check_embedding(embedding: Tensor, *, name: str = "embedding", dim: int | None = None) -> Tensor:
+    """Require (B, D) floating point, of width ``dim`` when given."""
+    if not isinstance(embedding, Tensor) or not embedding.is_floating_point():
+        raise TypeError(f"{name}: expected a float tensor (B, D), got {describe(embedding)}")
+    if embedding.ndim != 2:
+        raise ValueError(f"{name}: expected shape (B, D), got {describe(embedding)}")
+    if dim is not None and embedding.shape[1] != dim:
+        raise ValueError(f"{name}: expected width {dim}, got {describe(embedding)}")
+    return embedding
+
+
+def check_option(value: T, options: Collection[T], *, name: str) -> T:
+    """Require one of ``options``."""
+    if value not in options:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {value!r}")
+    return value

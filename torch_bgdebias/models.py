@@ -1,0 +1,154 @@
+"""Looking into a borrowed model: its last linear layer, its logits, what passes through a layer, its modes.
+
+Nothing here adds to a model. Hooks live inside a ``with`` block and are gone afterwards, also after an exception.
+"""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["LayerTap", "LogitsKey", "eval_mode", "find_head", "get_layer", "logits_of", "original_module", "tap"]
+
+#: how to find the logits in a model's output: index, key or attribute, function of the output, or None (a tensor)
+LogitsKey: TypeAlias = "int | str | Callable[[Any], Tensor] | None"
+
+
+def original_module(module: nn.Module) -> nn.Module:
+    """The module under ``torch.compile`` and (distributed) data parallel wrappers, with the same parameters."""
+    inner = getattr(module, "_orig_mod", None)
+    if inner is None and isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        inner = module.module
+    return original_module(inner) if isinstance(inner, nn.Module) else module
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether ``torch.compile`` wraps this module or one inside it (such modules do not run newly added hooks)."""
+    return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in module.modules())
+
+
+def get_layer(model: nn.Module, name: str) -> nn.Module:
+    """The submodule called ``name`` (as in ``named_modules``); unknown names raise KeyError listing near ones."""
+    layers = {_plain(n): m for n, m in model.named_modules() if n}
+    if _plain(name) in layers:
+        return layers[_plain(name)]
+    near = difflib.get_close_matches(name, layers, n=5, cutoff=0.4) or list(layers)[-5:]
+    raise KeyError(f"layer {name!r} is not in {type(model).__name__}; near names: {', '.join(near)}")
+
+
+def find_head(model: nn.Module, *, num_classes: int | None = None) -> tuple[str, nn.Linear]:
+    """The last linear layer, whose input is the embedding (B, D) and whose output is the logits (B, K).
+
+    timm models are asked (``get_classifier``). Elsewhere it is the linear layer registered last, unless another one
+    has the same number of outputs: then nobody but the user knows.
+
+    Raises:
+        LookupError: no linear layer, or more than one candidate; the message lists them.
+    """
+    names = {id(m): _plain(n) for n, m in model.named_modules()}
+    ask = getattr(model, "get_classifier", None)
+    if callable(ask):
+        head = ask()
+        if isinstance(head, nn.Linear) and id(head) in names:
+            return names[id(head)], head
+    linear = [(_plain(n), m) for n, m in model.named_modules() if type(m) is nn.Linear]
+    if not linear:
+        raise LookupError(f"{type(model).__name__} has no nn.Linear layer: name the layer whose input is the embedding")
+    wanted = num_classes if num_classes is not None else linear[-1][1].out_features
+    fitting = [(n, m) for n, m in linear if m.out_features == wanted]
+    if len(fitting) == 1:
+        return fitting[0]
+    listed = ", ".join(f"{n} ({m.in_features} -> {m.out_features})" for n, m in (fitting or linear)[-8:])
+    problem = "more than one layer could be" if fitting else f"no layer with {wanted} outputs is"
+    raise LookupError(f"{problem} the last linear layer of {type(model).__name__}; name one of: {listed}")
+
+
+def logits_of(output: Any, key: LogitsKey = None) -> Tensor:
+    """The logits in whatever a model returned.
+
+    Args:
+        output: a tensor, or a tuple, mapping or object that holds the logits.
+        key: where they are; ``None`` takes a tensor as it is, and otherwise an entry called ``logits``.
+
+    Raises:
+        TypeError: there is no telling, or what was found is no tensor; the message says what the output holds.
+    """
+    found: Any
+    if callable(key):
+        found = key(output)
+    elif key is None:
+        found = output if isinstance(output, Tensor) else _entry(output, "logits")
+    else:
+        found = _entry(output, key)
+    if not isinstance(found, Tensor):
+        held = list(output) if isinstance(output, Mapping) else type(output).__name__
+        hint = "pass the key, index or function that finds them"
+        raise TypeError(f"model output: no logits at {key!r}, it is {held}; {hint}")
+    return found
+
+
+class LayerTap:
+    """Inputs and outputs that passed through some layers while a :func:`tap` was open, one entry per call."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.inputs: dict[str, list[Any]] = {name: [] for name in names}
+        self.outputs: dict[str, list[Any]] = {name: [] for name in names}
+
+
+@contextmanager
+def tap(model: nn.Module, names: Sequence[str]) -> Iterator[LayerTap]:
+    """Record what enters and leaves the named layers, graph included, while the block is open.
+
+    A compiled model runs eagerly meanwhile, with a warning: its graphs do not contain hooks that are added later.
+
+    Yields:
+        LayerTap: ``inputs[name]`` holds the first positional input of each call, ``outputs[name]`` what it returned.
+    """
+    seen = LayerTap(names)
+
+    def record(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            seen.inputs[name].append(args[0] if args else next(iter(kwargs.values()), None))
+            seen.outputs[name].append(output)
+
+        return hook
+
+    with ExitStack() as stack:
+        if is_compiled(model):
+            warnings.warn(f"{type(model).__name__} is compiled: it runs eagerly while layers are read", stacklevel=3)
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        for name in names:
+            handle = get_layer(model, name).register_forward_hook(record(name), with_kwargs=True)
+            stack.callback(handle.remove)
+        yield seen
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; every submodule's own mode (frozen layers too) is put back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _plain(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def _entry(output: Any, key: int | str) -> Any:
+    if isinstance(output, Mapping) or isinstance(key, int):
+        try:
+            return output[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return getattr(output, key, None)
