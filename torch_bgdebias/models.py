@@ -22,10 +22,12 @@ LogitsKey: TypeAlias = "int | str | Callable[[Any], Tensor] | None"
 
 def original_module(module: nn.Module) -> nn.Module:
     """The module under ``torch.compile`` and (distributed) data parallel wrappers, with the same parameters."""
-    inner = getattr(module, "_orig_mod", None)
+    inner: object = getattr(module, "_orig_mod", None)
     if inner is None and isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         inner = module.module
-    return original_module(inner) if isinstance(inner, nn.Module) else module
+    if isinstance(inner, nn.Module):
+        return original_module(inner)
+    return module
 
 
 def is_compiled(module: nn.Module) -> bool:
