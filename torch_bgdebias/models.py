@@ -37,7 +37,7 @@ def is_compiled(module: nn.Module) -> bool:
 
 def get_layer(model: nn.Module, name: str) -> nn.Module:
     """The submodule called ``name`` (as in ``named_modules``); unknown names raise KeyError listing near ones."""
-    layers = {_plain(n): m for n, m in model.named_modules() if n}
+    layers: dict[str, nn.Module] = {_plain(n): m for n, m in model.named_modules() if n}
     if _plain(name) in layers:
         return layers[_plain(name)]
     near = difflib.get_close_matches(name, layers, n=5, cutoff=0.4) or list(layers)[-5:]

@@ -1,0 +1,49 @@
+# Set-up is part of every target: a fresh machine needs nothing but Python >= 3.11 with venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# "auto" builds what the machine can build; "none" skips the extension (docs/extension.md)
+export TORCH_BGDEBIAS_BUILD ?= auto
+
+.PHONY: demo test test-slow lint build extension sanitize cuda bench clean
+
+$(BIN)/.ready: pyproject.toml setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77" wheel ninja
+	$(BIN)/python -m pip install --quiet torch torchvision
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[dev]"
+	touch $@
+
+demo: $(BIN)/.ready  ## the main job: measure background bias, remove it, write a report
+	$(BIN)/bgdebias demo --out demo-report
+
+test: $(BIN)/.ready  ## the whole suite but the tests marked slow
+	$(BIN)/python -m pytest -n 2 --maxprocesses 2
+
+test-slow: $(BIN)/.ready  ## the long sweeps and experiments as well
+	$(BIN)/python -m pytest --runslow
+
+lint: $(BIN)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+build: $(BIN)/.ready  ## sdist and wheel, and the wheel imported in an empty environment
+	bash .ci/build.sh $(BIN)/python
+
+extension: $(BIN)/.ready  ## (re)build the C++/CUDA extension in place
+	$(BIN)/python setup.py build_ext --inplace
+
+sanitize: $(BIN)/.ready  ## CPU kernel under AddressSanitizer and UBSan
+	bash .ci/sanitize.sh $(BIN)/python
+
+cuda: $(BIN)/.ready  ## compile the CUDA source where nvcc is
+	bash .ci/cuda.sh $(BIN)/python
+
+bench: $(BIN)/.ready  ## what the speed figures in the documentation were printed by
+	$(BIN)/python benchmarks/bench_voronoi.py
+	$(BIN)/python benchmarks/bench_swap.py
+	$(BIN)/python benchmarks/bench_clad.py
+
+clean:
+	rm -rf build dist *.egg-info torch_bgdebias/*.so
