@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from torch_bgdebias import checks
+
+
+def test_masks_come_back_as_b1hw_in_the_images_dtype():
+    image = torch.rand(2, 3, 4, 5, dtype=torch.float64)
+    for mask in (torch.ones(2, 4, 5, dtype=torch.bool), torch.rand(2, 1, 4, 5), torch.rand(2, 4, 5).half()):
+        out = checks.check_mask(mask, image)
+        assert out.shape == (2, 1, 4, 5)
+        assert out.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "text"),
+    [
+        (torch.ones(2, 1, 4, 6), ValueError, r"mask: expected shape \(2, 1, 4, 5\).*got float32.*\(2, 1, 4, 6\)"),
+        (torch.ones(1, 1, 4, 5), ValueError, r"mask: expected shape \(2, 1, 4, 5\)"),
+        (torch.ones(2, 3, 4, 5), ValueError, r"mask: expected shape \(B, 1, H, W\)"),
+        (torch.ones(4, 5), ValueError, r"mask: expected shape"),
+        (torch.full((2, 1, 4, 5), 255, dtype=torch.uint8), TypeError, r"mask: .*uint8.*mask > 127"),
+        (torch.full((2, 1, 4, 5), 1.5), ValueError, r"mask: expected values in \[0, 1\], got \[1.5, 1.5\]"),
+        (torch.full((2, 1, 4, 5), -0.1), ValueError, r"mask: expected values in \[0, 1\]"),
+        (torch.full((2, 1, 4, 5), float("nan")), ValueError, r"mask: expected values in \[0, 1\], got \[nan, nan\]"),
+        ([[1.0]], TypeError, r"mask: expected a bool or float tensor.*list"),
+    ],
+)
+def test_bad_masks_are_named(mask, error, text):
+    with pytest.raises(error, match=text):
+        checks.check_mask(mask, torch.rand(2, 3, 4, 5))
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "text"),
+    [
+        (torch.zeros(2, 3, 4, 5, dtype=torch.uint8), TypeError, "image: .*uint8.*image / 255"),
+        (torch.zeros(3, 4, 5), ValueError, r"image: expected shape \(B, C, H, W\)"),
+        (torch.zeros(2, 3, 0, 5), ValueError, "at least one pixel"),
+        (torch.zeros(2, 4, 4, 5), ValueError, "image: expected 3 channels"),
+        (None, TypeError, "image: expected a float tensor"),
+    ],
+)
+def test_bad_images_are_named(image, error, text):
+    with pytest.raises(error, match=text):
+        checks.check_image(image, channels=3)
+
+
+def test_empty_batches_pass():
+    assert checks.check_image(torch.zeros(0, 3, 2, 2)).shape[0] == 0
+    assert checks.check_label(torch.zeros(0, dtype=torch.long), 0, num_classes=3).shape == (0,)
+
+
+def test_labels():
+    assert checks.check_label(torch.tensor([0, 2], dtype=torch.int32), 2, num_classes=3).dtype == torch.int64
+    with pytest.raises(ValueError, match=r"label: expected classes in \[0, 2\], got \[0, 3\]"):
+        checks.check_label(torch.tensor([0, 3]), 2, num_classes=3)
+    with pytest.raises(TypeError, match="label: expected integer classes"):
+        checks.check_label(torch.tensor([0.0, 1.0]), 2)
+    with pytest.raises(ValueError, match=r"label: expected shape \(3,\)"):
+        checks.check_label(torch.tensor([0, 1]), 3)
+
+
+def test_embeddings_and_finite():
+    with pytest.raises(ValueError, match="anchor: expected width 4"):
+        checks.check_embedding(torch.rand(2, 3), name="anchor", dim=4)
+    bad = torch.rand(4, 3)
+    bad[2, 1] = float("inf")
+    with pytest.raises(ValueError, match=r"anchor: expected finite values.*sample\(s\) \[2\]"):
+        checks.check_finite(bad, name="anchor")
+
+
+def test_options():
+    assert checks.check_option("paste", ("paste", "voronoi"), name="pattern") == "paste"
+    with pytest.raises(ValueError, match="pattern: expected one of 'paste', 'voronoi', got 'mosaic'"):
+        checks.check_option("mosaic", ("paste", "voronoi"), name="pattern")

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from torch_bgdebias import models
+
+
+def small() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 7))
+
+
+def state_of(model: nn.Module) -> tuple[object, ...]:
+    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()]
+    return hooks, [m.training for m in model.modules()], [id(p) for p in model.parameters()], [*vars(model)]
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (lambda: torchvision.models.resnet18(num_classes=5), "fc"),
+        (lambda: torchvision.models.vgg11(num_classes=5, init_weights=False), "classifier.6"),
+        (lambda: torchvision.models.mobilenet_v3_small(num_classes=5), "classifier.3"),
+        (lambda: torchvision.models.vit_b_16(num_classes=5, image_size=32), "heads.head"),
+        (lambda: timm.create_model("resnet10t", num_classes=5), "fc"),
+        (lambda: timm.create_model("vit_tiny_patch16_224", num_classes=5), "head"),
+        (lambda: timm.create_model("convnext_atto", num_classes=5), "head.fc"),
+    ],
+)
+def test_find_head(model, name):
+    found, layer = models.find_head(model())
+    assert found == name
+    assert layer.out_features == 5
+
+
+def test_head_that_nobody_can_know():
+    ambiguous = torchvision.models.googlenet(init_weights=False, aux_logits=True)
+    with pytest.raises(LookupError, match=r"more than one.*aux1\.fc2.*fc \(1024 -> 1000\)"):
+        models.find_head(ambiguous)
+    with pytest.raises(LookupError, match="no nn.Linear"):
+        models.find_head(torchvision.models.squeezenet1_1())
+    with pytest.raises(LookupError, match=r"no layer with 3 outputs.*4 \(4 -> 7\)"):
+        models.find_head(small(), num_classes=3)
+
+
+def test_tap_reads_and_leaves_nothing_behind():
+    model = small()
+    before = state_of(model)
+    image = torch.rand(2, 3, 8, 8)
+    with models.tap(model, ["4", "1"]) as seen:
+        logits = model(image)
+    assert torch.equal(seen.outputs["4"][0], logits)
+    assert seen.inputs["4"][0].requires_grad
+    assert seen.inputs["4"][0].shape == (2, 4)
+    assert state_of(model) == before
+    with pytest.raises(RuntimeError), models.tap(model, ["0", "4"]):
+        model(torch.rand(2, 5, 8, 8))
+    assert state_of(model) == before
+    with pytest.raises(KeyError, match="layer '44' is not in Sequential; near names: 4"), models.tap(model, ["44"]):
+        raise AssertionError("the block must not run")
+    assert state_of(model) == before
+
+
+def test_tap_of_a_compiled_model_warns_and_works():
+    inner = small()
+    model = nn.Sequential(torch.compile(inner, backend="eager"))
+    assert models.original_module(model[0]) is inner
+    model(torch.rand(2, 3, 8, 8))
+    with pytest.warns(UserWarning, match="compiled"), models.tap(model, ["0.4"]) as seen:
+        model(torch.rand(2, 3, 8, 8))
+    assert len(seen.inputs["0.4"]) == 1
+
+
+def test_modes_come_back_one_by_one():
+    model = small()
+    model.train()
+    model[1].eval()
+    before = [m.training for m in model.modules()]
+    with pytest.raises(ZeroDivisionError), models.eval_mode(model):
+        assert not any(m.training for m in model.modules())
+        _ = 1 / 0
+    assert [m.training for m in model.modules()] == before
+
+
+def test_logits_of():
+    logits = torch.rand(2, 3)
+    assert models.logits_of(logits) is logits
+    assert models.logits_of({"logits": logits}) is logits
+    assert models.logits_of(SimpleNamespace(logits=logits)) is logits
+    assert models.logits_of((None, logits), 1) is logits
+    assert models.logits_of({"out": [logits]}, lambda out: out["out"][0]) is logits
+    with pytest.raises(TypeError, match=r"no logits at None, it is \['scores'\]"):
+        models.logits_of({"scores": logits})
+    with pytest.raises(TypeError, match="no logits at 2"):
+        models.logits_of((logits, logits), 2)
+
+
+def test_original_module_sees_through_wrappers():
+    inner = small()
+    assert models.original_module(nn.DataParallel(inner)) is inner
+    assert models.original_module(torch.compile(nn.DataParallel(inner), backend="eager")) is inner
+    assert models.original_module(copy.deepcopy(inner)) is not inner
