@@ -1,0 +1,32 @@
+"""Measuring a classifier's background bias: evaluation, report, Lightning callback."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "BackgroundBiasProbe": "callback",
+    "BackgroundBiasReport": "results",
+    "ClassResult": "results",
+    "Estimate": "results",
+    "Example": "results",
+    "ImageResults": "results",
+    "ScoreResult": "results",
+    "VariantResult": "results",
+    "evaluate_background_bias": "evaluation",
+    "report_figures": "report",
+    "report_to_html": "report",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(_HOMES)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOMES)

@@ -1,0 +1,374 @@
+"""What a measurement gives back: numbers with intervals, the results of every image, JSON in and out.
+
+The numbers are derived from :class:`ImageResults` (see :func:`torch_bgdebias.probe.summarise`), which a report keeps:
+whoever has the JSON can compute other intervals or compare with another model on the same images.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import math
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "SCHEMA",
+    "BackgroundBiasReport",
+    "ClassResult",
+    "Estimate",
+    "Example",
+    "ImageResults",
+    "ScoreResult",
+    "VariantResult",
+]
+
+#: name and version of the JSON layout; a reader refuses others
+SCHEMA = "torch_bgdebias.report/1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A number with its interval.
+
+    Attributes:
+        value: the estimate; NaN when there was nothing to estimate from.
+        low: lower end of the interval (95 % unless the report's settings say otherwise); NaN for fewer than two images.
+        high: upper end.
+        n: how many images it rests on.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}] (n = {self.n})"
+
+    def percent(self) -> str:
+        """The same in percent with one decimal: ``87.2 [85.0, 89.3]``; ``-`` when there is no value."""
+        if math.isnan(self.value):
+            return "-"
+        return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+@dataclasses.dataclass(frozen=True)
+class VariantResult:
+    """One variant of the images (``original``, ``only_fg``, ..., ``mixed_rand``) over all images that have it.
+
+    Attributes:
+        name: the variant.
+        accuracy: share of images classified correctly.
+        n_left_out: images without this variant (no partner of the right class, no foreground to show).
+        decision_consistency: share of images whose predicted class is that of the original; mixed variants only.
+        feature_consistency: mean cosine similarity to the original's embedding; mixed variants only.
+    """
+
+    name: str
+    accuracy: Estimate
+    n_left_out: int = 0
+    decision_consistency: Estimate | None = None
+    feature_consistency: Estimate | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassResult:
+    """The same figures within one class; estimates of an absent class are NaN with n = 0.
+
+    Attributes:
+        label: the class.
+        name: its name, or the number as text.
+        n: images of the class.
+        accuracy: per variant.
+        bg_gap: accuracy(mixed_same) - accuracy(mixed_rand), when both were measured.
+        decision_consistency: per mixed variant.
+        feature_consistency: per mixed variant, when embeddings were read.
+        scores: mean of each further per-image score (see :class:`ScoreResult`).
+    """
+
+    label: int
+    name: str
+    n: int
+    accuracy: dict[str, Estimate]
+    bg_gap: Estimate | None = None
+    decision_consistency: dict[str, Estimate] = dataclasses.field(default_factory=dict)
+    feature_consistency: dict[str, Estimate] = dataclasses.field(default_factory=dict)
+    scores: dict[str, Estimate] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreResult:
+    """A further score per image, such as ``pixel_ratio/grad_cam``; its distribution is ``images.scores[name]``.
+
+    Attributes:
+        name: what was scored.
+        mean: over the images that have a finite value.
+        n_undefined: images without one (for a pixel ratio: no positive attribution).
+    """
+
+    name: str
+    mean: Estimate
+    n_undefined: int = 0
+
+
+@dataclasses.dataclass(eq=False)
+class ImageResults:
+    """What the model said about each of N images: one row an image, sorted by ``id``.
+
+    Attributes:
+        id: (N,) uint64, fingerprint of the image's content: the same image has the same one in every report.
+        label: (N,) int64.
+        prediction: per variant (N,) int64; -1 where the image has no such variant.
+        confidence: per variant (N,) float32, softmax probability of the predicted class; NaN without the variant.
+        cosine: per mixed variant (N,) float32, cosine similarity to the original's embedding; NaN without the variant.
+        background_label: per mixed variant (N,) int64, class that the background came from; -1 unknown or no variant.
+        scores: further per-image scores (N,) float32, NaN where undefined.
+    """
+
+    id: NDArray[np.uint64]
+    label: NDArray[np.int64]
+    prediction: dict[str, NDArray[np.int64]]
+    confidence: dict[str, NDArray[np.float32]]
+    cosine: dict[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
+    background_label: dict[str, NDArray[np.int64]] = dataclasses.field(default_factory=dict)
+    scores: dict[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def variants(self) -> list[str]:
+        """The variants' names in the order of evaluation, ``original`` first."""
+        return list(self.prediction)
+
+    def valid(self, variant: str) -> NDArray[np.bool_]:
+        """(N,) whether the image has this variant."""
+        return np.asarray(self.prediction[variant] >= 0)
+
+    def correct(self, variant: str) -> NDArray[np.bool_]:
+        """(N,) whether it was classified correctly (False where the image has no such variant: see ``valid``)."""
+        return np.asarray(self.prediction[variant] == self.label)
+
+
+@dataclasses.dataclass(eq=False)
+class Example:
+    """Pictures of one image under several variants, for the eye.
+
+    Attributes:
+        id: as in :class:`ImageResults`.
+        label: the image's class.
+        pictures: per variant, and per heatmap as ``heatmap/<name>``, uint8 (H, W, 3).
+        prediction: per variant.
+        confidence: per variant, probability of the predicted class.
+    """
+
+    id: int
+    label: int
+    pictures: dict[str, NDArray[np.uint8]]
+    prediction: dict[str, int]
+    confidence: dict[str, float]
+
+
+@dataclasses.dataclass(eq=False)
+class BackgroundBiasReport:
+    """What :func:`torch_bgdebias.probe.evaluate_background_bias` returns.
+
+    Attributes:
+        model: the model's name.
+        class_names: (K,) names, in the order of the model's outputs.
+        variants: result per variant, ``original`` first.
+        bg_gap: accuracy(mixed_same) - accuracy(mixed_rand), the interval paired over images; ``None`` unless both
+            variants were measured.
+        per_class: one row per class that occurs in the data.
+        images: results per image, from which all numbers can be computed again.
+        scores: further scores by name.
+        counts: ``images``, ``classes``, ``backgrounds``, and what was left out, by reason.
+        settings: every setting of the measurement.
+        versions: of torch_bgdebias, torch, Python and numpy.
+        examples: pictures of the images that the change of background hurt most (may be empty).
+    """
+
+    model: str
+    class_names: list[str]
+    variants: dict[str, VariantResult]
+    bg_gap: Estimate | None
+    per_class: list[ClassResult]
+    images: ImageResults
+    scores: dict[str, ScoreResult] = dataclasses.field(default_factory=dict)
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    examples: list[Example] = dataclasses.field(default_factory=list)
+
+    def summary(self) -> str:
+        """The headline numbers as text, percentages with intervals, worst classes last."""
+        level = 100 * float(self.settings.get("confidence", 0.95))
+        counted = ", ".join(f"{number} {what.replace('_', ' ')}" for what, number in self.counts.items())
+        lines = [f"{self.model}: background bias ({counted}; {level:g} % intervals)"]
+        for name, result in self.variants.items():
+            line = f"  {name:<12} accuracy {result.accuracy.percent():<22}"
+            if result.decision_consistency is not None:
+                line += f" decisions kept {result.decision_consistency.percent():<22}"
+            if result.feature_consistency is not None:
+                line += f" embedding cosine {result.feature_consistency.value:.3f}"
+            lines.append(line.rstrip() + (f"  ({result.n_left_out} left out)" if result.n_left_out else ""))
+        for name, score in self.scores.items():
+            lines.append(f"  {name:<12} mean {score.mean} ({score.n_undefined} undefined)")
+        if self.bg_gap is not None:
+            lines.append(f"  BG-Gap = accuracy(mixed_same) - accuracy(mixed_rand) = {self.bg_gap.percent()} points")
+            gaps = [c for c in self.per_class if c.bg_gap is not None and not math.isnan(c.bg_gap.value)]
+            worst = sorted(gaps, key=lambda c: -c.bg_gap.value if c.bg_gap else 0.0)[:5]
+            listed = ", ".join(f"{c.name} {100 * c.bg_gap.value:.1f} (n = {c.n})" for c in worst if c.bg_gap)
+            lines.append(f"  largest gaps: {listed}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain lists, numbers and text (NaN as ``None``), with the schema's name."""
+        plain = {"schema": SCHEMA, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}}
+        return {name: _plain(value) for name, value in plain.items()}
+
+    def to_json(self, path: str | Path) -> None:
+        """Write :meth:`to_dict` as strict JSON; a number that is not defined (NaN) becomes ``null``."""
+        Path(path).write_text(json.dumps(self.to_dict(), allow_nan=False), encoding="utf-8")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> BackgroundBiasReport:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: another schema, or a field is missing or unknown.
+        """
+        return _report(data)
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> BackgroundBiasReport:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: not JSON, another schema, or a field is missing; the message names the file.
+        """
+        try:
+            return _report(json.loads(Path(path).read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def to_html(self, path: str | Path, **options: Any) -> None:
+        """Write a self-contained page; options as in :func:`torch_bgdebias.probe.report.report_to_html`."""
+        from torch_bgdebias.probe.report import report_to_html
+
+        report_to_html([self], path, **options)
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Figures by name; needs matplotlib."""
+        from torch_bgdebias.probe.report import report_figures
+
+        figures: dict[str, Figure] = report_figures(self)
+        return figures
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, np.ndarray):
+        return _plain_array(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, (str, int, bool, type(None))) else str(value)
+
+
+def _plain_array(array: NDArray[Any]) -> Any:
+    if array.dtype == np.uint8:  # pictures: packed, for JSON lists of pixels are huge
+        packed = base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes())).decode("ascii")
+        return {"shape": list(array.shape), "zlib_base64": packed}
+    if array.dtype == np.float32:  # nine digits bring every float32 back exactly
+        return [float(f"{x:.9g}") if math.isfinite(x) else None for x in array.tolist()]
+    return array.tolist()
+
+
+def _array(values: Any, dtype: Any) -> NDArray[Any]:
+    if dtype is np.float32:
+        values = [math.nan if x is None else x for x in values]
+    return np.asarray(values, dtype=dtype)
+
+
+def _picture(packed: Mapping[str, Any]) -> NDArray[np.uint8]:
+    raw = zlib.decompress(base64.b64decode(packed["zlib_base64"]))
+    return np.frombuffer(raw, dtype=np.uint8).reshape(packed["shape"])
+
+
+def _estimate(data: Mapping[str, Any] | None) -> Estimate | None:
+    return None if data is None else _some(data)
+
+
+def _some(data: Mapping[str, Any]) -> Estimate:
+    numbers = {name: math.nan if data[name] is None else float(data[name]) for name in ("value", "low", "high")}
+    return Estimate(**numbers, n=int(data["n"]))
+
+
+def _estimates(data: Mapping[str, Any]) -> dict[str, Estimate]:
+    return {name: _some(item) for name, item in data.items()}
+
+
+def _variant(data: Mapping[str, Any]) -> VariantResult:
+    optional = {name: _estimate(data[name]) for name in ("decision_consistency", "feature_consistency")}
+    return VariantResult(data["name"], _some(data["accuracy"]), int(data["n_left_out"]), **optional)
+
+
+def _class(data: Mapping[str, Any]) -> ClassResult:
+    grouped = {k: _estimates(data[k]) for k in ("accuracy", "decision_consistency", "feature_consistency", "scores")}
+    return ClassResult(int(data["label"]), data["name"], int(data["n"]), bg_gap=_estimate(data["bg_gap"]), **grouped)
+
+
+def _images(data: Mapping[str, Any]) -> ImageResults:
+    types = {"prediction": np.int64, "confidence": np.float32, "cosine": np.float32}
+    types |= {"background_label": np.int64, "scores": np.float32}
+    columns = {name: {v: _array(x, dtype) for v, x in data[name].items()} for name, dtype in types.items()}
+    return ImageResults(_array(data["id"], np.uint64), _array(data["label"], np.int64), **columns)
+
+
+def _example(data: Mapping[str, Any]) -> Example:
+    pictures = {name: _picture(packed) for name, packed in data["pictures"].items()}
+    return Example(int(data["id"]), int(data["label"]), pictures, dict(data["prediction"]), dict(data["confidence"]))
+
+
+def _report(data: Mapping[str, Any]) -> BackgroundBiasReport:
+    found = data.get("schema") if isinstance(data, Mapping) else None
+    if found != SCHEMA:
+        raise ValueError(f"schema: expected {SCHEMA!r}, got {found!r}")
+    wanted = {field.name for field in dataclasses.fields(BackgroundBiasReport)} | {"schema"}
+    if wanted != set(data):
+        missing, unknown = sorted(wanted - set(data)), sorted(set(data) - wanted)
+        raise ValueError(f"report: missing fields {missing}, unknown fields {unknown}")
+    return BackgroundBiasReport(
+        model=data["model"],
+        class_names=list(data["class_names"]),
+        variants={name: _variant(item) for name, item in data["variants"].items()},
+        bg_gap=_estimate(data["bg_gap"]),
+        per_class=[_class(item) for item in data["per_class"]],
+        images=_images(data["images"]),
+        scores={
+            name: ScoreResult(item["name"], _some(item["mean"]), int(item["n_undefined"]))
+            for name, item in data["scores"].items()
+        },
+        counts={name: int(number) for name, number in data["counts"].items()},
+        settings=dict(data["settings"]),
+        versions=dict(data["versions"]),
+        examples=[_example(item) for item in data["examples"]],
+    )
