@@ -1,0 +1,35 @@
+"""Masked data: folders, variants with other backgrounds, controlled correlation, adapters, drawn scenes, GrabCut masks.
+
+Names are resolved when they are first used: importing this room imports neither torchvision, kornia nor OpenCV.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "MaskSizeError": "folder",
+    "MaskedImageFolder": "folder",
+    "MaskedSample": "folder",
+    "MaskedTensorDataset": "tensors",
+    "MaskedTensors": "tensors",
+    "UnreadableImageError": "files",
+    "VARIANTS": "variants",
+    "Variant": "variants",
+    "make_variant": "variants",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value  # the next look-up does not come here
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(_HOMES)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOMES)
