@@ -1,0 +1,194 @@
+"""Intervals and tests against scipy, enumeration, known coverage and known limits."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from torch_bgdebias.metrics import (
+    bootstrap_mean,
+    bootstrap_mean_difference,
+    correct_p_values,
+    paired_permutation_test,
+)
+
+
+def _ends(interval) -> tuple[float, float]:
+    return interval.low, interval.high
+
+
+def test_binary_interval_is_the_bootstraps() -> None:
+    x = (np.random.default_rng(0).random(83) < 0.7).astype(float)
+    reference = stats.bootstrap((x,), np.mean, method="percentile", n_resamples=20000, rng=1).confidence_interval
+    # neighbouring values of k / n are the resolution of the drawn one
+    np.testing.assert_allclose(_ends(bootstrap_mean(x)), reference, atol=1.01 / 83)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95])
+def test_mean_interval_agrees_with_scipy(confidence: float) -> None:
+    x = np.random.default_rng(0).gamma(2.0, size=60)
+    mine = bootstrap_mean(x, n_resamples=20000, confidence=confidence)
+    settings = {"method": "percentile", "n_resamples": 20000, "rng": 1, "confidence_level": confidence}
+    reference = stats.bootstrap((x,), np.mean, **settings).confidence_interval
+    np.testing.assert_allclose(_ends(mine), reference, atol=0.02)
+    assert mine.value == pytest.approx(x.mean())
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_difference_is_paired(binary: bool) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.random(200)
+    y = np.clip(x - 0.2 + 0.05 * rng.normal(size=200), 0, 1)
+    if binary:
+        x, y = (x > 0.3).astype(float), (y > 0.3).astype(float)
+    mine = bootstrap_mean_difference(x, y, n_resamples=20000)
+    paired = stats.bootstrap((x - y,), np.mean, method="percentile", n_resamples=20000, rng=1).confidence_interval
+    np.testing.assert_allclose(_ends(mine), paired, atol=0.006)
+    unpaired = stats.bootstrap(
+        (x, y), lambda a, b, axis=-1: a.mean(axis) - b.mean(axis), method="percentile", n_resamples=5000, rng=1
+    ).confidence_interval
+    assert mine.high - mine.low < 0.8 * (unpaired.high - unpaired.low)
+
+
+def test_difference_with_gaps_is_the_difference_of_the_means() -> None:
+    rng = np.random.default_rng(0)
+    x, y = (rng.random((2, 100)) < [[0.8], [0.4]]).astype(float)
+    x[:10] = np.nan
+    y[5:30] = np.nan
+    mine = bootstrap_mean_difference(x, y, n_resamples=4000)
+    assert mine.value == pytest.approx(np.nanmean(x) - np.nanmean(y))
+    assert mine.n == 70
+    means = []
+    for _ in range(4000):  # the slow way: rows drawn with both values
+        rows = rng.integers(0, 100, 100)
+        means.append(np.nanmean(x[rows]) - np.nanmean(y[rows]))
+    np.testing.assert_allclose(_ends(mine), np.quantile(means, [0.025, 0.975]), atol=0.015)
+
+
+def test_coverage_of_the_gap_interval() -> None:
+    rng, hits = np.random.default_rng(0), 0
+    for trial in range(300):
+        u = rng.random(120)
+        x, y = (u < 0.8).astype(float), ((u < 0.8) & (rng.random(120) < 0.6)).astype(float)
+        interval = bootstrap_mean_difference(x, y, n_resamples=400, seed=trial)
+        hits += interval.low <= 0.8 - 0.48 <= interval.high
+    assert 0.90 <= hits / 300 <= 0.985
+
+
+def test_degenerate_intervals() -> None:
+    empty, one, equal = bootstrap_mean([]), bootstrap_mean([0.25, math.nan]), bootstrap_mean([0.25] * 3)
+    assert math.isnan(empty.value)
+    assert empty.n == 0
+    assert (one.value, one.n) == (0.25, 1)
+    assert math.isnan(one.low)
+    assert math.isnan(one.high)
+    assert (equal.value, equal.low, equal.high) == (0.25, 0.25, 0.25)
+    assert math.isnan(bootstrap_mean_difference([], []).value)
+    assert math.isnan(bootstrap_mean_difference([1.0, 1.0], [math.nan, math.nan]).value)
+    single = bootstrap_mean_difference([1.0], [0.0])
+    assert (single.value, single.n) == (1.0, 1)
+    assert math.isnan(single.low)
+    never_together = bootstrap_mean_difference([1.0, math.nan], [math.nan, 0.0])
+    assert (never_together.value, never_together.n) == (1.0, 0)
+
+
+def test_seeds_decide_and_global_state_is_untouched() -> None:
+    x, y = np.random.default_rng(0).random((2, 100))
+    state = np.random.get_state()[1].copy()  # noqa: NPY002 - it is the global state that is watched
+    assert bootstrap_mean(x, seed=3) == bootstrap_mean(x, seed=3)
+    assert bootstrap_mean(x, seed=3) != bootstrap_mean(x, seed=4)
+    assert bootstrap_mean_difference(x, y, seed=3) != bootstrap_mean_difference(x, y, seed=4)
+    assert paired_permutation_test(x, y, seed=3).p_value != paired_permutation_test(x, y, seed=4).p_value
+    assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
+
+
+def test_permutation_of_right_and_wrong_is_mcnemar() -> None:
+    rng = np.random.default_rng(0)
+    x, y = (rng.random(50) < 0.8).astype(float), (rng.random(50) < 0.5).astype(float)
+    only_x, only_y = int(((x == 1) & (y == 0)).sum()), int(((x == 0) & (y == 1)).sum())
+    result = paired_permutation_test(x, y)
+    assert result.exact
+    assert result.p_value == pytest.approx(stats.binomtest(only_x, only_x + only_y).pvalue)
+    assert result.difference == pytest.approx(x.mean() - y.mean())
+
+
+def test_permutation_counts_all_sign_patterns() -> None:
+    x, y = np.random.default_rng(1).normal(size=(2, 9)) + np.array([[0.7], [0.0]])
+    d = x - y
+    patterns = [abs(float(np.dot(s, d))) for s in itertools.product((-1, 1), repeat=9)]
+    expected = np.mean([p >= abs(d.sum()) - 1e-12 for p in patterns])
+    result = paired_permutation_test(x, y)
+    assert result.exact
+    assert result.p_value == pytest.approx(expected)
+
+
+def test_drawn_permutations_agree_with_scipy() -> None:
+    x, y = np.random.default_rng(2).normal(size=(2, 60)) + np.array([[0.3], [0.0]])
+    mine = paired_permutation_test(x, y, n_resamples=20000)
+    reference = stats.permutation_test(
+        (x, y), lambda a, b, axis=-1: (a - b).mean(axis), permutation_type="samples", n_resamples=20000, rng=5
+    ).pvalue
+    assert not mine.exact
+    assert mine.p_value == pytest.approx(reference, abs=0.01)
+
+
+def test_permutation_level_holds_when_nothing_differs() -> None:
+    rng = np.random.default_rng(0)
+    p = [paired_permutation_test(*rng.normal(size=(2, 30)), n_resamples=199, seed=t).p_value for t in range(400)]
+    assert 0.02 <= np.mean(np.array(p) <= 0.05) <= 0.085
+
+
+def test_degenerate_permutations() -> None:
+    assert math.isnan(paired_permutation_test([], []).p_value)
+    assert paired_permutation_test([1.0, 0.0], [1.0, 0.0]).p_value == 1
+    assert paired_permutation_test([1.0], [0.0]).p_value == 1
+    assert paired_permutation_test([1.0, math.nan], [0.0, 1.0]).n == 1
+
+
+@pytest.mark.parametrize(("method", "scipy_method"), [("benjamini-hochberg", "bh")])
+def test_correction_agrees_with_scipy(method: str, scipy_method: str) -> None:
+    p = np.random.default_rng(0).random(40) ** 3
+    np.testing.assert_allclose(correct_p_values(p, method), stats.false_discovery_control(p, method=scipy_method))
+
+
+def test_holm_step_by_step() -> None:
+    p = np.random.default_rng(0).random(25) ** 3
+    for level in (0.01, 0.05, 0.2):  # the procedure as Holm wrote it
+        rejected = np.zeros(25, bool)
+        for k, i in enumerate(np.argsort(p)):
+            if p[i] > level / (25 - k):
+                break
+            rejected[i] = True
+        np.testing.assert_array_equal(correct_p_values(p, "holm") <= level, rejected)
+
+
+def test_correction_leaves_out_undefined_tests() -> None:
+    corrected = correct_p_values([0.01, math.nan, 0.04])
+    assert corrected[0] == pytest.approx(0.02)
+    assert math.isnan(corrected[1])
+    assert corrected[2] == pytest.approx(0.04)
+    assert correct_p_values([]).shape == (0,)
+    assert np.isnan(correct_p_values([math.nan], "benjamini-hochberg")).all()
+
+
+def test_bad_input() -> None:
+    with pytest.raises(ValueError, match=r"values: expected one number an image \(N,\), got shape \(2, 1\)"):
+        bootstrap_mean([[1.0], [2.0]])
+    with pytest.raises(ValueError, match="values: expected finite numbers or NaN, got infinity"):
+        bootstrap_mean([1.0, math.inf])
+    with pytest.raises(ValueError, match=r"confidence: expected a number in \(0, 1\), got 95"):
+        bootstrap_mean([1.0, 2.0], confidence=95)
+    with pytest.raises(ValueError, match="n_resamples: expected at least 1, got 0"):
+        bootstrap_mean([1.0, 2.0], n_resamples=0)
+    with pytest.raises(ValueError, match="second: expected the same 2 images as first, got 3"):
+        bootstrap_mean_difference([1.0, 2.0], [1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match="second: expected the same 2 images as first, got 3"):
+        paired_permutation_test([1.0, 2.0], [1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match=r"p_values: expected values in \[0, 1\], got \[0.1, 1.5\]"):
+        correct_p_values([0.1, 1.5])
+    with pytest.raises(ValueError, match="method: expected one of 'holm', 'benjamini-hochberg', got 'bonferroni'"):
+        correct_p_values([0.1], "bonferroni")
