@@ -1,0 +1,102 @@
+"""The ``bgdebias`` console command.
+
+Every module of this package that has ``add_parser(subparsers)`` and ``run(args) -> int`` is a command. A module adds
+one parser, named after what it does, and imports what is heavy inside ``run``, so that ``--help`` stays quick.
+
+Exit codes: 0 done, 1 failed (one line on stderr; ``--debug`` shows the traceback), 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+from torch_bgdebias import __version__
+
+__all__ = ["build_parser", "main"]
+
+#: errors that a user can act on; anything else is a defect of the program and keeps its traceback
+EXPECTED = (ValueError, LookupError, OSError, ImportError)
+
+_EPILOG = """\
+examples:
+  bgdebias demo                                    measure, fix and report on embedded data, in about a minute
+  bgdebias demo --foregrounds DIR --backgrounds DIR     the same on your own objects and scenes
+  bgdebias COMMAND --help                          what a command takes, with examples
+
+exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage, 130 interrupted
+"""
+
+
+def command_modules() -> list[ModuleType]:
+    """The modules beside this file that are commands, in alphabetical order."""
+    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
+    return [m for m in modules if hasattr(m, "add_parser") and hasattr(m, "run")]
+
+
+def build_parser() -> tuple[argparse.ArgumentParser, dict[str, Callable[[argparse.Namespace], int]]]:
+    """The parser of the whole command line, and what runs each command."""
+    parser = argparse.ArgumentParser(
+        prog="bgdebias",
+        description="Measure and remove background bias in image classifiers.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"torch_bgdebias {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    runs: dict[str, Callable[[argparse.Namespace], int]] = {}
+    for module in command_modules():
+        before = set(subparsers.choices)
+        module.add_parser(subparsers)
+        for name in set(subparsers.choices) - before:
+            runs[name] = module.run
+            _accept_debug(subparsers.choices[name])
+    return parser, runs
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``bgdebias`` with ``argv`` (``sys.argv`` when ``None``) and return its exit code."""
+    parser, runs = build_parser()
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as stop:  # argparse leaves by itself: 0 after --help and --version, 2 after a usage error
+        return stop.code if isinstance(stop.code, int) else 2
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    try:
+        return int(runs[args.command](args))
+    except KeyboardInterrupt:
+        print(f"bgdebias {args.command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output (head, less) has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except EXPECTED as error:
+        if args.debug:
+            traceback.print_exc()
+        else:
+            print(f"bgdebias {args.command}: error: {one_line(error)}", file=sys.stderr)
+        return 1
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error on one line; a KeyError without the quotes that ``str`` puts around it."""
+    quoted = isinstance(error, KeyError) and error.args and isinstance(error.args[0], str)
+    text: Any = error.args[0] if quoted else error
+    return " ".join(str(text).split()) or type(error).__name__
+
+
+def _accept_debug(parser: argparse.ArgumentParser) -> None:
+    """Take ``--debug`` after the command too, without overwriting one that stands before it."""
+    if "--debug" not in parser.format_usage():
+        parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)

@@ -1,0 +1,112 @@
+"""Figures of a report for loggers and papers; matplotlib is imported when one is drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch_bgdebias._optional import require
+from torch_bgdebias.probe.results import BackgroundBiasReport, Estimate
+from torch_bgdebias.probe.sections import VARIANTS, confidence
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["report_figures"]
+
+_BLUE, _ORANGE, _RULE = "#0b6fb8", "#d2691e", "#dfe4ea"
+
+
+def report_figures(report: BackgroundBiasReport) -> dict[str, Figure]:
+    """Figures by name: ``variants``, ``classes`` (where a gap was measured), ``scores/<name>`` and ``examples``.
+
+    They are made without pyplot: nothing is registered globally and nothing needs closing.
+
+    Raises:
+        ImportError: matplotlib is not installed; the message says which extra brings it.
+    """
+    figures = {"variants": _variants(report)}
+    if any(c.bg_gap is not None and math.isfinite(c.bg_gap.value) for c in report.per_class):
+        figures["classes"] = _classes(report)
+    for name in report.scores:
+        figures[f"scores/{name}"] = _score(report, name)
+    if report.examples:
+        figures["examples"] = _examples(report)
+    return figures
+
+
+def _new(width: float, height: float) -> Figure:
+    figure: Figure = require("matplotlib.figure", purpose="drawing a report's figures").Figure(
+        figsize=(width, height), dpi=120, layout="constrained"
+    )
+    return figure
+
+
+def _variants(report: BackgroundBiasReport) -> Figure:
+    present = [v for v in VARIANTS if v in report.variants]
+    figure = _new(6.4, 0.8 + 0.38 * len(present))
+    axes = figure.add_subplot()
+    estimates = [report.variants[v].accuracy for v in present]
+    _barh(axes, [VARIANTS[v] for v in present], estimates, _BLUE)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel(f"accuracy, % (with {100 * confidence([report]):g}% interval)")
+    axes.set_title(report.model)
+    return figure
+
+
+def _classes(report: BackgroundBiasReport) -> Figure:
+    rows = [c for c in report.per_class if c.bg_gap is not None and math.isfinite(c.bg_gap.value)]
+    rows = sorted(rows, key=lambda c: -c.bg_gap.value if c.bg_gap else 0.0)[:40]
+    figure = _new(6.4, 0.9 + 0.26 * len(rows))
+    axes = figure.add_subplot()
+    _barh(axes, [f"{c.name} ({c.n})" for c in rows], [c.bg_gap for c in rows if c.bg_gap], _ORANGE)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xlabel("BG-Gap, points of accuracy")
+    axes.set_title(f"{report.model}: classes by BG-Gap (images)")
+    return figure
+
+
+def _score(report: BackgroundBiasReport, name: str) -> Figure:
+    figure = _new(5.0, 3.0)
+    axes = figure.add_subplot()
+    values = [float(v) for v in report.images.scores.get(name, ()) if math.isfinite(v)]
+    axes.hist(values, bins=20, range=(0.0, 1.0), color=_BLUE)
+    mean = report.scores[name].mean.value
+    if math.isfinite(mean):
+        axes.axvline(mean, color=_ORANGE, label=f"mean {mean:.3f}")
+        axes.legend(frameon=False)
+    axes.set_xlabel(name)
+    axes.set_ylabel("images")
+    axes.set_title(report.model)
+    return figure
+
+
+def _examples(report: BackgroundBiasReport) -> Figure:
+    columns = list(dict.fromkeys(name for e in report.examples for name in e.pictures))
+    figure = _new(1.5 * len(columns), 1.75 * len(report.examples))
+    names = dict(enumerate(report.class_names))
+    for row, example in enumerate(report.examples):
+        for column, variant in enumerate(columns):
+            axes = figure.add_subplot(len(report.examples), len(columns), row * len(columns) + column + 1)
+            axes.set_axis_off()
+            if variant in example.pictures:
+                axes.imshow(example.pictures[variant])
+            said = example.prediction.get(variant)
+            told = "" if said is None else f"\n{names.get(said, said)} {100 * example.confidence[variant]:.0f}%"
+            wrong = said is not None and said != example.label
+            axes.set_title(f"{variant}{told}", fontsize=7, color="#b3261e" if wrong else "black")
+    return figure
+
+
+def _barh(axes: Axes, names: Sequence[str], estimates: Sequence[Estimate], colour: str) -> None:
+    values = [100 * e.value for e in estimates]
+    below = [max(0.0, 100 * (e.value - e.low)) if math.isfinite(e.low) else 0.0 for e in estimates]
+    above = [max(0.0, 100 * (e.high - e.value)) if math.isfinite(e.high) else 0.0 for e in estimates]
+    axes.barh(range(len(names)), values, xerr=[below, above], color=colour, height=0.7, error_kw={"linewidth": 1.0})
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.grid(axis="x", color=_RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)

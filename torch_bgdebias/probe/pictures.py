@@ -1,0 +1,101 @@
+"""Tables of pictures in the HTML report: each picture is a PNG inside the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torch_bgdebias.probe.charts import percent
+from torch_bgdebias.probe.results import BackgroundBiasReport
+from torch_bgdebias.probe.sections import VARIANTS, section
+
+__all__ = ["Cell", "ImageGrid", "examples", "grid", "png"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture of a grid.
+
+    Attributes:
+        picture: uint8 (H, W, 3).
+        lines: text under it with ``True`` (right), ``False`` (wrong) or ``None`` (neither).
+        alt: what the picture shows, for those who do not see it.
+    """
+
+    picture: NDArray[np.uint8]
+    lines: Sequence[tuple[str, bool | None]] = ()
+    alt: str = ""
+
+
+@dataclass(frozen=True)
+class ImageGrid:
+    """A table of pictures with a title, a caption, names of the columns, and rows of (name, cells)."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Cell | None]]] = field(default_factory=list)
+    caption: str = ""
+
+
+def grid(grid: ImageGrid, *, anchor: str = "") -> str:
+    """A table of pictures, each a PNG inside the page."""
+    heads = "".join(f"<th scope='col'>{escape(c)}</th>" for c in grid.columns)
+    body = []
+    for name, cells in grid.rows:
+        shown = "".join(f"<td>{_picture(c) if c is not None else ''}</td>" for c in cells)
+        body.append(f"<tr><th scope='row'>{escape(name)}</th>{shown}</tr>")
+    caption = f"<p class='note'>{escape(grid.caption)}</p>" if grid.caption else ""
+    table = f"<table class='pictures'><thead><tr><th></th>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return section(grid.title, f"{caption}<div class='wide'>{table}</div>", anchor=anchor)
+
+
+def examples(report: BackgroundBiasReport) -> str:
+    """The images that the change of background hurt most, as the report kept them."""
+    columns = list(dict.fromkeys(name for e in report.examples for name in e.pictures))
+    rows = []
+    for example in report.examples:
+        cells: list[Cell | None] = []
+        for column in columns:
+            picture = example.pictures.get(column)
+            lines: list[tuple[str, bool | None]] = []
+            if column in example.prediction:
+                said = example.prediction[column]
+                lines = [(f"{_class_name(report, said)} {percent(example.confidence[column])}", said == example.label)]
+            cells.append(None if picture is None else Cell(picture, lines, f"image {example.id}, {column}"))
+        rows.append((_class_name(report, example.label), cells))
+    heads = [_heading(c) for c in columns]
+    told = "Test images that were right before and wrong after their background changed, most confident first."
+    return grid(ImageGrid(f"Worst images: {report.model}", heads, rows, told))
+
+
+def _heading(column: str) -> str:
+    if column.startswith("heatmap/"):
+        return f"heatmap: {column.removeprefix('heatmap/')}"
+    return VARIANTS.get(column, column)
+
+
+def png(picture: NDArray[np.uint8]) -> str:
+    """A picture uint8 (H, W, 3) or (H, W) as a data URI."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _picture(cell: Cell) -> str:
+    height, width = cell.picture.shape[:2]
+    marks = {True: "right", False: "wrong", None: ""}
+    lines = "".join(f"<span class='{marks[ok]}'>{escape(text)}</span>" for text, ok in cell.lines)
+    image = f"<img src='{png(cell.picture)}' width='{width}' height='{height}' alt='{escape(cell.alt, quote=True)}'>"
+    return image + lines
+
+
+def _class_name(report: BackgroundBiasReport, label: int) -> str:
+    return report.class_names[label] if 0 <= label < len(report.class_names) else str(label)
