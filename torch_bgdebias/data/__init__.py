@@ -15,8 +15,11 @@ _HOMES = {
     "MaskedTensorDataset": "tensors",
     "MaskedTensors": "tensors",
     "UnreadableImageError": "files",
+    "SCENE_CATEGORIES": "scenes",
+    "Scenes": "scenes",
     "VARIANTS": "variants",
     "Variant": "variants",
+    "draw_scenes": "scenes",
     "make_variant": "variants",
 }
 

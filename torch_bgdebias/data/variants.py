@@ -76,8 +76,8 @@ def make_variant(
 
     The backgrounds of the mixed variants are the batch's own images with their foreground removed by tiling
     (``only_bg_t``), never a sample's own; or, with ``backgrounds=``, any pool. The class is chosen first (uniformly
-    over the classes that are there, for ``mixed_rand`` the sample's own among them, as in the paper), then an image of it
-    uniformly. Images whose foreground's box is the whole image have no background to give and are not chosen.
+    over the classes that are there, for ``mixed_rand`` the sample's own among them, as in the paper), then an image of
+    it uniformly. Images whose foreground's box is the whole image have no background to give and are not chosen.
 
     Args:
         image: (B, C, H, W) float.
