@@ -9,18 +9,25 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "CAMERAS": "correlated",
+    "SCENE_CATEGORIES": "scenes",
+    "VARIANTS": "variants",
+    "Camera": "correlated",
+    "CorrelatedBackgrounds": "correlated",
     "MaskSizeError": "folder",
     "MaskedImageFolder": "folder",
     "MaskedSample": "folder",
     "MaskedTensorDataset": "tensors",
     "MaskedTensors": "tensors",
-    "UnreadableImageError": "files",
-    "SCENE_CATEGORIES": "scenes",
     "Scenes": "scenes",
-    "VARIANTS": "variants",
+    "ThresholdMasked": "digits",
+    "UnreadableImageError": "files",
     "Variant": "variants",
+    "digits_with_masks": "digits",
     "draw_scenes": "scenes",
     "make_variant": "variants",
+    "mnist_with_masks": "digits",
+    "read_idx": "digits",
 }
 
 __all__ = list(_HOMES)

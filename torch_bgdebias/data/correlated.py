@@ -1,0 +1,257 @@
+"""``CorrelatedBackgrounds``: foregrounds on backgrounds whose category goes with the class as often as you say.
+
+The controlled experiment of Measuring the Effect of Background on Classification and Feature Importance
+(arXiv 2512.05937): the same objects, once with a background that gives the class away, once with any, seen straight on
+or from changing camera positions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from torch_bgdebias.checks import check_option, describe
+from torch_bgdebias.compositing import paste
+from torch_bgdebias.data.files import check_size, first_few
+
+__all__ = ["CAMERAS", "Camera", "CorrelatedBackgrounds"]
+
+
+class Camera(NamedTuple):
+    """How far a foreground may be moved, each drawn uniformly from +- the value.
+
+    Attributes:
+        degrees: turned in the picture's plane.
+        scale: larger or smaller by this share.
+        shift: moved by this share of the picture's size, in each direction.
+        perspective: corners moved inwards by up to this share of the picture's size (kornia's distortion scale / 2).
+    """
+
+    degrees: float
+    scale: float
+    shift: float
+    perspective: float
+
+
+#: camera levels: the object seen almost straight on, from changing places, and from far off the axis
+CAMERAS: dict[str, Camera] = {
+    "frontal": Camera(degrees=3, scale=0.05, shift=0.03, perspective=0.0),
+    "medium": Camera(degrees=12, scale=0.15, shift=0.08, perspective=0.1),
+    "high": Camera(degrees=25, scale=0.3, shift=0.15, perspective=0.2),
+}
+
+
+class CorrelatedBackgrounds(Dataset[tuple[Tensor, int, Tensor, int]]):
+    """Compose each foreground onto a background of the bank; items (image, label, mask, background_label).
+
+    With probability ``correlation`` the background is of the category assigned to the sample's class; else its category
+    is drawn uniformly from **all** the bank's categories, the assigned one among them. So the assigned category has
+    probability correlation + (1 - correlation) / K, and at 0 backgrounds say nothing about the class. Within a category
+    every background is equally likely. What item i gets depends on seed, epoch and i alone: not on the order of
+    reading, the number of workers, or the global random state.
+
+    Args:
+        foregrounds: data set of (image float (3, H, W) in [0, 1], label, mask (1, H, W) in [0, 1]); more entries are
+            dropped. Should yield the same item for the same index if the result is to be reproducible.
+        bank: any object with ``images`` (N, 3, Hb, Wb), uint8 or float in [0, 1], and ``labels`` (N,) integer category
+            per image, -1 unknown (never used): ``Scenes``, ``BackgroundBank``, a folder loaded by ``load_scenes``.
+        correlation: in [0, 1].
+        camera: ``"frontal"``, ``"medium"``, ``"high"``, a ``Camera`` of your own, or ``None``: the foreground and its
+            mask are warped together by a random similarity and perspective; the background is not.
+        seed: of all draws.
+        size: (H, W) of the result, or one int for a square. ``None``: the foreground's. The foreground keeps its own
+            size and sits in the middle; one that does not fit is made smaller until it does. Backgrounds are resized.
+        scale: the foreground's size relative to its own: a factor, or (low, high) to draw from.
+        mapping: category of each class, a mapping or a sequence by class. By default class c goes with the bank's
+            category number c mod K, categories sorted.
+
+    Raises:
+        TypeError: a bank without images and labels of these kinds.
+        ValueError: correlation outside [0, 1], unknown camera, a category that the bank does not have, a bank without
+            known categories; when an item is read, a label without a category or a mask that does not fit its image.
+    """
+
+    def __init__(
+        self,
+        foregrounds: Dataset[Any],
+        bank: Any,
+        correlation: float = 1.0,
+        camera: str | Camera | None = None,
+        seed: int = 0,
+        size: int | tuple[int, int] | None = None,
+        *,
+        scale: float | tuple[float, float] = 1.0,
+        mapping: Mapping[int, int] | Sequence[int] | None = None,
+    ) -> None:
+        if not isinstance(correlation, int | float) or not 0.0 <= correlation <= 1.0:
+            raise ValueError(f"correlation: expected a number in [0, 1], got {correlation!r}")
+        if isinstance(camera, str):
+            camera = CAMERAS[check_option(camera, CAMERAS, name="camera")]
+        self.foregrounds, self.correlation, self.camera, self.seed = foregrounds, float(correlation), camera, seed
+        self.size = check_size(size)
+        self.scale = _interval(scale)
+        self.images, labels = _bank_tensors(bank)
+        self.categories: list[int] = sorted(set(labels.tolist()) - {-1})
+        if not self.categories:
+            raise ValueError("bank: expected at least one background of a known category, got none")
+        self._members = [(labels == category).nonzero().flatten() for category in self.categories]
+        self.mapping = _checked_mapping(mapping, self.categories)
+        self._epoch: Tensor = torch.zeros(1, dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # workers that stay alive see it change
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other backgrounds and camera positions from now on; running loader workers follow."""
+        self._epoch[0] = epoch
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose draws are in force."""
+        return int(self._epoch[0])
+
+    def category_of(self, label: int) -> int:
+        """The background category assigned to a class.
+
+        Raises:
+            ValueError: ``mapping`` has no entry for the class.
+        """
+        if self.mapping is None:
+            return self.categories[label % len(self.categories)]
+        if label not in self.mapping:
+            raise ValueError(f"mapping: expected a category for class {label}, has {first_few(sorted(self.mapping))}")
+        return self.mapping[label]
+
+    def __len__(self) -> int:
+        return len(self.foregrounds)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor, int]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index: expected one of {len(self)} items, got {index}")
+        index %= len(self)
+        image, label, mask = _checked_item(self.foregrounds[index], index)
+        # one stream for the background and one for the camera: the same index sees the same background at every level
+        where, pose = (_generator(self.seed, self.epoch, index, stream) for stream in range(2))
+        category = self._draw_category(label, where)
+        members = self._members[self.categories.index(category)]
+        background = self.images[members[torch.randint(len(members), (1,), generator=where)].item()]
+        image, mask = self._placed(image, mask, pose)
+        composed = paste(image[None], mask[None], _fitted(background, image)[None])[0]
+        return composed, label, mask, category
+
+    def _draw_category(self, label: int, generator: torch.Generator) -> int:
+        assigned = self.category_of(label)
+        correlated, place = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+        if correlated < self.correlation:
+            return assigned
+        return self.categories[int(place * len(self.categories))]
+
+    def _placed(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The foreground at its size in the middle of the canvas, seen by the camera."""
+        draws = torch.rand(13, generator=generator)
+        canvas = self.size or (image.shape[1], image.shape[2])
+        factor = self.scale[0] + (self.scale[1] - self.scale[0]) * float(draws[0])
+        factor = min(factor, canvas[0] / image.shape[1], canvas[1] / image.shape[2]) if self.size else factor
+        both = torch.cat([image, mask])[None]
+        inner = tuple(max(1, round(side * factor)) for side in image.shape[1:])
+        if inner != tuple(image.shape[1:]):
+            both = F.interpolate(both, inner, mode="bilinear", antialias=True)
+        top, left = (canvas[0] - inner[0]) // 2, (canvas[1] - inner[1]) // 2
+        if inner != canvas:  # negative padding crops, when the object is drawn larger than the picture
+            pads = (left, canvas[1] - inner[1] - left, top, canvas[0] - inner[0] - top)
+            colour, cover = F.pad(both[:, :-1], pads), F.pad(both[:, -1:], pads)
+            both = torch.cat([colour, cover], 1)
+        if self.camera is not None:
+            both = _seen(both, self.camera, draws[1:])
+        return both[0, :-1].clamp(0, 1), both[0, -1:].clamp(0, 1)
+
+
+def _seen(both: Tensor, camera: Camera, draws: Tensor) -> Tensor:
+    """Warp colours and mask (1, 4, H, W) by the homography that the draws give; outside of the picture is mask 0."""
+    from kornia.geometry.transform import get_perspective_transform, warp_perspective
+
+    height, width = both.shape[2:]
+    signed = 2 * draws - 1
+    angle = math.radians(camera.degrees) * signed[0]
+    zoom = 1 + camera.scale * signed[1]
+    extent = torch.tensor([width, height])
+    corners = torch.tensor([[0.0, 0.0], [1, 0], [1, 1], [0, 1]])
+    inwards = camera.perspective * draws[4:12].view(4, 2) * (1 - 2 * corners)
+    turn = torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])
+    moved = ((corners + inwards - 0.5) * extent) @ turn.T * zoom + (0.5 + camera.shift * signed[2:4]) * extent
+    # corners are pixel edges, kornia's coordinates are pixel centres
+    matrix = get_perspective_transform((corners * extent - 0.5)[None], (moved - 0.5)[None])
+    colour, cover = both[:, :-1], both[:, -1:]
+    # warped with the mask as weight, so that no black from outside of the picture bleeds into the object's edge
+    warped = warp_perspective(torch.cat([colour * cover, cover], 1), matrix, (height, width), align_corners=True)
+    cover = warped[:, -1:]
+    return torch.cat([warped[:, :-1] / cover.clamp(min=1e-6), cover], 1)
+
+
+def _generator(seed: int, epoch: int, index: int, stream: int) -> torch.Generator:
+    """Numbers that belong to one item: neighbouring seeds, epochs and indices give unrelated streams."""
+    mixed = 0x9E3779B97F4A7C15
+    for value in (seed, epoch, index, stream):  # splitmix64, a bijection with good avalanche
+        mixed = (mixed ^ (value & 0xFFFFFFFFFFFFFFFF)) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        mixed ^= mixed >> 31
+    return torch.Generator().manual_seed(mixed & 0x7FFFFFFFFFFFFFFF)
+
+
+def _interval(scale: float | tuple[float, float]) -> tuple[float, float]:
+    low, high = (scale, scale) if isinstance(scale, int | float) else scale
+    if not 0 < low <= high:
+        raise ValueError(f"scale: expected a positive factor or (low, high), got {scale!r}")
+    return float(low), float(high)
+
+
+def _bank_tensors(bank: Any) -> tuple[Tensor, Tensor]:
+    images, labels = getattr(bank, "images", None), getattr(bank, "labels", None)
+    if not isinstance(images, Tensor) or not (images.dtype == torch.uint8 or images.is_floating_point()):
+        raise TypeError(f"bank: expected .images, a uint8 or float tensor (N, 3, H, W), got {describe(images)}")
+    if images.ndim != 4 or len(images) == 0:
+        raise ValueError(f"bank: expected .images (N, 3, H, W) with N > 0, got {describe(images)}")
+    if images.is_floating_point() and not (float(images.amin()) >= 0 and float(images.amax()) <= 1):
+        raise ValueError("bank: expected float .images in [0, 1], not normalised, got values outside")
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.shape != images.shape[:1]:
+        raise TypeError(f"bank: expected .labels, an integer tensor ({len(images)},), got {describe(labels)}")
+    return images.cpu(), labels.cpu()
+
+
+def _checked_mapping(mapping: Mapping[int, int] | Sequence[int] | None, categories: list[int]) -> dict[int, int] | None:
+    if mapping is None:
+        return None
+    pairs = dict(mapping) if isinstance(mapping, Mapping) else dict(enumerate(mapping))
+    unknown = sorted(set(pairs.values()) - set(categories))
+    if unknown:
+        raise ValueError(f"mapping: expected categories of the bank ({first_few(categories, 20)}), got {unknown[:5]}")
+    return pairs
+
+
+def _checked_item(item: Any, index: int) -> tuple[Tensor, int, Tensor]:
+    where = f"foregrounds[{index}]"
+    if not isinstance(item, Sequence) or len(item) < 3:
+        raise TypeError(f"{where}: expected (image, label, mask), got {type(item).__name__}")
+    image, label, mask = item[:3]
+    for name, value in (("image", image), ("mask", mask)):
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim != 3:
+            raise TypeError(f"{where}: expected {name} as a float tensor (C, H, W) in [0, 1], got {describe(value)}")
+    if mask.shape != (1, *image.shape[1:]):
+        raise ValueError(f"{where}: expected mask (1, {image.shape[1]}, {image.shape[2]}), got {tuple(mask.shape)}")
+    return image, int(label), mask
+
+
+def _fitted(background: Tensor, image: Tensor) -> Tensor:
+    """A bank's image as float [0, 1] in the size of ``image``."""
+    if background.shape[0] != image.shape[0]:
+        raise ValueError(f"bank: expected images of {image.shape[0]} channels, got {background.shape[0]}")
+    values = background.float() / 255 if background.dtype == torch.uint8 else background.float()
+    if values.shape[1:] != image.shape[1:]:
+        size = (image.shape[1], image.shape[2])
+        values = F.interpolate(values[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+    return values
