@@ -14,7 +14,17 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LayerTap", "LogitsKey", "eval_mode", "find_head", "get_layer", "logits_of", "original_module", "tap"]
+__all__ = [
+    "LayerTap",
+    "LogitsKey",
+    "as_map",
+    "eval_mode",
+    "find_head",
+    "get_layer",
+    "logits_of",
+    "original_module",
+    "tap",
+]
 
 #: how to find the logits in a model's output: index, key or attribute, function of the output, or None (a tensor)
 LogitsKey: TypeAlias = "int | str | Callable[[Any], Tensor] | None"
@@ -141,6 +151,42 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def as_map(output: Any, size: tuple[int, int]) -> Tensor:
+    """A layer's output as a map (B, C, h, w): convolutional maps, channels-last maps (Swin) and tokens (ViT).
+
+    What is which is read from the shapes: a map keeps the image's aspect ratio. Tokens (B, N, C) are h * w patches
+    after up to 16 class or register tokens, which are left out.
+
+    Args:
+        output: what the layer returned.
+        size: (H, W) of the image that went through the model.
+
+    Raises:
+        ValueError: the output is no map; the message says what it is.
+    """
+    if isinstance(output, Tensor) and output.ndim == 4:
+        if _keeps_aspect(output.shape[2], output.shape[3], size):
+            return output
+        if _keeps_aspect(output.shape[1], output.shape[2], size):
+            return output.permute(0, 3, 1, 2)
+        if _keeps_aspect(output.shape[2], output.shape[3], size, slack=0.3):
+            return output  # convolutions without padding shorten the short side more
+    if isinstance(output, Tensor) and output.ndim == 3:
+        for extra in range(17):
+            patches = output.shape[1] - extra
+            height = round((max(patches, 0) * size[0] / size[1]) ** 0.5)
+            if height and patches % height == 0 and _keeps_aspect(height, patches // height, size):
+                tokens = output[:, extra:].transpose(1, 2)
+                return tokens.reshape(*tokens.shape[:2], height, patches // height)
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    raise ValueError(f"layer output: expected a map (B, C, h, w) or tokens (B, N, C) of a {size} image, got {shape}")
+
+
+def _keeps_aspect(height: int, width: int, size: tuple[int, int], *, slack: float = 0.0) -> bool:
+    # rounding in strided layers moves a side by less than one pixel
+    return abs(height * size[1] / size[0] - width) < max(1, slack * width) and height <= size[0] and width <= size[1]
 
 
 def _plain(name: str) -> str:

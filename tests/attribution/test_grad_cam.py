@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from torch_bgdebias.attribution import find_map_layer, grad_cam
+from torch_bgdebias.models import as_map
+
+
+@pytest.mark.parametrize("positive", [True, False])
+def test_agrees_with_captum(positive):
+    captum = pytest.importorskip("captum.attr", reason="captum is the oracle")
+    torch.manual_seed(0)
+    model, image = torchvision.models.resnet18(num_classes=4).eval(), torch.rand(3, 3, 64, 96)
+    target = torch.tensor([0, 3, 1])
+    found = grad_cam(model, image, target, layer="layer3", positive=positive)
+    oracle = captum.LayerGradCam(model, model.layer3)
+    expected = oracle.attribute(image, target, relu_attributions=positive)
+    expected = captum.LayerAttribution.interpolate(expected, (64, 96), "bilinear")
+    assert found.shape == (3, 1, 64, 96)
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("build", "size", "layer"),
+    [
+        (lambda: torchvision.models.resnet18(num_classes=3), 64, "layer4"),
+        (lambda: torchvision.models.densenet121(num_classes=3), 64, "features"),
+        (lambda: torchvision.models.mobilenet_v3_small(num_classes=3), 64, "features"),
+        (lambda: torchvision.models.swin_t(num_classes=3), 64, "permute"),
+        (lambda: torchvision.models.vit_b_16(num_classes=3, image_size=64), 64, "encoder.layers.encoder_layer_11.ln_1"),
+        (lambda: timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=64), 64, "blocks.11.norm1"),
+        (lambda: timm.create_model("convnext_atto", num_classes=3), 64, "stages"),
+    ],
+)
+def test_finds_the_last_map(build, size, layer):
+    torch.manual_seed(0)
+    model = build()
+    for p in model.parameters():  # heads that start at zero depend on nothing
+        if p.abs().max() == 0:
+            nn.init.normal_(p, std=0.02)
+    image = torch.rand(2, 3, size, size)
+    assert find_map_layer(model, image[:1]) == layer
+    before = [p.requires_grad for p in model.parameters()]
+    cam = grad_cam(model, image)
+    assert cam.shape == (2, 1, size, size)
+    assert cam.min() >= 0
+    assert torch.isfinite(cam).all()
+    assert [p.requires_grad for p in model.parameters()] == before
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_works_under_inference_mode_and_with_frozen_parameters():
+    model = torchvision.models.resnet18(num_classes=3).requires_grad_(False)
+    image = torch.rand(1, 3, 64, 64)
+    expected = grad_cam(model, image, 1, layer="layer4")
+    with torch.inference_mode():
+        assert torch.allclose(grad_cam(model, torch.clone(image), 1, layer="layer4"), expected)
+
+
+def test_in_place_and_tuple_outputs():
+    class Returns(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.relu = nn.ReLU(inplace=True)
+            self.fc = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return {"scores": self.fc(self.relu(self.conv(x)).mean((2, 3)))}
+
+    cam = grad_cam(Returns(), torch.rand(2, 3, 8, 8), layer="conv", logits="scores")
+    assert cam.shape == (2, 1, 8, 8)
+
+
+def test_bad_input():
+    model = torchvision.models.resnet18(num_classes=3)
+    with pytest.raises(KeyError, match="near names: layer4"):
+        grad_cam(model, torch.rand(1, 3, 64, 64), layer="layer44")
+    with pytest.raises(ValueError, match=r"layer output: expected a map.*got \(1, 3\)"):
+        grad_cam(model, torch.rand(1, 3, 64, 64), layer="fc")
+    with pytest.raises(LookupError, match=r"no layer of Sequential gives a map.*layer=\.\.\."):
+        grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 5), nn.ReLU(), nn.Linear(5, 2)), torch.rand(1, 3, 8, 8))
+    model.unused = nn.Conv2d(3, 3, 1)
+    with pytest.raises(ValueError, match="'unused' was not run"):
+        grad_cam(model, torch.rand(1, 3, 64, 64), layer="unused")
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((2, 8, 4, 6), (2, 8, 4, 6)),
+        ((2, 4, 6, 8), (2, 8, 4, 6)),
+        ((2, 25, 8), (2, 8, 4, 6)),
+        ((2, 24, 8), (2, 8, 4, 6)),
+        ((2, 29, 8), (2, 8, 4, 6)),
+    ],
+)
+def test_maps_of_an_image_of_another_height_than_width(shape, expected):
+    assert as_map(torch.rand(shape), (64, 96)).shape == expected

@@ -1,0 +1,12 @@
+"""Where a model looks: Grad-CAM, KernelSHAP and LRP, tensors in and out, a whole batch at a time on its device.
+
+Every function takes the user's model and returns attributions (B, 1, H, W) of one class a sample. The model is left as
+it was. :func:`torch_bgdebias.metrics.pixel_ratio` turns an attribution into the foreground's share.
+"""
+
+from __future__ import annotations
+
+from .grad_cam import find_map_layer, grad_cam
+from .kernel_shap import KernelShap, kernel_shap, sample_coalitions, superpixels
+
+__all__ = ["KernelShap", "find_map_layer", "grad_cam", "kernel_shap", "sample_coalitions", "superpixels"]

@@ -1,0 +1,125 @@
+"""Grad-CAM (Selvaraju et al., 2017, arXiv 1610.02391) of any layer whose output is a map or tokens."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..checks import check_image
+from ..models import LogitsKey, as_map, eval_mode, logits_of, original_module, tap
+from .targets import target_class
+
+__all__ = ["find_map_layer", "grad_cam"]
+
+
+def grad_cam(
+    model: nn.Module,
+    image: Tensor,
+    target: Tensor | int | None = None,
+    *,
+    layer: str | None = None,
+    logits: LogitsKey = None,
+    positive: bool = True,
+) -> Tensor:
+    """Weight a layer's maps by the mean gradient of the class's logit and add them up.
+
+    Args:
+        model: any classifier; runs in evaluation mode, and gradients to its parameters are neither made nor kept.
+        image: (B, C, H, W) as the model takes it.
+        target: class of each sample (B,), one for all, or ``None`` for the predicted class.
+        layer: name of the layer; ``None`` looks for the last map that the logits depend on (:func:`find_map_layer`).
+        logits: where the logits are in the model's output (:func:`torch_bgdebias.models.logits_of`).
+        positive: keep what speaks for the class (the paper's ReLU); ``False`` keeps the sign.
+
+    Returns:
+        Attributions (B, 1, H, W), resized bilinearly from the layer's size; zero where nothing speaks for the class.
+
+    Raises:
+        KeyError: no layer of that name. ValueError: the layer's output is no map, or the logits do not depend on it.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 2))
+        >>> grad_cam(model, torch.rand(2, 3, 8, 8), layer="0").shape
+        torch.Size([2, 1, 8, 8])
+    """
+    check_image(image)
+    model = original_module(model)
+    size = (image.shape[2], image.shape[3])
+    with torch.inference_mode(False), eval_mode(model), torch.enable_grad():
+        entering = image.detach().clone().requires_grad_()  # a graph, also where every parameter is frozen
+        if layer is None:
+            layer = find_map_layer(model, entering[:1], logits=logits)
+        with tap(model, [layer]) as seen:
+            out = logits_of(model(entering), logits)
+        if not seen.outputs[layer]:
+            raise ValueError(f"layer {layer!r} was not run by {type(model).__name__}; name another one")
+        output = _tensor_of(seen.outputs[layer][-1])
+        maps = as_map(output, size).detach().float()
+        chosen = out.float().gather(1, target_class(out, target)[:, None]).sum()
+        (gradient,) = torch.autograd.grad(chosen, output, allow_unused=True)
+    if gradient is None:
+        raise ValueError(f"layer {layer!r}: the logits do not depend on its output; name another layer")
+    weight = as_map(gradient, size).float().mean((2, 3), keepdim=True)
+    cam = (weight * maps).sum(1, keepdim=True)
+    cam = cam.relu() if positive else cam
+    return F.interpolate(cam, size=size, mode="bilinear", align_corners=False)
+
+
+def find_map_layer(model: nn.Module, image: Tensor, *, logits: LogitsKey = None) -> str:
+    """The last layer whose output is a map of more than one position on which the logits depend.
+
+    The model is run once and asked: outputs are tried from the last to the first, and the first map with gradients at
+    more than one position (class tokens aside) is taken. A convolutional network gives its last stage; a vision
+    transformer that reads its class token gives the input of its last attention, since nothing else reaches the logits.
+
+    Args:
+        model: any classifier, run in evaluation mode.
+        image: (B, C, H, W); one image is enough.
+        logits: where the logits are in the model's output.
+
+    Raises:
+        LookupError: no such layer (a multilayer perceptron, or a head whose weights are all zero).
+    """
+    model, size = original_module(model), (image.shape[2], image.shape[3])
+    names = [name for name, _ in model.named_modules() if name]
+    order: list[tuple[str, Tensor]] = []
+    with torch.inference_mode(False), eval_mode(model), torch.enable_grad(), ExitStack() as stack:
+        for name in names:
+            if isinstance(model.get_submodule(name), (nn.Identity, nn.Linear)):
+                continue  # nothing new, or a projection inside of a block (queries, keys and values)
+            hook = partial(_note, order, name)
+            stack.callback(model.get_submodule(name).register_forward_hook(hook).remove)
+        out = logits_of(model(image.detach().clone().requires_grad_()), logits).float()
+        mixed = (out * torch.linspace(1, 2, out.shape[1], device=out.device)).sum()
+        candidates = [(name, output) for name, output in order if output.requires_grad and _is_map(output, size)]
+        outputs = [output for _, output in candidates]
+        gradients = torch.autograd.grad(mixed, outputs, allow_unused=True) if outputs else ()
+    for (name, _), gradient in zip(reversed(candidates), reversed(gradients), strict=True):
+        if gradient is not None and int((as_map(gradient, size) != 0).any(1).sum((1, 2)).min()) > 1:
+            return name
+    raise LookupError(f"no layer of {type(model).__name__} gives a map that its logits depend on; name one (layer=...)")
+
+
+def _note(order: list[tuple[str, Tensor]], name: str, module: nn.Module, args: object, output: object) -> None:
+    found = _tensor_of(output)
+    if isinstance(found, Tensor):
+        order.append((name, found))
+
+
+def _tensor_of(output: Any) -> Any:
+    # attention layers return (output, weights)
+    return output[0] if isinstance(output, (tuple, list)) and output else output
+
+
+def _is_map(output: Tensor, size: tuple[int, int]) -> bool:
+    try:
+        maps = as_map(output, size)
+    except ValueError:
+        return False
+    return maps.shape[2] * maps.shape[3] > 1

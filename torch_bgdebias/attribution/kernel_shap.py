@@ -1,0 +1,236 @@
+"""KernelSHAP (Lundberg and Lee, 2017, arXiv 1705.07874) of superpixels, for a whole batch at once.
+
+Shapley values phi of M superpixels are the weighted least-squares fit of the class's score by sum_i z_i phi_i over
+coalitions z, with f(baseline) + sum phi = f(image). The coalitions do not depend on the image, so one set of them and
+one factorisation serve the whole batch, and the model sees full batches throughout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..checks import check_image, check_option, describe
+from ..models import LogitsKey, eval_mode, logits_of
+from .targets import target_class
+
+__all__ = ["Baseline", "KernelShap", "kernel_shap", "sample_coalitions", "superpixels"]
+
+#: what an absent superpixel shows: a named rule, images of the batch's shape, or a pool (N, C, H, W) to average over
+Baseline: TypeAlias = "Literal['mean', 'blur', 'black'] | Tensor"
+
+
+class KernelShap(NamedTuple):
+    """Attributions and what they were computed from."""
+
+    attribution: Tensor  #: (B, 1, H, W), the superpixel's value at each of its pixels
+    values: Tensor  #: (B, M) Shapley values
+    base: Tensor  #: (B,) score of the baseline
+    score: Tensor  #: (B,) score of the image; base + values.sum(1) equals it
+
+
+def superpixels(size: tuple[int, int], grid: tuple[int, int] = (7, 7), *, device: torch.device | None = None) -> Tensor:
+    """Rectangular superpixels: (H, W) int64 in [0, rows * columns), of sizes that differ by at most one pixel.
+
+    Raises:
+        ValueError: more rows or columns than pixels.
+    """
+    if not (0 < grid[0] <= size[0] and 0 < grid[1] <= size[1]):
+        raise ValueError(f"grid: expected between (1, 1) and the image's size {size}, got {grid}")
+    row = torch.arange(size[0], device=device) * grid[0] // size[0]
+    column = torch.arange(size[1], device=device) * grid[1] // size[1]
+    return row[:, None] * grid[1] + column[None, :]
+
+
+def sample_coalitions(
+    features: int, samples: int, *, generator: torch.Generator | None = None, device: torch.device | None = None
+) -> Tensor:
+    """Coalitions (S, M) bool, none empty and none full, drawn with the Shapley kernel's probability.
+
+    Where ``samples`` covers all 2^M - 2 coalitions they are enumerated, otherwise each comes with its complement, which
+    lowers the variance (Covert and Lee, 2021, arXiv 2012.01536). :func:`shapley_weight` gives the weights along.
+
+    Args:
+        features: M >= 2.
+        samples: how many at most, >= 2.
+        generator: on ``device``.
+    """
+    if features < 2 or samples < 2:
+        raise ValueError(f"features and samples: expected at least 2 each, got {features} and {samples}")
+    if features < 60 and 2**features - 2 <= samples:
+        number = torch.arange(1, 2**features - 1, device=device)
+        return (number[:, None] >> torch.arange(features, device=device)) & 1 == 1
+    size = torch.arange(1, features, device=device, dtype=torch.float64)
+    pairs = samples // 2
+    drawn = torch.multinomial(1 / (size * (features - size)), pairs, replacement=True, generator=generator) + 1
+    noise = torch.rand(pairs, features, generator=generator, device=device)
+    half = (
+        noise.argsort(1).argsort(1) < drawn[:, None]
+    )  # the `drawn` smallest of each row: a uniform subset of that size
+    return torch.stack([half, ~half], 1).flatten(0, 1)
+
+
+def shapley_weight(coalitions: Tensor) -> Tensor:
+    """Weights (S,) of the least-squares fit: the kernel when all coalitions are there, 1 when they were drawn by it."""
+    samples, features = coalitions.shape
+    if features < 60 and samples == 2**features - 2:
+        size = coalitions.sum(1)
+        counts = torch.tensor([float(math.comb(features, int(k))) for k in range(features + 1)], dtype=torch.float64)
+        counts = counts.to(coalitions.device)
+        return (features - 1) / (counts[size] * size * (features - size))
+    return torch.ones(samples, dtype=torch.float64, device=coalitions.device)
+
+
+def kernel_shap(
+    model: nn.Module | Callable[[Tensor], Tensor],
+    image: Tensor,
+    target: Tensor | int | None = None,
+    *,
+    segments: Tensor | tuple[int, int] = (7, 7),
+    samples: int = 1000,
+    baseline: Baseline = "mean",
+    coalitions: Tensor | None = None,
+    logits: LogitsKey = None,
+    probability: bool = False,
+    chunk: int = 256,
+    generator: torch.Generator | None = None,
+) -> KernelShap:
+    """Shapley values of superpixels for the class's score.
+
+    Args:
+        model: any classifier; runs in evaluation mode without gradients.
+        image: (B, C, H, W) as the model takes it.
+        target: class of each sample (B,), one for all, or ``None`` for the predicted class.
+        segments: (H, W) or (B, H, W) int64 superpixels numbered from 0, or the rows and columns of a grid.
+        samples: coalitions; about 20 a superpixel.
+        baseline: what absent superpixels show: ``"mean"`` colour of each image, ``"blur"`` (a wide box blur),
+            ``"black"`` (zero, in the model's input units), one image (C, H, W), one each (B, C, H, W), or a
+            pool (N, C, H, W) of other images, drawn anew for every coalition.
+        coalitions: (S, M) bool instead of drawing them.
+        logits: where the logits are in the model's output.
+        probability: explain softmax probabilities instead of logits.
+        chunk: images in one forward pass: what decides memory.
+        generator: for coalitions and pool, on the image's device.
+
+    Raises:
+        ValueError: superpixels of another size, or too few coalitions to determine the values.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 2))
+        >>> found = kernel_shap(model, torch.rand(2, 3, 8, 8), segments=(2, 2), samples=14)
+        >>> bool(torch.allclose(found.base + found.values.sum(1), found.score, atol=1e-4))
+        True
+    """
+    check_image(image)
+    segment = _segments(segments, image)
+    features = int(segment.max()) + 1
+    with torch.no_grad(), eval_mode(model) if isinstance(model, nn.Module) else torch.no_grad():
+
+        def score(batch: Tensor) -> Tensor:
+            out = logits_of(model(batch), logits).float()
+            return out.softmax(1) if probability else out
+
+        if coalitions is None:
+            coalitions = sample_coalitions(features, samples, generator=generator, device=image.device)
+        full = score(image)
+        chosen = target_class(full, target)
+        absent = _Absent(baseline, image, generator)
+        base = absent.base_score(score, chosen)
+        value = full.gather(1, chosen[:, None])[:, 0]
+        scores = _coalition_scores(score, image, segment, coalitions, absent, chosen, chunk)
+    values = _solve(coalitions, scores, base, value)
+    attribution = values.gather(1, segment.flatten(1)).reshape(image.shape[0], 1, *image.shape[2:])
+    return KernelShap(attribution, values, base, value)
+
+
+class _Absent:
+    """What absent superpixels show."""
+
+    def __init__(self, baseline: Baseline, image: Tensor, generator: torch.Generator | None) -> None:
+        self.generator = generator
+        self.pool: Tensor | None = None
+        self.images: Tensor
+        if isinstance(baseline, str):
+            check_option(baseline, ("mean", "blur", "black"), name="baseline")
+            self.images = _named_baseline(baseline, image)
+        elif isinstance(baseline, Tensor) and baseline.shape[-3:] == image.shape[1:] and baseline.ndim in (3, 4):
+            baseline = baseline.to(image)
+            if baseline.ndim == 4 and baseline.shape[0] != image.shape[0]:
+                self.pool = baseline
+            self.images = baseline.expand_as(image) if self.pool is None else image
+        else:
+            expected = f"'mean', 'blur', 'black' or images (N, {', '.join(map(str, image.shape[1:]))})"
+            raise ValueError(f"baseline: expected {expected}, got {describe(baseline)}")
+
+    def take(self, sample: Tensor) -> Tensor:
+        if self.pool is None:
+            return self.images[sample]
+        pick = torch.randint(len(self.pool), sample.shape, generator=self.generator, device=sample.device)
+        return self.pool[pick]
+
+    def base_score(self, score: Callable[[Tensor], Tensor], chosen: Tensor) -> Tensor:
+        if self.pool is None:
+            return score(self.images).gather(1, chosen[:, None])[:, 0]
+        return score(self.pool).mean(0)[chosen]
+
+
+def _named_baseline(name: str, image: Tensor) -> Tensor:
+    if name == "black":
+        return torch.zeros_like(image)
+    if name == "mean":
+        return image.mean((2, 3), keepdim=True).expand_as(image)
+    reach = max(1, min(image.shape[2:]) // 8)
+    padded = F.pad(image, (reach, reach, reach, reach), mode="replicate")
+    return F.avg_pool2d(padded, 2 * reach + 1, stride=1)
+
+
+def _segments(segments: Tensor | tuple[int, int], image: Tensor) -> Tensor:
+    size = (image.shape[2], image.shape[3])
+    segment = superpixels(size, segments, device=image.device) if isinstance(segments, tuple) else segments
+    if segment.shape[-2:] != size or segment.ndim not in (2, 3) or segment.is_floating_point():
+        raise ValueError(f"segments: expected int64 (H, W) or (B, H, W) of size {size}, got {describe(segment)}")
+    return segment.to(image.device).long().expand(image.shape[0], *size)
+
+
+def _coalition_scores(
+    score: Callable[[Tensor], Tensor],
+    image: Tensor,
+    segment: Tensor,
+    coalitions: Tensor,
+    absent: _Absent,
+    chosen: Tensor,
+    chunk: int,
+) -> Tensor:
+    """(S, B) scores; passes of ``chunk`` images each, whatever B is, and no more than one of them in memory."""
+    batch, count = image.shape[0], len(coalitions)
+    scores = image.new_empty(count * batch, dtype=torch.float32)
+    for start in range(0, count * batch, chunk):
+        number = torch.arange(start, min(start + chunk, count * batch), device=image.device)
+        sample = number % batch
+        present = coalitions[number // batch].gather(1, segment[sample].flatten(1))
+        present = present.reshape(-1, 1, *image.shape[2:])
+        out = score(torch.where(present, image[sample], absent.take(sample)))
+        scores[start : start + chunk] = out.gather(1, chosen[sample, None])[:, 0]
+    return scores.reshape(count, batch)
+
+
+def _solve(coalitions: Tensor, scores: Tensor, base: Tensor, value: Tensor) -> Tensor:
+    """Weighted least squares under sum phi = f(image) - f(baseline), by eliminating the last superpixel."""
+    design = coalitions.double()
+    last = design[:, -1:]
+    reduced = design[:, :-1] - last
+    root = shapley_weight(coalitions).sqrt()[:, None]
+    gap = (value - base).double()
+    aim = scores.double() - base.double() - last * gap
+    if torch.linalg.matrix_rank(reduced * root) < reduced.shape[1]:
+        raise ValueError(
+            f"samples: {len(coalitions)} coalitions do not determine {coalitions.shape[1]} superpixels; take more"
+        )
+    phi = torch.linalg.lstsq(reduced * root, aim * root).solution.T
+    return torch.cat([phi, gap[:, None] - phi.sum(1, keepdim=True)], 1).float()
