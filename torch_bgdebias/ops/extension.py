@@ -1,0 +1,91 @@
+"""Find and load the compiled kernels, and say what came of it. Without them every function works, only slower."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from torch_bgdebias.ops.library import NAME
+
+__all__ = ["ExtensionStatus", "extension_status", "load_extension"]
+
+VARIABLE = "TORCH_BGDEBIAS_EXTENSION"
+
+#: csrc/module.cpp carries the same words. Kernels of the stable ABI are called without a check of their schema, so a
+#: library built for another one must be known before it is loaded. To be raised with every change of the schema.
+MARKER = b"torch_bgdebias kernels for schema 1"
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+class ExtensionStatus(NamedTuple):
+    """What became of the compiled kernels in this process.
+
+    Attributes:
+        state: ``"loaded"``, ``"absent"`` (not built, or switched off) or ``"refused"`` (there, but unusable).
+        reason: why, in words.
+        path: the library's file, if there is one.
+        devices: device types that have a compiled kernel; all others use the plain torch kernel.
+    """
+
+    state: str
+    reason: str
+    path: str | None = None
+    devices: tuple[str, ...] = ()
+
+
+_status: ExtensionStatus | None = None
+
+
+def extension_status() -> ExtensionStatus:
+    """Whether compiled kernels are in use: loaded, absent or refused, and why. Never starts CUDA.
+
+    Example:
+        >>> from torch_bgdebias.ops import extension_status
+        >>> extension_status().state in ("loaded", "absent", "refused")
+        True
+    """
+    return load_extension()
+
+
+def load_extension() -> ExtensionStatus:
+    """Load the extension once in a process. A library that cannot be used causes one warning and nothing else."""
+    global _status
+    if _status is None:
+        _status = _load(_PACKAGE)
+        if _status.state == "refused":
+            warnings.warn(
+                f"torch_bgdebias uses its plain torch kernels: {_status.path} was refused, {_status.reason}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+    return _status
+
+
+def _load(folder: Path) -> ExtensionStatus:
+    wanted = os.environ.get(VARIABLE, "auto")
+    if wanted not in ("auto", "off"):
+        raise ValueError(f"{VARIABLE}: expected 'auto' or 'off', got {wanted!r}")
+    if wanted == "off":
+        return ExtensionStatus("absent", f"switched off by {VARIABLE}=off")
+    found = sorted(folder.glob("_C*.so"))
+    if not found:
+        return ExtensionStatus("absent", "not built (docs/extension.md says how)")
+    path = found[0]
+    try:
+        if MARKER not in path.read_bytes():
+            reason = "it was not built from this version of the package; build it again"
+            return ExtensionStatus("refused", reason, str(path))
+        torch.ops.load_library(path)
+    except OSError as error:
+        return ExtensionStatus("refused", f"it cannot be loaded: {error}", str(path))
+    devices = tuple(
+        key.lower() for key in ("CPU", "CUDA") if torch._C._dispatch_has_kernel_for_dispatch_key(NAME, key)
+    )
+    if "cpu" not in devices:
+        return ExtensionStatus("refused", "it registers no kernel", str(path))
+    return ExtensionStatus("loaded", "compiled kernels are in use", str(path), devices)
