@@ -138,7 +138,7 @@ class CorrelatedBackgrounds(Dataset[tuple[Tensor, int, Tensor, int]]):
         where, pose = (_generator(self.seed, self.epoch, index, stream) for stream in range(2))
         category = self._draw_category(label, where)
         members = self._members[self.categories.index(category)]
-        background = self.images[members[torch.randint(len(members), (1,), generator=where)].item()]
+        background = self.images[members[int(torch.randint(len(members), (1,), generator=where))]]
         image, mask = self._placed(image, mask, pose)
         composed = paste(image[None], mask[None], _fitted(background, image)[None])[0]
         return composed, label, mask, category
