@@ -1,0 +1,44 @@
+"""Backgrounds exchanged: where they come from, which one an image gets, and the augmentation that puts it there."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch_bgdebias.swap.bank import BackgroundBank
+    from torch_bgdebias.swap.callback import BackgroundSwapCallback
+    from torch_bgdebias.swap.functional import batch_backgrounds, sample_swap_params, swap_background
+    from torch_bgdebias.swap.module import BackgroundSwap
+    from torch_bgdebias.swap.stream import StreamedBackgroundBank
+
+#: public name -> file that defines it; looked up lazily because the module imports kornia and the callback Lightning
+_HOMES = {
+    "BackgroundBank": "bank",
+    "BackgroundSwap": "module",
+    "BackgroundSwapCallback": "callback",
+    "StreamedBackgroundBank": "stream",
+    "batch_backgrounds": "functional",
+    "sample_swap_params": "functional",
+    "swap_background": "functional",
+}
+
+__all__ = [
+    "BackgroundBank",
+    "BackgroundSwap",
+    "BackgroundSwapCallback",
+    "StreamedBackgroundBank",
+    "batch_backgrounds",
+    "sample_swap_params",
+    "swap_background",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,275 @@
+"""``BackgroundBank``: many backgrounds in one tensor on the device, drawn from without host reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+
+from torch_bgdebias.checks import check_finite, check_label, describe
+from torch_bgdebias.swap.sampling import ClassOrder, draw_outside
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+    from torch_bgdebias.batch import BatchSpec
+
+__all__ = ["BackgroundBank"]
+
+_FORMAT = 1
+
+
+class BackgroundBank:
+    """Background images, with or without a class each, that are kept as they came: uint8 stays uint8.
+
+    100,000 images of 3 x 224 x 224 take 15 GB as uint8; nothing here ever makes a float copy of more images than are
+    asked for. The bank is a plain object, not a module: it is in nobody's state dict, and no data parallel wrapper
+    sends it around.
+
+    Args:
+        images: (N, C, Hb, Wb), uint8, which is scaled to [0, 1] when it is used, or floating point, taken as it is.
+        labels: (N,) integers, the class or scene category of each background, -1 unknown; ``None`` when there are none.
+        mean: per channel: the normalisation of the training images, applied to the (scaled) pixels when they are used.
+            Leave it out where the training images are in [0, 1], or the bank's are normalised already.
+        std: per channel, together with ``mean``.
+        classes: names of the labels 0, 1, ...
+
+    Raises:
+        TypeError: images neither uint8 nor floating point, labels not integers.
+        ValueError: no image, another rank, NaN, labels of another length, ``mean`` or ``std`` of another length.
+
+    Example:
+        >>> bank = BackgroundBank(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 0, 1, 2]))
+        >>> images, labels = bank.sample(5, exclude_labels=torch.tensor([0, 0, 0, 0, 0]))
+        >>> tuple(images.shape), images.dtype, bool((labels > 0).all())
+        ((5, 3, 8, 8), torch.float32, True)
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor | Sequence[int] | None = None,
+        *,
+        mean: Tensor | Sequence[float] | None = None,
+        std: Tensor | Sequence[float] | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        self.images = _check_images(images)
+        self.labels: Tensor | None = None
+        self.classes = None if classes is None else tuple(classes)
+        self.num_classes = 0
+        self._order: ClassOrder | None = None
+        self.mean, self.std = _check_normalisation(mean, std, images)
+        if labels is not None:
+            self._set_labels(check_label(torch.as_tensor(labels), len(images), name="labels").to(images.device))
+
+    def _set_labels(self, labels: Tensor) -> None:
+        self.labels = labels
+        self._order = ClassOrder.of(labels)
+        self.num_classes = int(labels.max()) + 1 if self.classes is None else len(self.classes)
+        #: every background has the same label: leaving that one out leaves nothing
+        self.single_class = bool((labels == labels[0]).all())
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        classes = "no labels" if self.labels is None else f"{self.num_classes} classes"
+        return f"{type(self).__name__}({describe(self.images)}, {classes}, device={self.device})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.images.device
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(Hb, Wb) of the images."""
+        return self.images.shape[2], self.images.shape[3]
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the bank, in place as a module does, and return it."""
+        self.images = self.images.to(device)
+        self.mean = None if self.mean is None else self.mean.to(device)
+        self.std = None if self.std is None else self.std.to(device)
+        if self.labels is not None and self._order is not None:
+            self.labels = self.labels.to(device)
+            self._order = ClassOrder(*(part.to(device) for part in self._order))
+        return self
+
+    def draw(
+        self, n: int, exclude_labels: Tensor | None = None, generator: torch.Generator | None = None, *, cells: int = 1
+    ) -> Tensor:
+        """Positions of random backgrounds, uniform over the admissible ones, independent from row to row.
+
+        Args:
+            n: how many.
+            exclude_labels: (n,) int64, per draw the label that must not come; one that the bank lacks excludes nothing.
+            generator: on the bank's device; torch's global one by default.
+            cells: backgrounds a row; they differ within the row where there are enough admissible ones.
+
+        Returns:
+            int64 (n,), or (n, cells) when ``cells`` is above 1; -1 where nothing is admissible, which needs a bank
+            of a single class.
+
+        Raises:
+            ValueError: labels to exclude, but the bank has none, or not one a draw.
+        """
+        if exclude_labels is None:
+            nothing = torch.zeros(n, dtype=torch.int64, device=self.device)
+            index = draw_outside(len(self), nothing, nothing, cells, generator=generator)
+        else:
+            if self._order is None:
+                raise ValueError("exclude_labels: expected a bank with labels, got one without; pass labels=")
+            exclude = check_label(exclude_labels, n, name="exclude_labels")
+            index = self._order.draw(exclude, cells, generator=generator)
+        return index if cells > 1 else index[:, 0]
+
+    def sample(
+        self, n: int, exclude_labels: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Random backgrounds as the training images are: float, scaled to [0, 1] and normalised.
+
+        Arguments as `draw`.
+
+        Returns:
+            images (n, C, Hb, Wb) float, labels (n,) int64 (-1 in a bank without labels).
+
+        Raises:
+            ValueError: a label to exclude in a bank of a single class.
+        """
+        if exclude_labels is not None and self.labels is not None and self.single_class:
+            raise ValueError("exclude_labels: expected a bank of at least two classes, got one class")
+        index = self.draw(n, exclude_labels, generator)
+        labels = torch.full_like(index, -1) if self.labels is None else self.labels[index]
+        return self.float_images(index), labels
+
+    def float_images(self, index: Tensor) -> Tensor:
+        """The images at ``index`` (n,), float (n, C, Hb, Wb) in the training images' range."""
+        images = self.images[index]
+        if images.dtype == torch.uint8:
+            images = images.float() / 255
+        if self.mean is not None and self.std is not None:
+            mean, std = self.mean.to(images.dtype), self.std.to(images.dtype)
+            images = (images - mean[:, None, None]) / std[:, None, None]
+        return images
+
+    def labels_at(self, index: Tensor) -> Tensor:
+        """Labels at ``index`` of any shape; -1 where the index is -1 or the bank has no labels."""
+        if self.labels is None:
+            return torch.full_like(index, -1)
+        return torch.where(index >= 0, self.labels[index.clamp(min=0)], -1)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the bank as one file for `load`."""
+        cpu = [None if t is None else t.cpu() for t in (self.images, self.labels, self.mean, self.std)]
+        content = dict(zip(("images", "labels", "mean", "std"), cpu, strict=True))
+        torch.save({"format": _FORMAT, "classes": self.classes and list(self.classes), **content}, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, mmap: bool = True) -> BackgroundBank:
+        """Read what `save` wrote; ``mmap`` leaves the images on the disk until they are used."""
+        content: dict[str, Any] = torch.load(path, weights_only=True, mmap=mmap, map_location="cpu")
+        if not isinstance(content, dict) or content.get("format") != _FORMAT:
+            raise ValueError(f"path: expected a file written by BackgroundBank.save (format {_FORMAT}), got {path}")
+        fields = {name: content[name] for name in ("mean", "std", "classes")}
+        return BackgroundBank(content["images"], content["labels"], **fields)
+
+    @classmethod
+    def from_folder(
+        cls,
+        root: str | os.PathLike[str],
+        size: int | tuple[int, int],
+        *,
+        channels: int = 3,
+        on_error: str = "raise",
+        mean: Tensor | Sequence[float] | None = None,
+        std: Tensor | Sequence[float] | None = None,
+        threads: int | None = None,
+    ) -> BackgroundBank:
+        """Read ``<root>/<category>/*.jpg`` (any image torchvision's ImageFolder takes) as uint8.
+
+        Each image is scaled until it covers (H, W), keeping its proportions, and cropped at the centre. Categories are
+        the sorted folder names, as in ImageFolder. Images that lie in ``root`` itself, without category folders,
+        make a bank without labels.
+
+        Args:
+            root: the folder.
+            size: (H, W), or one number for both; the training images' size, so that nothing is tiled.
+            channels: 3 (RGB) or 1 (grey).
+            on_error: an unreadable or truncated file: "raise" an error that names it, or "skip" it and say at the end
+                how many were skipped.
+            mean: as for the bank.
+            std: as for the bank.
+            threads: reading threads, one a core by default.
+
+        Raises:
+            FileNotFoundError: no such folder, or no image in it (the message lists what is there).
+            OSError: an unreadable image, when ``on_error="raise"``.
+            ValueError: every image was unreadable.
+        """
+        from torch_bgdebias.swap.folder import ImageFiles
+
+        files = ImageFiles.scan(root, size, channels=channels, on_error=on_error)
+        images, labels = files.read_all(threads)
+        return BackgroundBank(images, labels, mean=mean, std=std, classes=files.classes)
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Dataset[Any],
+        fill: str = "tile",
+        spec: BatchSpec | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        mean: Tensor | Sequence[float] | None = None,
+        std: Tensor | Sequence[float] | None = None,
+        batch_size: int = 64,
+        num_workers: int = 0,
+    ) -> BackgroundBank:
+        """The backgrounds of a masked dataset, their foreground removed first.
+
+        Args:
+            dataset: map-style or iterable; its items are tensors of one size that `BatchSpec` can read.
+            fill: "tile" or "mean", how the foreground is removed (`tile_fill`, `mean_fill`).
+            spec: where image, label and mask are in an item; ``BatchSpec(label=None)`` makes a bank without labels.
+            dtype: ``None`` keeps what the dataset yields; ``torch.uint8`` quantises images in [0, 1].
+            mean: as for the bank; leave it out where the dataset normalises.
+            std: as ``mean``.
+            batch_size: how many images at a time.
+            num_workers: of the loader.
+
+        Raises:
+            ValueError: an empty dataset, images outside [0, 1] with ``dtype=torch.uint8``, a mask that does not fit.
+        """
+        from torch_bgdebias.swap.folder import read_dataset
+
+        images, labels = read_dataset(dataset, fill, spec, dtype=dtype, batch_size=batch_size, num_workers=num_workers)
+        return BackgroundBank(images, labels, mean=mean, std=std)
+
+
+def _check_images(images: Tensor) -> Tensor:
+    if not isinstance(images, Tensor) or not (images.dtype == torch.uint8 or images.is_floating_point()):
+        raise TypeError(f"images: expected a uint8 or floating point tensor (N, C, H, W), got {describe(images)}")
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"images: expected shape (N, C, H, W) with at least one image, got {describe(images)}")
+    return images if images.dtype == torch.uint8 else check_finite(images.detach(), name="images")
+
+
+def _check_normalisation(mean: Any, std: Any, images: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    if mean is None and std is None:
+        return None, None
+    if mean is None or std is None:
+        raise ValueError("mean, std: expected both or neither")
+    pair = []
+    for name, value in (("mean", mean), ("std", std)):
+        tensor = torch.as_tensor(value, dtype=torch.float32).flatten()
+        if tensor.numel() != images.shape[1]:
+            raise ValueError(f"{name}: expected {images.shape[1]} values, one a channel, got {tensor.numel()}")
+        pair.append(tensor)
+    if not bool((pair[1] > 0).all()):
+        raise ValueError(f"std: expected positive values, got {pair[1].tolist()}")
+    return pair[0].to(images.device), pair[1].to(images.device)

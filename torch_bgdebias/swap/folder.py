@@ -1,0 +1,182 @@
+"""Backgrounds from files and datasets: scanning, reading with threads, and the answer to unreadable images."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.checks import check_image, check_option
+from torch_bgdebias.compositing import mean_fill, tile_fill
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+__all__ = ["FILLS", "ImageFiles", "cover", "read_dataset"]
+
+#: what removes a foreground, by name
+FILLS = {"tile": tile_fill, "mean": mean_fill}
+
+_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFiles:
+    """Image files with their categories, and how to read them.
+
+    Args:
+        paths: in the order of the categories, sorted within each.
+        labels: category of each path, ``None`` without category folders.
+        classes: names of the categories, ``None`` without.
+        size: (H, W) to read them at.
+        channels: 3 (RGB) or 1 (grey).
+        on_error: "raise" or "skip".
+    """
+
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...] | None
+    classes: tuple[str, ...] | None
+    size: tuple[int, int]
+    channels: int = 3
+    on_error: str = "raise"
+
+    @classmethod
+    def scan(
+        cls, root: str | os.PathLike[str], size: int | tuple[int, int], *, channels: int = 3, on_error: str = "raise"
+    ) -> ImageFiles:
+        """Find the images under ``<root>/<category>/``, or in ``root`` itself when it has no category folders."""
+        check_option(channels, (1, 3), name="channels")
+        check_option(on_error, ("raise", "skip"), name="on_error")
+        height, width = (size, size) if isinstance(size, int) else size
+        if height < 1 or width < 1:
+            raise ValueError(f"size: expected (H, W) of at least one pixel, got {size!r}")
+        folder = Path(root)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"root: expected a folder of images, got {folder}, which is not there")
+        categories = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+        if not categories:
+            paths = tuple(_images_in(folder))
+            if not paths:
+                raise FileNotFoundError(f"root: expected <category>/*.jpg in {folder}, got {_listing(folder)}")
+            return cls(paths, None, None, (height, width), channels, on_error)
+        found = [tuple(_images_in(folder / name)) for name in categories]
+        empty = [name for name, some in zip(categories, found, strict=True) if not some]
+        if len(empty) == len(categories) or (empty and on_error == "raise"):
+            raise FileNotFoundError(f"root: expected images in every category of {folder}, got none in {empty[:8]}")
+        paths = tuple(path for some in found for path in some)
+        labels = tuple(label for label, some in enumerate(found) for _ in some)
+        return cls(paths, labels, tuple(categories), (height, width), channels, on_error)
+
+    def read(self, position: int) -> Tensor | OSError:
+        """One image (C, H, W) uint8, or the error that names the file it could not be read from."""
+        path = self.paths[position]
+        try:
+            return cover(path, self.size, self.channels)
+        except (OSError, SyntaxError, ValueError) as error:  # what PIL raises on broken files of one format or another
+            return OSError(f"{path}: cannot be read as an image ({error})")
+
+    def read_all(self, threads: int | None = None) -> tuple[Tensor, Tensor | None]:
+        """All readable images (N, C, H, W) uint8 with their labels; skipped files are counted in one warning."""
+        images = torch.empty(len(self.paths), self.channels, *self.size, dtype=torch.uint8)
+        kept: list[int] = []
+        skipped: list[OSError] = []
+        with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+            for position, result in enumerate(_bounded_map(pool, self.read, len(self.paths))):
+                if isinstance(result, Tensor):
+                    images[len(kept)] = result
+                    kept.append(position)
+                elif self.on_error == "raise":
+                    raise result
+                else:
+                    skipped.append(result)
+        self.report_skipped(skipped)
+        if not kept:
+            raise ValueError(f"root: expected readable images, got {len(skipped)} that are not; first: {skipped[0]}")
+        images = images[: len(kept)] if not skipped else images[: len(kept)].clone()
+        return images, None if self.labels is None else torch.tensor([self.labels[i] for i in kept])
+
+    def report_skipped(self, skipped: list[OSError]) -> None:
+        """Warn how many images were left out, naming the first few."""
+        if skipped:
+            named = "; ".join(map(str, skipped[:3]))
+            warnings.warn(f"skipped {len(skipped)} of {len(self.paths)} images: {named}", stacklevel=4)
+
+
+def cover(path: Path, size: tuple[int, int], channels: int = 3) -> Tensor:
+    """Read an image, scale it until it covers ``size`` (H, W), crop the centre: uint8 (C, H, W)."""
+    import numpy as np
+    from PIL import Image
+
+    height, width = size
+    with Image.open(path) as file:
+        mode = "RGB" if channels == 3 else "L"
+        scale = max(height / file.height, width / file.width)
+        if scale < 0.5:  # a JPEG can be decoded at a fraction of its size, twice what is needed
+            file.draft(mode, (int(2 * scale * file.width), int(2 * scale * file.height)))
+        picture = file.convert(mode)
+    scale = max(height / picture.height, width / picture.width)
+    crop_w, crop_h = width / scale, height / scale
+    left, top = (picture.width - crop_w) / 2, (picture.height - crop_h) / 2
+    box = (left, top, left + crop_w, top + crop_h)
+    picture = picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    array = np.array(picture)
+    return torch.from_numpy(array).reshape(height, width, channels).permute(2, 0, 1).contiguous()
+
+
+def read_dataset(
+    dataset: Dataset[Any],
+    fill: str,
+    spec: BatchSpec | None,
+    *,
+    dtype: torch.dtype | None,
+    batch_size: int,
+    num_workers: int,
+) -> tuple[Tensor, Tensor | None]:
+    """Backgrounds and labels of a masked dataset; see `BackgroundBank.from_dataset`."""
+    remove = FILLS[check_option(fill, tuple(FILLS), name="fill")]
+    if dtype is not None and dtype != torch.uint8 and not dtype.is_floating_point:
+        raise ValueError(f"dtype: expected torch.uint8, a floating point dtype or None, got {dtype}")
+    spec = spec or BatchSpec()
+    loader: Iterable[Any] = torch.utils.data.DataLoader(dataset, batch_size=batch_size, num_workers=num_workers)
+    images, labels = [], []
+    for batch in loader:
+        image = spec.image_of(batch)
+        pixels = image / 255 if image.dtype == torch.uint8 else check_image(image)
+        filled = remove(pixels, spec.mask_of(batch))
+        target = dtype or image.dtype
+        images.append(_quantise(filled) if target == torch.uint8 else filled.to(target))
+        if spec.label is not None:
+            labels.append(spec.label_of(batch))
+    if not images:
+        raise ValueError("dataset: expected at least one image, got an empty dataset")
+    return torch.cat(images), torch.cat(labels) if labels else None
+
+
+def _quantise(image: Tensor) -> Tensor:
+    low, high = (float(value) for value in image.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"dataset: expected images in [0, 1] for dtype=torch.uint8, got [{low:g}, {high:g}]")
+    return (image * 255).round().to(torch.uint8)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _EXTENSIONS and path.is_file())
+
+
+def _listing(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    return f"{len(names)} other entries: {', '.join(names[:5])}" if names else "an empty folder"
+
+
+def _bounded_map(pool: ThreadPoolExecutor, function: Any, count: int, ahead: int = 256) -> Iterator[Any]:
+    """``pool.map`` over range(count) that never holds more than ``ahead`` finished images."""
+    for start in range(0, count, ahead):
+        yield from pool.map(function, range(start, min(start + ahead, count)))

@@ -1,0 +1,174 @@
+"""The swap as pure functions: draw parameters, then apply them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from torch_bgdebias.checks import check_finite, check_image, check_label, check_mask, check_option, values_readable
+from torch_bgdebias.ops import voronoi_composite
+from torch_bgdebias.swap.folder import FILLS
+from torch_bgdebias.swap.sampling import PATTERNS, ClassOrder, SwapParams, draw_outside, sample_offsets, sample_sites
+
+if TYPE_CHECKING:
+    from torch_bgdebias.swap.bank import BackgroundBank
+
+__all__ = ["batch_backgrounds", "sample_swap_params", "swap_background"]
+
+
+def batch_backgrounds(image: Tensor, mask: Tensor, fill: str = "tile") -> Tensor:
+    """The batch's own backgrounds (B, C, H, W), foregrounds removed by "tile" or "mean"; without a gradient."""
+    remove = FILLS[check_option(fill, tuple(FILLS), name="fill")]
+    with torch.no_grad():
+        return remove(image, mask)
+
+
+def swap_background(
+    image: Tensor,
+    mask: Tensor,
+    bank: Tensor,
+    params: SwapParams,
+    *,
+    mean: Tensor | Sequence[float] | None = None,
+    std: Tensor | Sequence[float] | None = None,
+) -> Tensor:
+    """Put each image's foreground on the background that ``params`` describes.
+
+    Args:
+        image: (B, C, H, W) float.
+        mask: (B, 1, H, W) or (B, H, W), bool or float in [0, 1], 1 = foreground; soft masks blend.
+        bank: (N, C, Hb, Wb) backgrounds, uint8 or float; of another size than the image they are tiled.
+        params: as from `sample_swap_params`; images whose ``apply`` is false come back unchanged.
+        mean: per channel, subtracted from the (scaled) background pixels.
+        std: per channel, by which they are divided then.
+
+    Returns:
+        (B, C, H, W) in the image's dtype, differentiable to image and mask.
+
+    Raises:
+        TypeError: a tensor of another dtype.
+        ValueError: shapes that do not agree, mask outside [0, 1], NaN, parameters of another batch.
+        KeyError: a parameter is missing.
+    """
+    check_image(image)
+    mask = check_mask(mask, image)
+    _check_finite_image(image)
+    missing = [name for name in ("apply", "sites", "index", "offset") if name not in params]
+    if missing:
+        raise KeyError(f"params: expected apply, sites, index and offset, got no {', '.join(missing)}")
+    if params["apply"].shape != image.shape[:1]:
+        raise ValueError(f"params: expected them for a batch of {len(image)}, got {len(params['apply'])}")
+    kept = ~params["apply"][:, None, None, None]
+    mask = torch.where(kept, torch.ones((), dtype=mask.dtype, device=mask.device), mask)  # all foreground: unchanged
+    return voronoi_composite(image, mask, bank, params["sites"], params["index"], params["offset"], mean, std)
+
+
+def sample_swap_params(
+    batch_shape: Sequence[int],
+    label: Tensor | None = None,
+    bank: BackgroundBank | None = None,
+    *,
+    pattern: str = "paste",
+    cells: int = 8,
+    p: float = 1.0,
+    different_class: bool = True,
+    device: torch.device | str | None = None,
+    generator: torch.Generator | None = None,
+) -> SwapParams:
+    """Draw what a swap needs, every sample for itself, on the device and without reading anything back.
+
+    With ``different_class`` a background's label differs from the image's label: in the batch that is another image of
+    another class, in a bank an image with another label (in a bank without labels, any). Without it: any other image
+    of the batch, or any of the bank. Backgrounds are uniform over the admissible ones. Where there is none the image
+    keeps its own background.
+
+    Args:
+        batch_shape: (B, C, H, W) of the images.
+        label: (B,) int64, classes of the images.
+        bank: where the backgrounds come from; ``None`` for the batch itself.
+        pattern: "paste", one background an image; "voronoi", ``cells`` of them.
+        cells: how many cells for "voronoi".
+        p: probability of a swap, for each image by itself.
+        different_class: see above.
+        device: of the parameters; that of ``label`` or of the bank by default.
+        generator: on that device; torch's global one by default.
+
+    Returns:
+        ``batch_prob`` (B,) float, 1 where a swap was drawn; ``apply`` (B,) bool, the same and a background exists;
+        ``sites`` (B, K, 2) float32, ``index`` (B, K) int64, ``offset`` (B, K, 2) int64 as `voronoi_composite` takes
+        them; ``background_label`` (B,) int64: of the new background, -1 where it is unknown or the cells differ; the
+        image's own label where it keeps its background.
+
+    Raises:
+        ValueError: ``different_class`` without the labels that it needs, ``p`` outside [0, 1], an unknown pattern,
+            fewer than one cell.
+    """
+    batch, _, height, width = batch_shape
+    check_option(pattern, PATTERNS, name="pattern")
+    if cells < 1:
+        raise ValueError(f"cells: expected at least 1, got {cells}")
+    if not 0 <= p <= 1:
+        raise ValueError(f"p: expected a probability in [0, 1], got {p}")
+    exclude = different_class and (bank is None or bank.labels is not None)
+    if exclude and label is None:
+        raise ValueError("label: expected (B,) for different_class=True, got None; pass label or different_class=False")
+    if label is not None:
+        label = check_label(label, batch)
+    device = torch.device(device) if device is not None else _device_of(label, bank)
+    if label is not None and label.device != device:
+        raise ValueError(f"label: expected on {device}, got {label.device}")
+    count = 1 if pattern == "paste" else cells
+    size, bank_size = (height, width), (height, width) if bank is None else bank.size
+    gate = torch.rand(batch, device=device, generator=generator) < p
+    if bank is None:
+        index = _draw_partners(batch, label if exclude else None, count, device, generator)
+    else:
+        index = bank.draw(batch, label if exclude else None, generator, cells=count).reshape(batch, count)
+    apply = gate & (index[:, 0] >= 0)
+    background_label = _background_label(index, apply, label, bank)
+    own = torch.arange(batch, device=device)[:, None] if bank is None else torch.zeros_like(index)
+    return {
+        "batch_prob": gate.float(),
+        "apply": apply,
+        "sites": sample_sites(batch, size, pattern, cells, device=device, generator=generator),
+        "index": torch.where(apply[:, None], index, own),
+        "offset": sample_offsets(batch, size, bank_size, pattern, cells, device=device, generator=generator),
+        "background_label": background_label,
+    }
+
+
+def _draw_partners(
+    batch: int, label: Tensor | None, cells: int, device: torch.device, generator: torch.Generator | None
+) -> Tensor:
+    """Other images of the batch (B, cells), of another class when labels are given; -1 where there is none."""
+    if label is not None:
+        return ClassOrder.of(label).draw(label, cells, generator=generator)
+    own = torch.arange(batch, device=device)
+    return draw_outside(batch, own, torch.ones_like(own), cells, generator=generator)
+
+
+def _background_label(index: Tensor, apply: Tensor, label: Tensor | None, bank: BackgroundBank | None) -> Tensor:
+    if bank is not None:
+        labels = bank.labels_at(index)
+    elif label is not None:
+        labels = label[index.clamp(min=0)]
+    else:
+        labels = torch.full_like(index, -1)
+    first = labels[:, 0]
+    new = torch.where((labels == first[:, None]).all(1), first, -1)
+    return torch.where(apply, new, -1 if label is None else label)
+
+
+def _device_of(label: Tensor | None, bank: BackgroundBank | None) -> torch.device:
+    if bank is not None:
+        return bank.device
+    return torch.device("cpu") if label is None else label.device
+
+
+def _check_finite_image(image: Tensor) -> None:
+    # a sum is one quick pass; only when it is not finite the exact check looks for the sample (or finds an overflow)
+    if values_readable(image) and not bool(torch.isfinite(image.detach().sum())):
+        check_finite(image, name="image")

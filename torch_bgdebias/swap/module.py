@@ -1,0 +1,243 @@
+"""``BackgroundSwap``: the swap as a kornia mix augmentation."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from kornia.augmentation import MixAugmentationBaseV2
+from kornia.constants import DataKey
+from torch import Tensor
+
+from torch_bgdebias.checks import check_image, check_option, values_readable
+from torch_bgdebias.swap.bank import BackgroundBank
+from torch_bgdebias.swap.folder import FILLS
+from torch_bgdebias.swap.functional import batch_backgrounds, sample_swap_params, swap_background
+from torch_bgdebias.swap.sampling import PATTERNS, SwapParams
+
+__all__ = ["BackgroundSwap"]
+
+_BESIDE = (
+    "call it beside the container, image, mask, label = swap(*augmentations(image, mask, label)): "
+    "AugmentationSequential hands its children one input at a time"
+)
+
+
+class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
+    """Give every image of a batch another background, of another class or from a bank.
+
+    ``swap(image, mask, label)`` returns ``[new_image, mask, label]``: as in other kornia augmentations ``data_keys``
+    says what the positional inputs are, and as many come back. The mask and all other inputs (labels, boxes, keypoints)
+    are returned as they came, because the foreground stays where it is. What was drawn is in ``swap._params``, the new
+    background's class among it (``background_label``); ``swap(image, mask, params=swap._params)`` repeats it.
+
+    It goes beside an `AugmentationSequential`, before or after it, not into it: kornia 0.9 hands the children of that
+    container one input at a time, and refuses labels beside any mix augmentation.
+
+    Backgrounds are constants: gradients flow to ``image`` and ``mask`` through the foreground and the blend, not
+    through the pixels of another image's background.
+
+    Args:
+        source: "batch", the background of another image of the batch with its foreground removed, or a bank.
+        pattern: "paste", one background, or "voronoi", ``cells`` regions with a background and a random offset each
+            (On Background Bias of Post-Hoc Concept Embeddings, arXiv 2504.08602).
+        cells: regions for "voronoi".
+        p: probability of a swap, for each image by itself.
+        different_class: a background's label must differ from the image's label. For a bank with labels this takes them
+            to be classes of the same list; where they are scene categories pass ``False``.
+        fill: how a foreground is removed for ``source="batch"``: "tile" (Only-BG-T of arXiv 2006.09994) or "mean".
+        data_keys: what the positional inputs are; fewer inputs than keys are the first of them.
+
+    Raises:
+        ValueError: an unknown source, pattern, fill or key, fewer than one cell, ``p`` outside [0, 1].
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> image, mask, label = torch.rand(4, 3, 8, 8), torch.zeros(4, 1, 8, 8), torch.tensor([0, 0, 1, 2])
+        >>> swap = BackgroundSwap(pattern="paste")
+        >>> swapped, mask, label = swap(image, mask, label)
+        >>> bool((swap._params["background_label"] != label).all())
+        True
+        >>> torch.equal(swap(image, mask, label, params=swap._params)[0], swapped)
+        True
+    """
+
+    def __init__(
+        self,
+        source: str | BackgroundBank = "batch",
+        pattern: str = "paste",
+        cells: int = 8,
+        p: float = 1.0,
+        different_class: bool = True,
+        fill: str = "tile",
+        *,
+        data_keys: Sequence[str | int | DataKey] = ("input", "mask", "class"),
+    ) -> None:
+        if not isinstance(source, BackgroundBank) and source != "batch":
+            raise ValueError(f"source: expected 'batch' or a BackgroundBank, got {source!r}")
+        check_option(pattern, PATTERNS, name="pattern")
+        check_option(fill, tuple(FILLS), name="fill")
+        if isinstance(cells, bool) or not isinstance(cells, int) or cells < 1:
+            raise ValueError(f"cells: expected a whole number of at least 1, got {cells!r}")
+        if not 0 <= p <= 1:
+            raise ValueError(f"p: expected a probability in [0, 1], got {p!r}")
+        super().__init__(p=p, p_batch=1.0, data_keys=list(data_keys))
+        if DataKey.INPUT not in self.data_keys:
+            raise ValueError(f"data_keys: expected 'input' among them, got {list(data_keys)}")
+        self.bank = source if isinstance(source, BackgroundBank) else None
+        self.pattern, self.cells, self.fill = pattern, cells, fill
+        self.different_class = different_class
+        self.flags = {"pattern": pattern, "cells": cells, "different_class": different_class, "fill": fill}
+        self._kept = _WarnOnce("BackgroundSwap: some images keep their background: none of another class")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> BackgroundSwap:
+        before = self.device
+        super()._apply(fn, *args, **kwargs)
+        if self.bank is not None and self.device != before:  # kornia's base class has just found out where ``fn`` moves
+            self.bank.to(self.device)
+        return self
+
+    def generate_parameters(
+        self,
+        batch_shape: Sequence[int],
+        label: Tensor | None = None,
+        *,
+        p: float | None = None,
+        device: torch.device | str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> SwapParams:
+        """Draw parameters for images of ``batch_shape`` (B, C, H, W); see `sample_swap_params`.
+
+        Args:
+            batch_shape: (B, C, H, W).
+            label: (B,), needed for ``different_class`` unless a bank has no labels.
+            p: instead of the module's probability.
+            device: of the parameters; that of the labels or the bank by default.
+            generator: on that device.
+        """
+        params = sample_swap_params(
+            batch_shape,
+            label,
+            self.bank,
+            pattern=self.pattern,
+            cells=self.cells,
+            p=self.p if p is None else p,
+            different_class=self.different_class,
+            device=device,
+            generator=generator,
+        )
+        self._kept.look((params["batch_prob"] > 0.5) & ~params["apply"])
+        return params
+
+    def forward_parameters(self, batch_shape: Sequence[int], label: Tensor | None = None) -> SwapParams:
+        """As `generate_parameters`; kornia's containers call it without labels: an error where those are needed."""
+        try:
+            return self.generate_parameters(batch_shape, label)
+        except ValueError as error:
+            raise ValueError(f"{error}; inside of a kornia container there are no labels: {_BESIDE}") from None
+
+    def forward(
+        self,
+        *input: Tensor,
+        mask: Tensor | None = None,
+        label: Tensor | None = None,
+        params: SwapParams | None = None,
+        data_keys: Sequence[str | int | DataKey] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor | list[Tensor]:
+        """Swap, and return as many outputs as there are positional inputs (a tensor for one, a list for more).
+
+        Args:
+            *input: as ``data_keys`` says, by default image (B, C, H, W), mask (B, 1, H, W) or (B, H, W), label (B,).
+            mask: the masks, when they are not among the positional inputs.
+            label: the labels, when they are not among the positional inputs.
+            params: what an earlier call drew (``swap._params``) or `generate_parameters`; drawn anew by default.
+            data_keys: instead of the module's, for this call.
+            generator: on the image's device; torch's global one by default.
+
+        Raises:
+            TypeError: a tensor of another dtype.
+            ValueError: no mask, no labels where they are needed, shapes that do not agree, a bank on another device or
+                with other channels, mask outside [0, 1], NaN.
+        """
+        keys = self._keys(input, data_keys)
+        image = check_image(input[keys.index(DataKey.INPUT)])
+        mask = self._one_of(mask, "mask", DataKey.MASK, keys, input)
+        label = self._one_of(label, "label", DataKey.CLASS, keys, input)
+        if mask is None:
+            names = [key.name.lower() for key in keys]
+            raise ValueError(f"mask: expected (B, 1, H, W), got none among {names}; {_BESIDE}")
+        self._check_places(image, generator)
+        if params is None:
+            params = self.generate_parameters(image.shape, label, device=image.device, generator=generator)
+        self._params = params
+        if self.bank is None:
+            new = swap_background(image, mask, batch_backgrounds(image, mask, self.fill), params)
+        else:
+            new = swap_background(image, mask, self.bank.images, params, mean=self.bank.mean, std=self.bank.std)
+        outputs = [new if key == DataKey.INPUT else value for key, value in zip(keys, input, strict=True)]
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def _keys(self, input: Sequence[Tensor], data_keys: Sequence[str | int | DataKey] | None) -> list[DataKey]:
+        keys = self.data_keys if data_keys is None else [DataKey.get(key) for key in data_keys]
+        if len(input) > len(keys) or DataKey.INPUT not in keys[: len(input)]:
+            names = [key.name.lower() for key in keys]
+            raise ValueError(f"data_keys: expected one for each of {len(input)} inputs, 'input' too, got {names}")
+        return list(keys[: len(input)])
+
+    @staticmethod
+    def _one_of(
+        given: Tensor | None, name: str, key: DataKey, keys: Sequence[DataKey], input: Sequence[Tensor]
+    ) -> Tensor | None:
+        if key not in keys:
+            return given
+        if given is not None:
+            raise ValueError(f"{name}: expected once, got it as a positional input and by name")
+        return input[keys.index(key)]
+
+    def _check_places(self, image: Tensor, generator: torch.Generator | None) -> None:
+        if generator is not None and generator.device.type != image.device.type:
+            raise ValueError(f"generator: expected on the image's device {image.device}, got {generator.device}")
+        if self.bank is not None:
+            if self.bank.device != image.device:
+                raise ValueError(
+                    f"source: expected the bank on the image's device {image.device}, got {self.bank.device}; "
+                    f"call bank.to({str(image.device)!r})"
+                )
+            if self.bank.images.shape[1] != image.shape[1]:
+                own, channels = image.shape[1], self.bank.images.shape[1]
+                raise ValueError(f"source: expected a bank of {own} channels as the image has, got {channels}")
+
+
+class _WarnOnce:
+    """Warns the first time that a flag is seen set. On a GPU it looks at what an earlier call left, and never waits."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+        self.done = False
+        self._pending: tuple[Tensor, torch.cuda.Event] | None = None
+
+    def look(self, flags: Tensor) -> None:
+        """Note ``flags``, bool of any shape."""
+        if self.done or torch.compiler.is_compiling():
+            return
+        if values_readable(flags):
+            self._warn_if(bool(flags.any()))
+        elif flags.device.type == "cuda":
+            if self._pending is not None:
+                if not self._pending[1].query():  # type: ignore[no-untyped-call]
+                    return
+                self._warn_if(bool(self._pending[0]))
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._pending = (flags.any().to("cpu", non_blocking=True), copied)
+            copied.record(torch.cuda.current_stream(flags.device))
+
+    def _warn_if(self, seen: bool) -> None:
+        if seen:
+            self.done = True
+            warnings.warn(self.message, stacklevel=2)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pending": None}  # an event belongs to its process
