@@ -60,7 +60,7 @@ class CorrelatedBackgrounds(Dataset[tuple[Tensor, int, Tensor, int]]):
         foregrounds: data set of (image float (3, H, W) in [0, 1], label, mask (1, H, W) in [0, 1]); more entries are
             dropped. Should yield the same item for the same index if the result is to be reproducible.
         bank: any object with ``images`` (N, 3, Hb, Wb), uint8 or float in [0, 1], and ``labels`` (N,) integer category
-            per image, -1 unknown (never used): ``Scenes``, ``BackgroundBank``, a folder loaded by ``load_scenes``.
+            per image, -1 unknown (never used): drawn scenes, a ``BackgroundBank`` (its normalisation is not applied).
         correlation: in [0, 1].
         camera: ``"frontal"``, ``"medium"``, ``"high"``, a ``Camera`` of your own, or ``None``: the foreground and its
             mask are warped together by a random similarity and perspective; the background is not.

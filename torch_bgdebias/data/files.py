@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,15 @@ __all__ = [
     "UnreadableImageError",
     "as_tensor",
     "check_size",
+    "decoded",
     "first_few",
+    "folder_listing",
     "image_files",
     "open_image",
     "open_mask",
     "read_image",
     "read_mask",
+    "require_files",
     "resized",
 ]
 
@@ -84,7 +87,7 @@ def open_image(path: str | Path) -> Image.Image:
         FileNotFoundError: no such file.
         UnreadableImageError: it cannot be decoded; the message names the file.
     """
-    picture = _decoded(path)
+    picture = decoded(path)
     return (_from_16_bit(picture) if picture.mode.startswith("I") else picture).convert("RGB")
 
 
@@ -98,7 +101,7 @@ def open_mask(path: str | Path) -> Image.Image:
         FileNotFoundError: no such file.
         UnreadableImageError: it cannot be decoded; the message names the file.
     """
-    picture = _decoded(path)
+    picture = decoded(path)
     if picture.mode.startswith("I"):
         picture = _from_16_bit(picture)
     elif picture.mode == "P" and max(picture.tobytes(), default=0) <= 1:
@@ -129,7 +132,13 @@ def first_few(names: Iterable[object], count: int = 5) -> str:
     return ", ".join(listed[:count]) + more
 
 
-def _decoded(path: str | Path) -> Image.Image:
+def decoded(path: str | Path) -> Image.Image:
+    """Decode any picture as it is, palette indices and all.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnreadableImageError: it cannot be decoded; the message names the file.
+    """
     try:
         with Image.open(path) as picture:
             picture.load()
@@ -138,6 +147,18 @@ def _decoded(path: str | Path) -> Image.Image:
         raise
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise UnreadableImageError(f"unreadable image file {path}: {error}") from error
+
+
+def folder_listing(folder: Path) -> list[str]:
+    """What lies in a folder, for a message."""
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else ["no such folder"]
+
+
+def require_files(paths: Sequence[Path], root: str | Path) -> None:
+    """Raise FileNotFoundError that lists the first files that are not there, and how many are not."""
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(f"{root}: {len(missing)} of {len(paths)} files are missing: {first_few(missing)}")
 
 
 def _from_16_bit(picture: Image.Image) -> Image.Image:

@@ -55,6 +55,8 @@ class _Pool(NamedTuple):
     masks: Tensor | None
     usable: Tensor | None
     exclude: Tensor | None
+    mean: Tensor | None = None
+    std: Tensor | None = None
 
 
 def make_variant(
@@ -86,8 +88,8 @@ def make_variant(
         name: one of ``VARIANTS``.
         backgrounds: pool (N, C, Hb, Wb) for the mixed variants, without foregrounds unless ``background_masks`` comes
             with it: float in the image's units, or uint8, which is scaled to [0, 1] and normalised with ``mean`` and
-            ``std``; or an object with ``.images`` and ``.labels`` of these kinds, such as a ``BackgroundBank``. Other
-            sizes are resized to the image's.
+            ``std``; or a ``BackgroundBank`` (any object with ``.images`` and ``.labels``), whose own ``mean`` and
+            ``std`` come first. Other sizes are resized to the image's.
         background_labels: (N,) classes of the pool, -1 unknown. Only ``mixed_rand`` does without them (it then draws
             uniformly over the images).
         background_masks: (N, 1, Hb, Wb) masks of foregrounds in the pool, removed by tiling from the chosen images.
@@ -163,8 +165,10 @@ def _pool(
             raise ValueError("backgrounds: expected with background_labels, background_masks or exclude, got None")
         own = torch.arange(len(image), device=image.device)
         return _Pool(image, label, mask, _has_background(mask), own)
+    mean = std = None
     if not isinstance(backgrounds, Tensor) and hasattr(backgrounds, "images"):
         labels = backgrounds.labels if labels is None else labels
+        mean, std = getattr(backgrounds, "mean", None), getattr(backgrounds, "std", None)
         backgrounds = backgrounds.images
     if not isinstance(backgrounds, Tensor) or not (backgrounds.dtype == torch.uint8 or backgrounds.is_floating_point()):
         raise TypeError(f"backgrounds: expected a float or uint8 tensor (N, C, H, W), got {describe(backgrounds)}")
@@ -184,7 +188,7 @@ def _pool(
         usable = _has_background(masks).to(image.device)
     if exclude is not None:
         exclude = check_label(exclude, len(image), name="exclude").to(image.device)
-    return _Pool(backgrounds, labels, masks, usable, exclude)
+    return _Pool(backgrounds, labels, masks, usable, exclude, mean, std)
 
 
 def _has_background(mask: Tensor) -> Tensor:
@@ -235,9 +239,13 @@ def _taken(image: Tensor, pool: _Pool, index: Tensor, scale: Tensor, shift: Tens
         return image
     place = index.to(pool.images.device)
     chosen = pool.images[place].to(image.device)
-    if chosen.dtype == torch.uint8:
-        chosen = chosen.to(image.dtype).div_(255) * scale + shift
-    chosen = chosen.to(image.dtype)
+    raw = chosen.dtype == torch.uint8
+    chosen = chosen.to(image.dtype) / 255 if raw else chosen.to(image.dtype)
+    if pool.mean is not None and pool.std is not None:
+        scale, shift = _normalisation(image, pool.mean, pool.std)
+        raw = True
+    if raw:
+        chosen = chosen * scale + shift
     if pool.masks is not None:
         chosen = tile_fill(chosen, pool.masks[index.to(pool.masks.device)].to(image.device))
     if chosen.shape[2:] != image.shape[2:]:

@@ -1,0 +1,111 @@
+"""``grabcut_masks``: foreground masks for pictures that have none (OpenCV, extra ``opencv``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_bgdebias._optional import require
+from torch_bgdebias.checks import check_finite, check_range, describe
+
+__all__ = ["grabcut_masks"]
+
+Rectangle = tuple[int, int, int, int]
+
+
+def grabcut_masks(
+    images: Tensor,
+    rect: Rectangle | Sequence[Rectangle] | Tensor | None = None,
+    *,
+    iterations: int = 5,
+    margin: float = 0.05,
+    seed: int = 0,
+) -> Tensor:
+    """Cut the foreground out of each picture with GrabCut, which learns the colours inside and outside a rectangle.
+
+    Everything outside of the rectangle counts as background, so a picture that its object fills, or that shows the
+    object at the border, comes out badly: measure against some given masks before relying on it
+    (``bgdebias masks IN OUT --compare MASKS``). Runs on the CPU, picture by picture.
+
+    Args:
+        images: (B, 3, H, W), RGB, uint8, or floating point in [0, 1].
+        rect: top, left, bottom, right in pixels (the last two exclusive) of a rectangle around the object: one for all
+            pictures, or one for each (a (B, 4) tensor as from ``bounding_boxes`` serves). By default the picture
+            without a border of ``margin``.
+        iterations: of GrabCut, at least 1.
+        margin: border that is background for certain, as a share of height and width, in (0, 0.5); only without
+            ``rect``.
+        seed: of OpenCV's random numbers, set anew for each picture: a mask depends on its picture alone.
+
+    Returns:
+        (B, 1, H, W) float32 of 0 and 1, on the images' device. Where GrabCut finds no foreground, or cannot run (a
+        picture of one colour, a rectangle that holds the whole picture), the mask is the rectangle itself: all that is
+        known of the object.
+
+    Raises:
+        ImportError: OpenCV is not there.
+        TypeError, ValueError: images of another kind or range, a rectangle that is empty or outside of the picture,
+            iterations or margin out of range.
+
+    Source: GrabCut (Rother, Kolmogorov, Blake, 2004), as used by CLAD (arXiv 2210.02748) for data without masks.
+    """
+    _check(images, iterations, margin)
+    cv2 = require("cv2", purpose="grabcut_masks")
+    height, width = images.shape[2:]
+    rectangles = _rectangles(rect, len(images), height, width, margin)
+    pictures = images if images.dtype == torch.uint8 else images.float().mul(255).round().to(torch.uint8)
+    masks = np.zeros((len(images), 1, height, width), np.float32)
+    for picture, box, mask in zip(pictures.cpu().permute(0, 2, 3, 1).numpy(), rectangles, masks, strict=True):
+        mask[0] = _cut(cv2, np.ascontiguousarray(picture[..., ::-1]), box, iterations, seed)
+    return torch.from_numpy(masks).to(images.device)
+
+
+def _cut(cv2: Any, picture: Any, box: Rectangle, iterations: int, seed: int) -> Any:
+    """One mask (H, W) of 0 and 1."""
+    top, left, bottom, right = box
+    inside = np.zeros(picture.shape[:2], np.uint8)
+    inside[top:bottom, left:right] = 1
+    if inside.all() or bool((picture == picture[0, 0]).all()):
+        return inside
+    cv2.setRNGSeed(seed)
+    found = np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(picture, found, None, *models, iterations, cv2.GC_INIT_WITH_MASK)
+    foreground = (found == cv2.GC_FGD) | (found == cv2.GC_PR_FGD)
+    return foreground if foreground.any() else inside
+
+
+def _check(images: Tensor, iterations: int, margin: float) -> None:
+    if not isinstance(images, Tensor) or not (images.dtype == torch.uint8 or images.is_floating_point()):
+        raise TypeError(f"images: expected a uint8 or float tensor (B, 3, H, W), got {describe(images)}")
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
+        raise ValueError(f"images: expected shape (B, 3, H, W), got {describe(images)}")
+    if images.is_floating_point():
+        check_range(check_finite(images, name="images"), 0.0, 1.0, name="images")
+    if not isinstance(iterations, int) or iterations < 1:
+        raise ValueError(f"iterations: expected a positive int, got {iterations!r}")
+    if not 0.0 < margin < 0.5:
+        raise ValueError(f"margin: expected a share in (0, 0.5), got {margin!r}")
+
+
+def _rectangles(rect: Any, count: int, height: int, width: int, margin: float) -> list[Rectangle]:
+    if rect is None:
+        top, left = max(1, round(height * margin)), max(1, round(width * margin))
+        return [(min(top, height - 1), min(left, width - 1), max(height - top, 1), max(width - left, 1))] * count
+    boxes = torch.as_tensor(rect)
+    boxes = boxes.expand(count, 4) if boxes.ndim == 1 else boxes
+    if boxes.shape != (count, 4) or boxes.is_floating_point():
+        raise ValueError(
+            f"rect: expected (top, left, bottom, right) in whole pixels, one or {count} of them, got {rect}"
+        )
+    for index, (top, left, bottom, right) in enumerate(boxes.tolist()):
+        if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+            raise ValueError(
+                f"rect: expected 0 <= top < bottom <= {height} and 0 <= left < right <= {width}, "
+                f"got {(top, left, bottom, right)} for picture {index}"
+            )
+    return [tuple(box) for box in boxes.tolist()]
