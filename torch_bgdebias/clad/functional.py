@@ -1,10 +1,11 @@
-"""The CLAD loss as pure functions: InfoNCE on cosine similarity, negatives given per sample or as class-keyed queues."""
+"""The CLAD loss as pure functions: InfoNCE on cosine similarity, negatives per sample or in class-keyed queues."""
 
 from __future__ import annotations
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from torch_bgdebias.checks import check_embedding, check_finite, check_label, check_option, describe, values_readable
@@ -102,7 +103,8 @@ def clad_queue_loss(
 
     Raises:
         TypeError: not floating point, label not integer.
-        ValueError: other shapes, ``valid`` not bool, a key outside [-1, K), a temperature not above 0, non-finite embeddings.
+        ValueError: other shapes, ``valid`` not bool, a key outside [-1, K), a temperature not above 0, non-finite
+            embeddings.
     """
     _check_pair(anchor, positive)
     check_temperature(temperature)
@@ -129,8 +131,9 @@ def info_nce(
     """Cross-entropy of the positive's similarity (B,) against the negatives' (B, N), masked, over ``temperature``."""
     if valid is not None:
         negatives = negatives.masked_fill(~valid, -math.inf)
-    logits = torch.cat([positive[:, None], negatives], dim=1) / temperature
-    each = logits.logsumexp(1) - logits[:, 0]
+    # relative to the positive, so that a cold softmax does not cancel two large numbers
+    logits = (negatives - positive[:, None]) / temperature
+    each = F.pad(logits, (1, 0)).logsumexp(1)
     if reduction == "none":
         return each
     return each.sum() if reduction == "sum" else each.sum() / max(each.shape[0], 1)
@@ -149,7 +152,7 @@ def inverse_length(tensor: Tensor, *, name: str | None = None) -> Tensor:
     length = torch.linalg.vector_norm(tensor, dim=-1)
     if name is not None and values_readable(length) and not bool(length.detach().isfinite().all()):
         check_finite(tensor, name=name)
-    return torch.where(length > _TINY, 1 / length.clamp_min(_TINY), 0)
+    return length.masked_fill(length <= _TINY, math.inf).reciprocal()
 
 
 def check_temperature(temperature: float) -> float:
@@ -178,8 +181,8 @@ def _scores(anchor: Tensor, rows: Tensor, index: Tensor) -> Tensor:
         own = rows.index_select(0, index).to(anchor.dtype)
         return torch.einsum("bd,bnd->bn", anchor, own) * inverse_length(own)
     every = rows.flatten(0, 1).to(anchor.dtype, copy=True)
-    products = (anchor @ every.T * inverse_length(every)).unflatten(1, (keys, size))
-    return products.gather(1, index[:, None, None].expand(-1, 1, size)).squeeze(1)
+    own = (index * size)[:, None] + torch.arange(size, device=index.device)
+    return (anchor @ every.T).gather(1, own) * inverse_length(every)[own]
 
 
 def _check_pair(anchor: Tensor, positive: Tensor) -> None:

@@ -72,15 +72,13 @@ class CLADLoss(nn.Module):
         """
         check_embedding(anchor, name="anchor", dim=self.queue.dim)
         batch, keys = anchor.shape[0], self.queue.num_classes
-        if foreground is None:
-            label = check_label(label, batch, num_classes=keys)
-        else:
-            label = check_key(label, batch, keys)
+        label = check_label(label, batch, num_classes=keys) if foreground is None else check_key(label, batch, keys)
         check_embedding(positive, name="positive", dim=anchor.shape[1])
-        if self.training or self.queue.dim is None:
+        if self.training:
             self.queue._enqueue(positive, background_label, foreground, name="positive")
         valid = self.queue.valid(label, foreground)
-        return clad_queue_loss(anchor, positive, self.queue.rows, label, valid, self.temperature)
+        rows = self.queue.rows if self.queue.dim else anchor.new_zeros(keys, self.queue.size, anchor.shape[1])
+        return clad_queue_loss(anchor, positive, rows, label, valid, self.temperature)
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""

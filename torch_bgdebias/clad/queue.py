@@ -88,8 +88,6 @@ class NegativeQueue(nn.Module):
         if foreground is None:
             foreground = torch.full_like(key, -1)
         foreground = check_label(foreground, embedding.shape[0], name="foreground")
-        if embedding.shape[0] == 0 and self.dim is None:
-            return
         self._materialise(embedding)
         key = torch.where(length.isfinite(), key, -1)
         embedding, key, foreground = gather_rows(embedding.to(self.rows.dtype), key, foreground)
