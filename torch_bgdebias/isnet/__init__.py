@@ -1,0 +1,36 @@
+"""Faster ISNet: training a classifier so that its LRP heatmaps keep off the background.
+
+:class:`ISNet` explains a borrowed model, :class:`ISNetLoss` judges the heatmaps, :func:`calibrate_relevance_range`
+finds the loss's range of relevance. The Lightning callback is ``torch_bgdebias.callbacks.ISNetCallback``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .calibration import calibrate_relevance_range
+    from .loss import ISNetLoss
+    from .watch import Explanation, Watch
+    from .wrapper import ISNet
+
+__all__ = ["Explanation", "ISNet", "ISNetLoss", "Watch", "calibrate_relevance_range"]
+
+_HOMES = {
+    "Explanation": "watch",
+    "ISNet": "wrapper",
+    "ISNetLoss": "loss",
+    "Watch": "watch",
+    "calibrate_relevance_range": "calibration",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

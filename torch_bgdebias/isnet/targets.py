@@ -1,0 +1,94 @@
+"""What each ISNet variant explains: scalars of the logits, one a map (S-FI, section 3; S-IS for the original)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ..checks import check_label, check_option, describe
+
+__all__ = ["VARIANTS", "Target", "Variant", "explained", "lowest_log_odds", "random_logit"]
+
+Variant: TypeAlias = Literal["selective", "stochastic", "dual", "original"]
+VARIANTS: tuple[Variant, ...] = ("selective", "stochastic", "dual", "original")
+
+#: classes (B,) or (B, M), or a function of the logits (B, K) that returns (B,) or (B, M) scalars
+Target: TypeAlias = "Tensor | Callable[[Tensor], Tensor] | None"
+
+
+def explained(
+    variant: Variant,
+    logits: Tensor,
+    target: Target = None,
+    *,
+    selective_eps: float | None = None,
+    multi_label: bool = False,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The scalars to explain (B, M), differentiable, at least float32.
+
+    Args:
+        variant: see :class:`ISNet`; "dual" gives all logits' sum here (its own rules are elsewhere).
+        logits: (B, K).
+        target: classes (B,) or (B, M), or a function of the logits; overrides the variant's choice.
+        selective_eps: e of the papers' form of the selective variant; ``None`` for exact log-odds.
+        multi_label: probabilities are sigmoids rather than a softmax.
+        generator: for the stochastic choice, on the logits' device.
+    """
+    if logits.ndim != 2:
+        raise ValueError(f"model output: expected logits (B, K), got {describe(logits)}")
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    if target is not None:
+        return _chosen(logits, target)
+    check_option(variant, VARIANTS, name="variant")
+    if variant == "selective":
+        return lowest_log_odds(logits, selective_eps, multi_label=multi_label)[:, None]
+    if variant == "stochastic":
+        return logits.gather(1, random_logit(logits, generator)[:, None])
+    return logits.sum(1, keepdim=True) if variant == "dual" else logits
+
+
+def lowest_log_odds(logits: Tensor, eps: float | None = None, *, multi_label: bool = False) -> Tensor:
+    """eta (B,): the log-odds of the lowest logit's probability p.
+
+    Exactly z_c - logsumexp of the other logits, or with ``eps`` the papers' log(p + eps) - log(1 - p + eps), which goes
+    flat when p is much smaller than eps. One logit alone, or ``multi_label``: p is its sigmoid and eta the logit.
+    """
+    lowest = logits.argmin(1, keepdim=True)
+    chosen = logits.gather(1, lowest)
+    if multi_label or logits.shape[1] == 1:
+        eta = chosen
+    else:
+        eta = chosen - logits.scatter(1, lowest, -torch.inf).logsumexp(1, keepdim=True)
+    if eps is not None:
+        eta = torch.log(torch.sigmoid(eta) + eps) - torch.log(torch.sigmoid(-eta) + eps)
+    return eta.squeeze(1)
+
+
+def random_logit(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Classes (B,): the highest logit's with probability 1/2, else one of the others, all equally likely."""
+    batch, classes = logits.shape
+    top = logits.detach().argmax(1)
+    if classes == 1:
+        return top
+    device = logits.device
+    other = torch.randint(classes - 1, (batch,), device=device, generator=generator)
+    other = other + (other >= top)
+    keep = torch.rand(batch, device=device, generator=generator) < 0.5
+    return torch.where(keep, top, other)
+
+
+def _chosen(logits: Tensor, target: Tensor | Callable[[Tensor], Tensor]) -> Tensor:
+    if not isinstance(target, Tensor):
+        scalars = target(logits)
+        if not isinstance(scalars, Tensor) or scalars.ndim not in (1, 2) or scalars.shape[0] != logits.shape[0]:
+            raise ValueError(f"target: expected a function that returns (B,) or (B, M), got {describe(scalars)}")
+        return scalars[:, None] if scalars.ndim == 1 else scalars
+    if target.ndim == 2:
+        columns = [check_label(t, len(logits), name="target", num_classes=logits.shape[1]) for t in target.unbind(1)]
+        return logits.gather(1, torch.stack(columns, 1))
+    label = check_label(target, len(logits), name="target", num_classes=logits.shape[1])
+    return logits.gather(1, label[:, None])

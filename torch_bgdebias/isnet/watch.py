@@ -1,0 +1,217 @@
+"""One forward pass of a borrowed model, recorded so that it can be explained afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+import weakref
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import check_finite, check_image
+from ..lrp.engine import FlexPass
+from ..models import get_layer, is_compiled, logits_of, original_module
+from .targets import Target, explained
+
+if TYPE_CHECKING:
+    from .wrapper import ISNet
+
+__all__ = ["Explanation", "Watch"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """Heatmaps of one forward pass.
+
+    Attributes:
+        logits: (B, K), what the model returned.
+        relevance: (B, M, C, H, W), at least float32: M heatmaps an image, at the input.
+        hidden: the same at the outputs of the layers of ``deep_supervision``, (B, M, c, h, w) each.
+    """
+
+    logits: Tensor
+    relevance: Tensor
+    hidden: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class _Record:
+    """One forward pass: its input as a place to differentiate at, its output, and what was caught on the way."""
+
+    image: Tensor
+    flex: FlexPass
+    modes: list[FlexPass]
+    output: Any = None
+    hidden: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    finished: bool = False
+
+
+#: watches of a module, innermost last: only that one records
+_watching: weakref.WeakKeyDictionary[nn.Module, list[Watch]] = weakref.WeakKeyDictionary()
+
+
+class Watch:
+    """Records the model's forward passes while it is open, at the cost of a forward pass that will be explained.
+
+    Made by :meth:`ISNet.watching`. Hooks are on the user's module only while the block is open.
+    """
+
+    def __init__(self, isnet: ISNet) -> None:
+        self._isnet = isnet
+        self._records: list[_Record] = []
+        self._stack = ExitStack()
+        self._module = original_module(isnet.model)
+
+    def __enter__(self) -> Watch:
+        with ExitStack() as stack:
+            self._prepare(stack)
+            self._stack = stack.pop_all()  # only if all went well
+        return self
+
+    def _prepare(self, stack: ExitStack) -> None:
+        model = self._isnet.model
+        if is_compiled(model):
+            warnings.warn(
+                f"{type(self._module).__name__} is compiled, which cannot be differentiated twice: "
+                "the original module runs while it is explained",
+                stacklevel=4,
+            )
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        module = self._module
+        before = module.register_forward_pre_hook(self._before, with_kwargs=True)
+        stack.callback(before.remove)
+        after = module.register_forward_hook(self._after, always_call=True)
+        stack.callback(after.remove)
+        for name in self._isnet.deep_supervision:
+            handle = get_layer(module, name).register_forward_hook(_Catch(self, name))
+            stack.callback(handle.remove)
+        watches = _watching.setdefault(module, [])
+        watches.append(self)
+        stack.callback(watches.remove, self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+        for record in self._records:  # a forward pass that broke off
+            _leave(record)
+        self._records = [] if error is not None else [r for r in self._records if r.finished]
+
+    def __len__(self) -> int:
+        """How many forward passes have been recorded and not yet explained."""
+        return len(self._records)
+
+    @property
+    def _live(self) -> bool:
+        return _watching[self._module][-1] is self
+
+    @property
+    def _current(self) -> _Record | None:
+        """The record of the forward pass that is running."""
+        return self._records[-1] if self._records and not self._records[-1].finished else None
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not self._live or self._current is not None or not torch.is_grad_enabled():
+            return None
+        if not args:
+            raise TypeError(f"{type(module).__name__}: expected the image as first positional argument")
+        image = check_image(args[0])
+        if image.is_inference():
+            raise RuntimeError("image: made in inference mode; explain(image) copes with that, watching() cannot")
+        leaf = image if image.requires_grad else image.detach().requires_grad_()
+        entering = leaf.clone()  # the model may change its input in place
+        flex = self._isnet._new_pass(entering)
+        self._records.append(_Record(leaf, flex, [flex]))
+        flex.__enter__()
+        return (entering, *args[1:]), kwargs
+
+    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        record = self._current
+        if not self._live or record is None or module is not self._module:
+            return
+        _leave(record)
+        record.output = output
+        record.finished = output is not None
+
+    def explain(
+        self,
+        target: Target = None,
+        create_graph: bool | None = None,
+        *,
+        index: int = -1,
+        generator: torch.Generator | None = None,
+    ) -> Explanation:
+        """Explain a recorded forward pass and forget it. See :meth:`ISNet.explain` for the arguments.
+
+        Args:
+            target: overrides the variant's choice.
+            create_graph: whether the relevance can be trained through; ``None`` says yes where gradients are enabled.
+            index: which of the recorded passes; the last one by default.
+            generator: for the stochastic choice.
+        """
+        if not self._records:
+            raise RuntimeError(
+                f"no forward pass of {type(self._module).__name__} with gradients enabled was seen while watching"
+            )
+        record = self._records.pop(index)
+        create_graph = torch.is_grad_enabled() if create_graph is None else create_graph
+        with torch.enable_grad(), torch.autocast(record.image.device.type, enabled=False):
+            explanation = self._explain(record, target, create_graph, generator)
+        check_finite(explanation.relevance.flatten(1), name="relevance")
+        for name, hidden in explanation.hidden.items():
+            check_finite(hidden.flatten(1), name=f"relevance at {name}")
+        return explanation
+
+    def _explain(
+        self, record: _Record, target: Target, create_graph: bool, generator: torch.Generator | None
+    ) -> Explanation:
+        isnet = self._isnet
+        logits = logits_of(record.output, isnet.logits)
+        scalars = explained(
+            isnet.variant,
+            logits,
+            target,
+            selective_eps=isnet.selective_eps,
+            multi_label=isnet.multi_label,
+            generator=generator,
+        )
+        maps = [
+            isnet._map(record.image, record.flex, record.hidden, scalar.sum(), create_graph, last)
+            for scalar, last in _with_last(scalars)
+        ]
+        heatmap = torch.stack([relevance for relevance, _ in maps], 1)
+        hidden = {name: torch.stack([h[name] for _, h in maps], 1) for name in record.hidden}
+        return Explanation(logits if create_graph else logits.detach(), heatmap, hidden)
+
+
+class _Catch:
+    """Forward hook that catches a layer's output, and passes a copy on, which the model may change in place."""
+
+    def __init__(self, watch: Watch, name: str) -> None:
+        self._watch = watch
+        self._name = name
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor | None:
+        watch = self._watch
+        record = watch._current
+        if not watch._live or record is None:
+            return None
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(f"deep_supervision: layer {self._name!r} must return maps (B, C, H, W), got {got}")
+        record.hidden[self._name] = output
+        return output.clone()
+
+
+def _leave(record: _Record) -> None:
+    while record.modes:
+        record.modes.pop().__exit__(None, None, None)
+
+
+def _with_last(scalars: Tensor) -> list[tuple[Tensor, bool]]:
+    columns = list(scalars.unbind(1))
+    return [(column, i == len(columns) - 1) for i, column in enumerate(columns)]

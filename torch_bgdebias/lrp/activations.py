@@ -1,0 +1,125 @@
+"""Relevance through activations: a ReLU's gradient times a / (a + epsilon), smooth ones pass f(x) / x."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from .switch import Choose, Switch, needs_graph
+
+__all__ = ["RATIOS", "rectify", "smooth"]
+
+Ratio: TypeAlias = Callable[..., Tensor]
+
+
+class _Damp(Function):
+    """g * a / (a + epsilon) for a >= 0, and its derivatives with respect to both, in few passes over memory."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, a: Tensor, epsilon: float) -> Tensor:
+        ctx.save_for_backward(g, a)
+        ctx.epsilon = epsilon
+        return (a + epsilon).reciprocal_().mul_(a).mul_(g)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gg: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        g, a = ctx.saved_tensors
+        inverse = (a + ctx.epsilon).reciprocal_()
+        part = gg * inverse
+        to_g = part * a if ctx.needs_input_grad[0] else None
+        to_a = part.mul_(g).mul_(inverse).mul_(ctx.epsilon) if ctx.needs_input_grad[1] else None
+        return to_g, to_a, None
+
+
+class _Rectify(Function):
+    """A rectifier with its output saved; ``kind`` says which one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, switch: Switch, epsilon: float, ceiling: float | None, inplace: bool) -> Tensor:
+        if ceiling is None:
+            a = torch.relu_(x) if inplace else torch.relu(x)
+        else:
+            a = x.clamp_(0, ceiling) if inplace else x.clamp(0, ceiling)
+        if inplace:
+            ctx.mark_dirty(x)
+        ctx.save_for_backward(a)
+        ctx.switch, ctx.epsilon, ctx.ceiling = switch, epsilon, ceiling
+        return a
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (a,) = ctx.saved_tensors
+        if ctx.ceiling is not None:
+            grad = grad * (a < ctx.ceiling)
+        if ctx.switch.active and ctx.epsilon > 0:
+            return _Damp.apply(grad, a, ctx.epsilon), None, None, None, None  # a = 0 gives 0
+        return torch.ops.aten.threshold_backward(grad, a, 0), None, None, None, None
+
+
+def rectify(
+    x: Tensor, switch: Switch, epsilon: float, *, ceiling: float | None = None, inplace: bool = False
+) -> Tensor:
+    """max(x, 0), or min(max(x, 0), ceiling), with the LRP rule: the gradient leaves it scaled by a / (a + epsilon)."""
+    out: Tensor = _Rectify.apply(x, switch, epsilon, ceiling, inplace)
+    return out
+
+
+def smooth(y: Tensor, x: Tensor, switch: Switch, ratio: Ratio) -> Tensor:
+    """``y`` = f(x), whose relevance pass multiplies by f(x) / x."""
+    if not needs_graph(y):
+        return y
+    out: Tensor = Choose.apply(y, x, switch, lambda grad, x: grad * ratio(x))
+    return out
+
+
+def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
+    if approximate == "tanh":
+        return 0.5 * (1 + torch.tanh(0.7978845608028654 * (x + 0.044715 * x**3)))
+    return torch.special.ndtr(x)
+
+
+def _near_zero(x: Tensor, far: Ratio, series: Ratio) -> Tensor:
+    """``far(x)`` where x is away from zero, its series elsewhere; neither branch sees the other's bad values."""
+    bound = 1e-2 if x.dtype == torch.float64 else 0.1
+    close = x.abs() < bound
+    return torch.where(close, series(torch.where(close, x, 0)), far(torch.where(close, 1, x)))
+
+
+def _expm1_ratio(x: Tensor) -> Tensor:
+    def series(x: Tensor) -> Tensor:
+        return 1 + x / 2 * (1 + x / 3 * (1 + x / 4 * (1 + x / 5 * (1 + x / 6 * (1 + x / 7)))))
+
+    return _near_zero(x, lambda x: torch.expm1(x) / x, series)
+
+
+def _elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, rate: float = 1.0) -> Tensor:
+    return torch.where(x > 0, scale, scale * alpha * rate * _expm1_ratio(torch.where(x > 0, 0, x) * rate))
+
+
+def _tanh(x: Tensor) -> Tensor:
+    def series(x: Tensor) -> Tensor:
+        s = x * x
+        return 1 - s / 3 * (1 - s * 2 / 5 * (1 - s * 17 / 42 * (1 - s * 62 / 153)))
+
+    return _near_zero(x, lambda x: torch.tanh(x) / x, series)
+
+
+#: f(x) / x by name of f, for functions with f(0) = 0; the limit f'(0) at zero
+RATIOS: dict[str, Ratio] = {
+    "gelu": _gelu,
+    "silu": torch.sigmoid,
+    "hardswish": F.hardsigmoid,
+    "mish": lambda x: torch.tanh(F.softplus(x)),
+    "elu": _elu,
+    "selu": lambda x: _elu(x, alpha=1.6732632423543772, scale=1.0507009873554805),
+    "celu": lambda x, alpha=1.0: _elu(x, alpha=alpha, rate=1 / alpha),
+    "tanh": _tanh,
+    "softsign": lambda x: 1 / (1 + x.abs()),
+}

@@ -1,0 +1,308 @@
+"""LRP-Flex on an unmodified model: a torch function mode around one forward pass.
+
+While :class:`FlexPass` is open, every torch function that the model calls passes through it: modules, functional forms
+and methods alike, in place or not, however often a module is used. The few that have a rule (activations,
+normalisation, attention) get nodes which obey the pass's switch; all else is left alone. Nothing is hooked, nothing is
+left behind, and other threads do not notice, since such modes are per thread.
+
+The relevance pass is then ``torch.autograd.grad`` inside :meth:`FlexPass.relevance`. Outside of it, and so in the
+training loss's own backward pass through logits and relevance, every derivative is the true one.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from . import normalization
+from .activations import RATIOS, rectify, smooth
+from .attention import attend, frozen
+from .convolution import Geometry, convolve
+from .input_layer import InputLayer
+from .switch import Switch, needs_graph
+
+__all__ = ["FlexPass", "InputLayer"]
+
+Handler = Callable[..., Any]
+
+
+class FlexPass(TorchFunctionMode):
+    """One explained forward pass.
+
+    Args:
+        epsilon: of the ReLU rule, >= 0.
+        batch_norm: "linear": a training batch's statistics are constants in the relevance pass; "exact": not.
+        image: tensor whose first linear or convolution layer is to be remembered in ``input_layer`` (z^B rule).
+        plain: no rules at all: the relevance pass is the plain gradient (but attention stays differentiable twice).
+    """
+
+    def __init__(
+        self, epsilon: float = 1e-2, *, batch_norm: str = "linear", image: Tensor | None = None, plain: bool = False
+    ) -> None:
+        super().__init__()
+        self.switch = Switch()
+        self.epsilon = epsilon
+        self.batch_norm = batch_norm
+        self.plain = plain
+        self.image = image
+        self.input_layer: InputLayer | None = None
+
+    @contextmanager
+    def relevance(self) -> Iterator[None]:
+        """Backward passes inside the block are relevance passes."""
+        with self.switch.on():
+            yield
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Give ``func`` its rule, if it has one."""
+        kwargs = kwargs or {}
+        handler = _HANDLERS.get(func)
+        if handler is not None:
+            return handler(self, func, args, kwargs)
+        inside = _unguarded(func)
+        if inside is not None:  # torch's own Python code: what it calls has to pass here too
+            with self:
+                return inside(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+@functools.lru_cache(maxsize=512)
+def _unguarded(func: Callable[..., Any]) -> Callable[..., Any] | None:
+    """A Python function of torch.nn.functional without its check for overrides, which would only bring it back here."""
+    if not isinstance(func, types.FunctionType) or func.__globals__ is not vars(F):
+        return None
+    namespace = func.__globals__.copy()
+    for name in ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"):
+        namespace[name] = lambda *_: False
+    copy = types.FunctionType(func.__code__, namespace, func.__name__, func.__defaults__, func.__closure__)
+    copy.__kwdefaults__ = func.__kwdefaults__
+    return copy
+
+
+def _relu(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
+    x, inplace = _bind(args, kwargs, "input", inplace=False)
+    return _rectified(mode, func, args, kwargs, x, None, inplace)
+
+
+def _relu_inplace(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
+    (x,) = _bind(args, kwargs, "input")
+    return _rectified(mode, func, args, kwargs, x, None, True)
+
+
+def _relu6(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
+    x, inplace = _bind(args, kwargs, "input", inplace=False)
+    return _rectified(mode, func, args, kwargs, x, 6.0, inplace)
+
+
+def _hardtanh(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
+    x, low, high, inplace = _bind(args, kwargs, "input", min_val=-1.0, max_val=1.0, inplace=False)
+    if low != 0 or high <= 0:
+        return func(*args, **kwargs)
+    return _rectified(mode, func, args, kwargs, x, float(high), inplace)
+
+
+def _clamp(mode: FlexPass, func: Any, args: Any, kwargs: Any, *, inplace: bool = False) -> Any:
+    x, low, high = _bind(args, kwargs, "input", min=None, max=None)
+    simple = isinstance(low, (int, float)) and low == 0 and (high is None or isinstance(high, (int, float)))
+    if not simple or (high is not None and high <= 0):
+        return func(*args, **kwargs)
+    return _rectified(mode, func, args, kwargs, x, None if high is None else float(high), inplace)
+
+
+def _threshold(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
+    x, threshold, value, inplace = _bind(args, kwargs, "input", threshold=None, value=None, inplace=False)
+    if threshold != 0 or value != 0:
+        return func(*args, **kwargs)
+    return _rectified(mode, func, args, kwargs, x, None, inplace)
+
+
+def _rectified(
+    mode: FlexPass, func: Any, args: Any, kwargs: Any, x: Tensor, ceiling: float | None, inplace: bool
+) -> Any:
+    if mode.plain or not needs_graph(x) or "out" in kwargs:
+        return func(*args, **kwargs)
+    if mode.input_layer is not None and x is mode.input_layer.passed:
+        mode.input_layer.rectified = True
+    return rectify(x, mode.switch, mode.epsilon, ceiling=ceiling, inplace=inplace)
+
+
+def _smooth(name: str, *options: str) -> Handler:
+    """Handler of a smooth activation; ``options`` are f's own parameters, by position after the input."""
+
+    def handle(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
+        x = args[0] if args else kwargs["input"]
+        if mode.plain or not needs_graph(x):
+            return func(*args, **kwargs)
+        given = dict(zip(("input", *options, "inplace"), args, strict=False)) | kwargs
+        if given.pop("inplace", False) or getattr(func, "__name__", "").endswith("_"):
+            # the value of x is needed later: compute from a copy, then overwrite the tensor in place
+            source = x.clone()
+            y = func(source.clone(), *args[1:], **{k: v for k, v in kwargs.items() if k != "input"})
+            return x.copy_(smooth(y, source, mode.switch, _ratio(name, given, options)))
+        return smooth(func(*args, **kwargs), x, mode.switch, _ratio(name, given, options))
+
+    return handle
+
+
+def _ratio(name: str, given: dict[str, Any], options: tuple[str, ...]) -> Callable[..., Tensor]:
+    chosen = {key: given[key] for key in options if key in given}
+    return functools.partial(RATIOS[name], **chosen) if chosen else RATIOS[name]
+
+
+def _softmax(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
+    inside = _unguarded(func)
+    out = (func if inside is None else inside)(*args, **kwargs)
+    return out if mode.plain else frozen(out, mode.switch)
+
+
+def _attention(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
+    tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
+    if not needs_graph(*tensors):
+        return func(*args, **kwargs)
+    if not mode.plain:
+        return attend(mode.switch, *args, **kwargs)
+    return attend(Switch(), *args, **kwargs)  # a switch that nobody turns on
+
+
+def _batch_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
+    x, *rest = _bind(
+        args, kwargs, "input", running_mean=None, running_var=None, weight=None, bias=None, training=False,
+        momentum=0.1, eps=1e-5,
+    )  # fmt: skip
+    training = rest[4]
+    if not needs_graph(x) or (training and (mode.plain or mode.batch_norm == "exact")):
+        return func(*args, **kwargs)
+    y, scale, mean = normalization.batch_norm(mode.switch, x, *rest)
+    layer = mode.input_layer
+    if layer is not None and layer.passed is x:
+        return layer.fold(y, scale, mean, rest[3])
+    return y
+
+
+def _normalization(function: Callable[..., Tensor], *names: str) -> Handler:
+    def handle(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
+        given = dict(zip(("input", *names), args, strict=False)) | kwargs
+        x = given.pop("input")
+        if mode.plain or not needs_graph(x):
+            return func(*args, **kwargs)
+        given.pop("cudnn_enabled", None)
+        given.pop("cudnn_enable", None)
+        return function(mode.switch, x, **given)
+
+    return handle
+
+
+def _convolution(dims: int) -> Handler:
+    def handle(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
+        x, weight, bias, stride, padding, dilation, groups = _bind(
+            args, kwargs, "input", weight=None, bias=None, stride=1, padding=0, dilation=1, groups=1
+        )
+        if x.ndim != dims + 2 or not needs_graph(x, weight, bias):
+            return func(*args, **kwargs)
+        if isinstance(padding, str):
+            return _named_padding(mode, func, dims, (x, weight, bias, stride, padding, dilation, groups))
+        if torch.is_autocast_enabled(x.device.type):
+            low = torch.get_autocast_dtype(x.device.type)
+            x, weight = x.to(low), weight.to(low)
+            bias = None if bias is None else bias.to(low)
+        geometry = Geometry.of(dims, stride, padding, dilation, groups)
+        y = convolve(x, weight, bias, geometry)
+        return _first(mode, x, y, weight, bias, geometry)
+
+    return handle
+
+
+def _named_padding(mode: FlexPass, func: Any, dims: int, values: tuple[Any, ...]) -> Any:
+    x, weight, bias, stride, padding, dilation, groups = values
+    geometry = Geometry.of(dims, stride, 0, dilation, groups)
+    total = [d * (k - 1) for d, k in zip(geometry.dilation, weight.shape[2:], strict=True)]
+    if padding == "valid" or all(t % 2 == 0 for t in total):
+        pads = [0 if padding == "valid" else t // 2 for t in total]
+        with mode:
+            return func(x, weight, bias, stride, pads, dilation, groups)
+    return func(x, weight, bias, stride, padding, dilation, groups)
+
+
+def _linear(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
+    y = func(*args, **kwargs)
+    if mode.image is None or mode.input_layer is not None:
+        return y
+    x, weight, bias = _bind(args, kwargs, "input", weight=None, bias=None)
+    return _first(mode, x, y, weight, bias, None)
+
+
+def _first(
+    mode: FlexPass, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry | None
+) -> Tensor:
+    """Remember the first layer that takes the image itself, or a reshaped view of it."""
+    image = mode.image
+    if image is None or mode.input_layer is not None:
+        return y
+    if x is not image and not (x._base is image and x.numel() == image.numel()):
+        return y
+    mode.input_layer = InputLayer(x, y, weight, bias, geometry)
+    return mode.input_layer.passed
+
+
+def _bind(args: tuple[Any, ...], kwargs: dict[str, Any], first: str, **defaults: Any) -> list[Any]:
+    """The arguments by position or name; methods call their first argument ``self``."""
+    names = (first, *defaults)
+    values = {**defaults, **dict(zip(names, args, strict=False)), **{k: v for k, v in kwargs.items() if k in names}}
+    return [values[name] for name in names]
+
+
+_HANDLERS: dict[Any, Handler] = {
+    **dict.fromkeys((F.relu, torch.relu, Tensor.relu), _relu),
+    **dict.fromkeys((torch.relu_, Tensor.relu_), _relu_inplace),
+    F.relu6: _relu6,
+    F.hardtanh: _hardtanh,
+    **dict.fromkeys((torch.clamp, torch.clip, Tensor.clamp, Tensor.clip, torch.clamp_min, Tensor.clamp_min), _clamp),
+    **dict.fromkeys(
+        (torch.clamp_, torch.clip_, Tensor.clamp_, Tensor.clip_, torch.clamp_min_, Tensor.clamp_min_),
+        functools.partial(_clamp, inplace=True),
+    ),
+    F.threshold: _threshold,
+    F.gelu: _smooth("gelu", "approximate"),
+    F.silu: _smooth("silu"),
+    F.hardswish: _smooth("hardswish"),
+    F.mish: _smooth("mish"),
+    F.elu: _smooth("elu", "alpha"),
+    F.selu: _smooth("selu"),
+    F.celu: _smooth("celu", "alpha"),
+    F.softsign: _smooth("softsign"),
+    **dict.fromkeys((F.tanh, torch.tanh, Tensor.tanh, torch.tanh_, Tensor.tanh_), _smooth("tanh")),
+    **dict.fromkeys((torch.selu, torch.selu_), _smooth("selu")),
+    **dict.fromkeys((torch.celu, torch.celu_), _smooth("celu", "alpha")),
+    **dict.fromkeys((F.softmax, torch.softmax, Tensor.softmax), _softmax),
+    F.scaled_dot_product_attention: _attention,
+    F.batch_norm: _batch_norm,
+    F.layer_norm: _normalization(normalization.layer_norm, "normalized_shape", "weight", "bias", "eps"),
+    torch.layer_norm: _normalization(
+        normalization.layer_norm, "normalized_shape", "weight", "bias", "eps", "cudnn_enable"
+    ),
+    F.group_norm: _normalization(normalization.group_norm, "num_groups", "weight", "bias", "eps"),
+    torch.group_norm: _normalization(
+        normalization.group_norm, "num_groups", "weight", "bias", "eps", "cudnn_enabled"
+    ),
+    F.instance_norm: _normalization(
+        normalization.instance_norm, "running_mean", "running_var", "weight", "bias", "use_input_stats", "momentum",
+        "eps",
+    ),
+    **dict.fromkeys(
+        (F.rms_norm, torch.rms_norm), _normalization(normalization.rms_norm, "normalized_shape", "weight", "eps")
+    ),
+    torch.conv1d: _convolution(1),
+    torch.conv2d: _convolution(2),
+    torch.conv3d: _convolution(3),
+    F.linear: _linear,
+}  # fmt: skip

@@ -1,0 +1,78 @@
+"""The z^B rule at the first layer, for pixels that lie in a known box (S-FI; Montavon et al. 2017)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .convolution import Geometry, convolve, input_gradient
+
+__all__ = ["InputLayer"]
+
+
+class InputLayer:
+    """The first linear or convolution layer of an explained forward pass, with the batch norm after it if there is one.
+
+    Attributes:
+        x: what entered it.
+        output: what left it: relevance is propagated to this place by gradient.
+        passed: a copy of ``output`` as the model got it, free to change in place.
+        weight, bias: live, the batch norm's scale and shift multiplied in.
+        rectified: a ReLU comes next.
+    """
+
+    def __init__(
+        self, x: Tensor, output: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry | None
+    ) -> None:
+        self.x, self.weight, self.bias, self.geometry = x, weight, bias, geometry
+        self.output, self.passed = output, output.clone()
+        self.rectified = False
+
+    def fold(self, y: Tensor, scale: Tensor, mean: Tensor, shift: Tensor | None) -> Tensor:
+        """Multiply the batch norm y = (x - mean) scale + shift into the layer; returns what the model is to get."""
+        flat, mean = scale.reshape(-1), mean.reshape(-1)
+        self.weight = self.weight * flat.view(-1, *(1,) * (self.weight.ndim - 1))
+        bias = (-mean if self.bias is None else self.bias - mean) * flat
+        self.bias = bias if shift is None else bias + shift
+        self.output, self.passed = y, y.clone()
+        return self.passed
+
+    def relevance(self, gradient: Tensor, low: Tensor, high: Tensor, epsilon: float) -> Tensor:
+        """z^B: with s = R / (z_B + sign(z_B) epsilon), x W's - low W+'s - high W-'s, shaped like ``x``.
+
+        z_B = W x - W+ low - W- high + relu(b), as in the original implementation, where the positive part of the
+        bias takes part. R is the relevance of the output: output times the modified gradient, from which a ReLU's
+        own stabiliser is taken back, since this layer brings its own.
+
+        Args:
+            gradient: modified gradient at ``output``.
+            low: smallest valid input, broadcastable to ``x``.
+            high: largest valid input, broadcastable to ``x``.
+            epsilon: stabiliser.
+        """
+        z, weight, bias = self.output, self.weight, self.bias
+        low, high = low.expand(1, *self.x.shape[1:]), high.expand(1, *self.x.shape[1:])
+        positive, negative = weight.clamp(min=0), weight.clamp(max=0)
+        share = gradient * (z.relu() + epsilon if self.rectified else z)
+        boxed = z - self._apply(low, positive) - self._apply(high, negative)
+        if bias is not None:  # z holds all of the bias, z_B its positive part
+            boxed = boxed - self._per_channel(bias.clamp(max=0))
+        share = share / (boxed + epsilon * torch.where(boxed >= 0, 1, -1))
+        return (
+            self.x * self._transposed(share, weight)
+            - low * self._transposed(share, positive)
+            - high * self._transposed(share, negative)
+        )
+
+    def _per_channel(self, bias: Tensor) -> Tensor:
+        return bias if self.geometry is None else bias.view(-1, *(1,) * (self.x.ndim - 2))
+
+    def _apply(self, x: Tensor, weight: Tensor) -> Tensor:
+        x = x.to(weight.dtype)
+        return F.linear(x, weight) if self.geometry is None else convolve(x, weight, None, self.geometry)
+
+    def _transposed(self, share: Tensor, weight: Tensor) -> Tensor:
+        if self.geometry is None:
+            return share.to(weight.dtype) @ weight
+        return input_gradient(share.to(weight.dtype), weight, self.x.to(weight.dtype), self.geometry)

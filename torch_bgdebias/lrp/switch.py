@@ -1,0 +1,84 @@
+"""The switch between the two backward passes, and the nodes that obey it.
+
+One forward pass serves two backward passes: the relevance pass, in which some nodes send a modified gradient, and the
+ordinary one, in which every gradient is the true one. The nodes ask a :class:`Switch` which pass is running. It holds
+no tensor, so that nodes may hold it: anything a node reaches that leads back to a tensor of the same graph would be a
+cycle that Python's collector cannot see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+__all__ = ["Choose", "Freeze", "Switch"]
+
+
+class Switch:
+    """Says to the nodes of one explained forward pass whether the running backward pass is the relevance pass."""
+
+    __slots__ = ("active",)
+
+    def __init__(self) -> None:
+        self.active = False
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """The backward passes inside the block are relevance passes; nested blocks and exceptions are fine."""
+        before, self.active = self.active, True
+        try:
+            yield
+        finally:
+            self.active = before
+
+
+class Choose(Function):
+    """``Choose.apply(y, x, switch, rule, *extra)`` is ``y``: the ordinary gradient goes to ``y``, relevance to ``x``.
+
+    In the relevance pass ``x`` gets ``rule(gradient, x, *extra)``, built from differentiable operations, and nothing
+    goes to ``y``. So an operation keeps its own exact derivatives, of every order, beside any rule for relevance.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, x: Tensor, switch: Switch, rule: Callable[..., Tensor], *extra: Tensor) -> Tensor:
+        """``y`` itself, sharing its memory."""
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, *extra)
+        ctx.switch, ctx.rule = switch, rule
+        return y.detach()  # shares memory and version counter: later in-place operations are noticed as ever
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        """To ``y``, or in the relevance pass to ``x``."""
+        none = (None,) * len(ctx.saved_tensors)
+        if grad is None:
+            return (None, None, *none, None)
+        if not ctx.switch.active:
+            return (grad, None, *none, None)
+        return (None, ctx.rule(grad, *ctx.saved_tensors), *none, None)
+
+
+class Freeze(Function):
+    """Identity that lets the ordinary gradient through and stops relevance: its input counts as a constant there."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, switch: Switch) -> Tensor:
+        """``x`` itself, sharing its memory."""
+        ctx.set_materialize_grads(False)
+        ctx.switch = switch
+        return x.detach()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None]:
+        """The gradient, or nothing in the relevance pass."""
+        return (None if ctx.switch.active else grad), None
+
+
+def needs_graph(*tensors: Tensor | None) -> bool:
+    """Whether an operation on these tensors will be differentiated."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
