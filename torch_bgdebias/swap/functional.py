@@ -61,6 +61,8 @@ def swap_background(
         raise KeyError(f"params: expected apply, sites, index and offset, got no {', '.join(missing)}")
     if params["apply"].shape != image.shape[:1]:
         raise ValueError(f"params: expected them for a batch of {len(image)}, got {len(params['apply'])}")
+    if len(image) == 0:
+        return image.clone()
     kept = ~params["apply"][:, None, None, None]
     mask = torch.where(kept, torch.ones((), dtype=mask.dtype, device=mask.device), mask)  # all foreground: unchanged
     return voronoi_composite(image, mask, bank, params["sites"], params["index"], params["offset"], mean, std)

@@ -1,0 +1,375 @@
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import warnings
+
+import kornia.augmentation as K
+import pytest
+import torch
+
+from torch_bgdebias.compositing import mean_fill, tile_fill
+from torch_bgdebias.swap import (
+    BackgroundBank,
+    BackgroundSwap,
+    batch_backgrounds,
+    sample_swap_params,
+    swap_background,
+)
+
+LABEL = torch.tensor([0, 0, 1, 1, 2, 2])
+
+
+@pytest.fixture
+def batch(generator):
+    image = torch.rand(6, 3, 13, 17, generator=generator)
+    mask = torch.zeros(6, 1, 13, 17)
+    mask[:, :, 3:9, 4:11] = torch.rand(6, 1, 6, 7, generator=generator)
+    return image, mask, LABEL.clone()
+
+
+@pytest.fixture
+def bank(generator):
+    images = torch.randint(0, 256, (9, 3, 10, 19), dtype=torch.uint8, generator=generator)
+    return BackgroundBank(images, torch.arange(9) % 3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.2))
+
+
+def slow_swap(image, mask, backgrounds, params):
+    """Pixel by pixel from the definition."""
+    out = image.clone()
+    for b in range(len(image)):
+        if not params["apply"][b]:
+            continue
+        for y in range(image.shape[2]):
+            for x in range(image.shape[3]):
+                distance = ((params["sites"][b] - torch.tensor([y + 0.5, x + 0.5])) ** 2).sum(1)
+                k = int(distance.argmin())
+                source = backgrounds[params["index"][b, k]]
+                oy, ox = params["offset"][b, k].tolist()
+                pixel = source[:, (y + oy) % source.shape[1], (x + ox) % source.shape[2]]
+                out[b, :, y, x] = mask[b, 0, y, x] * image[b, :, y, x] + (1 - mask[b, 0, y, x]) * pixel
+    return out
+
+
+@pytest.mark.parametrize("pattern", ["paste", "voronoi"])
+@pytest.mark.parametrize("fill", ["tile", "mean"])
+def test_batch_swap_matches_a_slow_loop(batch, pattern, fill):
+    image, mask, label = batch
+    swap = BackgroundSwap("batch", pattern, cells=3, p=0.7, fill=fill)
+    swapped, same_mask, same_label = swap(image, mask, label)
+    backgrounds = {"tile": tile_fill, "mean": mean_fill}[fill](image, mask)
+    torch.testing.assert_close(swapped, slow_swap(image, mask, backgrounds, swap._params))
+    assert same_mask is mask
+    assert same_label is label
+
+
+@pytest.mark.parametrize("pattern", ["paste", "voronoi"])
+def test_bank_swap_matches_a_slow_loop(batch, bank, pattern):
+    image, mask, label = batch
+    swap = BackgroundSwap(bank, pattern, cells=5)
+    swapped = swap(image, mask, label)[0]
+    backgrounds = bank.float_images(torch.arange(9))
+    torch.testing.assert_close(swapped, slow_swap(image, mask, backgrounds, swap._params))
+    assert (bank.labels[swap._params["index"]] != label[:, None]).all()
+
+
+def test_nothing_of_the_old_background_is_left(batch):
+    image, mask, label = batch
+    mask = (mask > 0).float()
+    own = label.float()[:, None, None, None].expand_as(image)  # every image is one colour, its label
+    swap = BackgroundSwap()
+    swapped = swap(own, mask, label)[0]
+    inside = mask.bool().expand_as(image)
+    assert torch.equal(swapped[inside], own[inside])
+    new = swap._params["background_label"].float()[:, None, None, None].expand_as(image)
+    assert torch.equal(swapped[~inside], new[~inside])
+    assert (swap._params["background_label"] != label).all()
+
+
+@pytest.mark.parametrize("source", ["batch", "bank"])
+@pytest.mark.parametrize("pattern", ["paste", "voronoi"])
+def test_replay_and_generator_give_identical_results(batch, bank, source, pattern):
+    image, mask, label = batch
+    swap = BackgroundSwap(bank if source == "bank" else "batch", pattern, p=0.6)
+    first = swap(image, mask, label, generator=torch.Generator().manual_seed(3))[0]
+    params = swap._params
+    assert torch.equal(swap(image, mask, label, params=params)[0], first)
+    assert torch.equal(swap(image, mask, params=pickle.loads(pickle.dumps(params)))[0], first)
+    assert torch.equal(swap(image, mask, label, generator=torch.Generator().manual_seed(3))[0], first)
+    assert not torch.equal(swap(image, mask, label, generator=torch.Generator().manual_seed(4))[0], first)
+    drawn = swap.generate_parameters(image.shape, label, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(swap(image, mask, params=drawn)[0], first)
+
+
+def test_function_layer_is_the_module(batch, bank):
+    image, mask, label = batch
+    params = sample_swap_params(image.shape, label, bank, pattern="voronoi")
+    direct = swap_background(image, mask, bank.images, params, mean=bank.mean, std=bank.std)
+    assert torch.equal(direct, BackgroundSwap(bank)(image, mask, params=params)[0])
+    params = sample_swap_params(image.shape, label)
+    direct = swap_background(image, mask, batch_backgrounds(image, mask), params)
+    assert torch.equal(direct, BackgroundSwap()(image, mask, params=params)[0])
+
+
+def test_p_zero_one_and_between(batch):
+    image, mask, label = batch
+    never = BackgroundSwap(p=0.0)
+    assert torch.equal(never(image, mask, label)[0], image)
+    assert torch.equal(never._params["background_label"], label)
+    assert BackgroundSwap(p=1.0).generate_parameters(image.shape, label)["apply"].all()
+    applied = [BackgroundSwap(p=0.5).generate_parameters(image.shape, label)["apply"] for _ in range(30)]
+    assert any(a.any() and not a.all() for a in applied)  # drawn for each image, not for the batch
+
+
+def test_empty_and_full_masks(batch):
+    image, _, label = batch
+    full = BackgroundSwap()(image, torch.ones(6, 1, 13, 17), label)[0]
+    assert torch.equal(full, image)
+    swap = BackgroundSwap()
+    empty = swap(image, torch.zeros(6, 1, 13, 17), label)[0]
+    assert torch.equal(empty, image[swap._params["index"][:, 0]])
+
+
+@pytest.mark.parametrize("different_class", [True, False])
+def test_a_batch_of_one_keeps_its_background_and_warns_once(batch, different_class):
+    image, mask, label = (tensor[:1] for tensor in batch)
+    swap = BackgroundSwap(different_class=different_class)
+    with pytest.warns(UserWarning, match="some images keep their background"):
+        swapped = swap(image, mask, label)[0]
+    assert torch.equal(swapped, image)
+    assert torch.equal(swap._params["background_label"], label)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        swap(image, mask, label)
+
+
+def test_a_batch_of_one_class_keeps_its_backgrounds(batch):
+    image, mask, _ = batch
+    label = torch.full((6,), 4)
+    swap = BackgroundSwap(pattern="voronoi")
+    with pytest.warns(UserWarning, match="none of another class"):
+        assert torch.equal(swap(image, mask, label)[0], image)
+    assert torch.equal(swap._params["background_label"], label)
+    assert not swap._params["apply"].any()
+
+
+def test_a_bank_of_one_class_swaps_the_others_only(batch):
+    image, mask, label = batch
+    swap = BackgroundSwap(BackgroundBank(torch.zeros(4, 3, 13, 17), [1, 1, 1, 1]))
+    with pytest.warns(UserWarning, match="some images keep their background"):
+        swapped = swap(image, mask, label)[0]
+    assert torch.equal(swap._params["apply"], label != 1)
+    assert torch.equal(swap._params["background_label"], torch.ones(6, dtype=torch.int64))
+    assert torch.equal(swapped[label == 1], image[label == 1])
+
+
+def test_a_bank_of_one_image_and_an_empty_batch(batch):
+    image, mask, label = batch
+    bank = BackgroundBank(torch.rand(1, 3, 13, 17))
+    swapped = BackgroundSwap(bank)(image, torch.zeros_like(mask))[0]
+    assert torch.equal(swapped, bank.images.expand(6, -1, -1, -1))
+    for source in ("batch", bank):
+        assert BackgroundSwap(source)(image[:0], mask[:0], label[:0])[0].shape == (0, 3, 13, 17)
+
+
+def test_smaller_and_larger_banks(batch):
+    image, _, label = batch
+    nothing = torch.zeros(6, 1, 13, 17)
+    small = torch.rand(1, 3, 5, 4)
+    swapped = BackgroundSwap(BackgroundBank(small))(image, nothing, label)[0]
+    assert torch.equal(swapped[0], small[0].repeat(1, 3, 5)[:, :13, :17])  # tiled
+    large = torch.rand(1, 3, 20, 18)
+    swap = BackgroundSwap(BackgroundBank(large))
+    swapped = swap(image, nothing, label)[0]
+    for new, (oy, ox) in zip(swapped, swap._params["offset"][:, 0].tolist(), strict=True):
+        assert torch.equal(new, large[0, :, oy : oy + 13, ox : ox + 17])  # a window, no seam
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("pattern", ["paste", "voronoi"])
+def test_other_dtypes(batch, bank, dtype, pattern):
+    image, mask, label = batch
+    for source in ("batch", bank):
+        swap = BackgroundSwap(source, pattern)
+        exact = swap(image, mask, label)[0]
+        swapped = swap(image.to(dtype), mask.to(dtype), label, params=swap._params)[0]
+        assert swapped.dtype == dtype
+        torch.testing.assert_close(swapped.float(), exact, atol=0.03, rtol=0.03)
+
+
+def test_bool_masks_and_masks_without_a_channel(batch):
+    image, mask, label = batch
+    swap = BackgroundSwap()
+    hard = swap(image, (mask > 0.5).float(), label)[0]
+    assert torch.equal(swap(image, (mask > 0.5)[:, 0], label, params=swap._params)[0], hard)
+
+
+@pytest.mark.parametrize("pattern", ["paste", "voronoi"])
+def test_gradients_to_image_and_mask(generator, pattern):
+    image = torch.rand(4, 2, 5, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+    mask = (torch.rand(4, 1, 5, 6, generator=generator, dtype=torch.float64) * 0.8 + 0.1).requires_grad_()
+    bank = BackgroundBank(torch.randint(0, 256, (5, 2, 4, 9), dtype=torch.uint8, generator=generator))
+    params = sample_swap_params(image.shape, None, bank, pattern=pattern, cells=3, p=0.7, generator=generator)
+    assert torch.autograd.gradcheck(lambda i, m: swap_background(i, m, bank.images, params), (image, mask))
+
+
+def test_in_batch_backgrounds_are_constants(batch):
+    image, mask, label = batch
+    image.requires_grad_()
+    swap = BackgroundSwap()
+    swap(image, mask, label)[0].sum().backward()
+    torch.testing.assert_close(image.grad, mask.expand_as(image))
+
+
+def test_functional_part_compiles_without_graph_breaks(batch, bank):
+    image, mask, label = batch
+
+    def swap(image, mask, label):
+        params = sample_swap_params(image.shape, label, bank, pattern="voronoi")
+        return swap_background(image, mask, bank.images, params, mean=bank.mean, std=bank.std), params
+
+    swapped, params = torch.compile(swap, fullgraph=True, backend="aot_eager")(image, mask, label)
+    torch.testing.assert_close(swapped, swap_background(image, mask, bank.images, params, mean=bank.mean, std=bank.std))
+
+
+# kornia
+
+
+def test_it_is_a_kornia_mix_augmentation(bank):
+    swap = BackgroundSwap(bank, "voronoi", p=0.5)
+    assert isinstance(swap, K.MixAugmentationBaseV2)
+    assert "pattern=voronoi" in repr(swap)
+    assert not list(swap.parameters())
+    assert not swap.state_dict()
+    with pytest.raises(RuntimeError, match="Inverse"):
+        swap.inverse()
+
+
+@pytest.mark.parametrize("after", [True, False])
+def test_beside_an_augmentation_sequential(batch, after):
+    image, mask, label = batch
+    geometry = K.AugmentationSequential(
+        K.RandomHorizontalFlip(p=0.5), K.RandomAffine(10.0, p=1.0), data_keys=["input", "mask", "class"]
+    )
+    swap = BackgroundSwap()
+    if after:
+        moved, moved_mask, same = geometry(image, mask, label)
+        out, out_mask, out_label = swap(moved, moved_mask, same)
+        expected = slow_swap(moved, moved_mask, tile_fill(moved, moved_mask), swap._params)
+        torch.testing.assert_close(out, expected)
+    else:
+        out, out_mask, out_label = geometry(*swap(image, mask, label))
+    assert out.shape == image.shape
+    assert out_mask.shape == mask.shape
+    assert torch.equal(out_label.long(), label)
+
+
+def test_inside_an_augmentation_sequential_says_to_go_beside(batch):
+    image, mask, label = batch
+    inside = K.AugmentationSequential(K.RandomHorizontalFlip(), BackgroundSwap(), data_keys=["input", "mask", "class"])
+    with pytest.raises(ValueError, match=r"label: expected .*call it beside the container, image, mask, label = swap"):
+        inside(image, mask, label)
+    inside = K.AugmentationSequential(BackgroundSwap(different_class=False), data_keys=["input", "mask"])
+    with pytest.raises(ValueError, match=r"mask: expected .*call it beside the container"):
+        inside(image, mask)
+
+
+def test_data_keys_in_any_order_and_other_inputs_pass(batch):
+    image, mask, label = batch
+    boxes = torch.rand(6, 2, 4)
+    swap = BackgroundSwap(data_keys=["mask", "bbox_xyxy", "input", "label"])
+    same_mask, same_boxes, swapped, _ = swap(mask, boxes, image, label)
+    assert same_mask is mask
+    assert same_boxes is boxes
+    assert torch.equal(BackgroundSwap()(image, mask, label, params=swap._params)[0], swapped)
+    assert torch.equal(swap(image, mask=mask, label=label, params=swap._params, data_keys=["input"]), swapped)
+    assert len(BackgroundSwap()(image, mask, label=label)) == 2
+
+
+def test_copies_pickles_and_moves(batch, bank):
+    image, mask, label = batch
+    swap = BackgroundSwap(bank, "voronoi")
+    first = swap(image, mask, label)[0]
+    buffer = io.BytesIO()
+    torch.save(swap, buffer)
+    buffer.seek(0)
+    for other in (copy.deepcopy(swap), pickle.loads(pickle.dumps(swap)), torch.load(buffer, weights_only=False)):
+        assert torch.equal(other(image, mask, params=swap._params)[0], first)
+    swap.to("meta")
+    assert bank.device.type == "meta"
+    assert swap.half() is swap
+    assert bank.images.dtype == torch.uint8
+
+
+# bad input
+
+
+def test_bad_construction_is_named(bank):
+    with pytest.raises(ValueError, match="source: expected 'batch' or a BackgroundBank, got 'folder'"):
+        BackgroundSwap("folder")
+    with pytest.raises(ValueError, match="pattern: expected one of 'paste', 'voronoi', got 'cut'"):
+        BackgroundSwap(pattern="cut")
+    with pytest.raises(ValueError, match="fill: expected one of 'tile', 'mean', got 'blur'"):
+        BackgroundSwap(fill="blur")
+    with pytest.raises(ValueError, match="cells: expected a whole number of at least 1, got 0"):
+        BackgroundSwap(cells=0)
+    with pytest.raises(ValueError, match=r"p: expected a probability in \[0, 1\], got 2"):
+        BackgroundSwap(p=2)
+    with pytest.raises(ValueError, match="data_keys: expected 'input' among them"):
+        BackgroundSwap(data_keys=["mask"])
+    with pytest.raises(TypeError, match="unexpected keyword argument 'probability'"):
+        BackgroundSwap(probability=0.5)
+
+
+def test_bad_calls_are_named(batch, bank):
+    image, mask, label = batch
+    swap = BackgroundSwap()
+    with pytest.raises(ValueError, match=r"label: expected \(B,\) for different_class=True, got None; pass label or"):
+        swap(image, mask)
+    with pytest.raises(ValueError, match=r"mask: expected \(B, 1, H, W\), got none"):
+        swap(image, label=label)
+    with pytest.raises(ValueError, match=r"mask: expected shape \(6, 1, 13, 17\) to go with the image"):
+        swap(image, mask[..., :-1], label)
+    with pytest.raises(TypeError, match="mask: expected bool or floating point"):
+        swap(image, mask.long(), label)
+    with pytest.raises(ValueError, match=r"mask: expected values in \[0, 1\], got \[0, 2\]"):
+        swap(image, torch.full_like(mask, 2).triu(), label)
+    with pytest.raises(ValueError, match=r"mask: expected values in \[0, 1\], got \[nan, nan\]"):
+        swap(image, mask * torch.nan, label)
+    with pytest.raises(TypeError, match="image: expected a floating point tensor"):
+        swap((image * 255).byte(), mask, label)
+    with pytest.raises(ValueError, match=r"image: expected shape \(B, C, H, W\)"):
+        swap(image[0], mask, label)
+    with pytest.raises(ValueError, match=r"label: expected shape \(6,\)"):
+        swap(image, mask, label[:3])
+    with pytest.raises(TypeError, match="label: expected integer classes"):
+        swap(image, mask, label.float())
+    with pytest.raises(ValueError, match=r"image: expected finite values, got NaN or infinity in sample\(s\) \[2\]"):
+        swap(image.index_fill(0, torch.tensor(2), torch.nan), mask, label)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'background'"):
+        swap(image, mask, label, background=None)
+    with pytest.raises(ValueError, match="mask: expected once"):
+        swap(image, mask, mask=mask)
+    with pytest.raises(ValueError, match="data_keys: expected one for each of 4 inputs"):
+        swap(image, mask, label, label)
+    with pytest.raises(ValueError, match="source: expected a bank of 1 channels as the image has, got 3"):
+        BackgroundSwap(bank)(image[:, :1], mask, label)
+    with pytest.raises(ValueError, match="source: expected the bank on the image's device meta, got cpu; call bank.to"):
+        BackgroundSwap(bank)(image.to("meta"), mask.to("meta"), label.to("meta"))
+
+
+def test_bad_params_are_named(batch):
+    image, mask, label = batch
+    swap = BackgroundSwap()
+    params = swap.generate_parameters(image.shape, label)
+    with pytest.raises(KeyError, match="params: expected apply, sites, index and offset, got no sites"):
+        swap(image, mask, params={k: v for k, v in params.items() if k != "sites"})
+    with pytest.raises(ValueError, match="params: expected them for a batch of 3, got 6"):
+        swap(image[:3], mask[:3], params=params)
+
+
+def test_a_large_half_precision_batch_is_not_taken_for_nan():
+    image = torch.full((2, 3, 200, 200), 60.0, dtype=torch.float16)  # its sum overflows
+    label = torch.tensor([0, 1])
+    assert torch.equal(BackgroundSwap()(image, torch.zeros(2, 1, 200, 200), label)[0], image)
