@@ -14,9 +14,11 @@ _HOMES = {
     "ImageResults": "results",
     "ScoreResult": "results",
     "VariantResult": "results",
+    "compare_reports": "aggregate",
     "evaluate_background_bias": "evaluation",
     "report_figures": "report",
     "report_to_html": "report",
+    "summarise": "aggregate",
 }
 
 __all__ = list(_HOMES)

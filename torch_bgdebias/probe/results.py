@@ -133,6 +133,8 @@ class ImageResults:
         cosine: per mixed variant (N,) float32, cosine similarity to the original's embedding; NaN without the variant.
         background_label: per mixed variant (N,) int64, class that the background came from; -1 unknown or no variant.
         scores: further per-image scores (N,) float32, NaN where undefined.
+        position: (N,) int64, place of the image in the loader that was evaluated (in an unshuffled one: in its data
+            set); ``None`` when unknown.
     """
 
     id: NDArray[np.uint64]
@@ -142,6 +144,7 @@ class ImageResults:
     cosine: dict[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
     background_label: dict[str, NDArray[np.int64]] = dataclasses.field(default_factory=dict)
     scores: dict[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
+    position: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -340,7 +343,8 @@ def _images(data: Mapping[str, Any]) -> ImageResults:
     types = {"prediction": np.int64, "confidence": np.float32, "cosine": np.float32}
     types |= {"background_label": np.int64, "scores": np.float32}
     columns = {name: {v: _array(x, dtype) for v, x in data[name].items()} for name, dtype in types.items()}
-    return ImageResults(_array(data["id"], np.uint64), _array(data["label"], np.int64), **columns)
+    position = None if data["position"] is None else _array(data["position"], np.int64)
+    return ImageResults(_array(data["id"], np.uint64), _array(data["label"], np.int64), **columns, position=position)
 
 
 def _example(data: Mapping[str, Any]) -> Example:

@@ -1,0 +1,145 @@
+"""Walking over a loader: where each image is, which part a process takes, what identifies an image."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler
+
+from torch_bgdebias.batch import BatchSpec
+
+__all__ = ["Share", "fingerprints", "rng_untouched"]
+
+
+def fingerprints(image: Tensor) -> NDArray[np.uint64]:
+    """(B,) 48-bit hashes of the images' content (shape, dtype and values), the same in any order, batch or process."""
+    array = image.detach().cpu().contiguous()
+    kind = f"{array.dtype}{tuple(array.shape[1:])}".encode()
+    rows = array.reshape(len(array), -1).view(torch.uint8).numpy()  # bytes, so that bfloat16 works too
+    digests = [hashlib.blake2b(row.tobytes(), digest_size=6, key=kind[:64]).digest() for row in rows]
+    return np.array([int.from_bytes(digest, "little") for digest in digests], dtype=np.uint64)
+
+
+@contextlib.contextmanager
+def rng_untouched() -> Iterator[None]:
+    """Put the global random states of Python, NumPy and torch back afterwards: opening a loader draws from them."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's state is what must be kept
+    awake = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = list(range(torch.cuda.device_count())) if awake else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+class Share:
+    """The part of a loader that one of several processes evaluates, with every image's position in the whole.
+
+    Together the processes see every image exactly once: a plain ``DataLoader`` over a map-style data set is split by
+    image, without the padding that a distributed sampler adds; other loaders are split by batch. A loader that is
+    already split (a distributed sampler that is not plain) is taken as it is, and its padding is recognised.
+
+    Args:
+        loader: any iterable of batches that can be iterated more than once.
+        spec: where the images are in a batch (to count them).
+        rank: this process.
+        world: number of processes.
+        max_images: evaluate this many images, spread evenly over a map-style data set, the first ones elsewhere.
+        max_batches: stop after so many of the loader's batches.
+        resplit: whether a plain loader may be rebuilt to split it by image. Off, batches come as the loader makes them.
+    """
+
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        spec: BatchSpec,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        max_images: int | None = None,
+        max_batches: int | None = None,
+        resplit: bool = True,
+    ) -> None:
+        if isinstance(loader, Iterator):
+            raise TypeError(f"loader: expected an iterable that starts again each time, got {type(loader).__name__}")
+        if not isinstance(loader, Iterable):
+            raise TypeError(f"loader: expected an iterable of batches, got {type(loader).__name__}")
+        self.spec, self.rank, self.world = spec, rank, world
+        self.max_images, self.max_batches = max_images, max_batches
+        self._positions: NDArray[np.int64] | None = None
+        self._length: int | None = None  # of a data set that a foreign distributed sampler has split
+        self._loader: Iterable[Any] = loader
+        if resplit and (world > 1 or max_images is not None):
+            self._split(loader)
+
+    def _split(self, loader: Iterable[Any]) -> None:
+        if type(loader) is DataLoader and _plain(loader):
+            count = len(loader.dataset)  # type: ignore[arg-type]
+            keep = min(count, count if self.max_images is None else self.max_images)
+            chosen = np.linspace(0, count - 1, keep).round().astype(np.int64) if keep else np.zeros(0, np.int64)
+            self._positions = chosen[self.rank :: self.world]
+            self._loader = _over(loader, self._positions.tolist())
+        elif isinstance(loader, DataLoader) and self.world > 1:
+            sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
+            if isinstance(sampler, DistributedSampler):
+                self._length = len(sampler.dataset)  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        """Number of batches, 0 when the loader does not say."""
+        count = len(self._loader) if isinstance(self._loader, Sized) else 0
+        return count if self.max_batches is None else min(count, self.max_batches)
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_], Any]]:
+        """Batches with the positions (B,) of their images and which of them count, (B,)."""
+        seen = 0
+        for number, batch in enumerate(self._loader):
+            if self.max_batches is not None and number >= self.max_batches:
+                return
+            if self.max_images is not None and self._positions is None and seen >= self.max_images:
+                return
+            size = len(self.spec.image_of(batch))
+            places = np.arange(seen, seen + size)
+            seen += size
+            if self._positions is not None:
+                places = self._positions[places]
+                yield places, np.ones(size, bool), batch
+            elif self._length is not None:  # a distributed sampler deals the images out in turns and pads the end
+                places = places * self.world + self.rank
+                yield places, places < self._length, batch
+            elif number % self.world == self.rank:
+                limit = seen if self.max_images is None else self.max_images
+                yield places, places < limit, batch
+
+
+def _plain(loader: DataLoader[Any]) -> bool:
+    """Whether the loader shows each item of its data set once, so that positions can be dealt out anew."""
+    if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
+        return False
+    return type(loader.sampler) in (SequentialSampler, DistributedSampler) or (
+        type(loader.sampler) is RandomSampler and not loader.sampler.replacement and loader.sampler._num_samples is None
+    )
+
+
+def _over(loader: DataLoader[Any], positions: list[int]) -> DataLoader[Any]:
+    """The same loader over some positions of its data set, in this order."""
+    return DataLoader(
+        loader.dataset,
+        batch_size=loader.batch_size,
+        sampler=positions,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+    )
