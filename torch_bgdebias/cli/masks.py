@@ -1,0 +1,153 @@
+"""``bgdebias masks``: write foreground masks for a folder of pictures, and say how good they are."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch_bgdebias.cli._progress import note, progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["add_parser", "run"]
+
+_EPILOG = """\
+examples:
+  bgdebias masks data/images data/masks                       data/ then opens as MaskedImageFolder("data")
+  bgdebias masks data out --compare data/masks                measure the masks against given ones
+  bgdebias masks data/images data/masks --margin 0.1 --iterations 10
+
+IN may also be a folder that holds images/. Masks are 8-bit PNG of the picture's size, 255 = foreground, at OUT/<class>/
+<name>.png, where IN has <class>/<name>.jpg. GrabCut takes the border of the picture for background: masks of objects
+that touch the border are poor, so compare with some given masks before relying on them.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command's parser."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "masks",
+        help="write foreground masks for a folder of pictures",
+        description="Write GrabCut foreground masks for every picture in a folder (needs OpenCV).",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("input", metavar="IN", type=Path, help="folder of pictures, with or without class folders")
+    parser.add_argument("output", metavar="OUT", type=Path, help="folder for the masks")
+    parser.add_argument(
+        "--compare", metavar="MASKS", type=Path, help="given masks to measure against (intersection over union)"
+    )
+    parser.add_argument(
+        "--margin", type=float, default=0.05, help="border that is background, share of the size (%(default)s)"
+    )
+    parser.add_argument("--iterations", type=int, default=5, help="of GrabCut (%(default)s)")
+    parser.add_argument(
+        "--on-error", choices=("raise", "skip"), default="raise", help="unreadable pictures (%(default)s)"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace masks that are there (otherwise they are kept)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the masks; print how many, and how they compare."""
+    from torch_bgdebias.data.files import UnreadableImageError, first_few, image_files
+
+    root = args.input / "images" if (args.input / "images").is_dir() else args.input
+    pictures = image_files(root) if root.is_dir() else []
+    if not pictures:
+        raise FileNotFoundError(f"{root}: expected a folder with pictures, found none")
+    if args.compare is not None and not args.compare.is_dir():
+        raise FileNotFoundError(f"--compare: expected a folder of masks, found no folder {args.compare}")
+    targets = [(args.output / path.relative_to(root)).with_suffix(".png") for path in pictures]
+    _require_distinct(pictures, targets)
+    given = _given_masks(args.compare)
+    written, kept, skipped = 0, 0, []
+    scores: dict[str, list[float]] = {}
+    for picture, target in progress(zip(pictures, targets, strict=True), total=len(pictures), label="masks"):
+        name = target.relative_to(args.output)
+        try:
+            if target.exists() and not args.overwrite:
+                kept += 1
+            else:
+                _write(picture, target, args)
+                written += 1
+            if name.with_suffix("") in given:
+                score = _overlap(target, given[name.with_suffix("")])
+                scores.setdefault(name.parent.as_posix(), []).append(score)
+        except UnreadableImageError as error:
+            if args.on_error == "raise":
+                raise
+            skipped.append(str(error))
+    print(f"{written} masks written to {args.output}" + (f", {kept} kept as they were" if kept else ""))
+    if skipped:
+        print(f"{len(skipped)} pictures skipped: {first_few(skipped, 3)}")
+    if args.compare is not None:
+        _report(scores, len(pictures))
+    note(f"open them with MaskedImageFolder, images in {root}")
+    return 0
+
+
+def _write(picture: Path, target: Path, args: argparse.Namespace) -> None:
+    from PIL import Image
+
+    from torch_bgdebias.data.files import read_image
+    from torch_bgdebias.data.grabcut import grabcut_masks
+
+    mask = grabcut_masks(read_image(picture)[None], iterations=args.iterations, margin=args.margin)[0, 0]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".part")
+    Image.fromarray(mask.mul(255).byte().numpy()).save(partial, format="PNG")
+    partial.replace(target)  # an interrupted run leaves no half-written mask behind
+
+
+def _given_masks(folder: Path | None) -> dict[Path, Path]:
+    from torch_bgdebias.data.files import image_files
+
+    if folder is None:
+        return {}
+    return {path.relative_to(folder).with_suffix(""): path for path in image_files(folder)}
+
+
+def _overlap(made: Path, given: Path) -> float:
+    """Intersection over union of two mask files; 1 where both are empty."""
+    from torch_bgdebias.data.files import read_mask
+    from torch_bgdebias.data.folder import MaskSizeError
+
+    a, b = (_hard(read_mask(path)) for path in (made, given))
+    if a.shape != b.shape:
+        raise MaskSizeError(f"mask {given}: expected the size {tuple(a.shape[1:])} of {made}, got {tuple(b.shape[1:])}")
+    union = int((a | b).sum())
+    return int((a & b).sum()) / union if union else 1.0
+
+
+def _hard(mask: Tensor) -> Tensor:
+    return mask > 127
+
+
+def _report(scores: dict[str, list[float]], pictures: int) -> None:
+    flat = [score for values in scores.values() for score in values]
+    if not flat:
+        raise ValueError(f"--compare: no given mask has the name of any of the {pictures} pictures")
+    low, _, high = statistics.quantiles(flat, n=4) if len(flat) > 1 else (flat[0],) * 3
+    good = sum(score > 0.5 for score in flat) / len(flat)
+    print(
+        f"intersection over union with {len(flat)} given masks: mean {statistics.mean(flat):.3f}, median "
+        f"{statistics.median(flat):.3f}, middle half {low:.3f} to {high:.3f}; above 0.5: {good:.0%}"
+    )
+    if len(scores) > 1:
+        for name, values in sorted(scores.items(), key=lambda item: -statistics.mean(item[1])):
+            print(f"  {name:24} {statistics.mean(values):.3f}  ({len(values)})")
+
+
+def _require_distinct(pictures: list[Path], targets: list[Path]) -> None:
+    seen: dict[Path, Path] = {}
+    for picture, target in zip(pictures, targets, strict=True):
+        if target in seen:
+            raise ValueError(f"{seen[target]} and {picture} would both have the mask {target}: rename one")
+        if target == picture:
+            raise ValueError(f"OUT: expected another folder than IN, or {picture} would be replaced by its mask")
+        seen[target] = picture
