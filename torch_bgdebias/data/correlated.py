@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from torch_bgdebias.checks import check_option, describe
+from torch_bgdebias.checks import check_option, check_range, describe
 from torch_bgdebias.compositing import paste
 from torch_bgdebias.data.files import check_size, first_few
 
@@ -74,7 +74,8 @@ class CorrelatedBackgrounds(Dataset[tuple[Tensor, int, Tensor, int]]):
     Raises:
         TypeError: a bank without images and labels of these kinds.
         ValueError: correlation outside [0, 1], unknown camera, a category that the bank does not have, a bank without
-            known categories; when an item is read, a label without a category or a mask that does not fit its image.
+            known categories; when an item is read, a label without a category, a mask that does not fit its image, or values
+            outside [0, 1] (normalise the result, not the foregrounds).
     """
 
     def __init__(
@@ -241,6 +242,7 @@ def _checked_item(item: Any, index: int) -> tuple[Tensor, int, Tensor]:
     for name, value in (("image", image), ("mask", mask)):
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim != 3:
             raise TypeError(f"{where}: expected {name} as a float tensor (C, H, W) in [0, 1], got {describe(value)}")
+        check_range(value, 0.0, 1.0, name=f"{where} {name}")
     if mask.shape != (1, *image.shape[1:]):
         raise ValueError(f"{where}: expected mask (1, {image.shape[1]}, {image.shape[2]}), got {tuple(mask.shape)}")
     return image, int(label), mask
