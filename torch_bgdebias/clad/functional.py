@@ -152,7 +152,7 @@ def inverse_length(tensor: Tensor, *, name: str | None = None) -> Tensor:
     length = torch.linalg.vector_norm(tensor, dim=-1)
     if name is not None and values_readable(length) and not bool(length.detach().isfinite().all()):
         check_finite(tensor, name=name)
-    return length.masked_fill(length <= _TINY, math.inf).reciprocal()
+    return torch.reciprocal(length.masked_fill(length <= _TINY, math.inf))
 
 
 def check_temperature(temperature: float) -> float:
