@@ -1,0 +1,282 @@
+"""The demo's data: objects with masks, scenes by category, both split, and objects put in front of scenes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from torch_bgdebias.cli._progress import progress
+from torch_bgdebias.data import CorrelatedBackgrounds, MaskedTensors, mnist_with_masks
+from torch_bgdebias.swap import BackgroundBank
+
+__all__ = ["DemoData", "Objects", "Scenes", "compose", "load"]
+
+_IDX = ("images-idx3-ubyte", "labels-idx1-ubyte")
+#: share of the image's side that an object's longer side takes
+OBJECT_SHARE = 0.875
+
+
+class Objects(NamedTuple):
+    """Foregrounds: tensors, class names, and where they come from."""
+
+    tensors: MaskedTensors
+    classes: tuple[str, ...]
+    source: str
+
+
+class Scenes(NamedTuple):
+    """Backgrounds: uint8 (N, 3, S, S), category (N,), category names, and where they come from."""
+
+    images: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+    source: str
+
+
+@dataclass(frozen=True)
+class DemoData:
+    """Everything that is trained on and tested with.
+
+    Attributes:
+        train: composites to train on; a class's scenes are those of its own category with the asked probability.
+        test: the held-out objects, each in front of a held-out scene of its own category.
+        train_bank: training scenes, labelled with the class that they go with.
+        test_bank: held-out scenes, labelled likewise.
+        classes: names of the classes.
+        categories: name of the category that goes with each class.
+        counts: how many of what.
+        notes: what was left out or decided on the way, in sentences.
+        sources: where objects and scenes come from.
+    """
+
+    train: MaskedTensors
+    test: MaskedTensors
+    train_bank: BackgroundBank
+    test_bank: BackgroundBank
+    classes: tuple[str, ...]
+    categories: tuple[str, ...]
+    counts: dict[str, int]
+    notes: list[str] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)
+
+
+def load(
+    foregrounds: Path | None,
+    backgrounds: Path | None,
+    *,
+    size: int,
+    samples: int,
+    correlation: float,
+    seed: int,
+    test_share: float = 0.2,
+) -> DemoData:
+    """Read or draw objects and scenes, split both, and put the training objects in front of training scenes.
+
+    Args:
+        foregrounds: a masked image folder, a folder of MNIST files, or ``None`` for scikit-learn's digits.
+        backgrounds: a folder of ``<category>/*.jpg``, or ``None`` for drawn scenes.
+        size: side of the images.
+        samples: training composites; objects are used again where there are fewer of them.
+        correlation: probability that a training object stands in front of its own category.
+        seed: of the split and of the composites.
+        test_share: share of objects of every class, and of scenes of every category, kept for the test.
+
+    Raises:
+        FileNotFoundError: no such folder, or not of the layout.
+        ValueError: too few classes, objects or scenes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    notes: list[str] = []
+    objects = _objects(foregrounds, size, notes)
+    scenes = _scenes(backgrounds, size, len(objects.classes), seed, notes)
+    labels, categories = _pair(scenes, objects.classes, notes)
+    usable = labels >= 0
+    images, labels = scenes.images[usable], labels[usable]
+    seen, held_out = split(labels, test_share, generator, what="scenes", names=categories)
+    train_bank, test_bank = (BackgroundBank(images[i], labels[i], classes=objects.classes) for i in (seen, held_out))
+    learn, test = split(objects.tensors.labels, test_share, generator, what="objects", names=objects.classes)
+    drawn = _repeated(learn, samples, generator)
+    counts = {
+        "classes": len(objects.classes),
+        "training_objects": len(set(drawn.tolist())),
+        "test_objects": len(test),
+        "training_scenes": len(seen),
+        "test_scenes": len(held_out),
+        "training_samples": len(drawn),
+    }
+    return DemoData(
+        train=compose(objects.tensors.subset(drawn), train_bank, correlation, seed, "composing training images"),
+        test=compose(objects.tensors.subset(test), test_bank, 1.0, seed + 1, "composing test images"),
+        train_bank=train_bank,
+        test_bank=test_bank,
+        classes=objects.classes,
+        categories=categories,
+        counts=counts,
+        notes=notes,
+        sources={"foregrounds": objects.source, "backgrounds": scenes.source},
+    )
+
+
+def compose(objects: MaskedTensors, bank: BackgroundBank, correlation: float, seed: int, label: str) -> MaskedTensors:
+    """Put each object in front of a scene: with probability ``correlation`` one of its own class, else a random one."""
+    composed = CorrelatedBackgrounds(objects.dataset(), bank, correlation, seed=seed)
+    images = torch.empty_like(objects.images)
+    for position in progress(range(len(composed)), total=len(composed), label=label):
+        images[position] = (composed[position][0] * 255).round().clamp(0, 255).to(torch.uint8)
+    return MaskedTensors(images, objects.labels, objects.masks)
+
+
+def split(
+    labels: Tensor, test_share: float, generator: torch.Generator, *, what: str, names: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """Positions for training and test, stratified by label; at least one of each label on both sides."""
+    learn, test = [], []
+    for label, name in enumerate(names):
+        where = (labels == label).nonzero().flatten()
+        if len(where) < 2:
+            raise ValueError(f"{what}: expected at least 2 of {name!r}, one to train and one to test, got {len(where)}")
+        where = where[torch.randperm(len(where), generator=generator)]
+        held = min(len(where) - 1, max(1, round(test_share * len(where))))
+        test.append(where[:held])
+        learn.append(where[held:])
+    return torch.cat(learn), torch.cat(test)
+
+
+def _objects(root: Path | None, size: int, notes: list[str]) -> Objects:
+    if root is None:
+        return _digits(size)
+    if not root.is_dir():
+        raise FileNotFoundError(f"--foregrounds: expected a folder, got {root}, which is not there")
+    objects = _mnist(root, size) if _idx_files(root) else _masked_folder(root, size, notes)
+    if len(objects.classes) < 2:
+        raise ValueError(f"--foregrounds: expected at least 2 classes in {root}, got {list(objects.classes)}")
+    return objects
+
+
+def _digits(size: int) -> Objects:
+    from torch_bgdebias.data import digits_with_masks
+
+    return Objects(digits_with_masks(size), tuple(map(str, range(10))), "handwritten digits of scikit-learn")
+
+
+def _masked_folder(root: Path, size: int, notes: list[str]) -> Objects:
+    from torch_bgdebias.data import MaskedImageFolder
+
+    folder = MaskedImageFolder(root, on_error="skip")
+    if folder.skipped:
+        path, why = folder.skipped[0]
+        notes.append(f"{len(folder.skipped)} image(s) of {root} left out, the first: {path.name} ({why}).")
+    images, masks, labels, empty = [], [], [], 0
+    for position in progress(range(len(folder)), total=len(folder), label="reading objects"):
+        image, label, mask = folder[position]
+        cut = cut_out(image, mask, size)
+        if cut is None:
+            empty += 1
+            continue
+        images.append(cut[0])
+        masks.append(cut[1])
+        labels.append(label)
+    if empty:
+        notes.append(f"{empty} image(s) of {root} left out: their mask is empty.")
+    if not images:
+        raise ValueError(f"--foregrounds: every mask in {root} is empty")
+    tensors = MaskedTensors(torch.stack(images), torch.tensor(labels), torch.stack(masks))
+    return Objects(tensors, tuple(folder.classes), str(root))
+
+
+def cut_out(image: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor] | None:
+    """The object's square surroundings at ``size``, uint8 (3, S, S) and (1, S, S); ``None`` for an empty mask.
+
+    The mask's bounding box, longer side ``OBJECT_SHARE`` of the square, sits in its centre; the rest is black.
+    """
+    rows, columns = (mask[0] > 0.5).any(1).nonzero().flatten(), (mask[0] > 0.5).any(0).nonzero().flatten()
+    if not len(rows):
+        return None
+    top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    side = math.ceil(max(bottom - top, right - left) / OBJECT_SHARE)
+    y, x = (top + bottom - side) // 2, (left + right - side) // 2
+    both = torch.cat([image, mask])
+    both = pad(both, (-x, x + side - both.shape[2], -y, y + side - both.shape[1]))
+    both = interpolate(both[None], (size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+    both = (both * 255).round().clamp(0, 255).to(torch.uint8)
+    return both[:3], both[3:]
+
+
+def _idx_files(root: Path) -> tuple[Path, Path] | None:
+    """Images and labels in MNIST's format, compressed or not: the training files if they are there, else the test's."""
+    for part in ("train", "t10k"):
+        for ending in (".gz", ""):
+            files = [root / f"{part}-{name}{ending}" for name in _IDX]
+            if all(file.is_file() for file in files):
+                return files[0], files[1]
+    return None
+
+
+def _mnist(root: Path, size: int) -> Objects:
+    """Digits in a square of ``OBJECT_SHARE`` of the side; their strokes (pixel > 0) are the mask."""
+    files = _idx_files(root)
+    inner = max(1, round(size * OBJECT_SHARE))
+    digits = mnist_with_masks(root, train=files is not None and files[0].name.startswith("train"), size=inner)
+    before, after = (size - inner) // 2, size - inner - (size - inner) // 2
+    images, masks = (pad(t, (before, after, before, after)) for t in (digits.images, digits.masks))
+    names = tuple(str(i) for i in range(int(digits.labels.max()) + 1))
+    return Objects(MaskedTensors(images, digits.labels, masks), names, str(root))
+
+
+def _scenes(root: Path | None, size: int, classes: int, seed: int, notes: list[str]) -> Scenes:
+    if root is None:
+        from torch_bgdebias.data import SCENE_CATEGORIES, draw_scenes
+
+        drawn = draw_scenes(120, size, seed=seed, categories=min(classes, len(SCENE_CATEGORIES)))
+        return Scenes(drawn.images, drawn.labels, drawn.names, "drawn by torch_bgdebias")
+    import warnings
+
+    if not root.is_dir():
+        raise FileNotFoundError(f"--backgrounds: expected a folder, got {root}, which is not there")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        bank = BackgroundBank.from_folder(root, size, on_error="skip")
+    notes += [f"--backgrounds: {warning.message}" for warning in told]
+    if bank.labels is None or bank.classes is None:
+        raise ValueError(f"--backgrounds: expected a folder for each category in {root}, got images without folders")
+    return Scenes(bank.images, bank.labels, bank.classes, str(root))
+
+
+def _pair(scenes: Scenes, classes: Sequence[str], notes: list[str]) -> tuple[Tensor, tuple[str, ...]]:
+    """The class that each scene goes with (-1 none), and the category's name for each class.
+
+    The categories with the most pictures are taken, in the order of their names. Where there are fewer than classes,
+    a category's pictures are dealt out among the classes that share it.
+    """
+    many = torch.bincount(scenes.labels, minlength=len(scenes.names))
+    present = [i for i in range(len(scenes.names)) if many[i]]
+    if len(present) < 2:
+        raise ValueError(f"--backgrounds: expected at least 2 categories, got {[scenes.names[i] for i in present]}")
+    taken = sorted(sorted(present, key=lambda i: (-int(many[i]), i))[: len(classes)])
+    shared = max(0, len(classes) - len(taken))
+    if shared:
+        notes.append(
+            f"There are {len(classes)} classes but only {len(taken)} categories of scenes: categories are shared, and "
+            "the pictures of a shared one are divided among its classes."
+        )
+    richest = sorted(taken, key=lambda i: (-int(many[i]), i))
+    order = taken + [richest[i % len(richest)] for i in range(shared)]
+    labels = torch.full_like(scenes.labels, -1)
+    for category in set(order):
+        users = [label for label, used in enumerate(order) if used == category]
+        for turn, label in enumerate(users):
+            labels[(scenes.labels == category).nonzero().flatten()[turn :: len(users)]] = label
+    return labels, tuple(scenes.names[i] for i in order)
+
+
+def _repeated(index: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+    """``samples`` positions: every object as often as every other one, give or take one."""
+    rounds = [index[torch.randperm(len(index), generator=generator)] for _ in range(math.ceil(samples / len(index)))]
+    return torch.cat(rounds)[:samples]
