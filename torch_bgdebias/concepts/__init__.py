@@ -1,0 +1,11 @@
+"""Concept embeddings: does the model's notion of a class contain its usual background?
+
+A concept vector is the linear combination of a layer's channels that segments the concept best: one for all images
+(Net2Vec, Fong and Vedaldi, 2018, arXiv 1801.03454) or one an image (LoCE, Mikriukov et al., 2024, arXiv 2311.14435).
+"""
+
+from __future__ import annotations
+
+from .fitting import concept_iou, concept_objective, fit_concepts, fit_loce, fit_net2vec
+
+__all__ = ["concept_iou", "concept_objective", "fit_concepts", "fit_loce", "fit_net2vec"]
