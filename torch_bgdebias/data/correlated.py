@@ -74,8 +74,8 @@ class CorrelatedBackgrounds(Dataset[tuple[Tensor, int, Tensor, int]]):
     Raises:
         TypeError: a bank without images and labels of these kinds.
         ValueError: correlation outside [0, 1], unknown camera, a category that the bank does not have, a bank without
-            known categories; when an item is read, a label without a category, a mask that does not fit its image, or values
-            outside [0, 1] (normalise the result, not the foregrounds).
+            known categories; when an item is read, a label without a category, a mask that does not fit its image, or
+            values outside [0, 1] (normalise the result, not the foregrounds).
     """
 
     def __init__(

@@ -94,8 +94,9 @@ def _check(images: Tensor, iterations: int, margin: float) -> None:
 
 def _rectangles(rect: Any, count: int, height: int, width: int, margin: float) -> list[Rectangle]:
     if rect is None:
-        top, left = max(1, round(height * margin)), max(1, round(width * margin))
-        return [(min(top, height - 1), min(left, width - 1), max(height - top, 1), max(width - left, 1))] * count
+        # at least one pixel of border, and at least one pixel inside where the picture has more than two
+        top, left = (min(max(1, round(side * margin)), (side - 1) // 2) for side in (height, width))
+        return [(top, left, height - top, width - left)] * count
     boxes = torch.as_tensor(rect)
     boxes = boxes.expand(count, 4) if boxes.ndim == 1 else boxes
     if boxes.shape != (count, 4) or boxes.is_floating_point():
