@@ -48,8 +48,8 @@ def bars(categories: Sequence[str], series: Mapping[str, Sequence[Estimate | Non
         series: model -> one estimate per category; unknown ones say so in place of a bar.
         label: what the chart shows, for screen readers.
     """
-    left, right, top, bar, gap = 190, 64, 8, 16, 14
-    width = 760
+    left, right, top, bar, gap = 222, 64, 8, 16, 14
+    width = 800
     group = bar * len(series) + gap
     height = top + group * len(categories) + 26
     plot = width - left - right
@@ -71,13 +71,13 @@ def intervals(rows: Sequence[tuple[str, Estimate | None]], *, label: str) -> str
     """One dot with its interval per model on a common scale in points, zero marked."""
     ends = [v for _, e in rows if is_known(e) for v in (*(interval_of(e) or ()), e.value)]
     marks = ticks(min([0.0, *ends]), max([0.1, *ends]))
-    left, right, top, step, width = 190, 64, 8, 34, 760
+    left, right, top, step, width = 222, 64, 8, 34, 800
     height = top + step * len(rows) + 26
 
     def x(value: float) -> float:
         return left + (width - left - right) * (value - marks[0]) / (marks[-1] - marks[0])
 
-    parts = [_grid(x, marks, top, height - 26, lambda v: f"{100 * v:.0f}")]
+    parts = [_grid(x, marks, top, height - 26, lambda v: f"{100 * v:.0f}".replace("-", "−"))]
     parts.append(f'<line class="zero" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="{top}" y2="{height - 26}"/>')
     for index, (name, estimate) in enumerate(rows):
         y = top + step * (index + 0.5)

@@ -13,7 +13,7 @@ from torch_bgdebias.probe import pictures, sections
 from torch_bgdebias.probe.figures import report_figures
 from torch_bgdebias.probe.pictures import Cell, ImageGrid
 from torch_bgdebias.probe.results import BackgroundBiasReport
-from torch_bgdebias.probe.verdict import hero
+from torch_bgdebias.probe.verdict import compare, hero
 
 __all__ = ["Cell", "ImageGrid", "report_figures", "report_html", "report_to_html"]
 
@@ -62,7 +62,9 @@ def report_html(
     """The page that :func:`report_to_html` writes, as text."""
     if not reports:
         raise ValueError("reports: expected at least one BackgroundBiasReport, got none")
-    parts = [sections.header(title, reports), hero(reports), sections.overview(reports), sections.variants(reports)]
+    tests = compare(reports)
+    parts = [sections.header(title, reports), hero(reports, tests), sections.overview(reports, tests)]
+    parts.append(sections.variants(reports))
     parts += [pictures.grid(g, anchor=f"grid-{i}") for i, g in enumerate(grids or (), start=1)]
     if curves:
         parts.append(sections.curves(curves, reports))

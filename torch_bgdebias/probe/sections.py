@@ -6,16 +6,19 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch_bgdebias.probe import charts
 from torch_bgdebias.probe.charts import interval_of, is_known, percent, points, spell
 from torch_bgdebias.probe.results import BackgroundBiasReport, Estimate
 
+if TYPE_CHECKING:
+    from torch_bgdebias.metrics.statistics import PermutationTest
+
 __all__ = ["OBJECTLESS", "VARIANTS", "accuracy", "confidence", "section"]
 
-#: heading, what stands under it, and whether that is a difference in points
-Column = tuple[str, Callable[[BackgroundBiasReport], Estimate | None], bool]
+#: figure -> paired test of a later model against the first
+Tests = Mapping[str, "PermutationTest"]
 
 #: what each variant shows; the order of the report
 VARIANTS = {
@@ -49,29 +52,56 @@ def key(names: Sequence[str]) -> str:
     return f"<ul class='key'>{items}</ul>" if len(names) > 1 else ""
 
 
-def overview(reports: Sequence[BackgroundBiasReport]) -> str:
-    """One row per model: accuracies, gap and consistencies with their intervals."""
+def overview(reports: Sequence[BackgroundBiasReport], tests: Sequence[Tests | None]) -> str:
+    """One row per figure, one column per model with intervals, and how the later models differ from the first."""
+    rows = []
+    for head, test, get, unit in _figures(reports):
+        estimates = [get(r) for r in reports]
+        if all(e is None for e in estimates):
+            continue
+        cells = [f"<td>{_figure(estimates[0], unit)}</td>"]
+        for estimate, found in zip(estimates[1:], tests, strict=True):
+            cells.append(f"<td>{_figure(estimate, unit)}</td>")
+            cells.append(f"<td>{_difference(found.get(test) if found else None, unit)}</td>")
+        rows.append(f"<tr><th scope='row'>{head}</th>{''.join(cells)}</tr>")
+    heads = [f"<th scope='col'><i class='dot k0'></i>{escape(reports[0].model)}</th>"]
+    for index, report in enumerate(reports[1:], start=1):
+        heads.append(f"<th scope='col'><i class='dot k{index % 6}'></i>{escape(report.model)}</th>")
+        heads.append("<th scope='col'>change</th>")
+    note = f"Share of test images classified correctly, unless said otherwise, with {_level(reports)} intervals."
+    if len(reports) > 1:
+        note += (
+            f" Changes are against {reports[0].model}, in points"
+            if any(t is not None for t in tests)
+            else " The models were not measured on the same images, so changes cannot be tested"
+        )
+        note += "."
+    table = f"<thead><tr><th></th>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    body = f"<p class='note'>{escape(note)}{_P_NOTE if any(t is not None for t in tests) else ''}</p>"
+    return section(
+        "At a glance", f"{body}<div class='wide'><table class='glance'>{table}</table></div>", anchor="overview"
+    )
+
+
+_P_NOTE = "<sup><a href='#f7'>7</a></sup>"
+
+
+def _figures(
+    reports: Sequence[BackgroundBiasReport],
+) -> list[tuple[str, str, Callable[[BackgroundBiasReport], Estimate | None], str]]:
+    """Heading, name of its test, what stands under it, and its unit."""
     present = [v for v in VARIANTS if any(v in r.variants for r in reports)]
     mixed = next((v for v in ("mixed_rand", "mixed_next", "mixed_same") if v in present), None)
-    columns: list[Column] = [(VARIANTS[v].capitalize(), partial(accuracy, variant=v), False) for v in present]
-    columns.append(("BG-Gap, points<sup><a href='#f1'>1</a></sup>", _gap_of, True))
+    rows: list[tuple[str, str, Callable[[BackgroundBiasReport], Estimate | None], str]] = [
+        ("BG-Gap, points<sup><a href='#f1'>1</a></sup>", "bg_gap", _gap_of, "points")
+    ]
+    rows += [(VARIANTS[v].capitalize(), f"accuracy/{v}", partial(accuracy, variant=v), "%") for v in present]
     if mixed:
-        kept, similar = (partial(_of, mixed, what) for what in ("decision_consistency", "feature_consistency"))
-        columns.append(("Decisions kept<sup><a href='#f3'>3</a></sup>", kept, False))
-        columns.append(("Features kept<sup><a href='#f4'>4</a></sup>", similar, False))
-    used = [(head, get, gap) for head, get, gap in columns if any(get(r) is not None for r in reports)]
-    heads = "".join(f"<th scope='col'>{_narrow(head)}</th>" for head, _, _ in used)
-    rows = []
-    for index, report in enumerate(reports):
-        cells = "".join(f"<td>{_figure(get(report), gap)}</td>" for _, get, gap in used)
-        rows.append(f"<tr><td><i class='dot k{index % 6}'></i>{escape(report.model)}</td>{cells}</tr>")
-    note = f"Share of test images classified correctly; below each figure its {_level(reports)} interval."
-    return section(
-        "At a glance",
-        f"<p class='note'>{note}</p><div class='wide'><table><thead><tr><th scope='col'>Model</th>{heads}</tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table></div>",
-        anchor="overview",
-    )
+        for what, told, note, unit in (("decision", "Decisions", 3, "%"), ("feature", "Features", 4, "cosine")):
+            name = f"{what}_consistency"
+            head = f"{told} kept, {VARIANTS[mixed]}<sup><a href='#f{note}'>{note}</a></sup>"
+            rows.append((head, f"{name}/{mixed}", partial(_of, mixed, name), unit))
+    return rows
 
 
 def variants(reports: Sequence[BackgroundBiasReport]) -> str:
@@ -220,6 +250,8 @@ def footnotes(reports: Sequence[BackgroundBiasReport]) -> str:
         f"<b>Intervals</b> hold {_level(reports)} of the bootstrap's resamples of the test images. A BG-Gap's interval "
         "resamples both of its accuracies together, image by image. They speak of these test images and of these "
         "trained models, not of other training runs.",
+        "<b>Changes</b> between models are tested on the same images in pairs (permutation test, two-sided). The "
+        "p-values are corrected for the number of figures in the table (Holm).",
     ]
     items = "".join(f"<li id='f{i}'>{note}</li>" for i, note in enumerate(notes, start=1))
     return section("What the numbers mean", f"<ol class='footnotes'>{items}</ol>", anchor="footnotes")
@@ -239,15 +271,29 @@ def _of(variant: str, what: str, report: BackgroundBiasReport) -> Estimate | Non
     return found
 
 
-def _figure(estimate: Estimate | None, gap: bool) -> str:
+def _figure(estimate: Estimate | None, unit: str) -> str:
     if not is_known(estimate):
-        return "not known" if estimate is not None else ""
+        return "not known"
+    spelled: Callable[[float], str] = _cosine if unit == "cosine" else charts.number
+    told = {"points": points, "cosine": _cosine}.get(unit, _percent)(estimate.value)
     ends = interval_of(estimate)
-    told = points(estimate.value) if gap else percent(estimate.value, 1)
-    if ends is None:
-        return told
-    low, high = (charts.number(v) for v in ends)
-    return f"{told}<small>{low} to {high}</small>"
+    return told if ends is None else f"{told}<small>{spelled(ends[0])} to {spelled(ends[1])}</small>"
+
+
+def _percent(value: float) -> str:
+    return percent(value, 1)
+
+
+def _cosine(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _difference(test: PermutationTest | None, unit: str) -> str:
+    if test is None or not math.isfinite(test.difference):
+        return ""
+    p = "p < 0.001" if test.p_value < 0.001 else f"p = {test.p_value:.3f}"
+    told = f"{test.difference:+.3f}".replace("-", "−") if unit == "cosine" else points(test.difference)
+    return f"{told}<small>{p}</small>"
 
 
 def _sortable(name: str, column: int, kind: str) -> str:
@@ -257,9 +303,10 @@ def _sortable(name: str, column: int, kind: str) -> str:
     )
 
 
-def _value(value: object, text: str, *, title: str = "") -> str:
+def _value(value: object, text: str, *, title: str = "", markup: str = "") -> str:
+    """A cell: what it is sorted by, its text, and markup of our own behind that."""
     hover = f" title='{escape(title, quote=True)}'" if title else ""
-    return f"<td data-value='{escape(str(value), quote=True)}'{hover}>{text if '<' in text else escape(text)}</td>"
+    return f"<td data-value='{escape(str(value), quote=True)}'{hover}>{escape(text)}{markup}</td>"
 
 
 def _share(estimate: Estimate | None) -> str:
@@ -273,7 +320,7 @@ def _gap(estimate: Estimate | None, index: int) -> str:
         return _value("", "not known")
     width = 100 * min(1.0, max(0.0, estimate.value))
     meter = f"<span class='meter' aria-hidden='true'><i class='k{index % 6}' style='width:{width:.0f}%'></i></span>"
-    return _value(f"{estimate.value:.6f}", points(estimate.value) + meter, title=spell(estimate, points=True))
+    return _value(f"{estimate.value:.6f}", points(estimate.value), title=spell(estimate, points=True), markup=meter)
 
 
 def _score_line(report: BackgroundBiasReport, name: str) -> str:
@@ -305,12 +352,6 @@ def _unique(names: Sequence[str], index: int) -> str:
     """The model's name, numbered when another one before it is called the same."""
     seen = names[:index].count(names[index])
     return f"{names[index]} ({seen + 1})" if seen else names[index]
-
-
-def _narrow(head: str) -> str:
-    """Break a heading before its last word, so that columns stay narrow."""
-    first, space, last = head.partition(" ")
-    return f"{first}<br>{last}" if space else head
 
 
 def _level(reports: Sequence[BackgroundBiasReport]) -> str:

@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 
 from torch_bgdebias.probe.charts import interval_of, is_known, number, percent, points
 from torch_bgdebias.probe.results import BackgroundBiasReport, Estimate
-from torch_bgdebias.probe.sections import accuracy, confidence
+from torch_bgdebias.probe.sections import Tests, accuracy, confidence
 
-__all__ = ["hero", "pick_after", "verdict"]
+__all__ = ["compare", "hero", "pick_after", "verdict"]
+
+
+def compare(reports: Sequence[BackgroundBiasReport]) -> list[Tests | None]:
+    """Paired tests of each later report (less the first one), p-values corrected; ``None`` without common images."""
+    from torch_bgdebias.metrics import correct_p_values
+    from torch_bgdebias.probe.aggregate import compare_reports
+
+    found: list[Tests | None] = []
+    for report in reports[1:]:
+        try:
+            tests = compare_reports(report, reports[0])
+        except ValueError:  # no image in common: there is nothing to pair, and the page says so
+            found.append(None)
+            continue
+        corrected = correct_p_values([t.p_value for t in tests.values()])
+        found.append({n: replace(t, p_value=float(p)) for (n, t), p in zip(tests.items(), corrected, strict=True)})
+    return found
 
 
 def pick_after(reports: Sequence[BackgroundBiasReport]) -> int | None:
@@ -24,7 +42,7 @@ def pick_after(reports: Sequence[BackgroundBiasReport]) -> int | None:
     return max(range(1, len(reports)), key=merit)
 
 
-def verdict(reports: Sequence[BackgroundBiasReport]) -> list[str]:
+def verdict(reports: Sequence[BackgroundBiasReport], tests: Sequence[Tests | None]) -> list[str]:
     """Sentences as HTML: what the first model loses, and what is left of that with the best of the others.
 
     An interval that holds zero is never called a bias, and one that is wide is said to be so.
@@ -38,11 +56,11 @@ def verdict(reports: Sequence[BackgroundBiasReport]) -> list[str]:
     sentences = [_bias(first, confidence(reports))]
     after = pick_after(reports)
     if after is not None and is_known(reports[after].bg_gap):
-        sentences.append(_change(first, reports[after], confidence(reports)))
+        sentences.append(_change(first, reports[after], tests[after - 1], confidence(reports)))
     return sentences
 
 
-def hero(reports: Sequence[BackgroundBiasReport]) -> str:
+def hero(reports: Sequence[BackgroundBiasReport], tests: Sequence[Tests | None]) -> str:
     """Verdict and headline figures, before and after where there are two models."""
     after = pick_after(reports)
     first = reports[0]
@@ -60,7 +78,7 @@ def hero(reports: Sequence[BackgroundBiasReport]) -> str:
             if variant in first.variants:
                 figures.append(_one(f"Accuracy, {told}", accuracy(first, variant), 0, gap=False))
         figures = [f"<div class='change'>{''.join(figures)}</div>"]
-    told = "".join(f"<p class='verdict'>{s}</p>" for s in verdict(reports))
+    told = "".join(f"<p class='verdict'>{s}</p>" for s in verdict(reports, tests))
     return f"<div class='hero' id='verdict'>{''.join(figures)}{told}</div>"
 
 
@@ -85,32 +103,37 @@ def _bias(report: BackgroundBiasReport, level: float) -> str:
     )
 
 
-def _change(before: BackgroundBiasReport, after: BackgroundBiasReport, level: float) -> str:
+def _change(before: BackgroundBiasReport, after: BackgroundBiasReport, tests: Tests | None, level: float) -> str:
     old, new = before.bg_gap, after.bg_gap
     assert is_known(old)
     assert is_known(new)
     name = f"<b>{escape(after.model)}</b>"
-    ends_old, ends_new = interval_of(old), interval_of(new)
-    told = f" ({100 * level:g}% interval {number(ends_new[0])} to {number(ends_new[1])})" if ends_new else ""
-    apart = ends_old is not None and ends_new is not None and ends_new[1] < ends_old[0]
-    worse = ends_old is not None and ends_new is not None and ends_new[0] > ends_old[1]
-    if worse:
+    ends = interval_of(new)
+    told = f" ({100 * level:g}% interval {number(ends[0])} to {number(ends[1])})" if ends else ""
+    shown = _shown(old, new, tests, level)
+    if not shown:
+        sentence = (
+            f"With {name} it is {number(new.value)} points{told}; the difference may be chance, so this measurement "
+            "does not show that it helped."
+        )
+    elif new.value > old.value:
         sentence = f"With {name} the loss is larger: {number(new.value)} points{told}."
-    elif not apart:
-        sentence = (
-            f"With {name} it is {number(new.value)} points{told}; the two intervals overlap, so this measurement does "
-            "not show that it helped."
-        )
-    elif ends_new is not None and ends_new[0] <= 0:
-        sentence = (
-            f"With {name} <b>{_left(new.value)}</b>{told}: what is behind the object hardly matters any more."
-            if ends_new[1] < 0.05
-            else f"With {name} <b>{_left(new.value)}</b>{told}: no loss can be shown any more, on few images."
-        )
+    elif ends is not None and ends[0] <= 0 and ends[1] < 0.05:
+        sentence = f"With {name} <b>{_left(new.value)}</b>{told}: what is behind the object hardly matters any more."
+    elif ends is not None and ends[0] <= 0:
+        sentence = f"With {name} <b>{_left(new.value)}</b>{told}: no loss can be shown any more, on few images."
     else:
-        share = 1 - new.value / old.value
-        sentence = f"With {name} <b>{number(new.value)} points</b> are left{told}: {percent(share)} of it is gone."
+        gone = percent(1 - new.value / old.value)
+        sentence = f"With {name} <b>{number(new.value)} points</b> are left{told}: {gone} of the loss is gone."
     return sentence + _accuracy_change(before, after)
+
+
+def _shown(old: Estimate, new: Estimate, tests: Tests | None, level: float) -> bool:
+    """Whether the gaps differ beyond chance: by the paired test, or by intervals that do not overlap."""
+    if tests is not None and "bg_gap" in tests:
+        return tests["bg_gap"].p_value < 1 - level
+    first, second = interval_of(old), interval_of(new)
+    return first is not None and second is not None and (second[1] < first[0] or second[0] > first[1])
 
 
 def _left(gap: float) -> str:
