@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from torch_bgdebias import BackgroundBank
 from torch_bgdebias.compositing import tile_fill
 from torch_bgdebias.data import VARIANTS, make_variant
 
@@ -181,6 +182,20 @@ def test_pool_of_bytes_is_normalised_resized_and_its_foregrounds_removed(generat
     outside = (mask == 0)[:, 0]
     for i in range(2):
         torch.testing.assert_close(made.image[i][:, outside[i]], expected[:, None].expand(-1, int(outside[i].sum())))
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_a_bank_brings_its_own_normalisation(raw):
+    image, mask, label = batch(labels=(0, 0))
+    images = torch.full((2, 3, 8, 8), 51, dtype=torch.uint8)
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+    bank = BackgroundBank(images if raw else images / 255, torch.tensor([0, 1]), mean=mean, std=std)
+    for given in ({}, {"mean": mean, "std": std}):  # the bank is not normalised twice
+        made = make_variant(image, mask, label, "mixed_same", backgrounds=bank, **given)
+        expected = bank.float_images(torch.tensor([0]))[0, :, 0, 0]
+        torch.testing.assert_close(made.image[0, :, 0, 0], expected)
+    with pytest.raises(ValueError, match="background_labels: mixed_next needs the class of every background"):
+        make_variant(image, mask, label, "mixed_next", backgrounds=BackgroundBank(images))
 
 
 def test_unlabelled_pool_serves_mixed_rand_alone():

@@ -76,6 +76,16 @@ class CorrelatedBackgrounds(Dataset[tuple[Tensor, int, Tensor, int]]):
         ValueError: correlation outside [0, 1], unknown camera, a category that the bank does not have, a bank without
             known categories; when an item is read, a label without a category, a mask that does not fit its image, or
             values outside [0, 1] (normalise the result, not the foregrounds).
+
+    Example:
+        >>> import torch
+        >>> from torch_bgdebias.data import draw_scenes
+        >>> square = torch.zeros(1, 32, 32)
+        >>> square[:, 8:24, 8:24] = 1
+        >>> foregrounds = [(torch.ones(3, 32, 32), label, square) for label in (0, 1, 2)]
+        >>> data = CorrelatedBackgrounds(foregrounds, draw_scenes(4, 32), correlation=1.0)
+        >>> [data[i][3] for i in range(3)]
+        [0, 1, 2]
     """
 
     def __init__(

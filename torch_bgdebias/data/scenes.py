@@ -58,6 +58,11 @@ def draw_scenes(
 
     Raises:
         ValueError: no pictures asked for, too small a size, or a category that does not exist.
+
+    Example:
+        >>> scenes = draw_scenes(5, 32, categories=("sea", "desert"))
+        >>> tuple(scenes.images.shape), scenes.images.dtype, scenes.names
+        ((10, 3, 32, 32), torch.uint8, ('sea', 'desert'))
     """
     height, width = check_size(size) or (0, 0)
     if min(height, width) < 8:

@@ -106,6 +106,15 @@ def make_variant(
     Raises:
         TypeError, ValueError: unknown name, tensors that do not fit together, a pool without classes where they are
             needed, non-finite images.
+
+    Example:
+        >>> import torch
+        >>> image, label = torch.rand(4, 3, 16, 16), torch.tensor([0, 0, 1, 2])
+        >>> mask = torch.zeros(4, 1, 16, 16)
+        >>> mask[:, :, 4:12, 4:12] = 1
+        >>> made = make_variant(image, mask, label, "mixed_same")
+        >>> made.valid.tolist(), made.background_label.tolist()
+        ([True, True, False, False], [0, 0, 1, 2])
     """
     check_option(name, VARIANTS, name="name")
     check_finite(check_image(image), name="image")
