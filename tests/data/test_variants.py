@@ -283,3 +283,21 @@ def test_bad_input_is_named(change, error, text):
 def test_unknown_keyword():
     with pytest.raises(TypeError, match="backgruonds"):
         make_variant(*batch(), "mixed_rand", backgruonds=None)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_gradient_to_the_image_is_the_true_one(name):
+    image, mask, label = batch(labels=(0, 0, 1), size=7)
+    image = image.double().requires_grad_()
+
+    def made(x):
+        return make_variant(x, mask.double() * 0.7, label, name, generator=torch.Generator().manual_seed(1)).image
+
+    assert torch.autograd.gradcheck(made, (image,))
+
+
+def test_autocast_keeps_the_image_dtype(device):
+    image, mask, label = (t.to(device) for t in batch())
+    with torch.autocast(device.type, torch.bfloat16):
+        made = make_variant(image, mask, label, "only_fg")
+    torch.testing.assert_close(made.image, image * mask)
