@@ -53,6 +53,12 @@ class ExampleKeeper:
             push = heapq.heappush if len(self._heap) < self.size else heapq.heappushpop
             push(self._heap, (*key, example))
 
+    def join(self, keepers: Sequence[ExampleKeeper]) -> None:
+        """Keep the worst of what several processes kept."""
+        entries = [entry for keeper in keepers for entry in keeper._heap]
+        self._heap = sorted(entries, key=lambda entry: entry[:3], reverse=True)[: self.size]
+        heapq.heapify(self._heap)
+
     def examples(self) -> list[Example]:
         """What was kept, the worst first."""
         return [entry[3] for entry in sorted(self._heap, key=lambda entry: entry[:3], reverse=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,10 @@ class Share:
         world: number of processes.
         max_images: evaluate this many images, spread evenly over a map-style data set, the first ones elsewhere.
         max_batches: stop after so many of the loader's batches.
-        resplit: whether a plain loader may be rebuilt to split it by image. Off, batches come as the loader makes them.
+        move: applied to every batch before anything else looks at it, such as the transfer to a device.
+
+    Raises:
+        TypeError: not an iterable, or an iterator, which would be used up after the first pass.
     """
 
     def __init__(
@@ -68,18 +71,18 @@ class Share:
         world: int = 1,
         max_images: int | None = None,
         max_batches: int | None = None,
-        resplit: bool = True,
+        move: Callable[[Any], Any] | None = None,
     ) -> None:
         if isinstance(loader, Iterator):
             raise TypeError(f"loader: expected an iterable that starts again each time, got {type(loader).__name__}")
         if not isinstance(loader, Iterable):
             raise TypeError(f"loader: expected an iterable of batches, got {type(loader).__name__}")
-        self.spec, self.rank, self.world = spec, rank, world
+        self.spec, self.rank, self.world, self._move = spec, rank, world, move
         self.max_images, self.max_batches = max_images, max_batches
         self._positions: NDArray[np.int64] | None = None
         self._length: int | None = None  # of a data set that a foreign distributed sampler has split
         self._loader: Iterable[Any] = loader
-        if resplit and (world > 1 or max_images is not None):
+        if world > 1 or max_images is not None:
             self._split(loader)
 
     def _split(self, loader: Iterable[Any]) -> None:
@@ -107,6 +110,7 @@ class Share:
                 return
             if self.max_images is not None and self._positions is None and seen >= self.max_images:
                 return
+            batch = batch if self._move is None else self._move(batch)
             size = len(self.spec.image_of(batch))
             places = np.arange(seen, seen + size)
             seen += size

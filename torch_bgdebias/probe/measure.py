@@ -55,7 +55,6 @@ class Evaluation:
         scores: Mapping[str, ImageScore] | None = None,
         num_classes: int | None = None,
         examples: int = 0,
-        move: Callable[[Any], Any] | None = None,
     ) -> None:
         for variant in variants:
             check_option(variant, VARIANTS, name="variants")
@@ -73,9 +72,9 @@ class Evaluation:
         self.scores = dict(scores or {})
         self.num_classes = num_classes
         self.examples = ExampleKeeper(examples, mean, std)
-        self._forward, self._logits, self._move = forward, logits, move
+        self._forward, self._logits = forward, logits
         self._layer = _embedding_layer(model, layer, num_classes) if embeddings and self.mixed else None
-        self._without_foreground = 0
+        self.without_foreground = 0
 
     def gather(self, share: Iterable[Any], max_backgrounds: int) -> Gatherer:
         """First pass: the backgrounds of the images themselves."""
@@ -87,7 +86,7 @@ class Evaluation:
 
     def collect(self, share: Iterable[Any], pool: BackgroundPool | None) -> ImageResults | None:
         """Second pass: what the model says about every image in every variant; ``None`` when there was no image."""
-        self._without_foreground = 0
+        self.without_foreground = 0
         parts: list[ImageResults] = []
         with ExitStack() as stack:
             seen = None if self._layer is None else stack.enter_context(tap(self.model, [self._layer]))
@@ -99,11 +98,11 @@ class Evaluation:
 
     def counts(self, images: ImageResults, pool: BackgroundPool | None) -> dict[str, int]:
         """What was there and what was left out, for the report."""
-        counts = {"backgrounds": 0 if pool is None else len(pool), "without_foreground": self._without_foreground}
+        counts = {"backgrounds": 0 if pool is None else len(pool), "without_foreground": self.without_foreground}
         if pool is None:
             del counts["backgrounds"]
         for name in self.mixed:
-            missing = int((~images.valid(name)).sum()) - self._without_foreground
+            missing = int((~images.valid(name)).sum()) - self.without_foreground
             if missing:
                 counts[f"without_partner_{name}"] = missing
         return counts
@@ -133,7 +132,6 @@ class Evaluation:
         return [str(i) for i in range(count)] if names is None else [str(x) for x in names]
 
     def _read(self, batch: Any, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        batch = batch if self._move is None else self._move(batch)
         image = check_image(self.spec.image_of(batch).to(self.device))
         mask = check_mask(self.spec.mask_of(batch).to(self.device), image)
         label = check_label(self.spec.label_of(batch).to(self.device), len(image))
@@ -158,7 +156,7 @@ class Evaluation:
         everywhere = torch.ones(len(image), dtype=torch.bool, device=image.device)
         _note(result, "original", original, everywhere)
         foreground = (mask > FOREGROUND_THRESHOLD).flatten(1).any(1)
-        self._without_foreground += int((~foreground).sum())
+        self.without_foreground += int((~foreground).sum())
         made_images = {"original": image}
         for name in self.variants:
             if name in MIXED:
