@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -169,10 +171,8 @@ def _digits(size: int) -> Objects:
 def _masked_folder(root: Path, size: int, notes: list[str]) -> Objects:
     from torch_bgdebias.data import MaskedImageFolder
 
-    folder = MaskedImageFolder(root, on_error="skip")
-    if folder.skipped:
-        path, why = folder.skipped[0]
-        notes.append(f"{len(folder.skipped)} image(s) of {root} left out, the first: {path.name} ({why}).")
+    with _noted("--foregrounds", notes):
+        folder = MaskedImageFolder(root, on_error="skip")
     images, masks, labels, empty = [], [], [], 0
     for position in progress(range(len(folder)), total=len(folder), label="reading objects"):
         image, label, mask = folder[position]
@@ -236,17 +236,22 @@ def _scenes(root: Path | None, size: int, classes: int, seed: int, notes: list[s
 
         drawn = draw_scenes(120, size, seed=seed, categories=min(classes, len(SCENE_CATEGORIES)))
         return Scenes(drawn.images, drawn.labels, drawn.names, "drawn by torch_bgdebias")
-    import warnings
-
     if not root.is_dir():
         raise FileNotFoundError(f"--backgrounds: expected a folder, got {root}, which is not there")
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
+    with _noted("--backgrounds", notes):
         bank = BackgroundBank.from_folder(root, size, on_error="skip")
-    notes += [f"--backgrounds: {warning.message}" for warning in told]
     if bank.labels is None or bank.classes is None:
         raise ValueError(f"--backgrounds: expected a folder for each category in {root}, got images without folders")
     return Scenes(bank.images, bank.labels, bank.classes, str(root))
+
+
+@contextmanager
+def _noted(option: str, notes: list[str]) -> Iterator[None]:
+    """Turn warnings about left-out files into notes, which the terminal, the report and the JSON all show."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        yield
+    notes += [f"{option}: {warning.message}" for warning in told]
 
 
 def _pair(scenes: Scenes, classes: Sequence[str], notes: list[str]) -> tuple[Tensor, tuple[str, ...]]:

@@ -1,6 +1,7 @@
 """A small classifier and the plain loop that the demo trains it with, once for each method.
 
-A method is a row of :data:`METHODS`: how a batch becomes a loss. Everything else is the same for all of them.
+A method is a row of :data:`METHODS`: how a batch becomes a loss. Everything else is the same for all of them. The
+methods import their rooms when they are used, because the command line looks into this module for commands.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from torch_bgdebias.clad import CLADLoss
 from torch_bgdebias.cli._progress import progress
-from torch_bgdebias.swap import BackgroundBank, BackgroundSwap
+
+if TYPE_CHECKING:
+    from torch_bgdebias.swap import BackgroundBank
 
 __all__ = ["METHODS", "Batch", "Method", "SmallCNN", "Trained", "TrainingSet", "train"]
 
@@ -96,6 +98,8 @@ def _baseline(model: SmallCNN, _: TrainingSet) -> Objective:
 
 def _swap(model: SmallCNN, data: TrainingSet) -> Objective:
     """Cross-entropy on images whose background was exchanged for a random one of the training scenes."""
+    from torch_bgdebias.swap import BackgroundSwap
+
     # different_class would hide each class's own scenes from it, a new (negative) correlation
     swap = BackgroundSwap(data.bank, different_class=False)
 
@@ -111,6 +115,9 @@ def _clad(plus: bool, model: SmallCNN, data: TrainingSet) -> Objective:
 
     CLAD+ adds the cross-entropy of the swapped image. arXiv 2210.02748.
     """
+    from torch_bgdebias.clad import CLADLoss
+    from torch_bgdebias.swap import BackgroundSwap
+
     swap = BackgroundSwap(data.bank, different_class=False)
     contrast = CLADLoss(data.num_classes)
 

@@ -1,0 +1,128 @@
+"""The command line's frame: discovery of commands, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from torch_bgdebias import __version__, cli
+
+
+def fake_command(name: str, behaviour: Any) -> ModuleType:
+    module = ModuleType(f"torch_bgdebias.cli.{name}")
+    module.add_parser = lambda subparsers: subparsers.add_parser(name)  # type: ignore[attr-defined]
+    module.run = behaviour  # type: ignore[attr-defined]
+    return module
+
+
+def raises(error: BaseException) -> Any:
+    def run(_: argparse.Namespace) -> int:
+        raise error
+
+    return run
+
+
+@pytest.fixture
+def with_command(monkeypatch: pytest.MonkeyPatch):
+    def install(behaviour: Any) -> None:
+        monkeypatch.setattr(cli, "command_modules", lambda: [fake_command("trial", behaviour)])
+
+    return install
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert __version__ in capsys.readouterr().out
+
+
+def test_help_lists_every_command_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    _, runs = cli.build_parser()
+    assert {"demo", "masks"} <= set(runs)
+    assert all(f"    {name} " in out for name in runs)
+    assert "examples:" in out
+
+
+def test_every_command_has_help_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in cli.build_parser()[1]:
+        assert cli.main([name, "--help"]) == 0
+        assert "examples:" in capsys.readouterr().out, name
+
+
+def test_without_a_command_help_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "usage: bgdebias" in captured.err
+
+
+@pytest.mark.parametrize("argv", [["nothing"], ["demo", "--nothing"], ["demo", "--epochs"]])
+def test_usage_errors(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(argv) == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("a\n  b"), "a b"),
+        (FileNotFoundError("/x is not there"), "/x is not there"),
+        (FileNotFoundError(2, "No such file or directory", "/x"), "[Errno 2] No such file or directory: '/x'"),
+        (KeyError("layer 'x' is not in it"), "layer 'x' is not in it"),
+        (KeyError(3), "3"),
+        (ImportError("needs cv2: pip install 'torch_bgdebias[opencv]'"), "needs cv2: pip install"),
+        (LookupError(), "LookupError"),
+    ],
+)
+def test_expected_errors_are_one_line(
+    error: Exception, told: str, with_command: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_command(raises(error))
+    assert cli.main(["trial"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith("bgdebias trial: error: ")
+    assert told in err
+
+
+@pytest.mark.parametrize("argv", [["--debug", "trial"], ["trial", "--debug"]])
+def test_debug_shows_the_traceback(argv: list[str], with_command: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with_command(raises(ValueError("broken")))
+    assert cli.main(argv) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert "ValueError: broken" in err
+
+
+def test_defects_keep_their_traceback(with_command: Any) -> None:
+    with_command(raises(ZeroDivisionError("a defect")))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["trial"])
+
+
+def test_interrupted(with_command: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with_command(raises(KeyboardInterrupt()))
+    assert cli.main(["trial"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_command_chooses_its_exit_code(with_command: Any) -> None:
+    with_command(lambda _: 3)
+    assert cli.main(["trial"]) == 3
+
+
+def test_help_imports_no_trainer_and_no_plotting() -> None:
+    import subprocess
+
+    code = (
+        "import sys; from torch_bgdebias import cli; cli.main(['--help']); "
+        "heavy = {'pytorch_lightning', 'matplotlib', 'kornia', 'zennit', 'torchvision', 'cv2', 'sklearn'}; "
+        "sys.exit(sorted(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
