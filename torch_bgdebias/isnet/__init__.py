@@ -10,12 +10,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .calibration import calibrate_relevance_range
+    from .calibration import calibrate_relevance_range, calibrate_relevance_ranges
+    from .figures import heatmap_figure
+    from .functional import heatmap_loss
     from .loss import ISNetLoss
     from .watch import Explanation, Watch
     from .wrapper import ISNet
 
-__all__ = ["Explanation", "ISNet", "ISNetLoss", "Watch", "calibrate_relevance_range"]
+__all__ = [
+    "Explanation",
+    "ISNet",
+    "ISNetLoss",
+    "Watch",
+    "calibrate_relevance_range",
+    "calibrate_relevance_ranges",
+    "heatmap_figure",
+    "heatmap_loss",
+]
 
 _HOMES = {
     "Explanation": "watch",
@@ -23,6 +34,9 @@ _HOMES = {
     "ISNetLoss": "loss",
     "Watch": "watch",
     "calibrate_relevance_range": "calibration",
+    "calibrate_relevance_ranges": "calibration",
+    "heatmap_figure": "figures",
+    "heatmap_loss": "functional",
 }
 
 

@@ -1,0 +1,512 @@
+"""``ISNetCallback`` on LightningModules that know nothing of it, against hand-written loops and uninterrupted runs."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.callbacks import BackgroundSwapCallback, ISNetCallback
+from torch_bgdebias.isnet import ISNet, ISNetLoss, calibrate_relevance_range
+from torch_bgdebias.swap import BackgroundSwap
+
+pytestmark = pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
+
+
+def network(norm: bool = True) -> nn.Sequential:
+    torch.manual_seed(0)
+    between = [nn.BatchNorm2d(6)] if norm else []
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), *between, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(6 * 16, 4)
+    )
+
+
+class Module(pl.LightningModule):
+    """What a user would write: no word of masks or heatmaps."""
+
+    def __init__(self, norm: bool = True, lr: float = 0.05) -> None:
+        super().__init__()
+        self.net = network(norm)
+        self.lr = lr
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net(image)
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), self.lr, momentum=0.9)
+
+
+class Inner(Module):
+    """Calls its submodule, and its forward is something else."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net(image).softmax(1)
+
+    def training_step(self, batch, batch_idx):
+        return {"loss": F.cross_entropy(self.net(batch[0]), batch[1]), "extra": 1}
+
+
+def data(count: int = 16, classes: int = 4) -> TensorDataset:
+    generator = torch.Generator().manual_seed(1)
+    image = torch.rand(count, 3, 8, 8, generator=generator)
+    mask = torch.zeros(count, 1, 8, 8)
+    mask[:, :, 2:6, 2:6] = 1
+    return TensorDataset(image, torch.randint(classes, (count,), generator=generator), mask)
+
+
+def loader(count: int = 16, batch_size: int = 8, **options) -> DataLoader:
+    return DataLoader(data(count), batch_size=batch_size, **options)
+
+
+def trainer(*callbacks: Callback, **options) -> pl.Trainer:
+    settings = {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_checkpointing": False} | options
+    return pl.Trainer(callbacks=list(callbacks), enable_progress_bar=False, enable_model_summary=False, **settings)
+
+
+def by_hand(module: Module, *, weight=0.95, epochs=2, loss=None, isnet=None, batches=None, accumulate=1, **options):
+    """The same training in a plain loop."""
+    isnet = isnet or ISNet(module.net, **options)
+    loss = loss or ISNetLoss()
+    optimizer = module.configure_optimizers()
+    module.train()
+    for epoch in range(epochs):
+        for index, (image, label, mask) in enumerate(batches or loader()):
+            explained = isnet.explain(image, create_graph=True)
+            p = weight(epoch) if callable(weight) else weight
+            total = (1 - p) * F.cross_entropy(explained.logits, label)
+            total = total + p * loss(explained.relevance, mask, explained.hidden)
+            (total / accumulate).backward()
+            if (index + 1) % accumulate == 0:
+                optimizer.step()
+                optimizer.zero_grad()
+    return module
+
+
+def assert_same(one: nn.Module, other: nn.Module, **tolerance: float) -> None:
+    first, second = one.state_dict(), other.state_dict()
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], msg=lambda text, n=name: f"{n}: {text}", **tolerance)
+
+
+def assert_differ(one: nn.Module, other: nn.Module) -> None:
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    assert any(not torch.allclose(a, b, rtol=1e-3) for a, b in pairs)
+
+
+def assert_moved_alike(one: nn.Module, other: nn.Module) -> None:
+    """Low precision: a step moves the parameters in about the same direction."""
+    start = nn.utils.parameters_to_vector(Module().parameters())
+    first, second = (nn.utils.parameters_to_vector(m.parameters()) - start for m in (one, other))
+    assert F.cosine_similarity(first, second, dim=0) > 0.97
+
+
+@pytest.mark.parametrize("variant", ["selective", "original", "dual"])
+@pytest.mark.parametrize(("kind", "name"), [(Module, None), (Module, "net"), (Inner, "net")])
+def test_trains_as_a_hand_written_loop(variant, kind, name):
+    module = kind()
+    trainer(ISNetCallback(variant, network=name)).fit(module, loader())
+    assert_same(module, by_hand(Module(), variant=variant), rtol=1e-4, atol=1e-6)
+    assert_differ(module, by_hand(Module(), weight=0.0))
+
+
+def test_hidden_layers_and_options_reach_the_loss():
+    options = {"deep_supervision": ["2"], "epsilon": 0.1, "batch_norm": "exact", "selective_eps": 1e-2}
+    loss = ISNetLoss(rank_decay=0.5, layer_decay=0.7)
+    module = Module()
+    trainer(ISNetCallback(loss=loss, network="net", weight=0.6, **options)).fit(module, loader())
+    assert_same(module, by_hand(Module(), loss=loss, weight=0.6, **options), rtol=1e-4, atol=1e-6)
+    assert_differ(module, by_hand(Module(), loss=loss, weight=0.6))
+
+
+def test_gradient_attribution_and_zbox():
+    module = Module()
+    trainer(ISNetCallback(attribution="gradient")).fit(module, loader())
+    assert_same(module, by_hand(Module(), attribution="gradient"), rtol=1e-4, atol=1e-6)
+    options = {"input_rule": "zbox", "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.2)}
+    module = Module()
+    trainer(ISNetCallback(**options)).fit(module, loader())
+    assert_same(module, by_hand(Module(), **options), rtol=1e-4, atol=1e-6)
+
+
+def test_without_weight_it_is_the_plain_training():
+    module, plain = Module(), Module()
+    trainer(ISNetCallback(weight=0.0)).fit(module, loader())
+    trainer().fit(plain, loader())
+    assert_same(module, plain, rtol=0, atol=0)
+
+
+def test_weight_follows_epochs_and_steps():
+    seen = []
+
+    def schedule(epoch: int, step: int) -> float:
+        seen.append((epoch, step))
+        return 0.3 if epoch == 0 else 0.8
+
+    module = Module()
+    trainer(ISNetCallback(weight=schedule)).fit(module, loader())
+    assert seen == [(0, 0), (0, 1), (1, 2), (1, 3)]
+    assert_same(module, by_hand(Module(), weight=lambda epoch: 0.3 if epoch == 0 else 0.8), rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match=r"weight: expected P in \[0, 1\], got 1.5"):
+        trainer(ISNetCallback(weight=lambda epoch, step: 1.5)).fit(Module(), loader())
+
+
+def test_leaves_no_trace():
+    module = Module()
+    keys, step = list(module.state_dict()), module.training_step
+    names = [n for n, _ in module.named_modules()]
+    trainer(ISNetCallback(deep_supervision=["net.0"])).fit(module, loader())
+    assert "training_step" not in vars(module)
+    assert module.training_step == step
+    assert list(module.state_dict()) == keys
+    assert [n for n, _ in module.named_modules()] == names
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_leaves_no_trace_after_an_exception(fraction):
+    class Failing(Module):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            if batch_idx == 1:
+                raise ZeroDivisionError("in the middle")
+            return loss
+
+    module = Failing()
+    with pytest.raises(ZeroDivisionError, match="in the middle"):
+        trainer(ISNetCallback(fraction=fraction)).fit(module, loader())
+    assert "training_step" not in vars(module)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+    module.training_step = Module.training_step.__get__(module)
+    trainer(ISNetCallback(fraction=fraction)).fit(module, loader())  # and it can be used again
+
+
+def test_logs_the_parts():
+    module = Module()
+    loss = ISNetLoss(background_weight=2.0)
+    run = trainer(ISNetCallback(weight=0.25, loss=loss), max_epochs=1)
+    run.fit(module, loader())
+    logged = {name: float(value) for name, value in run.callback_metrics.items()}
+    assert set(logged) == {"isnet/heatmap_loss", "isnet/background", "isnet/foreground", "isnet/weight"}
+    assert logged["isnet/weight"] == 0.25
+    total = 2 * logged["isnet/background"] + logged["isnet/foreground"]
+    assert logged["isnet/heatmap_loss"] == pytest.approx(total, rel=1e-5)
+    silent = trainer(ISNetCallback(log=False), max_epochs=1)
+    silent.fit(Module(), loader())
+    assert not silent.callback_metrics
+
+
+def test_one_forward_pass_a_step_unless_only_a_part_is_taken():
+    class Counting(Module):
+        sizes: list[int]
+
+        def forward(self, image):
+            self.sizes.append(len(image))
+            return super().forward(image)
+
+    for fraction, expected in ((1.0, [8, 8]), (0.4, [8, 3, 8, 3]), (0.01, [8, 1, 8, 1])):
+        module = Counting(norm=False)
+        module.sizes = []
+        trainer(ISNetCallback(fraction=fraction), max_epochs=1).fit(module, loader())
+        assert module.sizes == expected
+
+
+def test_a_part_of_the_batch_is_explained_with_its_own_masks():
+    class Recording(ISNetLoss):
+        def terms(self, relevance, mask, hidden=None):
+            seen.append((relevance.detach(), mask))
+            return super().terms(relevance, mask, hidden)
+
+    seen: list[tuple[Tensor, Tensor]] = []
+    image, label, mask = data(8).tensors
+    mask = torch.rand(8, 1, 1, 1, generator=torch.Generator().manual_seed(0)).expand(8, 1, 8, 8).contiguous()
+    module = Module(norm=False, lr=0.0)
+    batches = DataLoader(TensorDataset(image, label, mask), batch_size=8)
+    for seed in (0, 0, 1):
+        trainer(ISNetCallback(loss=Recording(), fraction=0.5, seed=seed), max_epochs=2).fit(module, batches)
+    isnet = ISNet(module.net)
+    for relevance, part in seen:
+        rows = [int((mask[:, 0, 0, 0] == value).nonzero()) for value in part[:, 0, 0, 0]]
+        assert len(set(rows)) == 4
+        torch.testing.assert_close(relevance, isnet.explain(image[rows]).relevance.detach())
+    parts = [part[:, 0, 0, 0].tolist() for _, part in seen]
+    assert parts[:2] == parts[2:4]  # the same seed draws the same
+    assert parts[0] != parts[1]  # every step draws anew
+    assert parts[4:] != parts[:2]
+
+
+def test_stochastic_draws_are_the_callback_s_own():
+    def fit(seed: int, torch_seed: int) -> Module:
+        module = Module()
+        torch.manual_seed(torch_seed)
+        trainer(ISNetCallback("stochastic", seed=seed)).fit(module, loader())
+        return module
+
+    assert_same(fit(0, 1), fit(0, 2), rtol=0, atol=0)
+    assert_differ(fit(0, 1), fit(5, 1))
+
+
+def test_gradient_accumulation_and_clipping():
+    module = Module(norm=False)
+    trainer(ISNetCallback(), accumulate_grad_batches=2).fit(module, loader(32))
+    expected = by_hand(Module(norm=False), batches=loader(32), accumulate=2)
+    assert_same(module, expected, rtol=1e-4, atol=1e-6)
+    clipped = Module(norm=False, lr=1.0)
+    before = copy.deepcopy(clipped)
+    trainer(ISNetCallback(), gradient_clip_val=1e-3, max_epochs=1).fit(clipped, loader(8))
+    first, second = (nn.utils.parameters_to_vector(m.parameters()).detach() for m in (clipped, before))
+    assert (first - second).norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_mixed_precision_keeps_relevance_in_float32(fraction):
+    class Recording(ISNetLoss):
+        def terms(self, relevance, mask, hidden=None):
+            dtypes.add(relevance.dtype)
+            return super().terms(relevance, mask, hidden)
+
+    dtypes: set[torch.dtype] = set()
+    module = Module()
+    run = trainer(ISNetCallback(loss=Recording(), fraction=fraction), precision="bf16-mixed", max_epochs=1)
+    run.fit(module, loader(8))
+    assert dtypes == {torch.float32}
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+    if fraction == 1.0:
+        assert_moved_alike(module, by_hand(Module(), epochs=1, batches=loader(8)))
+    assert_differ(module, Module())
+
+
+def test_half_precision_inside_the_user_s_step():
+    class Half(Module):
+        def training_step(self, batch, batch_idx):
+            with torch.autocast("cpu", torch.float16):
+                return F.cross_entropy(self(batch[0]).float(), batch[1])
+
+    module = Half()
+    trainer(ISNetCallback(), max_epochs=1).fit(module, loader(8))
+    assert_moved_alike(module, by_hand(Module(), epochs=1, batches=loader(8)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"variant": "stochastic"}, {"fraction": 0.5}, {"calibrate": 2, "deep_supervision": ["net.0"]}],
+    ids=["selective", "stochastic", "part", "calibrated"],
+)
+def test_resuming_equals_running_through(tmp_path, options):
+    def run(epochs: int, path: str | None = None) -> tuple[Module, ISNetCallback]:
+        module, callback = Module(), ISNetCallback(**options)
+        keep = ModelCheckpoint(tmp_path / str(epochs), save_top_k=-1, filename="{epoch}")
+        fit = trainer(callback, keep, max_epochs=epochs, enable_checkpointing=True)
+        # an order of the batches that depends on the epoch's number alone
+        sampler = DistributedSampler(data(), num_replicas=1, rank=0, seed=3)
+        fit.fit(module, DataLoader(data(), batch_size=8, sampler=sampler), ckpt_path=path, weights_only=False)
+        return module, callback
+
+    whole, first = run(4)
+    run(2)
+    resumed, second = run(4, str(tmp_path / "2/epoch=1.ckpt"))
+    assert_same(whole, resumed, rtol=0, atol=0)
+    assert second.state_dict() == first.state_dict()
+    assert first.steps == 8
+
+
+def test_calibrates_once_and_keeps_it_in_the_checkpoint(tmp_path):
+    callback = ISNetCallback(calibrate=2, network="net", deep_supervision=["0"], weight=0.5)
+    module = Module()
+    before = copy.deepcopy(module)
+    keep = ModelCheckpoint(tmp_path, save_last=True)
+    torch.manual_seed(3)
+    trainer(callback, keep, enable_checkpointing=True).fit(module, loader(32, shuffle=True))
+    isnet = ISNet(before.net, deep_supervision=["0"])
+    assert callback.loss.relevance_range != (1.0, 25.0)
+    whole = calibrate_relevance_range(isnet, loader(32))
+    assert callback.loss.relevance_range[0] == pytest.approx(whole[0], rel=0.5)  # half of the images were measured
+    assert set(callback.loss.hidden_ranges) == {"0"}
+    exact = ISNetCallback(calibrate=4)
+    trainer(exact, max_epochs=1).fit(copy.deepcopy(before), loader(32))
+    assert exact.loss.relevance_range == pytest.approx(whole)
+    fresh = ISNetCallback(calibrate=2, network="net", deep_supervision=["0"], weight=0.5)
+    ranges = dict(callback.loss.hidden_ranges), callback.loss.relevance_range
+    again = trainer(fresh, enable_checkpointing=True, max_epochs=3, default_root_dir=tmp_path)
+    again.fit(Module(), loader(32, shuffle=True), ckpt_path=str(tmp_path / "last.ckpt"), weights_only=False)
+    assert (fresh.loss.hidden_ranges, fresh.loss.relevance_range) == ranges
+
+
+def test_calibration_does_not_change_the_order_of_the_batches():
+    def fit(**options) -> list[float]:
+        class Recording(Module):
+            def training_step(self, batch, batch_idx):
+                seen.append(float(batch[0].sum()))
+                return super().training_step(batch, batch_idx)
+
+        seen: list[float] = []
+        torch.manual_seed(7)
+        trainer(ISNetCallback(**options)).fit(Recording(), loader(32, shuffle=True))
+        return seen
+
+    assert fit(calibrate=3) == fit()
+
+
+def test_two_processes_equal_one():
+    one = Module(norm=False)
+    trainer(ISNetCallback("original", calibrate=1)).fit(one, loader(16, batch_size=16))
+    two = Module(norm=False)
+    callback = ISNetCallback("original", calibrate=1)
+    trainer(callback, strategy="ddp_spawn", devices=2).fit(two, loader(16, batch_size=8))
+    assert_same(one, two, rtol=1e-4, atol=1e-6)
+
+
+def test_compiled_network_is_unwrapped_with_a_warning():
+    module = Module()
+    module.net = torch.compile(module.net, backend="eager")
+    with pytest.warns(UserWarning, match="is compiled"):
+        trainer(ISNetCallback(network="net")).fit(module, loader())
+    expected = by_hand(Module())
+    assert_same(module.net._orig_mod, expected.net, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["selective", "stochastic", "original", "dual"])
+def test_several_labels_an_image(variant):
+    class ManyLabels(Module):
+        def training_step(self, batch, batch_idx):
+            target = F.one_hot(batch[1], 4).float()
+            return F.binary_cross_entropy_with_logits(self(batch[0]), target)
+
+    module = ManyLabels()
+    trainer(ISNetCallback(variant, multi_label=True)).fit(module, loader())
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+    assert_differ(module, Module())
+
+
+def test_batches_of_any_kind():
+    def collate(rows):
+        image, label, mask = (torch.stack(column) for column in zip(*rows, strict=True))
+        return {"pixels": image, "y": label, "seg": mask[:, 0] > 0}
+
+    class Mapping(Module):
+        def training_step(self, batch):
+            return F.cross_entropy(self(batch["pixels"]), batch["y"])
+
+    module = Mapping()
+    spec = BatchSpec(image="pixels", label="y", mask="seg")
+    trainer(ISNetCallback(spec=spec)).fit(module, loader(collate_fn=collate))
+    assert_same(module, by_hand(Module()), rtol=1e-4, atol=1e-6)
+
+
+def test_output_as_a_dict_of_logits():
+    class Answer(Module):
+        def forward(self, image):
+            return {"scores": self.net(image)}
+
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self(batch[0])["scores"], batch[1])
+
+    module = Answer()
+    trainer(ISNetCallback(logits="scores")).fit(module, loader())
+    assert_same(module, by_hand(Module()), rtol=1e-4, atol=1e-6)
+    with pytest.raises(TypeError, match="no logits at None"):
+        trainer(ISNetCallback()).fit(Answer(), loader())
+
+
+def test_stacks_with_the_background_swap():
+    class Recording(Module):
+        def training_step(self, batch, batch_idx):
+            seen.append(batch[0].clone())
+            return super().training_step(batch, batch_idx)
+
+    for order in (1, -1):
+        seen: list[Tensor] = []
+        module = Recording()
+        callbacks = [BackgroundSwapCallback(BackgroundSwap("batch"), seed=1), ISNetCallback()][::order]
+        trainer(*callbacks).fit(module, loader())
+        swapped = [(image, *batch[1:]) for image, batch in zip(seen, [*loader(), *loader()], strict=True)]
+        assert not torch.equal(seen[0], next(iter(loader()))[0])
+        assert_same(module, by_hand(Module(), epochs=1, batches=swapped), rtol=1e-4, atol=1e-6)
+
+
+def test_a_skipped_batch_stays_skipped():
+    class Skipping(Module):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            return None if batch_idx == 0 else loss
+
+    for fraction in (1.0, 0.5):
+        module = Skipping(norm=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*training_step.*returned.*None")
+            trainer(ISNetCallback(fraction=fraction), max_epochs=1).fit(module, loader())
+        assert_differ(module, Module(norm=False))
+    second = list(loader())[1:]
+    module = Skipping(norm=False)
+    trainer(ISNetCallback(), max_epochs=1).fit(module, loader())
+    assert_same(module, by_hand(Module(norm=False), epochs=1, batches=second), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_a_network_that_the_step_does_not_call_is_named(fraction):
+    with pytest.raises(RuntimeError, match=r"did not call Inner.forward.*network=.*net \(Sequential\)"):
+        trainer(ISNetCallback(fraction=fraction)).fit(Inner(), loader())
+    with pytest.raises(KeyError, match="layer 'nett' is not in Module; near names: net"):
+        trainer(ISNetCallback(network="nett")).fit(Module(), loader())
+    with pytest.raises(KeyError, match="layer 'conv9'"):
+        trainer(ISNetCallback(deep_supervision=["conv9"])).fit(Module(), loader())
+
+
+def test_bad_batches_are_named():
+    image, label, mask = data().tensors
+    with pytest.raises(KeyError, match="batch has no mask at 2"):
+        trainer(ISNetCallback()).fit(Module(), DataLoader(TensorDataset(image, label), batch_size=8))
+    small = DataLoader(TensorDataset(image, label, mask[:, :, 1:]), batch_size=8)
+    with pytest.raises(ValueError, match=r"mask: expected shape \(8, 1, 8, 8\)"):
+        trainer(ISNetCallback()).fit(Module(), small)
+    image = image.clone()
+    image[3] = float("nan")
+    broken = DataLoader(TensorDataset(image, label, mask), batch_size=8)
+    with pytest.raises(ValueError, match=r"relevance: expected finite values.*sample\(s\) \[3\]"):
+        trainer(ISNetCallback()).fit(Module(norm=False), broken)
+
+
+def test_manual_optimisation_is_refused():
+    class Manual(Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            self.manual_backward(loss)
+            self.optimizers().step()
+
+    with pytest.raises((TypeError, RuntimeError), match=r"manual optimisation|backward"):
+        trainer(ISNetCallback()).fit(Manual(), loader())
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"variant": "both"}, "variant: expected one of"),
+        ({"weight": 1.2}, r"weight: expected P in \[0, 1\]"),
+        ({"fraction": 0.0}, r"fraction: expected in \(0, 1\]"),
+        ({"calibrate": -1}, "calibrate: expected a number of batches"),
+        ({"epsilon": -1.0}, "epsilon"),
+        ({"input_rule": "wsquare"}, "input_rule: expected one of"),
+        ({"batch_norm": "none"}, "batch_norm: expected one of"),
+        ({"attribution": "shap"}, "attribution: expected one of"),
+    ],
+)
+def test_bad_options_are_named_at_once(options, text):
+    with pytest.raises(ValueError, match=text):
+        ISNetCallback(**options)
+    with pytest.raises(TypeError, match="loss: expected an ISNetLoss, got CrossEntropyLoss"):
+        ISNetCallback(loss=nn.CrossEntropyLoss())

@@ -1,0 +1,307 @@
+"""``ISNetCallback``: training with the heatmap loss for a LightningModule that knows nothing of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeAlias
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.checks import check_option
+from torch_bgdebias.isnet.calibration import INPUT, add_sums, range_of_sums
+from torch_bgdebias.isnet.loss import ISNetLoss
+from torch_bgdebias.isnet.targets import VARIANTS, Variant
+from torch_bgdebias.isnet.watch import Explanation
+from torch_bgdebias.isnet.wrapper import Attribution, BatchNorm, InputRule, ISNet
+from torch_bgdebias.lightning import StepCall, add_to_loss, gradients_allowed, wrap_training_step
+from torch_bgdebias.models import LogitsKey, eval_mode, get_layer, original_module
+
+__all__ = ["ISNetCallback", "Schedule"]
+
+#: P as a function of the epoch and of the training batches seen before this one, both from 0
+Schedule: TypeAlias = "Callable[[int, int], float]"
+
+
+class ISNetCallback(pl.Callback):
+    """Add ISNet's heatmap loss to the training of any LightningModule: ``(1 - P) * its loss + P * heatmap loss``.
+
+    The images and logits of the module's own training step are explained: its forward pass is the only one. Nothing is
+    added to the module's parameters, submodules or state; its ``training_step`` is back after the fit, also after a
+    failed one. Works with gradient accumulation, clipping, mixed precision (relevance and loss are float32 at least)
+    and several processes. Validation is left alone.
+
+    Args:
+        variant: "selective", "stochastic", "dual" or "original", see :class:`~torch_bgdebias.isnet.ISNet`.
+        loss: the heatmap loss; ``ISNetLoss()`` by default.
+        weight: P in [0, 1], or a function of the epoch and of the batches seen so far. With P = 0 nothing is explained.
+        spec: where images and masks are in a batch.
+        network: name of the submodule that maps images to logits; the LightningModule's own ``forward`` by default.
+        logits: where the logits are in what the network returns, if it does not return them alone.
+        fraction: take the heatmap loss on a random part of each batch, at least one image, to save time. Less than 1
+            costs a forward pass of that part, in which batch norm's running statistics are updated too.
+        calibrate: measure the loss's range C1, C2 (each layer's) over so many training batches before the first step,
+            on the model as it is then: one that was trained without the heatmap loss. Set in ``loss``, kept in the
+            checkpoint and not measured again on resuming. 0: the loss's own range.
+        epsilon, input_rule, mean, std, deep_supervision, selective_eps, batch_norm, attribution, multi_label: see
+            :class:`~torch_bgdebias.isnet.ISNet`.
+        seed: of the random choices (part of the batch, stochastic variant). They depend on the process's rank and on
+            the number of batches seen, which is in the checkpoint, so a resumed run draws as an uninterrupted one.
+        log: log ``isnet/heatmap_loss``, ``isnet/background``, ``isnet/foreground`` and ``isnet/weight`` per epoch.
+
+    Raises:
+        ValueError: an option out of range.
+
+    Example:
+        >>> import pytorch_lightning as pl
+        >>> callback = ISNetCallback("selective", ISNetLoss(), spec=BatchSpec(image="pixels", label="y", mask="seg"))
+        >>> trainer = pl.Trainer(callbacks=[callback], logger=False, accelerator="cpu", enable_progress_bar=False)
+    """
+
+    def __init__(
+        self,
+        variant: Variant = "selective",
+        loss: ISNetLoss | None = None,
+        weight: float | Schedule = 0.95,
+        spec: BatchSpec | None = None,
+        *,
+        network: str | None = None,
+        logits: LogitsKey = None,
+        fraction: float = 1.0,
+        calibrate: int = 0,
+        epsilon: float = 1e-2,
+        input_rule: InputRule = "gradient",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        deep_supervision: Sequence[str] | None = None,
+        selective_eps: float | None = None,
+        batch_norm: BatchNorm = "linear",
+        attribution: Attribution = "lrp",
+        multi_label: bool = False,
+        seed: int = 0,
+        log: bool = True,
+    ) -> None:
+        if not 0.0 < fraction <= 1.0:
+            raise ValueError(f"fraction: expected in (0, 1], got {fraction!r}")
+        if not isinstance(calibrate, int) or calibrate < 0:
+            raise ValueError(f"calibrate: expected a number of batches, 0 or more, got {calibrate!r}")
+        if loss is not None and not isinstance(loss, ISNetLoss):
+            raise TypeError(f"loss: expected an ISNetLoss, got {type(loss).__name__}")
+        if not callable(weight):
+            _check_weight(weight)
+        self.variant = check_option(variant, VARIANTS, name="variant")
+        self.loss = ISNetLoss() if loss is None else loss
+        self.weight = weight
+        self.spec = spec or BatchSpec()
+        self.network = network
+        self.fraction = fraction
+        self.calibrate = calibrate
+        self.seed = seed
+        self._logs = log  # Lightning writes its own `log` onto callbacks
+        self.steps = 0
+        self.calibrated = False
+        self._options: dict[str, Any] = {
+            "epsilon": epsilon,
+            "input_rule": input_rule,
+            "mean": mean,
+            "std": std,
+            "deep_supervision": deep_supervision,
+            "selective_eps": selective_eps,
+            "batch_norm": batch_norm,
+            "attribution": attribution,
+            "logits": logits,
+            "multi_label": multi_label,
+        }
+        ISNet(nn.Identity(), variant, **{**self._options, "deep_supervision": None})  # bad options fail here
+        self._isnet: ISNet | None = None
+        self._restore: Callable[[], None] | None = None
+
+    @property
+    def state_key(self) -> str:
+        """Tells several of them in one trainer apart, by variant and network."""
+        return self._generate_state_key(variant=self.variant, network=self.network)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Go around the training step."""
+        if stage == "fit":
+            self._restore = wrap_training_step(pl_module, self, self._step)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find the network to explain."""
+        self._isnet = ISNet(_submodule(pl_module, self.network), self.variant, **self._options)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Follow the module to its device and calibrate, once."""
+        assert self._isnet is not None, "on_fit_start comes first"
+        self._isnet.low = self._isnet.low.to(pl_module.device)
+        self._isnet.high = self._isnet.high.to(pl_module.device)
+        if self.calibrate and not self.calibrated:
+            # the order in which the training batches come must not depend on whether it was measured
+            with torch.random.fork_rng(devices=[]):
+                self._measure_range(trainer, pl_module)
+            self.calibrated = True
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Put the module's own training step back."""
+        self._leave()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Put the module's own training step back."""
+        self._leave()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Batches seen, the seed and the loss's ranges of relevance, the same on every rank."""
+        return {
+            "steps": self.steps,
+            "seed": self.seed,
+            "calibrated": self.calibrated,
+            "relevance_range": list(self.loss.relevance_range),
+            "hidden_ranges": {name: list(values) for name, values in self.loss.hidden_ranges.items()},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where the checkpoint was written; a calibrated range replaces the loss's own."""
+        self.steps, self.seed = int(state_dict["steps"]), int(state_dict["seed"])
+        self.calibrated = bool(state_dict["calibrated"])
+        if self.calibrated:
+            low, high = state_dict["relevance_range"]
+            self.loss.relevance_range = (low, high)
+            self.loss.hidden_ranges = {name: (a, b) for name, (a, b) in state_dict["hidden_ranges"].items()}
+
+    def weight_at(self, epoch: int) -> float:
+        """P in an epoch, at the number of batches seen."""
+        return _check_weight(self.weight(epoch, self.steps) if callable(self.weight) else self.weight)
+
+    def _step(self, call: StepCall) -> Any:
+        module = call.module
+        weight = self.weight_at(module.current_epoch)
+        if weight == 0.0:
+            self.steps += 1
+            return call.run()
+        mask = self.spec.mask_of(call.batch)
+        generator = self._seeded(module)
+        if self.fraction < 1.0:
+            output, explanation, mask = self._explained_part(call, mask, generator)
+        else:
+            output, explanation = self._explained(call, generator)
+        self.steps += 1
+        if explanation is None:  # the step skipped this batch
+            return output
+        terms = self.loss.terms(explanation.relevance, mask, explanation.hidden)
+        loss = terms.loss.mean()
+        if self._logs:
+            self._log(module, weight, len(mask), loss, terms.background.mean(), terms.foreground.mean())
+        return add_to_loss(output, weight * loss, weight=1.0 - weight)
+
+    def _explained(self, call: StepCall, generator: torch.Generator) -> tuple[Any, Explanation | None]:
+        """Run the step and explain its own forward pass."""
+        assert self._isnet is not None, "a training step runs after the fit has started"
+        with self._isnet.watching() as watch:
+            output = call.run()
+        if output is None and call.module.automatic_optimization:
+            return None, None
+        if not len(watch):
+            raise self._not_called(call.module)
+        # the first pass is the step's own; callbacks further in may have added passes after it
+        return output, watch.explain(create_graph=True, index=0, generator=generator)
+
+    def _explained_part(
+        self, call: StepCall, mask: Tensor, generator: torch.Generator
+    ) -> tuple[Any, Explanation | None, Tensor]:
+        """Run the step, then explain a random part of the images that entered the network."""
+        assert self._isnet is not None, "a training step runs after the fit has started"
+        entered: list[Tensor] = []
+
+        def record(_: nn.Module, args: tuple[Any, ...]) -> None:
+            entered.extend(args[:1])
+
+        handle = original_module(self._isnet.model).register_forward_pre_hook(record)
+        try:
+            output = call.run()
+        finally:
+            handle.remove()
+        if output is None and call.module.automatic_optimization:
+            return None, None, mask
+        if not entered:
+            raise self._not_called(call.module)
+        image = entered[0].detach()
+        count = max(1, round(self.fraction * len(image)))
+        part = torch.randperm(len(image), generator=generator, device=image.device)[:count]
+        explanation = self._isnet.explain(image[part], create_graph=True, generator=generator)
+        return output, explanation, mask[part]
+
+    def _measure_range(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Set the loss's ranges from the training images of all processes."""
+        assert self._isnet is not None, "on_fit_start comes first"
+        stats: dict[str, Tensor] = {}
+        with eval_mode(module), gradients_allowed():
+            for batch in islice(_batches(trainer), self.calibrate):
+                image = self.spec.image_of(trainer.strategy.batch_to_device(batch)).detach().clone()
+                explanation = self._isnet.explain(image, create_graph=False, generator=self._seeded(module))
+                for name, relevance in ((INPUT, explanation.relevance), *explanation.hidden.items()):
+                    add_sums(stats, name, relevance)
+        ranges = {}
+        for name, values in stats.items():
+            total = trainer.strategy.reduce(values, reduce_op="sum")
+            ranges[name] = range_of_sums(*total.tolist())
+        if not ranges:
+            raise ValueError("calibrate: the training loader gave no batch")
+        self.loss.relevance_range = ranges.pop(INPUT)
+        self.loss.hidden_ranges = {**self.loss.hidden_ranges, **ranges}
+
+    def _seeded(self, module: pl.LightningModule) -> torch.Generator:
+        """The generator of this step. Seeding costs no synchronisation, and no rank has a state to save."""
+        number = random.Random(f"{self.seed} {module.global_rank} {self.steps}").getrandbits(63)
+        return torch.Generator(module.device).manual_seed(number)
+
+    def _log(self, module: pl.LightningModule, weight: float, size: int, *parts: Tensor) -> None:
+        names = ("isnet/heatmap_loss", "isnet/background", "isnet/foreground")
+        values = {name: part.detach() for name, part in zip(names, parts, strict=True)}
+        module.log_dict(values, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
+        module.log("isnet/weight", weight, on_step=False, on_epoch=True, batch_size=size)
+
+    def _not_called(self, module: pl.LightningModule) -> RuntimeError:
+        children = [
+            f"{name} ({type(child).__name__})"
+            for name, child in module.named_children()
+            if next(child.parameters(), None) is not None
+        ]
+        called = f"{type(module).__name__}.forward" if self.network is None else f"the network {self.network!r}"
+        return RuntimeError(
+            f"network: training_step did not call {called} with gradients enabled, so there is nothing to explain; "
+            f"pass ISNetCallback(network=...) with the submodule that maps images to logits: {', '.join(children)}"
+        )
+
+    def _leave(self) -> None:
+        self._isnet = None
+        if self._restore is not None:
+            self._restore()
+            self._restore = None
+
+
+def _submodule(module: pl.LightningModule, name: str | None) -> nn.Module:
+    """The module to explain, as the step calls it: a compiled one stays wrapped, so that it is seen to be compiled."""
+    if name is None:
+        return module
+    try:
+        return module.get_submodule(name)
+    except AttributeError:
+        return get_layer(module, name)  # names the near ones
+
+
+def _batches(trainer: pl.Trainer) -> Iterator[Any]:
+    """The training loader's batches as the step gets them."""
+    loader = trainer.train_dataloader
+    if loader is None:
+        raise ValueError("calibrate: the trainer has no training loader")
+    return iter(loader)
+
+
+def _check_weight(weight: float) -> float:
+    if not 0.0 <= weight <= 1.0:
+        raise ValueError(f"weight: expected P in [0, 1], got {weight!r}")
+    return float(weight)
