@@ -4,56 +4,45 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from torch_bgdebias.clad import CLADLoss, NegativeQueue
 
-KEYS, SIZE, DIM = 4, 5, 6
-#: rows on rank 0 and on rank 1, step by step; the last batches are uneven, one of them empty
-COUNTS = [(6, 6), (9, 9), (3, 8), (4, 0)]
+from .ranks import COUNTS, KEYS, SIZE, joint_batch
+
+HERE = Path(__file__).parent
 
 
-def joint_batch(step: int) -> tuple[torch.Tensor, ...]:
-    generator = torch.Generator().manual_seed(step)
-    batch = sum(COUNTS[step])
-    anchor, positive = torch.randn(2, batch, DIM, generator=generator)
-    label = torch.randint(KEYS, (batch,), generator=generator)
-    return anchor, positive, label, (label + torch.randint(1, KEYS, (batch,), generator=generator)) % KEYS
-
-
-def part(step: int, rank: int) -> list[torch.Tensor]:
-    first = COUNTS[step][0]
-    return [x[:first] if rank == 0 else x[first:] for x in joint_batch(step)]
-
-
-def work(rank: int, port: int, folder: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    loss = CLADLoss(KEYS, num_negatives=SIZE)
-    results = []
-    for step in range(len(COUNTS)):
-        anchor, positive, label, background = part(step, rank)
-        anchor.requires_grad_()
-        positive.requires_grad_()
-        value = loss(anchor, positive, label, background, label)
-        value.backward()
-        results.append((value.item(), anchor.grad, positive.grad, loss.queue.in_order()[0].clone()))
-    torch.save({"results": results, "state": loss.state_dict()}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+def start(script: str, *arguments: str) -> None:
+    """Run two processes of a script to their end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    path = os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(HERE / script), str(rank), port, *arguments],
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [process.communicate(timeout=240)[1] for process in processes]
+    for process, error in zip(processes, errors, strict=True):
+        assert process.returncode == 0, error
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(work, args=(port, str(folder)), nprocs=2)
+    start("ranks.py", str(folder))
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
@@ -89,3 +78,21 @@ def test_one_process_in_a_group_gathers_from_itself(tmp_path):
         assert queue.fill.tolist() == [1, 2]
     finally:
         dist.destroy_process_group()
+
+
+def test_a_fit_in_two_processes(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(HERE / "ddp_fit.py"), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    whole, half, resumed = (
+        [torch.load(tmp_path / f"{name}{rank}.pt") for rank in range(2)] for name in ("whole", "half", "resumed")
+    )
+    for name, value in whole[0]["queue"].items():
+        assert torch.equal(value, whole[1]["queue"][name])
+        assert torch.equal(value, resumed[0]["queue"][name])
+    for name in ("model.0.weight", "model.4.weight"):
+        assert torch.equal(whole[0]["weights"][name], whole[1]["weights"][name])
+    assert whole[0]["losses"] != whole[1]["losses"]  # each rank has images of its own
+    for rank in range(2):
+        assert half[rank]["losses"] + resumed[rank]["losses"] == whole[rank]["losses"]

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torch_bgdebias.checks import check_embedding, check_finite, check_label, check_option, describe, values_readable
+from torch_bgdebias.checks import check_embedding, check_label, check_option, describe, values_readable
+from torch_bgdebias.clad.fused import inverse_length, queue_info_nce
 
 __all__ = ["clad_loss", "clad_queue_loss"]
 
 REDUCTIONS = ("mean", "sum", "none")
-_TINY = 1e-8
 
 
 def clad_loss(
@@ -86,11 +86,10 @@ def clad_queue_loss(
 ) -> Tensor:
     """:func:`clad_loss` with the negatives in queues: the anchor with key c is contrasted with ``rows[c]``.
 
-    The values are those of ``clad_loss(anchor, positive, rows[label], valid)``. With no more queues than anchors, the
-    anchors are multiplied with all rows at once and their own block of scores is kept, so that no (B, N, D) copy is
-    made; with more queues than anchors the rows in question are the smaller part, and are gathered. Either way a copy
-    of min(K, B) x N x D numbers at most, whatever happens to ``rows`` afterwards: they may be overwritten before the
-    backward pass. No gradient goes to ``rows``.
+    The values are those of ``clad_loss(anchor, positive, rows[label], valid)``, but no (B, N, D) copy of negatives is
+    made or kept: between forward and backward pass there are two tensors of the embeddings' size, whatever K and N, and
+    ``rows`` may be overwritten meanwhile. The gradient is taken in closed form along with the loss; for derivatives of
+    higher order use :func:`clad_loss`. No gradient goes to ``rows``.
 
     Args:
         anchor: (B, D).
@@ -119,10 +118,10 @@ def clad_queue_loss(
     mask = valid & (label >= 0)[:, None]
     with torch.autocast(anchor.device.type, enabled=False):
         a, p = working_precision(anchor), working_precision(positive)
-        inverse = inverse_length(a, name="anchor")
-        inverse_p = inverse_length(p, name="positive")
-        scores = _scores(a, rows.detach(), label.clamp_min(0)) * inverse[:, None]
-        return info_nce((a * p).sum(1) * inverse * inverse_p, scores, mask, temperature, reduction=reduction)
+        if a.dtype != p.dtype:
+            a, p = a.double(), p.double()
+        each = queue_info_nce(a, p, rows.detach().to(a.dtype), label.clamp_min(0), mask, temperature)
+    return reduced(each, reduction)
 
 
 def info_nce(
@@ -134,6 +133,11 @@ def info_nce(
     # relative to the positive, so that a cold softmax does not cancel two large numbers
     logits = (negatives - positive[:, None]) / temperature
     each = F.pad(logits, (1, 0)).logsumexp(1)
+    return reduced(each, reduction)
+
+
+def reduced(each: Tensor, reduction: str) -> Tensor:
+    """(B,) as it is, its sum, or its mean with 0 for an empty batch."""
     if reduction == "none":
         return each
     return each.sum() if reduction == "sum" else each.sum() / max(each.shape[0], 1)
@@ -142,17 +146,6 @@ def info_nce(
 def working_precision(tensor: Tensor) -> Tensor:
     """float64 as it is, everything else as float32."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-def inverse_length(tensor: Tensor, *, name: str | None = None) -> Tensor:
-    """One over the length along the last dimension, without that dimension; 0 for a zero vector.
-
-    With a ``name``, non-finite values are an error where reading them is free: the lengths tell of them at little cost.
-    """
-    length = torch.linalg.vector_norm(tensor, dim=-1)
-    if name is not None and values_readable(length) and not bool(length.detach().isfinite().all()):
-        check_finite(tensor, name=name)
-    return torch.reciprocal(length.masked_fill(length <= _TINY, math.inf))
 
 
 def check_temperature(temperature: float) -> float:
@@ -172,17 +165,6 @@ def check_key(label: Tensor, batch: int, num_classes: int, *, name: str = "label
                 f"{name}: expected classes in [0, {num_classes - 1}] (or -1, unknown), got [{low}, {high}]"
             )
     return label
-
-
-def _scores(anchor: Tensor, rows: Tensor, index: Tensor) -> Tensor:
-    """Products (B, N) of anchors (B, D) with the normalised ``rows[index]`` (K, N, D)."""
-    keys, size, _ = rows.shape
-    if keys > anchor.shape[0]:
-        own = rows.index_select(0, index).to(anchor.dtype)
-        return torch.einsum("bd,bnd->bn", anchor, own) * inverse_length(own)
-    every = rows.flatten(0, 1).to(anchor.dtype, copy=True)
-    own = (index * size)[:, None] + torch.arange(size, device=index.device)
-    return (anchor @ every.T).gather(1, own) * inverse_length(every)[own]
 
 
 def _check_pair(anchor: Tensor, positive: Tensor) -> None:

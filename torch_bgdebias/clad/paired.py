@@ -89,8 +89,8 @@ class PairedPass:
             return None
         if image is not self.image:
             warnings.warn(
-                f"training_step changes the images before {type(network).__name__} gets them: backgrounds are exchanged in "
-                "what it gets: right after a normalisation, but not after flips or crops that the mask has missed",
+                f"training_step changes the images before {type(network).__name__} gets them: backgrounds are "
+                "exchanged in what it gets, right after a normalisation, not after flips or crops that the mask missed",
                 stacklevel=2,
             )
         self.network, self._open = network, self.joint

@@ -1,0 +1,131 @@
+"""Data and network of exp_clad.py: foregrounds composed onto scenes whose category goes with the class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+
+from torch_bgdebias.compositing import paste
+from torch_bgdebias.data import MaskedImageFolder, MaskedTensors, mnist_with_masks
+from torch_bgdebias.swap import BackgroundBank
+
+Fields = tuple[Tensor, Tensor, Tensor, Tensor]  # image, label, mask, background label
+
+
+@dataclass
+class Setting:
+    """Foregrounds and scenes, each split into a training and a test part; the scenes' categories are numbered."""
+
+    train: MaskedTensors
+    test: MaskedTensors
+    scenes: BackgroundBank
+    test_scenes: BackgroundBank
+    classes: int
+    fixed: bool  # backgrounds of the training images drawn once, or anew for every batch
+    flip: bool
+
+    @property
+    def categories(self) -> int:
+        return self.scenes.num_classes
+
+    def compose(
+        self, part: MaskedTensors, scenes: BackgroundBank, correlation: float, generator: torch.Generator
+    ) -> Fields:
+        """Foregrounds on scenes of category label mod K with this probability, else of any category."""
+        image, mask, label = part.images.float() / 255, part.masks.float() / 255, part.labels
+        assigned = label % self.categories
+        anything = torch.randint(self.categories, label.shape, generator=generator)
+        own = torch.rand(label.shape, generator=generator) < correlation
+        category = torch.where(own, assigned, anything)
+        assert scenes.labels is not None
+        same = scenes.labels == category[:, None]
+        chosen = torch.multinomial(same.float(), 1, generator=generator)[:, 0]
+        return paste(image, mask, scenes.float_images(chosen)), label, mask, category
+
+    def test_set(self, correlation: float, seed: int = 0) -> Fields:
+        """1 is mixed-same, 0 is mixed-rand; scenes and foregrounds that training never sees."""
+        return self.compose(self.test, self.test_scenes, correlation, torch.Generator().manual_seed(1000 + seed))
+
+
+class Batches(Dataset[Fields]):
+    """Takes a list of positions, gives a batch."""
+
+    def __init__(self, setting: Setting, correlation: float, seed: int) -> None:
+        self.setting, self.correlation = setting, correlation
+        self.generator = torch.Generator().manual_seed(seed)
+        self.fixed = setting.compose(setting.train, setting.scenes, correlation, self.generator)
+
+    def __len__(self) -> int:
+        return len(self.setting.train.labels)
+
+    def __getitem__(self, index: list[int]) -> Fields:
+        setting = self.setting
+        if setting.fixed:
+            image, label, mask, category = (x[index] for x in self.fixed)
+        else:
+            part = setting.train.subset(torch.tensor(index))
+            image, label, mask, category = setting.compose(part, setting.scenes, self.correlation, self.generator)
+        if setting.flip and torch.rand((), generator=self.generator) < 0.5:
+            image, mask = image.flip(3), mask.flip(3)
+        return image, label, mask, category
+
+    def loader(self, batch: int) -> DataLoader[Fields]:
+        sampler = RandomSampler(range(len(self)), generator=torch.Generator().manual_seed(int(self.generator.seed())))
+        return DataLoader(self, sampler=BatchSampler(sampler, batch, drop_last=True), batch_size=None)
+
+
+def split_bank(bank: BackgroundBank, test: float = 0.25) -> tuple[BackgroundBank, BackgroundBank]:
+    """The last quarter of every category for the tests."""
+    assert bank.labels is not None
+    held_out = torch.zeros(len(bank), dtype=torch.bool)
+    for category in range(bank.num_classes):
+        members = (bank.labels == category).nonzero().flatten()
+        held_out[members[int(len(members) * (1 - test)) :]] = True
+    parts = [BackgroundBank(bank.images[x], bank.labels[x], classes=bank.classes) for x in (~held_out, held_out)]
+    return parts[0], parts[1]
+
+
+def scenes_of(data: Path, size: int, categories: int | None) -> BackgroundBank:
+    bank = BackgroundBank.from_folder(data / "sun_scenes", size)
+    if categories is None:
+        return bank
+    assert bank.labels is not None
+    assert bank.classes is not None
+    keep = bank.labels < categories
+    return BackgroundBank(bank.images[keep], bank.labels[keep], classes=bank.classes[:categories])
+
+
+def mnist(data: Path, train: int = 8000) -> Setting:
+    """Digits at 32 x 32 over ten scene categories, backgrounds drawn once: digit d on category d."""
+    digits = mnist_with_masks(data / "mnist", size=32)
+    order = torch.randperm(len(digits.labels), generator=torch.Generator().manual_seed(0))
+    parts = digits.subset(order[:train]), digits.subset(order[train : train + 2000])
+    return Setting(*parts, *split_bank(scenes_of(data, 32, 10)), classes=10, fixed=True, flip=False)
+
+
+def voc(data: Path, size: int = 64) -> Setting:
+    """Photographed objects over all scene categories, drawn anew for every batch: class c on category c mod K."""
+    folder = MaskedImageFolder(data / "voc_objects", size)
+    items = [folder[i] for i in range(len(folder))]
+    images, masks = (torch.stack([item[k] for item in items]).mul(255).round().to(torch.uint8) for k in (0, 2))
+    every = MaskedTensors(images, torch.tensor([item[1] for item in items]), masks)
+    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(0))
+    cut = len(items) * 3 // 4
+    parts = every.subset(order[:cut]), every.subset(order[cut:])
+    return Setting(
+        *parts, *split_bank(scenes_of(data, size, None)), classes=len(folder.classes), fixed=False, flip=True
+    )
+
+
+def small_cnn(classes: int, size: int) -> nn.Sequential:
+    """Three convolutions with batch norm (four for photographs), average pooling, one linear layer."""
+    layers: list[nn.Module] = []
+    width = 3
+    for out in (16, 32, 64) if size <= 32 else (16, 32, 64, 128):
+        layers += [nn.Conv2d(width, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(), nn.MaxPool2d(2)]
+        width = out
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))

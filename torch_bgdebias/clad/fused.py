@@ -1,0 +1,119 @@
+"""The loss over class-keyed queues with its gradient in closed form: nothing of the queue's size is kept or copied."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from torch_bgdebias.checks import check_finite, values_readable
+
+__all__ = ["inverse_length", "queue_info_nce"]
+
+_TINY = 1e-8
+#: numbers that are gathered at a time where there are more queues than anchors
+_CHUNK = 2**22
+
+
+def inverse_length(tensor: Tensor, *, name: str | None = None) -> Tensor:
+    """One over the length along the last dimension, without that dimension; 0 for a zero vector.
+
+    With a ``name``, non-finite values are an error where reading them is free: the lengths tell of them at little cost.
+    """
+    length = torch.linalg.vector_norm(tensor, dim=-1)
+    if name is not None and values_readable(length) and not bool(length.detach().isfinite().all()):
+        check_finite(tensor, name=name)
+    return torch.reciprocal(length.masked_fill(length <= _TINY, math.inf))
+
+
+def queue_info_nce(
+    anchor: Tensor, positive: Tensor, rows: Tensor, index: Tensor, valid: Tensor, temperature: float
+) -> Tensor:
+    """InfoNCE (B,) of anchors (B, D) with positives (B, D) and the valid (B, N) ones of ``rows[index]`` (K, N, D)."""
+    inverse_a, inverse_p = (
+        inverse_length(anchor.detach(), name="anchor"),
+        inverse_length(positive.detach(), name="positive"),
+    )
+    lengths = (inverse_a, inverse_p)
+    each: Tensor = _QueueInfoNCE.apply(anchor, positive, rows, index, valid, lengths, temperature)
+    return each
+
+
+class _QueueInfoNCE(torch.autograd.Function):
+    """With unit vectors a, p, n_i, s_i = a . n_i, s = a . p, w_i = softmax weight of negative i over the temperature:
+
+    d loss / d s_i = w_i, d loss / d s = - sum w_i, and d s / d x = (p - s a) / |x| for the anchor x.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        anchor: Tensor,
+        positive: Tensor,
+        rows: Tensor,
+        index: Tensor,
+        valid: Tensor,
+        lengths: tuple[Tensor, Tensor],
+        temperature: float,
+    ) -> Tensor:
+        inverse_a, inverse_p = lengths
+        products, inverse_n = _products(anchor, rows, index)
+        similar = products * (inverse_a[:, None] * inverse_n)
+        own = torch.linalg.vecdot(anchor, positive) * inverse_a * inverse_p
+        # relative to the positive, so that a cold softmax does not cancel two large numbers
+        logits = ((similar - own[:, None]) / temperature).masked_fill(~valid, -math.inf)
+        each = F.pad(logits, (1, 0)).logsumexp(1)
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+            weights = (logits - each[:, None]).exp() / temperature
+            total = weights.sum(1)
+            radial = inverse_a * (torch.linalg.vecdot(weights, similar) - total * own)
+            gradient = _weighted(weights * inverse_n, rows, index)
+            gradient.addcmul_((total * inverse_p)[:, None], positive, value=-1)
+            gradient.addcmul_(radial[:, None], anchor, value=-1).mul_(inverse_a[:, None])
+            other = positive * (total * own * inverse_p.square())[:, None]
+            other.addcmul_((total * inverse_a * inverse_p)[:, None], anchor, value=-1)
+            ctx.save_for_backward(gradient, other)
+        return each
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        anchor, positive = ctx.saved_tensors
+        outer = outer[:, None]
+        return outer * anchor, outer * positive, None, None, None, None, None
+
+
+def _products(anchor: Tensor, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Products (B, N) of anchors with their queues' rows, and one over those rows' lengths (B, N)."""
+    keys, size, dim = rows.shape
+    if keys <= anchor.shape[0]:  # all rows at once are less than those of every anchor
+        flat, own = rows.flatten(0, 1), _positions(index, size)
+        return (anchor @ flat.T).gather(1, own), inverse_length(flat)[own]
+    step, parts = _step(size, dim), []
+    for a, i in zip(torch.split(anchor, step), torch.split(index, step), strict=True):
+        some = rows.index_select(0, i)
+        parts.append((torch.einsum("bd,bnd->bn", a, some), inverse_length(some)))
+    return torch.cat([x for x, _ in parts]), torch.cat([x for _, x in parts])
+
+
+def _weighted(weights: Tensor, rows: Tensor, index: Tensor) -> Tensor:
+    """Sums (B, D) of each anchor's rows under weights (B, N)."""
+    keys, size, dim = rows.shape
+    if keys <= weights.shape[0]:
+        flat = rows.flatten(0, 1)
+        return weights.new_zeros(weights.shape[0], keys * size).scatter_(1, _positions(index, size), weights) @ flat
+    step = _step(size, dim)
+    parts = zip(torch.split(weights, step), torch.split(index, step), strict=True)
+    return torch.cat([torch.einsum("bn,bnd->bd", w, rows.index_select(0, i)) for w, i in parts])
+
+
+def _positions(index: Tensor, size: int) -> Tensor:
+    return (index * size)[:, None] + torch.arange(size, device=index.device)
+
+
+def _step(size: int, dim: int) -> int:
+    return max(1, _CHUNK // (size * dim))
