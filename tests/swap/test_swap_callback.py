@@ -219,3 +219,27 @@ def test_bad_arguments_are_named():
         BackgroundSwapCallback("batch")
     with pytest.raises(ValueError, match="start_epoch, refresh: expected 0 or more, got -1, 8"):
         BackgroundSwapCallback(BackgroundSwap(), start_epoch=-1)
+
+
+class Keeps(Foreign):
+    """Writes what it was given, one file a rank."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def on_train_end(self):
+        seen = torch.cat([batch[0] for batch in self.seen])
+        logged = self.trainer.callback_metrics["background_swap/fraction"]
+        torch.save((seen, logged), self.folder / f"{self.global_rank}.pt")
+
+
+@pytest.mark.slow
+def test_two_processes_draw_for_themselves(tmp_path):
+    same = TensorDataset(*(tensor[:8].repeat(3, *[1] * (tensor.ndim - 1)) for tensor in tensors()))
+    callback = BackgroundSwapCallback(BackgroundSwap(pattern="voronoi", p=0.5))
+    options = {"strategy": "ddp_spawn", "devices": 2, "use_distributed_sampler": False}
+    trainer([callback], **options).fit(Keeps(tmp_path), loader(same))
+    (first, fraction), (second, other_fraction) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert not torch.equal(first, second)  # both ranks got the same images
+    assert fraction == other_fraction  # the mean over both

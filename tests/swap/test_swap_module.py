@@ -233,6 +233,14 @@ def test_functional_part_compiles_without_graph_breaks(batch, bank):
     torch.testing.assert_close(swapped, swap_background(image, mask, bank.images, params, mean=bank.mean, std=bank.std))
 
 
+@pytest.mark.parametrize("pattern", ["paste", "voronoi"])
+def test_the_module_compiles_without_graph_breaks(batch, pattern):
+    image, mask, label = batch
+    swap = BackgroundSwap("batch", pattern)
+    swapped = torch.compile(swap, fullgraph=True, backend="aot_eager")(image, mask, label)[0]
+    assert torch.equal(swapped, swap(image, mask, params=swap._params)[0])
+
+
 # kornia
 
 
