@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from torch_bgdebias.probe.charts import percent
 from torch_bgdebias.probe.results import BackgroundBiasReport
-from torch_bgdebias.probe.sections import VARIANTS, section
+from torch_bgdebias.probe.sections import OBJECTLESS, VARIANTS, section
 
 __all__ = ["Cell", "ImageGrid", "examples", "grid", "png"]
 
@@ -66,7 +66,9 @@ def examples(report: BackgroundBiasReport) -> str:
             lines: list[tuple[str, bool | None]] = []
             if column in example.prediction:
                 said = example.prediction[column]
-                lines = [(f"{_class_name(report, said)} {percent(example.confidence[column])}", said == example.label)]
+                told = f"{_class_name(report, said)} {percent(example.confidence[column])}"
+                # without the object nothing is right or wrong to say
+                lines = [(told, None if column in OBJECTLESS else said == example.label)]
             cells.append(None if picture is None else Cell(picture, lines, f"image {example.id}, {column}"))
         rows.append((_class_name(report, example.label), cells))
     heads = [_heading(c) for c in columns]
