@@ -354,6 +354,21 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(tmp_path, joint):
         assert torch.equal(second.state_dict()[name], value)
 
 
+def test_two_at_once_keep_their_own_state(tmp_path):
+    def callbacks():
+        site = BatchSpec(image="image", label="label", mask="mask", background_label="site")
+        plain = BatchSpec(image="image", label="label", mask="mask")
+        return CLADCallback(BackgroundSwap(), 2, spec=site), CLADCallback(BackgroundSwap(), spec=plain)
+
+    first = callbacks()
+    trainer = fit(fresh(image="image", label="label"), *first, form="dict")
+    trainer.save_checkpoint(tmp_path / "two.ckpt")
+    second = callbacks()
+    fit(fresh(image="image", label="label"), *second, form="dict", ckpt=tmp_path / "two.ckpt")  # nothing left to do
+    for one, two in zip(first, second, strict=True):
+        assert torch.equal(one.loss.queue.rows, two.loss.queue.rows)
+
+
 def test_gradient_accumulation_equals_the_sum_of_its_parts():
     module = fresh(lr=0.1)
     module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.1)

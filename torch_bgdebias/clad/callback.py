@@ -104,6 +104,12 @@ class CLADCallback(pl.Callback):
         self._generator: torch.Generator | None = None
         self._restore: Callable[[], None] | None = None
 
+    @property
+    def state_key(self) -> str:
+        """Tells several of one trainer apart, by layer, key and seed."""
+        key = "class" if self.spec.background_label is None else str(self.spec.background_label)
+        return self._generate_state_key(layer=self.layer, key=key, seed=self.seed)
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Go around the training step."""
         if stage != "fit":

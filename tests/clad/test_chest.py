@@ -1,0 +1,86 @@
+"""The key is any nuisance label: the hospital site of chest radiographs."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from torch_bgdebias import BatchSpec
+from torch_bgdebias.callbacks import CLADCallback
+from torch_bgdebias.swap import BackgroundBank, BackgroundSwap
+
+SITES = ("montgomery", "shenzhen")
+
+
+def read(root, each=8, size=48):
+    """``each`` radiographs of every site and diagnosis."""
+    groups = {}
+    with (root / "index.csv").open() as file:
+        for row in csv.DictReader(file):
+            groups.setdefault((row["site"], row["class"]), []).append(row)
+    images, masks, labels, sites = [], [], [], []
+    for (site, diagnosis), rows in sorted(groups.items()):
+        for row in rows[:each]:
+            for name, store in (("image", images), ("mask", masks)):
+                with Image.open(root / row[name]) as picture:
+                    store.append(torch.tensor(np.asarray(picture.convert("L").resize((size, size)))))
+            labels.append(int(diagnosis != "normal"))
+            sites.append(SITES.index(site))
+    image = torch.stack(images)[:, None].float() / 255
+    return image, torch.tensor(labels), (torch.stack(masks)[:, None] > 127).float(), torch.tensor(sites)
+
+
+class Diagnosis(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(1, 8, 5, stride=3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, 2)
+        )
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self.net(batch["xray"]), batch["finding"])
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+
+class Rows(TensorDataset):
+    def __getitem__(self, i):
+        return dict(zip(("xray", "finding", "lungs", "site"), super().__getitem__(i), strict=True))
+
+
+def test_the_key_is_the_hospital_site(shared_data):
+    image, label, mask, site = read(shared_data("chest_xray_tb"))
+    spec = BatchSpec(image="xray", label="finding", mask="lungs", background_label="site")
+    bank = BackgroundBank.from_dataset(Rows(image, label, mask, site), spec=BatchSpec("xray", "site", "lungs"))
+    for source in ("batch", bank):
+        callback = CLADCallback(BackgroundSwap(source), num_classes=2, spec=spec, num_negatives=64)
+        trainer = pl.Trainer(
+            max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=[callback],
+        )  # fmt: skip
+        loader = DataLoader(Rows(image, label, mask, site), batch_size=8, shuffle=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            trainer.fit(Diagnosis(), loader)
+        queue = callback.loss.queue
+        if source == "batch":  # a batch of one site has no other: those keep their background and its site
+            assert queue.fill.sum() == len(image)
+        else:
+            # every radiograph was put on a background of the other site, and is there with its finding
+            assert queue.fill.tolist() == [(site == 1).sum(), (site == 0).sum()]
+            rows = [queue.foreground[key][queue.foreground[key] >= 0].sort().values for key in range(2)]
+            assert torch.equal(rows[0], label[site == 1].sort().values)
+        _, valid = queue.negatives(site, foreground=label)
+        same = queue.foreground[site] == label[:, None]
+        assert not (valid & same).any()  # nobody of one's own class is a negative
+        assert valid.any()
+        assert trainer.callback_metrics["clad/loss"] > 0
