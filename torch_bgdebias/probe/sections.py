@@ -78,8 +78,9 @@ def overview(reports: Sequence[BackgroundBiasReport], tests: Sequence[Tests | No
         note += "."
     table = f"<thead><tr><th></th>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody>"
     body = f"<p class='note'>{escape(note)}{_P_NOTE if any(t is not None for t in tests) else ''}</p>"
+    shape = "glance many" if len(reports) > 2 else "glance"
     return section(
-        "At a glance", f"{body}<div class='wide'><table class='glance'>{table}</table></div>", anchor="overview"
+        "At a glance", f"{body}<div class='wide'><table class='{shape}'>{table}</table></div>", anchor="overview"
     )
 
 
