@@ -50,6 +50,20 @@ def test_queues_give_what_gathered_negatives_give(generator, keys):
     assert torch.autograd.gradcheck(lambda a, p: clad_queue_loss(a, p, rows, label, valid, 0.2), inputs)
 
 
+def test_gathered_in_pieces(generator, monkeypatch):
+    anchor, positive, _ = draw(generator)
+    rows = torch.randn(9, 4, 7, generator=generator, dtype=torch.float64)
+    label, valid = torch.tensor([0, 8, 3, 3, 5]), torch.ones(5, 4, dtype=torch.bool)
+    anchor.requires_grad_()
+    results = []
+    for chunk in (2**22, 2 * 4 * 7, 1):
+        monkeypatch.setattr("torch_bgdebias.clad.fused._CHUNK", chunk)
+        value = clad_queue_loss(anchor, positive, rows, label, valid)
+        results.append((value, *torch.autograd.grad(value, anchor)))
+    for other in results[1:]:
+        torch.testing.assert_close(other, results[0])
+
+
 @pytest.mark.parametrize("keys", [2, 9])
 def test_rows_may_be_overwritten_before_the_backward_pass(generator, keys):
     anchor, positive, _ = draw(generator)
