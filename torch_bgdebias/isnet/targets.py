@@ -26,16 +26,18 @@ def explained(
     *,
     selective_eps: float | None = None,
     multi_label: bool = False,
+    positive: bool = False,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """The scalars to explain (B, M), differentiable, at least float32.
 
     Args:
-        variant: see :class:`ISNet`; "dual" gives all logits' sum here (its own rules are elsewhere).
+        variant: see :class:`ISNet`; "dual" gives all logits' sum, which its two rules then propagate.
         logits: (B, K).
         target: classes (B,) or (B, M), or a function of the logits; overrides the variant's choice.
         selective_eps: e of the papers' form of the selective variant; ``None`` for exact log-odds.
         multi_label: probabilities are sigmoids rather than a softmax.
+        positive: of the dual variant, give the sum of the positive logits and the sum of all (M = 2).
         generator: for the stochastic choice, on the logits' device.
     """
     if logits.ndim != 2:
@@ -48,7 +50,10 @@ def explained(
         return lowest_log_odds(logits, selective_eps, multi_label=multi_label)[:, None]
     if variant == "stochastic":
         return logits.gather(1, random_logit(logits, generator)[:, None])
-    return logits.sum(1, keepdim=True) if variant == "dual" else logits
+    if variant == "original":
+        return logits
+    total = logits.sum(1, keepdim=True)
+    return torch.cat([logits.relu().sum(1, keepdim=True), total], 1) if positive else total
 
 
 def lowest_log_odds(logits: Tensor, eps: float | None = None, *, multi_label: bool = False) -> Tensor:

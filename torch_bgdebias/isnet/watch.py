@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check_finite, check_image
+from ..lrp.dual import DualPass
 from ..lrp.engine import FlexPass
 from ..models import get_layer, is_compiled, logits_of, original_module
 from .targets import Target, explained
@@ -177,11 +178,15 @@ class Watch:
             target,
             selective_eps=isnet.selective_eps,
             multi_label=isnet.multi_label,
+            positive=isnet.variant == "dual" and isnet.attribution == "gradient",
             generator=generator,
         )
+        if isinstance(record.flex, DualPass):
+            record.flex.finish(logits)
+        jobs = [(scalar, rule) for scalar in scalars.unbind(1) for rule in isnet._rules]
         maps = [
-            isnet._map(record.image, record.flex, record.hidden, scalar.sum(), create_graph, last)
-            for scalar, last in _with_last(scalars)
+            isnet._map(record.image, record.flex, record.hidden, scalar.sum(), rule, create_graph, i == len(jobs) - 1)
+            for i, (scalar, rule) in enumerate(jobs)
         ]
         heatmap = torch.stack([relevance for relevance, _ in maps], 1)
         hidden = {name: torch.stack([h[name] for _, h in maps], 1) for name in record.hidden}
@@ -210,8 +215,3 @@ class _Catch:
 def _leave(record: _Record) -> None:
     while record.modes:
         record.modes.pop().__exit__(None, None, None)
-
-
-def _with_last(scalars: Tensor) -> list[tuple[Tensor, bool]]:
-    columns = list(scalars.unbind(1))
-    return [(column, i == len(columns) - 1) for i, column in enumerate(columns)]

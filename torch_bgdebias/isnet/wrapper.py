@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check_image, check_option
+from ..lrp.dual import EPSILON, ZPLUS, DualPass
 from ..lrp.engine import FlexPass
 from ..lrp.input_layer import InputLayer
 from ..models import LogitsKey, get_layer, logits_of, original_module
@@ -163,13 +164,16 @@ class ISNet(nn.Module):
                 self.model(image)
             return watch.explain(target, create_graph, generator=generator)
 
+    @property
+    def _rules(self) -> tuple[str, ...]:
+        """The rules that propagate each explained scalar, a map each."""
+        return (ZPLUS, EPSILON) if self.variant == "dual" and self.attribution == "lrp" else ("",)
+
     def _new_pass(self, image: Tensor) -> FlexPass:
-        return FlexPass(
-            self.epsilon,
-            batch_norm=self.batch_norm,
-            image=image if self.input_rule == "zbox" else None,
-            plain=self.attribution == "gradient",
-        )
+        first = image if self.input_rule == "zbox" else None
+        if self.variant == "dual" and self.attribution == "lrp":
+            return DualPass(self.epsilon, image=first)
+        return FlexPass(self.epsilon, batch_norm=self.batch_norm, image=first, plain=self.attribution == "gradient")
 
     def _map(
         self,
@@ -177,6 +181,7 @@ class ISNet(nn.Module):
         flex: FlexPass,
         hidden: dict[str, Tensor],
         scalar: Tensor,
+        rule: str,
         create_graph: bool,
         last: bool,
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -184,7 +189,7 @@ class ISNet(nn.Module):
         places = [image if flex.image is None else _input_layer(flex).output, *hidden.values()]
         if not scalar.requires_grad:
             raise RuntimeError("no gradient path from the model's output to the image")
-        with flex.relevance():
+        with flex.relevance(rule):
             gradients = torch.autograd.grad(
                 scalar, places, create_graph=create_graph, retain_graph=create_graph or not last, allow_unused=True
             )
@@ -209,7 +214,8 @@ class ISNet(nn.Module):
             bound.to(image).view(-1, 1, 1).expand(1, *image.shape[1:]).reshape(1, *layer.x.shape[1:])
             for bound in (self.low, self.high)
         )
-        return _wide(layer.relevance(gradient, low, high, self.epsilon).view(image.shape))
+        excess = flex.excess if isinstance(flex, DualPass) else None
+        return _wide(layer.relevance(gradient, low, high, self.epsilon, excess=excess).view(image.shape))
 
 
 def _input_layer(flex: FlexPass) -> InputLayer:

@@ -15,7 +15,7 @@ import functools
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,7 @@ from .convolution import Geometry, convolve
 from .input_layer import InputLayer
 from .switch import Switch, needs_graph
 
-__all__ = ["FlexPass", "InputLayer"]
+__all__ = ["FlexPass", "Handler", "bind", "convolution_arguments", "takes_image"]
 
 Handler = Callable[..., Any]
 
@@ -44,6 +44,9 @@ class FlexPass(TorchFunctionMode):
         plain: no rules at all: the relevance pass is the plain gradient (but attention stays differentiable twice).
     """
 
+    #: torch function -> what to do instead
+    handlers: ClassVar[dict[Any, Handler]] = {}
+
     def __init__(
         self, epsilon: float = 1e-2, *, batch_norm: str = "linear", image: Tensor | None = None, plain: bool = False
     ) -> None:
@@ -56,9 +59,9 @@ class FlexPass(TorchFunctionMode):
         self.input_layer: InputLayer | None = None
 
     @contextmanager
-    def relevance(self) -> Iterator[None]:
+    def relevance(self, rule: str = "") -> Iterator[None]:
         """Backward passes inside the block are relevance passes."""
-        with self.switch.on():
+        with self.switch.on(rule):
             yield
 
     def __torch_function__(
@@ -66,7 +69,7 @@ class FlexPass(TorchFunctionMode):
     ) -> Any:
         """Give ``func`` its rule, if it has one."""
         kwargs = kwargs or {}
-        handler = _HANDLERS.get(func)
+        handler = self.handlers.get(func)
         if handler is not None:
             return handler(self, func, args, kwargs)
         inside = _unguarded(func)
@@ -90,29 +93,29 @@ def _unguarded(func: Callable[..., Any]) -> Callable[..., Any] | None:
 
 
 def _relu(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-    x, inplace = _bind(args, kwargs, "input", inplace=False)
+    x, inplace = bind(args, kwargs, "input", inplace=False)
     return _rectified(mode, func, args, kwargs, x, None, inplace)
 
 
 def _relu_inplace(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-    (x,) = _bind(args, kwargs, "input")
+    (x,) = bind(args, kwargs, "input")
     return _rectified(mode, func, args, kwargs, x, None, True)
 
 
 def _relu6(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-    x, inplace = _bind(args, kwargs, "input", inplace=False)
+    x, inplace = bind(args, kwargs, "input", inplace=False)
     return _rectified(mode, func, args, kwargs, x, 6.0, inplace)
 
 
 def _hardtanh(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-    x, low, high, inplace = _bind(args, kwargs, "input", min_val=-1.0, max_val=1.0, inplace=False)
+    x, low, high, inplace = bind(args, kwargs, "input", min_val=-1.0, max_val=1.0, inplace=False)
     if low != 0 or high <= 0:
         return func(*args, **kwargs)
     return _rectified(mode, func, args, kwargs, x, float(high), inplace)
 
 
 def _clamp(mode: FlexPass, func: Any, args: Any, kwargs: Any, *, inplace: bool = False) -> Any:
-    x, low, high = _bind(args, kwargs, "input", min=None, max=None)
+    x, low, high = bind(args, kwargs, "input", min=None, max=None)
     simple = isinstance(low, (int, float)) and low == 0 and (high is None or isinstance(high, (int, float)))
     if not simple or (high is not None and high <= 0):
         return func(*args, **kwargs)
@@ -120,7 +123,7 @@ def _clamp(mode: FlexPass, func: Any, args: Any, kwargs: Any, *, inplace: bool =
 
 
 def _threshold(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-    x, threshold, value, inplace = _bind(args, kwargs, "input", threshold=None, value=None, inplace=False)
+    x, threshold, value, inplace = bind(args, kwargs, "input", threshold=None, value=None, inplace=False)
     if threshold != 0 or value != 0:
         return func(*args, **kwargs)
     return _rectified(mode, func, args, kwargs, x, None, inplace)
@@ -132,7 +135,7 @@ def _rectified(
     if mode.plain or not needs_graph(x) or "out" in kwargs:
         return func(*args, **kwargs)
     if mode.input_layer is not None and x is mode.input_layer.passed:
-        mode.input_layer.rectified = True
+        mode.input_layer.rectified = mode.epsilon > 0
     return rectify(x, mode.switch, mode.epsilon, ceiling=ceiling, inplace=inplace)
 
 
@@ -159,6 +162,15 @@ def _ratio(name: str, given: dict[str, Any], options: tuple[str, ...]) -> Callab
     return functools.partial(RATIOS[name], **chosen) if chosen else RATIOS[name]
 
 
+def _hardsigmoid(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
+    """Written out: torch has no second derivative of it."""
+    x, inplace = bind(args, kwargs, "input", inplace=False)
+    if not needs_graph(x):
+        return func(*args, **kwargs)
+    y = torch.clamp(x + 3, 0, 6) / 6
+    return x.copy_(y) if inplace else y
+
+
 def _softmax(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     inside = _unguarded(func)
     out = (func if inside is None else inside)(*args, **kwargs)
@@ -175,7 +187,7 @@ def _attention(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _batch_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-    x, *rest = _bind(
+    x, *rest = bind(
         args, kwargs, "input", running_mean=None, running_var=None, weight=None, bias=None, training=False,
         momentum=0.1, eps=1e-5,
     )  # fmt: skip
@@ -202,66 +214,68 @@ def _normalization(function: Callable[..., Tensor], *names: str) -> Handler:
     return handle
 
 
+def convolution_arguments(
+    dims: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Tensor, Tensor, Tensor | None, Geometry]:
+    """Input, weight, bias and geometry of a call of ``torch.conv*``; named padding written out, autocast applied."""
+    x, weight, bias, stride, padding, dilation, groups = bind(
+        args, kwargs, "input", weight=None, bias=None, stride=1, padding=0, dilation=1, groups=1
+    )
+    if padding == "valid":
+        padding = 0
+    geometry = Geometry.of(dims, stride, 0 if padding == "same" else padding, dilation, groups)
+    if torch.is_autocast_enabled(x.device.type):
+        low = torch.get_autocast_dtype(x.device.type)
+        x, weight = x.to(low), weight.to(low)
+        bias = None if bias is None else bias.to(low)
+    if padding == "same":
+        total = [d * (k - 1) for d, k in zip(geometry.dilation, weight.shape[2:], strict=True)]
+        geometry = geometry._replace(padding=[t // 2 for t in total])
+        if any(t % 2 for t in total):  # the extra pixel comes last
+            x = F.pad(x, [p for t in reversed(total) for p in (0, t % 2)])
+    return x, weight, bias, geometry
+
+
 def _convolution(dims: int) -> Handler:
     def handle(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-        x, weight, bias, stride, padding, dilation, groups = _bind(
-            args, kwargs, "input", weight=None, bias=None, stride=1, padding=0, dilation=1, groups=1
-        )
-        if x.ndim != dims + 2 or not needs_graph(x, weight, bias):
+        image, weight, bias = bind(args, kwargs, "input", weight=None, bias=None)
+        if image.ndim != dims + 2 or not needs_graph(image, weight, bias):
             return func(*args, **kwargs)
-        if isinstance(padding, str):
-            return _named_padding(mode, func, dims, (x, weight, bias, stride, padding, dilation, groups))
-        if torch.is_autocast_enabled(x.device.type):
-            low = torch.get_autocast_dtype(x.device.type)
-            x, weight = x.to(low), weight.to(low)
-            bias = None if bias is None else bias.to(low)
-        geometry = Geometry.of(dims, stride, padding, dilation, groups)
+        x, weight, bias, geometry = convolution_arguments(dims, args, kwargs)
         y = convolve(x, weight, bias, geometry)
-        return _first(mode, x, y, weight, bias, geometry)
+        if not takes_image(mode, image):
+            return y
+        mode.input_layer = InputLayer(x, y, weight, bias, geometry)
+        return mode.input_layer.passed
 
     return handle
 
 
-def _named_padding(mode: FlexPass, func: Any, dims: int, values: tuple[Any, ...]) -> Any:
-    x, weight, bias, stride, padding, dilation, groups = values
-    geometry = Geometry.of(dims, stride, 0, dilation, groups)
-    total = [d * (k - 1) for d, k in zip(geometry.dilation, weight.shape[2:], strict=True)]
-    if padding == "valid" or all(t % 2 == 0 for t in total):
-        pads = [0 if padding == "valid" else t // 2 for t in total]
-        with mode:
-            return func(x, weight, bias, stride, pads, dilation, groups)
-    return func(x, weight, bias, stride, padding, dilation, groups)
-
-
 def _linear(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     y = func(*args, **kwargs)
-    if mode.image is None or mode.input_layer is not None:
+    x, weight, bias = bind(args, kwargs, "input", weight=None, bias=None)
+    if not takes_image(mode, x):
         return y
-    x, weight, bias = _bind(args, kwargs, "input", weight=None, bias=None)
-    return _first(mode, x, y, weight, bias, None)
-
-
-def _first(
-    mode: FlexPass, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry | None
-) -> Tensor:
-    """Remember the first layer that takes the image itself, or a reshaped view of it."""
-    image = mode.image
-    if image is None or mode.input_layer is not None:
-        return y
-    if x is not image and not (x._base is image and x.numel() == image.numel()):
-        return y
-    mode.input_layer = InputLayer(x, y, weight, bias, geometry)
+    mode.input_layer = InputLayer(x, y, weight, bias, None)
     return mode.input_layer.passed
 
 
-def _bind(args: tuple[Any, ...], kwargs: dict[str, Any], first: str, **defaults: Any) -> list[Any]:
+def takes_image(mode: FlexPass, x: Tensor) -> bool:
+    """Whether ``x`` is the image itself or a reshaped view of it, entering the first layer that is to be remembered."""
+    image = mode.image
+    if image is None or mode.input_layer is not None:
+        return False
+    return x is image or (x._base is image and x.numel() == image.numel())
+
+
+def bind(args: tuple[Any, ...], kwargs: dict[str, Any], first: str, **defaults: Any) -> list[Any]:
     """The arguments by position or name; methods call their first argument ``self``."""
     names = (first, *defaults)
     values = {**defaults, **dict(zip(names, args, strict=False)), **{k: v for k, v in kwargs.items() if k in names}}
     return [values[name] for name in names]
 
 
-_HANDLERS: dict[Any, Handler] = {
+FlexPass.handlers = {
     **dict.fromkeys((F.relu, torch.relu, Tensor.relu), _relu),
     **dict.fromkeys((torch.relu_, Tensor.relu_), _relu_inplace),
     F.relu6: _relu6,
@@ -275,6 +289,7 @@ _HANDLERS: dict[Any, Handler] = {
     F.gelu: _smooth("gelu", "approximate"),
     F.silu: _smooth("silu"),
     F.hardswish: _smooth("hardswish"),
+    F.hardsigmoid: _hardsigmoid,
     F.mish: _smooth("mish"),
     F.elu: _smooth("elu", "alpha"),
     F.selu: _smooth("selu"),

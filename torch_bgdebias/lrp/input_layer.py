@@ -19,7 +19,7 @@ class InputLayer:
         output: what left it: relevance is propagated to this place by gradient.
         passed: a copy of ``output`` as the model got it, free to change in place.
         weight, bias: live, the batch norm's scale and shift multiplied in.
-        rectified: a ReLU comes next.
+        rectified: a ReLU comes next, which damps the gradient by its own stabiliser.
     """
 
     def __init__(
@@ -38,7 +38,9 @@ class InputLayer:
         self.output, self.passed = y, y.clone()
         return self.passed
 
-    def relevance(self, gradient: Tensor, low: Tensor, high: Tensor, epsilon: float) -> Tensor:
+    def relevance(
+        self, gradient: Tensor, low: Tensor, high: Tensor, epsilon: float, *, excess: Tensor | None = None
+    ) -> Tensor:
         """z^B: with s = R / (z_B + sign(z_B) epsilon), x W's - low W+'s - high W-'s, shaped like ``x``.
 
         z_B = W x - W+ low - W- high + relu(b), as in the original implementation, where the positive part of the
@@ -50,6 +52,8 @@ class InputLayer:
             low: smallest valid input, broadcastable to ``x``.
             high: largest valid input, broadcastable to ``x``.
             epsilon: stabiliser.
+            excess: what is to be taken off ``output`` (and off the bias) before it becomes z_B; of value zero, it
+                says which part of the bias is a constant.
         """
         z, weight, bias = self.output, self.weight, self.bias
         low, high = low.expand(1, *self.x.shape[1:]), high.expand(1, *self.x.shape[1:])
@@ -57,7 +61,9 @@ class InputLayer:
         share = gradient * (z.relu() + epsilon if self.rectified else z)
         boxed = z - self._apply(low, positive) - self._apply(high, negative)
         if bias is not None:  # z holds all of the bias, z_B its positive part
-            boxed = boxed - self._per_channel(bias.clamp(max=0))
+            boxed = boxed - self._per_channel((bias if excess is None else bias - excess).clamp(max=0))
+        if excess is not None:
+            boxed = boxed - self._per_channel(excess)
         share = share / (boxed + epsilon * torch.where(boxed >= 0, 1, -1))
         return (
             self.x * self._transposed(share, weight)

@@ -20,21 +20,28 @@ __all__ = ["Choose", "Freeze", "Switch"]
 
 
 class Switch:
-    """Says to the nodes of one explained forward pass whether the running backward pass is the relevance pass."""
+    """Says to the nodes of one explained forward pass whether the running backward pass is the relevance pass.
 
-    __slots__ = ("active",)
+    Attributes:
+        active: it is.
+        rule: by which of several rules, for passes that have a choice.
+    """
+
+    __slots__ = ("active", "rule")
 
     def __init__(self) -> None:
         self.active = False
+        self.rule = ""
 
     @contextmanager
-    def on(self) -> Iterator[None]:
+    def on(self, rule: str = "") -> Iterator[None]:
         """The backward passes inside the block are relevance passes; nested blocks and exceptions are fine."""
-        before, self.active = self.active, True
+        before = self.active, self.rule
+        self.active, self.rule = True, rule
         try:
             yield
         finally:
-            self.active = before
+            self.active, self.rule = before
 
 
 class Choose(Function):
