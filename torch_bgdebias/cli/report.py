@@ -1,0 +1,53 @@
+"""``bgdebias report``: a page from measurements that were kept as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+__all__ = ["add_parser", "run"]
+
+_EPILOG = """\
+The first file is "before". Models measured on the same images are compared in pairs.
+
+examples:
+  bgdebias report model.json
+  bgdebias report before.json after.json --out fixed.html --title "Ships and planes"
+  bgdebias report bgdebias-demo/report-baseline.json bgdebias-demo/report-swap.json --json
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``report`` to the command line."""
+    parser = subparsers.add_parser(
+        "report",
+        help="write an HTML report from the JSON files of measurements",
+        description="Write one self-contained HTML page about one model, or about several side by side.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="what BackgroundBiasReport.to_json wrote")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--title", default="Background bias report", help="of the page (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the headline figures as JSON instead of text")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the files, write the page, print the summaries."""
+    from torch_bgdebias.probe import BackgroundBiasReport, report_to_html
+
+    reports = [BackgroundBiasReport.from_json(file) for file in args.files]
+    report_to_html(reports, args.out, title=args.title)
+    if args.json:
+        headline = [{"file": str(f), **_headline(r.to_dict())} for f, r in zip(args.files, reports, strict=True)]
+        print(json.dumps({"schema": "torch_bgdebias.headlines/1", "html": str(args.out), "models": headline}, indent=1))
+    else:
+        print("\n\n".join(report.summary() for report in reports) + f"\n\nOpen {args.out}")
+    return 0
+
+
+def _headline(report: dict[str, Any]) -> dict[str, Any]:
+    accuracy = {name: variant["accuracy"] for name, variant in report["variants"].items()}
+    return {"model": report["model"], "bg_gap": report["bg_gap"], "accuracy": accuracy}
