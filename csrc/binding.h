@@ -5,8 +5,8 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <initializer_list>
 #include <optional>
-#include <string>
 
 #include "voronoi_composite.h"
 
@@ -42,6 +42,7 @@ inline void check_shape(const Tensor& tensor, const char* name, std::initializer
 }
 
 inline Tensor with_unit_width_stride(const Tensor& tensor) {
+  STD_TORCH_CHECK(tensor.dim() == 4, "foreground, mask: expected four dimensions");
   return tensor.stride(3) == 1 || tensor.size(3) == 1 ? tensor : torch::stable::contiguous(tensor);
 }
 
@@ -60,7 +61,6 @@ struct Composite {
         sites(torch::stable::contiguous(sites_)),
         index(torch::stable::contiguous(index_)),
         offset(torch::stable::contiguous(offset_)) {
-    STD_TORCH_CHECK(foreground.dim() == 4, "foreground: expected four dimensions");
     STD_TORCH_CHECK(bank.dim() == 4 && bank.numel() > 0, "bank: expected four dimensions and at least one pixel");
     STD_TORCH_CHECK(sites.dim() == 3 && sites.size(1) > 0, "sites: expected three dimensions and at least one cell");
     CompositeArguments& a = arguments;

@@ -31,13 +31,11 @@ struct Nearest {
   real second = std::numeric_limits<real>::infinity();
 
   BGDEBIAS_INLINE void offer(int64_t candidate, real distance) {
-    if (distance < best) {
-      second = best;
-      best = distance;
-      cell = candidate;
-    } else if (distance < second) {
-      second = distance;
-    }
+    const bool closer = distance < best;
+    const real runner_up = closer ? best : distance;
+    second = runner_up < second ? runner_up : second;
+    cell = closer ? candidate : cell;
+    best = closer ? distance : best;
   }
 
   // Whether no other cell comes within rounding of this one, see above. False where no site is finite.

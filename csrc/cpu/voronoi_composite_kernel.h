@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <type_traits>
 #include <vector>
 
@@ -24,13 +25,19 @@ struct Run {
   int64_t cell;
 };
 
-// The sites of one image, and of one row of it.
+// The sites of one image, and of one row of it, filled up to a multiple of four with sites that are infinitely far away.
 struct Sites {
   std::vector<double> y, x, dyy, weight;
   std::vector<int64_t> image, offset_y, offset_x;
 
   explicit Sites(int64_t cells)
-      : y(cells), x(cells), dyy(cells), weight(cells), image(cells), offset_y(cells), offset_x(cells) {}
+      : y((cells + 3) / 4 * 4, std::numeric_limits<double>::infinity()),
+        x(y),
+        dyy(y),
+        weight(y),
+        image(cells),
+        offset_y(cells),
+        offset_x(cells) {}
 };
 
 BGDEBIAS_INLINE void load_sites(Sites& sites, const CompositeArguments& a, int64_t b) {
@@ -45,14 +52,32 @@ BGDEBIAS_INLINE void load_sites(Sites& sites, const CompositeArguments& a, int64
   }
 }
 
-BGDEBIAS_INLINE Nearest<double> nearest_at(const Sites& sites, int64_t cells, int64_t column) {
-  Nearest<double> nearest;
+// Four cells at a time, in four running minima that are merged at the end; ties go to the lowest index there too.
+BGDEBIAS_INLINE Nearest<double> nearest_at(const Sites& sites, int64_t column) {
+  using Four = double __attribute__((vector_size(32)));
+  using FourIndices = int64_t __attribute__((vector_size(32)));
+  constexpr double infinity = std::numeric_limits<double>::infinity();
   const double centre = static_cast<double>(column) + 0.5;
-  const double* x = sites.x.data();
-  const double* dyy = sites.dyy.data();
-  for (int64_t k = 0; k < cells; ++k) {
-    const double dx = centre - x[k];
-    nearest.offer(k, dyy[k] + dx * dx);
+  Four best = {infinity, infinity, infinity, infinity}, second = best, x, dyy;
+  FourIndices cell = {0, 1, 2, 3}, index = cell;
+  for (size_t k = 0; k < sites.x.size(); k += 4) {
+    std::memcpy(&x, &sites.x[k], sizeof x);
+    std::memcpy(&dyy, &sites.dyy[k], sizeof dyy);
+    const Four dx = centre - x, distance = dyy + dx * dx;
+    const FourIndices closer = distance < best;
+    const Four runner_up = closer ? best : distance;
+    second = runner_up < second ? runner_up : second;
+    cell = closer ? index : cell;
+    best = closer ? distance : best;
+    index += 4;
+  }
+  Nearest<double> nearest;
+  for (int lane = 0; lane < 4; ++lane) {
+    const bool closer = best[lane] < nearest.best || (best[lane] == nearest.best && cell[lane] < nearest.cell);
+    const double runner_up = closer ? nearest.best : best[lane];
+    nearest.second = std::min(std::min(second[lane], runner_up), nearest.second);
+    nearest.cell = closer ? cell[lane] : nearest.cell;
+    nearest.best = closer ? best[lane] : nearest.best;
   }
   return nearest;
 }
@@ -73,26 +98,69 @@ BGDEBIAS_INLINE int64_t expected_end(const Sites& sites, int64_t cells, int64_t 
   return std::min(width - 1, static_cast<int64_t>(last));
 }
 
-// The runs of one row, left to right.
-BGDEBIAS_INLINE void row_runs(Sites& sites, int64_t cells, int64_t row, int64_t width, std::vector<Run>& runs) {
+// Whether `cell` owns all pixels of [first, last]: see cells.h.
+BGDEBIAS_INLINE bool owns(const Sites& sites, int64_t cell, int64_t first, int64_t last, double slack) {
+  const Nearest<double> here = nearest_at(sites, first), there = nearest_at(sites, last);
+  return here.cell == cell && there.cell == cell && (first == last || (here.certain(slack) && there.certain(slack)));
+}
+
+// Most rows are cut by the same cells as the row above, at shifted borders: cheaper to verify than to find. Returns false,
+// with `runs` unusable, where that is not so.
+BGDEBIAS_INLINE bool runs_like(
+    const std::vector<Run>& above, const Sites& sites, int64_t width, double slack, std::vector<Run>& runs) {
+  runs.clear();
+  int64_t column = 0;
+  for (size_t r = 0; r < above.size(); ++r) {
+    const int64_t cell = above[r].cell;
+    int64_t end = width;
+    if (r + 1 < above.size()) {
+      const int64_t next = above[r + 1].cell;
+      const double border = (sites.weight[next] - sites.weight[cell]) / (2.0 * (sites.x[next] - sites.x[cell])) + 0.5;
+      if (!(border > static_cast<double>(column) && border < static_cast<double>(width))) {
+        return false;
+      }
+      end = static_cast<int64_t>(border);
+      if (end == column) {
+        return false;
+      }
+    }
+    runs.push_back({end, cell});
+    column = end;
+  }
+  bool verified = !above.empty();
+  column = 0;
+  for (const Run& run : runs) { // without a branch: the evaluations overlap
+    verified &= owns(sites, run.cell, column, run.end - 1, slack);
+    column = run.end;
+  }
+  return verified;
+}
+
+// The runs of one row, left to right; `above` are those of the row above, or empty.
+BGDEBIAS_INLINE void row_runs(
+    Sites& sites, int64_t cells, int64_t row, int64_t width, const std::vector<Run>& above, std::vector<Run>& runs) {
   const double centre = static_cast<double>(row) + 0.5;
   for (int64_t k = 0; k < cells; ++k) {
     const double dy = centre - sites.y[k];
     sites.dyy[k] = dy * dy;
     sites.weight[k] = sites.dyy[k] + sites.x[k] * sites.x[k];
   }
+  if (cells == 1) {
+    runs.assign(1, {width, 0});
+    return;
+  }
   const double slack = 2.0 * static_cast<double>(width) * static_cast<double>(width);
+  if (runs_like(above, sites, width, slack, runs)) {
+    return;
+  }
   runs.clear();
   for (int64_t column = 0; column < width;) {
-    const Nearest<double> here = nearest_at(sites, cells, column);
+    const Nearest<double> here = nearest_at(sites, column);
     int64_t last = column;
-    if (cells == 1) {
-      last = width - 1;
-    } else if (here.certain(slack)) {
+    if (here.certain(slack)) {
       const int64_t end = expected_end(sites, cells, here.cell, column, width);
       for (int64_t guess = end; guess > column && guess > end - 3; --guess) {
-        const Nearest<double> there = nearest_at(sites, cells, guess);
-        if (there.cell == here.cell && there.certain(slack)) {
+        if (owns(sites, here.cell, column, guess, slack)) {
           last = guess;
           break;
         }
@@ -107,19 +175,77 @@ BGDEBIAS_INLINE void row_runs(Sites& sites, int64_t cells, int64_t row, int64_t 
   }
 }
 
+// Where the pixels of one run begin in the bank.
+BGDEBIAS_INLINE int64_t bank_row_of(const CompositeArguments& a, const Sites& sites, int64_t cell, int64_t row) {
+  return (row % a.bank_height + sites.offset_y[cell]) % a.bank_height;
+}
+
+BGDEBIAS_INLINE int64_t bank_column_of(const CompositeArguments& a, const Sites& sites, int64_t cell, int64_t column) {
+  return (column % a.bank_width + sites.offset_x[cell]) % a.bank_width;
+}
+
+// Ask for the bank pixels of a row ahead of time. Runs are too short for the hardware to see a stream in them: without this
+// every run of every channel waits for memory, and the whole kernel takes twice as long.
+template <typename bank_t>
+BGDEBIAS_INLINE void prefetch_row(
+    const CompositeArguments& a, const Sites& sites, const std::vector<Run>& runs, int64_t row) {
+  constexpr int64_t line = 64;
+  int64_t column = 0;
+  for (const Run& run : runs) {
+    const int64_t first = bank_column_of(a, sites, run.cell, column);
+    const int64_t bytes = std::min(run.end - column, a.bank_width - first) * a.bank_stride[3] *
+        static_cast<int64_t>(sizeof(bank_t)); // up to the wrap
+    for (int64_t channel = 0; channel < a.channels; ++channel) {
+      const auto* pixels = reinterpret_cast<const char*>(
+          static_cast<const bank_t*>(a.bank) + sites.image[run.cell] * a.bank_stride[0] + channel * a.bank_stride[1] +
+          bank_row_of(a, sites, run.cell, row) * a.bank_stride[2] + first * a.bank_stride[3]);
+      for (int64_t byte = 0; byte < bytes; byte += line) {
+        __builtin_prefetch(pixels + byte);
+      }
+      __builtin_prefetch(pixels + bytes - 1);
+    }
+    column = run.end;
+  }
+}
+
+// Copy the bank pixels of a row of one channel side by side, so that blending has one loop without borders in it.
+template <typename bank_t>
+BGDEBIAS_INLINE void gather_row(
+    const CompositeArguments& a, const Sites& sites, const std::vector<Run>& runs, int64_t row, int64_t channel, bank_t* out) {
+  const int64_t step = a.bank_stride[3];
+  int64_t column = 0;
+  for (const Run& run : runs) {
+    const auto* bank = static_cast<const bank_t*>(a.bank) + sites.image[run.cell] * a.bank_stride[0] +
+        channel * a.bank_stride[1] + bank_row_of(a, sites, run.cell, row) * a.bank_stride[2];
+    int64_t bank_column = bank_column_of(a, sites, run.cell, column);
+    while (column < run.end) { // once, and once more for every wrap
+      const int64_t count = std::min(run.end - column, a.bank_width - bank_column);
+      const bank_t* from = bank + bank_column * step;
+      if (step == 1) {
+        std::memcpy(static_cast<void*>(out + column), from, static_cast<size_t>(count) * sizeof(bank_t));
+      } else {
+        for (int64_t i = 0; i < count; ++i) {
+          out[column + i] = from[i * step];
+        }
+      }
+      column += count;
+      bank_column = 0;
+    }
+  }
+}
+
 // Fixed separate roundings, in the order of the plain torch kernel.
 template <typename real, typename image_t, typename bank_t, bool normalise>
-BGDEBIAS_INLINE void blend(
+BGDEBIAS_INLINE void blend_row(
     image_t* __restrict out,
     const image_t* __restrict foreground,
     const image_t* __restrict mask,
     const bank_t* __restrict bank,
-    int64_t bank_step,
-    int64_t count,
+    int64_t width,
     real mean,
     real std) {
-  const auto one = [&](int64_t i, bank_t raw) __attribute__((always_inline)) {
-    real pixel = static_cast<real>(raw);
+  for (int64_t i = 0; i < width; ++i) {
+    real pixel = static_cast<real>(bank[i]);
     if constexpr (std::is_same_v<bank_t, uint8_t>) {
       pixel = pixel / real(255);
     }
@@ -130,59 +256,44 @@ BGDEBIAS_INLINE void blend(
     const real kept = alpha * static_cast<real>(foreground[i]);
     const real filled = (real(1) - alpha) * pixel;
     out[i] = static_cast<image_t>(kept + filled);
-  };
-  if (bank_step == 1) {
-    for (int64_t i = 0; i < count; ++i) {
-      one(i, bank[i]);
-    }
-  } else {
-    for (int64_t i = 0; i < count; ++i) {
-      one(i, bank[i * bank_step]);
-    }
   }
 }
 
 template <typename real, typename image_t, typename bank_t, bool normalise>
 BGDEBIAS_INLINE void composite_row(
-    const CompositeArguments& a, const Sites& sites, const std::vector<Run>& runs, int64_t b, int64_t row, int64_t channel) {
+    const CompositeArguments& a, const bank_t* background, int64_t b, int64_t row, int64_t channel) {
   const auto* foreground = static_cast<const image_t*>(a.foreground) + b * a.foreground_stride[0] +
       channel * a.foreground_stride[1] + row * a.foreground_stride[2];
   const auto* mask = static_cast<const image_t*>(a.mask) + b * a.mask_stride[0] + row * a.mask_stride[1];
   auto* out = static_cast<image_t*>(a.out) + ((b * a.channels + channel) * a.height + row) * a.width;
   const real mean = normalise ? static_cast<const real*>(a.mean)[channel] : real(0);
   const real std = normalise ? static_cast<const real*>(a.std)[channel] : real(1);
-  int64_t column = 0;
-  for (const Run& run : runs) {
-    const int64_t bank_row = (row % a.bank_height + sites.offset_y[run.cell]) % a.bank_height;
-    const auto* bank = static_cast<const bank_t*>(a.bank) + sites.image[run.cell] * a.bank_stride[0] +
-        channel * a.bank_stride[1] + bank_row * a.bank_stride[2];
-    int64_t bank_column = (column % a.bank_width + sites.offset_x[run.cell]) % a.bank_width;
-    while (column < run.end) { // once, and once more for every wrap
-      const int64_t count = std::min(run.end - column, a.bank_width - bank_column);
-      blend<real, image_t, bank_t, normalise>(
-          out + column, foreground + column, mask + column, bank + bank_column * a.bank_stride[3], a.bank_stride[3], count,
-          mean, std);
-      column += count;
-      bank_column = 0;
-    }
-  }
+  blend_row<real, image_t, bank_t, normalise>(out, foreground, mask, background, a.width, mean, std);
 }
 
 template <typename image_t, typename bank_t, bool normalise>
 BGDEBIAS_INLINE void composite_rows_inline(const CompositeArguments& a, int64_t begin, int64_t end) {
   using real = std::conditional_t<std::is_same_v<image_t, double>, double, float>;
   Sites sites(a.cells);
-  std::vector<Run> runs;
+  std::vector<Run> runs, next;
+  std::vector<bank_t> background(static_cast<size_t>(a.width));
   int64_t loaded = -1;
   for (int64_t i = begin; i < end; ++i) {
     const int64_t b = i / a.height, row = i % a.height;
     if (b != loaded) {
       load_sites(sites, a, b);
       loaded = b;
+      row_runs(sites, a.cells, row, a.width, {}, runs);
+    } else {
+      runs.swap(next);
     }
-    row_runs(sites, a.cells, row, a.width, runs);
+    if (row + 1 < a.height && i + 1 < end) {
+      row_runs(sites, a.cells, row + 1, a.width, runs, next);
+      prefetch_row<bank_t>(a, sites, next, row + 1);
+    }
     for (int64_t channel = 0; channel < a.channels; ++channel) {
-      composite_row<real, image_t, bank_t, normalise>(a, sites, runs, b, row, channel);
+      gather_row<bank_t>(a, sites, runs, row, channel, background.data());
+      composite_row<real, image_t, bank_t, normalise>(a, background.data(), b, row, channel);
     }
   }
 }

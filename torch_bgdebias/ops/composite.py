@@ -113,7 +113,9 @@ def _check_index_values(index: Tensor, bank: Tensor) -> None:
 def _check_no_gradient(**arguments: Tensor | Sequence[float] | None) -> None:
     for name, value in arguments.items():
         if isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled():
-            raise ValueError(f"{name}: expected a tensor without gradient (there is no formula for one), got requires_grad")
+            raise ValueError(
+                f"{name}: expected a tensor without gradient (there is no formula for one), got requires_grad"
+            )
 
 
 def _check_device(name: str, value: Tensor, foreground: Tensor) -> None:

@@ -83,9 +83,7 @@ def _load(folder: Path) -> ExtensionStatus:
         torch.ops.load_library(path)
     except OSError as error:
         return ExtensionStatus("refused", f"it cannot be loaded: {error}", str(path))
-    devices = tuple(
-        key.lower() for key in ("CPU", "CUDA") if torch._C._dispatch_has_kernel_for_dispatch_key(NAME, key)
-    )
+    devices = tuple(key.lower() for key in ("CPU", "CUDA") if torch._C._dispatch_has_kernel_for_dispatch_key(NAME, key))
     if "cpu" not in devices:
         return ExtensionStatus("refused", "it registers no kernel", str(path))
     return ExtensionStatus("loaded", "compiled kernels are in use", str(path), devices)

@@ -48,7 +48,13 @@ def nearest_cell(sites: Tensor, height: int, width: int) -> Tensor:
 
 
 def background_pixels(
-    bank: Tensor, cell: Tensor, index: Tensor, offset: Tensor, mean: Tensor | None, std: Tensor | None, dtype: torch.dtype
+    bank: Tensor,
+    cell: Tensor,
+    index: Tensor,
+    offset: Tensor,
+    mean: Tensor | None,
+    std: Tensor | None,
+    dtype: torch.dtype,
 ) -> Tensor:
     """Normalised bank pixels (B, C, H, W) under every pixel of ``cell``, in ``dtype``."""
     batch, height, width = cell.shape
