@@ -1,4 +1,4 @@
-"""Finding and loading the extension: every state, in processes of their own where loading must not have happened yet."""
+"""Finding and loading the extension: every state, in a process of its own where it matters."""
 
 from __future__ import annotations
 

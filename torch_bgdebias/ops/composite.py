@@ -35,7 +35,8 @@ def voronoi_composite(
     nothing else. The compiled kernels and the plain one return the same bits in float32 (see docs/extension.md).
 
     Args:
-        foreground: (B, C, H, W) float32, float64, float16 or bfloat16. B may be 0. The half types are blended in float32.
+        foreground: (B, C, H, W) float32, float64, float16 or bfloat16; B may be 0. The half types are blended in
+            float32.
         mask: (B, 1, H, W) or (B, H, W), bool or float, 1 = foreground; cast to the foreground's dtype. Its range is not
             read here (that would cost a pass over it): outside [0, 1] the formula extrapolates, NaN gives NaN.
         bank: (N, C, Hb, Wb) uint8, scaled to [0, 1], or floating point, taken as it is; any strides, never copied.

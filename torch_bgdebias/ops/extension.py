@@ -80,7 +80,7 @@ def _load(folder: Path) -> ExtensionStatus:
         if MARKER not in path.read_bytes():
             reason = "it was not built from this version of the package; build it again"
             return ExtensionStatus("refused", reason, str(path))
-        torch.ops.load_library(path)
+        torch.ops.load_library(path)  # type: ignore[no-untyped-call]
     except OSError as error:
         return ExtensionStatus("refused", f"it cannot be loaded: {error}", str(path))
     devices = tuple(key.lower() for key in ("CPU", "CUDA") if torch._C._dispatch_has_kernel_for_dispatch_key(NAME, key))

@@ -29,7 +29,6 @@ torch.library.impl(NAME, "CompositeExplicitAutograd")(composite_plain)
 composite = torch.ops.torch_bgdebias.voronoi_composite.default
 
 
-@torch.library.register_fake(NAME)
 def _fake(
     foreground: Tensor,
     mask: Tensor,
@@ -41,6 +40,9 @@ def _fake(
     std: Tensor | None,
 ) -> Tensor:
     return foreground.new_empty(foreground.shape)
+
+
+torch.library.register_fake(NAME, _fake)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -58,7 +58,7 @@ def background_pixels(
 ) -> Tensor:
     """Normalised bank pixels (B, C, H, W) under every pixel of ``cell``, in ``dtype``."""
     batch, height, width = cell.shape
-    number, channels, bank_height, bank_width = bank.shape
+    channels, bank_height, bank_width = bank.shape[1:]
     flat = cell.view(batch, height * width)
 
     def of_cell(values: Tensor) -> Tensor:
