@@ -182,6 +182,11 @@ def test_verdict_on_two_models(same: float, rand: float, n: int, expected: str) 
     assert expected in verdict.verdict(reports, verdict.compare(reports))[1]
 
 
+def test_no_gap_at_chance_is_no_success() -> None:
+    reports = [make_report(), make_report("other", same=0.25, rand=0.25, seed=3)]
+    assert "not more accurate" in verdict.verdict(reports, verdict.compare(reports))[1]
+
+
 def test_models_on_other_images_are_not_compared_in_pairs() -> None:
     reports = [make_report(), make_report("other", first_id=10_000)]
     assert verdict.compare(reports) == [None]

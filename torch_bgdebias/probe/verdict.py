@@ -145,10 +145,11 @@ def _accuracy_change(before: BackgroundBiasReport, after: BackgroundBiasReport) 
     old, new = accuracy(before, "mixed_rand"), accuracy(after, "mixed_rand")
     if not is_known(old) or not is_known(new):
         return ""
-    return (
-        f" Accuracy on random backgrounds goes from {percent(old.value, 1)} to {percent(new.value, 1)}"
-        f"{_same_change(before, after)}."
-    )
+    told = f" Accuracy on random backgrounds goes from {percent(old.value, 1)} to {percent(new.value, 1)}"
+    told += f"{_same_change(before, after)}."
+    if new.value <= old.value:
+        told += " It is <b>not more accurate</b> there: a model that has learned nothing has no gap either."
+    return told
 
 
 def _same_change(before: BackgroundBiasReport, after: BackgroundBiasReport) -> str:
