@@ -1,7 +1,7 @@
 """The contract of every benchmark here.
 
 Public API only, warm-up first, synchronised, median and spread of single calls (never a mean of a loop), fixed seeds;
-the machine, versions and commit stand in the output, and the floor beside each figure. Figures of one run may be compared
+the machine, versions and commit stand in the output, the floor beside each figure. Figures of one run may be compared
 with each other, and with nothing else.
 """
 
