@@ -34,12 +34,11 @@ def queue_info_nce(
     anchor: Tensor, positive: Tensor, rows: Tensor, index: Tensor, valid: Tensor, temperature: float
 ) -> Tensor:
     """InfoNCE (B,) of anchors (B, D) with positives (B, D) and the valid (B, N) ones of ``rows[index]`` (K, N, D)."""
-    inverse_a, inverse_p = (
-        inverse_length(anchor.detach(), name="anchor"),
-        inverse_length(positive.detach(), name="positive"),
+    with torch.no_grad():
+        lengths = inverse_length(anchor, name="anchor"), inverse_length(positive, name="positive")
+    each: Tensor = _QueueInfoNCE.apply(
+        anchor, positive, rows, index, valid, lengths, temperature, torch.is_grad_enabled()
     )
-    lengths = (inverse_a, inverse_p)
-    each: Tensor = _QueueInfoNCE.apply(anchor, positive, rows, index, valid, lengths, temperature)
     return each
 
 
@@ -59,6 +58,7 @@ class _QueueInfoNCE(torch.autograd.Function):
         valid: Tensor,
         lengths: tuple[Tensor, Tensor],
         temperature: float,
+        gradients: bool,  # in here they are always off
     ) -> Tensor:
         inverse_a, inverse_p = lengths
         products, inverse_n = _products(anchor, rows, index)
@@ -67,7 +67,7 @@ class _QueueInfoNCE(torch.autograd.Function):
         # relative to the positive, so that a cold softmax does not cancel two large numbers
         logits = ((similar - own[:, None]) / temperature).masked_fill(~valid, -math.inf)
         each = F.pad(logits, (1, 0)).logsumexp(1)
-        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+        if gradients and (ctx.needs_input_grad[0] or ctx.needs_input_grad[1]):
             weights = (logits - each[:, None]).exp() / temperature
             total = weights.sum(1)
             radial = inverse_a * (torch.linalg.vecdot(weights, similar) - total * own)
@@ -84,7 +84,7 @@ class _QueueInfoNCE(torch.autograd.Function):
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         anchor, positive = ctx.saved_tensors
         outer = outer[:, None]
-        return outer * anchor, outer * positive, None, None, None, None, None
+        return outer * anchor, outer * positive, None, None, None, None, None, None
 
 
 def _products(anchor: Tensor, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
