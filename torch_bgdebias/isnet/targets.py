@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from ..checks import check_label, check_option, describe
+from ..checks import check_option, describe
+from ..lrp.scalars import Target, chosen
 
 __all__ = ["VARIANTS", "Target", "Variant", "explained", "lowest_log_odds", "random_logit"]
 
 Variant: TypeAlias = Literal["selective", "stochastic", "dual", "original"]
 VARIANTS: tuple[Variant, ...] = ("selective", "stochastic", "dual", "original")
-
-#: classes (B,) or (B, M), or a function of the logits (B, K) that returns (B,) or (B, M) scalars
-Target: TypeAlias = "Tensor | Callable[[Tensor], Tensor] | None"
 
 
 def explained(
@@ -34,7 +31,8 @@ def explained(
     Args:
         variant: see :class:`ISNet`; "dual" gives all logits' sum, which its two rules then propagate.
         logits: (B, K).
-        target: classes (B,) or (B, M), or a function of the logits; overrides the variant's choice.
+        target: classes, weights or a function (:func:`~torch_bgdebias.lrp.scalars.chosen`) instead of the variant's
+            own choice.
         selective_eps: e of the papers' form of the selective variant; ``None`` for exact log-odds.
         multi_label: probabilities are sigmoids rather than a softmax.
         positive: of the dual variant, give the sum of the positive logits and the sum of all (M = 2).
@@ -44,7 +42,7 @@ def explained(
         raise ValueError(f"model output: expected logits (B, K), got {describe(logits)}")
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     if target is not None:
-        return _chosen(logits, target)
+        return chosen(logits, target)
     check_option(variant, VARIANTS, name="variant")
     if variant == "selective":
         return lowest_log_odds(logits, selective_eps, multi_label=multi_label)[:, None]
@@ -84,16 +82,3 @@ def random_logit(logits: Tensor, generator: torch.Generator | None = None) -> Te
     other = other + (other >= top)
     keep = torch.rand(batch, device=device, generator=generator) < 0.5
     return torch.where(keep, top, other)
-
-
-def _chosen(logits: Tensor, target: Tensor | Callable[[Tensor], Tensor]) -> Tensor:
-    if not isinstance(target, Tensor):
-        scalars = target(logits)
-        if not isinstance(scalars, Tensor) or scalars.ndim not in (1, 2) or scalars.shape[0] != logits.shape[0]:
-            raise ValueError(f"target: expected a function that returns (B,) or (B, M), got {describe(scalars)}")
-        return scalars[:, None] if scalars.ndim == 1 else scalars
-    if target.ndim == 2:
-        columns = [check_label(t, len(logits), name="target", num_classes=logits.shape[1]) for t in target.unbind(1)]
-        return logits.gather(1, torch.stack(columns, 1))
-    label = check_label(target, len(logits), name="target", num_classes=logits.shape[1])
-    return logits.gather(1, label[:, None])

@@ -127,7 +127,7 @@ class Watch:
         entering = leaf.clone()  # the model may change its input in place
         flex = self._isnet._new_pass(entering)
         self._records.append(_Record(leaf, flex, [flex]))
-        flex.__enter__()
+        flex.open()
         return (entering, *args[1:]), kwargs
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -214,4 +214,4 @@ class _Catch:
 
 def _leave(record: _Record) -> None:
     while record.modes:
-        record.modes.pop().__exit__(None, None, None)
+        record.modes.pop().close()

@@ -81,8 +81,8 @@ def smooth(y: Tensor, x: Tensor, switch: Switch, ratio: Ratio) -> Tensor:
 
 def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
     if approximate == "tanh":
-        return 0.5 * (1 + torch.tanh(0.7978845608028654 * (x + 0.044715 * x**3)))
-    return torch.special.ndtr(x)
+        return (1 + torch.tanh(0.7978845608028654 * (x + 0.044715 * x.pow(3)))) / 2
+    return 0.5 * (1 + torch.erf(x * 0.7071067811865476))
 
 
 def _near_zero(x: Tensor, far: Ratio, series: Ratio) -> Tensor:

@@ -174,7 +174,7 @@ class DualPass(FlexPass):
         super().__init__(0.0, image=image)
         self.stabilizer = epsilon
         self._last: tuple[Tensor, _Kind] | None = None
-        self.open: _Open | None = None
+        self.previous: _Open | None = None
         self.excess: Tensor | None = None
 
     def finish(self, logits: Tensor) -> None:
@@ -182,7 +182,7 @@ class DualPass(FlexPass):
         if self._last is not None:
             y, kind = self._last
             kind.output = logits is y or logits._base is y
-        self._last = self.open = None
+        self._last = self.previous = None
 
     def layer(
         self,
@@ -236,7 +236,7 @@ def _layer(
         mode.input_layer = InputLayer(x, out, weight, bias, geometry)
         mode.excess = excess
         out = mode.input_layer.passed
-    mode.open = _Open(out, x, weight, bias, geometry)
+    mode.previous = _Open(out, x, weight, bias, geometry)
     return out
 
 
@@ -251,7 +251,7 @@ def _batch_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     shift, training = rest[3], rest[4]
     y, scale, mean = normalization.batch_norm(mode.switch, x, *rest)
     scale, mean = scale.reshape(-1).to(y.dtype), mean.reshape(-1).to(y.dtype)
-    before = mode.open
+    before = mode.previous
     if before is None or before.out is not x:  # on its own: a scale per channel
         total = -mean * scale if shift is None else shift - mean * scale
         return mode.layer(y, x, scale, total, _constant(shift), "diagonal")

@@ -58,6 +58,14 @@ class FlexPass(TorchFunctionMode):
         self.image = image
         self.input_layer: InputLayer | None = None
 
+    def open(self) -> None:
+        """Begin, where a ``with`` block cannot stand; :meth:`close` must follow."""
+        self.__enter__()  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """End what :meth:`open` began."""
+        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
     @contextmanager
     def relevance(self, rule: str = "") -> Iterator[None]:
         """Backward passes inside the block are relevance passes."""

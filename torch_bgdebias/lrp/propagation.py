@@ -1,0 +1,80 @@
+"""Relevance under any zennit composite, differentiable."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+from zennit.core import Composite
+
+from ..checks import check_finite, check_image, describe
+from ..models import is_compiled, logits_of, original_module
+from .composites import FlexComposite
+from .rules import trainable
+from .scalars import Target, chosen
+
+__all__ = ["relevance"]
+
+
+def relevance(
+    model: nn.Module, image: Tensor, target: Target, composite: Composite, create_graph: bool | None = None
+) -> tuple[Tensor, Tensor]:
+    """Logits and relevance of ``image`` under a zennit composite, which is registered for this call only.
+
+    Propagation starts with 1 at each chosen scalar, as with a one-hot output in zennit's ``Gradient`` attributor, and
+    the heatmap is the same. With ``create_graph`` the composite's rules are made trainable first (see
+    :func:`trainable`): the gradient of the relevance to every parameter is the true one. The hooks are gone when the
+    function returns, so they do not disturb the training loss's own backward pass.
+
+    Args:
+        model: any classifier that returns logits (B, K).
+        image: (B, C, H, W).
+        target: classes (B,) or (B, M); weights (B, K) of the logits; a function of the logits that returns (B,) or
+            (B, M) scalars; ``None``: every logit, M = K.
+        composite: :class:`FlexComposite`, or any composite of ``BasicHook`` rules.
+        create_graph: whether the relevance can be trained through; ``None`` says yes where gradients are enabled.
+
+    Returns:
+        logits (B, K) and relevance (B, M, C, H, W).
+
+    Raises:
+        ValueError: relevance that is not finite (seen on the CPU), a target that does not fit the logits, or a
+            composite with canonizers together with ``create_graph``.
+        RuntimeError: no gradient path from the logits to the image.
+    """
+    check_image(image)
+    if not isinstance(composite, Composite):
+        raise TypeError(f"composite: expected a zennit Composite, got {describe(composite)}")
+    create_graph = torch.is_grad_enabled() if create_graph is None else create_graph
+    if create_graph and not isinstance(composite, FlexComposite):
+        composite = trainable(composite)
+    inner = original_module(model)
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        if is_compiled(model):
+            message = f"{type(inner).__name__} is compiled, which cannot be differentiated twice"
+            warnings.warn(f"{message}: the original module is used", stacklevel=2)
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        image = image.clone() if image.is_inference() else image
+        place = image if image.requires_grad else image.detach().requires_grad_()
+        with composite.context(inner):
+            logits = logits_of(inner(place))
+            if logits.ndim != 2:
+                raise ValueError(f"model output: expected logits (B, K), got {describe(logits)}")
+            scalars = logits if target is None else chosen(logits, target)
+            maps = [_propagated(scalar.sum(), place, create_graph) for scalar in scalars.unbind(1)]
+    heatmap = torch.stack(maps, 1)
+    check_finite(heatmap.flatten(1), name="relevance")
+    return (logits, heatmap) if create_graph else (logits.detach(), heatmap.detach())
+
+
+def _propagated(scalar: Tensor, place: Tensor, create_graph: bool) -> Tensor:
+    found: Tensor | None = None
+    if scalar.requires_grad:
+        (found,) = torch.autograd.grad(scalar, place, create_graph=create_graph, retain_graph=True, allow_unused=True)
+    if found is None:
+        raise RuntimeError("no gradient path from the model's output to the image")
+    return found
