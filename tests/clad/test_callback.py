@@ -416,6 +416,23 @@ def test_a_compiled_network_gives_the_same():
     assert compiled.losses == module.losses
 
 
+@pytest.mark.parametrize("kind", ["torchvision", "timm"])
+def test_published_networks(kind):
+    if kind == "torchvision":
+        model, width = pytest.importorskip("torchvision").models.resnet18(num_classes=K), 512
+    else:
+        model = pytest.importorskip("timm").create_model(
+            "vit_tiny_patch16_224", img_size=8, patch_size=4, depth=2, num_classes=K
+        )
+        width = 192
+    for joint in (False, True):
+        callback = CLADCallback(BackgroundSwap(), plus=True, joint=joint)
+        module = Plain(model, lr=1e-3)
+        fit(module, callback)
+        assert callback.loss.queue.dim == width
+        assert all(torch.tensor(total).isfinite() and total > own for own, total in module.losses)
+
+
 def test_a_step_that_skips_its_batch_is_left_alone():
     class Skipping(Plain):
         def training_step(self, batch, batch_idx):

@@ -80,6 +80,7 @@ def test_one_process_in_a_group_gathers_from_itself(tmp_path):
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_a_fit_in_two_processes(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(HERE / "ddp_fit.py"), str(tmp_path)]
