@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import random
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,14 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-__all__ = ["StepCall", "StepChange", "add_to_loss", "gradients_allowed", "wrap_training_step"]
+__all__ = [
+    "StepCall",
+    "StepChange",
+    "TrainingStepCallback",
+    "add_to_loss",
+    "gradients_allowed",
+    "wrap_training_step",
+]
 
 
 class StepCall:
@@ -115,6 +123,59 @@ def wrap_training_step(module: pl.LightningModule, owner: object, change: StepCh
             chain.restore()
 
     return restore
+
+
+class TrainingStepCallback(pl.Callback):
+    """A callback that goes around the module's ``training_step`` from a fit's start to its end, also a failed one.
+
+    Subclasses write :meth:`_step`. What they draw comes from :meth:`_seeded`, which depends on the seed, the process'
+    rank and the number of training batches seen; both numbers are in the checkpoint and the same on every rank, so a
+    resumed run draws what an uninterrupted one would have.
+
+    Args:
+        seed: of the draws.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        #: training batches seen
+        self.steps = 0
+        self._restore: Callable[[], None] | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Go around the training step."""
+        if stage == "fit":
+            self._restore = wrap_training_step(pl_module, self, self._step)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Put the module's own training step back."""
+        self._leave()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Put the module's own training step back."""
+        self._leave()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Batches seen and the seed, the same on every rank."""
+        return {"steps": self.steps, "seed": self.seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on drawing where the checkpoint was written."""
+        self.steps, self.seed = int(state_dict["steps"]), int(state_dict["seed"])
+
+    def _step(self, call: StepCall) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} goes around a training step and must say how")
+
+    def _seeded(self, module: pl.LightningModule) -> torch.Generator:
+        """The generator of this step and rank, on the module's device. The text is hashed, so that neighbouring
+        numbers do not start it alike; the class's name keeps callbacks with the same seed apart."""
+        number = random.Random(f"{type(self).__name__} {self.seed} {module.global_rank} {self.steps}").getrandbits(63)
+        return torch.Generator(module.device).manual_seed(number)
+
+    def _leave(self) -> None:
+        if self._restore is not None:
+            self._restore()
+            self._restore = None
 
 
 def add_to_loss(output: Any, extra: Tensor, *, weight: float = 1.0) -> Any:
