@@ -358,6 +358,7 @@ def test_calibration_does_not_change_the_order_of_the_batches():
     assert fit(calibrate=3) == fit()
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one():
     one = Module(norm=False)
     trainer(ISNetCallback("original", calibrate=1)).fit(one, loader(16, batch_size=16))

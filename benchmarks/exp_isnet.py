@@ -1,0 +1,208 @@
+"""Does ISNet stop a small network from reading the class off the background? One training a call, one JSON line each.
+
+    python benchmarks/exp_isnet.py run --data ../shared/data --out results.jsonl --setting digits_mark --method selective
+    python benchmarks/exp_isnet.py table results.jsonl
+
+``--method plain`` trains without the heatmap loss, ``--unmarked`` without marks (or with random scenes): the two ends
+between which a method is judged. Every setting is a flag and is written into the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from isnet_settings import SETTINGS, Setting, small_cnn
+from torch import Tensor, nn
+
+from torch_bgdebias.isnet import ISNet, ISNetLoss
+
+METHODS = ("plain", "selective", "stochastic", "dual", "original")
+NOT_A_SETTING = ("data", "out", "command", "save")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    run.add_argument("--data", type=Path, required=True)
+    run.add_argument("--out", type=Path, required=True)
+    run.add_argument("--setting", choices=SETTINGS, default="digits_mark")
+    run.add_argument("--method", choices=METHODS, default="selective")
+    run.add_argument("--unmarked", action="store_true", help="train without marks or on random scenes")
+    run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--epochs", type=int, default=12)
+    run.add_argument("--batch", type=int, default=64)
+    run.add_argument("--lr", type=float, default=1e-3)
+    run.add_argument("--schedule", choices=("constant", "cosine"), default="cosine")
+    run.add_argument("--clip", type=float, default=1.0)
+    run.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64])
+    run.add_argument("--head", choices=("flatten", "gap"), default="flatten")
+    run.add_argument("--no-norm", action="store_true", help="the network without batch norm")
+    run.add_argument("--train-images", type=int, default=8000)
+    run.add_argument("--side", type=int, default=64, help="pixels, radiographs only")
+    run.add_argument("--weight", type=float, default=0.95, help="P: (1 - P) cross-entropy + P heatmap loss")
+    run.add_argument("--attribution", choices=("lrp", "gradient"), default="lrp")
+    run.add_argument("--epsilon", type=float, default=1e-2)
+    run.add_argument("--selective-eps", type=float, default=None)
+    run.add_argument("--batch-norm", choices=("linear", "exact"), default="linear")
+    run.add_argument("--input-rule", choices=("gradient", "zbox"), default="gradient")
+    run.add_argument("--deep", nargs="*", default=None, help="deep supervision: layer names")
+    run.add_argument("--range", type=float, nargs=2, default=(1.0, 25.0), help="C1 C2")
+    run.add_argument("--calibrate", type=float, default=0.0, help="epochs of plain training to measure C1 and C2 on")
+    run.add_argument("--rank-decay", type=float, default=0.9)
+    run.add_argument("--saturation", type=float, default=1.0)
+    run.add_argument("--background-weight", type=float, default=1.0)
+    run.add_argument("--foreground-weight", type=float, default=1.0)
+    run.add_argument("--dilation", type=int, default=0)
+    run.add_argument("--threads", type=int, default=2)
+    run.add_argument("--tag", default="", help="a word to find the row by")
+    table = commands.add_parser("table")
+    table.add_argument("results", type=Path, nargs="+")
+    table.add_argument("--tag", default=None, help="only rows with this tag")
+    return parser.parse_args()
+
+
+def build(data: Setting, args: argparse.Namespace) -> nn.Module:
+    side = data.train[0].shape[-1]
+    return small_cnn(data.classes, side, norm=not args.no_norm, widths=tuple(args.widths), head=args.head)
+
+
+def accuracy(net: nn.Module, test: tuple[Tensor, Tensor, Tensor]) -> float:
+    image, _, label = test
+    net.eval()
+    with torch.no_grad():
+        right = [net(x).argmax(1) == y for x, y in zip(image.split(500), label.split(500), strict=True)]
+    return 100 * torch.cat(right).float().mean().item()
+
+
+def train(net: nn.Module, data: Setting, args: argparse.Namespace, epochs: float, *, plain: bool) -> dict[str, float]:
+    """Train in place; returns the last epoch's mean of each part of the loss."""
+    isnet = ISNet(
+        net,
+        variant="selective" if plain else args.method,
+        epsilon=args.epsilon,
+        selective_eps=args.selective_eps,
+        batch_norm=args.batch_norm,
+        input_rule=args.input_rule,
+        deep_supervision=args.deep,
+        **({"attribution": "gradient"} if args.attribution == "gradient" else {}),
+    )
+    heatmap = ISNetLoss(
+        relevance_range=tuple(args.range),
+        rank_decay=args.rank_decay,
+        saturation=args.saturation,
+        background_weight=args.background_weight,
+        foreground_weight=args.foreground_weight,
+        mask_dilation=args.dilation,
+    )
+    image, mask, label = data.train
+    optimizer = torch.optim.Adam(net.parameters(), args.lr)
+    steps = math.ceil(epochs * math.ceil(len(image) / args.batch))
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    parts: dict[str, list[float]] = defaultdict(list)
+    step = 0
+    while step < steps:
+        net.train()
+        parts.clear()
+        for index in torch.randperm(len(image)).split(args.batch):
+            if step == steps:
+                break
+            if plain:
+                loss = nn.functional.cross_entropy(net(image[index]), label[index])
+            else:
+                explained = isnet.explain(image[index], create_graph=True)
+                terms = heatmap.terms(explained.relevance, mask[index], explained.hidden)
+                entropy = nn.functional.cross_entropy(explained.logits, label[index])
+                loss = (1 - args.weight) * entropy + args.weight * terms.loss.mean()
+                parts["background"].append(terms.background.mean().item())
+                parts["foreground"].append(terms.foreground.mean().item())
+                parts["entropy"].append(entropy.item())
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), args.clip)
+            optimizer.step()
+            step += 1
+            if args.schedule == "cosine":
+                cosine.step()
+    return {name: mean(values) for name, values in parts.items()}
+
+
+def calibrate(data: Setting, args: argparse.Namespace) -> tuple[float, float]:
+    """(C1, C2) over a copy of the network trained for ``args.calibrate`` epochs without the heatmap loss."""
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from torch_bgdebias.isnet import calibrate_relevance_range
+
+    torch.manual_seed(args.seed)
+    net = build(data, args)
+    train(net, data, args, args.calibrate, plain=True)
+    isnet = ISNet(net, variant=args.method, epsilon=args.epsilon, batch_norm=args.batch_norm)
+    loader = DataLoader(TensorDataset(*data.train), batch_size=100)
+    return calibrate_relevance_range(isnet, loader, max_batches=5)
+
+
+def run(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    data = SETTINGS[args.setting](
+        args.data, marked=not args.unmarked, train_images=args.train_images, side=args.side
+    )
+    start = time.perf_counter()
+    if args.calibrate:
+        args.range = calibrate(data, args)
+    torch.manual_seed(args.seed)
+    net = build(data, args)
+    parts = train(net, data, args, args.epochs, plain=args.method == "plain")
+    seconds = time.perf_counter() - start
+    settings = {name: value for name, value in vars(args).items() if name not in NOT_A_SETTING}
+    result = {
+        "settings": settings,
+        "accuracy": {name: accuracy(net, test) for name, test in data.tests.items()},
+        "parts": parts,
+        "seconds": round(seconds, 1),
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()}, {args.threads} threads",
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    with args.out.open("a") as file:
+        file.write(json.dumps(result) + "\n")
+    print(json.dumps({k: result[k] for k in ("accuracy", "parts", "seconds")}))
+
+
+def table(args: argparse.Namespace) -> None:
+    """Rows that differ in nothing but the seed together, as a Markdown table."""
+    defaults = {"tag": ""}
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for path in args.results:
+        for line in path.read_text().splitlines():
+            row = json.loads(line)
+            settings = {**defaults, **row["settings"]}
+            if args.tag is None or settings["tag"] == args.tag:
+                calibrated = settings if not settings["calibrate"] else {**settings, "range": None}
+                groups[json.dumps({k: v for k, v in calibrated.items() if k not in ("seed", "threads")})].append(row)
+    common = {k: v for k, v in json.loads(next(iter(groups))).items() if len({repr(json.loads(g)[k]) for g in groups}) == 1}
+    print("Common settings:", ", ".join(f"{k} {v}" for k, v in common.items()), "\n")
+    names = list(dict.fromkeys(name for rows in groups.values() for name in rows[0]["accuracy"]))
+    print("| setting | " + " | ".join(names) + " | seeds | s |\n| --- |" + " --- |" * (len(names) + 2))
+    for key, rows in groups.items():
+        differs = {k: v for k, v in json.loads(key).items() if k not in common}
+        cells = []
+        for name in names:
+            values = [row["accuracy"][name] for row in rows if name in row["accuracy"]]
+            spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+            cells.append(f"{mean(values):.1f}{spread}" if values else "")
+        label = ", ".join(f"{k} {v}" for k, v in differs.items())
+        print(f"| {label} | " + " | ".join(cells) + f" | {len(rows)} | {mean(r['seconds'] for r in rows):.0f} |")
+
+
+if __name__ == "__main__":
+    parsed = arguments()
+    {"run": run, "table": table}[parsed.command](parsed)
