@@ -9,16 +9,14 @@ The loop gets the module's parameters, and both results are compared before anyt
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
-import subprocess
-import time
-from collections.abc import Callable
+import sys
 from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.common import Timing, machine, measure_together, write_json
 from torch_bgdebias.ops import extension_status
 from torch_bgdebias.swap import BackgroundBank, BackgroundSwap
 
@@ -63,23 +61,6 @@ def loop_swap(
     return torch.stack(out)
 
 
-def milliseconds(work: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
-    def synchronise() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    for _ in range(2):
-        work()
-    times = []
-    for _ in range(repeats):
-        synchronise()
-        start = time.perf_counter()
-        work()
-        synchronise()
-        times.append(1e3 * (time.perf_counter() - start))
-    return times
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=64)
@@ -98,38 +79,36 @@ def main() -> None:
     label = torch.arange(args.batch, device=device) % 8
     images = torch.randint(0, 256, (args.bank, 3, *size), dtype=torch.uint8)
     bank = BackgroundBank(images, torch.arange(args.bank) % 8).to(device)
-    clone = statistics.median(milliseconds(image.clone, device, args.repeats))
-    print(f"{args.batch} x 3 x {args.size} x {args.size}, clone() {clone:.2f} ms, {extension_status()}")
-    results = []
+    print(machine(device), extension_status(), f"{args.batch} x 3 x {args.size} x {args.size}", sep="\n")
+    timings: dict[str, Timing] = {}
     for source in ("batch", "bank"):
         for pattern in ("paste", "voronoi"):
             swap = BackgroundSwap(bank if source == "bank" else "batch", pattern)
-            params = swap.generate_parameters(image.shape, label)
-            torch.testing.assert_close(swap(image, mask, params=params)[0], loop_swap(image, mask, swap, params))
-            ours = milliseconds(lambda s=swap: s(image, mask, label), device, args.repeats)
-            drawing = milliseconds(lambda s=swap: s.generate_parameters(image.shape, label), device, args.repeats)
-            loop = milliseconds(lambda s=swap, p=params: loop_swap(image, mask, s, p), device, 3)
-            middle, slow = statistics.median(ours), statistics.median(loop)
-            row = {"source": source, "pattern": pattern, "swap_ms": middle, "swap_ms_min_max": [min(ours), max(ours)]}
-            row |= {"parameters_ms": statistics.median(drawing), "loop_ms": slow, "clone_ms": clone}
-            results.append(row)
+            timed = measure(swap, image, mask, label, args.repeats)
+            timings |= {f"{source} {pattern} {name}": timing for name, timing in timed.items()}
+            whole, floor, loop = timed["swap"], timed["clone"].median, timed["loop"].median
             print(
-                f"{source:5} {pattern:7}: {middle:7.1f} ms ({min(ours):.1f} to {max(ours):.1f}), "
-                f"{1e3 * args.batch / middle:6.0f} images/s, {middle / clone:4.1f} x clone(), of it drawing "
-                f"{row['parameters_ms']:.2f} ms; loop {slow:7.1f} ms, {slow / middle:.1f} x"
+                f"{source:5} {pattern:7}: {whole.median:7.1f} ms ({whole.low:.1f} to {whole.high:.1f}), "
+                f"{1e3 * args.batch / whole.median:6.0f} images/s, {whole.median / floor:4.1f} x clone(), "
+                f"of it drawing {timed['drawing'].median:.2f} ms; loop {loop:.1f} ms, {loop / whole.median:.1f} x"
             )
     if args.json:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip()
-        about = {
-            "commit": commit,
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "device": args.device,
-        }
-        about |= {"machine": platform.processor() or platform.machine(), "extension": str(extension_status())}
-        args.json.write_text(json.dumps({"about": about, "results": results}, indent=2))
+        write_json(args.json, {"batch": args.batch, "size": args.size, "bank": args.bank}, timings, device)
+
+
+def measure(
+    swap: BackgroundSwap, image: torch.Tensor, mask: torch.Tensor, label: torch.Tensor, calls: int
+) -> dict[str, Timing]:
+    """Agreement first, then the time of swap, drawing, loop and floor in turns."""
+    params = swap.generate_parameters(image.shape, label)
+    torch.testing.assert_close(swap(image, mask, params=params)[0], loop_swap(image, mask, swap, params))
+    functions = {
+        "clone": image.clone,
+        "drawing": lambda: swap.generate_parameters(image.shape, label),
+        "swap": lambda: swap(image, mask, label),
+        "loop": lambda: loop_swap(image, mask, swap, params),
+    }
+    return measure_together(functions, device=image.device, calls=calls, warm_up=1)
 
 
 if __name__ == "__main__":

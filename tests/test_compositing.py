@@ -50,6 +50,8 @@ def test_boxes_and_tile_fill_match_a_slow_loop(device, generator, size):
     mask[1] = 1
     boxes = bounding_boxes(mask.to(device)).cpu()
     filled = tile_fill(image.to(device), mask.to(device)).cpu()
+    gathered = tile_fill(image.to(device).clone().requires_grad_(), mask.to(device)).detach().cpu()
+    torch.testing.assert_close(gathered, filled, rtol=1e-6, atol=0)
     for i in range(40):
         assert tuple(boxes[i].tolist()) == slow_box(mask[i, 0].numpy())
         np.testing.assert_allclose(filled[i].numpy(), slow_tile_fill(image[i].numpy(), mask[i, 0].numpy()), rtol=1e-6)

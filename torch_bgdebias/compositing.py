@@ -80,16 +80,10 @@ def tile_fill(image: Tensor, mask: Tensor, threshold: float = FOREGROUND_THRESHO
     check_image(image)
     inside = check_mask(mask, image) > threshold
     boxes = _boxes_of(inside)
-    height, width = image.shape[2:]
-    source_y, source_x, none_left = _tiled_coordinates(boxes, height, width)
-    box = box_mask(boxes, (height, width)).squeeze(1)
-    y = torch.arange(height, device=image.device)[:, None]
-    x = torch.arange(width, device=image.device)
-    index = torch.where(box, source_y[:, :, None] * width + source_x[:, None, :], y * width + x)
-    filled = image.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, image.shape[1], -1)).view_as(image)
-    if values_readable(none_left) and not bool(none_left.any()):
-        return filled  # the common case, seen where looking costs nothing
-    return torch.where(none_left[:, None, None, None], _background_mean(image, inside), filled)
+    strip = _largest_strip(boxes, image.shape[2], image.shape[3])
+    if values_readable(strip) and not (image.requires_grad and torch.is_grad_enabled()):
+        return _tile_slices(image, inside, boxes, strip)
+    return _tile_gather(image, inside, boxes, strip)
 
 
 def mean_fill(image: Tensor, mask: Tensor, threshold: float = FOREGROUND_THRESHOLD) -> Tensor:
@@ -118,11 +112,11 @@ def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
     return torch.minimum(start, end), end
 
 
-def _tiled_coordinates(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Row (B, H) and column (B, W) that the tiling of the largest strip shows, and (B,) whether there is no strip."""
+def _largest_strip(boxes: Tensor, height: int, width: int) -> Tensor:
+    """(B, 4): first row, first column, rows and columns of the largest rectangle beside each box; 0 pixels if none."""
     top, left, bottom, right = boxes.unbind(1)
     zero, full_h, full_w = torch.zeros_like(top), torch.full_like(top, height), torch.full_like(top, width)
-    strips = torch.stack(  # (B, strip, first row, first column, rows, columns)
+    strips = torch.stack(
         [
             torch.stack([zero, zero, top, full_w], 1),
             torch.stack([bottom, zero, height - bottom, full_w], 1),
@@ -131,17 +125,39 @@ def _tiled_coordinates(boxes: Tensor, height: int, width: int) -> tuple[Tensor, 
         ],
         1,
     )
-    area = strips[..., 2] * strips[..., 3]
-    best = area.argmax(1)
-    first_y, first_x, rows, columns = (
-        strips.gather(1, best[:, None, None].expand(-1, 1, 4)).squeeze(1)[..., None].unbind(1)
-    )
-    y = torch.arange(height, device=boxes.device)
-    x = torch.arange(width, device=boxes.device)
-    source_y = first_y + torch.remainder(y - first_y, rows.clamp(min=1))
-    source_x = first_x + torch.remainder(x - first_x, columns.clamp(min=1))
-    none_left = area.amax(1) == 0
-    return source_y.clamp(max=height - 1), source_x.clamp(max=width - 1), none_left
+    best = (strips[..., 2] * strips[..., 3]).argmax(1)
+    return strips.gather(1, best[:, None, None].expand(-1, 1, 4)).squeeze(1)
+
+
+def _tile_gather(image: Tensor, inside: Tensor, boxes: Tensor, strip: Tensor) -> Tensor:
+    """Fill the boxes with one gather of computed coordinates: nothing is read back from the device."""
+    height, width = image.shape[2:]
+    first_y, first_x, rows, columns = strip[..., None].unbind(1)
+    y = torch.arange(height, device=image.device)
+    x = torch.arange(width, device=image.device)
+    source_y = (first_y + torch.remainder(y - first_y, rows.clamp(min=1))).clamp(max=height - 1)
+    source_x = (first_x + torch.remainder(x - first_x, columns.clamp(min=1))).clamp(max=width - 1)
+    box = box_mask(boxes, (height, width)).squeeze(1)
+    index = torch.where(box, source_y[:, :, None] * width + source_x[:, None, :], y[:, None] * width + x)
+    filled = image.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, image.shape[1], -1)).view_as(image)
+    none_left = strip[:, 2] * strip[:, 3] == 0
+    return torch.where(none_left[:, None, None, None], _background_mean(image, inside), filled)
+
+
+def _tile_slices(image: Tensor, inside: Tensor, boxes: Tensor, strip: Tensor) -> Tensor:
+    """The same in memory that may be looked at, where copying rectangles is several times faster than a gather."""
+    filled = image.clone()
+    for i, (box, (first_y, first_x, rows, columns)) in enumerate(zip(boxes.tolist(), strip.tolist(), strict=True)):
+        top, left, bottom, right = box
+        if rows * columns == 0:
+            filled[i] = _background_mean(image[i : i + 1], inside[i : i + 1])[0]
+        elif bottom > top:
+            y = first_y + torch.remainder(torch.arange(top, bottom) - first_y, rows)
+            x = first_x + torch.remainder(torch.arange(left, right) - first_x, columns)
+            part = image[i].index_select(1, y)
+            part = part[..., left:right] if columns == image.shape[3] else part.index_select(2, x)
+            filled[i, :, top:bottom, left:right] = part
+    return filled
 
 
 def _background_mean(image: Tensor, inside: Tensor) -> Tensor:
