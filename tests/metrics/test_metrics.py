@@ -267,3 +267,17 @@ def test_bad_settings(cls) -> None:
         cls(average="macro")
     with pytest.raises(ValueError, match="Unexpected keyword arguments: `classes`"):
         cls(classes=3)
+
+
+def test_updates_never_read_the_device() -> None:
+    """On the meta device there are no values: reading one back (``.item()``, boolean indexing) is an error."""
+    with torch.device("meta"):
+        logits, embedding = torch.empty(8, K), torch.empty(8, D)
+        target, valid = torch.empty(8, dtype=torch.int64), torch.empty(8, dtype=torch.bool)
+    with pytest.raises(RuntimeError, match=r"meta|Meta"):
+        logits.max().item()
+    gap, decision, feature = (cls(num_classes=K, sync_on_compute=False).to("meta") for cls in METRICS.values())
+    gap.update(logits, logits, target, valid_same=valid, valid_rand=valid)
+    decision.update(logits, logits, target, valid=valid)
+    feature.update(embedding, embedding, target, valid=valid)
+    assert gap.correct_same.device.type == feature.total.device.type == "meta"

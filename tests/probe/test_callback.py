@@ -391,11 +391,11 @@ def test_logger_without_figures_is_named_and_off_means_off(tmp_path) -> None:
 def test_budget_limits_large_sets_only() -> None:
     probe = BackgroundBiasProbe(metrics=["accuracy"], variants=["mixed_rand"])
     _fit(Cheat(), probe, epochs=1, val=DataLoader(ToyImages(600), batch_size=100))
-    assert len(probe.report.images) == 512
+    assert len(probe.report.images) == 256
     positions = np.sort(probe.report.images.position)
     assert positions[0] == 0
     assert positions[-1] == 599
-    assert np.diff(positions).max() <= 2
+    assert np.diff(positions).max() <= 3
     probe = BackgroundBiasProbe(metrics=["accuracy"], variants=["mixed_rand"], budget=None)
     _fit(Cheat(), probe, epochs=1, val=DataLoader(ToyImages(600), batch_size=100))
     assert len(probe.report.images) == 600
@@ -407,7 +407,7 @@ def test_budget_limits_large_sets_only() -> None:
     assert len(probe.report.images) == 14
     probe = BackgroundBiasProbe(metrics=["accuracy"], variants=["mixed_rand"])
     _fit(Cheat(), probe, epochs=1, val=DataLoader(ToyImages(8000), batch_size=1000))
-    assert len(probe.report.images) == 1000  # a quarter of 8000 passes, two an image
+    assert len(probe.report.images) == 666  # a quarter of 8000 passes: gathering, original, variant
 
 
 def test_cost_is_told(caplog) -> None:

@@ -37,6 +37,7 @@ def test_cheating_model_scores_what_its_backgrounds_say() -> None:
     report = evaluate_background_bias(cheat(), _loader(), n_resamples=500)
     images = report.images
     assert list(report.variants) == ["original", *VARIANTS]
+    assert all(r.n_left_out == 0 for r in report.variants.values())
     for name in MIXED:  # it answers the background's class, always
         np.testing.assert_array_equal(images.prediction[name], images.background_label[name])
     accuracy = {name: r.accuracy.value for name, r in report.variants.items()}

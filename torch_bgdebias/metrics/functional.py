@@ -165,9 +165,9 @@ def cosine_similarity(original: Tensor, changed: Tensor) -> Tensor:
     check_embedding(changed, name="changed", dim=original.shape[1])
     if original.shape != changed.shape:
         raise ValueError(f"changed: expected shape {tuple(original.shape)} like original, got {describe(changed)}")
-    with torch.autocast(device_type=original.device.type, enabled=False):
-        exact = torch.promote_types(torch.promote_types(original.dtype, changed.dtype), torch.float32)
-        return F.cosine_similarity(original.detach().to(exact), changed.detach().to(exact), dim=1)
+    exact = torch.promote_types(torch.promote_types(original.dtype, changed.dtype), torch.float32)
+    # autocast never lowers cosine_similarity, so float32 stays float32
+    return F.cosine_similarity(original.detach().to(exact), changed.detach().to(exact), dim=1)
 
 
 def _mean_compute(total: Tensor, count: Tensor, *, average: Average) -> Tensor:

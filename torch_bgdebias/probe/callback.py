@@ -29,7 +29,7 @@ from torch_bgdebias.probe.results import BackgroundBiasReport, Estimate, ImageRe
 __all__ = ["BackgroundBiasProbe"]
 
 METRICS = ("accuracy", "bg_gap", "decision_consistency", "feature_consistency")
-_FLOOR = 512  # a budget never asks for fewer images than this
+_FLOOR = 256  # a budget never asks for fewer images than this
 
 
 class BackgroundBiasProbe(pl.Callback):
@@ -64,8 +64,9 @@ class BackgroundBiasProbe(pl.Callback):
         std: goes with ``mean``.
         seed: of the choice of backgrounds and of the bootstrap.
         max_images: evaluate at most so many images, spread evenly over the data set.
-        budget: with the trainer's validation loader and no ``max_images``: forward passes of the probe, as a share of
-            the validation epoch's. It limits the images, but never to fewer than 512. ``None``: all images.
+        budget: with the trainer's validation loader and no ``max_images``: passes over images of the probe (one each
+            for the original, every variant, and gathering backgrounds), as a share of the validation epoch's. It limits
+            the images, but never to fewer than 256. ``None``: all images.
         max_backgrounds: backgrounds kept in host memory (gathered at the first measurement of a run).
         inference_mode: evaluate under ``torch.inference_mode``. Off (``torch.no_grad`` alone, which is what Lightning
             does in the validation of a fit) for modules that keep tensors they make in ``forward``: such tensors could
@@ -240,7 +241,7 @@ class BackgroundBiasProbe(pl.Callback):
                 size = getattr(loader, "batch_size", None) or 1
                 seen = count if math.isinf(allowed) else min(count, int(allowed) * size * trainer.world_size)
                 if limit is None and self.budget is not None:
-                    limit = max(_FLOOR, int(seen * self.budget / (1 + len(self.variants))))
+                    limit = max(_FLOOR, int(seen * self.budget / (2 + len(self.variants))))
                 limit = seen if limit is None else min(limit, seen)
                 limit = None if limit >= count else limit
         rank, world = trainer.global_rank, trainer.world_size
