@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeAlias
@@ -18,7 +17,7 @@ from torch_bgdebias.isnet.loss import ISNetLoss
 from torch_bgdebias.isnet.targets import VARIANTS, Variant
 from torch_bgdebias.isnet.watch import Explanation
 from torch_bgdebias.isnet.wrapper import Attribution, BatchNorm, InputRule, ISNet
-from torch_bgdebias.lightning import StepCall, add_to_loss, gradients_allowed, wrap_training_step
+from torch_bgdebias.lightning import StepCall, TrainingStepCallback, add_to_loss, gradients_allowed
 from torch_bgdebias.models import LogitsKey, eval_mode, get_layer, original_module
 
 __all__ = ["ISNetCallback", "Schedule"]
@@ -27,7 +26,7 @@ __all__ = ["ISNetCallback", "Schedule"]
 Schedule: TypeAlias = "Callable[[int, int], float]"
 
 
-class ISNetCallback(pl.Callback):
+class ISNetCallback(TrainingStepCallback):
     """Add ISNet's heatmap loss to the training of any LightningModule: ``(1 - P) * its loss + P * heatmap loss``.
 
     The images and logits of the module's own training step are explained: its forward pass is the only one. Nothing is
@@ -85,6 +84,7 @@ class ISNetCallback(pl.Callback):
         seed: int = 0,
         log: bool = True,
     ) -> None:
+        super().__init__(seed)
         if not 0.0 < fraction <= 1.0:
             raise ValueError(f"fraction: expected in (0, 1], got {fraction!r}")
         if not isinstance(calibrate, int) or calibrate < 0:
@@ -100,9 +100,7 @@ class ISNetCallback(pl.Callback):
         self.network = network
         self.fraction = fraction
         self.calibrate = calibrate
-        self.seed = seed
         self._logs = log  # Lightning writes its own `log` onto callbacks
-        self.steps = 0
         self.calibrated = False
         self._options: dict[str, Any] = {
             "epsilon": epsilon,
@@ -118,17 +116,11 @@ class ISNetCallback(pl.Callback):
         }
         ISNet(nn.Identity(), variant, **{**self._options, "deep_supervision": None})  # bad options fail here
         self._isnet: ISNet | None = None
-        self._restore: Callable[[], None] | None = None
 
     @property
     def state_key(self) -> str:
         """Tells several of them in one trainer apart, by variant and network."""
         return self._generate_state_key(variant=self.variant, network=self.network)
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Go around the training step."""
-        if stage == "fit":
-            self._restore = wrap_training_step(pl_module, self, self._step)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the network to explain."""
@@ -145,19 +137,10 @@ class ISNetCallback(pl.Callback):
                 self._measure_range(trainer, pl_module)
             self.calibrated = True
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Put the module's own training step back."""
-        self._leave()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Put the module's own training step back."""
-        self._leave()
-
     def state_dict(self) -> dict[str, Any]:
         """Batches seen, the seed and the loss's ranges of relevance, the same on every rank."""
         return {
-            "steps": self.steps,
-            "seed": self.seed,
+            **super().state_dict(),
             "calibrated": self.calibrated,
             "relevance_range": list(self.loss.relevance_range),
             "hidden_ranges": {name: list(values) for name, values in self.loss.hidden_ranges.items()},
@@ -165,7 +148,7 @@ class ISNetCallback(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where the checkpoint was written; a calibrated range replaces the loss's own."""
-        self.steps, self.seed = int(state_dict["steps"]), int(state_dict["seed"])
+        super().load_state_dict(state_dict)
         self.calibrated = bool(state_dict["calibrated"])
         if self.calibrated:
             low, high = state_dict["relevance_range"]
@@ -253,11 +236,6 @@ class ISNetCallback(pl.Callback):
         self.loss.relevance_range = ranges.pop(INPUT)
         self.loss.hidden_ranges = {**self.loss.hidden_ranges, **ranges}
 
-    def _seeded(self, module: pl.LightningModule) -> torch.Generator:
-        """The generator of this step. Seeding costs no synchronisation, and no rank has a state to save."""
-        number = random.Random(f"{self.seed} {module.global_rank} {self.steps}").getrandbits(63)
-        return torch.Generator(module.device).manual_seed(number)
-
     def _log(self, module: pl.LightningModule, weight: float, size: int, *parts: Tensor) -> None:
         names = ("isnet/heatmap_loss", "isnet/background", "isnet/foreground")
         values = {name: part.detach() for name, part in zip(names, parts, strict=True)}
@@ -278,9 +256,7 @@ class ISNetCallback(pl.Callback):
 
     def _leave(self) -> None:
         self._isnet = None
-        if self._restore is not None:
-            self._restore()
-            self._restore = None
+        super()._leave()
 
 
 def _submodule(module: pl.LightningModule, name: str | None) -> nn.Module:
