@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -159,13 +160,13 @@ def test_two_swaps_in_one_trainer_stack():
 
 def test_draws_differ_by_step_seed_and_rank():
     callback = BackgroundSwapCallback(BackgroundSwap())
-    callback._generator = torch.Generator()
     draws = set()
     for seed in range(3):
         for rank in range(3):
             for step in range(3):
                 callback.seed, callback.steps = seed, step
-                draws.add(tuple(torch.rand(2, generator=callback._seeded(rank)).tolist()))
+                module = SimpleNamespace(global_rank=rank, device="cpu")
+                draws.add(tuple(torch.rand(2, generator=callback._seeded(module)).tolist()))
     assert len(draws) == 27
 
 

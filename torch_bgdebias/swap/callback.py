@@ -6,17 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
 from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.lightning import StepCall, wrap_training_step
+from torch_bgdebias.lightning import StepCall, TrainingStepCallback
 from torch_bgdebias.swap.module import BackgroundSwap
 from torch_bgdebias.swap.stream import StreamedBackgroundBank
 
 __all__ = ["BackgroundSwapCallback"]
 
 
-class BackgroundSwapCallback(pl.Callback):
+class BackgroundSwapCallback(TrainingStepCallback):
     """Swap the backgrounds of every training batch before the module's ``training_step`` sees it.
 
     The user's module stays as it is: no parameter, buffer or submodule is added, and its own ``training_step`` is back
@@ -56,6 +55,7 @@ class BackgroundSwapCallback(pl.Callback):
         refresh: int = 8,
         log: bool = True,
     ) -> None:
+        super().__init__(seed)
         if not isinstance(swap, BackgroundSwap):
             raise TypeError(f"swap: expected a BackgroundSwap, got {type(swap).__name__}")
         if start_epoch < 0 or refresh < 0:
@@ -64,48 +64,30 @@ class BackgroundSwapCallback(pl.Callback):
         self.spec = spec or BatchSpec()
         self.schedule = schedule
         self.start_epoch = start_epoch
-        self.seed = seed
         self.refresh = refresh
         self.log = log
-        self.steps = 0
-        self._generator: torch.Generator | None = None
-        self._restore: Callable[[], None] | None = None
 
     @property
     def state_key(self) -> str:
         """Tells several swaps of one trainer apart, by pattern, seed and first epoch."""
         return self._generate_state_key(pattern=self.swap.pattern, seed=self.seed, start_epoch=self.start_epoch)
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Go around the training step."""
-        if stage == "fit":
-            self._restore = wrap_training_step(pl_module, self, self._step)
-
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Follow the module to its device."""
         self.swap.to(pl_module.device)
         if self.swap.bank is not None:
             self.swap.bank.to(pl_module.device)
-        self._generator = torch.Generator(pl_module.device)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Put the module's own training step back."""
-        self._leave()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Put the module's own training step back."""
-        self._leave()
 
     def state_dict(self) -> dict[str, Any]:
         """Batches seen and the seed, the same on every rank; a streamed bank's place in its folder."""
-        state: dict[str, Any] = {"steps": self.steps, "seed": self.seed}
+        state = super().state_dict()
         if isinstance(self.swap.bank, StreamedBackgroundBank):
             state["bank"] = self.swap.bank.state_dict()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on drawing where the checkpoint was written."""
-        self.steps, self.seed = int(state_dict["steps"]), int(state_dict["seed"])
+        super().load_state_dict(state_dict)
         if isinstance(self.swap.bank, StreamedBackgroundBank) and "bank" in state_dict:
             self.swap.bank.load_state_dict(state_dict["bank"])
 
@@ -128,7 +110,7 @@ class BackgroundSwapCallback(pl.Callback):
         spec = self.spec
         image, mask = spec.image_of(batch), spec.mask_of(batch)
         label = None if spec.label is None else spec.label_of(batch)
-        generator = self._seeded(module.global_rank)
+        generator = self._seeded(module)
         params = self.swap.generate_parameters(image.shape, label, p=p, device=image.device, generator=generator)
         fields = {"image": image if p == 0 else self.swap(image, mask=mask, label=label, params=params)}
         if spec.background_label is not None:
@@ -138,22 +120,3 @@ class BackgroundSwapCallback(pl.Callback):
             name = "background_swap/fraction"
             module.log(name, fraction, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(image))
         return spec.replace(batch, **fields)
-
-    def _seeded(self, rank: int) -> torch.Generator:
-        """The generator of this step: seeded by a hash, as neighbouring seeds start some generators alike."""
-        assert self._generator is not None, "a training step runs after the fit has started"
-        self._generator.manual_seed(_mix(_mix(_mix(self.seed) + rank) + self.steps))
-        return self._generator
-
-    def _leave(self) -> None:
-        if self._restore is not None:
-            self._restore()
-            self._restore = None
-
-
-def _mix(number: int) -> int:
-    """Splitmix64 (Steele, Lea, Flood 2014): spreads neighbouring numbers over 63 bits."""
-    state = (number + 0x9E3779B97F4A7C15) % 2**64
-    state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-    state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
-    return (state ^ (state >> 31)) % 2**63
