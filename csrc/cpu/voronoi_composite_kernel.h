@@ -137,7 +137,7 @@ BGDEBIAS_INLINE bool runs_like(
 }
 
 // The runs of one row, left to right; `above` are those of the row above, or empty.
-BGDEBIAS_INLINE void row_runs(
+BGDEBIAS_INLINE void row_runs_inline(
     Sites& sites, int64_t cells, int64_t row, int64_t width, const std::vector<Run>& above, std::vector<Run>& runs) {
   const double centre = static_cast<double>(row) + 0.5;
   for (int64_t k = 0; k < cells; ++k) {
@@ -174,6 +174,21 @@ BGDEBIAS_INLINE void row_runs(
     column = last + 1;
   }
 }
+
+// Apart from the kernels, which are compiled for every pair of dtypes, and this once for every instruction set.
+using RowRuns = void (*)(Sites&, int64_t, int64_t, int64_t, const std::vector<Run>&, std::vector<Run>&);
+
+inline void row_runs_baseline(
+    Sites& sites, int64_t cells, int64_t row, int64_t width, const std::vector<Run>& above, std::vector<Run>& runs) {
+  row_runs_inline(sites, cells, row, width, above, runs);
+}
+
+#if defined(BGDEBIAS_AVX2)
+__attribute__((target("avx2"))) inline void row_runs_avx2(
+    Sites& sites, int64_t cells, int64_t row, int64_t width, const std::vector<Run>& above, std::vector<Run>& runs) {
+  row_runs_inline(sites, cells, row, width, above, runs);
+}
+#endif
 
 // Where the pixels of one run begin in the bank.
 BGDEBIAS_INLINE int64_t bank_row_of(const CompositeArguments& a, const Sites& sites, int64_t cell, int64_t row) {
@@ -272,9 +287,11 @@ BGDEBIAS_INLINE void composite_row(
 }
 
 template <typename image_t, typename bank_t, bool normalise>
-BGDEBIAS_INLINE void composite_rows_inline(const CompositeArguments& a, int64_t begin, int64_t end) {
+BGDEBIAS_INLINE void composite_rows_inline(
+    const CompositeArguments& a, int64_t begin, int64_t end, RowRuns row_runs) {
   using real = std::conditional_t<std::is_same_v<image_t, double>, double, float>;
   Sites sites(a.cells);
+  const std::vector<Run> none;
   std::vector<Run> runs, next;
   std::vector<bank_t> background(static_cast<size_t>(a.width));
   int64_t loaded = -1;
@@ -283,7 +300,7 @@ BGDEBIAS_INLINE void composite_rows_inline(const CompositeArguments& a, int64_t 
     if (b != loaded) {
       load_sites(sites, a, b);
       loaded = b;
-      row_runs(sites, a.cells, row, a.width, {}, runs);
+      row_runs(sites, a.cells, row, a.width, none, runs);
     } else {
       runs.swap(next);
     }
@@ -302,14 +319,14 @@ using RowsKernel = void (*)(const CompositeArguments&, int64_t, int64_t);
 
 template <typename image_t, typename bank_t, bool normalise>
 void composite_rows_baseline(const CompositeArguments& a, int64_t begin, int64_t end) {
-  composite_rows_inline<image_t, bank_t, normalise>(a, begin, end);
+  composite_rows_inline<image_t, bank_t, normalise>(a, begin, end, row_runs_baseline);
 }
 
 #if defined(BGDEBIAS_AVX2)
 // The same code for wider registers, chosen at run time, so that a library built here runs on older machines. No "fma".
 template <typename image_t, typename bank_t, bool normalise>
 __attribute__((target("avx2"))) void composite_rows_avx2(const CompositeArguments& a, int64_t begin, int64_t end) {
-  composite_rows_inline<image_t, bank_t, normalise>(a, begin, end);
+  composite_rows_inline<image_t, bank_t, normalise>(a, begin, end, row_runs_avx2);
 }
 #endif
 
