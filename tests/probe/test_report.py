@@ -229,6 +229,19 @@ def test_a_report_without_variants_still_makes_a_page() -> None:
     parse(page)
 
 
+def test_lines_of_a_grid_have_their_models_colour() -> None:
+    picture = np.zeros((2, 2, 3), np.uint8)
+    cell = Cell(picture, [("cat", True), ("dog", False)], models=[0, 1])
+    page = report_html([make_report(n=8)], grids=[ImageGrid("g", ["c"], [("r", [cell, None])], models=["one", "two"])])
+    assert "<span class='right'><i class='dot k0'></i>cat</span>" in page
+    assert "<span class='wrong'><i class='dot k1'></i>dog</span>" in page
+    assert "<i class='k1'></i>two" in page
+    with pytest.raises(ValueError, match=r"models: expected one for each of 1 lines, got 2"):
+        Cell(picture, [("cat", None)], models=[0, 1])
+    with pytest.raises(ValueError, match=r"picture: expected uint8 \(H, W, 3\), got float64 \(2, 2, 3\)"):
+        Cell(np.zeros((2, 2, 3)))
+
+
 def test_no_report_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one BackgroundBiasReport"):
         report_to_html([], tmp_path / "r.html")

@@ -218,8 +218,10 @@ def _grid(models: dict[str, SmallCNN], data: DemoData, rows: int = 6, columns: i
         cells = [
             Cell(
                 picture,
-                [(f"{name}: {data.classes[answers[i]]}", answers[i] == label) for name, answers in said.items()],
-                f"{data.classes[label]} in front of another scene",
+                [(data.classes[answers[i]], answers[i] == label) for answers in said.values()],
+                f"{data.classes[label]} in front of another scene; "
+                + ", ".join(f"{name}: {data.classes[answers[i]]}" for name, answers in said.items()),
+                range(len(said)),
             )
             for i, picture in enumerate(pictures)
         ]
@@ -228,7 +230,9 @@ def _grid(models: dict[str, SmallCNN], data: DemoData, rows: int = 6, columns: i
         "The same objects in front of other scenes",
         ["its own category", *(data.categories[c].replace("_", " ") for c in others)],
         table,
-        "Objects and scenes that no model was trained on. In training each class stood in front of its own category.",
+        "Objects and scenes that no model was trained on, and what each model says. In training each class stood in "
+        "front of its own category.",
+        list(models),
     )
 
 

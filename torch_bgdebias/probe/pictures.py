@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from torch_bgdebias.probe.charts import percent
 from torch_bgdebias.probe.results import BackgroundBiasReport
-from torch_bgdebias.probe.sections import OBJECTLESS, VARIANTS, section
+from torch_bgdebias.probe.sections import OBJECTLESS, VARIANTS, key, section
 
 __all__ = ["Cell", "ImageGrid", "examples", "grid", "png"]
 
@@ -26,21 +26,39 @@ class Cell:
         picture: uint8 (H, W, 3).
         lines: text under it with ``True`` (right), ``False`` (wrong) or ``None`` (neither).
         alt: what the picture shows, for those who do not see it.
+        models: colour of the model that each line speaks for, a position in the grid's ``models``; may be empty.
     """
 
     picture: NDArray[np.uint8]
     lines: Sequence[tuple[str, bool | None]] = ()
     alt: str = ""
+    models: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        if self.picture.dtype != np.uint8 or self.picture.ndim != 3 or self.picture.shape[2] != 3:
+            got = f"{self.picture.dtype} {self.picture.shape}"
+            raise ValueError(f"picture: expected uint8 (H, W, 3), got {got}")
+        if self.models and len(self.models) != len(self.lines):
+            raise ValueError(f"models: expected one for each of {len(self.lines)} lines, got {len(self.models)}")
 
 
 @dataclass(frozen=True)
 class ImageGrid:
-    """A table of pictures with a title, a caption, names of the columns, and rows of (name, cells)."""
+    """A table of pictures.
+
+    Attributes:
+        title: heading.
+        columns: names of the columns.
+        rows: (name, cells), a cell ``None`` where there is no picture.
+        caption: what is to be seen.
+        models: names for the key of colours, where cells say which model a line speaks for.
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[tuple[str, Sequence[Cell | None]]] = field(default_factory=list)
     caption: str = ""
+    models: Sequence[str] = ()
 
 
 def grid(grid: ImageGrid, *, anchor: str = "") -> str:
@@ -52,7 +70,7 @@ def grid(grid: ImageGrid, *, anchor: str = "") -> str:
         body.append(f"<tr><th scope='row'>{escape(name)}</th>{shown}</tr>")
     caption = f"<p class='note'>{escape(grid.caption)}</p>" if grid.caption else ""
     table = f"<table class='pictures'><thead><tr><th></th>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    return section(grid.title, f"{caption}<div class='wide'>{table}</div>", anchor=anchor)
+    return section(grid.title, f"{caption}{key(grid.models)}<div class='wide'>{table}</div>", anchor=anchor)
 
 
 def examples(report: BackgroundBiasReport) -> str:
@@ -94,7 +112,11 @@ def png(picture: NDArray[np.uint8]) -> str:
 def _picture(cell: Cell) -> str:
     height, width = cell.picture.shape[:2]
     marks = {True: "right", False: "wrong", None: ""}
-    lines = "".join(f"<span class='{marks[ok]}'>{escape(text)}</span>" for text, ok in cell.lines)
+    dots = [f"<i class='dot k{model % 6}'></i>" for model in cell.models] or [""] * len(cell.lines)
+    lines = "".join(
+        f"<span class='{marks[ok]}'>{dot}{escape(text)}</span>"
+        for (text, ok), dot in zip(cell.lines, dots, strict=True)
+    )
     image = f"<img src='{png(cell.picture)}' width='{width}' height='{height}' alt='{escape(cell.alt, quote=True)}'>"
     return image + lines
 
