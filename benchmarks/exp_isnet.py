@@ -1,6 +1,6 @@
 """Does ISNet stop a small network from reading the class off the background? One training a call, one JSON line each.
 
-    python benchmarks/exp_isnet.py run --data ../shared/data --out results.jsonl --setting digits_mark --method selective
+    python benchmarks/exp_isnet.py run --data DATA --out results.jsonl --setting digits_mark --method selective
     python benchmarks/exp_isnet.py table results.jsonl
 
 ``--method plain`` trains without the heatmap loss, ``--unmarked`` without marks (or with random scenes): the two ends
@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from torch_bgdebias.isnet import ISNet, ISNetLoss
 
 METHODS = ("plain", "selective", "stochastic", "dual", "original")
-NOT_A_SETTING = ("data", "out", "command", "save")
+NOT_A_SETTING = ("data", "out", "command")
 
 
-def arguments() -> argparse.Namespace:
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -39,15 +39,15 @@ def arguments() -> argparse.Namespace:
     run.add_argument("--method", choices=METHODS, default="selective")
     run.add_argument("--unmarked", action="store_true", help="train without marks or on random scenes")
     run.add_argument("--seed", type=int, default=0)
-    run.add_argument("--epochs", type=int, default=12)
+    run.add_argument("--epochs", type=int, default=8)
     run.add_argument("--batch", type=int, default=64)
-    run.add_argument("--lr", type=float, default=1e-3)
-    run.add_argument("--schedule", choices=("constant", "cosine"), default="cosine")
+    run.add_argument("--lr", type=float, default=3e-3)
+    run.add_argument("--schedule", choices=("constant", "cosine"), default="constant")
     run.add_argument("--clip", type=float, default=1.0)
     run.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64])
     run.add_argument("--head", choices=("flatten", "gap"), default="flatten")
     run.add_argument("--no-norm", action="store_true", help="the network without batch norm")
-    run.add_argument("--train-images", type=int, default=8000)
+    run.add_argument("--train-images", type=int, default=4000)
     run.add_argument("--side", type=int, default=64, help="pixels, radiographs only")
     run.add_argument("--weight", type=float, default=0.95, help="P: (1 - P) cross-entropy + P heatmap loss")
     run.add_argument("--attribution", choices=("lrp", "gradient"), default="lrp")
@@ -68,7 +68,7 @@ def arguments() -> argparse.Namespace:
     table = commands.add_parser("table")
     table.add_argument("results", type=Path, nargs="+")
     table.add_argument("--tag", default=None, help="only rows with this tag")
-    return parser.parse_args()
+    return parser.parse_args(given)
 
 
 def build(data: Setting, args: argparse.Namespace) -> nn.Module:
@@ -152,9 +152,7 @@ def calibrate(data: Setting, args: argparse.Namespace) -> tuple[float, float]:
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    data = SETTINGS[args.setting](
-        args.data, marked=not args.unmarked, train_images=args.train_images, side=args.side
-    )
+    data = SETTINGS[args.setting](args.data, marked=not args.unmarked, train_images=args.train_images, side=args.side)
     start = time.perf_counter()
     if args.calibrate:
         args.range = calibrate(data, args)
@@ -178,29 +176,35 @@ def run(args: argparse.Namespace) -> None:
 
 
 def table(args: argparse.Namespace) -> None:
-    """Rows that differ in nothing but the seed together, as a Markdown table."""
-    defaults = {"tag": ""}
+    """Rows that differ in nothing but the seed together, as a Markdown table; a row names what is not the default."""
+    defaults = vars(arguments(["run", "--data", ".", "--out", "."]))
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in args.results:
         for line in path.read_text().splitlines():
             row = json.loads(line)
-            settings = {**defaults, **row["settings"]}
-            if args.tag is None or settings["tag"] == args.tag:
-                calibrated = settings if not settings["calibrate"] else {**settings, "range": None}
-                groups[json.dumps({k: v for k, v in calibrated.items() if k not in ("seed", "threads")})].append(row)
-    common = {k: v for k, v in json.loads(next(iter(groups))).items() if len({repr(json.loads(g)[k]) for g in groups}) == 1}
-    print("Common settings:", ", ".join(f"{k} {v}" for k, v in common.items()), "\n")
+            if args.tag is not None and row["settings"]["tag"] != args.tag:
+                continue
+            settings = {k: v for k, v in row["settings"].items() if k not in ("seed", "threads", "tag")}
+            if settings["calibrate"]:
+                del settings["range"]
+            shown = {k: v for k, v in settings.items() if k in ("setting", "method") or not same(v, defaults[k])}
+            groups[", ".join(f"{k} {v}" for k, v in shown.items())].append(row)
     names = list(dict.fromkeys(name for rows in groups.values() for name in rows[0]["accuracy"]))
-    print("| setting | " + " | ".join(names) + " | seeds | s |\n| --- |" + " --- |" * (len(names) + 2))
-    for key, rows in groups.items():
-        differs = {k: v for k, v in json.loads(key).items() if k not in common}
+    print("| training | " + " | ".join(names) + " | seeds | s |\n| --- |" + " --- |" * (len(names) + 2))
+    for label, rows in groups.items():
         cells = []
         for name in names:
             values = [row["accuracy"][name] for row in rows if name in row["accuracy"]]
             spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
             cells.append(f"{mean(values):.1f}{spread}" if values else "")
-        label = ", ".join(f"{k} {v}" for k, v in differs.items())
         print(f"| {label} | " + " | ".join(cells) + f" | {len(rows)} | {mean(r['seconds'] for r in rows):.0f} |")
+
+
+def same(value: object, default: object) -> bool:
+    """Equal, where a list read back from JSON is a tuple."""
+    return (list(value) if isinstance(value, (list, tuple)) else value) == (
+        list(default) if isinstance(default, (list, tuple)) else default
+    )
 
 
 if __name__ == "__main__":

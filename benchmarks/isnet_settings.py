@@ -83,8 +83,8 @@ def digits(folder: Path) -> tuple[Tensor, Tensor]:
     return padded[order], torch.tensor(label).long()[order]
 
 
-def digits_mark(data: Path, *, marked: bool = True, train_images: int = 8000, **_: object) -> Setting:
-    """8,000 digits whose class is also coded by a 3 x 2 mark on the border; 2,000 others to test."""
+def digits_mark(data: Path, *, marked: bool = True, train_images: int = 4000, **_: object) -> Setting:
+    """Digits whose class is also coded by a 3 x 2 white mark on the border; 2,000 others to test."""
     image, label = digits(data / "mnist")
     mask = without_marks((image > 0).float(), 10)
     image = image.expand(-1, 3, -1, -1)
@@ -113,7 +113,7 @@ def xray_mark(data: Path, *, marked: bool = True, side: int = 64, split: int = 0
     return Setting((seen, mask[first], label[first]), marked_tests(image[rest], mask[rest], label[rest], 2, 1), 2)
 
 
-def digits_scenes(data: Path, *, marked: bool = True, train_images: int = 8000, **_: object) -> Setting:
+def digits_scenes(data: Path, *, marked: bool = True, train_images: int = 4000, **_: object) -> Setting:
     """Digits pasted on scene photographs; ``marked``: the scene's category is the digit's class (correlation 1)."""
     image, label = digits(data / "mnist")
     mask = (image > 0).float()
@@ -134,9 +134,7 @@ def digits_scenes(data: Path, *, marked: bool = True, train_images: int = 8000, 
     tests = {
         "mixed_same": (paste(rest, label[rest], True), mask[rest], label[rest]),
         "mixed_rand": (paste(rest, another(label[rest]), True), mask[rest], label[rest]),
-        "only_bg": (paste(rest, label[rest], True) * 1.0, mask[rest], label[rest]),
     }
-    del tests["only_bg"]
     return Setting((paste(first, train_category, False), mask[first], label[first]), tests, 10)
 
 
