@@ -122,10 +122,12 @@ def voc(data: Path, size: int = 64) -> Setting:
 
 
 def small_cnn(classes: int, size: int) -> nn.Sequential:
-    """Three convolutions with batch norm (four for photographs), average pooling, one linear layer."""
+    """Three convolutions of stride 2 with batch norm (four for photographs), average pooling, one linear layer."""
     layers: list[nn.Module] = []
     width = 3
     for out in (16, 32, 64) if size <= 32 else (16, 32, 64, 128):
-        layers += [nn.Conv2d(width, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(), nn.MaxPool2d(2)]
+        kernel = 5 if width == 3 else 3
+        convolution = nn.Conv2d(width, out, kernel, stride=2, padding=kernel // 2, bias=False)
+        layers += [convolution, nn.BatchNorm2d(out), nn.ReLU()]
         width = out
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))
