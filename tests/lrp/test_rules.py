@@ -1,4 +1,4 @@
-"""Trainable rules: zennit's own heatmaps, and gradients equal to finite differences, on parameters that stay the same."""
+"""Trainable rules: zennit's own heatmaps, gradients equal to finite differences, on parameters that stay the same."""
 
 from __future__ import annotations
 

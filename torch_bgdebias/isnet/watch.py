@@ -125,7 +125,7 @@ class Watch:
             raise RuntimeError("image: made in inference mode; explain(image) copes with that, watching() cannot")
         leaf = image if image.requires_grad else image.detach().requires_grad_()
         entering = leaf.clone()  # the model may change its input in place
-        flex = self._isnet._new_pass(entering)
+        flex = self._isnet._new_pass(entering, private=leaf is not image)
         self._records.append(_Record(leaf, flex, [flex]))
         flex.open()
         return (entering, *args[1:]), kwargs

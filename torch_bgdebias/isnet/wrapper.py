@@ -169,11 +169,18 @@ class ISNet(nn.Module):
         """The rules that propagate each explained scalar, a map each."""
         return (ZPLUS, EPSILON) if self.variant == "dual" and self.attribution == "lrp" else ("",)
 
-    def _new_pass(self, image: Tensor) -> FlexPass:
-        first = image if self.input_rule == "zbox" else None
+    def _new_pass(self, image: Tensor, private: bool) -> FlexPass:
+        remember = self.input_rule == "zbox"
         if self.variant == "dual" and self.attribution == "lrp":
-            return DualPass(self.epsilon, image=first)
-        return FlexPass(self.epsilon, batch_norm=self.batch_norm, image=first, plain=self.attribution == "gradient")
+            return DualPass(self.epsilon, image=image, remember=remember, private=private)
+        return FlexPass(
+            self.epsilon,
+            batch_norm=self.batch_norm,
+            image=image,
+            remember=remember,
+            private=private,
+            plain=self.attribution == "gradient",
+        )
 
     def _map(
         self,
@@ -186,7 +193,7 @@ class ISNet(nn.Module):
         last: bool,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """One heatmap and its counterparts in the hidden layers."""
-        places = [image if flex.image is None else _input_layer(flex).output, *hidden.values()]
+        places = [_input_layer(flex).output if flex.remember else image, *hidden.values()]
         if not scalar.requires_grad:
             raise RuntimeError("no gradient path from the model's output to the image")
         with flex.relevance(rule):
@@ -207,8 +214,8 @@ class ISNet(nn.Module):
         return relevance, found
 
     def _at_input(self, image: Tensor, flex: FlexPass, gradient: Tensor) -> Tensor:
-        if flex.image is None:
-            return _times(image, gradient)
+        if not flex.remember:
+            return _times(image.detach() if flex.private else image, gradient)
         layer = _input_layer(flex)
         low, high = (
             bound.to(image).view(-1, 1, 1).expand(1, *image.shape[1:]).reshape(1, *layer.x.shape[1:])

@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-__all__ = ["Geometry", "convolve", "input_gradient"]
+from .switch import Switch
+
+__all__ = ["Geometry", "Skip", "convolve", "input_gradient"]
 
 _aten = torch.ops.aten
 
@@ -65,23 +68,54 @@ def _backward(
     return grads
 
 
+class Skip:
+    """Which gradients of a convolution nobody will ask for, so that it need not compute them.
+
+    Args:
+        switch: says which backward pass is running.
+        weight: the weight does not depend on the image: the relevance pass passes it by.
+        image: the input is the image, of which only the relevance pass wants the gradient.
+    """
+
+    __slots__ = ("image", "switch", "weight")
+
+    def __init__(self, switch: Switch, *, weight: bool, image: bool) -> None:
+        self.switch, self.weight, self.image = switch, weight, image
+
+
 class _Convolve(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, skip: Skip | None
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.geometry = geometry
+        ctx.geometry, ctx.skip = geometry, skip
         return _forward(x, weight, bias, geometry)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        need = ctx.needs_input_grad
+        to_x, to_weight, to_bias = ctx.needs_input_grad[:3]
+        if ctx.skip is not None and ctx.skip.switch.active and ctx.skip.weight:
+            to_weight = to_bias = False
+        elif ctx.skip is not None and not ctx.skip.switch.active and ctx.skip.image:
+            to_x = False
         if not torch.is_grad_enabled():
-            return *_backward(grad, x, weight, ctx.geometry, (need[0], need[1], need[2])), None
-        to_x = _InputGradient.apply(grad, weight, x.detach(), ctx.geometry) if need[0] else None
-        to_weight = _WeightGradient.apply(grad, x, weight.detach(), ctx.geometry) if need[1] else None
-        to_bias = grad.sum([0, *range(2, grad.ndim)]) if need[2] else None
-        return to_x, to_weight, to_bias, None
+            return *_backward(grad, x, weight, ctx.geometry, (to_x, to_weight, to_bias)), None, None
+        return (
+            _InputGradient.apply(grad, weight, x.detach(), ctx.geometry) if to_x else None,
+            _WeightGradient.apply(grad, x, weight.detach(), ctx.geometry) if to_weight else None,
+            grad.sum([0, *range(2, grad.ndim)]) if to_bias else None,
+            None,
+            None,
+        )
+
+
+def _folded(grad: Tensor, weight: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
+    """The gradient to an input of few channels, an image: a matrix product, two to three times as fast on the CPU."""
+    columns = weight.reshape(len(weight), -1).t() @ grad.flatten(2)
+    stride, padding, dilation = (tuple(v) for v in geometry[:3])
+    return F.fold(columns, like.shape[2:], weight.shape[2:], dilation, padding, stride)
 
 
 class _InputGradient(Function):
@@ -91,6 +125,8 @@ class _InputGradient(Function):
     def forward(ctx: Any, grad: Tensor, weight: Tensor, like: Tensor, geometry: Geometry) -> Tensor | None:
         ctx.save_for_backward(grad, weight)
         ctx.geometry = geometry
+        if like.device.type == "cpu" and like.ndim == 4 and like.shape[1] <= 4 and geometry.groups == 1:
+            return _folded(grad, weight, like, geometry)
         return _backward(grad, like, weight, geometry, (True, False, False))[0]
 
     @staticmethod
@@ -120,9 +156,9 @@ class _WeightGradient(Function):
         return to_grad, to_x, None, None
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, skip: Skip | None = None) -> Tensor:
     """``torch.conv1d`` to ``conv3d`` on a batch, differentiable as often as you like."""
-    out: Tensor = _Convolve.apply(x, weight, bias, geometry)
+    out: Tensor = _Convolve.apply(x, weight, bias, geometry, skip)
     return out
 
 

@@ -165,13 +165,20 @@ class DualPass(FlexPass):
 
     Args:
         epsilon: stabiliser of both rules.
-        image: tensor whose first layer is to be remembered in ``input_layer`` (z^B rule).
+        image, remember, private: see :class:`FlexPass`.
     """
 
     handlers: ClassVar[dict[Any, Handler]] = {}
 
-    def __init__(self, epsilon: float = 1e-2, *, image: Tensor | None = None) -> None:
-        super().__init__(0.0, image=image)
+    def __init__(
+        self,
+        epsilon: float = 1e-2,
+        *,
+        image: Tensor | None = None,
+        remember: bool = False,
+        private: bool = False,
+    ) -> None:
+        super().__init__(0.0, image=image, remember=remember, private=private)
         self.stabilizer = epsilon
         self._last: tuple[Tensor, _Kind] | None = None
         self.previous: _Open | None = None
@@ -211,7 +218,8 @@ def _convolution(dims: int) -> Handler:
         if image.ndim != dims + 2 or not needs_graph(image):
             return func(*args, **kwargs)
         x, weight, bias, geometry = convolution_arguments(dims, args, kwargs)
-        return _layer(mode, convolve(x, weight, bias, geometry), x, weight, bias, geometry, takes_image(mode, image))
+        y = convolve(x, weight, bias, geometry, mode.skip(image, weight))
+        return _layer(mode, y, x, weight, bias, geometry, takes_image(mode, image))
 
     return handle
 

@@ -25,9 +25,9 @@ from torch.overrides import TorchFunctionMode
 from . import normalization
 from .activations import RATIOS, rectify, smooth
 from .attention import attend, frozen
-from .convolution import Geometry, convolve
+from .convolution import Geometry, Skip, convolve
 from .input_layer import InputLayer
-from .switch import Switch, needs_graph
+from .switch import Switch, depends_on, needs_graph
 
 __all__ = ["FlexPass", "Handler", "bind", "convolution_arguments", "takes_image"]
 
@@ -40,7 +40,9 @@ class FlexPass(TorchFunctionMode):
     Args:
         epsilon: of the ReLU rule, >= 0.
         batch_norm: "linear": a training batch's statistics are constants in the relevance pass; "exact": not.
-        image: tensor whose first linear or convolution layer is to be remembered in ``input_layer`` (z^B rule).
+        image: what enters the model, with a history (not a leaf), if known.
+        remember: keep the first linear or convolution layer that takes the image in ``input_layer`` (z^B rule).
+        private: nobody wants the ordinary gradient of the image.
         plain: no rules at all: the relevance pass is the plain gradient (but attention stays differentiable twice).
     """
 
@@ -48,7 +50,14 @@ class FlexPass(TorchFunctionMode):
     handlers: ClassVar[dict[Any, Handler]] = {}
 
     def __init__(
-        self, epsilon: float = 1e-2, *, batch_norm: str = "linear", image: Tensor | None = None, plain: bool = False
+        self,
+        epsilon: float = 1e-2,
+        *,
+        batch_norm: str = "linear",
+        image: Tensor | None = None,
+        remember: bool = False,
+        private: bool = False,
+        plain: bool = False,
     ) -> None:
         super().__init__()
         self.switch = Switch()
@@ -56,7 +65,14 @@ class FlexPass(TorchFunctionMode):
         self.batch_norm = batch_norm
         self.plain = plain
         self.image = image
+        self.remember = remember
+        self.private = private
         self.input_layer: InputLayer | None = None
+
+    def skip(self, x: Tensor, weight: Tensor) -> Skip:
+        """What a convolution of ``x`` need not compute."""
+        fixed = weight.grad_fn is None or not depends_on(weight, self.image)
+        return Skip(self.switch, weight=fixed, image=self.private and x is self.image)
 
     def open(self) -> None:
         """Begin, where a ``with`` block cannot stand; :meth:`close` must follow."""
@@ -250,7 +266,7 @@ def _convolution(dims: int) -> Handler:
         if image.ndim != dims + 2 or not needs_graph(image, weight, bias):
             return func(*args, **kwargs)
         x, weight, bias, geometry = convolution_arguments(dims, args, kwargs)
-        y = convolve(x, weight, bias, geometry)
+        y = convolve(x, weight, bias, geometry, mode.skip(image, weight))
         if not takes_image(mode, image):
             return y
         mode.input_layer = InputLayer(x, y, weight, bias, geometry)
@@ -271,7 +287,7 @@ def _linear(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
 def takes_image(mode: FlexPass, x: Tensor) -> bool:
     """Whether ``x`` is the image itself or a reshaped view of it, entering the first layer that is to be remembered."""
     image = mode.image
-    if image is None or mode.input_layer is not None:
+    if image is None or not mode.remember or mode.input_layer is not None:
         return False
     return x is image or (x._base is image and x.numel() == image.numel())
 

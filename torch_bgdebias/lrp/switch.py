@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-__all__ = ["Choose", "Freeze", "Switch"]
+__all__ = ["Choose", "Freeze", "Switch", "depends_on", "needs_graph"]
 
 
 class Switch:
@@ -89,3 +89,21 @@ class Freeze(Function):
 def needs_graph(*tensors: Tensor | None) -> bool:
     """Whether an operation on these tensors will be differentiated."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def depends_on(tensor: Tensor, source: Tensor | None) -> bool:
+    """Whether the graph behind ``tensor`` leads to ``source`` (yes when there is no telling)."""
+    if source is None:
+        return True
+    goal = source.grad_fn
+    seen: set[Any] = set()
+    waiting = [tensor.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if node is goal:
+            return True
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+    return False

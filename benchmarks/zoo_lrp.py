@@ -1,0 +1,275 @@
+"""Which models can be explained and trained through, how exactly, and at what cost: the table in docs/lrp_zoo.md.
+
+    python benchmarks/zoo_lrp.py run [--only NAME ...] [--minutes 8] [--out zoo.jsonl]   # resumes where it stopped
+    python benchmarks/zoo_lrp.py table [--out zoo.jsonl]                                 # writes docs/lrp_zoo.md
+
+Every model is taken as torchvision or timm makes it, with random weights and 10 classes, in evaluation and in training
+mode. Error: the derivative of a random projection of the relevance plus a term of the logits, along a random direction
+of all parameters, by autograd against central differences, in float64. A model with batch norm first sees some random
+images, so that its running statistics fit its weights. Cost: forward and backward of cross-entropy and heatmap, over
+the same of cross-entropy alone, in float32 and training mode.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import re
+import statistics
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torch_bgdebias import ISNet
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZES = (64, 96, 128, 160, 192, 224, 256)
+STEPS = (1e-7, 1e-8, 1e-6, 1e-9, 1e-5, 1e-10, 1e-4)
+TOLERANCE = 1e-4
+CLASSES = 10
+#: float64 weights, gradients and their copies of more parameters than this do not fit a small machine
+MOST_PARAMETERS = 220_000_000
+
+#: models that take long come last
+HEAVY = re.compile(
+    r"vgg1[369]|_(8|16|32|128)gf|wide|vit_[bhl]|_l$|[bl]arge|_base|x101|101|152|161|169|201|_s$|_b$|b[4567]$"
+)
+
+#: one model of each of these timm families
+TIMM = """
+beit_base_patch16_224 gernet_s cait_xxs24_224 coat_tiny convit_tiny convmixer_1024_20_ks9_p14 convnext_atto
+convnextv2_atto crossvit_tiny_240 cspresnet50 davit_tiny deit_tiny_patch16_224 deit3_small_patch16_224 densenet121
+dla46_c dpn48b edgenext_xx_small efficientformer_l1 efficientformerv2_s0 efficientnet_b0 tf_efficientnet_cc_b0_4e
+efficientvit_b0 efficientvit_m0 eva02_tiny_patch14_224 fasternet_t0 fastvit_t8 focalnet_tiny_srf gcvit_xxtiny
+ghostnet_050 hardcorenas_a hgnetv2_b0 hiera_tiny_224 hrnet_w18_small inception_next_atto inception_v4 levit_128s
+mambaout_femto coatnet_pico_rw_224 maxvit_rmlp_pico_rw_256 poolformer_s12 caformer_s18 mixer_s32_224 resmlp_12_224
+gmlp_ti16_224 mobilenetv3_small_050 mobilenetv4_conv_small mobilevit_xxs mobilevitv2_050 mvitv2_tiny nasnetalarge
+nest_tiny nextvit_small nf_regnet_b0 eca_nfnet_l0 pit_ti_224 pnasnet5large pvt_v2_b0 rdnet_tiny regnetx_002
+regnety_002 repghostnet_050 repvgg_a0 repvit_m0_9 res2net50_14w_8s resnest14d resnet18 seresnet18 ecaresnet26t
+resnetv2_18 resnetv2_50x1_bit rexnet_100 selecsls42b legacy_seresnet18 sequencer2d_s shvit_s1 skresnet18 starnet_s1
+swiftformer_xs swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 tiny_vit_5m_224 tinynet_e tnt_s_patch16_224
+tresnet_m twins_pcpvt_small twins_svt_small vgg11 visformer_tiny vit_tiny_patch16_224 volo_d1_224 ese_vovnet19b_dw
+legacy_xception xception41 xcit_nano_12_p16_224 cs3darknet_s lambda_resnet26t halonet26t bat_resnext26ts
+""".split()
+
+
+def names() -> list[str]:
+    import torchvision
+
+    listed = torchvision.models.list_models(module=torchvision.models)
+    every = [f"torchvision/{n}" for n in listed] + [f"timm/{n}" for n in TIMM]
+    return sorted(every, key=lambda n: bool(HEAVY.search(n)))
+
+
+def make(name: str, size: int) -> nn.Module:
+    """The model for images of ``size`` pixels, where it wants to know."""
+    source, short = name.split("/")
+    torch.manual_seed(0)
+    if source == "torchvision":
+        import torchvision
+
+        special: dict[str, Any] = {"image_size": size} if short.startswith("vit_") else {}
+        if short in ("googlenet", "inception_v3"):
+            special = {"aux_logits": False, "init_weights": False}
+        if short == "maxvit_t":
+            special = {"input_size": (size, size)}
+        return torchvision.models.get_model(short, weights=None, num_classes=CLASSES, **special)
+    import timm
+
+    try:
+        return timm.create_model(short, num_classes=CLASSES, img_size=size)
+    except TypeError:
+        return timm.create_model(short, num_classes=CLASSES)
+
+
+def fitting(name: str, batch: int) -> tuple[nn.Module, Tensor]:
+    """The model with the smallest images that it takes."""
+    problem: Exception | None = None
+    for size in SIZES:
+        try:
+            model = make(name, size)
+            image = torch.rand(batch, 3, size, size)
+            with torch.no_grad():
+                model.train()(image)
+                model.eval()(image)
+            return model, image
+        except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
+            problem = error
+    raise RuntimeError(f"no image size up to {SIZES[-1]} fits: {problem}")
+
+
+def settle(model: nn.Module, image: Tensor) -> None:
+    """Let batch norm's running statistics fit the random weights."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [m.momentum for m in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    with torch.no_grad():
+        for _ in range(2):
+            model.train()(torch.rand_like(image))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def directions(model: nn.Module) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """A random direction, made anew each time rather than kept."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        scale = float(parameter.detach().std()) if parameter.numel() > 1 else 0.0
+        yield parameter, torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype) * (scale or 1.0)
+
+
+def error(model: nn.Module, image: Tensor) -> float:
+    """Relative difference of autograd's and finite differences' directional derivative, the best of some steps."""
+    isnet = ISNet(model)
+    target = torch.arange(len(image)) % CLASSES
+    weights: list[Tensor] = []
+
+    def function(create_graph: bool) -> Tensor:
+        torch.manual_seed(2)  # dropout and stochastic depth drop the same
+        found = isnet.explain(image, lambda z: z.gather(1, target[:, None]) - z.logsumexp(1, True), create_graph)
+        if not weights:
+            random = torch.randn(found.relevance.shape, generator=torch.Generator().manual_seed(3), dtype=image.dtype)
+            weights.append(random / found.relevance.detach().abs().mean().clamp(min=1e-300))
+        return (found.relevance * weights[0]).mean() + found.logits.logsumexp(1).mean()
+
+    held = list(directions(model))
+    gradients = torch.autograd.grad(function(True), list(model.parameters()), allow_unused=True)
+    exact = sum(float((g * d).sum()) for g, (_, d) in zip(gradients, held, strict=True) if g is not None)
+    del gradients
+    best = float("inf")
+    for step in STEPS:
+        values = []
+        for sign in (1, -1):
+            for parameter, direction in held:
+                parameter.data.add_(direction, alpha=sign * step)
+            values.append(float(function(False)))
+            for parameter, direction in held:
+                parameter.data.sub_(direction, alpha=sign * step)
+        numeric = (values[0] - values[1]) / (2 * step)
+        best = min(best, abs(numeric - exact) / max(abs(exact), 1e-12))
+        if best < TOLERANCE:
+            break
+    return best
+
+
+def cost(model: nn.Module, image: Tensor, repeats: int = 2) -> float:
+    """Time of a step with heatmaps over a plain one, medians of alternating runs."""
+    isnet = ISNet(model)
+    model.train()
+    label = torch.arange(len(image)) % CLASSES
+
+    def plain() -> None:
+        F.cross_entropy(model(image), label).backward()
+
+    def explained() -> None:
+        found = isnet.explain(image)
+        (F.cross_entropy(found.logits, label) + found.relevance.abs().mean()).backward()
+
+    times: dict[Any, list[float]] = {plain: [], explained: []}
+    for _ in range(repeats + 1):
+        for step in times:
+            model.zero_grad()
+            start = time.perf_counter()
+            step()
+            times[step].append(time.perf_counter() - start)
+    medians = {step: statistics.median(values[1:]) for step, values in times.items()}
+    return medians[explained] / medians[plain]
+
+
+def examine(name: str) -> dict[str, Any]:
+    """One line of the table."""
+    row: dict[str, Any] = {"model": name}
+    try:
+        model, image = fitting(name, 2)
+        row["size"], row["parameters"] = image.shape[-1], sum(p.numel() for p in model.parameters())
+        row["cost"] = round(cost(model, image), 2)
+        model.zero_grad()
+        if row["parameters"] > MOST_PARAMETERS:
+            row["note"] = "gradient not checked: float64 does not fit the memory"
+            return row
+        model, image = model.double(), image.double()
+        settle(model, image)
+        for mode in ("eval", "train"):
+            row[mode] = error(model.train(mode == "train"), image)
+    except Exception as problem:  # the table says what went wrong with which model
+        row["problem"] = f"{type(problem).__name__}: {problem}"[:300]
+    return row
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The page of the documentation."""
+
+    def number(row: dict[str, Any], mode: str) -> str:
+        return f"{row[mode]:.0e}" if mode in row else ""
+
+    def status(row: dict[str, Any]) -> str:
+        if "problem" in row:
+            return f"refused: {row['problem']}".replace("|", "\\|").replace("\n", " ")
+        if "note" in row:
+            return f"explained; {row['note']}"
+        return "exact" if max(row["eval"], row["train"]) < TOLERANCE else "inexact"
+
+    exact = sum(status(r) == "exact" for r in rows)
+    lines = [
+        "# Models whose relevance can be trained through",
+        "",
+        f"Written by `benchmarks/zoo_lrp.py` (torch {torch.__version__}, CPU); how it measures stands there. "
+        f"{exact} of {len(rows)} models are exact: relative error of the gradient below {TOLERANCE:g}.",
+        "",
+        "| model | parameters (M) | image | status | error, eval | error, train | cost |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        size = f"{row.get('parameters', 0) / 1e6:.1f}" if "parameters" in row else ""
+        cells = [row["model"], size, str(row.get("size", "")), status(row), number(row, "eval"), number(row, "train")]
+        lines.append("| " + " | ".join([*cells, f"{row['cost']:.1f}" if "cost" in row else ""]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {row["model"]: row for row in map(json.loads, lines)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("command", choices=["run", "table", "list"])
+    parser.add_argument("--only", nargs="*", help="these models, as source/name")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after the model that exceeds this")
+    parser.add_argument("--part", default="0/1", help="i/n: every n-th model from the i-th")
+    parser.add_argument("--out", type=Path, default=ROOT / "zoo.jsonl")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore", message=".*(init_weights|default weight init).*")
+    every = names()
+    if options.command == "list":
+        print(*every, sep="\n")
+        return
+    done = read(options.out)
+    if options.command == "table":
+        (ROOT / "docs" / "lrp_zoo.md").write_text(table([done[n] for n in every if n in done]))
+        return
+    index, parts = map(int, options.part.split("/"))
+    start = time.monotonic()
+    for name in options.only or every[index::parts]:
+        if name in done and not options.only:
+            continue
+        row = examine(name)
+        with options.out.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps(row), flush=True)
+        gc.collect()
+        if time.monotonic() - start > 60 * options.minutes:
+            return
+
+
+if __name__ == "__main__":
+    main()
