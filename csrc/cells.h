@@ -6,11 +6,11 @@
 // Kernels do not evaluate it at every pixel. For one row, the exact d_j - d_i is linear in x. If cell i is the nearest at
 // both ends of a run of pixels by more than rounding can make up, it is so in between, and evaluating the formula there
 // would give i as well. How much rounding can make up: a computed d differs from the exact one by at most 4.1 u d
-// (u = 2^-53: two roundings in the difference and its square, one in the sum), and d is convex along the row, so within a
-// run of width w it is at most 2 d + 2 w^2 of its value at either end. `certain` asks for 2^-44 (d + slack) with
-// slack >= 2 w^2, hundreds of times that. Runs that are not certain are evaluated pixel by pixel. The same holds for distances
-// computed in float32, whose error is below 2^-20 (d + extent^2), and a margin of 2^-18: what is certain there is certain in
-// float64.
+// (u = 2^-53: two roundings in the difference and its square, one in the sum), hence d_j - d_i by 4.1 u (d_i + d_j); and d is
+// convex along the row, so within a run of width w it is at most 2 d + 2 w^2 of its value at either end. Asked for is
+// 2^-44 (d + slack), d of either cell and slack >= 2 w^2, hundreds of times that. Runs that are not certain are evaluated pixel by
+// pixel. The same holds for distances computed in float32, whose error is below 2^-20 (d + extent^2), and a margin of
+// 2^-18: what is certain there is certain in float64.
 #pragma once
 
 #include <cstdint>

@@ -23,7 +23,12 @@ namespace bgdebias::cpu {
 struct Run {
   int64_t end; // first column after the run
   int64_t cell;
+  int64_t bank_row = 0; // where its pixels begin in the bank: elements to the row, in the first channel
+  int64_t bank_column = 0;
 };
+
+using Four = double __attribute__((vector_size(32)));
+using FourIndices = int64_t __attribute__((vector_size(32)));
 
 // The sites of one image, and of one row of it, filled up to a multiple of four with sites that are infinitely far away.
 struct Sites {
@@ -53,55 +58,66 @@ BGDEBIAS_INLINE void load_sites(Sites& sites, const CompositeArguments& a, int64
 }
 
 // Four cells at a time, in four running minima that are merged at the end; ties go to the lowest index there too.
-BGDEBIAS_INLINE Nearest<double> nearest_at(const Sites& sites, int64_t column) {
-  using Four = double __attribute__((vector_size(32)));
-  using FourIndices = int64_t __attribute__((vector_size(32)));
+BGDEBIAS_INLINE int64_t nearest_at(const Sites& sites, int64_t column) {
   constexpr double infinity = std::numeric_limits<double>::infinity();
   const double centre = static_cast<double>(column) + 0.5;
-  Four best = {infinity, infinity, infinity, infinity}, second = best, x, dyy;
+  Four best = {infinity, infinity, infinity, infinity}, x, dyy;
   FourIndices cell = {0, 1, 2, 3}, index = cell;
   for (size_t k = 0; k < sites.x.size(); k += 4) {
     std::memcpy(&x, &sites.x[k], sizeof x);
     std::memcpy(&dyy, &sites.dyy[k], sizeof dyy);
     const Four dx = centre - x, distance = dyy + dx * dx;
     const FourIndices closer = distance < best;
-    const Four runner_up = closer ? best : distance;
-    second = runner_up < second ? runner_up : second;
     cell = closer ? index : cell;
     best = closer ? distance : best;
     index += 4;
   }
-  Nearest<double> nearest;
+  int64_t nearest = 0;
+  double smallest = infinity;
   for (int lane = 0; lane < 4; ++lane) {
-    const bool closer = best[lane] < nearest.best || (best[lane] == nearest.best && cell[lane] < nearest.cell);
-    const double runner_up = closer ? nearest.best : best[lane];
-    nearest.second = std::min(std::min(second[lane], runner_up), nearest.second);
-    nearest.cell = closer ? cell[lane] : nearest.cell;
-    nearest.best = closer ? best[lane] : nearest.best;
+    const bool closer = best[lane] < smallest || (best[lane] == smallest && cell[lane] < nearest);
+    nearest = closer ? cell[lane] : nearest;
+    smallest = closer ? best[lane] : smallest;
   }
   return nearest;
 }
 
 // Last column at which `cell` is expected to be the nearest, never before `column`: a guess, to be verified.
-BGDEBIAS_INLINE int64_t expected_end(const Sites& sites, int64_t cells, int64_t cell, int64_t column, int64_t width) {
+BGDEBIAS_INLINE int64_t expected_end(const Sites& sites, int64_t cell, int64_t column, int64_t width) {
+  const double limit = static_cast<double>(width);
   const double x = sites.x[cell], weight = sites.weight[cell];
-  double crossing = static_cast<double>(width);
-  for (int64_t k = 0; k < cells; ++k) {
-    const double ahead = sites.x[k] - x;
-    const double at = (sites.weight[k] - weight) / (2.0 * ahead);
-    crossing = ahead > 0.0 && at < crossing ? at : crossing; // NaN compares false
+  Four crossing = {limit, limit, limit, limit}, other_x, other_weight;
+  for (size_t k = 0; k < sites.x.size(); k += 4) {
+    std::memcpy(&other_x, &sites.x[k], sizeof other_x);
+    std::memcpy(&other_weight, &sites.weight[k], sizeof other_weight);
+    const Four ahead = other_x - x;
+    const Four at = (other_weight - weight) / (2.0 * ahead);
+    crossing = ((ahead > 0.0) & (at < crossing)) ? at : crossing; // NaN compares false
   }
-  const double last = crossing - 0.5;
+  const double last = std::min(std::min(crossing[0], crossing[1]), std::min(crossing[2], crossing[3])) - 0.5;
   if (!(last > static_cast<double>(column))) {
     return column;
   }
   return std::min(width - 1, static_cast<int64_t>(last));
 }
 
-// Whether `cell` owns all pixels of [first, last]: see cells.h.
-BGDEBIAS_INLINE bool owns(const Sites& sites, int64_t cell, int64_t first, int64_t last, double slack) {
-  const Nearest<double> here = nearest_at(sites, first), there = nearest_at(sites, last);
-  return here.cell == cell && there.cell == cell && (first == last || (here.certain(slack) && there.certain(slack)));
+// Count, in four lanes, the cells that are not farther from `column` than `cell` by more than rounding can make up: one, the
+// cell itself, where it certainly owns the pixel (cells.h), and never none.
+BGDEBIAS_INLINE void count_rivals(const Sites& sites, int64_t cell, int64_t column, double slack, FourIndices& rivals) {
+  const double centre = static_cast<double>(column) + 0.5;
+  const double own_dx = centre - sites.x[cell], own = sites.dyy[cell] + own_dx * own_dx;
+  const double limit = own + (own + slack) * 0x1p-43;
+  Four x, dyy;
+  for (size_t k = 0; k < sites.x.size(); k += 4) {
+    std::memcpy(&x, &sites.x[k], sizeof x);
+    std::memcpy(&dyy, &sites.dyy[k], sizeof dyy);
+    const Four dx = centre - x, distance = dyy + dx * dx;
+    rivals += 1 + (distance > limit); // true is -1
+  }
+}
+
+BGDEBIAS_INLINE int64_t sum(const FourIndices& lanes) {
+  return lanes[0] + lanes[1] + lanes[2] + lanes[3];
 }
 
 // Most rows are cut by the same cells as the row above, at shifted borders: cheaper to verify than to find. Returns false,
@@ -127,13 +143,15 @@ BGDEBIAS_INLINE bool runs_like(
     runs.push_back({end, cell});
     column = end;
   }
-  bool verified = !above.empty();
+  // Every end of every run counts its own cell at least: as many as there are ends, and no end has a rival.
+  FourIndices rivals = {0, 0, 0, 0};
   column = 0;
-  for (const Run& run : runs) { // without a branch: the evaluations overlap
-    verified &= owns(sites, run.cell, column, run.end - 1, slack);
+  for (const Run& run : runs) {
+    count_rivals(sites, run.cell, column, slack, rivals);
+    count_rivals(sites, run.cell, run.end - 1, slack, rivals);
     column = run.end;
   }
-  return verified;
+  return !runs.empty() && sum(rivals) == 2 * static_cast<int64_t>(runs.size());
 }
 
 // The runs of one row, left to right; `above` are those of the row above, or empty.
@@ -146,7 +164,7 @@ BGDEBIAS_INLINE void row_runs_inline(
     sites.weight[k] = sites.dyy[k] + sites.x[k] * sites.x[k];
   }
   if (cells == 1) {
-    runs.assign(1, {width, 0});
+    runs.assign(1, Run{width, 0});
     return;
   }
   const double slack = 2.0 * static_cast<double>(width) * static_cast<double>(width);
@@ -155,21 +173,22 @@ BGDEBIAS_INLINE void row_runs_inline(
   }
   runs.clear();
   for (int64_t column = 0; column < width;) {
-    const Nearest<double> here = nearest_at(sites, column);
+    const int64_t cell = nearest_at(sites, column);
     int64_t last = column;
-    if (here.certain(slack)) {
-      const int64_t end = expected_end(sites, cells, here.cell, column, width);
-      for (int64_t guess = end; guess > column && guess > end - 3; --guess) {
-        if (owns(sites, here.cell, column, guess, slack)) {
-          last = guess;
-          break;
-        }
+    const int64_t end = expected_end(sites, cell, column, width);
+    for (int64_t guess = end; guess > column && guess > end - 3; --guess) {
+      FourIndices rivals = {0, 0, 0, 0};
+      count_rivals(sites, cell, column, slack, rivals);
+      count_rivals(sites, cell, guess, slack, rivals);
+      if (sum(rivals) == 2) {
+        last = guess;
+        break;
       }
     }
-    if (!runs.empty() && runs.back().cell == here.cell) {
+    if (!runs.empty() && runs.back().cell == cell) {
       runs.back().end = last + 1;
     } else {
-      runs.push_back({last + 1, here.cell});
+      runs.push_back({last + 1, cell});
     }
     column = last + 1;
   }
@@ -190,30 +209,33 @@ __attribute__((target("avx2"))) inline void row_runs_avx2(
 }
 #endif
 
-// Where the pixels of one run begin in the bank.
-BGDEBIAS_INLINE int64_t bank_row_of(const CompositeArguments& a, const Sites& sites, int64_t cell, int64_t row) {
-  return (row % a.bank_height + sites.offset_y[cell]) % a.bank_height;
-}
-
-BGDEBIAS_INLINE int64_t bank_column_of(const CompositeArguments& a, const Sites& sites, int64_t cell, int64_t column) {
-  return (column % a.bank_width + sites.offset_x[cell]) % a.bank_width;
+// Where the pixels of every run begin in the bank: once for all channels, divisions are slow.
+BGDEBIAS_INLINE void locate(const CompositeArguments& a, const Sites& sites, int64_t row, std::vector<Run>& runs) {
+  const int64_t row_in_bank = row % a.bank_height;
+  int64_t column = 0;
+  for (Run& run : runs) {
+    const int64_t y = row_in_bank + sites.offset_y[run.cell];
+    const int64_t x = (column < a.bank_width ? column : column % a.bank_width) + sites.offset_x[run.cell];
+    run.bank_row = sites.image[run.cell] * a.bank_stride[0] + (y < a.bank_height ? y : y - a.bank_height) * a.bank_stride[2];
+    run.bank_column = x < a.bank_width ? x : x - a.bank_width;
+    column = run.end;
+  }
 }
 
 // Ask for the bank pixels of a row ahead of time. Runs are too short for the hardware to see a stream in them: without this
 // every run of every channel waits for memory, and the whole kernel takes twice as long.
 template <typename bank_t>
 BGDEBIAS_INLINE void prefetch_row(
-    const CompositeArguments& a, const Sites& sites, const std::vector<Run>& runs, int64_t row) {
+    const CompositeArguments& a, const std::vector<Run>& runs) {
   constexpr int64_t line = 64;
   int64_t column = 0;
   for (const Run& run : runs) {
-    const int64_t first = bank_column_of(a, sites, run.cell, column);
+    const int64_t first = run.bank_column;
     const int64_t bytes = std::min(run.end - column, a.bank_width - first) * a.bank_stride[3] *
         static_cast<int64_t>(sizeof(bank_t)); // up to the wrap
     for (int64_t channel = 0; channel < a.channels; ++channel) {
       const auto* pixels = reinterpret_cast<const char*>(
-          static_cast<const bank_t*>(a.bank) + sites.image[run.cell] * a.bank_stride[0] + channel * a.bank_stride[1] +
-          bank_row_of(a, sites, run.cell, row) * a.bank_stride[2] + first * a.bank_stride[3]);
+          static_cast<const bank_t*>(a.bank) + run.bank_row + channel * a.bank_stride[1] + first * a.bank_stride[3]);
       for (int64_t byte = 0; byte < bytes; byte += line) {
         __builtin_prefetch(pixels + byte);
       }
@@ -226,13 +248,12 @@ BGDEBIAS_INLINE void prefetch_row(
 // Copy the bank pixels of a row of one channel side by side, so that blending has one loop without borders in it.
 template <typename bank_t>
 BGDEBIAS_INLINE void gather_row(
-    const CompositeArguments& a, const Sites& sites, const std::vector<Run>& runs, int64_t row, int64_t channel, bank_t* out) {
+    const CompositeArguments& a, const std::vector<Run>& runs, int64_t channel, bank_t* out) {
   const int64_t step = a.bank_stride[3];
   int64_t column = 0;
   for (const Run& run : runs) {
-    const auto* bank = static_cast<const bank_t*>(a.bank) + sites.image[run.cell] * a.bank_stride[0] +
-        channel * a.bank_stride[1] + bank_row_of(a, sites, run.cell, row) * a.bank_stride[2];
-    int64_t bank_column = bank_column_of(a, sites, run.cell, column);
+    const auto* bank = static_cast<const bank_t*>(a.bank) + run.bank_row + channel * a.bank_stride[1];
+    int64_t bank_column = run.bank_column;
     while (column < run.end) { // once, and once more for every wrap
       const int64_t count = std::min(run.end - column, a.bank_width - bank_column);
       const bank_t* from = bank + bank_column * step;
@@ -301,15 +322,17 @@ BGDEBIAS_INLINE void composite_rows_inline(
       load_sites(sites, a, b);
       loaded = b;
       row_runs(sites, a.cells, row, a.width, none, runs);
+      locate(a, sites, row, runs);
     } else {
       runs.swap(next);
     }
     if (row + 1 < a.height && i + 1 < end) {
       row_runs(sites, a.cells, row + 1, a.width, runs, next);
-      prefetch_row<bank_t>(a, sites, next, row + 1);
+      locate(a, sites, row + 1, next);
+      prefetch_row<bank_t>(a, next);
     }
     for (int64_t channel = 0; channel < a.channels; ++channel) {
-      gather_row<bank_t>(a, sites, runs, row, channel, background.data());
+      gather_row<bank_t>(a, runs, channel, background.data());
       composite_row<real, image_t, bank_t, normalise>(a, background.data(), b, row, channel);
     }
   }
