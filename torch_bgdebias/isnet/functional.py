@@ -63,16 +63,38 @@ def rank_pool(values: Tensor, decay: float) -> Tensor:
         raise ValueError(f"decay: expected in [0, 1], got {decay!r}")
     if decay == 1.0:
         return values.mean(-1)
-    if decay == 0.0:
-        return values.amax(-1)
-    size = values.shape[-1]
-    # the weights left out sum to d^k of all weights, and what they weigh is no larger than what is kept
-    count = min(size, math.ceil(math.log(torch.finfo(values.dtype).eps) / math.log(decay)))
-    largest = values.topk(count, -1).values if count < size else values.sort(-1, descending=True).values
-    rank = torch.arange(count, device=values.device, dtype=values.dtype)
-    weights = torch.exp(rank * math.log(decay))
+    weights = _rank_weights(values.shape[-1], decay, values)
+    return (values.topk(len(weights), -1).values * weights).sum(-1)
+
+
+def _rank_weights(size: int, decay: float, like: Tensor) -> Tensor:
+    """d^0, d^1, ... over the sum of all ``size`` of them, as far as the dtype can tell them from 0 beside d^0."""
+    count = 1
+    if decay > 0.0:
+        count = min(size, math.ceil(math.log(torch.finfo(like.dtype).eps) / math.log(decay)))
+    rank = torch.arange(count, device=like.device, dtype=like.dtype)
     total = (1.0 - decay**size) / (1.0 - decay)
-    return (largest * weights).sum(-1) / total
+    return torch.exp(rank * (math.log(decay) if decay > 0.0 else 0.0)) / total
+
+
+def _pool_background(relevance: Tensor, background: Tensor, decay: float) -> Tensor:
+    """Rank pool of |R| (1 - m) per channel, (B, M, C). ``background`` is (B, 1, 1, H W).
+
+    Only the pixels that weigh enter the graph: a gradient of zero for all others needs no arithmetic.
+    """
+    pixels = relevance.flatten(3)
+    if decay == 1.0:
+        return _weighted_sum(pixels.abs(), background[:, :, 0]) / pixels.shape[-1]
+    weights = _rank_weights(pixels.shape[-1], decay, pixels)
+    with torch.no_grad():
+        largest = (pixels.abs() * background).topk(len(weights), -1).indices
+    share = background.expand(pixels.shape).gather(-1, largest)
+    return (pixels.gather(-1, largest).abs() * share * weights).sum(-1)
+
+
+def _weighted_sum(pixels: Tensor, weight: Tensor) -> Tensor:
+    """Sum of (B, M, C, N) weighted by (B, 1, N), per channel (B, M, C), without a temporary of the heatmaps' size."""
+    return (pixels.flatten(1, 2) @ weight.mT).reshape(pixels.shape[:3])
 
 
 def background_term(
@@ -102,14 +124,13 @@ def background_term(
     Returns:
         Tensor: (B, M), 0 where the mask is full.
     """
-    weight = mask.unsqueeze(1)  # (B, 1, 1, H, W)
-    magnitude = relevance.abs()
-    whole = magnitude if normalization == "absolute" else relevance
-    area = mask.sum((1, 2, 3)).unsqueeze(1) * relevance.shape[2]  # (B, 1)
+    pixels = mask.flatten(2)  # (B, 1, H W)
+    whole = relevance.abs() if normalization == "absolute" else relevance
+    area = pixels.sum(2) * relevance.shape[2]  # (B, 1)
     present = area > 0
-    mean = (whole * weight).sum((2, 3, 4)) / torch.where(present, area, 1.0)
+    mean = _weighted_sum(whole.flatten(3), pixels).sum(2) / torch.where(present, area, 1.0)
     mean = torch.where(present, mean + _FLOOR, expected / math.prod(relevance.shape[2:]))
-    pooled = rank_pool((magnitude * (1.0 - weight)).flatten(3), rank_decay)  # (B, M, C)
+    pooled = _pool_background(relevance, (1.0 - pixels).unsqueeze(1), rank_decay)
     ratio = pooled / (mean.abs().unsqueeze(-1) * saturation)
     return torch.log1p(ratio).clamp(max=_MOST).mean(-1)
 
@@ -136,7 +157,7 @@ def foreground_term(
         Tensor: (B, M), 0 where the mask has no foreground (nothing could have been relevant).
     """
     low, high = relevance_range
-    total = (relevance.abs() * mask.unsqueeze(1)).sum((2, 3, 4))
+    total = _weighted_sum(relevance.abs().flatten(3), mask.flatten(2)).sum(2)
     under = ((total / low).clamp(max=1.0) - 1.0).square()
     excess = (total - high).clamp(min=0.0)
     if foreground == "hybrid":  # (C1 / C1)^2 = 1 where the straight line begins
