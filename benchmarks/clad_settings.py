@@ -121,13 +121,18 @@ def voc(data: Path, size: int = 64) -> Setting:
     )
 
 
-def small_cnn(classes: int, size: int) -> nn.Sequential:
-    """Three convolutions of stride 2 with batch norm (four for photographs), average pooling, one linear layer."""
+def small_cnn(classes: int, size: int, network: str) -> nn.Sequential:
+    """Convolutions of stride 2 with batch norm down to 4 x 4, then "hidden": a hidden layer, or "pooled": averaged.
+
+    The pooled one has less to tell shapes by, and leans on the background more.
+    """
     layers: list[nn.Module] = []
     width = 3
-    for out in (16, 32, 64) if size <= 32 else (16, 32, 64, 128):
+    for out in (16, 32, 64) if size <= 32 else (16, 32, 64, 64):
         kernel = 5 if width == 3 else 3
         convolution = nn.Conv2d(width, out, kernel, stride=2, padding=kernel // 2, bias=False)
         layers += [convolution, nn.BatchNorm2d(out), nn.ReLU()]
         width = out
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))
+    if network == "pooled":
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * width, 128), nn.ReLU(), nn.Linear(128, classes))

@@ -35,9 +35,9 @@ METHODS = ("baseline", "swap", "CLAD", "CLAD+")
 class Classifier(pl.LightningModule):
     """What anyone would write: it knows nothing of masks and backgrounds."""
 
-    def __init__(self, classes: int, size: int, steps: int, lr: float) -> None:
+    def __init__(self, classes: int, size: int, steps: int, lr: float, network: str) -> None:
         super().__init__()
-        self.model = clad_settings.small_cnn(classes, size)
+        self.model = clad_settings.small_cnn(classes, size, network)
         self.steps, self.lr = steps, lr
 
     def forward(self, image: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def run(
     torch.manual_seed(args.seed)
     loader = Batches(setting, correlation, args.seed).loader(args.batch)
     size = setting.train.images.shape[-1]
-    model = Classifier(setting.classes, size, args.epochs * len(loader), args.lr)
+    model = Classifier(setting.classes, size, args.epochs * len(loader), args.lr, args.network)
     trainer = pl.Trainer(
         max_epochs=args.epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, callbacks=callbacks(method, setting, args, options),
@@ -155,6 +155,7 @@ def main() -> None:
         "--source", choices=("bank", "batch"), default="bank", help="where the positives' backgrounds come from"
     )
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--network", choices=("hidden", "pooled"), default="hidden")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -165,7 +166,8 @@ def main() -> None:
     setting = clad_settings.voc(args.data) if photographs else clad_settings.mnist(args.data)
     print(
         f"{args.experiment}: {len(setting.train.labels)} training and {len(setting.test.labels)} test foregrounds, "
-        f"{setting.categories} categories of scenes, {args.epochs} epochs, positives from the {args.source}; "
+        f"{setting.categories} categories of scenes, {args.epochs} epochs, {args.network} network, "
+        f"positives from the {args.source}; "
         f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads"
     )
     results = []
