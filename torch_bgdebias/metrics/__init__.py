@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from torch_bgdebias.metrics.adversarial import (
+    AdversarialBackgroundAccuracy,
+    AdversarialBackgrounds,
+    adversarial_background_accuracy,
+)
 from torch_bgdebias.metrics.consistency import BackgroundGap, DecisionConsistency, FeatureConsistency
 from torch_bgdebias.metrics.functional import background_gap, decision_consistency, feature_consistency
+from torch_bgdebias.metrics.pixel_ratio import PixelRatio, PixelRatioValues, pixel_ratio
 from torch_bgdebias.metrics.statistics import (
     Interval,
     PermutationTest,
@@ -14,11 +20,16 @@ from torch_bgdebias.metrics.statistics import (
 )
 
 __all__ = [
+    "AdversarialBackgroundAccuracy",
+    "AdversarialBackgrounds",
     "BackgroundGap",
     "DecisionConsistency",
     "FeatureConsistency",
     "Interval",
     "PermutationTest",
+    "PixelRatio",
+    "PixelRatioValues",
+    "adversarial_background_accuracy",
     "background_gap",
     "bootstrap_mean",
     "bootstrap_mean_difference",
@@ -26,4 +37,5 @@ __all__ = [
     "decision_consistency",
     "feature_consistency",
     "paired_permutation_test",
+    "pixel_ratio",
 ]

@@ -1,0 +1,311 @@
+"""``AdversarialBackgroundAccuracy``: how many foregrounds survive every background of a bank (Background Challenge)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from torch_bgdebias.checks import check_finite, check_image, check_label, check_mask, describe
+from torch_bgdebias.compositing import FOREGROUND_THRESHOLD, paste
+from torch_bgdebias.metrics.consistency import _ClassSums
+from torch_bgdebias.metrics.functional import Average, _groups, _mean_compute, _sums
+from torch_bgdebias.models import LogitsKey, eval_mode, logits_of
+
+__all__ = ["AdversarialBackgroundAccuracy", "AdversarialBackgrounds", "adversarial_background_accuracy"]
+
+#: from logits (B, K) to classes (B,); -1 for an answer that is none of the labels' classes
+Predict: TypeAlias = Callable[[Tensor], Tensor]
+
+
+class AdversarialBackgrounds(NamedTuple):
+    """What every background of a bank did to a batch of foregrounds.
+
+    Attributes:
+        accuracy: scalar float32, share of the foregrounds that no background fooled; NaN without any foreground.
+        robust: (B,) bool, classified correctly on every background.
+        fooled_by: (B,) int64, position in the bank of the first background that fooled it; -1 where none did.
+        predicted: (B,) int64, the class it was taken for there; -1 where none did (and where ``predict`` says so).
+        tried: (B,) int64, backgrounds tried until then, the whole bank for a robust one; 0 without a foreground.
+        valid: (B,) bool, False where the mask has no foreground: nothing is there to be classified, nothing is counted.
+    """
+
+    accuracy: Tensor
+    robust: Tensor
+    fooled_by: Tensor
+    predicted: Tensor
+    tried: Tensor
+    valid: Tensor
+
+
+def adversarial_background_accuracy(
+    model: nn.Module,
+    image: Tensor,
+    mask: Tensor,
+    label: Tensor,
+    bank: Any,
+    *,
+    predict: Predict | None = None,
+    logits: LogitsKey = None,
+    chunk: int = 256,
+) -> AdversarialBackgrounds:
+    """Put every foreground on every background of a bank, until one makes the model wrong.
+
+    Backgrounds are tried in the bank's order and a fooled foreground drops out, so the cost falls with the model's
+    weakness. Composites are made on the images' device; once a pass, the device is asked which foregrounds are left.
+
+    Args:
+        model: any classifier; runs in evaluation mode without gradients.
+        image: (B, C, H, W) float as the model takes it.
+        mask: (B, 1, H, W) or (B, H, W), bool or float in [0, 1], 1 = foreground; soft masks blend.
+        label: (B,) integer classes.
+        bank: a ``BackgroundBank`` or any object with ``images``, and ``mean`` and ``std`` if any; or the images
+            (N, C, Hb, Wb) themselves: uint8, which is scaled to [0, 1] and normalised with the bank's ``mean`` and
+            ``std``, or float in the images' units (with ``mean`` and ``std``: normalised by them too). Other sizes are
+            resized. The bank stays where it is, a few of its images are moved at a time. Backgrounds should hold no
+            foreground (``only_bg_t``, scenes).
+        predict: from logits to classes; the largest logit by default. A 1000-class model on ImageNet-9:
+            ``data.imagenet9_prediction``.
+        logits: where the logits are in the model's output.
+        chunk: composites in one forward pass, at least 1: what decides memory.
+
+    Returns:
+        ``AdversarialBackgrounds``; its ``accuracy`` is one minus the challenge's share of vulnerable foregrounds. The
+        result does not depend on ``chunk``.
+
+    Raises:
+        TypeError, ValueError: tensors that do not fit together, a bank without images, non-finite logits.
+
+    Source: Noise or Signal (arXiv 2006.09994), section 3.2 and the Background Challenge. Deviation: none in the
+    definition; the challenge's own script goes foreground by foreground.
+
+    Example:
+        >>> import torch
+        >>> class Brightness(torch.nn.Module):
+        ...     def forward(self, image):
+        ...         bright = image.mean((1, 2, 3)) - 0.5
+        ...         return torch.stack([-bright, bright], 1)
+        >>> image, mask = torch.ones(2, 3, 4, 4), torch.zeros(2, 1, 4, 4)
+        >>> mask[0, :, :1], mask[1, :, :3] = 1, 1
+        >>> bank = torch.stack([torch.ones(3, 4, 4), torch.zeros(3, 4, 4)])
+        >>> found = adversarial_background_accuracy(Brightness(), image, mask, torch.tensor([1, 1]), bank)
+        >>> found.accuracy, found.fooled_by.tolist(), found.tried.tolist()
+        (tensor(0.5000), [1, -1], [2, 2])
+    """
+    check_finite(check_image(image), name="image")
+    mask = check_mask(mask, image)
+    label = check_label(label, len(image)).to(image.device)
+    source = _Source.of(bank, image)
+    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
+        raise ValueError(f"chunk: expected a whole number of at least 1, got {chunk!r}")
+    valid = (mask > FOREGROUND_THRESHOLD).flatten(1).any(1)
+    fooled_by, predicted = torch.full_like(label, -1), torch.full_like(label, -1)
+    with torch.no_grad(), eval_mode(model):
+
+        def answers(batch: Tensor) -> Tensor:
+            return _classes(logits_of(model(batch), logits), len(batch), predict)
+
+        there = valid.nonzero()[:, 0]
+        for start in range(0, len(there), chunk):
+            active = there[start : start + chunk]
+            _attack(answers, image, mask, label, active, source, chunk, fooled_by, predicted)
+    robust = valid & (fooled_by < 0)
+    tried = torch.where(fooled_by < 0, len(source), fooled_by + 1) * valid
+    accuracy = (robust.sum() / valid.sum()).to(torch.float32)
+    return AdversarialBackgrounds(accuracy, robust, fooled_by, predicted, tried, valid)
+
+
+class AdversarialBackgroundAccuracy(_ClassSums):
+    """Share of foregrounds that are classified correctly on every background of a bank. Range [0, 1].
+
+    Args:
+        bank: see :func:`adversarial_background_accuracy`. It is shared, never copied, with clones of the metric, and
+            does not move with the metric.
+        num_classes: K, needed to tell classes apart (``average`` other than ``"micro"``).
+        average: ``"micro"`` over all foregrounds; ``"macro"`` mean over the classes that occur; ``"none"`` per class
+            (K,), NaN for an absent class.
+        predict: from logits to classes, see there.
+        logits: where the logits are in the model's output.
+        chunk: composites in one forward pass.
+        **kwargs: torchmetrics' own.
+
+    Attributes:
+        bank: as given.
+
+    Source: Noise or Signal (arXiv 2006.09994), the Background Challenge.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2))
+        >>> metric = AdversarialBackgroundAccuracy(torch.rand(5, 3, 4, 4))
+        >>> found = metric.update(model, torch.rand(2, 3, 4, 4), torch.ones(2, 1, 4, 4), torch.tensor([0, 1]))
+        >>> float(metric.compute()) in (0.0, 0.5, 1.0)
+        True
+    """
+
+    higher_is_better: bool | None = True
+    _totals: ClassVar[dict[str, torch.dtype]] = dict.fromkeys(("total", "count", "count_tried"), torch.int64)
+    total: Tensor
+    count: Tensor
+    count_tried: Tensor
+    count_without_foreground: Tensor
+    count_fooled_by: Tensor
+
+    def __init__(
+        self,
+        bank: Any,
+        num_classes: int | None = None,
+        average: Average = "micro",
+        *,
+        predict: Predict | None = None,
+        logits: LogitsKey = None,
+        chunk: int = 256,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_classes, average, **kwargs)
+        self._shared = _Shared(bank)
+        self._predict, self._logits, self._chunk = predict, logits, chunk
+        size = len(_images_of(bank))
+        self.add_state("count_fooled_by", torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("count_without_foreground", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    @property
+    def bank(self) -> Any:
+        """The backgrounds, as given."""
+        return self._shared.bank
+
+    def update(self, model: nn.Module, image: Tensor, mask: Tensor, label: Tensor) -> None:
+        """Attack a batch of foregrounds; arguments as in :func:`adversarial_background_accuracy`."""
+        found = adversarial_background_accuracy(
+            model, image, mask, label, self.bank, predict=self._predict, logits=self._logits, chunk=self._chunk
+        )
+        self._add(**_adversarial_update(found, label, self.num_classes, len(self.count_fooled_by)))
+
+    def compute(self) -> Tensor:
+        """The accuracy: a scalar, or (K,) with ``average="none"``; NaN and a warning when there was no foreground."""
+        self._warn_if_empty(self.count)
+        return _mean_compute(self.total, self.count, average=self.average)
+
+    def tried(self) -> Tensor:
+        """Composites that decided, mean over foregrounds: 1 (fooled by the first) to the bank's size; all processes."""
+        with self.sync_context(should_sync=self.sync_on_compute and not self._is_synced):
+            return _mean_compute(self.count_tried, self.count, average=self.average)
+
+    def fooled_by(self) -> Tensor:
+        """Foregrounds that each background fooled first, int64 (N,), of all processes."""
+        with self.sync_context(should_sync=self.sync_on_compute and not self._is_synced):
+            return self.count_fooled_by.clone()
+
+    def without_foreground(self) -> Tensor:
+        """Images whose mask is empty, which are counted nowhere else; of all processes."""
+        with self.sync_context(should_sync=self.sync_on_compute and not self._is_synced):
+            return self.count_without_foreground.clone()
+
+
+class _Shared:
+    """Holds what a copy of the metric holds too: banks can be as large as the memory."""
+
+    def __init__(self, bank: Any) -> None:
+        self.bank = bank
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
+        return self
+
+
+class _Source:
+    """Backgrounds in an image's size, dtype and units, some at a time."""
+
+    def __init__(self, images: Tensor, scale: Tensor | None, shift: Tensor | None, like: Tensor) -> None:
+        self.images, self.scale, self.shift, self.like = images, scale, shift, like
+
+    @classmethod
+    def of(cls, bank: Any, image: Tensor) -> _Source:
+        images = _images_of(bank)
+        if images.shape[1] != image.shape[1]:
+            raise ValueError(f"bank: expected images with {image.shape[1]} channels, got {describe(images)}")
+        mean, std = getattr(bank, "mean", None), getattr(bank, "std", None)
+        if isinstance(bank, Tensor) or mean is None or std is None:
+            return cls(images, None, None, image)
+        pair = [torch.as_tensor(x, dtype=image.dtype, device=image.device).reshape(-1, 1, 1) for x in (mean, std)]
+        return cls(images, pair[1], pair[0], image)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, start: int, stop: int) -> Tensor:
+        """Backgrounds ``start`` to ``stop`` as (n, C, H, W) in the images' dtype, on their device."""
+        chosen = self.images[start:stop].to(self.like.device)
+        chosen = chosen.to(self.like.dtype) / (255 if chosen.dtype == torch.uint8 else 1)
+        if self.scale is not None and self.shift is not None:
+            chosen = (chosen - self.shift) / self.scale
+        if chosen.shape[2:] != self.like.shape[2:]:
+            chosen = F.interpolate(chosen, self.like.shape[2:], mode="bilinear", antialias=True)
+        return chosen
+
+
+def _images_of(bank: Any) -> Tensor:
+    images = bank if isinstance(bank, Tensor) else getattr(bank, "images", None)
+    if not isinstance(images, Tensor) or not (images.dtype == torch.uint8 or images.is_floating_point()):
+        expected = "backgrounds (N, C, H, W), uint8 or float, or an object with such .images"
+        raise TypeError(f"bank: expected {expected}, got {describe(bank if images is None else images)}")
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"bank: expected at least one background (N, C, H, W), got {describe(images)}")
+    return images
+
+
+def _attack(
+    answers: Callable[[Tensor], Tensor],
+    image: Tensor,
+    mask: Tensor,
+    label: Tensor,
+    active: Tensor,
+    source: _Source,
+    chunk: int,
+    fooled_by: Tensor,
+    predicted: Tensor,
+) -> None:
+    """Try the whole bank on the foregrounds at ``active`` (A <= chunk), noting the first that fools each."""
+    start = 0
+    while start < len(source) and len(active):
+        stop = min(len(source), start + max(1, chunk // len(active)))
+        backgrounds = source.take(start, stop)
+        width = len(backgrounds)
+        rows = active.repeat_interleave(width)
+        composite = paste(image[rows], mask[rows], backgrounds.repeat(len(active), 1, 1, 1))
+        said = answers(composite).reshape(len(active), width)
+        wrong = said != label[active, None]
+        first = wrong.int().argmax(1)  # of equal values the first
+        fooled = wrong.any(1)
+        fooled_by[active] = torch.where(fooled, start + first, -1)
+        predicted[active] = torch.where(fooled, said.gather(1, first[:, None])[:, 0], -1)
+        active, start = active[~fooled], stop
+
+
+def _classes(output: Tensor, batch: int, predict: Predict | None) -> Tensor:
+    if output.ndim != 2 or len(output) != batch or output.shape[1] < 2:
+        raise ValueError(f"model output: expected logits ({batch}, K), K > 1, got {describe(output)}")
+    check_finite(output, name="logits")
+    said = output.argmax(1) if predict is None else predict(output)
+    return check_label(said, batch, name="predict(logits)")
+
+
+def _adversarial_update(
+    found: AdversarialBackgrounds, label: Tensor, num_classes: int | None, backgrounds: int
+) -> dict[str, Tensor]:
+    """Robust foregrounds, foregrounds and composites per class, and foregrounds per background, all int64."""
+    group, weight = _groups(label, found.valid, len(found.robust), num_classes, found.robust.device)
+    total, count = _sums(found.robust.long(), group, weight, num_classes)
+    tried, _ = _sums(found.tried, group, weight, num_classes)
+    fooled = (found.fooled_by >= 0).long()
+    per_background = torch.zeros(backgrounds, dtype=torch.int64, device=fooled.device)
+    per_background = per_background.index_add(0, found.fooled_by.clamp(min=0), fooled)
+    return {
+        "total": total,
+        "count": count,
+        "count_tried": tried,
+        "count_fooled_by": per_background,
+        "count_without_foreground": (~found.valid).sum(),
+    }
