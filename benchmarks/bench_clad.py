@@ -9,16 +9,15 @@ give the same loss, and prints the floor: the products of all anchors with all r
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
-import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
+from common import machine, measure_together, write_json
 from torch import Tensor
 
 from torch_bgdebias.clad import CLADLoss
@@ -57,19 +56,6 @@ class SlotCLAD(LoopCLAD):
         return -torch.log(own / total).mean()
 
 
-def measure(step: Callable[[], object], repeats: int) -> tuple[float, float, float]:
-    """Median, minimum and 90th percentile in milliseconds, after a warm-up."""
-    for _ in range(max(3, repeats // 10)):
-        step()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        step()
-        times.append(1e3 * (time.perf_counter() - start))
-    times.sort()
-    return statistics.median(times), times[0], times[int(0.9 * len(times))]
-
-
 def saved_bytes(loss: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> int:
     """What autograd keeps between forward and backward pass, each storage once, the inputs left out."""
     storages: dict[int, int] = {}
@@ -88,63 +74,30 @@ def saved_bytes(loss: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> int:
     return total
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--dim", type=int, default=2048)
-    parser.add_argument("--negatives", type=int, default=32)
-    parser.add_argument("--classes", type=int, default=9)
-    parser.add_argument("--repeats", type=int, default=200)
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
+def functions(args: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]], dict[str, Callable[..., Tensor]], Any]:
+    """What is timed, the losses behind it, and their inputs; all queues are full and equal."""
+    device = torch.device(args.device)
     generator = torch.Generator().manual_seed(0)
-    anchor, positive = (torch.randn(args.batch, args.dim, generator=generator, requires_grad=True) for _ in range(2))
+    anchor, positive = (torch.randn(args.batch, args.dim, generator=generator).to(device) for _ in range(2))
     label = torch.randint(args.classes, (args.batch,), generator=generator)
     background = (label + torch.randint(1, args.classes, (args.batch,), generator=generator)) % args.classes
-    inputs = (anchor, positive, label, background)
-    losses = {
-        "CLADLoss": CLADLoss(args.classes, args.dim, args.negatives),
-        "loop over anchors": LoopCLAD(args.classes, args.negatives, 0.2),
-        "loop over slots": SlotCLAD(args.classes, args.negatives, 0.2),
-    }
-    rows = torch.randn(args.classes * args.negatives, args.dim, generator=generator)
+    inputs = (anchor.requires_grad_(), positive.requires_grad_(), label.to(device), background.to(device))
+    rows = torch.randn(args.classes * args.negatives, args.dim, generator=generator).to(device)
     keys = torch.arange(args.classes).repeat(args.negatives)
-    with torch.no_grad():
-        for loss in losses.values():  # all queues full and equal
-            enqueue = loss.queue.enqueue if isinstance(loss, CLADLoss) else None
-            if enqueue is not None:
-                enqueue(rows, keys)
-            else:
-                for row, key in zip(rows, keys.tolist(), strict=True):
-                    loss.queues[key].append(row)
-    first = {name: float(loss(*inputs).detach()) for name, loss in losses.items()}
-    print("loss:", ", ".join(f"{name} {value:.6f}" for name, value in first.items()))
+    ours = CLADLoss(args.classes, args.dim, args.negatives).to(device)
+    ours.queue.enqueue(rows, keys.to(device))
+    losses: dict[str, Callable[..., Tensor]] = {"CLADLoss": ours}
+    for name, kind in (("loop over anchors", LoopCLAD), ("loop over slots", SlotCLAD)):
+        loop = kind(args.classes, args.negatives, 0.2)
+        for row, key in zip(rows, keys.tolist(), strict=True):
+            loop.queues[key].append(row)
+        losses[name] = loop
 
-    flat = rows.clone()
+    def floor() -> Tensor:
+        return (anchor.detach() @ rows.T) @ rows
 
-    def floor() -> None:
-        scores = anchor.detach() @ flat.T
-        scores @ flat
-
-    results = {}
-    for name, step in {
-        "two matrix products (floor)": floor,
-        **{n: stepping(x, inputs) for n, x in losses.items()},
-    }.items():
-        repeats = args.repeats if "loop" not in name else max(10, args.repeats // 5)
-        results[name] = measure(step, repeats)
-    ours = results["CLADLoss"][0]
-    print(
-        f"B {args.batch}, D {args.dim}, N {args.negatives}, K {args.classes}, float32, {platform.machine()}, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
-    print("| step | median ms | min ms | p90 ms | to CLADLoss |\n| --- | --- | --- | --- | --- |")
-    for name, (median, least, high) in results.items():
-        print(f"| {name} | {median:.2f} | {least:.2f} | {high:.2f} | {median / ours:.1f} x |")
-    for name, loss in losses.items():
-        print(f"kept for the backward pass, {name}: {saved_bytes(loss, inputs) / 2**20:.1f} MiB")
-    if args.out:
-        args.out.write_text(json.dumps({"settings": vars(args) | {"out": str(args.out)}, "ms": results}, indent=1))
+    steps = {name: stepping(loss, inputs) for name, loss in losses.items()}
+    return {"two matrix products (floor)": floor, **steps}, losses, inputs
 
 
 def stepping(loss: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Callable[[], None]:
@@ -154,6 +107,44 @@ def stepping(loss: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Callabl
         loss(*inputs).backward()
 
     return step
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--dim", type=int, default=2048)
+    parser.add_argument("--negatives", type=int, default=32)
+    parser.add_argument("--classes", type=int, default=9)
+    parser.add_argument("--calls", type=int, default=50)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    args = parse()
+    device = torch.device(args.device)
+    timed, losses, inputs = functions(args)
+    first = {name: float(loss(*inputs).detach()) for name, loss in losses.items()}
+    print("loss of the first batch:", ", ".join(f"{name} {value:.6f}" for name, value in first.items()))
+    timings = measure_together(timed, device=device, calls=args.calls)
+    print(", ".join(f"{key} {value}" for key, value in machine(device).items()))
+    print(f"B {args.batch}, D {args.dim}, N {args.negatives}, K {args.classes}, float32\n")
+    print("| step | median ms | quartiles | best | median to CLADLoss | best to CLADLoss |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    ours = timings["CLADLoss"]
+    for name, t in timings.items():
+        ratios = f"{t.median / ours.median:.1f} | {t.best / ours.best:.1f}"
+        print(f"| {name} | {t.median:.2f} | {t.low:.2f}-{t.high:.2f} | {t.best:.2f} | {ratios} |")
+    for name, loss in losses.items():
+        print(f"kept for the backward pass, {name}: {saved_bytes(loss, inputs) / 2**20:.1f} MiB")
+    if args.json:
+        write_json(args.json, {**vars(args), "json": str(args.json)}, timings, device)
+
+
+@pytest.mark.parametrize("name", ["two matrix products (floor)", "CLADLoss", "loop over anchors", "loop over slots"])
+def test_clad(benchmark: Any, name: str) -> None:
+    benchmark(functions(parse([]))[0][name])
 
 
 if __name__ == "__main__":
