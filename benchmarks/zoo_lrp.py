@@ -43,21 +43,7 @@ HEAVY = re.compile(
 )
 
 #: one model of each of these timm families
-TIMM = """
-beit_base_patch16_224 gernet_s cait_xxs24_224 coat_tiny convit_tiny convmixer_1024_20_ks9_p14 convnext_atto
-convnextv2_atto crossvit_tiny_240 cspresnet50 davit_tiny deit_tiny_patch16_224 deit3_small_patch16_224 densenet121
-dla46_c dpn48b edgenext_xx_small efficientformer_l1 efficientformerv2_s0 efficientnet_b0 tf_efficientnet_cc_b0_4e
-efficientvit_b0 efficientvit_m0 eva02_tiny_patch14_224 fasternet_t0 fastvit_t8 focalnet_tiny_srf gcvit_xxtiny
-ghostnet_050 hardcorenas_a hgnetv2_b0 hiera_tiny_224 hrnet_w18_small inception_next_atto inception_v4 levit_128s
-mambaout_femto coatnet_pico_rw_224 maxvit_rmlp_pico_rw_256 poolformer_s12 caformer_s18 mixer_s32_224 resmlp_12_224
-gmlp_ti16_224 mobilenetv3_small_050 mobilenetv4_conv_small mobilevit_xxs mobilevitv2_050 mvitv2_tiny nasnetalarge
-nest_tiny nextvit_small nf_regnet_b0 eca_nfnet_l0 pit_ti_224 pnasnet5large pvt_v2_b0 rdnet_tiny regnetx_002
-regnety_002 repghostnet_050 repvgg_a0 repvit_m0_9 res2net50_14w_8s resnest14d resnet18 seresnet18 ecaresnet26t
-resnetv2_18 resnetv2_50x1_bit rexnet_100 selecsls42b legacy_seresnet18 sequencer2d_s shvit_s1 skresnet18 starnet_s1
-swiftformer_xs swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 tiny_vit_5m_224 tinynet_e tnt_s_patch16_224
-tresnet_m twins_pcpvt_small twins_svt_small vgg11 visformer_tiny vit_tiny_patch16_224 volo_d1_224 ese_vovnet19b_dw
-legacy_xception xception41 xcit_nano_12_p16_224 cs3darknet_s lambda_resnet26t halonet26t bat_resnext26ts
-""".split()
+TIMM = ["beit_base_patch16_224", "gernet_s", "cait_xxs24_224", "coat_tiny", "convit_tiny", "convmixer_1024_20_ks9_p14", "convnext_atto", "convnextv2_atto", "crossvit_tiny_240", "cspresnet50", "davit_tiny", "deit_tiny_patch16_224", "deit3_small_patch16_224", "densenet121", "dla46_c", "dpn48b", "edgenext_xx_small", "efficientformer_l1", "efficientformerv2_s0", "efficientnet_b0", "tf_efficientnet_cc_b0_4e", "efficientvit_b0", "efficientvit_m0", "eva02_tiny_patch14_224", "fasternet_t0", "fastvit_t8", "focalnet_tiny_srf", "gcvit_xxtiny", "ghostnet_050", "hardcorenas_a", "hgnetv2_b0", "hiera_tiny_224", "hrnet_w18_small", "inception_next_atto", "inception_v4", "levit_128s", "mambaout_femto", "coatnet_pico_rw_224", "maxvit_rmlp_pico_rw_256", "poolformer_s12", "caformer_s18", "mixer_s32_224", "resmlp_12_224", "gmlp_ti16_224", "mobilenetv3_small_050", "mobilenetv4_conv_small", "mobilevit_xxs", "mobilevitv2_050", "mvitv2_tiny", "nasnetalarge", "nest_tiny", "nextvit_small", "nf_regnet_b0", "eca_nfnet_l0", "pit_ti_224", "pnasnet5large", "pvt_v2_b0", "rdnet_tiny", "regnetx_002", "regnety_002", "repghostnet_050", "repvgg_a0", "repvit_m0_9", "res2net50_14w_8s", "resnest14d", "resnet18", "seresnet18", "ecaresnet26t", "resnetv2_18", "resnetv2_50x1_bit", "rexnet_100", "selecsls42b", "legacy_seresnet18", "sequencer2d_s", "shvit_s1", "skresnet18", "starnet_s1", "swiftformer_xs", "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "tiny_vit_5m_224", "tinynet_e", "tnt_s_patch16_224", "tresnet_m", "twins_pcpvt_small", "twins_svt_small", "vgg11", "visformer_tiny", "vit_tiny_patch16_224", "volo_d1_224", "ese_vovnet19b_dw", "legacy_xception", "xception41", "xcit_nano_12_p16_224", "cs3darknet_s", "lambda_resnet26t", "halonet26t", "bat_resnext26ts"]
 
 
 def names() -> list[str]:

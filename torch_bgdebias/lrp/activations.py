@@ -23,18 +23,21 @@ class _Damp(Function):
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, a: Tensor, epsilon: float) -> Tensor:
-        ctx.save_for_backward(g, a)
+        share = a + epsilon
+        torch.div(a, share, out=share)
+        ctx.save_for_backward(g, share)
         ctx.epsilon = epsilon
-        return (a + epsilon).reciprocal_().mul_(a).mul_(g)
+        return g * share
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gg: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        g, a = ctx.saved_tensors
-        inverse = (a + ctx.epsilon).reciprocal_()
-        part = gg * inverse
-        to_g = part * a if ctx.needs_input_grad[0] else None
-        to_a = part.mul_(g).mul_(inverse).mul_(ctx.epsilon) if ctx.needs_input_grad[1] else None
+        g, share = ctx.saved_tensors
+        to_g = gg * share if ctx.needs_input_grad[0] else None
+        to_a = None
+        if ctx.needs_input_grad[1]:  # gg g (1 - share)^2 / epsilon
+            to_a = gg * g
+            to_a.addcmul_(to_a, share, value=-1).addcmul_(to_a, share, value=-1).div_(ctx.epsilon)
         return to_g, to_a, None
 
 

@@ -1,8 +1,9 @@
-"""Convolutions that are cheap to differentiate twice.
+"""Convolutions and linear layers that are cheap to differentiate twice.
 
 The values and derivatives are torch's own. Its formula for the second derivative convolves with kernels as large as
 the feature map, and group by group; here the two gradients of the gradient to the input are one forward convolution
-and one gradient to the weight, which is what they are.
+and one gradient to the weight, which is what they are. Linear layers (a geometry of ``None``) come along
+because the two gradients of a weight are then added in place.
 """
 
 from __future__ import annotations
@@ -50,15 +51,24 @@ def _tuple(value: int | Sequence[int], dims: int) -> list[int]:
     return values * dims if len(values) == 1 else values
 
 
-def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry | None) -> Tensor:
+    if geometry is None:
+        return F.linear(x, weight, bias)
     stride, padding, dilation, groups = geometry
     out: Tensor = _aten.convolution(x, weight, bias, stride, padding, dilation, False, [0] * len(stride), groups)
     return out
 
 
 def _backward(
-    grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, mask: tuple[bool, bool, bool]
+    grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry | None, mask: tuple[bool, bool, bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    if geometry is None:
+        rows = grad.reshape(-1, grad.shape[-1])
+        return (
+            grad @ weight if mask[0] else None,
+            rows.t() @ x.reshape(-1, x.shape[-1]) if mask[1] else None,
+            rows.sum(0) if mask[2] else None,
+        )
     stride, padding, dilation, groups = geometry
     sizes = [weight.shape[0]]
     none = [0] * len(stride)
@@ -86,7 +96,7 @@ class Skip:
 class _Convolve(Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, skip: Skip | None
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry | None, skip: Skip | None
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry, ctx.skip = geometry, skip
@@ -96,7 +106,7 @@ class _Convolve(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         to_x, to_weight, to_bias = ctx.needs_input_grad[:3]
-        if ctx.skip is not None and ctx.skip.switch.active and ctx.skip.weight:
+        if ctx.skip is not None and ctx.skip.switch.active and ctx.skip.weight:  # the relevance pass
             to_weight = to_bias = False
         elif ctx.skip is not None and not ctx.skip.switch.active and ctx.skip.image:
             to_x = False
@@ -105,15 +115,21 @@ class _Convolve(Function):
         return (
             _InputGradient.apply(grad, weight, x.detach(), ctx.geometry) if to_x else None,
             _WeightGradient.apply(grad, x, weight.detach(), ctx.geometry) if to_weight else None,
-            grad.sum([0, *range(2, grad.ndim)]) if to_bias else None,
+            _bias_gradient(grad, ctx.geometry) if to_bias else None,
             None,
             None,
         )
 
 
+def _bias_gradient(grad: Tensor, geometry: Geometry | None) -> Tensor:
+    axes = [0, *range(2, grad.ndim)] if geometry is not None else list(range(grad.ndim - 1))
+    return grad.sum(axes) if axes else grad
+
+
 def _folded(grad: Tensor, weight: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
     """The gradient to an input of few channels, an image: a matrix product, two to three times as fast on the CPU."""
-    columns = weight.reshape(len(weight), -1).t() @ grad.flatten(2)
+    kernels = weight.reshape(len(weight), -1).t()
+    columns = torch.bmm(kernels.expand(len(grad), -1, -1), grad.flatten(2))
     stride, padding, dilation = (tuple(v) for v in geometry[:3])
     return F.fold(columns, like.shape[2:], weight.shape[2:], dilation, padding, stride)
 
@@ -122,10 +138,11 @@ class _InputGradient(Function):
     """The gradient to the input: linear in the incoming gradient and in the weight."""
 
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, weight: Tensor, like: Tensor, geometry: Geometry) -> Tensor | None:
+    def forward(ctx: Any, grad: Tensor, weight: Tensor, like: Tensor, geometry: Geometry | None) -> Tensor | None:
         ctx.save_for_backward(grad, weight)
         ctx.geometry = geometry
-        if like.device.type == "cpu" and like.ndim == 4 and like.shape[1] <= 4 and geometry.groups == 1:
+        few = like.device.type == "cpu" and like.ndim == 4 and like.shape[1] <= 4
+        if few and geometry is not None and geometry.groups == 1:
             return _folded(grad, weight, like, geometry)
         return _backward(grad, like, weight, geometry, (True, False, False))[0]
 
@@ -143,7 +160,7 @@ class _WeightGradient(Function):
     """The gradient to the weight: linear in the incoming gradient and in the input."""
 
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, x: Tensor, like: Tensor, geometry: Geometry) -> Tensor | None:
+    def forward(ctx: Any, grad: Tensor, x: Tensor, like: Tensor, geometry: Geometry | None) -> Tensor | None:
         ctx.save_for_backward(grad, x)
         ctx.geometry = geometry
         return _backward(grad, x, like, geometry, (False, True, False))[1]
@@ -156,13 +173,15 @@ class _WeightGradient(Function):
         return to_grad, to_x, None, None
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, skip: Skip | None = None) -> Tensor:
-    """``torch.conv1d`` to ``conv3d`` on a batch, differentiable as often as you like."""
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry | None, skip: Skip | None = None
+) -> Tensor:
+    """``torch.conv1d`` to ``conv3d`` on a batch, or ``linear``, differentiable as often as you like."""
     out: Tensor = _Convolve.apply(x, weight, bias, geometry, skip)
     return out
 
 
-def input_gradient(grad: Tensor, weight: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
+def input_gradient(grad: Tensor, weight: Tensor, like: Tensor, geometry: Geometry | None) -> Tensor:
     """The transposed convolution: the gradient to an input of the shape of ``like``; differentiable."""
     out: Tensor = _InputGradient.apply(grad, weight, like.detach(), geometry)
     return out

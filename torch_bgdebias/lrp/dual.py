@@ -24,7 +24,7 @@ from torch.autograd import Function
 
 from . import normalization
 from .convolution import Geometry, convolve, input_gradient
-from .engine import FlexPass, Handler, bind, convolution_arguments, takes_image
+from .engine import FlexPass, Handler, bind, convolution_arguments, linear_arguments, takes_image
 from .input_layer import InputLayer
 from .switch import Switch, needs_graph
 
@@ -225,13 +225,12 @@ def _convolution(dims: int) -> Handler:
 
 
 def _linear(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-    x, weight, bias = bind(args, kwargs, "input", weight=None, bias=None)
-    y = func(*args, **kwargs)
-    if not needs_graph(x):
-        return y
-    weight, x = weight.to(y.dtype), x if x.dtype == y.dtype else x.to(y.dtype)
-    bias = None if bias is None else bias.to(y.dtype)
-    return _layer(mode, y, x, weight, bias, None, takes_image(mode, x))
+    (image,) = bind(args, kwargs, "input")
+    if not needs_graph(image):
+        return func(*args, **kwargs)
+    x, weight, bias = linear_arguments(args, kwargs)
+    y = convolve(x, weight, bias, None, mode.skip(image, weight))
+    return _layer(mode, y, x, weight, bias, None, takes_image(mode, image))
 
 
 def _layer(

@@ -29,7 +29,7 @@ from .convolution import Geometry, Skip, convolve
 from .input_layer import InputLayer
 from .switch import Switch, depends_on, needs_graph
 
-__all__ = ["FlexPass", "Handler", "bind", "convolution_arguments", "takes_image"]
+__all__ = ["FlexPass", "Handler", "bind", "convolution_arguments", "linear_arguments", "takes_image"]
 
 Handler = Callable[..., Any]
 
@@ -276,12 +276,24 @@ def _convolution(dims: int) -> Handler:
 
 
 def _linear(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-    y = func(*args, **kwargs)
-    x, weight, bias = bind(args, kwargs, "input", weight=None, bias=None)
+    x, weight, bias = linear_arguments(args, kwargs)
+    if not needs_graph(x, weight, bias):
+        return func(*args, **kwargs)
+    y = convolve(x, weight, bias, None, mode.skip(x, weight))
     if not takes_image(mode, x):
         return y
     mode.input_layer = InputLayer(x, y, weight, bias, None)
     return mode.input_layer.passed
+
+
+def linear_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Input, weight and bias of a call of ``linear``; autocast applied."""
+    x, weight, bias = bind(args, kwargs, "input", weight=None, bias=None)
+    if torch.is_autocast_enabled(x.device.type):
+        low = torch.get_autocast_dtype(x.device.type)
+        x, weight = x.to(low), weight.to(low)
+        bias = None if bias is None else bias.to(low)
+    return x, weight, bias
 
 
 def takes_image(mode: FlexPass, x: Tensor) -> bool:
