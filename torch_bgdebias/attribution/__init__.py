@@ -8,5 +8,6 @@ from __future__ import annotations
 
 from .grad_cam import find_map_layer, grad_cam
 from .kernel_shap import KernelShap, kernel_shap, sample_coalitions, superpixels
+from .relevance import lrp  # imports zennit when it is called
 
-__all__ = ["KernelShap", "find_map_layer", "grad_cam", "kernel_shap", "sample_coalitions", "superpixels"]
+__all__ = ["KernelShap", "find_map_layer", "grad_cam", "kernel_shap", "lrp", "sample_coalitions", "superpixels"]

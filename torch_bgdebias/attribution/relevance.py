@@ -1,0 +1,73 @@
+"""Layer-wise relevance propagation as an attribution; rules and patent notice are in :mod:`torch_bgdebias.lrp`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import check_image
+from ..models import LogitsKey, eval_mode, logits_of, original_module
+from .targets import target_class
+
+__all__ = ["lrp"]
+
+
+def lrp(
+    model: nn.Module,
+    image: Tensor,
+    target: Tensor | int | None = None,
+    *,
+    composite: Any = None,
+    logits: LogitsKey = None,
+) -> Tensor:
+    """Relevance of every pixel for the class's logit, added up over colour channels.
+
+    Args:
+        model: any classifier; runs in evaluation mode, and gradients to its parameters are neither made nor kept.
+        image: (B, C, H, W) as the model takes it.
+        target: class of each sample (B,), one for all, or ``None`` for the predicted class.
+        composite: a zennit composite; ``None`` takes :class:`torch_bgdebias.lrp.FlexComposite` (LRP-epsilon for any
+            architecture). One that goes by layer names finds them as in the model where ``logits`` is ``None``, and
+            after ``model.`` otherwise.
+        logits: where the logits are in the model's output (:func:`torch_bgdebias.models.logits_of`).
+
+    Returns:
+        Attributions (B, 1, H, W), signed; what speaks for the class is positive.
+
+    Raises:
+        ImportError: zennit is not installed. TypeError: not a zennit composite. ValueError: relevance that is not
+            finite, or a target that does not fit. RuntimeError: the logits do not depend on the image.
+
+    Source: Faster ISNet (arXiv 2401.08409), LRP-Flex; Bach et al., PLoS ONE 10(7), 2015.
+
+    Example:
+        >>> import torch
+        >>> layers = [torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 2)]
+        >>> lrp(torch.nn.Sequential(*layers), torch.rand(2, 3, 8, 8)).shape
+        torch.Size([2, 1, 8, 8])
+    """
+    from ..lrp import FlexComposite, relevance  # zennit is for those who use LRP
+
+    check_image(image)
+    inner = original_module(model)
+    with torch.inference_mode(False), eval_mode(inner), torch.enable_grad():
+        image = image.detach().clone()
+        with torch.no_grad():
+            chosen = target_class(logits_of(inner(image), logits), target)
+        asked = inner if logits is None else _Logits(inner, logits)
+        _, found = relevance(asked, image, chosen, FlexComposite() if composite is None else composite, False)
+    return found[:, 0].sum(1, keepdim=True).detach()
+
+
+class _Logits(nn.Module):
+    """A borrowed model that returns nothing but its logits."""
+
+    def __init__(self, model: nn.Module, key: LogitsKey) -> None:
+        super().__init__()
+        self.training = model.training
+        self.model, self.key = model, key
+
+    def forward(self, image: Tensor) -> Tensor:
+        return logits_of(self.model(image), self.key)
