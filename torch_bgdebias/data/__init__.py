@@ -10,10 +10,13 @@ from typing import Any
 
 _HOMES = {
     "CAMERAS": "correlated",
+    "IMAGENET9_RANGES": "imagenet9",
     "SCENE_CATEGORIES": "scenes",
     "VARIANTS": "variants",
     "Camera": "correlated",
     "CorrelatedBackgrounds": "correlated",
+    "ImageNet9": "imagenet9",
+    "ImageNet9Sample": "imagenet9",
     "ImageNetS": "adapters",
     "MaskSizeError": "folder",
     "MaskedImageFolder": "folder",
@@ -30,10 +33,12 @@ _HOMES = {
     "digits_with_masks": "digits",
     "draw_scenes": "scenes",
     "grabcut_masks": "grabcut",
+    "imagenet9_prediction": "imagenet9",
     "load_places365": "places",
     "make_variant": "variants",
     "mnist_with_masks": "digits",
     "read_idx": "digits",
+    "to_imagenet9": "imagenet9",
 }
 
 __all__ = list(_HOMES)
