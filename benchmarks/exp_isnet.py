@@ -50,6 +50,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--train-images", type=int, default=4000)
     run.add_argument("--side", type=int, default=64, help="pixels, radiographs only")
     run.add_argument("--weight", type=float, default=0.95, help="P: (1 - P) cross-entropy + P heatmap loss")
+    run.add_argument("--final-weight", type=float, default=None, help="P at the end, reached along a straight line")
     run.add_argument("--attribution", choices=("lrp", "gradient"), default="lrp")
     run.add_argument("--epsilon", type=float, default=1e-2)
     run.add_argument("--selective-eps", type=float, default=None)
@@ -122,7 +123,8 @@ def train(net: nn.Module, data: Setting, args: argparse.Namespace, epochs: float
                 explained = isnet.explain(image[index], create_graph=True)
                 terms = heatmap.terms(explained.relevance, mask[index], explained.hidden)
                 entropy = nn.functional.cross_entropy(explained.logits, label[index])
-                loss = (1 - args.weight) * entropy + args.weight * terms.loss.mean()
+                weight = weight_at(step / steps, args)
+                loss = (1 - weight) * entropy + weight * terms.loss.mean()
                 parts["background"].append(terms.background.mean().item())
                 parts["foreground"].append(terms.foreground.mean().item())
                 parts["entropy"].append(entropy.item())
@@ -134,6 +136,12 @@ def train(net: nn.Module, data: Setting, args: argparse.Namespace, epochs: float
             if args.schedule == "cosine":
                 cosine.step()
     return {name: mean(values) for name, values in parts.items()}
+
+
+def weight_at(progress: float, args: argparse.Namespace) -> float:
+    """P at a share of the training in [0, 1]."""
+    final = args.weight if args.final_weight is None else args.final_weight
+    return args.weight + (final - args.weight) * progress
 
 
 def calibrate(data: Setting, args: argparse.Namespace) -> tuple[float, float]:
