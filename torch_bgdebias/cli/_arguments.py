@@ -1,0 +1,43 @@
+"""Kinds of arguments that several commands take."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+__all__ = ["choices", "whole", "writable"]
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """A whole number of at least ``least``."""
+
+    def number(text: str) -> int:
+        if not text.strip().lstrip("-").isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text}")
+        return int(text)
+
+    return number
+
+
+def choices(known: Collection[str]) -> Callable[[str], list[str]]:
+    """Names separated by commas, each one of ``known``; an empty text is no name."""
+
+    def names(text: str) -> list[str]:
+        given = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+        if unknown := [name for name in given if name not in known]:
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}, got {', '.join(unknown)}")
+        return given
+
+    return names
+
+
+def writable(out: Path, *, name: str) -> Path:
+    """Make the folder and prove that files can be written, before time is spent on what goes into it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            return out
+    except OSError as error:
+        raise OSError(f"{name}: cannot write into {out}: {error.strerror or error}") from error

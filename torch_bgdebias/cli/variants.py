@@ -1,0 +1,167 @@
+"""``bgdebias variants``: write the ImageNet-9 variants of a masked folder as image folders."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch_bgdebias.cli._arguments import choices, whole, writable
+from torch_bgdebias.cli._progress import note, progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from torch_bgdebias.data import MaskedImageFolder, MaskedTensors, Variant
+
+__all__ = ["NAMES", "add_parser", "run"]
+
+#: kept here so that --help needs no torch; a test compares them with data.VARIANTS
+NAMES = ("original", "only_fg", "only_bg_b", "only_bg_t", "no_fg", "mixed_same", "mixed_rand", "mixed_next")
+
+_EPILOG = """\
+IN has images/<class>/x.jpg with masks/<class>/x.png (255 = foreground). Pictures go to OUT/<variant>/<class>/x.png,
+which torchvision's ImageFolder opens. Backgrounds of the mixed variants are the folder's own pictures with their
+foreground tiled over, never a picture's own. The same folder, size and seed give the same files, whichever variants
+are named.
+
+examples:
+  bgdebias variants data out
+  bgdebias variants data out --names mixed_same,mixed_rand --size 224 --seed 1
+  bgdebias variants data out --names only_fg --on-error skip --overwrite
+"""
+
+_BATCH = 64
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``variants`` to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "variants",
+        help="write a masked folder with other backgrounds, as image folders",
+        description="Write the variants of Noise or Signal (ImageNet-9) of your own masked pictures.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("input", metavar="IN", type=Path, help="masked folder")
+    add("output", metavar="OUT", type=Path, help="folder for the variants")
+    add("--names", type=choices(NAMES), default=list(NAMES[1:]), metavar="A,B", help=f"of {', '.join(NAMES)}")
+    add("--size", type=whole(1), default=224, metavar="N", help="side of the pictures in pixels (default: 224)")
+    add("--seed", type=whole(0), default=0, metavar="N", help="of the choice of backgrounds (default: 0)")
+    add("--on-error", choices=("raise", "skip"), default="raise", help="unreadable files, missing masks (%(default)s)")
+    add("--overwrite", action="store_true", help="write into variants' folders that are there already")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the variants; print how many of each."""
+    from torch_bgdebias.data import MaskedImageFolder
+
+    if not args.names:
+        raise ValueError(f"--names: expected some of {', '.join(NAMES)}, got none")
+    data = MaskedImageFolder(args.input, size=args.size, on_error=args.on_error)
+    targets = _targets(data)
+    writable(args.output, name="OUT")
+    for name in args.names:
+        folder = args.output / name
+        if folder.is_dir() and any(folder.iterdir()) and not args.overwrite:
+            raise FileExistsError(f"OUT: {folder} is there already; pass --overwrite to write into it")
+    tensors = data.tensors()
+    pool = _pool(tensors) if any(name.startswith("mixed") for name in args.names) else None
+    for name in args.names:
+        written, left_out = _write(name, data, tensors, pool, targets, args)
+        reason = f", {left_out} left out (no foreground, or no background of the class)" if left_out else ""
+        print(f"{name}: {written} pictures in {args.output / name}{reason}")
+    note("open them with torchvision.datasets.ImageFolder")
+    return 0
+
+
+def _targets(data: MaskedImageFolder) -> list[Path]:
+    """<class>/<name>.png of every sample; two pictures with one name would be one file."""
+    seen: dict[Path, Path] = {}
+    for sample in data.samples:
+        target = sample.image.relative_to(data.root / "images").with_suffix(".png")
+        if target in seen:
+            raise ValueError(f"{seen[target]} and {sample.image} would both become {target}: rename one")
+        seen[target] = sample.image
+    return list(seen)
+
+
+class _Pool:
+    """Backgrounds with their foreground tiled over, their classes, and where each sample's own is (-1: nowhere)."""
+
+    def __init__(self, images: Tensor, labels: Tensor, place: Tensor) -> None:
+        self.images, self.labels, self.place = images, labels, place
+
+
+def _pool(tensors: MaskedTensors) -> _Pool:
+    import torch
+
+    from torch_bgdebias.compositing import bounding_boxes, tile_fill
+
+    filled, usable = [], []
+    for image, mask in zip(tensors.images.split(_BATCH), tensors.masks.split(_BATCH), strict=True):
+        share = mask.float() / 255
+        filled.append(tile_fill(image.float(), share).round().to(torch.uint8))
+        top, left, bottom, right = bounding_boxes(share).unbind(1)
+        usable.append((bottom - top) * (right - left) < mask.shape[2] * mask.shape[3])
+    kept = torch.cat(usable)  # where the box is everything there is no background to give
+    place = torch.where(kept, kept.cumsum(0) - 1, -1)
+    return _Pool(torch.cat(filled)[kept], tensors.labels[kept], place)
+
+
+def _write(
+    name: str,
+    data: MaskedImageFolder,
+    tensors: MaskedTensors,
+    pool: _Pool | None,
+    targets: list[Path],
+    args: argparse.Namespace,
+) -> tuple[int, int]:
+    import torch
+
+    generator = torch.Generator().manual_seed(args.seed * len(NAMES) + NAMES.index(name))
+    written = 0
+    starts = range(0, len(targets), _BATCH)
+    for start in progress(starts, total=len(starts), label=name):
+        part = slice(start, start + _BATCH)
+        made = _made(name, tensors, part, pool, len(data.classes), generator)
+        pixels = (made.image.clamp(0, 1) * 255).round().to(torch.uint8)
+        for target, picture, valid in zip(targets[part], pixels, made.valid.tolist(), strict=True):
+            if valid:
+                _save(picture, args.output / name / target)
+                written += 1
+    return written, len(targets) - written
+
+
+def _made(name: str, tensors: MaskedTensors, part: slice, pool: _Pool | None, classes: int, generator: Any) -> Variant:
+    import torch
+
+    from torch_bgdebias.data import Variant, make_variant
+
+    image, label = tensors.images[part].float() / 255, tensors.labels[part]
+    mask = tensors.masks[part].float() / 255
+    if name == "original":
+        return Variant(image, label, torch.ones_like(label, dtype=torch.bool))
+    if pool is None or not name.startswith("mixed"):
+        return make_variant(image, mask, label, name)
+    return make_variant(
+        image,
+        mask,
+        label,
+        name,
+        backgrounds=pool.images,
+        background_labels=pool.labels,
+        exclude=pool.place[part],
+        num_classes=classes,
+        generator=generator,
+    )
+
+
+def _save(picture: Tensor, target: Path) -> None:
+    from PIL import Image
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".part")
+    Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(partial, format="PNG")
+    partial.replace(target)  # an interrupted run leaves no half-written picture behind
