@@ -42,35 +42,62 @@ class _Damp(Function):
 
 
 class _Rectify(Function):
-    """A rectifier with its output saved; ``kind`` says which one."""
+    """A rectifier. It saves what torch's own saves, so that the same later in-place operations are allowed."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, switch: Switch, epsilon: float, ceiling: float | None, inplace: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, switch: Switch, epsilon: float, ceiling: float | None, inplace: bool, keep: bool
+    ) -> Tensor:
+        if keep:
+            ctx.save_for_backward(x)
         if ceiling is None:
             a = torch.relu_(x) if inplace else torch.relu(x)
         else:
             a = x.clamp_(0, ceiling) if inplace else x.clamp(0, ceiling)
         if inplace:
             ctx.mark_dirty(x)
-        ctx.save_for_backward(a)
-        ctx.switch, ctx.epsilon, ctx.ceiling = switch, epsilon, ceiling
+        if not keep:
+            ctx.save_for_backward(a)
+        ctx.switch, ctx.epsilon, ctx.ceiling, ctx.keep = switch, epsilon, ceiling, keep
         return a
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (a,) = ctx.saved_tensors
+        if ctx.keep:
+            a = a.clamp(0, ctx.ceiling)
         if ctx.ceiling is not None:
             grad = grad * (a < ctx.ceiling)
         if ctx.switch.active and ctx.epsilon > 0:
-            return _Damp.apply(grad, a, ctx.epsilon), None, None, None, None  # a = 0 gives 0
-        return torch.ops.aten.threshold_backward(grad, a, 0), None, None, None, None
+            grad = _Damp.apply(grad, a, ctx.epsilon)  # a = 0 gives 0
+        else:
+            grad = torch.ops.aten.threshold_backward(grad, a, 0)
+        return grad, None, None, None, None, None
 
 
 def rectify(
-    x: Tensor, switch: Switch, epsilon: float, *, ceiling: float | None = None, inplace: bool = False
+    x: Tensor,
+    switch: Switch,
+    epsilon: float,
+    *,
+    ceiling: float | None = None,
+    inplace: bool = False,
+    keep_input: bool = False,
 ) -> Tensor:
-    """max(x, 0), or min(max(x, 0), ceiling), with the LRP rule: the gradient leaves it scaled by a / (a + epsilon)."""
-    out: Tensor = _Rectify.apply(x, switch, epsilon, ceiling, inplace)
+    """max(x, 0), or min(max(x, 0), ceiling), with the LRP rule: the gradient leaves it scaled by a / (a + epsilon).
+
+    Args:
+        x: any tensor.
+        switch: of the pass.
+        epsilon: stabiliser.
+        ceiling: upper limit.
+        inplace: overwrite ``x``.
+        keep_input: save the input rather than the output, which may then be overwritten.
+    """
+    if inplace and keep_input:
+        out: Tensor = _Rectify.apply(x.clone(), switch, epsilon, ceiling, False, True)
+        return x.copy_(out)
+    out = _Rectify.apply(x, switch, epsilon, ceiling, inplace, keep_input)
     return out
 
 

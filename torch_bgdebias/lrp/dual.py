@@ -256,7 +256,7 @@ def _batch_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     if not needs_graph(x):
         return func(*args, **kwargs)
     shift, training = rest[3], rest[4]
-    y, scale, mean = normalization.batch_norm(mode.switch, x, *rest)
+    y, scale, mean = normalization.batch_norm(mode.switch, x, *rest, live_mean=True)
     scale, mean = scale.reshape(-1).to(y.dtype), mean.reshape(-1).to(y.dtype)
     before = mode.previous
     if before is None or before.out is not x:  # on its own: a scale per channel
@@ -317,7 +317,7 @@ DualPass.handlers = {
     **dict.fromkeys(
         (F.max_pool1d, F.max_pool2d, F.max_pool3d, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, torch.max_pool2d,
          torch.max_pool1d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.adaptive_max_pool1d,
-         F.adaptive_max_pool2d, F.lp_pool1d, F.lp_pool2d),
+         F.adaptive_max_pool2d),
         _pooling,
     ),
     **dict.fromkeys((torch.mean, Tensor.mean), _mean),

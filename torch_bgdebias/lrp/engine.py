@@ -96,24 +96,23 @@ class FlexPass(TorchFunctionMode):
         handler = self.handlers.get(func)
         if handler is not None:
             return handler(self, func, args, kwargs)
-        inside = _unguarded(func)
-        if inside is not None:  # torch's own Python code: what it calls has to pass here too
+        if func is F.multi_head_attention_forward:  # Python code: what it calls has to pass here too
             with self:
-                return inside(*args, **kwargs)
+                return _mha(*args, **kwargs)
         return func(*args, **kwargs)
 
 
-@functools.lru_cache(maxsize=512)
-def _unguarded(func: Callable[..., Any]) -> Callable[..., Any] | None:
+def _unguarded(func: Callable[..., Any]) -> Callable[..., Any]:
     """A Python function of torch.nn.functional without its check for overrides, which would only bring it back here."""
-    if not isinstance(func, types.FunctionType) or func.__globals__ is not vars(F):
-        return None
+    assert isinstance(func, types.FunctionType)
     namespace = func.__globals__.copy()
-    for name in ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"):
-        namespace[name] = lambda *_: False
+    namespace["has_torch_function"] = lambda *_: False
     copy = types.FunctionType(func.__code__, namespace, func.__name__, func.__defaults__, func.__closure__)
     copy.__kwdefaults__ = func.__kwdefaults__
     return copy
+
+
+_mha = _unguarded(F.multi_head_attention_forward)
 
 
 def _relu(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
@@ -128,14 +127,14 @@ def _relu_inplace(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
 
 def _relu6(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     x, inplace = bind(args, kwargs, "input", inplace=False)
-    return _rectified(mode, func, args, kwargs, x, 6.0, inplace)
+    return _rectified(mode, func, args, kwargs, x, 6.0, inplace, keep_input=not inplace)
 
 
 def _hardtanh(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     x, low, high, inplace = bind(args, kwargs, "input", min_val=-1.0, max_val=1.0, inplace=False)
     if low != 0 or high <= 0:
         return func(*args, **kwargs)
-    return _rectified(mode, func, args, kwargs, x, float(high), inplace)
+    return _rectified(mode, func, args, kwargs, x, float(high), inplace, keep_input=not inplace)
 
 
 def _clamp(mode: FlexPass, func: Any, args: Any, kwargs: Any, *, inplace: bool = False) -> Any:
@@ -143,24 +142,33 @@ def _clamp(mode: FlexPass, func: Any, args: Any, kwargs: Any, *, inplace: bool =
     simple = isinstance(low, (int, float)) and low == 0 and (high is None or isinstance(high, (int, float)))
     if not simple or (high is not None and high <= 0):
         return func(*args, **kwargs)
-    return _rectified(mode, func, args, kwargs, x, None if high is None else float(high), inplace)
+    ceiling = None if high is None else float(high)
+    return _rectified(mode, func, args, kwargs, x, ceiling, inplace, keep_input=True)
 
 
 def _threshold(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     x, threshold, value, inplace = bind(args, kwargs, "input", threshold=None, value=None, inplace=False)
     if threshold != 0 or value != 0:
         return func(*args, **kwargs)
-    return _rectified(mode, func, args, kwargs, x, None, inplace)
+    return _rectified(mode, func, args, kwargs, x, None, inplace, keep_input=True)
 
 
 def _rectified(
-    mode: FlexPass, func: Any, args: Any, kwargs: Any, x: Tensor, ceiling: float | None, inplace: bool
+    mode: FlexPass,
+    func: Any,
+    args: Any,
+    kwargs: Any,
+    x: Tensor,
+    ceiling: float | None,
+    inplace: bool,
+    *,
+    keep_input: bool = False,
 ) -> Any:
     if mode.plain or not needs_graph(x) or "out" in kwargs:
         return func(*args, **kwargs)
     if mode.input_layer is not None and x is mode.input_layer.passed:
         mode.input_layer.rectified = mode.epsilon > 0
-    return rectify(x, mode.switch, mode.epsilon, ceiling=ceiling, inplace=inplace)
+    return rectify(x, mode.switch, mode.epsilon, ceiling=ceiling, inplace=inplace, keep_input=keep_input)
 
 
 def _smooth(name: str, *options: str) -> Handler:
@@ -196,8 +204,7 @@ def _hardsigmoid(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _softmax(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-    inside = _unguarded(func)
-    out = (func if inside is None else inside)(*args, **kwargs)
+    out = func(*args, **kwargs)
     return out if mode.plain else frozen(out, mode.switch)
 
 
@@ -218,11 +225,10 @@ def _batch_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     training = rest[4]
     if not needs_graph(x) or (training and (mode.plain or mode.batch_norm == "exact")):
         return func(*args, **kwargs)
-    y, scale, mean = normalization.batch_norm(mode.switch, x, *rest)
     layer = mode.input_layer
-    if layer is not None and layer.passed is x:
-        return layer.fold(y, scale, mean, rest[3])
-    return y
+    first = layer is not None and layer.passed is x
+    y, scale, mean = normalization.batch_norm(mode.switch, x, *rest, live_mean=first)
+    return layer.fold(y, scale, mean, rest[3]) if layer is not None and first else y
 
 
 def _normalization(function: Callable[..., Tensor], *names: str) -> Handler:

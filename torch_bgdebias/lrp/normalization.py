@@ -78,17 +78,22 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    *,
+    live_mean: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Batch norm whose statistics are constants in the relevance pass.
 
+    The arguments are those of ``torch.nn.functional.batch_norm``, and ``live_mean``: whether the mean that is returned
+    has to be differentiable.
+
     Returns:
-        The output, the scale (1, C, 1, ...) and the mean (1, C, 1, ...), both differentiable: y = (x - mean) scale + b.
+        The output, the scale (1, C, 1, ...), differentiable, and the mean (1, C, 1, ...): y = (x - mean) scale + b.
     """
     if training:
         if x.numel() == x.shape[1]:
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
         y, mean, inverse = torch.native_batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps)
-        mean = _per_channel(mean, x)
+        mean = x.mean([0, *range(2, x.ndim)], keepdim=True) if live_mean else _per_channel(mean, x)
         inverse = _per_channel(inverse, x)
         if needs_graph(x):
             inverse = _LiveInverse.apply(x, inverse, mean)
@@ -156,7 +161,7 @@ def instance_norm(
     if not use_input_stats:
         return batch_norm(switch, x, running_mean, running_var, weight, bias, False, momentum, eps)[0]
     if running_mean is not None:  # only for the update of the running statistics
-        torch.instance_norm(x.detach(), running_mean, running_var, None, None, use_input_stats, momentum, eps, False)
+        torch.instance_norm(x.detach(), None, None, running_mean, running_var, use_input_stats, momentum, eps, False)
     return group_norm(switch, x, x.shape[1], weight, bias, eps)
 
 
