@@ -24,6 +24,7 @@ from isnet_settings import SETTINGS, Setting, small_cnn
 from torch import Tensor, nn
 
 from torch_bgdebias.isnet import ISNet, ISNetLoss
+from torch_bgdebias.swap import BackgroundSwap
 
 METHODS = ("plain", "selective", "stochastic", "dual", "original")
 NOT_A_SETTING = ("data", "out", "command")
@@ -64,6 +65,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--background-weight", type=float, default=1.0)
     run.add_argument("--foreground-weight", type=float, default=1.0)
     run.add_argument("--dilation", type=int, default=0)
+    run.add_argument("--swap", action="store_true", help="swap the backgrounds of each batch first")
     run.add_argument("--threads", type=int, default=2)
     run.add_argument("--tag", default="", help="a word to find the row by")
     table = commands.add_parser("table")
@@ -85,19 +87,21 @@ def accuracy(net: nn.Module, test: tuple[Tensor, Tensor, Tensor]) -> float:
     return 100 * torch.cat(right).float().mean().item()
 
 
-def train(net: nn.Module, data: Setting, args: argparse.Namespace, epochs: float, *, plain: bool) -> dict[str, float]:
-    """Train in place; returns the last epoch's mean of each part of the loss."""
-    isnet = ISNet(
+def explainer(net: nn.Module, args: argparse.Namespace) -> ISNet:
+    return ISNet(
         net,
-        variant="selective" if plain else args.method,
+        variant="selective" if args.method == "plain" else args.method,
         epsilon=args.epsilon,
         selective_eps=args.selective_eps,
         batch_norm=args.batch_norm,
         input_rule=args.input_rule,
         deep_supervision=args.deep,
-        **({"attribution": "gradient"} if args.attribution == "gradient" else {}),
+        attribution=args.attribution,
     )
-    heatmap = ISNetLoss(
+
+
+def heatmap_loss(args: argparse.Namespace) -> ISNetLoss:
+    return ISNetLoss(
         relevance_range=tuple(args.range),
         rank_decay=args.rank_decay,
         saturation=args.saturation,
@@ -105,36 +109,47 @@ def train(net: nn.Module, data: Setting, args: argparse.Namespace, epochs: float
         foreground_weight=args.foreground_weight,
         mask_dilation=args.dilation,
     )
-    image, mask, label = data.train
+
+
+def train(net: nn.Module, data: Setting, args: argparse.Namespace, epochs: float, *, plain: bool) -> dict[str, float]:
+    """Train in place; returns the last epoch's mean of each part of the loss."""
+    isnet, heatmap = explainer(net, args), heatmap_loss(args)
+    swap = BackgroundSwap("batch") if args.swap else None
     optimizer = torch.optim.Adam(net.parameters(), args.lr)
-    steps = math.ceil(epochs * math.ceil(len(image) / args.batch))
+    per_epoch = math.ceil(len(data.train[0]) / args.batch)
+    steps = math.ceil(epochs * per_epoch)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     parts: dict[str, list[float]] = defaultdict(list)
-    step = 0
-    while step < steps:
-        net.train()
-        parts.clear()
-        for index in torch.randperm(len(image)).split(args.batch):
-            if step == steps:
-                break
-            if plain:
-                loss = nn.functional.cross_entropy(net(image[index]), label[index])
-            else:
-                explained = isnet.explain(image[index], create_graph=True)
-                terms = heatmap.terms(explained.relevance, mask[index], explained.hidden)
-                entropy = nn.functional.cross_entropy(explained.logits, label[index])
-                weight = weight_at(step / steps, args)
-                loss = (1 - weight) * entropy + weight * terms.loss.mean()
-                parts["background"].append(terms.background.mean().item())
-                parts["foreground"].append(terms.foreground.mean().item())
-                parts["entropy"].append(entropy.item())
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(net.parameters(), args.clip)
-            optimizer.step()
-            step += 1
-            if args.schedule == "cosine":
-                cosine.step()
+    batches = iter(())
+    net.train()
+    for step in range(steps):
+        if step % per_epoch == 0:
+            batches = iter(torch.randperm(len(data.train[0])).split(args.batch))
+            parts.clear()
+        index = next(batches)
+        image, mask, label = (values[index] for values in data.train)
+        if swap is not None:
+            image, mask, label = swap(image, mask, label)
+        if plain:
+            loss = nn.functional.cross_entropy(net(image), label)
+        else:
+            explained = isnet.explain(image, create_graph=True)
+            terms = heatmap.terms(explained.relevance, mask, explained.hidden)
+            entropy = nn.functional.cross_entropy(explained.logits, label)
+            weight = weight_at(step / steps, args)
+            loss = (1 - weight) * entropy + weight * terms.loss.mean()
+            for name, value in (
+                ("background", terms.background),
+                ("foreground", terms.foreground),
+                ("entropy", entropy),
+            ):
+                parts[name].append(value.mean().item())
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), args.clip)
+        optimizer.step()
+        if args.schedule == "cosine":
+            cosine.step()
     return {name: mean(values) for name, values in parts.items()}
 
 
@@ -153,7 +168,7 @@ def calibrate(data: Setting, args: argparse.Namespace) -> tuple[float, float]:
     torch.manual_seed(args.seed)
     net = build(data, args)
     train(net, data, args, args.calibrate, plain=True)
-    isnet = ISNet(net, variant=args.method, epsilon=args.epsilon, batch_norm=args.batch_norm)
+    isnet = explainer(net, args)
     loader = DataLoader(TensorDataset(*data.train), batch_size=100)
     return calibrate_relevance_range(isnet, loader, max_batches=5)
 
