@@ -74,7 +74,9 @@ class Batches(Dataset[Fields]):
         return image, label, mask, category
 
     def loader(self, batch: int) -> DataLoader[Fields]:
-        sampler = RandomSampler(range(len(self)), generator=torch.Generator().manual_seed(int(self.generator.seed())))
+        sampler = RandomSampler(
+            range(len(self)), generator=torch.Generator().manual_seed(self.generator.initial_seed())
+        )
         return DataLoader(self, sampler=BatchSampler(sampler, batch, drop_last=True), batch_size=None)
 
 

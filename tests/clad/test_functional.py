@@ -50,14 +50,16 @@ def test_queues_give_what_gathered_negatives_give(generator, keys):
     assert torch.autograd.gradcheck(lambda a, p: clad_queue_loss(a, p, rows, label, valid, 0.2), inputs)
 
 
-def test_gathered_in_pieces(generator, monkeypatch):
+@pytest.mark.parametrize("keys", [2, 9])
+def test_ways_of_multiplying_agree(generator, monkeypatch, keys):
     anchor, positive, _ = draw(generator)
-    rows = torch.randn(9, 4, 7, generator=generator, dtype=torch.float64)
-    label, valid = torch.tensor([0, 8, 3, 3, 5]), torch.ones(5, 4, dtype=torch.bool)
+    rows = torch.randn(keys, 4, 7, generator=generator, dtype=torch.float64)
+    label, valid = torch.tensor([0, keys - 1, 1, 1, 0]), torch.ones(5, 4, dtype=torch.bool)
     anchor.requires_grad_()
     results = []
-    for chunk in (2**22, 2 * 4 * 7, 1):
+    for readable, chunk in ((True, 1), (False, 2**22), (False, 2 * 4 * 7), (False, 1)):
         monkeypatch.setattr("torch_bgdebias.clad.fused._CHUNK", chunk)
+        monkeypatch.setattr("torch_bgdebias.clad.fused.values_readable", lambda tensor, answer=readable: answer)
         value = clad_queue_loss(anchor, positive, rows, label, valid)
         results.append((value, *torch.autograd.grad(value, anchor)))
     for other in results[1:]:

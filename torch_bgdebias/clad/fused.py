@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -90,6 +91,14 @@ class _QueueInfoNCE(torch.autograd.Function):
 def _products(anchor: Tensor, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     """Products (B, N) of anchors with their queues' rows, and one over those rows' lengths (B, N)."""
     keys, size, dim = rows.shape
+    if values_readable(index):  # a product a queue, which needs to know who belongs to it
+        order, groups = _groups(index)
+        mine, both = anchor.index_select(0, order), anchor.new_empty(2, len(index), size)
+        for key, first, last in groups:
+            torch.mm(mine[first:last], rows[key].T, out=both[0, first:last])
+            both[1, first:last] = inverse_length(rows[key])
+        products, lengths = torch.empty_like(both).index_copy_(1, order, both)
+        return products, lengths
     if keys <= anchor.shape[0]:  # all rows at once are less than those of every anchor
         flat, own = rows.flatten(0, 1), _positions(index, size)
         return (anchor @ flat.T).gather(1, own), inverse_length(flat)[own]
@@ -103,12 +112,29 @@ def _products(anchor: Tensor, rows: Tensor, index: Tensor) -> tuple[Tensor, Tens
 def _weighted(weights: Tensor, rows: Tensor, index: Tensor) -> Tensor:
     """Sums (B, D) of each anchor's rows under weights (B, N)."""
     keys, size, dim = rows.shape
+    if values_readable(index):
+        order, groups = _groups(index)
+        mine, sums = weights.index_select(0, order), weights.new_empty(len(index), dim)
+        for key, first, last in groups:
+            torch.mm(mine[first:last], rows[key], out=sums[first:last])
+        return torch.empty_like(sums).index_copy_(0, order, sums)
     if keys <= weights.shape[0]:
         flat = rows.flatten(0, 1)
         return weights.new_zeros(weights.shape[0], keys * size).scatter_(1, _positions(index, size), weights) @ flat
     step = _step(size, dim)
     parts = zip(torch.split(weights, step), torch.split(index, step), strict=True)
     return torch.cat([torch.einsum("bn,bnd->bd", w, rows.index_select(0, i)) for w, i in parts])
+
+
+def _groups(index: Tensor) -> tuple[Tensor, list[tuple[int, int, int]]]:
+    """The order that puts equal keys together, and (key, first, last + 1) of each run."""
+    ordered, order = index.sort(stable=True)
+    groups, first = [], 0
+    for key, run in itertools.groupby(ordered.tolist()):
+        last = first + len(list(run))
+        groups.append((key, first, last))
+        first = last
+    return order, groups
 
 
 def _positions(index: Tensor, size: int) -> Tensor:
