@@ -2,8 +2,8 @@
 
 python benchmarks/bench_clad.py
 
-Times one step (enqueue, loss, gradients to both embeddings) at the size of ImageNet-9 with ResNet-50, beside the products
-of all anchors with all rows, forwards and backwards: what a step without any look at the labels would cost at least.
+Times one step (enqueue, loss, gradients to both embeddings) at the size of ImageNet-9 with ResNet-50, beside the
+products of all anchors with all rows, forwards and backwards: what a step without any look at the labels would cost.
 """
 
 from __future__ import annotations
