@@ -1,0 +1,297 @@
+"""`bgdebias probe`: from a checkpoint and a masked folder to a report, and its answers to what does not fit."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from torch_bgdebias import cli
+from torch_bgdebias.cli import _models
+from torch_bgdebias.cli import probe as command_module
+from torch_bgdebias.cli._scores import overlay
+from torch_bgdebias.data import VARIANTS
+from torch_bgdebias.probe import BackgroundBiasReport
+
+NETS = '''
+import torch
+from torch import nn
+
+class Corner(nn.Module):
+    """Reads the class off one corner, which is background: class i where channel i is brightest."""
+    def __init__(self, classes=3):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(8.0))
+        self.classes = classes
+    def forward(self, x):
+        found = x[:, :, :2, :2].mean((2, 3)) * self.scale
+        return nn.functional.pad(found, (0, self.classes - 3))
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+        self.fc = nn.Linear(4, 3)
+    def forward(self, x):
+        return self.fc(self.features(x).mean((2, 3)))
+
+class Wide(Corner):
+    def __init__(self):
+        super().__init__(1000)
+
+def small():
+    return Small()
+
+class Grown(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+
+broken = nn.Linear(5, 3)
+number = 3
+'''
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A masked folder of three classes whose backgrounds are their colour, a module of networks, and we are there."""
+    for label, name in enumerate(("cat", "dog", "emu")):
+        for i in range(3):
+            pixels = np.full((12, 12, 3), 20, np.uint8)
+            pixels[..., label] = 200 + i
+            mask = np.zeros((12, 12), np.uint8)
+            mask[4:8, 4 : 9 - i] = 255
+            pixels[mask > 0] = 255
+            for path, values in ((f"images/{name}/{i}.png", pixels), (f"masks/{name}/{i}.png", mask)):
+                (tmp_path / "data" / path).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(values).save(tmp_path / "data" / path)
+    (tmp_path / "trial_nets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("trial_nets", None)
+    yield tmp_path
+    sys.modules.pop("trial_nets", None)
+
+
+def command(*words):
+    return cli.main(["probe", "--data", "data", "--size", "12", "--device", "cpu", *map(str, words)])
+
+
+def test_names_are_the_packages():
+    assert command_module.VARIANTS == VARIANTS
+
+
+def test_finds_the_background(place, capsys):
+    words = ("--model", "trial_nets:Corner", "--attributions", "kernel_shap", "--shap-samples", 150)
+    with pytest.warns(UserWarning, match="feature consistency is left out"):
+        assert command(*words, "--examples", 2, "--out", "out", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["schema"] == "torch_bgdebias.probe/1"
+    assert printed["accuracy"]["original"]["value"] == 1
+    assert printed["accuracy"]["mixed_same"]["value"] == 1
+    assert printed["bg_gap"]["value"] > 0.3
+    assert printed["scores"]["pixel_ratio/kernel_shap"]["mean"]["value"] < 0.1
+    report = BackgroundBiasReport.from_json(printed["files"]["json"])
+    assert report.class_names == ["cat", "dog", "emu"]
+    assert len(report.images) == 9
+    assert report.model == "trial_nets:Corner"
+    assert list(report.examples[0].pictures)[:2] == ["original", "heatmap/kernel_shap"]
+    page = (place / "out/report.html").read_text(encoding="utf-8")
+    assert "heatmap: kernel_shap" in page
+    assert "Where the model looks" in page
+    assert "explained class" in page
+
+
+def test_every_attribution_and_the_summary(place, capsys):
+    pytest.importorskip("zennit")
+    torch.save(_nets().Small().state_dict(), "small.pt")
+    words = ("--model", "trial_nets:small", "--checkpoint", "small.pt", "--attributions", "grad_cam,kernel_shap,lrp")
+    assert command(*words, "--shap-samples", 120, "--target", "label", "--variants", "mixed_same,mixed_rand") == 0
+    printed = capsys.readouterr().out
+    for name in ("grad_cam", "kernel_shap", "lrp"):
+        assert f"pixel_ratio/{name} mean" in printed
+    assert "Open bgdebias-probe/report.html" in printed
+    again = BackgroundBiasReport.from_json("bgdebias-probe/report.json")
+    assert list(again.variants) == ["original", "mixed_same", "mixed_rand"]
+    assert {len(values) for values in again.images.scores.values()} == {9}
+
+
+def _nets():
+    import importlib
+
+    sys.path.insert(0, ".")
+    return importlib.import_module("trial_nets")
+
+
+def test_labels_say_which_output_a_class_is(place, capsys):
+    words = ("--model", "trial_nets:Wide", "--attributions", "", "--variants", "mixed_rand")
+    assert command(*words) == 1
+    assert "the model has 1000 outputs and the data 3 classes (cat, dog, emu, ...)" in capsys.readouterr().err
+    (place / "labels.json").write_text('{"cat": 0, "dog": 1, "emu": 2}')
+    assert command(*words, "--labels", "labels.json", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"]["original"]["value"] == 1
+    for text, told in (
+        ('{"cat": 0, "dog": 1, "emu": 1000}', "label 1000 (emu) is outside the model's 1000 outputs"),
+        ('{"cat": 0, "dog": 1}', "has no output for emu"),
+        ('{"cat": "0"}', "with whole numbers"),
+        ("{", "is not JSON"),
+    ):
+        (place / "labels.json").write_text(text)
+        assert command(*words, "--labels", "labels.json") == 1
+        assert told in capsys.readouterr().err
+
+
+def test_more_classes_than_outputs(place, capsys):
+    for i in range(2):
+        (place / f"data/images/new{i}").mkdir()
+        (place / f"data/masks/new{i}").mkdir()
+        for part in ("images", "masks"):
+            Image.new("L", (12, 12), 255).save(place / f"data/{part}/new{i}/a.png")
+    assert command("--model", "trial_nets:Small") == 1
+    assert "label 4 (new1) is outside the model's 3 outputs" in capsys.readouterr().err
+
+
+def test_missing_masks_and_empty_classes_are_told(place, capsys):
+    (place / "data/masks/cat/0.png").unlink()
+    (place / "data/images/fox").mkdir()
+    assert command("--model", "trial_nets:Wide", "--labels", "l.json") == 1
+    capsys.readouterr()
+    (place / "l.json").write_text('{"cat": 0, "dog": 1, "emu": 2, "fox": 3}')
+    words = ("--model", "trial_nets:Wide", "--labels", "l.json", "--attributions", "", "--variants", "no_fg")
+    assert command(*words) == 1
+    assert "1 of 9 images have no mask: masks/cat/0.png" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="skipped 1 of 9 images"):
+        assert command(*words, "--on-error", "skip", "--json") == 0
+    captured = capsys.readouterr()
+    notes = json.loads(captured.out)["notes"]
+    assert notes["pictures left out"] == 1
+    assert notes["classes without pictures"] == "fox"
+    assert "classes without pictures: fox" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("resnet18", "expected timm:NAME, torchvision:NAME or package.module:attribute, got 'resnet18'"),
+        ("torchvision:resnet81", "torchvision has no classifier 'resnet81'; near names: resnet18"),
+        ("timm:resnet81", "timm has no 'resnet81'; near names: resnet18"),
+        ("no_such_module:net", "cannot import no_such_module"),
+        ("trial_nets:smal", "trial_nets has no 'smal'; near names: small"),
+        ("trial_nets:Grown", "name something that can be called without arguments"),
+        ("trial_nets:number", "gave a int, expected a torch.nn.Module"),
+        ("torch.nn:Flatten", "the model has 432 outputs and the data 3 classes"),
+        (
+            "torch.nn:Identity",
+            "expected logits of at least two classes (B, K), got float32 tensor of shape (1, 3, 12, 12)",
+        ),
+        ("trial_nets:broken", "Linear failed on a picture (1, 3, 12, 12): "),
+    ],
+)
+def test_models_that_are_not_there(place, capsys, model, told):
+    assert command("--model", model, "--attributions", "") == 1
+    err = capsys.readouterr().err
+    assert told in err
+    assert err.count("\n") == 1
+
+
+def test_usage(place, capsys):
+    assert command() == 2
+    assert command("--model", "trial_nets:Small", "--attributions", "gradcam") == 2
+    assert "expected some of grad_cam, kernel_shap, lrp, got gradcam" in capsys.readouterr().err
+    for words, told in (
+        (("--mean", 0.5), "--mean and --std: expected both or none, got only --mean"),
+        (("--device", "nowhere"), "--device: nowhere cannot be used"),
+        (("--pretrained",), "--pretrained: expected a timm: or torchvision: model"),
+        (("--checkpoint", "absent.pt"), "--checkpoint: no such file: absent.pt"),
+        (("--data", "elsewhere"), "--data: expected images/<class>/ and masks/<class>/ in elsewhere"),
+    ):
+        assert command("--model", "trial_nets:Small", *words) == 1
+        assert told in capsys.readouterr().err
+
+
+def test_checkpoints_of_every_kind_fit(place):
+    source = _nets().Small()
+    for value in source.parameters():
+        value.data.normal_()
+    state = source.state_dict()
+    kinds = {
+        "plain": state,
+        "parallel": {"module." + k: v for k, v in state.items()},
+        "compiled": {"state_dict": {"_orig_mod." + k: v for k, v in state.items()}, "epoch": 3},
+        "lightning": {"state_dict": {**{"net." + k: v for k, v in state.items()}, "loss.weight": torch.ones(2)}},
+    }
+    for name, content in kinds.items():
+        torch.save(content, f"{name}.pt")
+        loaded = _models.load_model("trial_nets:Small", checkpoint=place / f"{name}.pt").model
+        assert all(torch.equal(v, state[k]) for k, v in loaded.state_dict().items()), name
+
+
+def test_checkpoints_that_do_not_fit(place, capsys):
+    state = _nets().Small().state_dict()
+    wrong = {k: v for k, v in state.items() if k != "fc.bias"} | {"head.bias": torch.ones(3)}
+    wrong["fc.weight"] = torch.ones(5, 4)
+    torch.save(wrong, "wrong.pt")
+    torch.save({**state, "fc.weight": torch.ones(5, 4), "fc.bias": torch.ones(5)}, "classes.pt")
+    torch.save({"epoch": 3}, "empty.pt")
+    torch.save(_nets().Small(), "pickled.pt")
+    (place / "text.pt").write_text("hello")
+    for name, told in (
+        ("wrong", "1 missing (fc.bias); 1 unexpected (head.bias); 1 of another shape: (fc.weight is (5, 4) in the"),
+        ("classes", "another number of classes? --classes N"),
+        ("empty", "expected a state dict, alone or under state_dict, model_state_dict, model"),
+        ("pickled", "it holds more than tensors"),
+        ("text", "text.pt"),
+    ):
+        assert command("--model", "trial_nets:Small", "--checkpoint", f"{name}.pt") == 1
+        err = capsys.readouterr().err
+        assert told in err
+        assert err.count("\n") == 1
+
+
+def test_named_families_make_models_of_the_datas_classes():
+    found = _models.load_model("torchvision:squeezenet1_1", num_classes=5)
+    assert found.model(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+    assert found.size == 224
+    assert found.mean == (0.485, 0.456, 0.406)
+    found = _models.load_model("timm:test_resnet", num_classes=4)
+    assert found.model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 4)
+    assert found.size == found.model.pretrained_cfg["input_size"][-1]
+
+
+def test_imagenet9_maps_a_thousand_classes(place, capsys):
+    """Class i where channel i is brightest; of ImageNet's classes 0 to 6 are fish."""
+    rng = np.random.default_rng(0)
+    for name, label in (("00_dog", 0), ("08_fish", 1)):
+        for i in range(2):
+            pixels = rng.integers(0, 9, (12, 12, 3), dtype=np.uint8)
+            pixels[..., label] = 220
+            mask = np.zeros((12, 12), bool)
+            mask[4:8, 4:8] = True
+            for folder in ("original", "fg_mask"):
+                (place / f"in9/{folder}/val/{name}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(place / f"in9/original/val/{name}/{i}.JPEG")
+            np.save(place / f"in9/fg_mask/val/{name}/{i}.npy", mask)
+    words = ("--data", "in9", "--layout", "imagenet9", "--model", "trial_nets:Wide", "--attributions", "", "--json")
+    assert command(*words) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["accuracy"]["original"]["value"] == 0.5  # fish are fish, dogs are fish too
+    assert "mixed_next" not in printed["accuracy"]
+    assert "bird" in printed["notes"]["classes without pictures"]
+    report = BackgroundBiasReport.from_json(printed["files"]["json"])
+    assert report.class_names[-1] == "none of them"
+    assert len(report.class_names) == 10
+
+
+def test_overlay_is_red_where_the_attribution_is():
+    picture = np.full((8, 8, 3), 100, np.uint8)
+    attribution = torch.full((4, 4), -1.0)
+    attribution[:2, :2] = 2
+    shown = overlay(picture, attribution).astype(int)
+    assert shown.shape == (8, 8, 3)
+    assert shown[0, 0].tolist() == [200, 20, 20]
+    assert len(set(shown[7, 7].tolist())) == 1
+    assert (overlay(picture, torch.zeros(4, 4)) == 160).all()
