@@ -1,6 +1,7 @@
 """How far is ``voronoi_composite`` from a copy?
 
     python benchmarks/bench_voronoi.py                   # CPU: ratio to clone(), target at most 1.2
+    python benchmarks/bench_voronoi.py --recycle         # CPU, outputs without page faults
     python benchmarks/bench_voronoi.py --device cuda     # GPU: share of the copy bandwidth, target at least 85 %
     python -m pytest benchmarks/bench_voronoi.py         # the same functions under pytest-benchmark
 
@@ -11,6 +12,7 @@ printed beside: bytes over (clone's bytes / clone's time) is the time that a per
 from __future__ import annotations
 
 import argparse
+import ctypes
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +69,13 @@ def agree(values: dict[str, torch.Tensor]) -> None:
         raise SystemExit("the kernels disagree: no timing")
 
 
+def recycle() -> None:
+    """Outputs in memory that the process already has, as in a loop that frees and takes many sizes: no page faults."""
+    libc = ctypes.CDLL("libc.so.6")
+    for option in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+        libc.mallopt(option, 2**30)
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
@@ -75,7 +84,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cells", type=int, default=8)
     parser.add_argument("--bank", type=int, default=256, help="images in the bank")
     parser.add_argument("--calls", type=int, default=30)
-    parser.add_argument("--skip-plain", action="store_true", help="leave out the plain torch kernel (slow)")
+    parser.add_argument(
+        "--plain", action="store_true", help="the plain torch kernel too (slow; what it frees is recycled)"
+    )
+    parser.add_argument(
+        "--recycle", action="store_true", help="keep freed memory in the process (glibc), no fresh pages"
+    )
     parser.add_argument("--json", type=Path, help="also write the figures here")
     return parser.parse_args(arguments)
 
@@ -83,9 +97,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     args = parse()
     device = torch.device(args.device)
+    if args.recycle:
+        recycle()
     values = inputs(args)
     agree(values)
-    timings = measure_together(functions(values, not args.skip_plain), device=device, calls=args.calls)
+    timings = measure_together(functions(values, args.plain), device=device, calls=args.calls)
     image = values["foreground"].nbytes
     copied, moved = 2 * image, 2 * image + values["mask"].nbytes + values["foreground"].numel()
     clone = timings["clone"]

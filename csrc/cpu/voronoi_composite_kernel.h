@@ -295,6 +295,25 @@ BGDEBIAS_INLINE void gather_row(
   }
 }
 
+// value / 255, correctly rounded, without the division: value * 257 / 65536 is exact, and value / 255 is larger than that by
+// its 65535th part, so that only the last addition rounds noticeably. `unit_is_exact` has tried every value.
+template <typename real>
+constexpr real unit(uint8_t value) {
+  const real most = static_cast<real>(value) * (real(257) / real(65536));
+  return most + most * (real(1) / real(65535));
+}
+
+template <typename real>
+constexpr bool unit_is_exact() {
+  for (int value = 0; value < 256; ++value) {
+    if (unit<real>(static_cast<uint8_t>(value)) != static_cast<real>(value) / real(255)) {
+      return false;
+    }
+  }
+  return true;
+}
+static_assert(unit_is_exact<float>() && unit_is_exact<double>());
+
 // Fixed separate roundings, in the order of the plain torch kernel.
 template <typename real, typename image_t, typename bank_t, bool normalise>
 BGDEBIAS_INLINE void blend_row(
@@ -308,7 +327,7 @@ BGDEBIAS_INLINE void blend_row(
   for (int64_t i = 0; i < width; ++i) {
     real pixel = static_cast<real>(bank[i]);
     if constexpr (std::is_same_v<bank_t, uint8_t>) {
-      pixel = pixel / real(255);
+      pixel = unit<real>(bank[i]);
     }
     if constexpr (normalise) {
       pixel = (pixel - mean) / std;
