@@ -22,10 +22,15 @@ def test_examples_run(tmp_path, monkeypatch):
                 path = tmp_path / "data" / kind / name / f"{i}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(pixels).save(path)
+    for folder in ("mixed_rand", "fg_mask"):
+        (tmp_path / f"bg_challenge/{folder}/val/08_fish").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "bg_challenge/mixed_rand/val/08_fish/fg_n0_1_bg_n0_2.JPEG")
+    np.save(tmp_path / "bg_challenge/fg_mask/val/08_fish/n0_1.npy", np.ones((8, 8), bool))
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len(blocks) >= 4
-    names: dict[str, object] = {}
+    layers = (torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 1000))
+    names: dict[str, object] = {"model": torch.nn.Sequential(*layers)}
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)
     image, _, mask = names["train"][3]
@@ -34,3 +39,4 @@ def test_examples_run(tmp_path, monkeypatch):
     assert mask.shape == (1, 64, 64)
     assert names["made"].valid.all()
     assert names["background_label"] in range(10)
+    assert names["correct"].shape == (1,)
