@@ -28,14 +28,17 @@ _HOMES = {
     "ISNetLoss": "isnet",
     "calibrate_relevance_range": "isnet",
     # metrics
+    "AdversarialBackgroundAccuracy": "metrics",
     "BackgroundGap": "metrics",
     "DecisionConsistency": "metrics",
     "FeatureConsistency": "metrics",
+    "PixelRatio": "metrics",
+    "pixel_ratio": "metrics",
     # data
     "grabcut_masks": "data",
     "make_variant": "data",
 }
-_ROOMS = ("callbacks", "clad", "data", "isnet", "lrp", "metrics", "ops", "probe", "swap")
+_ROOMS = ("attribution", "callbacks", "clad", "data", "isnet", "lrp", "metrics", "ops", "probe", "swap")
 
 __all__ = ["__version__", *_HOMES, *_ROOMS]
 

@@ -44,6 +44,10 @@ class Wide(Corner):
     def __init__(self):
         super().__init__(1000)
 
+class Twenty(Corner):
+    def __init__(self):
+        super().__init__(20)
+
 def small():
     return Small()
 
@@ -104,6 +108,7 @@ def test_finds_the_background(place, capsys):
     assert "heatmap: kernel_shap" in page
     assert "Where the model looks" in page
     assert "explained class" in page
+    assert "150 coalitions" in page
 
 
 def test_every_attribution_and_the_summary(place, capsys):
@@ -284,6 +289,39 @@ def test_imagenet9_maps_a_thousand_classes(place, capsys):
     report = BackgroundBiasReport.from_json(printed["files"]["json"])
     assert report.class_names[-1] == "none of them"
     assert len(report.class_names) == 10
+
+
+def test_voc(place, capsys):
+    root = place / "voc/VOCdevkit/VOC2012"
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    for name, value in (("a", 1), ("b", 3), ("c", 0)):  # aeroplane, bird, nothing
+        pixels = np.full((12, 12, 3), 20, np.uint8)
+        pixels[..., value // 2] = 200
+        Image.fromarray(pixels).save(root / f"JPEGImages/{name}.jpg")
+        regions = np.zeros((12, 12), np.uint8)
+        regions[4:9, 4:9] = value
+        picture = Image.fromarray(regions, mode="P")
+        picture.putpalette(list(range(256)) * 3)
+        picture.save(root / f"SegmentationClass/{name}.png")
+    (root / "ImageSets/Segmentation/val.txt").write_text("a\nb\nc\n")
+    words = (
+        "--layout",
+        "voc",
+        "--model",
+        "trial_nets:Twenty",
+        "--attributions",
+        "",
+        "--variants",
+        "mixed_rand",
+        "--json",
+    )
+    assert command(*words, "--data", "voc") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["accuracy"]["original"] == {"value": 0.5, "low": 0.0, "high": 1.0, "n": 2}
+    assert printed["notes"]["pictures left out"] == 1
+    assert command(*words, "--data", "nothing") == 1
+    assert "--data: no PASCAL VOC 2012 in nothing" in capsys.readouterr().err
 
 
 def test_overlay_is_red_where_the_attribution_is():

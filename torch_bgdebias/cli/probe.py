@@ -111,8 +111,7 @@ def run(args: argparse.Namespace) -> int:
     report = _measure(args, loaded.model, data, names, device)
     files = {"html": str(out / "report.html"), "json": str(out / "report.json")}
     report.to_json(files["json"])
-    told = {"model": args.model, "checkpoint": str(args.checkpoint), "data": str(args.data), "layout": args.layout}
-    report_to_html([report], files["html"], settings={**told, "explained class": args.target, **data.notes})
+    report_to_html([report], files["html"], settings={**_told(args), **data.notes})
     print(_headline(report, files, data.notes) if args.json else f"{report.summary()}\n\nOpen {files['html']}")
     return 0
 
@@ -171,12 +170,17 @@ def _open(args: argparse.Namespace, loaded: LoadedModel) -> _Data:
     if args.layout == "imagenet9":
         found = ImageNet9(args.data, size=size, masks=True, on_error=args.on_error)
     elif args.layout == "voc":
-        found = VOCObjects(args.data, image_set="val", size=size)
+        try:
+            found = VOCObjects(args.data, image_set="val", size=size)
+        except RuntimeError as error:  # what torchvision raises where the data is not
+            raise FileNotFoundError(f"--data: no PASCAL VOC 2012 in {args.data}: {error}") from error
     else:
         found = MaskedImageFolder(args.data, size=size, on_error=args.on_error)
     names = list(found.classes)
     notes: dict[str, Any] = {"image size": size}
-    if getattr(found, "skipped", None) and not isinstance(found.skipped, int):
+    if isinstance(found, VOCObjects) and found.skipped:
+        notes["pictures left out"], notes["left out"] = found.skipped, "without an object"
+    elif not isinstance(found, VOCObjects) and found.skipped:
         notes["pictures left out"] = len(found.skipped)
         notes["left out"] = first_few(f"{path.name} ({why})" for path, why in found.skipped)
     if empty := [name for i, name in enumerate(names) if i not in set(found.labels)]:
@@ -297,6 +301,17 @@ def _device(wanted: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device: {wanted} cannot be used: {str(error).splitlines()[0]}") from error
     return device
+
+
+def _told(args: argparse.Namespace) -> dict[str, Any]:
+    """The command's own settings, for the page."""
+    told: dict[str, Any] = {"model": args.model, "data": args.data, "layout": args.layout}
+    told |= {"checkpoint": args.checkpoint} if args.checkpoint else {"pretrained": args.pretrained}
+    if args.attributions:
+        told["explained class"] = args.target
+    if "kernel_shap" in args.attributions:
+        told["kernel_shap"] = f"{args.shap_samples} coalitions, 7 x 7 superpixels, mean colour for absent ones"
+    return {name: value if isinstance(value, bool) else str(value) for name, value in told.items()}
 
 
 def _headline(report: BackgroundBiasReport, files: dict[str, str], notes: dict[str, Any]) -> str:
