@@ -1,4 +1,4 @@
-"""Attributions for ``bgdebias probe``: pixel ratios of all images, heatmaps of the ones that are shown."""
+"""Scores for ``bgdebias probe``: pixel ratios, heatmaps of the images that are shown, adversarial backgrounds."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from torch_bgdebias.attribution import grad_cam, kernel_shap, lrp
-from torch_bgdebias.metrics import pixel_ratio
+from torch_bgdebias.compositing import bounding_boxes, tile_fill
+from torch_bgdebias.metrics import adversarial_background_accuracy, pixel_ratio
 
 if TYPE_CHECKING:
     from torch_bgdebias.probe import BackgroundBiasReport
     from torch_bgdebias.probe.measure import ImageScore
 
-__all__ = ["Attribution", "attributions", "with_heatmaps"]
+__all__ = ["Attribution", "adversarial", "attributions", "own_backgrounds", "scores", "with_heatmaps"]
 
 #: (model, image (B, C, H, W), target (B,) or None) -> (B, 1, H, W)
 Attribution: TypeAlias = Callable[[nn.Module, Tensor, Tensor | None], Tensor]
@@ -59,6 +60,36 @@ def scores(chosen: dict[str, Attribution], *, of_label: bool) -> dict[str, Image
         return pixel_ratio(attribution(model, image, label if of_label else None), mask)
 
     return {f"pixel_ratio/{name}": partial(ratio, attribution) for name, attribution in chosen.items()}
+
+
+def own_backgrounds(dataset: Any, count: int) -> Tensor:
+    """Backgrounds (N, C, H, W), N <= count, of images spread evenly over a data set, their foreground tiled over.
+
+    Images whose foreground's box is the whole image have no background to give.
+
+    Raises:
+        ValueError: none of them has.
+    """
+    positions = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    found = []
+    for position in positions:
+        image, _, mask = dataset[int(position)]
+        top, left, bottom, right = bounding_boxes(mask[None])[0].tolist()
+        if (bottom - top) * (right - left) < mask.shape[1] * mask.shape[2]:
+            found.append(tile_fill(image[None], mask[None])[0])
+    if not found:
+        raise ValueError(f"--adversarial: none of {len(positions)} pictures has a background beside its foreground")
+    return torch.stack(found)
+
+
+def adversarial(bank: Tensor, *, logits: Any, chunk: int) -> ImageScore:
+    """Score for ``evaluate_background_bias``: 1 where the image survives every background of the bank, else 0."""
+
+    def robust(model: nn.Module, image: Tensor, mask: Tensor, label: Tensor) -> Tensor:
+        found = adversarial_background_accuracy(model, image, mask, label, bank, logits=logits, chunk=chunk)
+        return torch.where(found.valid, found.robust.float(), torch.nan)
+
+    return robust
 
 
 def with_heatmaps(

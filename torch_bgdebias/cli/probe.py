@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from torch_bgdebias.cli._models import LoadedModel
     from torch_bgdebias.probe import BackgroundBiasReport
+    from torch_bgdebias.probe.measure import ImageScore
 
 __all__ = ["ATTRIBUTIONS", "SCHEMA", "VARIANTS", "add_parser", "run"]
 
@@ -79,6 +80,7 @@ def add_parser(subparsers: Any) -> None:
     add("--attributions", type=choices(ATTRIBUTIONS), default=["grad_cam"], metavar="A,B", help=_attributions_help())
     add("--target", choices=("predicted", "label"), default="predicted", help="class that is explained (%(default)s)")
     add("--shap-samples", type=whole(2), default=1000, metavar="N", help="coalitions of kernel_shap (default: 1000)")
+    add("--adversarial", type=whole(1), metavar="N", help="also try every object on N pictures' backgrounds")
     add("--examples", type=whole(0), default=12, metavar="N", help="worst pictures to show (default: 12)")
     add("--batch-size", type=whole(1), default=64, metavar="N", help="pictures in a pass (default: 64)")
     add("--max-batches", type=whole(1), metavar="N", help="stop after so many batches")
@@ -241,7 +243,7 @@ def _measure(
         device=device,
         seed=args.seed,
         logits=logits,
-        scores=scores(chosen, of_label=of_label),
+        scores={**scores(chosen, of_label=of_label), **_adversarial(args, data, logits)},
         max_batches=args.max_batches,
         examples=args.examples,
         name=args.name or args.model,
@@ -253,6 +255,16 @@ def _measure(
         return image.to(device), label
 
     return with_heatmaps(report, model, item, chosen, of_label=of_label)
+
+
+def _adversarial(args: argparse.Namespace, data: _Data, logits: Any) -> dict[str, ImageScore]:
+    from torch_bgdebias.cli._scores import adversarial, own_backgrounds
+
+    if args.adversarial is None:
+        return {}
+    bank = own_backgrounds(data.dataset, args.adversarial)
+    data.notes["adversarial backgrounds"] = f"{len(bank)} ({args.adversarial} asked for)"
+    return {"adversarial_accuracy": adversarial(bank, logits=logits, chunk=max(args.batch_size, 64))}
 
 
 def _count_outputs(model: nn.Module, image: Tensor) -> int:
