@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from torch_bgdebias import ISNet
+from torch_bgdebias.isnet import Explanation
 
 
 class Plain(nn.Module):
@@ -85,3 +86,343 @@ def test_reference_heatmaps_and_gradients(vectors, name, mode):
                 assert value.grad is None or not value.grad.any()
             else:
                 assert distance(value.grad, gradient) < 1e-4, parameter
+
+
+def small(norm: bool = True, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return Plain(5, norm)
+
+
+def picture(batch: int = 3) -> Tensor:
+    return torch.rand(batch, 3, 12, 10, generator=torch.Generator().manual_seed(1))
+
+
+def snapshot(model: nn.Module) -> dict[str, object]:
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
+    return {
+        "state": {k: v.clone() for k, v in model.state_dict().items()},
+        "parameters": [id(p) for p in model.parameters()],
+        "requires": [p.requires_grad for p in model.parameters()],
+        "hooks": [[len(getattr(m, h)) for h in hooks] for m in model.modules()],
+        "attributes": [sorted(vars(m)) for m in model.modules()],
+        "forward": [m.__class__.forward for m in model.modules()],
+        "training": [m.training for m in model.modules()],
+        "modes": torch.overrides._get_current_function_mode_stack(),
+    }
+
+
+def assert_untouched(before: dict[str, object], model: nn.Module) -> None:
+    after = snapshot(model)
+    for key, value in before.pop("state").items():
+        assert torch.equal(value, after["state"][key]), key
+    after.pop("state")
+    assert before == after
+
+
+@pytest.mark.parametrize("variant", ["selective", "stochastic", "dual", "original"])
+@pytest.mark.parametrize("rule", ["gradient", "zbox"])
+def test_the_model_is_left_as_found(variant, rule):
+    model = small()
+    model.bn2.eval()  # a frozen layer in a model that trains
+    model.conv1.register_forward_hook(lambda *_: None)
+    model.fc.weight.requires_grad_(False)
+    model.eval()
+    x = picture()
+    expected = model(x)
+    before = snapshot(model)
+    isnet = ISNet(model, variant, input_rule=rule, deep_supervision=["conv2"])
+    assert isnet.model is model
+    isnet.explain(x)
+    with pytest.raises(RuntimeError, match="stop"), isnet.watching():
+        model(x)
+        raise RuntimeError("stop")
+    handle = model.fc.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        isnet.explain(x)
+    handle.remove()
+    with pytest.raises(ValueError, match="target"):
+        isnet.explain(x, torch.tensor([1]))
+    del isnet
+    assert_untouched(before, model)
+    assert torch.equal(model(x), expected)
+
+
+@pytest.mark.parametrize(("variant", "maps"), [("selective", 1), ("stochastic", 1), ("dual", 2), ("original", 5)])
+@pytest.mark.parametrize("attribution", ["lrp", "gradient"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_shapes(variant, maps, attribution, batch):
+    model = small().eval()
+    isnet = ISNet(model, variant, attribution=attribution, deep_supervision=["conv1", "bn2"])
+    found = isnet.explain(picture(batch))
+    assert found.logits.shape == (batch, 5)
+    assert found.relevance.shape == (batch, maps, 3, 12, 10)
+    assert found.hidden["conv1"].shape == (batch, maps, 6, 12, 10)
+    assert found.hidden["bn2"].shape == (batch, maps, 12, 6, 5)
+    assert torch.equal(isnet(picture(batch)), model(picture(batch)))
+
+
+def test_hidden_relevance_is_layers_value_times_modified_gradient():
+    """The layer's input taken for the image gives the same heatmap as the layer as part of the whole."""
+    model = small().eval()
+    found = ISNet(model, deep_supervision=["conv1"]).explain(picture(), torch.tensor([1, 2, 0]))
+
+    class Rest(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, z: Tensor) -> Tensor:
+            x = self.inner.bn1(z).relu()
+            return self.inner.fc(F.max_pool2d(self.inner.bn2(self.inner.conv2(x)).relu(), 2).mean((2, 3)))
+
+    rest = ISNet(Rest().eval()).explain(model.conv1(picture()).detach(), torch.tensor([1, 2, 0]))
+    torch.testing.assert_close(found.hidden["conv1"].detach(), rest.relevance.detach())
+
+
+def test_watching_equals_explaining():
+    model, x, label = small(), picture(), torch.tensor([0, 1, 2])
+    isnet = ISNet(model)
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    expected = isnet.explain(x)
+    (F.cross_entropy(expected.logits, label) + expected.relevance.abs().sum()).backward()
+    grads = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    model.load_state_dict(state)
+    with isnet.watching() as watch:
+        assert len(watch) == 0
+        loss = F.cross_entropy(model(x), label)
+        with torch.no_grad():
+            model.eval()(x)  # not recorded
+        model.train()
+    assert len(watch) == 1
+    found = watch.explain()
+    torch.testing.assert_close(found.relevance, expected.relevance)
+    (loss + found.relevance.abs().sum()).backward()
+    for parameter, grad in zip(model.parameters(), grads, strict=True):
+        torch.testing.assert_close(parameter.grad, grad)
+    with pytest.raises(RuntimeError, match="no forward pass of Plain"):
+        watch.explain()
+
+
+def test_several_recorded_passes_and_two_models_at_once():
+    first, second = small(seed=1).eval(), small(seed=2).eval()
+    x, y = picture(), picture() ** 2
+    a, b = ISNet(first), ISNet(second, "original", epsilon=0.1)
+    with a.watching() as outer, b.watching() as inner:
+        first(x)
+        second(x)
+        first(y)
+        nested = a.explain(y)  # a pass of its own, which the open watch does not see
+    assert (len(outer), len(inner)) == (2, 1)
+    torch.testing.assert_close(outer.explain(index=0).relevance, a.explain(x).relevance)
+    torch.testing.assert_close(outer.explain().relevance, nested.relevance)
+    torch.testing.assert_close(inner.explain().relevance, b.explain(x).relevance)
+
+
+def test_relevance_without_and_in_inference_mode():
+    isnet, x = ISNet(small().eval()), picture()
+    expected = isnet.explain(x)
+    assert expected.relevance.requires_grad
+    assert not isnet.explain(x, create_graph=False).relevance.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(isnet.explain(x).relevance, expected.relevance.detach())
+    with torch.inference_mode():
+        found = isnet.explain(x.clone())
+        assert not found.relevance.requires_grad
+    torch.testing.assert_close(found.relevance, expected.relevance.detach())
+    assert not found.relevance.is_inference()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("variant", ["selective", "dual"])
+@pytest.mark.parametrize("rule", ["gradient", "zbox"])
+def test_autocast_gives_float32_relevance_near_the_exact(dtype, variant, rule):
+    isnet, x = ISNet(small(), variant, input_rule=rule, deep_supervision=["bn1"]), picture()
+    exact = isnet.explain(x, torch.tensor([1, 2, 0]))
+    with torch.autocast("cpu", dtype):
+        found = isnet.explain(x, torch.tensor([1, 2, 0]))
+    assert found.relevance.dtype == torch.float32
+    assert found.hidden["bn1"].dtype == torch.float32
+    assert distance(found.relevance, exact.relevance.detach()) < 0.15
+    found.relevance.abs().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in isnet.model.parameters() if p.grad is not None)
+
+
+class Wrapped(nn.Module):
+    def __init__(self, pack) -> None:
+        super().__init__()
+        self.inner, self.pack = small(), pack
+
+    def forward(self, x: Tensor) -> object:
+        return self.pack(self.inner(x))
+
+
+@pytest.mark.parametrize(
+    ("pack", "key"),
+    [
+        (lambda z: (z, z * 2), 0),
+        (lambda z: {"aux": z * 2, "logits": z}, None),
+        (lambda z: {"out": z}, "out"),
+        (lambda z: [z], lambda output: output[0]),
+    ],
+)
+def test_outputs_that_are_no_tensor(pack, key):
+    isnet, x = ISNet(Wrapped(pack).eval(), logits=key), picture()
+    expected = ISNet(isnet.model.inner).explain(x)
+    torch.testing.assert_close(isnet.explain(x).relevance, expected.relevance)
+    torch.testing.assert_close(isnet(x), expected.logits)
+
+
+def test_refusals_name_what_is_wrong():
+    x = picture()
+    with pytest.raises(TypeError, match="no logits at None"):
+        ISNet(Wrapped(lambda z: (z, z))).explain(x)
+    with pytest.raises(ValueError, match=r"expected logits \(B, K\)"):
+        ISNet(nn.Conv2d(3, 2, 3)).explain(x)
+    with pytest.raises(RuntimeError, match="no gradient path from the model's output to the image"):
+        ISNet(Wrapped(lambda z: z.detach())).explain(x)
+    with pytest.raises(RuntimeError, match="pass logits, not probabilities"):
+        ISNet(Wrapped(lambda z: z.softmax(1))).explain(x)
+    with pytest.raises(ValueError, match="variant: expected one of"):
+        ISNet(small(), "dial")
+    with pytest.raises(ValueError, match="epsilon: expected a number >= 0"):
+        ISNet(small(), epsilon=-1)
+    with pytest.raises(ValueError, match="input_rule"):
+        ISNet(small(), input_rule="z")
+    with pytest.raises(ValueError, match="batch_norm"):
+        ISNet(small(), batch_norm="none")
+    with pytest.raises(ValueError, match="selective_eps"):
+        ISNet(small(), selective_eps=0.0)
+    with pytest.raises(ValueError, match="std: expected positive"):
+        ISNet(small(), std=(1.0, 0.0, 1.0))
+    with pytest.raises(TypeError, match=r"model: expected an nn\.Module"):
+        ISNet(lambda x: x)
+    with pytest.raises(KeyError, match="near names: conv"):
+        ISNet(small(), deep_supervision=["conv"])
+    with pytest.raises(ValueError, match="layer 'fc' must return maps"):
+        ISNet(small(), deep_supervision=["fc"]).explain(x)
+    with pytest.raises(TypeError, match="image: expected a floating point"):
+        ISNet(small()).explain((x * 255).byte())
+    with pytest.raises(ValueError, match="target: expected classes in"):
+        ISNet(small()).explain(x, torch.tensor([0, 1, 5]))
+    with pytest.raises(RuntimeError, match="no linear or convolution layer of the model takes the image itself"):
+        ISNet(nn.Sequential(nn.ReLU(), small()), input_rule="zbox").explain(x)
+
+
+def test_relevance_that_is_not_finite_is_named():
+    model = small(norm=False)
+    with torch.no_grad():
+        model.conv2.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"relevance: expected finite values, got NaN or infinity in sample\(s\)"):
+        ISNet(model).explain(picture())
+
+
+def test_selective_is_the_log_odds_of_the_lowest_logit():
+    from torch_bgdebias.isnet.targets import lowest_log_odds
+
+    logits = torch.randn(7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    p = logits.softmax(1).amin(1)
+    torch.testing.assert_close(lowest_log_odds(logits), (p / (1 - p)).log())
+    torch.testing.assert_close(lowest_log_odds(logits, 1e-2), ((p + 1e-2) / (1 - p + 1e-2)).log())
+    sharp = torch.tensor([[80.0, 0.0, -40.0]], requires_grad=True)  # p underflows in float32, the log-odds do not
+    eta = lowest_log_odds(sharp)
+    assert float(eta) == pytest.approx(-120.0)
+    assert torch.autograd.grad(eta.sum(), sharp)[0].tolist() == [pytest.approx([-1.0, 0.0, 1.0])]
+    assert torch.equal(lowest_log_odds(logits, multi_label=True), logits.amin(1))
+
+
+def test_stochastic_chooses_the_highest_half_of_the_time():
+    from torch_bgdebias.isnet.targets import random_logit
+
+    logits = torch.zeros(20000, 4)
+    logits[:, 2] = 1
+    drawn = random_logit(logits, torch.Generator().manual_seed(0)).bincount(minlength=4) / 20000
+    torch.testing.assert_close(drawn, torch.tensor([1 / 6, 1 / 6, 1 / 2, 1 / 6]), atol=0.012, rtol=0)
+    assert random_logit(torch.zeros(3, 1)).tolist() == [0, 0, 0]
+    isnet = ISNet(small().eval(), "stochastic")
+    found = [isnet.explain(picture(), generator=torch.Generator().manual_seed(4)).relevance for _ in range(2)]
+    assert torch.equal(*found)
+
+
+def test_targets_override_the_choice():
+    isnet, x = ISNet(small().eval(), "original"), picture()
+    every = isnet.explain(x).relevance
+    one = isnet.explain(x, torch.tensor([3, 0, 1])).relevance
+    torch.testing.assert_close(one[:, 0], every[torch.arange(3), torch.tensor([3, 0, 1])])
+    two = isnet.explain(x, torch.tensor([[3, 0], [0, 1], [1, 1]])).relevance
+    torch.testing.assert_close(two[:, 0], one[:, 0])
+    weights = torch.randn(3, 5)
+    torch.testing.assert_close(
+        isnet.explain(x, weights).relevance[:, 0], (every * weights[..., None, None, None]).sum(1)
+    )
+    torch.testing.assert_close(isnet.explain(x, lambda z: z[:, :2]).relevance, every[:, :2])
+
+
+def test_relevance_does_not_depend_on_neighbours_in_evaluation_mode():
+    isnet, x = ISNet(small().eval()), picture()
+    torch.testing.assert_close(isnet.explain(x).relevance[:1], isnet.explain(x[:1]).relevance)
+
+
+def test_images_that_require_gradients_keep_them():
+    isnet = ISNet(small().double().eval())
+    source = picture().double().requires_grad_()
+    target = torch.tensor([0, 1, 2])
+
+    def function(x: Tensor) -> Tensor:
+        return isnet.explain(x * 2, target).relevance.square().sum()
+
+    (grad,) = torch.autograd.grad(function(source), source)
+    direction, step = torch.randn_like(source), 1e-6
+    high, low = (float(function(source.detach() + s * step * direction).detach()) for s in (1, -1))
+    assert float((grad * direction).sum()) == pytest.approx((high - low) / (2 * step), rel=1e-4)
+
+
+def test_a_training_step_leaves_no_gradient_on_the_image():
+    isnet, x = ISNet(small()), picture()
+    found = isnet.explain(x)
+    (found.relevance.sum() + found.logits.sum()).backward()
+    assert x.grad is None
+    assert not x.requires_grad
+
+
+def test_compiled_models_run_as_the_original_with_a_warning():
+    model = small().eval()
+    compiled = torch.compile(model, backend="eager")
+    with pytest.warns(UserWarning, match="Plain is compiled, which cannot be differentiated twice"):
+        found = ISNet(compiled).explain(picture())
+    torch.testing.assert_close(found.relevance, ISNet(model).explain(picture()).relevance)
+
+
+def test_zennit_is_not_needed():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, torch; sys.modules['zennit'] = None\n"
+        "from torch import nn; from torch_bgdebias import ISNet\n"
+        "model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))\n"
+        "ISNet(model).explain(torch.rand(2, 3, 8, 8))\n"
+        "assert not [m for m in sys.modules if m.startswith(('torchvision', 'timm', 'pytorch_lightning'))]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_flex_composite_and_isnet_agree():
+    pytest.importorskip("zennit")
+    from torch_bgdebias.lrp import FlexComposite, relevance
+
+    model, x, label = small(), picture(), torch.tensor([1, 0, 4])
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    results = []
+    for explain in (
+        lambda: ISNet(model, epsilon=0.05).explain(x, label),
+        lambda: Explanation(*relevance(model, x, label, FlexComposite(0.05))),
+    ):
+        model.load_state_dict(state)
+        found = explain()
+        grads = torch.autograd.grad(found.relevance.square().sum(), list(model.parameters()), allow_unused=True)
+        results.append([found.logits, found.relevance, *grads])
+    for a, b in zip(*results, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b)

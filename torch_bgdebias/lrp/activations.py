@@ -48,6 +48,7 @@ class _Rectify(Function):
     def forward(
         ctx: Any, x: Tensor, switch: Switch, epsilon: float, ceiling: float | None, inplace: bool, keep: bool
     ) -> Tensor:
+        ctx.set_materialize_grads(False)
         if keep:
             ctx.save_for_backward(x)
         if ceiling is None:
@@ -62,7 +63,9 @@ class _Rectify(Function):
         return a
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * 6
         (a,) = ctx.saved_tensors
         if ctx.keep:
             a = a.clamp(0, ctx.ceiling)

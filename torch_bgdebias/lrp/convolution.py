@@ -98,12 +98,15 @@ class _Convolve(Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry | None, skip: Skip | None
     ) -> Tensor:
+        ctx.set_materialize_grads(False)  # where nothing comes, nothing is to be computed
         ctx.save_for_backward(x, weight)
         ctx.geometry, ctx.skip = geometry, skip
         return _forward(x, weight, bias, geometry)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * 5
         x, weight = ctx.saved_tensors
         to_x, to_weight, to_bias = ctx.needs_input_grad[:3]
         if ctx.skip is not None and ctx.skip.switch.active and ctx.skip.weight:  # the relevance pass

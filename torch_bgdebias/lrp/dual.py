@@ -81,7 +81,7 @@ class _Kind:
 
 
 def _stabilized(z: Tensor, epsilon: float) -> Tensor:
-    return z + epsilon * torch.where(z >= 0, 1, -1)
+    return torch.where(z >= 0, z + epsilon, z - epsilon)
 
 
 class _Layer(Function):
@@ -116,13 +116,14 @@ class _Pool(Function):
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, switch: Switch, epsilon: float) -> Tensor:
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(y)
         ctx.switch, ctx.epsilon = switch, epsilon
         return y.clone()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        if ctx.switch.active:
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None, None]:
+        if grad is not None and ctx.switch.active:
             (y,) = ctx.saved_tensors
             grad = grad * y / _stabilized(y, ctx.epsilon)
         return grad, None, None
@@ -133,13 +134,14 @@ class _Sum(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, switch: Switch, epsilon: float) -> Tensor:
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, y)
         ctx.switch, ctx.epsilon = switch, epsilon
         return x + y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        if not ctx.switch.active:
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
+        if grad is None or not ctx.switch.active:
             return grad, grad, None, None
         x, y = ctx.saved_tensors
         relevance = grad * (x + y)
@@ -202,6 +204,9 @@ class DualPass(FlexPass):
     ) -> Tensor:
         """Give the layer ``y`` = W a + b its rules."""
         kind = _Kind(self.switch, self.stabilizer, geometry, y.ndim)
+        a, weight = a.to(y.dtype), weight.to(y.dtype)  # batch norm's scale is float32 under autocast
+        bias = None if bias is None else bias.to(y.dtype)
+        excess = None if excess is None else excess.to(y.dtype)
         out: Tensor = _Layer.apply(y, a, weight, bias, excess, kind)
         self._last = out, kind
         return out

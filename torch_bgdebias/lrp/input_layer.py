@@ -64,7 +64,7 @@ class InputLayer:
             boxed = boxed - self._per_channel((bias if excess is None else bias - excess).clamp(max=0))
         if excess is not None:
             boxed = boxed - self._per_channel(excess)
-        share = share / (boxed + epsilon * torch.where(boxed >= 0, 1, -1))
+        share = share / torch.where(boxed >= 0, boxed + epsilon, boxed - epsilon)
         return (
             self.x * self._transposed(share, weight)
             - low * self._transposed(share, positive)

@@ -23,12 +23,15 @@ class _LiveInverse(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, inverse: Tensor, mean: Tensor | None) -> Tensor:
+        ctx.set_materialize_grads(False)  # the relevance pass comes by with nothing
         ctx.save_for_backward(x, inverse, mean)
         return inverse.detach()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None, None]:
+        if grad is None:
+            return None, None, None
         x, inverse, mean = ctx.saved_tensors
         count = x.numel() // inverse.numel()
         factor = (grad * inverse**3).div_(-count)
