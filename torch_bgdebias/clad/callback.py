@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,14 +15,14 @@ from torch_bgdebias.checks import check_label, describe
 from torch_bgdebias.clad.functional import check_temperature
 from torch_bgdebias.clad.loss import CLADLoss
 from torch_bgdebias.clad.paired import Pair, paired_pass
-from torch_bgdebias.lightning import StepCall, add_to_loss, wrap_training_step
+from torch_bgdebias.lightning import StepCall, TrainingStepCallback, add_to_loss
 from torch_bgdebias.models import LogitsKey, find_head, get_layer, logits_of
 from torch_bgdebias.swap import BackgroundSwap, StreamedBackgroundBank
 
 __all__ = ["CLADCallback"]
 
 
-class CLADCallback(pl.Callback):
+class CLADCallback(TrainingStepCallback):
     """Adds ``weight * CLAD`` (and CE(x+) for CLAD+) to the loss of every training step.
 
     The embedding of the images is caught from the user's own forward pass. The positives are the same images with
@@ -84,6 +83,7 @@ class CLADCallback(pl.Callback):
         seed: int = 0,
         refresh: int = 8,
     ) -> None:
+        super().__init__(seed)
         if not isinstance(swap, BackgroundSwap):
             raise TypeError(f"swap: expected a BackgroundSwap, got {describe(swap)}")
         if not callable(weight) and (isinstance(weight, bool) or not isinstance(weight, int | float)):
@@ -93,16 +93,13 @@ class CLADCallback(pl.Callback):
         self.num_negatives, self.temperature = num_negatives, check_temperature(temperature)
         self.layer, self.spec = layer, spec or BatchSpec()
         self.label_of, self.criterion, self.logits = label_of, criterion, logits
-        self.seed, self.refresh = seed, refresh
-        self.steps = 0
+        self.refresh = refresh
         #: queue and loss, from the start of the fit on
         self.loss: CLADLoss | None = None
         if num_classes is not None:
             self.loss = CLADLoss(num_classes, None, num_negatives, temperature)
         self._layer = ""
         self._saved: dict[str, Tensor] | None = None
-        self._generator: torch.Generator | None = None
-        self._restore: Callable[[], None] | None = None
 
     @property
     def state_key(self) -> str:
@@ -111,15 +108,13 @@ class CLADCallback(pl.Callback):
         return self._generate_state_key(layer=self.layer, key=key, seed=self.seed)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Go around the training step."""
-        if stage != "fit":
-            return
-        if not pl_module.automatic_optimization:
+        """Go around the training step, unless there is no loss to add to."""
+        if stage == "fit" and not pl_module.automatic_optimization:
             raise TypeError(
                 f"{type(pl_module).__name__} optimises manually, so there is no loss to add to: "
                 "use CLADLoss in its training_step"
             )
-        self._restore = wrap_training_step(pl_module, self, self._step)
+        super().setup(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the layer, make the queue or take it from the checkpoint, follow the module to its device."""
@@ -130,19 +125,10 @@ class CLADCallback(pl.Callback):
             self._saved = None
         self.loss.to(pl_module.device)
         self.swap.to(pl_module.device)
-        self._generator = torch.Generator(pl_module.device)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Put the module's own training step back."""
-        self._leave()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Put the module's own training step back."""
-        self._leave()
 
     def state_dict(self) -> dict[str, Any]:
         """The queue, batches seen and the seed, the same on every rank; a streamed bank's place in its folder."""
-        state: dict[str, Any] = {"steps": self.steps, "seed": self.seed}
+        state = super().state_dict()
         if self.loss is not None:
             state["loss"] = {name: value.detach().clone() for name, value in self.loss.state_dict().items()}
         if isinstance(self.swap.bank, StreamedBackgroundBank):
@@ -151,7 +137,7 @@ class CLADCallback(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where the checkpoint was written."""
-        self.steps, self.seed = int(state_dict["steps"]), int(state_dict["seed"])
+        super().load_state_dict(state_dict)
         self._saved = state_dict.get("loss")
         if isinstance(self.swap.bank, StreamedBackgroundBank) and "bank" in state_dict:
             self.swap.bank.load_state_dict(state_dict["bank"])
@@ -166,7 +152,7 @@ class CLADCallback(pl.Callback):
         key = self._key(call.batch, foreground, image)
         if isinstance(self.swap.bank, StreamedBackgroundBank):
             self.swap.bank.refresh(min(self.refresh, len(self.swap.bank)))
-        generator = self._seeded(call.module.global_rank)
+        generator = self._seeded(call.module)
 
         def positives(entering: Tensor) -> Tensor:
             swapped = self.swap(entering.detach(), mask=mask, label=key, generator=generator)
@@ -265,13 +251,3 @@ class CLADCallback(pl.Callback):
         elif isinstance(layer, nn.Linear):
             return layer.out_features
         raise ValueError("num_classes: expected how many background labels there are, which cannot be told; pass it")
-
-    def _seeded(self, rank: int) -> torch.Generator:
-        assert self._generator is not None, "a training step runs after the fit has started"
-        digest = hashlib.blake2b(f"clad {self.seed} {rank} {self.steps}".encode(), digest_size=7).digest()
-        return self._generator.manual_seed(int.from_bytes(digest, "big"))
-
-    def _leave(self) -> None:
-        if self._restore is not None:
-            self._restore()
-            self._restore = None
