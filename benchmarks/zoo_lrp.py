@@ -3,8 +3,8 @@
     python benchmarks/zoo_lrp.py run [--only NAME ...] [--minutes 8] [--out zoo.jsonl]   # resumes where it stopped
     python benchmarks/zoo_lrp.py table [--out zoo.jsonl]                                 # writes docs/lrp_zoo.md
 
-Every model is taken as torchvision or timm makes it, with random weights and 10 classes, in evaluation and in training
-mode. Error: the derivative of a random projection of the relevance plus a term of the logits, along a random direction
+Every model is taken as torchvision or timm makes it, with random weights (also where it would begin with zeros) and 10
+classes, in evaluation and in training mode. Error: the derivative of a random projection of the relevance plus a term of the logits, along a random direction
 of all parameters, by autograd against central differences, in float64. A model with batch norm first sees some random
 images, so that its running statistics fit its weights. Cost: forward and backward of cross-entropy and heatmap, over
 the same of cross-entropy alone, in float32 and training mode.
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch_bgdebias import ISNet
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZES = (64, 96, 128, 160, 192, 224, 256)
+SIZES = (64, 96, 128, 160, 192, 224, 240, 256)
 STEPS = (1e-7, 1e-8, 1e-6, 1e-9, 1e-5, 1e-10, 1e-4)
 TOLERANCE = 1e-4
 CLASSES = 10
@@ -43,7 +43,21 @@ HEAVY = re.compile(
 )
 
 #: one model of each of these timm families
-TIMM = ["beit_base_patch16_224", "gernet_s", "cait_xxs24_224", "coat_tiny", "convit_tiny", "convmixer_1024_20_ks9_p14", "convnext_atto", "convnextv2_atto", "crossvit_tiny_240", "cspresnet50", "davit_tiny", "deit_tiny_patch16_224", "deit3_small_patch16_224", "densenet121", "dla46_c", "dpn48b", "edgenext_xx_small", "efficientformer_l1", "efficientformerv2_s0", "efficientnet_b0", "tf_efficientnet_cc_b0_4e", "efficientvit_b0", "efficientvit_m0", "eva02_tiny_patch14_224", "fasternet_t0", "fastvit_t8", "focalnet_tiny_srf", "gcvit_xxtiny", "ghostnet_050", "hardcorenas_a", "hgnetv2_b0", "hiera_tiny_224", "hrnet_w18_small", "inception_next_atto", "inception_v4", "levit_128s", "mambaout_femto", "coatnet_pico_rw_224", "maxvit_rmlp_pico_rw_256", "poolformer_s12", "caformer_s18", "mixer_s32_224", "resmlp_12_224", "gmlp_ti16_224", "mobilenetv3_small_050", "mobilenetv4_conv_small", "mobilevit_xxs", "mobilevitv2_050", "mvitv2_tiny", "nasnetalarge", "nest_tiny", "nextvit_small", "nf_regnet_b0", "eca_nfnet_l0", "pit_ti_224", "pnasnet5large", "pvt_v2_b0", "rdnet_tiny", "regnetx_002", "regnety_002", "repghostnet_050", "repvgg_a0", "repvit_m0_9", "res2net50_14w_8s", "resnest14d", "resnet18", "seresnet18", "ecaresnet26t", "resnetv2_18", "resnetv2_50x1_bit", "rexnet_100", "selecsls42b", "legacy_seresnet18", "sequencer2d_s", "shvit_s1", "skresnet18", "starnet_s1", "swiftformer_xs", "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "tiny_vit_5m_224", "tinynet_e", "tnt_s_patch16_224", "tresnet_m", "twins_pcpvt_small", "twins_svt_small", "vgg11", "visformer_tiny", "vit_tiny_patch16_224", "volo_d1_224", "ese_vovnet19b_dw", "legacy_xception", "xception41", "xcit_nano_12_p16_224", "cs3darknet_s", "lambda_resnet26t", "halonet26t", "bat_resnext26ts"]
+TIMM = """
+beit_base_patch16_224 gernet_s cait_xxs24_224 coat_tiny convit_tiny convmixer_1024_20_ks9_p14 convnext_atto
+convnextv2_atto crossvit_tiny_240 cspresnet50 davit_tiny deit_tiny_patch16_224 deit3_small_patch16_224 densenet121
+dla46_c dpn48b edgenext_xx_small efficientformer_l1 efficientformerv2_s0 efficientnet_b0 tf_efficientnet_cc_b0_4e
+efficientvit_b0 efficientvit_m0 eva02_tiny_patch14_224 fasternet_t0 fastvit_t8 focalnet_tiny_srf gcvit_xxtiny
+ghostnet_050 hardcorenas_a hgnetv2_b0 hiera_tiny_224 hrnet_w18_small inception_next_atto inception_v4 levit_128s
+mambaout_femto coatnet_pico_rw_224 maxvit_rmlp_pico_rw_256 poolformer_s12 caformer_s18 mixer_s32_224 resmlp_12_224
+gmlp_ti16_224 mobilenetv3_small_050 mobilenetv4_conv_small mobilevit_xxs mobilevitv2_050 mvitv2_tiny nasnetalarge
+nest_tiny nextvit_small nf_regnet_b0 eca_nfnet_l0 pit_ti_224 pnasnet5large pvt_v2_b0 rdnet_tiny regnetx_002
+regnety_002 repghostnet_050 repvgg_a0 repvit_m0_9 res2net50_14w_8s resnest14d resnet18 seresnet18 ecaresnet26t
+resnetv2_18 resnetv2_50x1_bit rexnet_100 selecsls42b legacy_seresnet18 sequencer2d_s shvit_s1 skresnet18 starnet_s1
+swiftformer_xs swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 tiny_vit_5m_224 tinynet_e tnt_s_patch16_224
+tresnet_m twins_pcpvt_small twins_svt_small vgg11 visformer_tiny vit_tiny_patch16_224 volo_d1_224 ese_vovnet19b_dw
+legacy_xception xception41 xcit_nano_12_p16_224 cs3darknet_s lambda_resnet26t halonet26t bat_resnext26ts
+""".split()  # noqa: SIM905
 
 
 def names() -> list[str]:
@@ -81,6 +95,7 @@ def fitting(name: str, batch: int) -> tuple[nn.Module, Tensor]:
     for size in SIZES:
         try:
             model = make(name, size)
+            fill(model)
             image = torch.rand(batch, 3, size, size)
             with torch.no_grad():
                 model.train()(image)
@@ -89,6 +104,13 @@ def fitting(name: str, batch: int) -> tuple[nn.Module, Tensor]:
         except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
             problem = error
     raise RuntimeError(f"no image size up to {SIZES[-1]} fits: {problem}")
+
+
+def fill(model: nn.Module) -> None:
+    """Some models begin with a head of zeros, whose relevance is zero and would agree with anything."""
+    for parameter in model.parameters():
+        if not bool(parameter.detach().any()):
+            nn.init.normal_(parameter, std=0.02)
 
 
 def settle(model: nn.Module, image: Tensor) -> None:

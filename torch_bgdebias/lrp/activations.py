@@ -97,11 +97,10 @@ def rectify(
         inplace: overwrite ``x``.
         keep_input: save the input rather than the output, which may then be overwritten.
     """
-    if inplace and keep_input:
-        out: Tensor = _Rectify.apply(x.clone(), switch, epsilon, ceiling, False, True)
-        return x.copy_(out)
-    out = _Rectify.apply(x, switch, epsilon, ceiling, inplace, keep_input)
-    return out
+    copied = inplace and keep_input
+    source = x.clone() if copied else x
+    out: Tensor = _Rectify.apply(source, switch, epsilon, ceiling, inplace and not keep_input, keep_input)
+    return x.copy_(out) if copied else out
 
 
 def smooth(y: Tensor, x: Tensor, switch: Switch, ratio: Ratio) -> Tensor:

@@ -1,0 +1,141 @@
+"""What does a training step with heatmaps cost beside a plain one?
+
+    python benchmarks/bench_isnet.py [--models resnet18 vgg11] [--sizes 64 224] [--classes 10 1000] [--calls 7]
+
+Plain: forward, cross-entropy, backward, in training mode. With heatmaps: the same, and the heatmap loss, of each
+variant. The floor is 2.0: a plain step is three units (forward, gradient to activations, gradient to weights), a step
+with heatmaps six (the relevance pass, and its own gradients to the activations and to the weights). Dual needs more (two
+heatmaps, and the z+ rule's own forward pass of every layer), original a relevance pass for every class.
+All steps run in turns; the ratio is that of the medians. On a shared machine compare the ratios of processor time.
+Peak memory is that of a process which does nothing else (CPU), or the allocator's (CUDA), above what it held before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from common import machine, measure_together
+
+from torch_bgdebias import ISNet, ISNetLoss
+
+VARIANTS = ("plain", "selective", "stochastic", "dual", "original")
+
+
+def steps(
+    name: str, size: int, classes: int, batch: int, device: torch.device, autocast: torch.dtype | None
+) -> dict[str, Callable[[], None]]:
+    """A training step of each kind, on one model."""
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(name, weights=None, num_classes=classes).to(device)
+    image = torch.rand(batch, 3, size, size, device=device)
+    label = torch.randint(classes, (batch,), device=device)
+    mask = torch.zeros(batch, 1, size, size, device=device)
+    mask[:, :, size // 4 : -size // 4, size // 4 : -size // 4] = 1
+    criterion = ISNetLoss()
+
+    def step(variant: str) -> Callable[[], None]:
+        isnet = None if variant == "plain" else ISNet(model, variant)  # type: ignore[arg-type]
+
+        def run() -> None:
+            model.zero_grad()
+            with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+                if isnet is None:
+                    loss = F.cross_entropy(model(image), label)
+                else:
+                    found = isnet.explain(image)
+                    loss = F.cross_entropy(found.logits, label) + criterion(found.relevance, mask)
+            loss.backward()
+
+        return run
+
+    return {variant: step(variant) for variant in VARIANTS}
+
+
+def processor_ratio(functions: dict[str, Callable[[], None]], calls: int) -> dict[str, float]:
+    """Processor time a call over that of a plain step, medians."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(calls):
+        for name, function in functions.items():
+            start = time.process_time()
+            function()
+            times[name].append(time.process_time() - start)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return {name: value / medians["plain"] for name, value in medians.items()}
+
+
+def _peak(queue: Any, variant: str, *arguments: Any) -> None:
+    function = steps(*arguments)[variant]
+    device = arguments[4]
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        function()
+        queue.put((torch.cuda.max_memory_allocated(device) - before) / 2**20)
+        return
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    function()
+    queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
+
+
+def peak(variant: str, *arguments: Any) -> float:
+    """MiB that a step needs on top, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_peak, args=(queue, variant, *arguments))
+    process.start()
+    found = float(queue.get())
+    process.join()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--models", nargs="+", default=["resnet18", "vgg11"])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[64, 224])
+    parser.add_argument("--classes", nargs="+", type=int, default=[10, 1000])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--batch", type=int, default=0, help="0: 32 images of 64 pixels, 8 of 224")
+    parser.add_argument("--calls", type=int, default=7)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--autocast", choices=["bfloat16", "float16"])
+    parser.add_argument("--memory", action="store_true", help="also the peak memory")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    autocast = getattr(torch, options.autocast) if options.autocast else None
+    rows = []
+    for name in options.models:
+        for size in options.sizes:
+            for classes in options.classes:
+                batch = options.batch or max(1, 32 * 64 * 64 // size**2 * (2 if size > 64 else 1))
+                arguments = (name, size, classes, batch, device, autocast)
+                wanted = [v for v in options.variants if v != "original" or classes <= 10]
+                functions = {k: f for k, f in steps(*arguments).items() if k in ("plain", *wanted)}
+                timings = measure_together(functions, device=device, calls=options.calls, warm_up=1)
+                row: dict[str, Any] = {"model": name, "size": size, "classes": classes, "batch": batch}
+                row["plain_ms"] = round(timings["plain"].median, 1)
+                row["ratio"] = {k: round(t.median / timings["plain"].median, 2) for k, t in timings.items()}
+                if device.type == "cpu":
+                    found = processor_ratio(functions, max(3, options.calls // 2))
+                    row["processor_ratio"] = {k: round(v, 2) for k, v in found.items()}
+                del functions
+                if options.memory:
+                    row["peak_mib"] = {k: round(peak(k, *arguments)) for k in timings}
+                rows.append(row)
+                print(json.dumps(row), flush=True)
+    if options.out:
+        options.out.write_text(json.dumps({"machine": machine(device), "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
