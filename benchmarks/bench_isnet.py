@@ -3,11 +3,12 @@
     python benchmarks/bench_isnet.py [--models resnet18 vgg11] [--sizes 64 224] [--classes 10 1000] [--calls 7]
 
 Plain: forward, cross-entropy, backward, in training mode. With heatmaps: the same, and the heatmap loss, of each
-variant. The floor is 2.0: a plain step is three units (forward, gradient to activations, gradient to weights), a step
-with heatmaps six (the relevance pass, and its own gradients to the activations and to the weights). Dual needs more (two
-heatmaps, and the z+ rule's own forward pass of every layer), original a relevance pass for every class.
+variant. The floor is 2.0: a plain step is three units (forward, gradient to activations, gradient to weights), a
+step with heatmaps six (the relevance pass, and its own gradients to the activations and to the weights). Dual needs
+more (two heatmaps, and the z+ rule's own forward pass of every layer), original a relevance pass for every class.
 All steps run in turns; the ratio is that of the medians. On a shared machine compare the ratios of processor time.
-Peak memory is that of a process which does nothing else (CPU), or the allocator's (CUDA), above what it held before.
+Peak memory is that of a process which does nothing else (CPU), or the allocator's (CUDA), above what it held
+before.
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
     python benchmarks/zoo_lrp.py run [--only NAME ...] [--minutes 8] [--out zoo.jsonl]   # resumes where it stopped
     python benchmarks/zoo_lrp.py table [--out zoo.jsonl]                                 # writes docs/lrp_zoo.md
 
-Every model is taken as torchvision or timm makes it, with random weights (also where it would begin with zeros) and 10
-classes, in evaluation and in training mode. Error: the derivative of a random projection of the relevance plus a term of the logits, along a random direction
-of all parameters, by autograd against central differences, in float64. A model with batch norm first sees some random
-images, so that its running statistics fit its weights. Cost: forward and backward of cross-entropy and heatmap, over
-the same of cross-entropy alone, in float32 and training mode.
+Every model is taken as torchvision or timm makes it, with random weights (also where it would begin with zeros) and
+10 classes, in evaluation and in training mode. Error: the derivative of a random projection of the relevance plus a
+term of the logits, along a random direction of all parameters, by autograd against central differences, in float64. A
+model with batch norm first sees some random images, so that its running statistics fit its weights. Cost: forward and
+backward of cross-entropy and heatmap, over the same of cross-entropy alone, in float32 and training mode.
 """
 
 from __future__ import annotations
@@ -137,11 +137,12 @@ def directions(model: nn.Module) -> Iterator[tuple[nn.Parameter, Tensor]]:
 
 def error(model: nn.Module, image: Tensor) -> float:
     """Relative difference of autograd's and finite differences' directional derivative, the best of some steps."""
-    isnet = ISNet(model)
+    isnet, training = ISNet(model), model.training
     target = torch.arange(len(image)) % CLASSES
     weights: list[Tensor] = []
 
     def function(create_graph: bool) -> Tensor:
+        model.train().train(training)  # some models keep functions of their weights while they are in evaluation mode
         torch.manual_seed(2)  # dropout and stochastic depth drop the same
         found = isnet.explain(image, lambda z: z.gather(1, target[:, None]) - z.logsumexp(1, True), create_graph)
         if not weights:
@@ -193,13 +194,14 @@ def cost(model: nn.Module, image: Tensor, repeats: int = 2) -> float:
     return medians[explained] / medians[plain]
 
 
-def examine(name: str) -> dict[str, Any]:
+def examine(name: str, *, timed: bool = True) -> dict[str, Any]:
     """One line of the table."""
     row: dict[str, Any] = {"model": name}
     try:
         model, image = fitting(name, 2)
         row["size"], row["parameters"] = image.shape[-1], sum(p.numel() for p in model.parameters())
-        row["cost"] = round(cost(model, image), 2)
+        if timed:
+            row["cost"] = round(cost(model, image), 2)
         model.zero_grad()
         if row["parameters"] > MOST_PARAMETERS:
             row["note"] = "gradient not checked: float64 does not fit the memory"

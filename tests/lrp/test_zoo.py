@@ -1,0 +1,49 @@
+"""Unmodified models of torchvision and timm: a dozen here, every one with --runslow (an hour and much memory)."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+pytest.importorskip("torchvision")
+pytest.importorskip("timm")
+
+
+def _zoo() -> ModuleType:
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "zoo_lrp.py"
+    specification = importlib.util.spec_from_file_location("zoo_lrp", path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+zoo = _zoo()
+QUICK = [
+    "torchvision/mobilenet_v3_small",
+    "torchvision/shufflenet_v2_x0_5",
+    "torchvision/squeezenet1_1",
+    "timm/convnextv2_atto",
+    "timm/ghostnet_050",
+    "timm/levit_128s",
+    "timm/mobilevit_xxs",
+    "timm/regnety_002",
+    "timm/resnest14d",
+    "timm/vit_tiny_patch16_224",
+    "timm/xcit_nano_12_p16_224",
+    "timm/eca_nfnet_l0",
+]
+NAMES = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in zoo.names()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_is_finite_difference(name):
+    row = zoo.examine(name, timed=False)
+    assert "problem" not in row, row
+    if "note" not in row:
+        assert row["eval"] < zoo.TOLERANCE
+        assert row["train"] < zoo.TOLERANCE
