@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,14 @@ def main() -> None:
     for name, t in timings.items():
         ratios = f"{t.median / ours.median:.1f} | {t.best / ours.best:.1f}"
         print(f"| {name} | {t.median:.2f} | {t.low:.2f}-{t.high:.2f} | {t.best:.2f} | {ratios} |")
+    print("\none after the other, each called again and again, so that it finds its own data in the caches:\n")
+    print("| | median ms | best |")
+    print("| --- | --- | --- |")
+    alone = {name: timed[name] for name in losses}
+    alone |= {f"{name}, no backward": partial(loss, *inputs) for name, loss in losses.items()}
+    for name, step in alone.items():
+        t = measure_together({name: step}, device=device, calls=args.calls)[name]
+        print(f"| {name} | {t.median:.2f} | {t.best:.2f} |")
     for name, loss in losses.items():
         print(f"kept for the backward pass, {name}: {saved_bytes(loss, inputs) / 2**20:.1f} MiB")
     if args.json:
