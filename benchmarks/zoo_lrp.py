@@ -215,7 +215,7 @@ def examine(name: str, *, timed: bool = True) -> dict[str, Any]:
     return row
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[dict[str, Any]], total: int) -> str:
     """The page of the documentation."""
 
     def number(row: dict[str, Any], mode: str) -> str:
@@ -233,7 +233,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         "# Models whose relevance can be trained through",
         "",
         f"Written by `benchmarks/zoo_lrp.py` (torch {torch.__version__}, CPU); how it measures stands there. "
-        f"{exact} of {len(rows)} models are exact: relative error of the gradient below {TOLERANCE:g}.",
+        f"{len(rows)} of {total} models have been measured, {exact} of them are exact: relative error of the gradient "
+        f"below {TOLERANCE:g}. An empty cell was not measured.",
         "",
         "| model | parameters (M) | image | status | error, eval | error, train | cost |",
         "|---|---|---|---|---|---|---|",
@@ -265,7 +266,7 @@ def main() -> None:
         return
     done = read(options.out)
     if options.command == "table":
-        (ROOT / "docs" / "lrp_zoo.md").write_text(table([done[n] for n in every if n in done]))
+        (ROOT / "docs" / "lrp_zoo.md").write_text(table([done[n] for n in every if n in done], len(every)))
         return
     index, parts = map(int, options.part.split("/"))
     start = time.monotonic()
