@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from torch_bgdebias.cli._arguments import whole, writable
 
 if TYPE_CHECKING:
     from torch_bgdebias.cli._demo_data import DemoData
@@ -62,10 +63,10 @@ def add_parser(subparsers: Any) -> None:
     add("--foregrounds", type=Path, metavar="DIR", help="objects with masks (default: scikit-learn's digits)")
     add("--backgrounds", type=Path, metavar="DIR", help="scenes by category (default: drawn)")
     add("--correlation", type=_share, default=1.0, metavar="P", help="of class and scene in training (default: 1.0)")
-    add("--size", type=_whole(16), default=32, metavar="N", help="side of the images in pixels (default: 32)")
-    add("--epochs", type=_whole(1), default=6, metavar="N", help="passes over the samples (default: 6)")
-    add("--samples", type=_whole(4), default=8000, metavar="N", help="training images composed (default: 8000)")
-    add("--seed", type=_whole(0), default=0, metavar="N", help="of everything random (default: 0)")
+    add("--size", type=whole(16), default=32, metavar="N", help="side of the images in pixels (default: 32)")
+    add("--epochs", type=whole(1), default=6, metavar="N", help="passes over the samples (default: 6)")
+    add("--samples", type=whole(4), default=8000, metavar="N", help="training images composed (default: 8000)")
+    add("--seed", type=whole(0), default=0, metavar="N", help="of everything random (default: 0)")
     add("--methods", type=_methods, default=["baseline", "swap"], metavar="A,B", help=_methods_help())
     add("--json", action="store_true", help="print demo.json to stdout instead of the summary")
 
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     from torch_bgdebias.cli._demo_data import load
 
     started = time.perf_counter()
-    out = _writable(args.out)
+    out = writable(args.out, name="--out")
     data = load(
         args.foregrounds,
         args.backgrounds,
@@ -299,30 +300,11 @@ def _summary(reports: Sequence[BackgroundBiasReport], files: dict[str, str], sec
     return "\n".join(lines)
 
 
-def _writable(out: Path) -> Path:
-    """Make the folder and prove that files can be written, before minutes are spent on training."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            return out
-    except OSError as error:
-        raise OSError(f"--out: cannot write into {out}: {error.strerror or error}") from error
-
-
 def _share(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"expected a number in [0, 1], got {text}")
     return value
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.strip().lstrip("-").isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text}")
-        return int(text)
-
-    return number
 
 
 #: names and one line each, kept here so that --help needs no torch; a test compares them with training.METHODS
