@@ -6,8 +6,8 @@ it was. :func:`torch_bgdebias.metrics.pixel_ratio` turns an attribution into the
 
 from __future__ import annotations
 
-from .grad_cam import find_map_layer, grad_cam
-from .kernel_shap import KernelShap, kernel_shap, sample_coalitions, superpixels
-from .relevance import lrp  # imports zennit when it is called
+from torch_bgdebias.attribution.grad_cam import find_map_layer, grad_cam
+from torch_bgdebias.attribution.kernel_shap import KernelShap, kernel_shap, sample_coalitions, superpixels
+from torch_bgdebias.attribution.relevance import lrp  # imports zennit when it is called
 
 __all__ = ["KernelShap", "find_map_layer", "grad_cam", "kernel_shap", "lrp", "sample_coalitions", "superpixels"]

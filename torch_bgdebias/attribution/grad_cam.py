@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checks import check_image
-from ..models import LogitsKey, as_map, eval_mode, logits_of, original_module, tap
-from .targets import target_class
+from torch_bgdebias.attribution.targets import target_class
+from torch_bgdebias.checks import check_image
+from torch_bgdebias.models import LogitsKey, as_map, eval_mode, logits_of, original_module, tap
 
 __all__ = ["find_map_layer", "grad_cam"]
 

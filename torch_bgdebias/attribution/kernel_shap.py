@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checks import check_image, check_option, describe
-from ..models import LogitsKey, eval_mode, logits_of
-from .targets import target_class
+from torch_bgdebias.attribution.targets import target_class
+from torch_bgdebias.checks import check_image, check_option, describe
+from torch_bgdebias.models import LogitsKey, eval_mode, logits_of
 
 __all__ = ["Baseline", "KernelShap", "kernel_shap", "sample_coalitions", "superpixels"]
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_image
-from ..models import LogitsKey, eval_mode, logits_of, original_module
-from .targets import target_class
+from torch_bgdebias.attribution.targets import target_class
+from torch_bgdebias.checks import check_image
+from torch_bgdebias.models import LogitsKey, eval_mode, logits_of, original_module
 
 __all__ = ["lrp"]
 
@@ -48,7 +48,7 @@ def lrp(
         >>> lrp(torch.nn.Sequential(*layers), torch.rand(2, 3, 8, 8)).shape
         torch.Size([2, 1, 8, 8])
     """
-    from ..lrp import FlexComposite, relevance  # zennit is for those who use LRP
+    from torch_bgdebias.lrp import FlexComposite, relevance  # zennit is for those who use LRP
 
     check_image(image)
     inner = original_module(model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import check_label
+from torch_bgdebias.checks import check_label
 
 __all__ = ["target_class"]
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..checks import check_label, check_range, describe, values_readable
+from torch_bgdebias.checks import check_label, check_range, describe, values_readable
 
 __all__ = ["Activations", "concept_iou", "concept_objective", "fit_concepts", "fit_loce", "fit_net2vec"]
 

@@ -10,12 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .calibration import calibrate_relevance_range, calibrate_relevance_ranges
-    from .figures import heatmap_figure
-    from .functional import heatmap_loss
-    from .loss import ISNetLoss
-    from .watch import Explanation, Watch
-    from .wrapper import ISNet
+    from torch_bgdebias.isnet.calibration import calibrate_relevance_range, calibrate_relevance_ranges
+    from torch_bgdebias.isnet.figures import heatmap_figure
+    from torch_bgdebias.isnet.functional import heatmap_loss
+    from torch_bgdebias.isnet.loss import ISNetLoss
+    from torch_bgdebias.isnet.watch import Explanation, Watch
+    from torch_bgdebias.isnet.wrapper import ISNet
 
 __all__ = [
     "Explanation",

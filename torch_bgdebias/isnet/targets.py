@@ -7,8 +7,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from ..checks import check_option, describe
-from ..lrp.scalars import Target, chosen
+from torch_bgdebias.checks import check_option, describe
+from torch_bgdebias.lrp.scalars import Target, chosen
 
 __all__ = ["VARIANTS", "Target", "Variant", "explained", "lowest_log_odds", "random_logit"]
 

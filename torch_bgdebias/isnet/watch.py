@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_finite, check_image
-from ..lrp.dual import DualPass
-from ..lrp.engine import FlexPass
-from ..models import get_layer, is_compiled, logits_of, original_module
-from .targets import Target, explained
+from torch_bgdebias.checks import check_finite, check_image
+from torch_bgdebias.isnet.targets import Target, explained
+from torch_bgdebias.lrp.dual import DualPass
+from torch_bgdebias.lrp.engine import FlexPass
+from torch_bgdebias.models import get_layer, is_compiled, logits_of, original_module
 
 if TYPE_CHECKING:
-    from .wrapper import ISNet
+    from torch_bgdebias.isnet.wrapper import ISNet
 
 __all__ = ["Explanation", "Watch"]
 

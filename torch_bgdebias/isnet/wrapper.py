@@ -25,13 +25,13 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_image, check_option
-from ..lrp.dual import EPSILON, ZPLUS, DualPass
-from ..lrp.engine import FlexPass
-from ..lrp.input_layer import InputLayer
-from ..models import LogitsKey, get_layer, logits_of, original_module
-from .targets import VARIANTS, Target, Variant
-from .watch import Explanation, Watch
+from torch_bgdebias.checks import check_image, check_option
+from torch_bgdebias.isnet.targets import VARIANTS, Target, Variant
+from torch_bgdebias.isnet.watch import Explanation, Watch
+from torch_bgdebias.lrp.dual import EPSILON, ZPLUS, DualPass
+from torch_bgdebias.lrp.engine import FlexPass
+from torch_bgdebias.lrp.input_layer import InputLayer
+from torch_bgdebias.models import LogitsKey, get_layer, logits_of, original_module
 
 __all__ = ["Explanation", "ISNet"]
 

@@ -10,10 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .composites import FlexComposite
-    from .engine import FlexPass
-    from .propagation import relevance
-    from .rules import trainable
+    from torch_bgdebias.lrp.composites import FlexComposite
+    from torch_bgdebias.lrp.engine import FlexPass
+    from torch_bgdebias.lrp.propagation import relevance
+    from torch_bgdebias.lrp.rules import trainable
 
 __all__ = ["FlexComposite", "FlexPass", "relevance", "trainable"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .switch import Choose, Switch, needs_graph
+from torch_bgdebias.lrp.switch import Choose, Switch, needs_graph
 
 __all__ = ["RATIOS", "rectify", "smooth"]
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .switch import Freeze, Switch, needs_graph
+from torch_bgdebias.lrp.switch import Freeze, Switch, needs_graph
 
 __all__ = ["attend", "frozen"]
 

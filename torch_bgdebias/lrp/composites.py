@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from zennit.core import Composite, Hook, RemovableHandle, RemovableHandleList
 
-from ..checks import check_option
-from .engine import FlexPass
-from .switch import Switch
+from torch_bgdebias.checks import check_option
+from torch_bgdebias.lrp.engine import FlexPass
+from torch_bgdebias.lrp.switch import Switch
 
 __all__ = ["FlexComposite"]
 

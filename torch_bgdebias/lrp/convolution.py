@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from .switch import Switch
+from torch_bgdebias.lrp.switch import Switch
 
 __all__ = ["Geometry", "Skip", "convolve", "input_gradient"]
 

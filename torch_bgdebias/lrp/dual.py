@@ -22,11 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from . import normalization
-from .convolution import Geometry, convolve, input_gradient
-from .engine import FlexPass, Handler, bind, convolution_arguments, linear_arguments, takes_image
-from .input_layer import InputLayer
-from .switch import Switch, needs_graph
+from torch_bgdebias.lrp import normalization
+from torch_bgdebias.lrp.convolution import Geometry, convolve, input_gradient
+from torch_bgdebias.lrp.engine import FlexPass, Handler, bind, convolution_arguments, linear_arguments, takes_image
+from torch_bgdebias.lrp.input_layer import InputLayer
+from torch_bgdebias.lrp.switch import Switch, needs_graph
 
 __all__ = ["EPSILON", "ZPLUS", "DualPass"]
 

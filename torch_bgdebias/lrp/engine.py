@@ -22,12 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from . import normalization
-from .activations import RATIOS, rectify, smooth
-from .attention import attend, frozen
-from .convolution import Geometry, Skip, convolve
-from .input_layer import InputLayer
-from .switch import Switch, depends_on, needs_graph
+from torch_bgdebias.lrp import normalization
+from torch_bgdebias.lrp.activations import RATIOS, rectify, smooth
+from torch_bgdebias.lrp.attention import attend, frozen
+from torch_bgdebias.lrp.convolution import Geometry, Skip, convolve
+from torch_bgdebias.lrp.input_layer import InputLayer
+from torch_bgdebias.lrp.switch import Switch, depends_on, needs_graph
 
 __all__ = ["FlexPass", "Handler", "bind", "convolution_arguments", "linear_arguments", "takes_image"]
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .convolution import Geometry, convolve, input_gradient
+from torch_bgdebias.lrp.convolution import Geometry, convolve, input_gradient
 
 __all__ = ["InputLayer"]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .switch import Choose, Switch, needs_graph
+from torch_bgdebias.lrp.switch import Choose, Switch, needs_graph
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 

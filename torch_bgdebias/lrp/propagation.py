@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from zennit.core import Composite
 
-from ..checks import check_finite, check_image, describe
-from ..models import is_compiled, logits_of, original_module
-from .composites import FlexComposite
-from .rules import trainable
-from .scalars import Target, chosen
+from torch_bgdebias.checks import check_finite, check_image, describe
+from torch_bgdebias.lrp.composites import FlexComposite
+from torch_bgdebias.lrp.rules import trainable
+from torch_bgdebias.lrp.scalars import Target, chosen
+from torch_bgdebias.models import is_compiled, logits_of, original_module
 
 __all__ = ["relevance"]
 

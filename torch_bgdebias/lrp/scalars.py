@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from ..checks import check_label, describe
+from torch_bgdebias.checks import check_label, describe
 
 __all__ = ["Target", "chosen"]
 
