@@ -103,6 +103,13 @@ def test_tuple_batches_are_swapped_and_validation_is_not():
     assert fit.callback_metrics["background_swap/fraction"] == 1.0
 
 
+def test_nothing_is_logged_when_not_wanted():
+    fit = trainer([BackgroundSwapCallback(BackgroundSwap(), log=False)])
+    fit.fit(Foreign(), loader())
+    assert "loss" in fit.callback_metrics
+    assert "background_swap/fraction" not in fit.callback_metrics
+
+
 def test_dict_batches_keep_their_type_and_get_background_labels():
     module = Foreign()
     spec = BatchSpec(image="pixels", label="y", mask="seg", background_label="bg")

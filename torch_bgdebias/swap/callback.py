@@ -65,7 +65,7 @@ class BackgroundSwapCallback(TrainingStepCallback):
         self.schedule = schedule
         self.start_epoch = start_epoch
         self.refresh = refresh
-        self.log = log
+        self._logs = log  # Lightning writes its own `log` onto callbacks
 
     @property
     def state_key(self) -> str:
@@ -115,7 +115,7 @@ class BackgroundSwapCallback(TrainingStepCallback):
         fields = {"image": image if p == 0 else self.swap(image, mask=mask, label=label, params=params)}
         if spec.background_label is not None:
             fields["background_label"] = params["background_label"]
-        if self.log:
+        if self._logs:
             fraction = params["apply"].float().mean()
             name = "background_swap/fraction"
             module.log(name, fraction, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(image))
