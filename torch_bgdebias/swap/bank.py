@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
 from torch_bgdebias.checks import check_finite, check_label, describe
+from torch_bgdebias.swap.forbidden import ForbiddenDraws, ForbiddenPairs
 from torch_bgdebias.swap.sampling import ClassOrder, draw_outside
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
     from torch_bgdebias.batch import BatchSpec
+    from torch_bgdebias.swap.classifier import Classifier
+    from torch_bgdebias.swap.filter import FilterStep
 
 __all__ = ["BackgroundBank"]
 
-_FORMAT = 1
+_FORMAT = 2
+_READABLE = (1, 2)  # 1 knew no filters
 
 
 class BackgroundBank:
@@ -62,6 +67,12 @@ class BackgroundBank:
         self.classes = None if classes is None else tuple(classes)
         self.num_classes = 0
         self._order: ClassOrder | None = None
+        self._largest_class: int | None = None
+        #: which foreground classes must not stand in front of which images
+        self.forbidden_pairs: ForbiddenPairs | None = None
+        self._draws: ForbiddenDraws | None = None
+        #: what `filter` did to make this bank, first step first
+        self.filters: tuple[FilterStep, ...] = ()
         self.mean, self.std = _check_normalisation(mean, std, images)
         if labels is not None:
             self._set_labels(check_label(torch.as_tensor(labels), len(images), name="labels").to(images.device))
@@ -72,6 +83,13 @@ class BackgroundBank:
         self.num_classes = int(labels.max()) + 1 if self.classes is None else len(self.classes)
         #: every background has the same label: leaving that one out leaves nothing
         self.single_class = bool((labels == labels[0]).all())
+        self._largest_class = int(torch.unique(labels, return_counts=True)[1].max())
+
+    def forbid(self, pairs: ForbiddenPairs) -> None:
+        """Keep foreground classes from images; `filter` finds the pairs."""
+        self.forbidden_pairs = pairs
+        order = None if self._order is None else self._order.order
+        self._draws = ForbiddenDraws.of(pairs, order, len(self), self.device)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -86,6 +104,11 @@ class BackgroundBank:
         return self.images.device
 
     @property
+    def restricted(self) -> bool:
+        """Whether some foreground classes must not get some of the images: draws then need ``foreground_labels``."""
+        return self.forbidden_pairs is not None
+
+    @property
     def size(self) -> tuple[int, int]:
         """(Hb, Wb) of the images."""
         return self.images.shape[2], self.images.shape[3]
@@ -98,10 +121,17 @@ class BackgroundBank:
         if self.labels is not None and self._order is not None:
             self.labels = self.labels.to(device)
             self._order = ClassOrder(*(part.to(device) for part in self._order))
+        self._draws = None if self._draws is None else self._draws.to(device)
         return self
 
     def draw(
-        self, n: int, exclude_labels: Tensor | None = None, generator: torch.Generator | None = None, *, cells: int = 1
+        self,
+        n: int,
+        exclude_labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        cells: int = 1,
+        foreground_labels: Tensor | None = None,
     ) -> Tensor:
         """Positions of random backgrounds, uniform over the admissible ones, independent from row to row.
 
@@ -110,26 +140,42 @@ class BackgroundBank:
             exclude_labels: (n,) int64, per draw the label that must not come; one that the bank lacks excludes nothing.
             generator: on the bank's device; torch's global one by default.
             cells: backgrounds a row; they differ within the row where there are enough admissible ones.
+            foreground_labels: (n,) int64, class of the foreground that each draw is for; needed when `filter` was given
+                lists by foreground class, which are then obeyed. A class without a list may get everything.
 
         Returns:
             int64 (n,), or (n, cells) when ``cells`` is above 1; -1 where nothing is admissible, which needs a bank
-            of a single class.
+            of a single class, or lists that leave nothing outside of ``exclude_labels``.
 
         Raises:
-            ValueError: labels to exclude, but the bank has none, or not one a draw.
+            ValueError: labels to exclude, but the bank has none, or not one a draw; no foreground labels where they
+                are needed.
         """
-        if exclude_labels is None:
+        if exclude_labels is not None:
+            if self._order is None:
+                raise ValueError("exclude_labels: expected a bank with labels, got one without; pass labels=")
+            exclude_labels = check_label(exclude_labels, n, name="exclude_labels")
+        if self._draws is not None:
+            if foreground_labels is None:
+                raise ValueError(
+                    "foreground_labels: expected (n,), the bank was filtered by foreground class; -1 is no class"
+                )
+            foreground = check_label(foreground_labels, n, name="foreground_labels")
+            index = self._draws.draw(foreground, self._order, exclude_labels, cells, generator=generator)
+        elif self._order is None or exclude_labels is None:
             nothing = torch.zeros(n, dtype=torch.int64, device=self.device)
             index = draw_outside(len(self), nothing, nothing, cells, generator=generator)
         else:
-            if self._order is None:
-                raise ValueError("exclude_labels: expected a bank with labels, got one without; pass labels=")
-            exclude = check_label(exclude_labels, n, name="exclude_labels")
-            index = self._order.draw(exclude, cells, generator=generator)
+            index = self._order.draw(exclude_labels, cells, generator=generator)
         return index if cells > 1 else index[:, 0]
 
     def sample(
-        self, n: int, exclude_labels: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        n: int,
+        exclude_labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        foreground_labels: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Random backgrounds as the training images are: float, scaled to [0, 1] and normalised.
 
@@ -139,13 +185,26 @@ class BackgroundBank:
             images (n, C, Hb, Wb) float, labels (n,) int64 (-1 in a bank without labels).
 
         Raises:
-            ValueError: a label to exclude in a bank of a single class.
+            ValueError: a label to exclude in a bank of a single class; nothing left for a foreground by the lists
+                of `filter` together with the label to exclude.
         """
         if exclude_labels is not None and self.labels is not None and self.single_class:
             raise ValueError("exclude_labels: expected a bank of at least two classes, got one class")
-        index = self.draw(n, exclude_labels, generator)
+        index = self.draw(n, exclude_labels, generator, foreground_labels=foreground_labels)
+        if self._may_find_nothing(exclude_labels) and bool((index < 0).any()):
+            rows = (index < 0).nonzero().flatten().tolist()
+            raise ValueError(f"foreground_labels: the bank's filters leave no background for draw(s) {rows[:8]}")
         labels = torch.full_like(index, -1) if self.labels is None else self.labels[index]
         return self.float_images(index), labels
+
+    def _may_find_nothing(self, exclude_labels: Tensor | None) -> bool:
+        """Whether the lists by foreground class are so long that a draw can come out empty; read on the host."""
+        if self.forbidden_pairs is None:
+            return False
+        taken = int(self.forbidden_pairs.counts().max())
+        if exclude_labels is not None and self._largest_class is not None:
+            taken += self._largest_class
+        return taken >= len(self)
 
     def float_images(self, index: Tensor) -> Tensor:
         """The images at ``index`` (n,), float (n, C, Hb, Wb) in the training images' range."""
@@ -165,18 +224,92 @@ class BackgroundBank:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the bank as one file for `load`."""
-        cpu = [None if t is None else t.cpu() for t in (self.images, self.labels, self.mean, self.std)]
-        content = dict(zip(("images", "labels", "mean", "std"), cpu, strict=True))
-        torch.save({"format": _FORMAT, "classes": self.classes and list(self.classes), **content}, path)
+        cpu: list[Any] = [None if t is None else t.cpu() for t in (self.images, self.labels, self.mean, self.std)]
+        content: dict[str, Any] = dict(zip(("images", "labels", "mean", "std"), cpu, strict=True))
+        content["forbidden"] = None if self.forbidden_pairs is None else list(self.forbidden_pairs)
+        filters = [step.to_dict() for step in self.filters]
+        torch.save(
+            {"format": _FORMAT, "classes": self.classes and list(self.classes), "filters": filters, **content}, path
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, mmap: bool = True) -> BackgroundBank:
         """Read what `save` wrote; ``mmap`` leaves the images on the disk until they are used."""
         content: dict[str, Any] = torch.load(path, weights_only=True, mmap=mmap, map_location="cpu")
-        if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        if not isinstance(content, dict) or content.get("format") not in _READABLE:
             raise ValueError(f"path: expected a file written by BackgroundBank.save (format {_FORMAT}), got {path}")
         fields = {name: content[name] for name in ("mean", "std", "classes")}
-        return BackgroundBank(content["images"], content["labels"], **fields)
+        bank = BackgroundBank(content["images"], content["labels"], **fields)
+        if content.get("filters"):
+            from torch_bgdebias.swap.filter import FilterStep
+
+            bank.filters = tuple(FilterStep(**step) for step in content["filters"])
+        if content.get("forbidden") is not None:
+            bank.forbid(ForbiddenPairs(*(part.clone() for part in content["forbidden"])))
+        return bank
+
+    def filter(
+        self,
+        classifier: Classifier,
+        forbidden: Sequence[int | str] | Mapping[int, Sequence[int | str]],
+        top_k: int = 5,
+        *,
+        class_names: Sequence[str] | None = None,
+        size: int | tuple[int, int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        batch_size: int = 64,
+        device: torch.device | str | None = None,
+        cache: str | os.PathLike[str] | bool | None = None,
+    ) -> BackgroundBank:
+        """The bank without the backgrounds in which a classifier sees a forbidden class among its ``top_k``.
+
+        A background that shows a bird makes a bird of every foreground: On Background Bias of Post-Hoc Concept
+        Embeddings (arXiv 2504.08602) keeps such backgrounds out. The classifier looks at every image once, whole and
+        resized to its input size (no central crop: the borders are shown too); what it saw is kept on the disk.
+
+        Args:
+            classifier: a timm model by name (``"resnet50"``, with the weights that timm publishes), a module (used
+                where it is, in evaluation mode, and given back as it was), or any callable from images (B, C, h, w)
+                to logits (B, K).
+            forbidden: classes as indices, names or WordNet ids (``[9, "ostrich", "n01518878"]``): images in which one
+                is seen leave the bank. A mapping {foreground class: classes} keeps the images, and keeps each
+                foreground class away from those in which one of its own forbidden classes is seen, whenever
+                backgrounds are drawn.
+            top_k: how many of the best classes count as seen.
+            class_names: of the classifier's outputs; those of ImageNet by default, where it has as many.
+            size: (h, w) for the classifier; a timm model's own by default, else as they are.
+            mean: per channel, of the normalisation after scaling to [0, 1]; a timm model's own by default, else none.
+            std: goes with ``mean``.
+            batch_size: images in a pass.
+            device: for a classifier given by name; the bank's by default.
+            cache: folder of what was seen, a folder of the user's cache by default; ``False`` keeps nothing. Entries
+                are found by the image's pixels and by the classifier's weights and settings; a callable that is no
+                module has nothing to be recognised by, so nothing is kept for it.
+
+        Returns:
+            BackgroundBank: another bank; this one stays as it is. ``filters`` tells what was removed and why.
+
+        Raises:
+            KeyError: a class that the classifier does not have, or whose name fits several; the message lists near
+                names or the WordNet ids.
+            TypeError: no such kind of classifier or class.
+            ValueError: nothing forbidden, ``top_k`` outside [1, K], images that are neither uint8 nor in [0, 1], logits
+                that are not finite, no background left (the message says which filter removed how many).
+
+        Example:
+            >>> bank = BackgroundBank(torch.arange(4, dtype=torch.uint8).mul(80).view(4, 1, 1, 1).expand(4, 3, 8, 8))
+            >>> def brightness(image):  # "dark", "light"
+            ...     return torch.stack([1 - image.mean((1, 2, 3)), image.mean((1, 2, 3))], dim=1)
+            >>> len(bank.filter(brightness, ["light"], top_k=1, class_names=["dark", "light"]))
+            2
+        """
+        from torch_bgdebias.swap.filter import FilterRequest, filter_bank
+
+        view = {"size": size, "mean": mean, "std": std, "class_names": class_names}
+        folder = cache if cache is None or isinstance(cache, bool) else Path(cache)
+        request = FilterRequest(classifier, forbidden, top_k, view, batch_size, device or self.device, folder)
+        return filter_bank(self, request)
 
     @classmethod
     def from_folder(

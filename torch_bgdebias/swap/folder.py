@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,24 +83,34 @@ class ImageFiles:
         except (OSError, SyntaxError, ValueError) as error:  # what PIL raises on broken files of one format or another
             return OSError(f"{path}: cannot be read as an image ({error})")
 
-    def read_all(self, threads: int | None = None) -> tuple[Tensor, Tensor | None]:
-        """All readable images (N, C, H, W) uint8 with their labels; skipped files are counted in one warning."""
-        images = torch.empty(len(self.paths), self.channels, *self.size, dtype=torch.uint8)
-        kept: list[int] = []
+    def only(self, positions: Sequence[int]) -> ImageFiles:
+        """The files at ``positions``, with the same categories."""
+        labels = None if self.labels is None else tuple(self.labels[i] for i in positions)
+        return dataclasses.replace(self, paths=tuple(self.paths[i] for i in positions), labels=labels)
+
+    def readable(self, threads: int | None = None) -> Iterator[tuple[int, Tensor]]:
+        """Position and image (C, H, W) uint8 of every readable file; skipped ones are counted in one warning."""
         skipped: list[OSError] = []
         with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
             for position, result in enumerate(_bounded_map(pool, self.read, len(self.paths))):
                 if isinstance(result, Tensor):
-                    images[len(kept)] = result
-                    kept.append(position)
+                    yield position, result
                 elif self.on_error == "raise":
                     raise result
                 else:
                     skipped.append(result)
         self.report_skipped(skipped)
-        if not kept:
+        if len(skipped) == len(self.paths):
             raise ValueError(f"root: expected readable images, got {len(skipped)} that are not; first: {skipped[0]}")
-        images = images[: len(kept)] if not skipped else images[: len(kept)].clone()
+
+    def read_all(self, threads: int | None = None) -> tuple[Tensor, Tensor | None]:
+        """All readable images (N, C, H, W) uint8 with their labels; skipped files are counted in one warning."""
+        images = torch.empty(len(self.paths), self.channels, *self.size, dtype=torch.uint8)
+        kept: list[int] = []
+        for position, image in self.readable(threads):
+            images[len(kept)] = image
+            kept.append(position)
+        images = images if len(kept) == len(images) else images[: len(kept)].clone()
         return images, None if self.labels is None else torch.tensor([self.labels[i] for i in kept])
 
     def report_skipped(self, skipped: list[OSError]) -> None:

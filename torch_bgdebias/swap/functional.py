@@ -84,8 +84,9 @@ def sample_swap_params(
 
     With ``different_class`` a background's label differs from the image's label: in the batch that is another image of
     another class, in a bank an image with another label (in a bank without labels, any). Without it: any other image
-    of the batch, or any of the bank. Backgrounds are uniform over the admissible ones. Where there is none the image
-    keeps its own background.
+    of the batch, or any of the bank. Where `BackgroundBank.filter` forbade backgrounds by foreground class, ``label``
+    is that class, whatever ``different_class`` says. Backgrounds are uniform over the admissible ones. Where there is
+    none the image keeps its own background.
 
     Args:
         batch_shape: (B, C, H, W) of the images.
@@ -114,6 +115,8 @@ def sample_swap_params(
         raise ValueError(f"cells: expected at least 1, got {cells}")
     if not 0 <= p <= 1:
         raise ValueError(f"p: expected a probability in [0, 1], got {p}")
+    if bank is not None and bank.restricted and label is None:
+        raise ValueError("label: expected (B,), the bank's backgrounds were filtered by foreground class; got None")
     exclude = different_class and (bank is None or bank.labels is not None)
     if exclude and label is None:
         raise ValueError("label: expected (B,) for different_class=True, got None; pass label or different_class=False")
@@ -128,7 +131,13 @@ def sample_swap_params(
     if bank is None:
         index = _draw_partners(batch, label if exclude else None, count, device, generator)
     else:
-        index = bank.draw(batch, label if exclude else None, generator, cells=count).reshape(batch, count)
+        index = bank.draw(
+            batch,
+            label if exclude else None,
+            generator,
+            cells=count,
+            foreground_labels=label if bank.restricted else None,
+        ).reshape(batch, count)
     apply = gate & (index[:, 0] >= 0)
     background_label = _background_label(index, apply, label, bank)
     own = torch.arange(batch, device=device)[:, None] if bank is None else torch.zeros_like(index)

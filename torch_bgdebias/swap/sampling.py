@@ -35,10 +35,14 @@ class ClassOrder(NamedTuple):
         values, order = torch.sort(labels, stable=True)
         return cls(order, values)
 
+    def interval(self, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Where each of the labels (B,) begins and ends in ``order``; an empty interval for one that is not there."""
+        label = label.contiguous()
+        return torch.searchsorted(self.sorted, label), torch.searchsorted(self.sorted, label, right=True)
+
     def draw(self, exclude: Tensor, cells: int = 1, *, generator: torch.Generator | None = None) -> Tensor:
         """Positions (B, cells) whose label differs from ``exclude`` (B,), as `draw_outside` draws them."""
-        start = torch.searchsorted(self.sorted, exclude.contiguous())
-        end = torch.searchsorted(self.sorted, exclude.contiguous(), right=True)
+        start, end = self.interval(exclude)
         rank = draw_outside(len(self.sorted), start, end - start, cells, generator=generator)
         return torch.where(rank >= 0, self.order[rank.clamp(min=0)], -1)
 
@@ -50,7 +54,7 @@ def uniform_below(bound: Tensor, *, generator: torch.Generator | None = None) ->
 
 
 def draw_outside(
-    total: int, start: Tensor, count: Tensor, cells: int = 1, *, generator: torch.Generator | None = None
+    total: int | Tensor, start: Tensor, count: Tensor, cells: int = 1, *, generator: torch.Generator | None = None
 ) -> Tensor:
     """Numbers of [0, total) outside of [start, start + count), one row a sample.
 
@@ -59,7 +63,7 @@ def draw_outside(
     at least ``cells`` are admissible.
 
     Args:
-        total: how many numbers there are.
+        total: how many numbers there are, for all rows or (B,) one a row.
         start: (B,) int64, first forbidden number.
         count: (B,) int64, how many are forbidden.
         cells: how many numbers a row.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torch_bgdebias.swap.bank import BackgroundBank
 from torch_bgdebias.swap.folder import ImageFiles
+from torch_bgdebias.swap.forbidden import ForbiddenDraws, ForbiddenPairs
 from torch_bgdebias.swap.sampling import ClassOrder
 
 __all__ = ["StreamedBackgroundBank"]
@@ -67,6 +68,9 @@ class StreamedBackgroundBank(BackgroundBank):
         self._pool: ThreadPoolExecutor | None = None
         self._ahead: tuple[int, Future[_Chunk]] | None = None
         self._round: tuple[int, list[int]] | None = None
+        #: as `forbidden_pairs`, for all files
+        self.file_pairs: ForbiddenPairs | None = None
+        self._capacity = capacity
         first = self._read(0, min(capacity, len(files.paths)))
         super().__init__(first.images, self._labels_of(first.files), mean=mean, std=std, classes=files.classes)
         self._slots = first.files
@@ -167,11 +171,32 @@ class StreamedBackgroundBank(BackgroundBank):
         for place, file in zip(places, chunk.files, strict=True):
             self._slots[place] = file
         labels = self._labels_of(self._slots)
+        order = None
         if labels is not None:  # sorted on the host, where the labels are: nothing has to be read back
             self.single_class = bool((labels == labels[0]).all())
             self.labels = labels.to(self.device, non_blocking=True)
+            self._largest_class = int(torch.unique(labels, return_counts=True)[1].max())
             order = ClassOrder.of(labels)
             self._order = ClassOrder(*(part.to(self.device, non_blocking=True) for part in order))
+        self._lay_out(order)
+
+    def over(self, files: ImageFiles) -> StreamedBackgroundBank:
+        """A bank of the same capacity, seed and device that reads other files."""
+        mean, std = (None if part is None else part.cpu() for part in (self.mean, self.std))
+        new = StreamedBackgroundBank(files, self._capacity, seed=self.seed, threads=self._threads, mean=mean, std=std)
+        return new.to(self.device)
+
+    def forbid_files(self, pairs: ForbiddenPairs) -> None:
+        """Keep foreground classes from files; `filter` finds the pairs."""
+        self.file_pairs = pairs
+        self._lay_out(None if self.labels is None else ClassOrder.of(self.labels.cpu()))
+
+    def _lay_out(self, order: ClassOrder | None) -> None:
+        """The pairs of the files held, on the host where both files and pairs are."""
+        if self.file_pairs is not None:
+            self.forbidden_pairs = self.file_pairs.select(torch.tensor(self._slots))
+            place = None if order is None else order.order
+            self._draws = ForbiddenDraws.of(self.forbidden_pairs, place, len(self), self.device)
 
     def _labels_of(self, files: Sequence[int]) -> Tensor | None:
         labels = self.files.labels

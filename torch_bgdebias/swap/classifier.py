@@ -1,0 +1,135 @@
+"""A classifier that looks at backgrounds: by name through timm, a module, or any callable; and what it is known by."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from torch_bgdebias.checks import describe
+from torch_bgdebias.models import eval_mode, logits_of
+
+__all__ = ["Classifier", "Viewer"]
+
+#: a timm model's name, a module, or any callable from images (B, C, h, w) to logits (B, K)
+Classifier: TypeAlias = "str | nn.Module | Callable[[Tensor], Any]"
+
+
+class Viewer:
+    """Shows images to a classifier the way it wants them.
+
+    Args:
+        classifier: see `BackgroundBank.filter`.
+        size: (h, w) that it takes, ``None``: a timm model's own, else whatever comes.
+        mean: per channel, after scaling to [0, 1]; ``None``: a timm model's own, else no normalisation.
+        std: goes with ``mean``.
+        device: for a model made here; a module is used where it is.
+
+    Attributes:
+        name: for messages.
+        identity: text that differs wherever weights, architecture or settings differ; ``None`` for a callable.
+
+    Raises:
+        ValueError: a name that timm does not know, only one of mean and std.
+        TypeError: no classifier.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        size: int | tuple[int, int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if (mean is None) != (std is None):
+            raise ValueError("mean, std: expected both or neither")
+        self.module: nn.Module | None = None
+        if isinstance(classifier, str):
+            self.name = classifier.removeprefix("timm:")
+            classifier = _timm(self.name).to(device)
+        elif isinstance(classifier, nn.Module):
+            self.name = type(classifier).__name__
+        elif callable(classifier):
+            self.name = getattr(classifier, "__name__", type(classifier).__name__)
+        else:
+            raise TypeError(f"classifier: expected a timm name, a module or a callable, got {describe(classifier)}")
+        self._call: Callable[[Tensor], Any] = classifier
+        self.device: torch.device | None = None
+        self.channels: int | None = None
+        self.size = (size, size) if isinstance(size, int) else size
+        self.normalisation = None if mean is None or std is None else (tuple(mean), tuple(std))
+        if isinstance(classifier, nn.Module):
+            self.module = classifier
+            first = next((t for t in (*classifier.parameters(), *classifier.buffers())), None)
+            self.device = None if first is None else first.device
+            if hasattr(classifier, "pretrained_cfg"):
+                self._ask_timm(classifier)
+        self.identity = None if self.module is None else self._identity(self.module)
+
+    def _ask_timm(self, model: nn.Module) -> None:
+        from timm.data import resolve_model_data_config
+
+        config = resolve_model_data_config(model)
+        self.channels = int(config["input_size"][0])
+        self.size = self.size or (int(config["input_size"][1]), int(config["input_size"][2]))
+        self.normalisation = self.normalisation or (tuple(config["mean"]), tuple(config["std"]))
+
+    def _identity(self, module: nn.Module) -> str:
+        kind = f"{type(module).__module__}.{type(module).__qualname__}"
+        told = "\n".join([self.name, kind, repr(module), repr(self.size), repr(self.normalisation)])
+        digest = hashlib.sha256(told.encode())
+        for key, value in module.state_dict().items():
+            digest.update(f"{key} {describe(value)}".encode())
+            if isinstance(value, Tensor):
+                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (B, K) float32 of images (B, C, H, W), uint8 or in [0, 1], on the classifier's device.
+
+        Raises:
+            ValueError: images outside [0, 1], an answer that is not (B, K) or not finite.
+        """
+        pixels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        low, high = (float(v) for v in pixels.aminmax())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"images: expected uint8 or values in [0, 1], got [{low:g}, {high:g}]; filter before normalising"
+            )
+        if self.channels == 3 and pixels.shape[1] == 1:
+            pixels = pixels.expand(-1, 3, -1, -1)
+        if self.device is not None:
+            pixels = pixels.to(self.device)
+        if self.size is not None and pixels.shape[2:] != self.size:
+            pixels = nn.functional.interpolate(pixels, self.size, mode="bicubic", antialias=True).clamp(0, 1)
+        if self.normalisation is not None:
+            mean, std = (torch.tensor(part, device=pixels.device)[:, None, None] for part in self.normalisation)
+            pixels = (pixels - mean) / std
+        with torch.no_grad(), nullcontext() if self.module is None else eval_mode(self.module):
+            logits = logits_of(self._call(pixels))
+        if logits.ndim != 2 or len(logits) != len(images):
+            raise ValueError(f"classifier: expected logits ({len(images)}, K), got {describe(logits)}")
+        if not bool(torch.isfinite(logits).all()):
+            raise ValueError(f"classifier: expected finite logits, got NaN or infinity from {self.name}")
+        return logits.float()
+
+
+def _timm(name: str) -> nn.Module:
+    import difflib
+
+    import timm
+
+    architecture = name.split(".")[0]
+    if not name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) and not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=4, cutoff=0.5)
+        raise ValueError(
+            f"classifier: timm has no model {name!r}" + (f"; near names: {', '.join(near)}" if near else "")
+        )
+    model: nn.Module = timm.create_model(name, pretrained=True).eval()
+    return model
