@@ -19,6 +19,7 @@ _HOMES = {
     # swap
     "BackgroundBank": "swap",
     "BackgroundSwap": "swap",
+    "generate_backgrounds": "swap",
     # clad
     "CLADLoss": "clad",
     "NegativeQueue": "clad",

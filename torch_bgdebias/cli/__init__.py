@@ -30,6 +30,7 @@ examples:
   bgdebias demo                                    measure, fix and report on embedded data, in about a minute
   bgdebias demo --foregrounds DIR --backgrounds DIR     the same on your own objects and scenes
   bgdebias probe --model torchvision:resnet18 --checkpoint best.pt --data DIR     a report on your own model
+  bgdebias backgrounds generate scenes --source scenes     backgrounds to put objects on
   bgdebias COMMAND --help                          what a command takes, with examples
 
 exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage, 130 interrupted

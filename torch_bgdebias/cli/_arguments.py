@@ -6,8 +6,12 @@ import argparse
 import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["choices", "whole", "writable"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["choices", "usable_device", "whole", "writable"]
 
 
 def whole(least: int) -> Callable[[str], int]:
@@ -41,3 +45,17 @@ def writable(out: Path, *, name: str) -> Path:
             return out
     except OSError as error:
         raise OSError(f"{name}: cannot write into {out}: {error.strerror or error}") from error
+
+
+def usable_device(wanted: str | None) -> torch.device:
+    """The device of that name, tried out; ``None`` is a GPU where there is one."""
+    import torch
+
+    if wanted is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device: {wanted} cannot be used: {str(error).splitlines()[0]}") from error
+    return device

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch_bgdebias.cli._arguments import choices, whole, writable
+from torch_bgdebias.cli._arguments import choices, usable_device, whole, writable
 
 if TYPE_CHECKING:
     import torch
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
     if (args.mean is None) != (args.std is None):
         raise ValueError(f"--mean and --std: expected both or none, got only --{'mean' if args.std is None else 'std'}")
-    device = _device(args.device)
+    device = usable_device(args.device)
     names = _class_names(args)
     outputs = args.classes or (None if args.pretrained else len(names))
     loaded = load_model(args.model, num_classes=outputs, checkpoint=args.checkpoint, pretrained=args.pretrained)
@@ -300,19 +300,6 @@ def _named(names: list[str], outputs: list[int], count: int, told: Path | None) 
         )
     by_output = {output: name for name, output in zip(names, outputs, strict=True)}
     return [by_output.get(i, str(i)) for i in range(count)]
-
-
-def _device(wanted: str | None) -> torch.device:
-    import torch
-
-    if wanted is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device: {wanted} cannot be used: {str(error).splitlines()[0]}") from error
-    return device
 
 
 def _told(args: argparse.Namespace) -> dict[str, Any]:

@@ -37,6 +37,7 @@ _HOMES = {
     "load_places365": "places",
     "make_variant": "variants",
     "mnist_with_masks": "digits",
+    "paint_scenes": "scenes",
     "read_idx": "digits",
     "to_imagenet9": "imagenet9",
 }

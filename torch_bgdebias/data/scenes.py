@@ -15,7 +15,7 @@ from torch import Tensor
 from torch_bgdebias.data._canvas import Canvas, blend
 from torch_bgdebias.data.files import check_size, first_few
 
-__all__ = ["SCENE_CATEGORIES", "Scenes", "draw_scenes"]
+__all__ = ["SCENE_CATEGORIES", "Scenes", "draw_scenes", "paint_scenes"]
 
 Colours = Sequence[tuple[float, float, float]]
 _CHUNK_PIXELS = 1 << 20  # a chunk of pictures stays in the processor's cache
@@ -82,6 +82,21 @@ def draw_scenes(
             images.append(picture.mul(255).round_().to(torch.uint8))
     labels = torch.arange(len(names)).repeat_interleave(n_per_category)
     return Scenes(torch.cat(images), labels, names)
+
+
+def paint_scenes(categories: Sequence[str], seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
+    """One scene for each category and seed, as a source of `torch_bgdebias.swap.generate_backgrounds`.
+
+    Args:
+        categories: (B) names out of ``SCENE_CATEGORIES``.
+        seeds: (B) of each picture; a picture does not depend on the others.
+        size: (H, W), at least 8 x 8.
+
+    Returns:
+        (B, 3, H, W) uint8.
+    """
+    pairs = zip(categories, seeds, strict=True)
+    return torch.cat([draw_scenes(1, size, seed=seed, categories=[name]).images for name, seed in pairs])
 
 
 def _names(categories: int | Sequence[str] | None) -> tuple[str, ...]:

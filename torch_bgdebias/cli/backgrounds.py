@@ -1,0 +1,304 @@
+"""``bgdebias backgrounds``: make backgrounds, and take out those in which a classifier sees what must not be there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch_bgdebias.cli._arguments import whole, writable
+from torch_bgdebias.cli._progress import note
+
+if TYPE_CHECKING:
+    from torch_bgdebias.swap.filter import Screening
+    from torch_bgdebias.swap.folder import ImageFiles
+
+__all__ = ["SCHEMA", "add_parser", "run"]
+
+#: name and version of the layout of what ``--json`` prints
+SCHEMA = "torch_bgdebias.backgrounds/1"
+
+_EPILOG = """\
+examples:
+  bgdebias backgrounds generate scenes --source scenes -n 200
+  bgdebias backgrounds generate synthetic -n 500 --option num_inference_steps=12
+  bgdebias backgrounds filter synthetic --model timm:resnet50 --pretrained --forbidden ostrich,n02129165 --move rejected
+
+bgdebias backgrounds generate --help and bgdebias backgrounds filter --help say what each takes.
+"""
+
+_GENERATE_EPILOG = """\
+sources:
+  wuerstchen     text-to-image with Wuerstchen (downloads it; needs the extra diffusers), the default
+  NAME or DIR    any text-to-image pipeline: its name on the Hugging Face hub, or a folder of save_pretrained
+  noise          uniform noise, no model
+  scenes         drawn scenes of ten kinds, no model
+
+Pictures go to OUT/<category>/<number>.png; OUT/backgrounds.jsonl says with which prompt, seed and versions each was
+made. Call it again to go on after an interruption, or with a larger -n for more. No picture is made twice.
+
+examples:
+  bgdebias backgrounds generate synthetic -n 500
+  bgdebias backgrounds generate synthetic -n 50 --categories desert,ocean --seed 1
+  bgdebias backgrounds generate snow -n 50 --prompt "snow=a photo of a snowfield, nothing else" --size 512
+  bgdebias backgrounds generate quick -n 50 --source stabilityai/sd-turbo --option num_inference_steps=1
+  bgdebias backgrounds generate scenes -n 200 --source scenes --categories sky,sea --json
+"""
+
+_FILTER_EPILOG = """\
+IN has <category>/x.jpg, or pictures without categories. A picture is dropped when a forbidden class is among the K best
+classes that the model sees in it. Without --move or --copy nothing is touched: the command says what it would drop.
+
+forbidden classes, separated by commas: numbers of the model's outputs (9), ranges (151-268, ImageNet's dogs), names
+(ostrich), WordNet ids (n01518878). Names are ImageNet's where the model has its 1000 outputs; else --class-names.
+
+examples:
+  bgdebias backgrounds filter scenes --model timm:resnet50 --pretrained --forbidden ostrich,151-268
+  bgdebias backgrounds filter scenes --model timm:resnet50 --pretrained --forbidden-file birds.txt --move rejected
+  bgdebias backgrounds filter scenes --model torchvision:resnet18 --checkpoint best.pt --class-names classes.txt \\
+      --forbidden cow,ship --top-k 1 --copy clean --json
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``backgrounds`` with its two actions to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "backgrounds",
+        help="make backgrounds, or filter a folder of them by a classifier",
+        description="Make backgrounds with a text-to-image model or without one, and filter folders by a classifier.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    _add_generate(actions)
+    _add_filter(actions)
+
+
+def _action(actions: Any, name: str, about: str, epilog: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(
+        name,
+        help=about,
+        description=about[0].upper() + about[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON instead of text")
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    return parser
+
+
+def _add_generate(actions: Any) -> None:
+    add = _action(actions, "generate", "make backgrounds into a folder", _GENERATE_EPILOG).add_argument
+    add("output", metavar="OUT", type=Path, help="folder for the pictures")
+    add("-n", type=whole(1), default=100, metavar="N", help="pictures of each category (default: %(default)s)")
+    add("--source", default="wuerstchen", metavar="SOURCE", help="what makes them (default: %(default)s)")
+    add("--categories", type=_words, metavar="A,B", help="some of the source's categories (default: all)")
+    add("--prompt", action="append", type=_pair, metavar="CATEGORY=TEXT", help="a category of your own; repeatable")
+    add("--negative-prompt", metavar="TEXT", help="what must not be seen")
+    add("--seed", type=whole(0), default=0, metavar="N", help="(default: 0)")
+    add("--size", type=whole(1), metavar="N", help="side in pixels (default: the pipeline's; 224 without a model)")
+    add("--batch-size", type=whole(1), default=4, metavar="N", help="pictures at a time (default: 4)")
+    add("--option", action="append", type=_pair, metavar="NAME=VALUE", help="of the pipeline's call; repeatable")
+    add("--revision", metavar="REV", help="of the weights on the hub")
+    add("--dtype", choices=("float32", "float16", "bfloat16"), help="of the weights (default: float16 on a GPU)")
+    add("--device", metavar="DEVICE", help="cpu, cuda, ... (default: cuda where there is one)")
+
+
+def _add_filter(actions: Any) -> None:
+    add = _action(actions, "filter", "drop backgrounds in which a classifier sees a class", _FILTER_EPILOG).add_argument
+    add("input", metavar="IN", type=Path, help="folder of backgrounds")
+    add("--model", required=True, metavar="MODEL", help="timm:NAME, torchvision:NAME or package.module:attribute")
+    add("--checkpoint", type=Path, metavar="FILE", help="state dict, or a training checkpoint that holds one")
+    add("--pretrained", action="store_true", help="weights that timm or torchvision publish (downloads them)")
+    add("--class-names", type=Path, metavar="FILE", help="names of the model's outputs, one a line")
+    add("--forbidden", type=_words, default=[], metavar="A,B", help="classes that must not be seen")
+    add("--forbidden-file", type=Path, metavar="FILE", help="more of them, one a line")
+    add("--top-k", type=whole(1), default=5, metavar="K", help="how many best classes count as seen (default: 5)")
+    add("--move", type=Path, metavar="DIR", help="move dropped pictures into DIR/<category>/")
+    add("--copy", type=Path, metavar="DIR", help="copy the other pictures into DIR/<category>/")
+    add("--size", type=whole(1), metavar="N", help="side that pictures are shown at (default: the model's, else 224)")
+    add("--batch-size", type=whole(1), default=64, metavar="N", help="pictures at a time (default: 64)")
+    add("--cache", type=Path, metavar="DIR", help="where to keep what was seen (default: the user's cache folder)")
+    add("--no-cache", action="store_true", help="keep nothing")
+    add("--on-error", choices=("raise", "skip"), default="raise", help="unreadable pictures (default: %(default)s)")
+    add("--device", metavar="DEVICE", help="cpu, cuda, ... (default: cuda where there is one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the action says."""
+    return _generate(args) if args.action == "generate" else _filter(args)
+
+
+def _generate(args: argparse.Namespace) -> int:
+    import torch
+
+    from torch_bgdebias.data import SCENE_CATEGORIES, paint_scenes
+    from torch_bgdebias.swap import BACKGROUND_PROMPTS, write_backgrounds
+
+    free = args.source in ("noise", "scenes")
+    known: dict[str, str] = dict(BACKGROUND_PROMPTS)
+    if free:
+        known = {name: name for name in (SCENE_CATEGORIES if args.source == "scenes" else ("noise",))}
+        for flag in ("prompt", "negative_prompt", "option", "revision", "dtype", "device"):
+            if getattr(args, flag) is not None:
+                raise ValueError(f"--{flag.replace('_', '-')}: expected none with --source {args.source}")
+    prompts = dict(args.prompt or [])
+    if not prompts or args.categories:
+        if unknown := [name for name in args.categories or [] if name not in known]:
+            raise ValueError(f"--categories: expected some of {', '.join(known)}, got {', '.join(unknown)}")
+        prompts = {name: known[name] for name in args.categories or known} | prompts
+    writable(args.output, name="OUT")
+    done = write_backgrounds(
+        args.output,
+        args.n,
+        paint_scenes if args.source == "scenes" else args.source,
+        prompts,
+        seed=args.seed,
+        size=args.size,
+        batch_size=args.batch_size,
+        device=args.device,
+        dtype=None if args.dtype is None else getattr(torch, args.dtype),
+        negative_prompt=args.negative_prompt,
+        revision=args.revision,
+        options={name: _value(text) for name, text in args.option or []},
+    )
+    counts = {"made": done.made, "kept": done.kept, "repeated": done.repeated}
+    if args.json:
+        about = {"schema": SCHEMA, "action": "generate", "out": str(done.root), "categories": list(prompts)}
+        print(json.dumps({**about, **counts, "size": list(done.size)}, indent=1))
+        return 0
+    thrown = f", {done.repeated} thrown away (repeated or of one colour)" if done.repeated else ""
+    kept = f", {done.kept} were there" if done.kept else ""
+    print(f"{done.made} pictures of {len(prompts)} categories made in {done.root}{kept}{thrown}")
+    note(f"open them with BackgroundBank.from_folder({str(done.root)!r}, size)")
+    return 0
+
+
+def _filter(args: argparse.Namespace) -> int:
+    from torch_bgdebias.cli._arguments import usable_device
+    from torch_bgdebias.cli._models import load_model
+    from torch_bgdebias.swap.filter import FilterStep, screen_files
+    from torch_bgdebias.swap.folder import ImageFiles
+
+    forbidden = [entry for word in [*args.forbidden, *_lines(args.forbidden_file)] for entry in _classes(word)]
+    if not forbidden:
+        raise ValueError("--forbidden: expected at least one class, here or in --forbidden-file, got none")
+    if args.model.startswith(("timm:", "torchvision:")) and not (args.pretrained or args.checkpoint):
+        raise ValueError("--model: expected --pretrained or --checkpoint: random weights see nothing")
+    names = _lines(args.class_names) or None
+    device = usable_device(args.device)
+    for name in ("move", "copy"):
+        if getattr(args, name) is not None:
+            _apart(args.input, getattr(args, name), f"--{name}")
+    ImageFiles.scan(args.input, 1, on_error=args.on_error)  # a wrong folder is told before the weights are loaded
+    outputs = len(names) if names and not args.pretrained else None
+    loaded = load_model(args.model, num_classes=outputs, checkpoint=args.checkpoint, pretrained=args.pretrained)
+    files = ImageFiles.scan(args.input, args.size or loaded.size or 224, on_error=args.on_error)
+    view = {"mean": loaded.mean, "std": loaded.std, "size": files.size, "class_names": names}
+    cache = False if args.no_cache else args.cache
+    model = loaded.model.to(device).eval()
+    readable, screening = screen_files(
+        files, model, args.top_k, batch_size=args.batch_size, cache=cache, check=[forbidden], **view
+    )
+    classes = screening.names.find(forbidden)
+    hits = screening.hits(classes).tolist()
+    step = FilterStep(args.model, args.top_k, len(hits), sum(hits), screening.by_class(classes))
+    dropped = {files.paths[place]: row for row, (place, hit) in enumerate(zip(readable, hits, strict=True)) if hit}
+    if step.dropped == step.before and args.copy is not None:
+        raise ValueError(f"--copy: no background is left: {step}")
+    _put(args, files, readable, dropped, screening, classes)
+    if args.json:
+        rows = [[screening.names[i] for i in screening.seen[row].tolist() if i in classes] for row in dropped.values()]
+        listed = {str(path.relative_to(args.input)): seen for path, seen in zip(dropped, rows, strict=True)}
+        about = {
+            "schema": SCHEMA,
+            "action": "filter",
+            "in": str(args.input),
+            "unreadable": len(files.paths) - len(hits),
+        }
+        print(json.dumps({**about, **step.to_dict(), "files": listed}, indent=1))
+        return 0
+    done = "moved" if args.move else "dropped" if args.copy else "would be dropped (nothing touched: --move or --copy)"
+    print(f"{step.dropped} of {step.before} pictures {done}: {args.model}, top {args.top_k}")
+    for name, count in sorted(step.by_class.items(), key=lambda item: -item[1]):
+        if count:
+            print(f"  {name:32} {count}")
+    return 0
+
+
+def _put(
+    args: argparse.Namespace,
+    files: ImageFiles,
+    readable: list[int],
+    dropped: dict[Path, int],
+    screening: Screening,
+    classes: list[int],
+) -> None:
+    """Move what is dropped and copy what stays, as asked; a folder's list of generated pictures is told."""
+    from torch_bgdebias.swap.manifest import MANIFEST, Manifest
+
+    if args.copy is not None:
+        writable(args.copy, name="--copy")
+        for path in (files.paths[place] for place in readable):
+            if path not in dropped:
+                target = args.copy / path.relative_to(args.input)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, target)
+    if args.move is not None:
+        writable(args.move, name="--move")
+        manifest = Manifest(args.input) if (args.input / MANIFEST).is_file() else None
+        for path, row in dropped.items():
+            name = path.relative_to(args.input)
+            target = args.move / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if manifest is not None and name.as_posix() in manifest.records:
+                seen = [screening.names[i] for i in screening.seen[row].tolist() if i in classes]
+                manifest.add({"file": name.as_posix(), "dropped": seen})
+            shutil.move(path, target)
+
+
+def _apart(source: Path, target: Path, flag: str) -> None:
+    inside = target.resolve() == source.resolve() or source.resolve() in target.resolve().parents
+    if inside:
+        raise ValueError(f"{flag}: expected a folder outside of IN, or its pictures would be backgrounds: got {target}")
+
+
+def _lines(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip() or not value.strip():
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    return name.strip(), value.strip()
+
+
+def _value(text: str) -> Any:
+    """A number, true, false or list where the text is one in JSON, else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _classes(word: str) -> list[int | str]:
+    """Indices of a number or a range; other words are names."""
+    first, dash, last = word.partition("-")
+    if word.isdigit():
+        return [int(word)]
+    if dash and first.isdigit() and last.isdigit():
+        if int(first) > int(last):
+            raise ValueError(f"--forbidden: expected an ascending range, got {word}")
+        return list(range(int(first), int(last) + 1))
+    return [word]
