@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from torch_bgdebias.swap import BackgroundBank, BackgroundSwap, StreamedBackgroundBank
+from torch_bgdebias.swap import BackgroundBank, BackgroundSwap, StreamedBackgroundBank, sample_swap_params
 from torch_bgdebias.swap.classes import ClassNames
 from torch_bgdebias.swap.classifier import Viewer
 from torch_bgdebias.swap.forbidden import ForbiddenDraws, ForbiddenPairs
@@ -362,3 +362,33 @@ def test_bad_arguments_are_named(network):
         BackgroundBank(torch.randn(3, 3, 8, 8)).filter(network, [1], 1, cache=False)
     with pytest.raises(ValueError, match="mean, std: expected both or neither"):
         bank.filter(network, [1], 1, mean=[0.5] * 3, cache=False)
+
+
+def restricted_bank() -> BackgroundBank:
+    bank = BackgroundBank(torch.zeros(40, 3, 8, 8), torch.arange(40) % 4)
+    bank.forbid(ForbiddenPairs.of({0: torch.arange(40) < 30, 2: torch.arange(40) > 5}))
+    return bank
+
+
+def test_drawing_reads_nothing_back():
+    """On the meta device there is nothing to read: every look at a value raises."""
+    bank, label = restricted_bank().to("meta"), torch.zeros(6, dtype=torch.int64, device="meta")
+    for pattern in ("paste", "voronoi"):
+        for different_class in (True, False):
+            params = sample_swap_params((6, 3, 8, 8), label, bank, pattern=pattern, different_class=different_class)
+            assert params["index"].shape == (6, 1 if pattern == "paste" else 8)
+    assert bank.sample(6, foreground_labels=label)[0].shape == (6, 3, 8, 8)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_no_host_synchronisation_on_a_gpu():
+    bank, label = restricted_bank().to("cuda"), torch.tensor([0, 1, 2, 3]).cuda()
+    swap = BackgroundSwap(bank, "voronoi")
+    image, mask = torch.rand(4, 3, 8, 8).cuda(), torch.zeros(4, 1, 8, 8).cuda()
+    swap(image, mask, label)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        swap(image, mask, label)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -115,29 +115,17 @@ def sample_swap_params(
         raise ValueError(f"cells: expected at least 1, got {cells}")
     if not 0 <= p <= 1:
         raise ValueError(f"p: expected a probability in [0, 1], got {p}")
-    if bank is not None and bank.restricted and label is None:
-        raise ValueError("label: expected (B,), the bank's backgrounds were filtered by foreground class; got None")
-    exclude = different_class and (bank is None or bank.labels is not None)
-    if exclude and label is None:
-        raise ValueError("label: expected (B,) for different_class=True, got None; pass label or different_class=False")
-    if label is not None:
-        label = check_label(label, batch)
     device = torch.device(device) if device is not None else _device_of(label, bank)
-    if label is not None and label.device != device:
-        raise ValueError(f"label: expected on {device}, got {label.device}")
+    label = _needed_label(label, bank, different_class, batch, device)
+    exclude = label if different_class and (bank is None or bank.labels is not None) else None
     count = 1 if pattern == "paste" else cells
     size, bank_size = (height, width), (height, width) if bank is None else bank.size
     gate = torch.rand(batch, device=device, generator=generator) < p
     if bank is None:
-        index = _draw_partners(batch, label if exclude else None, count, device, generator)
+        index = _draw_partners(batch, exclude, count, device, generator)
     else:
-        index = bank.draw(
-            batch,
-            label if exclude else None,
-            generator,
-            cells=count,
-            foreground_labels=label if bank.restricted else None,
-        ).reshape(batch, count)
+        foreground = label if bank.restricted else None
+        index = bank.draw(batch, exclude, generator, cells=count, foreground_labels=foreground).reshape(batch, count)
     apply = gate & (index[:, 0] >= 0)
     background_label = _background_label(index, apply, label, bank)
     own = torch.arange(batch, device=device)[:, None] if bank is None else torch.zeros_like(index)
@@ -149,6 +137,21 @@ def sample_swap_params(
         "offset": sample_offsets(batch, size, bank_size, pattern, cells, device=device, generator=generator),
         "background_label": background_label,
     }
+
+
+def _needed_label(
+    label: Tensor | None, bank: BackgroundBank | None, different_class: bool, batch: int, device: torch.device
+) -> Tensor | None:
+    """The labels, checked; an error where they are needed and not there."""
+    if label is not None:
+        label = check_label(label, batch)
+        if label.device != device:
+            raise ValueError(f"label: expected on {device}, got {label.device}")
+    elif bank is not None and bank.restricted:
+        raise ValueError("label: expected (B,), the bank's backgrounds were filtered by foreground class; got None")
+    elif different_class and (bank is None or bank.labels is not None):
+        raise ValueError("label: expected (B,) for different_class=True, got None; pass label or different_class=False")
+    return label
 
 
 def _draw_partners(

@@ -136,22 +136,12 @@ def write_backgrounds(
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
     model_free = source == "noise" if isinstance(source, str) else _is_function(source)
+    settings = {"device": device, "dtype": dtype, "negative_prompt": negative_prompt, "revision": revision}
     asked = (size, size) if isinstance(size, int) else size or (_MODEL_FREE_SIZE if model_free else None)
     if asked is not None and min(asked) < 1:
         raise ValueError(f"size: expected (H, W) of at least one pixel, got {size!r}")
     table = _prompts(prompts, source, model_free)
-    if model_free:
-        extra = {"device": device, "dtype": dtype, "negative_prompt": negative_prompt, "revision": revision}
-        given = [name for name, value in {**extra, "options": options}.items() if value]
-        if given:
-            raise ValueError(f"{', '.join(given)}: expected none, the source is no text-to-image pipeline")
-        make: Any = uniform_noise if source == "noise" else source
-        name = str(getattr(make, "__name__", type(make).__name__))
-    else:
-        make = TextToImage(
-            source, device=device, dtype=dtype, negative_prompt=negative_prompt, revision=revision, options=options
-        )
-        name = make.name
+    make, name = _maker(source, model_free, {**settings, "options": options})
     root = Path(out)
     root.mkdir(parents=True, exist_ok=True)
     about = {"source": name, "options": dict(getattr(make, "options", {})), "asked_size": asked}
@@ -225,6 +215,18 @@ class _Writer:
         """(H, W) of the folder's pictures."""
         record = next(record for record in self.manifest.records.values() if "size" in record)
         return int(record["size"][0]), int(record["size"][1])
+
+
+def _maker(source: Any, model_free: bool, settings: dict[str, Any]) -> tuple[Any, str]:
+    """What makes the pictures, and its name for the records."""
+    if not model_free:
+        pipeline = TextToImage(source, **settings)
+        return pipeline, pipeline.name
+    given = [name for name, value in settings.items() if value]
+    if given:
+        raise ValueError(f"{', '.join(given)}: expected none, the source is no text-to-image pipeline")
+    make = uniform_noise if isinstance(source, str) else source
+    return make, str(getattr(make, "__name__", type(make).__name__))
 
 
 def _is_function(source: Any) -> bool:
