@@ -23,7 +23,7 @@ import torch
 from isnet_settings import SETTINGS, Setting, small_cnn
 from torch import Tensor, nn
 
-from torch_bgdebias.isnet import ISNet, ISNetLoss
+from torch_bgdebias.isnet import BackgroundDimming, ISNet, ISNetLoss
 from torch_bgdebias.swap import BackgroundSwap
 
 METHODS = ("plain", "selective", "stochastic", "dual", "original")
@@ -40,17 +40,17 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--method", choices=METHODS, default="selective")
     run.add_argument("--unmarked", action="store_true", help="train without marks or on random scenes")
     run.add_argument("--seed", type=int, default=0)
-    run.add_argument("--epochs", type=int, default=8)
+    run.add_argument("--epochs", type=int, default=12)
     run.add_argument("--batch", type=int, default=64)
-    run.add_argument("--lr", type=float, default=3e-3)
+    run.add_argument("--lr", type=float, default=1e-3)
     run.add_argument("--schedule", choices=("constant", "cosine"), default="constant")
     run.add_argument("--clip", type=float, default=1.0)
     run.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64])
     run.add_argument("--head", choices=("flatten", "gap"), default="flatten")
     run.add_argument("--no-norm", action="store_true", help="the network without batch norm")
-    run.add_argument("--train-images", type=int, default=4000)
+    run.add_argument("--train-images", type=int, default=8000)
     run.add_argument("--side", type=int, default=64, help="pixels, radiographs only")
-    run.add_argument("--weight", type=float, default=0.95, help="P: (1 - P) cross-entropy + P heatmap loss")
+    run.add_argument("--weight", type=float, default=0.7, help="P: (1 - P) cross-entropy + P heatmap loss")
     run.add_argument("--final-weight", type=float, default=None, help="P at the end, reached along a straight line")
     run.add_argument("--attribution", choices=("lrp", "gradient"), default="lrp")
     run.add_argument("--epsilon", type=float, default=1e-2)
@@ -64,7 +64,10 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--saturation", type=float, default=1.0)
     run.add_argument("--background-weight", type=float, default=1.0)
     run.add_argument("--foreground-weight", type=float, default=1.0)
-    run.add_argument("--dilation", type=int, default=0)
+    run.add_argument("--dilation", type=int, default=2)
+    run.add_argument("--dimming", type=float, default=None, help="share of images with a dimmed background; 1, plain: 0")
+    run.add_argument("--only-foreground", action="store_true", help="train and test on images without any background")
+    run.add_argument("--split", type=int, default=0, help="which quarter is held out, radiographs only")
     run.add_argument("--swap", action="store_true", help="swap the backgrounds of each batch first")
     run.add_argument("--threads", type=int, default=2)
     run.add_argument("--tag", default="", help="a word to find the row by")
@@ -115,6 +118,7 @@ def train(net: nn.Module, data: Setting, args: argparse.Namespace, epochs: float
     """Train in place; returns the last epoch's mean of each part of the loss."""
     isnet, heatmap = explainer(net, args), heatmap_loss(args)
     swap = BackgroundSwap("batch") if args.swap else None
+    dimming = BackgroundDimming((0.0 if plain else 1.0) if args.dimming is None else args.dimming)
     optimizer = torch.optim.Adam(net.parameters(), args.lr)
     per_epoch = math.ceil(len(data.train[0]) / args.batch)
     steps = math.ceil(epochs * per_epoch)
@@ -130,6 +134,7 @@ def train(net: nn.Module, data: Setting, args: argparse.Namespace, epochs: float
         image, mask, label = (values[index] for values in data.train)
         if swap is not None:
             image, mask, label = swap(image, mask, label)
+        image = dimming(image, mask)
         if plain:
             loss = nn.functional.cross_entropy(net(image), label)
         else:
@@ -151,6 +156,16 @@ def train(net: nn.Module, data: Setting, args: argparse.Namespace, epochs: float
         if args.schedule == "cosine":
             cosine.step()
     return {name: mean(values) for name, values in parts.items()}
+
+
+def only_foreground(data: Setting) -> Setting:
+    """The same images without any background: what can be known from the foreground alone."""
+
+    def cut(part: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        image, mask, label = part
+        return image * mask, mask, label
+
+    return Setting(cut(data.train), {name: cut(test) for name, test in data.tests.items()}, data.classes)
 
 
 def weight_at(progress: float, args: argparse.Namespace) -> float:
@@ -175,7 +190,11 @@ def calibrate(data: Setting, args: argparse.Namespace) -> tuple[float, float]:
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    data = SETTINGS[args.setting](args.data, marked=not args.unmarked, train_images=args.train_images, side=args.side)
+    data = SETTINGS[args.setting](
+        args.data, marked=not args.unmarked, train_images=args.train_images, side=args.side, split=args.split
+    )
+    if args.only_foreground:
+        data = only_foreground(data)
     start = time.perf_counter()
     if args.calibrate:
         args.range = calibrate(data, args)
@@ -207,7 +226,7 @@ def table(args: argparse.Namespace) -> None:
             row = json.loads(line)
             if args.tag is not None and row["settings"]["tag"] != args.tag:
                 continue
-            settings = {k: v for k, v in row["settings"].items() if k not in ("seed", "threads", "tag")}
+            settings = {k: v for k, v in row["settings"].items() if k not in ("seed", "split", "threads", "tag")}
             if settings["calibrate"]:
                 del settings["range"]
             shown = {k: v for k, v in settings.items() if k in ("setting", "method") or not same(v, defaults[k])}

@@ -27,6 +27,7 @@ _HOMES = {
     # isnet
     "ISNet": "isnet",
     "ISNetLoss": "isnet",
+    "BackgroundDimming": "isnet",
     "calibrate_relevance_range": "isnet",
     # metrics
     "AdversarialBackgroundAccuracy": "metrics",

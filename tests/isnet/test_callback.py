@@ -14,11 +14,19 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.callbacks import BackgroundSwapCallback, ISNetCallback
-from torch_bgdebias.isnet import ISNet, ISNetLoss, calibrate_relevance_range
+from torch_bgdebias import callbacks
+from torch_bgdebias.callbacks import BackgroundSwapCallback
+from torch_bgdebias.isnet import BackgroundDimming, ISNet, ISNetLoss, calibrate_relevance_range
 from torch_bgdebias.swap import BackgroundSwap
 
 pytestmark = pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
+
+
+class ISNetCallback(callbacks.ISNetCallback):
+    """Without dimmed backgrounds and grown masks, unless a test asks for them: the images here are small."""
+
+    def __init__(self, variant="selective", loss=None, weight=0.7, spec=None, *, dimming=0.0, **options) -> None:
+        super().__init__(variant, loss or ISNetLoss(), weight, spec, dimming=dimming, **options)
 
 
 def network(norm: bool = True) -> nn.Sequential:
@@ -74,7 +82,7 @@ def trainer(*callbacks: Callback, **options) -> pl.Trainer:
     return pl.Trainer(callbacks=list(callbacks), enable_progress_bar=False, enable_model_summary=False, **settings)
 
 
-def by_hand(module: Module, *, weight=0.95, epochs=2, loss=None, isnet=None, batches=None, accumulate=1, **options):
+def by_hand(module: Module, *, weight=0.7, epochs=2, loss=None, isnet=None, batches=None, accumulate=1, **options):
     """The same training in a plain loop."""
     isnet = isnet or ISNet(module.net, **options)
     loss = loss or ISNetLoss()
@@ -138,6 +146,46 @@ def test_gradient_attribution_and_zbox():
     module = Module()
     trainer(ISNetCallback(**options)).fit(module, loader())
     assert_same(module, by_hand(Module(), **options), rtol=1e-4, atol=1e-6)
+
+
+def test_dims_backgrounds_before_the_step_sees_them():
+    seen: list[Tensor] = []
+
+    class Watching(Module):
+        def training_step(self, batch, batch_idx):
+            seen.append(batch[0].clone())
+            return super().training_step(batch, batch_idx)
+
+    module = Watching()
+    trainer(callbacks.ISNetCallback(loss=ISNetLoss(), weight=0.6)).fit(module, loader())
+    expected, loss = Module(), ISNetLoss()
+    isnet, optimizer = ISNet(expected.net), expected.configure_optimizers()
+    for (image, label, mask), dimmed in zip([*loader(), *loader()], seen, strict=True):
+        keep = (dimmed / image)[:, :1, :1, :1].flatten()
+        torch.testing.assert_close(dimmed, BackgroundDimming()(image, mask, keep=keep))
+        assert (0 < keep).all()
+        assert (keep < 1).all()
+        assert keep.std() > 0.1
+        explained = isnet.explain(dimmed)
+        total = 0.4 * F.cross_entropy(explained.logits, label) + 0.6 * loss(explained.relevance, mask)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    assert_same(module, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_part_of_the_batch_is_dimmed():
+    seen: list[Tensor] = []
+
+    class Watching(Module):
+        def training_step(self, batch, batch_idx):
+            seen.append(batch[0].clone())
+            return super().training_step(batch, batch_idx)
+
+    data_loader = loader(64, 64)
+    trainer(callbacks.ISNetCallback(dimming=0.5), max_epochs=1).fit(Watching(), data_loader)
+    changed = (seen[0] != next(iter(data_loader))[0]).flatten(1).any(1)
+    assert 0.2 < changed.float().mean() < 0.8
 
 
 def test_without_weight_it_is_the_plain_training():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch_bgdebias.isnet.calibration import calibrate_relevance_range, calibrate_relevance_ranges
+    from torch_bgdebias.isnet.dimming import BackgroundDimming, dim_background, draw_keep
     from torch_bgdebias.isnet.figures import heatmap_figure
     from torch_bgdebias.isnet.functional import heatmap_loss
     from torch_bgdebias.isnet.loss import ISNetLoss
@@ -18,23 +19,29 @@ if TYPE_CHECKING:
     from torch_bgdebias.isnet.wrapper import ISNet
 
 __all__ = [
+    "BackgroundDimming",
     "Explanation",
     "ISNet",
     "ISNetLoss",
     "Watch",
     "calibrate_relevance_range",
     "calibrate_relevance_ranges",
+    "dim_background",
+    "draw_keep",
     "heatmap_figure",
     "heatmap_loss",
 ]
 
 _HOMES = {
+    "BackgroundDimming": "dimming",
     "Explanation": "watch",
     "ISNet": "wrapper",
     "ISNetLoss": "loss",
     "Watch": "watch",
     "calibrate_relevance_range": "calibration",
     "calibrate_relevance_ranges": "calibration",
+    "dim_background": "dimming",
+    "draw_keep": "dimming",
     "heatmap_figure": "figures",
     "heatmap_loss": "functional",
 }

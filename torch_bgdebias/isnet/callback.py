@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_option
 from torch_bgdebias.isnet.calibration import INPUT, add_sums, range_of_sums
+from torch_bgdebias.isnet.dimming import BackgroundDimming
 from torch_bgdebias.isnet.loss import ISNetLoss
 from torch_bgdebias.isnet.targets import VARIANTS, Variant
 from torch_bgdebias.isnet.watch import Explanation
@@ -36,11 +37,13 @@ class ISNetCallback(TrainingStepCallback):
 
     Args:
         variant: "selective", "stochastic", "dual" or "original", see :class:`~torch_bgdebias.isnet.ISNet`.
-        loss: the heatmap loss; ``ISNetLoss()`` by default.
+        loss: the heatmap loss; ``ISNetLoss(mask_dilation=2)`` by default: an edge needs both its sides.
         weight: P in [0, 1], or a function of the epoch and of the batches seen so far. With P = 0 nothing is explained.
         spec: where images and masks are in a batch.
         network: name of the submodule that maps images to logits; the LightningModule's own ``forward`` by default.
         logits: where the logits are in what the network returns, if it does not return them alone.
+        dimming: share of the images whose background is dimmed by a random amount before the step sees them
+            (:mod:`~torch_bgdebias.isnet.dimming` says why); 0 leaves the batch as it is.
         fraction: take the heatmap loss on a random part of each batch, at least one image, to save time. Less than 1
             costs a forward pass of that part, in which batch norm's running statistics are updated too.
         calibrate: measure the loss's range C1, C2 (each layer's) over so many training batches before the first step,
@@ -65,9 +68,10 @@ class ISNetCallback(TrainingStepCallback):
         self,
         variant: Variant = "selective",
         loss: ISNetLoss | None = None,
-        weight: float | Schedule = 0.95,
+        weight: float | Schedule = 0.7,
         spec: BatchSpec | None = None,
         *,
+        dimming: float = 1.0,
         network: str | None = None,
         logits: LogitsKey = None,
         fraction: float = 1.0,
@@ -87,6 +91,8 @@ class ISNetCallback(TrainingStepCallback):
         super().__init__(seed)
         if not 0.0 < fraction <= 1.0:
             raise ValueError(f"fraction: expected in (0, 1], got {fraction!r}")
+        if not 0.0 <= dimming <= 1.0:
+            raise ValueError(f"dimming: expected in [0, 1], got {dimming!r}")
         if not isinstance(calibrate, int) or calibrate < 0:
             raise ValueError(f"calibrate: expected a number of batches, 0 or more, got {calibrate!r}")
         if loss is not None and not isinstance(loss, ISNetLoss):
@@ -94,10 +100,11 @@ class ISNetCallback(TrainingStepCallback):
         if not callable(weight):
             _check_weight(weight)
         self.variant = check_option(variant, VARIANTS, name="variant")
-        self.loss = ISNetLoss() if loss is None else loss
+        self.loss = ISNetLoss(mask_dilation=2) if loss is None else loss
         self.weight = weight
         self.spec = spec or BatchSpec()
         self.network = network
+        self.dimming = BackgroundDimming(dimming)
         self.fraction = fraction
         self.calibrate = calibrate
         self._logs = log  # Lightning writes its own `log` onto callbacks
@@ -167,6 +174,9 @@ class ISNetCallback(TrainingStepCallback):
             return call.run()
         mask = self.spec.mask_of(call.batch)
         generator = self._seeded(module)
+        if self.dimming.p > 0.0:
+            dimmed = self.dimming(self.spec.image_of(call.batch), mask, generator=generator)
+            call.batch = self.spec.replace(call.batch, image=dimmed)
         if self.fraction < 1.0:
             output, explanation, mask = self._explained_part(call, mask, generator)
         else:
