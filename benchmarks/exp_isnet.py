@@ -24,6 +24,7 @@ from isnet_settings import SETTINGS, Setting, small_cnn
 from torch import Tensor, nn
 
 from torch_bgdebias.isnet import BackgroundDimming, ISNet, ISNetLoss
+from torch_bgdebias.isnet.targets import default_weight
 from torch_bgdebias.swap import BackgroundSwap
 
 METHODS = ("plain", "selective", "stochastic", "dual", "original")
@@ -50,7 +51,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--no-norm", action="store_true", help="the network without batch norm")
     run.add_argument("--train-images", type=int, default=8000)
     run.add_argument("--side", type=int, default=64, help="pixels, radiographs only")
-    run.add_argument("--weight", type=float, default=0.7, help="P: (1 - P) cross-entropy + P heatmap loss")
+    run.add_argument("--weight", type=float, default=None, help="P, the share of the heatmap loss; 0.7, dual: 0.9")
     run.add_argument("--final-weight", type=float, default=None, help="P at the end, reached along a straight line")
     run.add_argument("--attribution", choices=("lrp", "gradient"), default="lrp")
     run.add_argument("--epsilon", type=float, default=1e-2)
@@ -65,7 +66,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--background-weight", type=float, default=1.0)
     run.add_argument("--foreground-weight", type=float, default=1.0)
     run.add_argument("--dilation", type=int, default=2)
-    run.add_argument("--dimming", type=float, default=None, help="share of images with a dimmed background; 1, plain: 0")
+    run.add_argument(
+        "--dimming", type=float, default=None, help="share of images with a dimmed background; 1, plain: 0"
+    )
     run.add_argument("--only-foreground", action="store_true", help="train and test on images without any background")
     run.add_argument("--split", type=int, default=0, help="which quarter is held out, radiographs only")
     run.add_argument("--swap", action="store_true", help="swap the backgrounds of each batch first")
@@ -118,7 +121,7 @@ def train(net: nn.Module, data: Setting, args: argparse.Namespace, epochs: float
     """Train in place; returns the last epoch's mean of each part of the loss."""
     isnet, heatmap = explainer(net, args), heatmap_loss(args)
     swap = BackgroundSwap("batch") if args.swap else None
-    dimming = BackgroundDimming((0.0 if plain else 1.0) if args.dimming is None else args.dimming)
+    dimming = BackgroundDimming((0.0 if plain else 0.5) if args.dimming is None else args.dimming)
     optimizer = torch.optim.Adam(net.parameters(), args.lr)
     per_epoch = math.ceil(len(data.train[0]) / args.batch)
     steps = math.ceil(epochs * per_epoch)
@@ -190,6 +193,8 @@ def calibrate(data: Setting, args: argparse.Namespace) -> tuple[float, float]:
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
+    if args.weight is None:
+        args.weight = default_weight(args.method)
     data = SETTINGS[args.setting](
         args.data, marked=not args.unmarked, train_images=args.train_images, side=args.side, split=args.split
     )
@@ -226,7 +231,10 @@ def table(args: argparse.Namespace) -> None:
             row = json.loads(line)
             if args.tag is not None and row["settings"]["tag"] != args.tag:
                 continue
-            settings = {k: v for k, v in row["settings"].items() if k not in ("seed", "split", "threads", "tag")}
+            settings = row["settings"]
+            if settings["weight"] == default_weight(settings["method"]):
+                settings["weight"] = None
+            settings = {k: v for k, v in settings.items() if k not in ("seed", "split", "threads", "tag")}
             if settings["calibrate"]:
                 del settings["range"]
             shown = {k: v for k, v in settings.items() if k in ("setting", "method") or not same(v, defaults[k])}

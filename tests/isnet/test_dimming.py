@@ -18,7 +18,9 @@ def test_scales_the_background_alone():
         expected = mask[b] * image[b] + (1 - mask[b]) * keep[b] * image[b]
         torch.testing.assert_close(dimmed[b], expected)
     torch.testing.assert_close(dimmed[2], image[2])
-    torch.testing.assert_close(dim_background(image, (mask > 0.5)[:, 0], keep), dim_background(image, mask.round(), keep))
+    torch.testing.assert_close(
+        dim_background(image, (mask > 0.5)[:, 0], keep), dim_background(image, mask.round(), keep)
+    )
 
 
 def test_draws_are_the_generator_s():
@@ -34,7 +36,7 @@ def test_draws_are_the_generator_s():
 
 def test_module_dims_while_training_only():
     image, mask = torch.rand(2, 3, 4, 4) + 0.1, torch.zeros(2, 1, 4, 4)
-    module = BackgroundDimming()
+    module = BackgroundDimming(1.0)
     assert (module(image, mask) < image).all()
     assert module.eval()(image, mask) is image
     torch.testing.assert_close(module(image, mask, keep=torch.tensor([0.5, 0.0]))[0], image[0] / 2)

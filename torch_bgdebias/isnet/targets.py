@@ -10,10 +10,19 @@ from torch import Tensor
 from torch_bgdebias.checks import check_option, describe
 from torch_bgdebias.lrp.scalars import Target, chosen
 
-__all__ = ["VARIANTS", "Target", "Variant", "explained", "lowest_log_odds", "random_logit"]
+__all__ = ["VARIANTS", "Target", "Variant", "default_weight", "explained", "lowest_log_odds", "random_logit"]
 
 Variant: TypeAlias = Literal["selective", "stochastic", "dual", "original"]
 VARIANTS: tuple[Variant, ...] = ("selective", "stochastic", "dual", "original")
+
+
+def default_weight(variant: Variant) -> float:
+    """P of the training loss (1 - P) * classification + P * heatmap: 0.7 as in the papers, but 0.9 for "dual".
+
+    Its maps explain the sum of all logits, in which what raises one class and lowers the others cancels out: at 0.7 a
+    bias comes back (docs/isnet.md).
+    """
+    return 0.9 if variant == "dual" else 0.7
 
 
 def explained(
