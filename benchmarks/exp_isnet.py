@@ -23,8 +23,7 @@ import torch
 from isnet_settings import SETTINGS, Setting, small_cnn
 from torch import Tensor, nn
 
-from torch_bgdebias.isnet import BackgroundDimming, ISNet, ISNetLoss
-from torch_bgdebias.isnet.targets import default_weight
+from torch_bgdebias.isnet import BackgroundDimming, ISNet, ISNetLoss, default_weight
 from torch_bgdebias.swap import BackgroundSwap
 
 METHODS = ("plain", "selective", "stochastic", "dual", "original")

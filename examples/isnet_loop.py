@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torch_bgdebias.isnet import ISNet, ISNetLoss
+from torch_bgdebias.isnet import BackgroundDimming, ISNet, ISNetLoss, default_weight
 
 
 def draw(count: int, generator: torch.Generator, *, wrong: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -42,7 +42,7 @@ def build() -> nn.Sequential:
 
 
 def train(net: nn.Module, data: tuple[Tensor, Tensor, Tensor], *, weight: float, epochs: int, variant: str) -> None:
-    isnet, heatmap_loss = ISNet(net, variant=variant), ISNetLoss()
+    isnet, heatmap_loss, dimming = ISNet(net, variant=variant), ISNetLoss(mask_dilation=2), BackgroundDimming()
     optimizer = torch.optim.Adam(net.parameters(), 2e-3)
     image, mask, label = data
     for _ in range(epochs):
@@ -50,7 +50,8 @@ def train(net: nn.Module, data: tuple[Tensor, Tensor, Tensor], *, weight: float,
             if weight == 0:
                 loss = F.cross_entropy(net(image[index]), label[index])
             else:
-                explained = isnet.explain(image[index])  # one forward pass gives logits and heatmaps
+                dimmed = dimming(image[index], mask[index])
+                explained = isnet.explain(dimmed)  # one forward pass gives logits and heatmaps
                 heatmap = heatmap_loss(explained.relevance, mask[index], explained.hidden)
                 loss = (1 - weight) * F.cross_entropy(explained.logits, label[index]) + weight * heatmap
             optimizer.zero_grad()
@@ -68,7 +69,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     data = draw(args.images, generator)
     tests = {"same corner": draw(500, generator), "other corner": draw(500, generator, wrong=True)}
-    for name, weight in (("plain", 0.0), ("isnet", 0.95)):
+    for name, weight in (("plain", 0.0), ("isnet", default_weight(args.variant))):
         torch.manual_seed(0)
         net = build()
         train(net, data, weight=weight, epochs=args.epochs, variant=args.variant)
