@@ -15,7 +15,7 @@ from torch_bgdebias.checks import check_label, describe
 from torch_bgdebias.clad.functional import check_temperature
 from torch_bgdebias.clad.loss import CLADLoss
 from torch_bgdebias.clad.paired import Pair, paired_pass
-from torch_bgdebias.lightning import StepCall, TrainingStepCallback, add_to_loss
+from torch_bgdebias.lightning import StepCall, TrainingStepCallback, add_to_loss, device_number
 from torch_bgdebias.models import LogitsKey, find_head, get_layer, logits_of
 from torch_bgdebias.swap import BackgroundSwap, StreamedBackgroundBank
 
@@ -181,7 +181,7 @@ class CLADCallback(TrainingStepCallback):
         clad = self.loss(pair.anchor, pair.positive, key, background, foreground)
         weight = self.weight_at(module.current_epoch, module.global_step)
         fill = self.loss.queue.fill.float().mean() / self.loss.queue.size
-        parts = {"clad/loss": clad.detach(), "clad/weight": weight, "clad/queue_fill": fill}
+        parts = {"clad/loss": clad.detach(), "clad/weight": device_number(weight, module), "clad/queue_fill": fill}
         total: Tensor = weight * clad
         if self.plus:
             positive = self._classify(pair, target)
