@@ -72,11 +72,11 @@ class _QueueInfoNCE(torch.autograd.Function):
             weights = (logits - each[:, None]).exp() / temperature
             total = weights.sum(1)
             radial = inverse_a * (torch.linalg.vecdot(weights, similar) - total * own)
-            gradient = _weighted(weights * inverse_n, rows, index)
-            gradient.addcmul_((total * inverse_p)[:, None], positive, value=-1)
-            gradient.addcmul_(radial[:, None], anchor, value=-1).mul_(inverse_a[:, None])
+            cross = (total * inverse_a * inverse_p)[:, None]
+            gradient = _weighted(weights * inverse_n * inverse_a[:, None], rows, index)
+            gradient.addcmul_(cross, positive, value=-1).addcmul_((radial * inverse_a)[:, None], anchor, value=-1)
             other = positive * (total * own * inverse_p.square())[:, None]
-            other.addcmul_((total * inverse_a * inverse_p)[:, None], anchor, value=-1)
+            other.addcmul_(cross, anchor, value=-1)
             ctx.save_for_backward(gradient, other)
         return each
 
@@ -93,12 +93,13 @@ def _products(anchor: Tensor, rows: Tensor, index: Tensor) -> tuple[Tensor, Tens
     keys, size, dim = rows.shape
     if values_readable(index):  # a product a queue, which needs to know who belongs to it
         order, groups = _groups(index)
-        mine, both = anchor.index_select(0, order), anchor.new_empty(2, len(index), size)
+        mine, products = anchor.index_select(0, order), anchor.new_empty(len(index), size)
         for key, first, last in groups:
-            torch.mm(mine[first:last], rows[key].T, out=both[0, first:last])
-            both[1, first:last] = inverse_length(rows[key])
-        products, lengths = torch.empty_like(both).index_copy_(1, order, both)
-        return products, lengths
+            torch.mm(mine[first:last], rows[key].T, out=products[first:last])
+        used = [key for key, _, _ in groups]
+        lengths = inverse_length(rows if len(used) == keys else rows[used])
+        position = index if len(used) == keys else torch.searchsorted(torch.tensor(used), index)
+        return torch.empty_like(products).index_copy_(0, order, products), lengths[position]
     if keys <= anchor.shape[0]:  # all rows at once are less than those of every anchor
         flat, own = rows.flatten(0, 1), _positions(index, size)
         return (anchor @ flat.T).gather(1, own), inverse_length(flat)[own]
