@@ -62,6 +62,7 @@ def callbacks(method: str, setting: Setting, args: argparse.Namespace, options: 
     if method == "swap":
         return [BackgroundSwapCallback(swap, BatchSpec(label=3) if by_background else BatchSpec(), seed=args.seed)]
     keys = setting.categories if by_background else None
+    options = {"weight": args.weight, **options}
     return [CLADCallback(swap, keys, plus=method == "CLAD+", spec=spec, seed=args.seed, **options)]
 
 
@@ -156,6 +157,7 @@ def main() -> None:
     )
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--network", choices=("hidden", "pooled"), default="hidden")
+    parser.add_argument("--weight", type=float, default=1.0, help="lambda, outside of the ablation (default: 1)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerator import ACCELERATORS
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -29,6 +30,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         wanted = metafunc.config.getoption("--device")
         devices = [wanted] if wanted else ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
         metafunc.parametrize("device", [torch.device(d) for d in devices], ids=devices)
+
+
+@pytest.fixture(params=["simulated", pytest.param("cuda", marks=pytest.mark.cuda)])
+def accelerator(request):
+    """A device of which a test can say that nothing waits for it: ``with accelerator.no_waiting():``."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    with ACCELERATORS[request.param]() as device:
+        yield device
 
 
 @pytest.fixture

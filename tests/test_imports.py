@@ -15,9 +15,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "torch_bgdebias"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: which rooms a room may import, besides itself; the ground floor is open to all
-GROUND = {"ops", "compositing", "models", "batch", "checks", "_optional"}
+GROUND = {"ops", "compositing", "models", "batch", "checks", "precision", "_optional"}
 MAY_IMPORT = {
     "checks": set(),
+    "precision": set(),
     "_optional": set(),
     "batch": set(),
     "models": set(),

@@ -24,6 +24,7 @@ __all__ = [
     "StepChange",
     "TrainingStepCallback",
     "add_to_loss",
+    "device_number",
     "gradients_allowed",
     "wrap_training_step",
 ]
@@ -176,6 +177,11 @@ class TrainingStepCallback(pl.Callback):
         if self._restore is not None:
             self._restore()
             self._restore = None
+
+
+def device_number(value: float, module: pl.LightningModule) -> Tensor:
+    """A number to log. Lightning copies plain ones to the device, and waits until they are there; filling does not."""
+    return torch.full((), value, device=module.device)
 
 
 def add_to_loss(output: Any, extra: Tensor, *, weight: float = 1.0) -> Any:

@@ -34,7 +34,7 @@ class Module(pl.LightningModule):
 def fit(folder: Path, epochs: int, name: str, ckpt: Path | None = None) -> None:
     pl.seed_everything(0, verbose=False)
     data = TensorDataset(torch.rand(22, 3, 8, 8), torch.randint(3, (22,)), (torch.rand(22, 1, 8, 8) > 0.5).float())
-    module, callback = Module(), CLADCallback(BackgroundSwap(), plus=True, num_negatives=5)
+    module, callback = Module(), CLADCallback(BackgroundSwap(), plus=True, num_negatives=5, max_batch=4)
     trainer = pl.Trainer(
         max_epochs=epochs, accelerator="cpu", strategy="ddp", devices=2, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, callbacks=[callback],

@@ -32,7 +32,14 @@ def work(rank: int, port: int, folder: str) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
-    loss = CLADLoss(KEYS, num_negatives=SIZE)
+    torch.save(
+        {"exchanged": train(rank), "padded": train(rank, max_batch=max(map(max, COUNTS)))}, f"{folder}/{rank}.pt"
+    )
+    dist.destroy_process_group()
+
+
+def train(rank: int, max_batch: int | None = None) -> dict[str, object]:
+    loss = CLADLoss(KEYS, num_negatives=SIZE, max_batch=max_batch)
     results = []
     for step in range(len(COUNTS)):
         anchor, positive, label, background = part(step, rank)
@@ -41,8 +48,7 @@ def work(rank: int, port: int, folder: str) -> None:
         value = loss(anchor, positive, label, background, label)
         value.backward()
         results.append((value.item(), anchor.grad, positive.grad, loss.queue.in_order()[0].clone()))
-    torch.save({"results": results, "state": loss.state_dict()}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return {"results": results, "state": loss.state_dict()}
 
 
 if __name__ == "__main__":

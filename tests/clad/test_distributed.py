@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from accelerator import HostWaitError
 
 from torch_bgdebias.clad import CLADLoss, NegativeQueue
 
@@ -40,10 +41,16 @@ def start(script: str, *arguments: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
+def both_ways(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     start("ranks.py", str(folder))
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.fixture(params=["exchanged", "padded"])
+def ranks(both_ways, request):
+    """What the ranks ended with, their batch sizes told to each other or padded to ``max_batch``."""
+    return [rank[request.param] for rank in both_ways]
 
 
 def test_queues_are_identical(ranks):
@@ -68,6 +75,31 @@ def test_equal_to_one_process_with_the_joint_batch(ranks):
         for place, whole in ((1, anchor.grad), (2, positive.grad)):
             joined = torch.cat([s * r[place] for s, r in zip(shares, results, strict=True)])
             torch.testing.assert_close(joined, whole)
+
+
+def test_with_max_batch_no_process_waits(accelerator, monkeypatch):
+    """Two processes with equal rows, played by one: what is gathered is what was sent, twice."""
+    sent = []
+
+    def all_gather(parts, tensor):
+        sent.append(tuple(tensor.shape))
+        for part in parts:
+            part.copy_(tensor)
+
+    monkeypatch.setattr("torch_bgdebias.clad.distributed.processes", lambda: 2)
+    monkeypatch.setattr(dist, "all_gather", all_gather)
+    rows, key = accelerator.put((torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([0, 1, 0])))
+    for max_batch in (3, 5):
+        queue = accelerator.put(NegativeQueue(2, 4, 1, max_batch=max_batch))
+        with accelerator.no_waiting():
+            queue.enqueue(rows, key)
+        assert accelerator.get(queue.in_order()[0])[:, :, 0].tolist() == [[1, 3, 1, 3], [2, 2, 0, 0]]
+    assert sent == [(3, 1), (3, 2), (5, 1), (5, 2)]
+    queue = accelerator.put(NegativeQueue(2, 4, 1))
+    with accelerator.no_waiting(), pytest.raises((HostWaitError, RuntimeError)):
+        queue.enqueue(rows, key)
+    with pytest.raises(ValueError, match="max_batch: expected at most 2 rows a process, got 3"):
+        NegativeQueue(2, 4, 1, max_batch=2).enqueue(torch.ones(3, 1), torch.tensor([0, 1, 0]))
 
 
 def test_one_process_in_a_group_gathers_from_itself(tmp_path):

@@ -157,6 +157,7 @@ def test_bad_input_is_named():
         (ValueError, r"num_classes: expected a positive integer, got int 0", lambda: NegativeQueue(0, 4)),
         (ValueError, r"size: expected a positive integer", lambda: NegativeQueue(3, 2.5)),
         (ValueError, r"dim: expected a positive integer", lambda: NegativeQueue(3, 4, -1)),
+        (ValueError, r"max_batch: expected a positive integer", lambda: NegativeQueue(3, 4, max_batch=0)),
     ]
     for error, text, call in cases:
         with pytest.raises(error, match=text):

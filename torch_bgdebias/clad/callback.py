@@ -15,7 +15,7 @@ from torch_bgdebias.checks import check_label, describe
 from torch_bgdebias.clad.functional import check_temperature
 from torch_bgdebias.clad.loss import CLADLoss
 from torch_bgdebias.clad.paired import Pair, paired_pass
-from torch_bgdebias.lightning import StepCall, TrainingStepCallback, add_to_loss
+from torch_bgdebias.lightning import StepCall, TrainingStepCallback, add_to_loss, device_number
 from torch_bgdebias.models import LogitsKey, find_head, get_layer, logits_of
 from torch_bgdebias.swap import BackgroundSwap, StreamedBackgroundBank
 
@@ -52,6 +52,8 @@ class CLADCallback(TrainingStepCallback):
         logits: where the logits are in what the network returns, for ``plus`` with a ``layer`` of one's own.
         seed: of the draws.
         refresh: images that a `StreamedBackgroundBank` exchanges a step.
+        max_batch: with several processes, the most images of any process's batch (the loader's batch size): the step
+            then never waits for the device. ``None``: any batches will do, and each step waits for their sizes.
 
     Raises:
         TypeError: ``swap`` is no BackgroundSwap, ``weight`` neither a number nor a function.
@@ -82,6 +84,7 @@ class CLADCallback(TrainingStepCallback):
         logits: LogitsKey = None,
         seed: int = 0,
         refresh: int = 8,
+        max_batch: int | None = None,
     ) -> None:
         super().__init__(seed)
         if not isinstance(swap, BackgroundSwap):
@@ -93,11 +96,11 @@ class CLADCallback(TrainingStepCallback):
         self.num_negatives, self.temperature = num_negatives, check_temperature(temperature)
         self.layer, self.spec = layer, spec or BatchSpec()
         self.label_of, self.criterion, self.logits = label_of, criterion, logits
-        self.refresh = refresh
+        self.refresh, self.max_batch = refresh, max_batch
         #: queue and loss, from the start of the fit on
         self.loss: CLADLoss | None = None
         if num_classes is not None:
-            self.loss = CLADLoss(num_classes, None, num_negatives, temperature)
+            self.loss = self._new_loss(num_classes)
         self._layer = ""
         self._saved: dict[str, Tensor] | None = None
 
@@ -119,7 +122,7 @@ class CLADCallback(TrainingStepCallback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the layer, make the queue or take it from the checkpoint, follow the module to its device."""
         self._layer, head = self._find_layer(pl_module)
-        self.loss = CLADLoss(self._keys(head), None, self.num_negatives, self.temperature)
+        self.loss = self._new_loss(self._keys(head))
         if self._saved is not None:
             self.loss.load_state_dict(self._saved)
             self._saved = None
@@ -181,7 +184,7 @@ class CLADCallback(TrainingStepCallback):
         clad = self.loss(pair.anchor, pair.positive, key, background, foreground)
         weight = self.weight_at(module.current_epoch, module.global_step)
         fill = self.loss.queue.fill.float().mean() / self.loss.queue.size
-        parts = {"clad/loss": clad.detach(), "clad/weight": weight, "clad/queue_fill": fill}
+        parts = {"clad/loss": clad.detach(), "clad/weight": device_number(weight, module), "clad/queue_fill": fill}
         total: Tensor = weight * clad
         if self.plus:
             positive = self._classify(pair, target)
@@ -232,6 +235,9 @@ class CLADCallback(TrainingStepCallback):
             return check_label(background, image.shape[0], name="background_label")
         assert foreground is not None, "without a nuisance label there is a class"
         return foreground
+
+    def _new_loss(self, keys: int) -> CLADLoss:
+        return CLADLoss(keys, None, self.num_negatives, self.temperature, max_batch=self.max_batch)
 
     def _find_layer(self, module: pl.LightningModule) -> tuple[str, nn.Module]:
         if self.layer is not None:

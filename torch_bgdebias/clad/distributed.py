@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["gather_rows", "processes"]
@@ -14,30 +15,44 @@ def processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Concatenate every process's rows, those of rank 0 first; without other processes the tensors come back as given.
+def gather_rows(
+    embedding: Tensor, key: Tensor, foreground: Tensor, max_batch: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Concatenate every process's rows, those of rank 0 first; without other processes they come back as given.
 
-    The sizes are exchanged first, then everything padded to the largest: this is the one place in a training step that
-    waits for a number on the host, and only when there are several processes.
+    With ``max_batch`` each process's rows are padded to that many, padding has the key -1, and nothing waits for the
+    device. Without it the numbers of rows are exchanged first and read on the host: the one place in a training step
+    that waits, and only when there are several processes.
 
     Args:
-        tensors: of the same length each on this process (another length on another process is fine), equal in dtype
-            and in all other dimensions across processes. No gradient passes through.
+        embedding: (B, D), equal in dtype and width on every process; B may differ. No gradient passes through.
+        key: (B,) int64.
+        foreground: (B,) int64.
+        max_batch: the largest B of any process, the same number on each.
+
+    Raises:
+        ValueError: more rows than ``max_batch``.
     """
-    world = processes()
+    world, rows = processes(), embedding.shape[0]
+    if max_batch is not None and rows > max_batch:
+        raise ValueError(f"max_batch: expected at most {max_batch} rows a process, got {rows}")
     if world == 1:
-        return tensors
-    mine = torch.tensor([tensors[0].shape[0]], device=tensors[0].device)
-    every = [torch.empty_like(mine) for _ in range(world)]
-    dist.all_gather(every, mine)
-    sizes = torch.cat(every).tolist()
-    longest = max(sizes)
-    return tuple(_gather_one(t.detach(), sizes, longest) for t in tensors)
+        return embedding, key, foreground
+    sizes = [max_batch] * world if max_batch is not None else _exchange(rows, world, embedding.device)
+    padding = max(sizes) - rows
+    numbers = F.pad(torch.stack([key, foreground], 1), (0, 0, 0, padding), value=-1)
+    embedding = _gather(F.pad(embedding.detach(), (0, 0, 0, padding)), sizes)
+    key, foreground = _gather(numbers, sizes).unbind(1)
+    return embedding, key, foreground
 
 
-def _gather_one(tensor: Tensor, sizes: list[int], longest: int) -> Tensor:
-    padded = tensor.new_zeros((longest, *tensor.shape[1:]))
-    padded[: tensor.shape[0]] = tensor
-    parts = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(parts, padded)
+def _exchange(rows: int, world: int, device: torch.device) -> list[int]:
+    sizes: list[int] = _gather(torch.full((1,), rows, device=device), [1] * world).tolist()
+    return sizes
+
+
+def _gather(tensor: Tensor, sizes: list[int]) -> Tensor:
+    """The first ``sizes[rank]`` rows of every rank's tensor; the tensors are of one shape."""
+    parts = [torch.empty_like(tensor) for _ in sizes]
+    dist.all_gather(parts, tensor.contiguous())
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torch_bgdebias.checks import check_embedding, check_label, check_option, describe, values_readable
 from torch_bgdebias.clad.fused import inverse_length, queue_info_nce
+from torch_bgdebias.precision import autocast_off, working_precision
 
 __all__ = ["clad_loss", "clad_queue_loss"]
 
@@ -65,7 +66,7 @@ def clad_loss(
     _check_valid(valid, negatives)
     if valid is not None:  # what a missing negative holds may be anything: NaN times a gradient of 0 would still be NaN
         negatives = negatives.masked_fill(~valid[..., None], 0)
-    with torch.autocast(anchor.device.type, enabled=False):
+    with autocast_off(anchor):
         a, p, n = (working_precision(x) for x in (anchor, positive, negatives))
         inverse = inverse_length(a, name="anchor")
         inverse_p = inverse_length(p, name="positive")
@@ -116,7 +117,7 @@ def clad_queue_loss(
     if not isinstance(valid, Tensor) or valid.dtype != torch.bool or valid.shape != (anchor.shape[0], size):
         raise ValueError(f"valid: expected a bool tensor ({anchor.shape[0]}, {size}), got {describe(valid)}")
     mask = valid & (label >= 0)[:, None]
-    with torch.autocast(anchor.device.type, enabled=False):
+    with autocast_off(anchor):
         a, p = working_precision(anchor), working_precision(positive)
         if a.dtype != p.dtype:
             a, p = a.double(), p.double()
@@ -141,11 +142,6 @@ def reduced(each: Tensor, reduction: str) -> Tensor:
     if reduction == "none":
         return each
     return each.sum() if reduction == "sum" else each.sum() / max(each.shape[0], 1)
-
-
-def working_precision(tensor: Tensor) -> Tensor:
-    """float64 as it is, everything else as float32."""
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def check_temperature(temperature: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,8 @@ from torch_bgdebias.checks import check_finite, values_readable
 __all__ = ["inverse_length", "queue_info_nce"]
 
 _TINY = 1e-8
+Groups: TypeAlias = tuple[Tensor, list[tuple[int, int, int]]]
+
 #: numbers that are gathered at a time where there are more queues than anchors
 _CHUNK = 2**22
 
@@ -62,7 +64,8 @@ class _QueueInfoNCE(torch.autograd.Function):
         gradients: bool,  # in here they are always off
     ) -> Tensor:
         inverse_a, inverse_p = lengths
-        products, inverse_n = _products(anchor, rows, index)
+        groups = _groups(index) if values_readable(index) else None
+        products, inverse_n = _products(anchor, rows, index, groups)
         similar = products * (inverse_a[:, None] * inverse_n)
         own = torch.linalg.vecdot(anchor, positive) * inverse_a * inverse_p
         # relative to the positive, so that a cold softmax does not cancel two large numbers
@@ -72,11 +75,11 @@ class _QueueInfoNCE(torch.autograd.Function):
             weights = (logits - each[:, None]).exp() / temperature
             total = weights.sum(1)
             radial = inverse_a * (torch.linalg.vecdot(weights, similar) - total * own)
-            gradient = _weighted(weights * inverse_n, rows, index)
-            gradient.addcmul_((total * inverse_p)[:, None], positive, value=-1)
-            gradient.addcmul_(radial[:, None], anchor, value=-1).mul_(inverse_a[:, None])
+            cross = (total * inverse_a * inverse_p)[:, None]
+            gradient = _weighted(weights * inverse_n * inverse_a[:, None], rows, index, groups)
+            gradient.addcmul_(cross, positive, value=-1).addcmul_((radial * inverse_a)[:, None], anchor, value=-1)
             other = positive * (total * own * inverse_p.square())[:, None]
-            other.addcmul_((total * inverse_a * inverse_p)[:, None], anchor, value=-1)
+            other.addcmul_(cross, anchor, value=-1)
             ctx.save_for_backward(gradient, other)
         return each
 
@@ -88,17 +91,18 @@ class _QueueInfoNCE(torch.autograd.Function):
         return outer * anchor, outer * positive, None, None, None, None, None, None
 
 
-def _products(anchor: Tensor, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+def _products(anchor: Tensor, rows: Tensor, index: Tensor, groups: Groups | None) -> tuple[Tensor, Tensor]:
     """Products (B, N) of anchors with their queues' rows, and one over those rows' lengths (B, N)."""
     keys, size, dim = rows.shape
-    if values_readable(index):  # a product a queue, which needs to know who belongs to it
-        order, groups = _groups(index)
-        mine, both = anchor.index_select(0, order), anchor.new_empty(2, len(index), size)
-        for key, first, last in groups:
-            torch.mm(mine[first:last], rows[key].T, out=both[0, first:last])
-            both[1, first:last] = inverse_length(rows[key])
-        products, lengths = torch.empty_like(both).index_copy_(1, order, both)
-        return products, lengths
+    if groups is not None:  # a product a queue, which needs to know who belongs to it
+        order, runs = groups
+        mine, products = anchor.index_select(0, order), anchor.new_empty(len(index), size)
+        for key, first, last in runs:
+            torch.mm(mine[first:last], rows[key].T, out=products[first:last])
+        used = [key for key, _, _ in runs]
+        lengths = inverse_length(rows if len(used) == keys else rows[used])
+        position = index if len(used) == keys else torch.searchsorted(torch.tensor(used), index)
+        return torch.empty_like(products).index_copy_(0, order, products), lengths[position]
     if keys <= anchor.shape[0]:  # all rows at once are less than those of every anchor
         flat, own = rows.flatten(0, 1), _positions(index, size)
         return (anchor @ flat.T).gather(1, own), inverse_length(flat)[own]
@@ -109,13 +113,13 @@ def _products(anchor: Tensor, rows: Tensor, index: Tensor) -> tuple[Tensor, Tens
     return torch.cat([x for x, _ in parts]), torch.cat([x for _, x in parts])
 
 
-def _weighted(weights: Tensor, rows: Tensor, index: Tensor) -> Tensor:
+def _weighted(weights: Tensor, rows: Tensor, index: Tensor, groups: Groups | None) -> Tensor:
     """Sums (B, D) of each anchor's rows under weights (B, N)."""
     keys, size, dim = rows.shape
-    if values_readable(index):
-        order, groups = _groups(index)
+    if groups is not None:
+        order, runs = groups
         mine, sums = weights.index_select(0, order), weights.new_empty(len(index), dim)
-        for key, first, last in groups:
+        for key, first, last in runs:
             torch.mm(mine[first:last], rows[key], out=sums[first:last])
         return torch.empty_like(sums).index_copy_(0, order, sums)
     if keys <= weights.shape[0]:
@@ -126,7 +130,7 @@ def _weighted(weights: Tensor, rows: Tensor, index: Tensor) -> Tensor:
     return torch.cat([torch.einsum("bn,bnd->bd", w, rows.index_select(0, i)) for w, i in parts])
 
 
-def _groups(index: Tensor) -> tuple[Tensor, list[tuple[int, int, int]]]:
+def _groups(index: Tensor) -> Groups:
     """The order that puts equal keys together, and (key, first, last + 1) of each run."""
     ordered, order = index.sort(stable=True)
     groups, first = [], 0

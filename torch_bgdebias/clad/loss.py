@@ -27,6 +27,7 @@ class CLADLoss(nn.Module):
         dim: width of the embeddings; ``None`` takes it from the first batch, or from a checkpoint.
         num_negatives: rows per key; the paper's 32.
         temperature: of the softmax, above 0; the paper's 0.2.
+        max_batch: as for :class:`NegativeQueue`: with several processes and this number nothing waits for the device.
 
     Raises:
         ValueError: a number out of range.
@@ -42,11 +43,17 @@ class CLADLoss(nn.Module):
     """
 
     def __init__(
-        self, num_classes: int, dim: int | None = None, num_negatives: int = 32, temperature: float = 0.2
+        self,
+        num_classes: int,
+        dim: int | None = None,
+        num_negatives: int = 32,
+        temperature: float = 0.2,
+        *,
+        max_batch: int | None = None,
     ) -> None:
         super().__init__()
         self.temperature = check_temperature(temperature)
-        self.queue = NegativeQueue(num_classes, num_negatives, dim)
+        self.queue = NegativeQueue(num_classes, num_negatives, dim, max_batch=max_batch)
 
     def forward(
         self,

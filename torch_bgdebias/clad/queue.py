@@ -19,12 +19,15 @@ class NegativeQueue(nn.Module):
 
     Buffers only, all persistent, so that a checkpoint resumes exactly: ``rows`` (K, N, D), ``foreground`` (K, N) int64,
     ``position`` (K,) where the next row goes, ``fill`` (K,) how many rows there are. Slots that are not filled hold
-    zeros and are masked. Nothing here waits for the device, except with several processes (see :meth:`enqueue`).
+    zeros and are masked. Nothing here waits for the device, except with several processes and no ``max_batch``.
 
     Args:
         num_classes: K, how many keys.
         size: N, rows per key.
         dim: D; ``None`` takes it, the dtype and the device from the first embeddings.
+        max_batch: with several processes, the most rows that any of them will enqueue at a time (the loader's batch
+            size; the same number on each). Then nothing waits; ``None`` has the processes tell each other how many
+            rows they have, and every call waits for that on the host.
 
     Raises:
         ValueError: a number that is not positive.
@@ -42,11 +45,15 @@ class NegativeQueue(nn.Module):
     position: Tensor
     fill: Tensor
 
-    def __init__(self, num_classes: int, size: int, dim: int | None = None) -> None:
+    def __init__(self, num_classes: int, size: int, dim: int | None = None, *, max_batch: int | None = None) -> None:
         super().__init__()
-        for name, value in (("num_classes", num_classes), ("size", size), ("dim", 1 if dim is None else dim)):
+        numbers = {"num_classes": num_classes, "size": size, "dim": dim, "max_batch": max_batch}
+        for name, value in numbers.items():
+            if value is None and name in ("dim", "max_batch"):
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: expected a positive integer, got {describe(value)}")
+        self.max_batch = max_batch
         self.num_classes = num_classes
         self.size = size
         self._lazy = dim is None
@@ -64,7 +71,7 @@ class NegativeQueue(nn.Module):
         """Add embeddings in their order; of more than ``size`` for one key the newest ``size`` stay.
 
         With several processes (torch.distributed) every process's embeddings enter every process's queue, in rank
-        order; the numbers may differ between processes. All processes must call this equally often.
+        order; the numbers of rows may differ between processes. All processes must call this equally often.
 
         Args:
             embedding: (B, D); the graph is not kept.
@@ -73,8 +80,9 @@ class NegativeQueue(nn.Module):
 
         Raises:
             TypeError: not floating point, or keys that are not integers.
-            ValueError: another width, a key outside [-1, K), or non-finite embeddings: the message lists the samples,
-                where looking is free; on an accelerator non-finite embeddings are skipped instead.
+            ValueError: another width, a key outside [-1, K), more rows than ``max_batch``, or non-finite embeddings:
+                the message lists the samples, where looking is free; on an accelerator non-finite embeddings are
+                skipped instead.
         """
         check_embedding(embedding, name="embedding", dim=self.dim)
         self._enqueue(embedding, background_label, foreground, name="embedding")
@@ -90,7 +98,7 @@ class NegativeQueue(nn.Module):
         foreground = check_label(foreground, embedding.shape[0], name="foreground")
         self._materialise(embedding)
         key = torch.where(length.isfinite(), key, -1)
-        embedding, key, foreground = gather_rows(embedding.to(self.rows.dtype), key, foreground)
+        embedding, key, foreground = gather_rows(embedding.to(self.rows.dtype), key, foreground, self.max_batch)
         if embedding.shape[0]:
             self._write(embedding, key, foreground)
 

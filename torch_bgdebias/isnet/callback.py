@@ -18,7 +18,7 @@ from torch_bgdebias.isnet.loss import ISNetLoss
 from torch_bgdebias.isnet.targets import VARIANTS, Variant, default_weight
 from torch_bgdebias.isnet.watch import Explanation
 from torch_bgdebias.isnet.wrapper import Attribution, BatchNorm, InputRule, ISNet
-from torch_bgdebias.lightning import StepCall, TrainingStepCallback, add_to_loss, gradients_allowed
+from torch_bgdebias.lightning import StepCall, TrainingStepCallback, add_to_loss, device_number, gradients_allowed
 from torch_bgdebias.models import LogitsKey, eval_mode, get_layer, original_module
 
 __all__ = ["ISNetCallback", "Schedule"]
@@ -252,7 +252,7 @@ class ISNetCallback(TrainingStepCallback):
         names = ("isnet/heatmap_loss", "isnet/background", "isnet/foreground")
         values = {name: part.detach() for name, part in zip(names, parts, strict=True)}
         module.log_dict(values, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
-        module.log("isnet/weight", weight, on_step=False, on_epoch=True, batch_size=size)
+        module.log("isnet/weight", device_number(weight, module), on_step=False, on_epoch=True, batch_size=size)
 
     def _not_called(self, module: pl.LightningModule) -> RuntimeError:
         children = [

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torch_bgdebias.checks import check_finite, check_mask, check_option, describe
+from torch_bgdebias.precision import autocast_off
 
 __all__ = [
     "HeatmapTerms",
@@ -196,7 +197,7 @@ def pool_layers(terms: list[HeatmapTerms], decay: float) -> HeatmapTerms:
         return terms[0]
     loss, background, foreground = (torch.stack(part, -1) for part in zip(*terms, strict=True))
     order = loss.argsort(-1, descending=True)
-    weights = torch.tensor([decay**k for k in range(len(terms))], device=loss.device, dtype=loss.dtype)
+    weights = torch.pow(decay, torch.arange(len(terms), device=loss.device, dtype=loss.dtype))
     weights = weights / weights.sum()
     return HeatmapTerms(*((part.gather(-1, order) * weights).sum(-1) for part in (loss, background, foreground)))
 
@@ -217,7 +218,7 @@ def heatmap_terms(
     """Both terms of the heatmap loss per sample, means over maps. Arguments as :func:`heatmap_loss`."""
     check_relevance(relevance, name=name)
     check_heatmap_options(relevance_range, rank_decay, saturation, foreground, normalization)
-    with torch.autocast(relevance.device.type, enabled=False):
+    with autocast_off(relevance):
         relevance = relevance.to(torch.promote_types(relevance.dtype, torch.float32))
         mask = check_mask(mask, relevance[:, 0])
         background = background_term(

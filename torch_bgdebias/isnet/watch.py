@@ -17,6 +17,7 @@ from torch_bgdebias.isnet.targets import Target, explained
 from torch_bgdebias.lrp.dual import DualPass
 from torch_bgdebias.lrp.engine import FlexPass
 from torch_bgdebias.models import get_layer, is_compiled, logits_of, original_module
+from torch_bgdebias.precision import autocast_off
 
 if TYPE_CHECKING:
     from torch_bgdebias.isnet.wrapper import ISNet
@@ -160,7 +161,7 @@ class Watch:
             )
         record = self._records.pop(index)
         create_graph = torch.is_grad_enabled() if create_graph is None else create_graph
-        with torch.enable_grad(), torch.autocast(record.image.device.type, enabled=False):
+        with torch.enable_grad(), autocast_off(record.image):
             explanation = self._explain(record, target, create_graph, generator)
         check_finite(explanation.relevance.flatten(1), name="relevance")
         for name, hidden in explanation.hidden.items():

@@ -28,6 +28,7 @@ from torch_bgdebias.lrp.attention import attend, frozen
 from torch_bgdebias.lrp.convolution import Geometry, Skip, convolve
 from torch_bgdebias.lrp.input_layer import InputLayer
 from torch_bgdebias.lrp.switch import Switch, depends_on, needs_graph
+from torch_bgdebias.precision import autocast_dtype
 
 __all__ = ["FlexPass", "Handler", "bind", "convolution_arguments", "linear_arguments", "takes_image"]
 
@@ -254,8 +255,8 @@ def convolution_arguments(
     if padding == "valid":
         padding = 0
     geometry = Geometry.of(dims, stride, 0 if padding == "same" else padding, dilation, groups)
-    if torch.is_autocast_enabled(x.device.type):
-        low = torch.get_autocast_dtype(x.device.type)
+    low = autocast_dtype(x)
+    if low is not None:
         x, weight = x.to(low), weight.to(low)
         bias = None if bias is None else bias.to(low)
     if padding == "same":
@@ -295,8 +296,8 @@ def _linear(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
 def linear_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor | None]:
     """Input, weight and bias of a call of ``linear``; autocast applied."""
     x, weight, bias = bind(args, kwargs, "input", weight=None, bias=None)
-    if torch.is_autocast_enabled(x.device.type):
-        low = torch.get_autocast_dtype(x.device.type)
+    low = autocast_dtype(x)
+    if low is not None:
         x, weight = x.to(low), weight.to(low)
         bias = None if bias is None else bias.to(low)
     return x, weight, bias

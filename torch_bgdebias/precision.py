@@ -1,0 +1,29 @@
+"""Losses compute in float32 at least, also where the training runs under autocast."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+__all__ = ["autocast_dtype", "autocast_off", "working_precision"]
+
+
+def autocast_off(tensor: Tensor) -> AbstractContextManager[object]:
+    """No autocast for operations on the tensor's device; nothing to do where that kind of device knows none."""
+    kind = tensor.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
+    """What autocast computes in on the tensor's device, ``None`` where it is off or unknown."""
+    kind = tensor.device.type
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
+
+
+def working_precision(tensor: Tensor) -> Tensor:
+    """float64 as it is, everything else as float32."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
