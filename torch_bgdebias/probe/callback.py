@@ -20,6 +20,7 @@ from torch_bgdebias.checks import check_option
 from torch_bgdebias.data.variants import VARIANTS
 from torch_bgdebias.models import LogitsKey, eval_mode
 from torch_bgdebias.probe.aggregate import summarise
+from torch_bgdebias.probe.attributions import Attribution, named_attributions
 from torch_bgdebias.probe.loading import Share, rng_untouched
 from torch_bgdebias.probe.loggers import log_figures
 from torch_bgdebias.probe.measure import Evaluation, ImageScore, merge
@@ -59,6 +60,8 @@ class BackgroundBiasProbe(pl.Callback):
         logits: where the logits are in that output.
         layer: name of the layer whose input is the embedding; the last linear layer when ``None``.
         scores: further per-image scores by name, as in ``evaluate_background_bias``.
+        attributions: names or functions, as there: logs ``pixel_ratio/<name>`` and draws heatmaps. Not within the cost
+            that ``budget`` speaks of.
         backgrounds: backgrounds when the first argument is a loader.
         mean: normalisation of the images (black in only_fg and its like, colours of examples).
         std: goes with ``mean``.
@@ -94,6 +97,7 @@ class BackgroundBiasProbe(pl.Callback):
         logits: LogitsKey = None,
         layer: str | None = None,
         scores: Mapping[str, ImageScore] | None = None,
+        attributions: Sequence[str] | Mapping[str, Attribution] = (),
         backgrounds: Any = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -127,6 +131,7 @@ class BackgroundBiasProbe(pl.Callback):
         self.backgrounds = loader_or_bank if is_bank else backgrounds
         self.every_n_epochs, self.spec = every_n_epochs, BatchSpec() if spec is None else spec
         self.metrics, self.variants, self.figures = tuple(metrics), tuple(variants), figures
+        self.attributions = named_attributions(attributions, logits=logits, seed=seed)
         self.scores, self.prefix, self.dataloader_idx = dict(scores or {}), prefix, dataloader_idx
         self.max_images, self.budget, self.max_backgrounds = max_images, budget, max_backgrounds
         self.confidence, self.n_resamples, self.seed = confidence, n_resamples, seed
@@ -177,6 +182,7 @@ class BackgroundBiasProbe(pl.Callback):
                 layer=self.layer,
                 embeddings="feature_consistency" in self.metrics,
                 scores=self.scores,
+                attributions=self.attributions,
                 examples=6 if self.figures else 0,
             )
             share, loader = self._share(trainer, pl_module)
