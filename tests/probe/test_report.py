@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -357,6 +358,8 @@ document.documentElement.dataset.seen = JSON.stringify(seen);
 def chromium() -> str:
     found = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
     if found is None:
+        if os.environ.get("TORCH_BGDEBIAS_BROWSER") == "required":
+            pytest.fail("TORCH_BGDEBIAS_BROWSER is required, and there is no Chromium")
         pytest.skip("no Chromium on this machine: the report was not opened in a browser")
     return found
 

@@ -30,7 +30,8 @@ from torch_bgdebias.probe.results import BackgroundBiasReport, Estimate, ImageRe
 __all__ = ["BackgroundBiasProbe"]
 
 METRICS = ("accuracy", "bg_gap", "decision_consistency", "feature_consistency")
-_FLOOR = 256  # a budget never asks for fewer images than this
+_FLOOR = 40  # a budget never asks for fewer images than this: it binds from 640 validation images on
+_FEW = 256  # with fewer than this because of the budget, the first measurement says so
 
 
 class BackgroundBiasProbe(pl.Callback):
@@ -69,7 +70,8 @@ class BackgroundBiasProbe(pl.Callback):
         max_images: evaluate at most so many images, spread evenly over the data set.
         budget: with the trainer's validation loader and no ``max_images``: passes over images of the probe (one each
             for the original, every variant, and gathering backgrounds), as a share of the validation epoch's. It limits
-            the images, but never to fewer than 256. ``None``: all images.
+            the images, but never to fewer than 40, and says so once where it leaves fewer than 256, since the interval
+            is wide then. ``None``: all images.
         max_backgrounds: backgrounds kept in host memory (gathered at the first measurement of a run).
         inference_mode: evaluate under ``torch.inference_mode``. Off (``torch.no_grad`` alone, which is what Lightning
             does in the validation of a fit) for modules that keep tensors they make in ``forward``: such tensors could
@@ -143,10 +145,11 @@ class BackgroundBiasProbe(pl.Callback):
         self._pool: BackgroundPool | None = None
         self._started = math.nan
         self._told = False
+        self._cut = 0  # validation images, where the budget leaves some of them out
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forget the backgrounds of an earlier run."""
-        self._pool, self._told = None, False
+        self._pool, self._told, self._cut = None, False, 0
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the time, to compare the probe's cost with the validation's."""
@@ -185,6 +188,8 @@ class BackgroundBiasProbe(pl.Callback):
                 attributions=self.attributions,
                 examples=6 if self.figures else 0,
             )
+            if evaluation.no_embedding and not self._told:
+                rank_zero_info(f"{type(self).__name__}: {evaluation.no_embedding}")
             share, loader = self._share(trainer, pl_module)
             if self._pool is None and self.backgrounds is not None:
                 self._pool = BackgroundPool.of(self.backgrounds, mean=self.mean, std=self.std)
@@ -248,6 +253,7 @@ class BackgroundBiasProbe(pl.Callback):
                 seen = count if math.isinf(allowed) else min(count, int(allowed) * size * trainer.world_size)
                 if limit is None and self.budget is not None:
                     limit = max(_FLOOR, int(seen * self.budget / (2 + len(self.variants))))
+                    self._cut = seen if limit < seen else 0
                 limit = seen if limit is None else min(limit, seen)
                 limit = None if limit >= count else limit
         rank, world = trainer.global_rank, trainer.world_size
@@ -262,6 +268,9 @@ class BackgroundBiasProbe(pl.Callback):
         share = f", {seconds / validation:.2f} of the validation before it" if validation > 0 else ""
         what = f"{len(report.images)} images x {passes} forward passes took {seconds:.2f} s{share}"
         rank_zero_info(f"{type(self).__name__}: {what}; the first measurement also gathers the backgrounds")
+        if self._cut and len(report.images) < _FEW:
+            rest = f"{len(report.images)} of {self._cut} validation images, to stay within budget={self.budget}"
+            rank_zero_info(f"{type(self).__name__}: the figures rest on {rest}; budget=None measures them all")
 
     def _draw(self, trainer: pl.Trainer, report: BackgroundBiasReport) -> None:
         try:

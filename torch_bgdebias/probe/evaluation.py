@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -122,6 +123,8 @@ def evaluate_background_bias(
         embeddings=embeddings, scores=scores, attributions=named_attributions(attributions, logits=logits, seed=seed),
         explain=explain, ready=ready, num_classes=num_classes, examples=examples,
     )  # fmt: skip
+    if evaluation.no_embedding:
+        warnings.warn(evaluation.no_embedding, stacklevel=2)
     share = Share(loader, spec, max_batches=max_batches)
 
     def walk(label: str) -> Iterable[Any]:

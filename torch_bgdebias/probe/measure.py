@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple, TypeAlias
@@ -89,7 +88,11 @@ class Evaluation:
         self.num_classes = num_classes
         self.examples = ExampleKeeper(examples, mean, std)
         self._forward, self._logits = forward, logits
-        self._layer = _embedding_layer(model, layer, num_classes) if embeddings and self.mixed else None
+        #: why feature consistency cannot be measured, for whoever wants to tell
+        self.no_embedding = ""
+        self._layer: str | None = None
+        if embeddings and self.mixed:
+            self._layer, self.no_embedding = _embedding_layer(model, layer, num_classes)
         self.without_foreground = 0
 
     def gather(self, share: Iterable[Any], max_backgrounds: int) -> Gatherer:
@@ -330,12 +333,12 @@ def _device(model: nn.Module, wanted: torch.device | str | None) -> torch.device
     return device if first is None else first
 
 
-def _embedding_layer(model: nn.Module, layer: str | None, num_classes: int | None) -> str | None:
+def _embedding_layer(model: nn.Module, layer: str | None, num_classes: int | None) -> tuple[str | None, str]:
+    """The layer whose input is the embedding, or why there is none."""
     if layer is not None:
         get_layer(model, layer)
-        return layer
+        return layer, ""
     try:
-        return find_head(model, num_classes=num_classes)[0]
+        return find_head(model, num_classes=num_classes)[0], ""
     except LookupError as error:
-        warnings.warn(f"feature consistency is left out, pass layer= to have it: {error}", stacklevel=4)
-        return None
+        return None, f"feature consistency is left out, pass layer= to have it: {error}"
