@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "probe": GROUND | {"swap", "clad", "isnet", "concepts", "attribution", "metrics", "data"},
     "cli": GROUND | {"swap", "clad", "isnet", "concepts", "attribution", "metrics", "data", "probe", "lightning"},
     "callbacks": GROUND,
+    "train": GROUND | {"data", "cli"},  # a classifier by the names that the command line takes
 }
 #: the training callbacks of these rooms meet the augmentation, and nothing else of another room
 CALLBACK_EXTRA = {"clad": {"swap"}, "isnet": {"swap"}}
@@ -90,7 +91,9 @@ def test_partners_stay_in_their_rooms(path):
     room, relative = room_of(path), str(path.relative_to(PACKAGE))
     partners = {
         "zennit": room == "lrp",
-        "pytorch_lightning": room == "cli" or relative == "lightning.py" or path.name.startswith("callback"),
+        "pytorch_lightning": room == "cli"
+        or relative in {"lightning.py", "train.py"}
+        or path.name.startswith("callback"),
         "lightning": False,
         "kornia": room in {"swap", "data"},
         "torchmetrics": room in {"metrics", "probe"},

@@ -13,7 +13,6 @@ from PIL import Image
 from torch_bgdebias import cli
 from torch_bgdebias.cli import _models
 from torch_bgdebias.cli import probe as command_module
-from torch_bgdebias.cli._scores import overlay
 from torch_bgdebias.data import VARIANTS
 from torch_bgdebias.probe import BackgroundBiasReport
 
@@ -43,6 +42,18 @@ class Small(nn.Module):
 class Wide(Corner):
     def __init__(self):
         super().__init__(1000)
+
+class Nine(nn.Module):
+    """Channel 0 in the corner is a dog, channel 1 a fish."""
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.fc = nn.Linear(4, 9)
+    def forward(self, x):
+        out = self.fc(self.conv(x).mean((2, 3))) * 1e-6
+        corner = x[:, :2, :2, :2].mean((2, 3))
+        out = out.index_add(1, torch.tensor([0, 8]), corner)
+        return out
 
 class Twenty(Corner):
     def __init__(self):
@@ -103,7 +114,7 @@ def test_finds_the_background(place, capsys):
     assert report.class_names == ["cat", "dog", "emu"]
     assert len(report.images) == 9
     assert report.model == "trial_nets:Corner"
-    assert list(report.examples[0].pictures)[:2] == ["original", "heatmap/kernel_shap"]
+    assert list(report.examples[0].heatmaps) == ["kernel_shap"]
     page = (place / "out/report.html").read_text(encoding="utf-8")
     assert "heatmap: kernel_shap" in page
     assert "Where the model looks" in page
@@ -291,6 +302,74 @@ def test_imagenet9_maps_a_thousand_classes(place, capsys):
     assert len(report.class_names) == 10
 
 
+@pytest.fixture
+def release(place):
+    """Two dogs and a fish as published: the fish's backgrounds are channel 1, the dogs' channel 0."""
+    rng = np.random.default_rng(0)
+    foregrounds = [("00_dog", "n02085620_1"), ("00_dog", "n02085620_2"), ("08_fish", "n01440764_1")]
+
+    def write(variant, group, name, channel):
+        pixels = rng.integers(0, 9, (12, 12, 3), dtype=np.uint8)
+        pixels[..., channel] = 220
+        (place / f"in9/{variant}/val/{group}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place / f"in9/{variant}/val/{group}/{name}.JPEG", quality=95)
+
+    for group, name in foregrounds:
+        own = 0 if group == "00_dog" else 1
+        write("original", group, name, own)
+        write("only_bg_t", group, name, own)
+        write("mixed_same", group, f"fg_{name}_bg_n0_1", own)
+        # the challenge's draw, which a new one would not repeat: everything on the fish's background
+        write("mixed_rand", group, f"fg_{name}_bg_n01440764_1", 1)
+        (place / f"in9/fg_mask/val/{group}").mkdir(parents=True, exist_ok=True)
+        mask = np.zeros((12, 12), bool)
+        mask[4:8, 4:8] = True
+        np.save(place / f"in9/fg_mask/val/{group}/{name}.npy", mask)
+    return place / "in9"
+
+
+def test_imagenet9_as_published_gives_the_challenges_own_figures(release, capsys):
+    words = ("--data", "in9", "--layout", "imagenet9", "--model", "trial_nets:Nine", "--json")
+    assert command(*words, "--attributions", "grad_cam", "--adversarial", 10) == 0
+    printed = json.loads(capsys.readouterr().out)
+    told = {name: figure["value"] for name, figure in printed["accuracy"].items()}
+    assert told == pytest.approx({"original": 1, "only_bg_t": 1, "mixed_same": 1, "mixed_rand": 1 / 3})
+    assert printed["bg_gap"]["value"] == pytest.approx(2 / 3)
+    assert printed["notes"]["variants"] == "as published: only_bg_t, mixed_same, mixed_rand"
+    assert printed["notes"]["adversarial backgrounds"] == "3 (10 asked for), of the release's only_bg_t"
+    assert printed["scores"]["adversarial_accuracy"]["mean"]["value"] == 0
+    report = BackgroundBiasReport.from_json(printed["files"]["json"])
+    assert report.images.background_label["mixed_rand"].tolist() == [8, 8, 8]
+    assert report.settings["variants_are"] == "as given"
+    assert "backgrounds" not in report.counts
+    assert command(*words, "--attributions", "", "--remake") == 0
+    assert "mixed_next" in json.loads(capsys.readouterr().out)["accuracy"]
+
+
+def test_imagenet9_releases_that_lack_something(release, capsys):
+    words = ("--data", "in9", "--layout", "imagenet9", "--model", "trial_nets:Nine", "--json", "--out", "out")
+    next((release / "mixed_rand/val/00_dog").iterdir()).unlink()
+    (release / "mixed_same/val/00_dog/fg_stray_bg_n0_1.JPEG").write_bytes(
+        next((release / "original/val/00_dog").iterdir()).read_bytes()
+    )
+    assert command(*words, "--variants", "mixed_same,mixed_rand") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["notes"]["pictures without a variant"] == "1 mixed_rand"
+    assert "stray" in printed["notes"]["left out"]
+    assert printed["accuracy"]["mixed_rand"]["n"] == 2
+    assert printed["accuracy"]["mixed_rand"]["value"] == 0.5
+    assert command(*words, "--variants", "mixed_next") == 0  # not there at all: made anew
+    assert command(*words, "--variants", "mixed_same,mixed_next") == 1
+    assert "has no mixed_next; leave it out, or make all with --remake" in capsys.readouterr().err
+    for path in release.glob("fg_mask/val/*/*.npy"):
+        path.unlink()
+    for path in (*release.glob("fg_mask/val/*"), release / "fg_mask/val"):
+        path.rmdir()
+    assert command(*words) == 1
+    assert "--attributions: in9 has no fg_mask/val" in capsys.readouterr().err
+    assert command(*words, "--attributions", "") == 0  # the accuracies need no masks
+
+
 def test_adversarial_backgrounds(place, capsys):
     """The corner's class is the background's, so any other class's background fools it."""
     words = ("--model", "trial_nets:Corner", "--attributions", "", "--variants", "no_fg", "--json", "--adversarial")
@@ -338,14 +417,3 @@ def test_voc(place, capsys):
     assert printed["notes"]["pictures left out"] == 1
     assert command(*words, "--data", "nothing") == 1
     assert "--data: no PASCAL VOC 2012 in nothing" in capsys.readouterr().err
-
-
-def test_overlay_is_red_where_the_attribution_is():
-    picture = np.full((8, 8, 3), 100, np.uint8)
-    attribution = torch.full((4, 4), -1.0)
-    attribution[:2, :2] = 2
-    shown = overlay(picture, attribution).astype(int)
-    assert shown.shape == (8, 8, 3)
-    assert shown[0, 0].tolist() == [200, 20, 20]
-    assert len(set(shown[7, 7].tolist())) == 1
-    assert (overlay(picture, torch.zeros(4, 4)) == 160).all()

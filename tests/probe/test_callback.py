@@ -391,11 +391,14 @@ def test_logger_without_figures_is_named_and_off_means_off(tmp_path) -> None:
 def test_budget_limits_large_sets_only() -> None:
     probe = BackgroundBiasProbe(metrics=["accuracy"], variants=["mixed_rand"])
     _fit(Cheat(), probe, epochs=1, val=DataLoader(ToyImages(600), batch_size=100))
-    assert len(probe.report.images) == 256
+    assert len(probe.report.images) == 50  # a quarter of 600 passes: gathering, original, variant
     positions = np.sort(probe.report.images.position)
     assert positions[0] == 0
     assert positions[-1] == 599
-    assert np.diff(positions).max() <= 3
+    assert np.diff(positions).max() <= 13
+    probe = BackgroundBiasProbe()
+    _fit(Cheat(), probe, epochs=1, val=DataLoader(ToyImages(100), batch_size=50))
+    assert len(probe.report.images) == 40  # never fewer
     probe = BackgroundBiasProbe(metrics=["accuracy"], variants=["mixed_rand"], budget=None)
     _fit(Cheat(), probe, epochs=1, val=DataLoader(ToyImages(600), batch_size=100))
     assert len(probe.report.images) == 600
@@ -417,6 +420,22 @@ def test_cost_is_told(caplog) -> None:
     assert len(told) == 1
     assert "40 images x 3 forward passes took" in told[0]
     assert "of the validation before it" in told[0]
+
+
+def test_few_images_and_a_missing_embedding_are_told_once_and_not_as_warnings(caplog) -> None:
+    class Bare(Cheat):
+        def forward(self, image):
+            return image[:, :1].mean((2, 3)).repeat(1, K) * 1.0
+
+    with caplog.at_level("INFO"), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        module = Bare()
+        del module.reader
+        _fit(module, BackgroundBiasProbe(), epochs=2, val=DataLoader(ToyImages(100), batch_size=50))
+    told = [r.getMessage() for r in caplog.records]
+    assert sum("feature consistency is left out" in line for line in told) == 1
+    assert sum("rest on 40 of 100 validation images, to stay within budget=0.25" in line for line in told) == 1
+    assert not [w for w in caught if "feature consistency" in str(w.message)]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

@@ -11,15 +11,18 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from probe_toy import K, Reader, ToyImages, cheat, honest
+from probe_toy import SIDE, K, Reader, ToyImages, cheat, honest
 from torch import nn
 from torch.utils.data import DataLoader
 
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.data import VARIANTS, make_variant
+from torch_bgdebias.isnet import ISNet
 from torch_bgdebias.probe import BackgroundBiasReport, evaluate_background_bias
 from torch_bgdebias.probe.aggregate import compare_reports, summarise
+from torch_bgdebias.probe.heatmaps import unpacked_heatmap
 from torch_bgdebias.probe.pool import BackgroundPool
+from torch_bgdebias.probe.report import report_html
 
 MIXED = ("mixed_same", "mixed_rand", "mixed_next")
 
@@ -312,6 +315,104 @@ def test_examples_are_images_that_were_hurt() -> None:
         assert picture[5, 5, 0] == round(0.9 * 255)
 
 
+def left_half(model, image, target):
+    """Speaks for the class on the left, against it on the right, twice as much in the first row."""
+    found = torch.ones(len(image), 1, SIDE, SIDE)
+    found[..., SIDE // 2 :] = -1
+    found[..., 0, :] *= 2
+    return found
+
+
+def test_attributions_give_ratios_and_heatmaps() -> None:
+    asked = []
+
+    def noting(model, image, target):
+        asked.append(target.tolist())
+        return left_half(model, image, target).repeat(1, 3, 1, 1)
+
+    report = evaluate_background_bias(
+        cheat(), _loader(), variants=["mixed_next"], examples=3, attributions={"left": left_half, "noted": noting}
+    )
+    # the object's columns 3 and 4 of rows 3 to 6 are on the left, which holds 45 positive pixels and 5 doubled ones
+    ratio = 4 * 2 / (45 + 2 * 5)
+    for name in ("left", "noted"):
+        assert report.images.scores[f"pixel_ratio/{name}"].tolist() == pytest.approx([ratio] * 40)
+    assert [x for batch in asked for x in batch] == [
+        i % 4 for i in range(40)
+    ]  # the class predicted, which is right here
+    for example in report.examples:
+        heat = unpacked_heatmap(example.heatmaps["left"])
+        assert heat == pytest.approx(left_half(None, [0], None)[0, 0].numpy() / 2, abs=0.01)
+        assert (example.mask == ToyImages().masks[0, 0].numpy() * 255).all()
+    again = BackgroundBiasReport.from_dict(json.loads(json.dumps(report.to_dict())))
+    assert (again.examples[0].heatmaps["left"] == report.examples[0].heatmaps["left"]).all()
+    assert (again.examples[0].mask == report.examples[0].mask).all()
+
+
+@pytest.mark.parametrize("name", ["grad_cam", "kernel_shap", "lrp", "isnet"])
+def test_attributions_by_name(name: str) -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 6, 3),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(6, 4),
+    )
+    if name in ("lrp", "isnet"):
+        pytest.importorskip("zennit")
+    model = ISNet(net, variant="selective") if name == "isnet" else net
+    report = evaluate_background_bias(
+        model, _loader(), variants=MIXED, attributions=[name], explain="label", examples=2, max_batches=1
+    )
+    assert np.isfinite(report.scores[f"pixel_ratio/{name}"].mean.value)
+    assert all(e.heatmaps[name].std() > 0 for e in report.examples)
+    assert report.settings["attributions"] == [name]
+    if name == "grad_cam":
+        with pytest.raises(ValueError, match="'isnet' needs a model wrapped in ISNet, got Sequential"):
+            evaluate_background_bias(net, _loader(), variants=[], attributions=["isnet"])
+        with pytest.raises(ValueError, match="attributions: expected one of 'grad_cam'"):
+            evaluate_background_bias(net, _loader(), variants=[], attributions=["gradcam"])
+        with pytest.raises(ValueError, match=r"attributions\['flat'\]: expected \(7, 1, 10, 10\), got"):
+            evaluate_background_bias(net, _loader(), variants=[], attributions={"flat": lambda m, x, t: x.mean(1)})
+
+
+def test_variants_that_the_batch_brings_along() -> None:
+    data = ToyImages()
+    swapped = data.images.roll(1, 0)  # of the next image's class
+    there = torch.arange(40) > 3
+
+    def batches():
+        for i in (slice(0, 25), slice(25, 40)):
+            ready = {"mixed_rand": (swapped[i], data.labels.roll(1)[i], there[i]), "mixed_same": data.images[i]}
+            yield data.images[i], data.labels[i], data.masks[i], ready
+
+    report = evaluate_background_bias(cheat(), list(batches()), variants=MIXED[:2], ready=3)
+    assert report.variants["mixed_same"].accuracy.value == 1
+    assert report.variants["mixed_rand"].accuracy.value == 0
+    assert report.variants["mixed_rand"].n_left_out == 4
+    assert report.counts["without_partner_mixed_rand"] == 4
+    assert sorted(set(report.images.background_label["mixed_rand"])) == [-1, 0, 1, 2, 3]
+    with pytest.raises(KeyError, match="expected a dict of variants at 3 of batch 0, got without mixed_next"):
+        evaluate_background_bias(cheat(), list(batches()), variants=["mixed_next"], ready=3)
+    with pytest.raises(KeyError, match="got float32 tensor"):
+        evaluate_background_bias(cheat(), list(batches()), variants=["mixed_same"], ready=2)
+    wrong = [(*b[:3], {"mixed_same": b[0][:, :, 1:]}) for b in batches()]
+    with pytest.raises(ValueError, match=r"ready\['mixed_same'\]: expected images \(25, 3, 10, 10\), got"):
+        evaluate_background_bias(cheat(), wrong, variants=["mixed_same"], ready=3)
+
+
+def test_reports_of_the_first_layout_are_read() -> None:
+    data = evaluate_background_bias(cheat(), _loader(), variants=MIXED, examples=2).to_dict()
+    data["schema"] = "torch_bgdebias.report/1"
+    for example in data["examples"]:
+        del example["heatmaps"], example["mask"]
+    old = BackgroundBiasReport.from_dict(data)
+    assert old.examples[0].heatmaps == {}
+    assert old.examples[0].mask is None
+    assert "Worst images" in report_html([old])
+
+
 def test_class_names_come_from_the_data_set() -> None:
     data = ToyImages()
     data.classes = ["ant", "bee", "cat", "dog"]
@@ -454,8 +555,8 @@ def test_no_telling_which_layer() -> None:
 
 def test_foreign_json(tmp_path) -> None:
     path = tmp_path / "r.json"
-    path.write_text('{"schema": "torch_bgdebias.report/2"}')
-    with pytest.raises(ValueError, match=r"r.json: schema: expected 'torch_bgdebias.report/1', got 'torch_bgdebias.re"):
+    path.write_text('{"schema": "torch_bgdebias.report/9"}')
+    with pytest.raises(ValueError, match=r"r.json: schema: expected 'torch_bgdebias.report/2', got 'torch_bgdebias.re"):
         BackgroundBiasReport.from_json(path)
     path.write_text('{"schema": "torch_bgdebias.report/1", "model": "x", "colour": 1}')
     with pytest.raises(ValueError, match=r"missing fields \['bg_gap'.*unknown fields \['colour'\]"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from torch_bgdebias.probe import charts, report_figures, report_to_html, sections, verdict
 from torch_bgdebias.probe.aggregate import summarise
+from torch_bgdebias.probe.heatmaps import NEUTRAL, heat_picture, packed_heatmap, packed_mask, unpacked_heatmap
 from torch_bgdebias.probe.report import Cell, ImageGrid, report_html
 from torch_bgdebias.probe.results import BackgroundBiasReport, Estimate, Example, ImageResults
 
@@ -46,9 +49,13 @@ def make_report(
         images.scores["pixel_ratio/grad_cam"] = rng.random(n).astype(np.float32)
         images.scores["pixel_ratio/grad_cam"][:3] = np.nan
     picture = np.full((8, 10, 3), 200, np.uint8)
-    shown = {"original": picture, "mixed_rand": picture, "heatmap/grad_cam": picture}
+    shown = {"original": picture, "mixed_rand": picture}
+    heat, mask = np.full((8, 10), 255, np.uint8), np.zeros((8, 10), np.uint8)
+    heat[:, :5] = 1
+    mask[2:6, 2:6] = 255
+    said = ({"mixed_rand": 3}, {"original": 0.9, "mixed_rand": 0.8})
     kept = [
-        Example(i, i % 4, shown, {"original": i % 4, "mixed_rand": 3}, {"original": 0.9, "mixed_rand": 0.8})
+        Example(i, i % 4, shown, {"original": i % 4, **said[0]}, said[1], {"grad_cam": heat}, mask)
         for i in range(examples)
     ]
     counts = {"images": n, "classes": 4, "backgrounds": 40}
@@ -300,10 +307,30 @@ def test_histogram_shares_are_those_of_numpy() -> None:
     assert charts._shares(values.tolist(), 20) == pytest.approx(expected.tolist())
 
 
+def test_heatmaps_are_red_for_blue_against_and_outlined() -> None:
+    picture = np.full((8, 8, 3), 100, np.uint8)
+    attribution = torch.full((8, 8), 2.0)
+    attribution[4:] = -2
+    attribution[:, 7] = 0
+    mask = torch.zeros(8, 8)
+    mask[2:7, 2:7] = 1
+    heat = packed_heatmap(attribution, (8, 8))
+    assert (np.sign(unpacked_heatmap(heat)) == np.sign(attribution.numpy())).all()
+    shown = heat_picture(picture, heat, packed_mask(mask, (8, 8))).astype(int)
+    assert shown[0, 0].tolist() == [190, 20, 30]
+    assert shown[7, 0].tolist() == [25, 70, 200]
+    assert len(set(shown[0, 7].tolist())) == 1  # no evidence: the grey of the picture
+    assert (shown[2, 2:7] == 0).all()
+    assert (shown[1, 2:7] == 255).all()
+    assert (shown[3, 3] == [190, 20, 30]).all()
+    assert (packed_heatmap(torch.zeros(4, 4), (8, 8)) == NEUTRAL).all()
+    assert (heat_picture(picture, packed_heatmap(torch.zeros(8, 8), (8, 8))) == 177).all()
+
+
 def test_figures_for_loggers() -> None:
     pytest.importorskip("matplotlib")
     figures = report_figures(make_report(examples=2, score=True))
-    assert set(figures) == {"variants", "classes", "scores/pixel_ratio/grad_cam", "examples"}
+    assert set(figures) == {"variants", "classes", "scores/pixel_ratio/grad_cam", "examples", "heatmaps"}
     for figure in figures.values():
         figure.canvas.draw()
     bars = figures["variants"].axes[0].patches
@@ -331,6 +358,8 @@ document.documentElement.dataset.seen = JSON.stringify(seen);
 def chromium() -> str:
     found = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
     if found is None:
+        if os.environ.get("TORCH_BGDEBIAS_BROWSER") == "required":
+            pytest.fail("TORCH_BGDEBIAS_BROWSER is required, and there is no Chromium")
         pytest.skip("no Chromium on this machine: the report was not opened in a browser")
     return found
 

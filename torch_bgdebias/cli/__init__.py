@@ -100,5 +100,5 @@ def one_line(error: BaseException) -> str:
 
 def _accept_debug(parser: argparse.ArgumentParser) -> None:
     """Take ``--debug`` after the command too, without overwriting one that stands before it."""
-    if "--debug" not in parser.format_usage():
+    if "-" in parser.prefix_chars and "--debug" not in parser.format_usage():
         parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from torch_bgdebias.cli._arguments import choices, usable_device, whole, writable
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from torch_bgdebias.cli._models import LoadedModel
+    from torch_bgdebias.cli._probe_data import ProbeData
     from torch_bgdebias.probe import BackgroundBiasReport
     from torch_bgdebias.probe.measure import ImageScore
 
@@ -40,8 +40,9 @@ models:
 
 data:
   --layout folder     images/<class>/x.jpg with masks/<class>/x.png, 255 = foreground (bgdebias masks makes masks)
-  --layout imagenet9  the Background Challenge's release: original/val/00_dog/..., fg_mask/val/...; models of 9 classes,
-                      or of ImageNet's 1000, whose answers are mapped as in the challenge
+  --layout imagenet9  the Background Challenge's release: original/val/00_dog/..., mixed_same/val/..., fg_mask/val/...;
+                      the published variants are classified as they are, so that the challenge's own figures come out;
+                      models of 9 classes, or of ImageNet's 1000, whose answers are mapped as in the challenge
   --layout voc        a folder with VOCdevkit (PASCAL VOC 2012 segmentation)
   Class folders in alphabetical order are the model's outputs 0, 1, ...; where the model has others, --labels names a
   JSON file {"class folder": output, ...}.
@@ -51,6 +52,7 @@ examples:
   bgdebias probe --model timm:vit_small_patch16_224 --pretrained --data animals --labels animals.json
   bgdebias probe --model my_project.nets:make_net --checkpoint last.ckpt --data data/test --size 64
   bgdebias probe --model timm:resnet50 --pretrained --data bg_challenge --layout imagenet9 --attributions grad_cam,lrp
+  bgdebias probe --model torchvision:resnet50 --pretrained --data bg_challenge --layout imagenet9 --adversarial 4050
   bgdebias probe --model torchvision:resnet18 --checkpoint best.pt --data data/test --json | python -m json.tool
 """
 
@@ -77,6 +79,7 @@ def add_parser(subparsers: Any) -> None:
     add("--mean", type=float, nargs="+", metavar="X", help="normalisation, one number or one a channel")
     add("--std", type=float, nargs="+", metavar="X", help="goes with --mean")
     add("--variants", type=choices(VARIANTS), metavar="A,B", help=f"of {', '.join(VARIANTS)} (default: all)")
+    add("--remake", action="store_true", help="imagenet9: make the variants anew from originals and masks")
     add("--attributions", type=choices(ATTRIBUTIONS), default=["grad_cam"], metavar="A,B", help=_attributions_help())
     add("--target", choices=("predicted", "label"), default="predicted", help="class that is explained (%(default)s)")
     add("--shap-samples", type=whole(2), default=1000, metavar="N", help="coalitions of kernel_shap (default: 1000)")
@@ -97,18 +100,19 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Load, measure, write the report, print the summary."""
     from torch_bgdebias.cli._models import load_model
+    from torch_bgdebias.cli._probe_data import class_names, open_data
     from torch_bgdebias.probe import report_to_html
 
     if (args.mean is None) != (args.std is None):
         raise ValueError(f"--mean and --std: expected both or none, got only --{'mean' if args.std is None else 'std'}")
     device = usable_device(args.device)
-    names = _class_names(args)
+    names = class_names(args)
     outputs = args.classes or (None if args.pretrained else len(names))
     loaded = load_model(args.model, num_classes=outputs, checkpoint=args.checkpoint, pretrained=args.pretrained)
     if args.checkpoint is None and not args.pretrained and args.model.startswith(("timm:", "torchvision:")):
         print("bgdebias probe: note: neither --checkpoint nor --pretrained: the weights are random", file=sys.stderr)
     loaded.model.to(device).eval()
-    data = _open(args, loaded)
+    data = open_data(args, loaded)
     out = writable(args.out, name="--out")
     report = _measure(args, loaded.model, data, names, device)
     files = {"html": str(out / "report.html"), "json": str(out / "report.json")}
@@ -118,121 +122,32 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-class _Data(NamedTuple):
-    """What is measured: a data set in the model's units, and what was left out of it."""
-
-    dataset: Any
-    mean: list[float] | None
-    std: list[float] | None
-    notes: dict[str, Any]
-
-
-class _Normalised:
-    """(image, label, mask) with the image normalised and the label as the model numbers it."""
-
-    def __init__(self, items: Any, mean: list[float] | None, std: list[float] | None, outputs: list[int]) -> None:
-        self.items, self.mean, self.std, self.outputs = items, mean, std, outputs
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
-        import torch
-
-        image, label, mask = self.items[index]
-        if self.mean is not None and self.std is not None:
-            mean, std = (torch.tensor(x).reshape(-1, 1, 1) for x in (self.mean, self.std))
-            image = (image - mean) / std
-        return image, self.outputs[label], mask
-
-
-def _class_names(args: argparse.Namespace) -> list[str]:
-    """The data's classes, before any picture is opened."""
-    if args.layout == "imagenet9":
-        from torch_bgdebias.data import ImageNet9
-
-        return list(ImageNet9.classes)
-    if args.layout == "voc":
-        from torch_bgdebias.data import VOCObjects
-
-        return list(VOCObjects.classes)
-    root = args.data / "images"
-    if not root.is_dir():
-        raise FileNotFoundError(f"--data: expected images/<class>/ and masks/<class>/ in {args.data}, found no {root}")
-    return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _open(args: argparse.Namespace, loaded: LoadedModel) -> _Data:
-    from torch_bgdebias.data import ImageNet9, MaskedImageFolder, VOCObjects
-    from torch_bgdebias.data.files import first_few
-
-    size = args.size or loaded.size or 224
-    mean, std = (args.mean, args.std) if args.mean is not None else (loaded.mean, loaded.std)
-    found: Any
-    if args.layout == "imagenet9":
-        found = ImageNet9(args.data, size=size, masks=True, on_error=args.on_error)
-    elif args.layout == "voc":
-        try:
-            found = VOCObjects(args.data, image_set="val", size=size)
-        except RuntimeError as error:  # what torchvision raises where the data is not
-            raise FileNotFoundError(f"--data: no PASCAL VOC 2012 in {args.data}: {error}") from error
-    else:
-        found = MaskedImageFolder(args.data, size=size, on_error=args.on_error)
-    names = list(found.classes)
-    notes: dict[str, Any] = {"image size": size}
-    if isinstance(found, VOCObjects) and found.skipped:
-        notes["pictures left out"], notes["left out"] = found.skipped, "without an object"
-    elif not isinstance(found, VOCObjects) and found.skipped:
-        notes["pictures left out"] = len(found.skipped)
-        notes["left out"] = first_few(f"{path.name} ({why})" for path, why in found.skipped)
-    if empty := [name for i, name in enumerate(names) if i not in set(found.labels)]:
-        notes["classes without pictures"] = ", ".join(empty)
-    for what in ("pictures left out", "classes without pictures"):
-        if what in notes:
-            print(f"bgdebias probe: note: {what}: {notes[what]}", file=sys.stderr)
-    mean, std = (None if x is None else [float(v) for v in x] for x in (mean, std))
-    return _Data(_Normalised(found, mean, std, _outputs(args.labels, names)), mean, std, notes)
-
-
-def _outputs(path: Path | None, names: list[str]) -> list[int]:
-    """The model's output of each class."""
-    if path is None:
-        return list(range(len(names)))
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"--labels: {path} is not JSON: {error}") from error
-    if not isinstance(told, dict) or not all(isinstance(v, int) and v >= 0 for v in told.values()):
-        raise ValueError(f'--labels: {path}: expected {{"class folder": output, ...}} with whole numbers')
-    if absent := [name for name in names if name not in told]:
-        raise ValueError(f"--labels: {path} has no output for {', '.join(absent[:5])} ({len(absent)} classes)")
-    return [told[name] for name in names]
-
-
 def _measure(
-    args: argparse.Namespace, model: nn.Module, data: _Data, names: list[str], device: torch.device
+    args: argparse.Namespace, model: nn.Module, data: ProbeData, names: list[str], device: torch.device
 ) -> BackgroundBiasReport:
     from torch.utils.data import DataLoader
 
     from torch_bgdebias.cli._progress import progress
-    from torch_bgdebias.cli._scores import attributions, scores, with_heatmaps
-    from torch_bgdebias.data import to_imagenet9
+    from torch_bgdebias.data import ImageNet9Variants, to_imagenet9
     from torch_bgdebias.probe import evaluate_background_bias
+    from torch_bgdebias.probe.attributions import named_attributions
 
     count = _count_outputs(model, data.dataset[0][0][None].to(device))
-    variants = args.variants or list(VARIANTS)
+    published = isinstance(data.dataset.items, ImageNet9Variants)
+    variants = list(data.dataset.items.variants) if published else args.variants or list(VARIANTS)
     logits: Any = None
     if args.layout == "imagenet9" and count == 1000:
         logits, count, named = to_imagenet9, len(names) + 1, [*names, "none of them"]
-        # the class after the last would be "none of them", of which there is no background
-        variants = args.variants or [v for v in VARIANTS if v != "mixed_next"]
+        if not published and args.variants is None:
+            # the class after the last would be "none of them", of which there is no background
+            variants.remove("mixed_next")
     else:
         named = _named(names, data.dataset.outputs, count, args.labels)
-    chosen = attributions(
-        args.attributions, logits=logits, samples=args.shap_samples, chunk=max(args.batch_size, 64), seed=args.seed
+    chunk = max(args.batch_size, 64)
+    chosen = named_attributions(
+        args.attributions, logits=logits, samples=args.shap_samples, chunk=chunk, seed=args.seed
     )
-    of_label = args.target == "label"
-    report = evaluate_background_bias(
+    return evaluate_background_bias(
         model,
         DataLoader(data.dataset, batch_size=args.batch_size, num_workers=args.workers),
         variants=variants,
@@ -243,27 +158,30 @@ def _measure(
         device=device,
         seed=args.seed,
         logits=logits,
-        scores={**scores(chosen, of_label=of_label), **_adversarial(args, data, logits)},
+        scores=_adversarial(args, data, logits),
+        attributions=chosen,
+        explain=args.target,
+        ready=3 if published else None,
         max_batches=args.max_batches,
         examples=args.examples,
         name=args.name or args.model,
         progress=progress,
     )
 
-    def item(position: int) -> tuple[Tensor, int]:
-        image, label, _ = data.dataset[position]
-        return image.to(device), label
 
-    return with_heatmaps(report, model, item, chosen, of_label=of_label)
-
-
-def _adversarial(args: argparse.Namespace, data: _Data, logits: Any) -> dict[str, ImageScore]:
-    from torch_bgdebias.cli._scores import adversarial, own_backgrounds
+def _adversarial(args: argparse.Namespace, data: ProbeData, logits: Any) -> dict[str, ImageScore]:
+    from torch_bgdebias.cli._backgrounds import adversarial, own_backgrounds, published_backgrounds
 
     if args.adversarial is None:
         return {}
-    bank = own_backgrounds(data.dataset, args.adversarial)
-    data.notes["adversarial backgrounds"] = f"{len(bank)} ({args.adversarial} asked for)"
+    if args.layout == "imagenet9" and (args.data / "only_bg_t" / "val").is_dir():
+        bank, source = (
+            published_backgrounds(args.data, data.dataset, data.notes["image size"], args.adversarial),
+            ", of the release's only_bg_t",
+        )
+    else:
+        bank, source = own_backgrounds(data.dataset, args.adversarial), ""
+    data.notes["adversarial backgrounds"] = f"{len(bank)} ({args.adversarial} asked for){source}"
     return {"adversarial_accuracy": adversarial(bank, logits=logits, chunk=max(args.batch_size, 64))}
 
 

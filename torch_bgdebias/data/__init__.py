@@ -17,6 +17,7 @@ _HOMES = {
     "CorrelatedBackgrounds": "correlated",
     "ImageNet9": "imagenet9",
     "ImageNet9Sample": "imagenet9",
+    "ImageNet9Variants": "imagenet9_variants",
     "ImageNetS": "adapters",
     "MaskSizeError": "folder",
     "MaskedImageFolder": "folder",

@@ -20,6 +20,7 @@ from torch_bgdebias.checks import check_option
 from torch_bgdebias.data.variants import VARIANTS
 from torch_bgdebias.models import LogitsKey, eval_mode
 from torch_bgdebias.probe.aggregate import summarise
+from torch_bgdebias.probe.attributions import Attribution, named_attributions
 from torch_bgdebias.probe.loading import Share, rng_untouched
 from torch_bgdebias.probe.loggers import log_figures
 from torch_bgdebias.probe.measure import Evaluation, ImageScore, merge
@@ -29,7 +30,8 @@ from torch_bgdebias.probe.results import BackgroundBiasReport, Estimate, ImageRe
 __all__ = ["BackgroundBiasProbe"]
 
 METRICS = ("accuracy", "bg_gap", "decision_consistency", "feature_consistency")
-_FLOOR = 256  # a budget never asks for fewer images than this
+_FLOOR = 40  # a budget never asks for fewer images than this: it binds from 640 validation images on
+_FEW = 256  # with fewer than this because of the budget, the first measurement says so
 
 
 class BackgroundBiasProbe(pl.Callback):
@@ -59,6 +61,8 @@ class BackgroundBiasProbe(pl.Callback):
         logits: where the logits are in that output.
         layer: name of the layer whose input is the embedding; the last linear layer when ``None``.
         scores: further per-image scores by name, as in ``evaluate_background_bias``.
+        attributions: names or functions, as there: logs ``pixel_ratio/<name>`` and draws heatmaps. Not within the cost
+            that ``budget`` speaks of.
         backgrounds: backgrounds when the first argument is a loader.
         mean: normalisation of the images (black in only_fg and its like, colours of examples).
         std: goes with ``mean``.
@@ -66,7 +70,8 @@ class BackgroundBiasProbe(pl.Callback):
         max_images: evaluate at most so many images, spread evenly over the data set.
         budget: with the trainer's validation loader and no ``max_images``: passes over images of the probe (one each
             for the original, every variant, and gathering backgrounds), as a share of the validation epoch's. It limits
-            the images, but never to fewer than 256. ``None``: all images.
+            the images, but never to fewer than 40, and says so once where it leaves fewer than 256, since the interval
+            is wide then. ``None``: all images.
         max_backgrounds: backgrounds kept in host memory (gathered at the first measurement of a run).
         inference_mode: evaluate under ``torch.inference_mode``. Off (``torch.no_grad`` alone, which is what Lightning
             does in the validation of a fit) for modules that keep tensors they make in ``forward``: such tensors could
@@ -94,6 +99,7 @@ class BackgroundBiasProbe(pl.Callback):
         logits: LogitsKey = None,
         layer: str | None = None,
         scores: Mapping[str, ImageScore] | None = None,
+        attributions: Sequence[str] | Mapping[str, Attribution] = (),
         backgrounds: Any = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -127,6 +133,7 @@ class BackgroundBiasProbe(pl.Callback):
         self.backgrounds = loader_or_bank if is_bank else backgrounds
         self.every_n_epochs, self.spec = every_n_epochs, BatchSpec() if spec is None else spec
         self.metrics, self.variants, self.figures = tuple(metrics), tuple(variants), figures
+        self.attributions = named_attributions(attributions, logits=logits, seed=seed)
         self.scores, self.prefix, self.dataloader_idx = dict(scores or {}), prefix, dataloader_idx
         self.max_images, self.budget, self.max_backgrounds = max_images, budget, max_backgrounds
         self.confidence, self.n_resamples, self.seed = confidence, n_resamples, seed
@@ -138,10 +145,11 @@ class BackgroundBiasProbe(pl.Callback):
         self._pool: BackgroundPool | None = None
         self._started = math.nan
         self._told = False
+        self._cut = 0  # validation images, where the budget leaves some of them out
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forget the backgrounds of an earlier run."""
-        self._pool, self._told = None, False
+        self._pool, self._told, self._cut = None, False, 0
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the time, to compare the probe's cost with the validation's."""
@@ -177,8 +185,11 @@ class BackgroundBiasProbe(pl.Callback):
                 layer=self.layer,
                 embeddings="feature_consistency" in self.metrics,
                 scores=self.scores,
+                attributions=self.attributions,
                 examples=6 if self.figures else 0,
             )
+            if evaluation.no_embedding and not self._told:
+                rank_zero_info(f"{type(self).__name__}: {evaluation.no_embedding}")
             share, loader = self._share(trainer, pl_module)
             if self._pool is None and self.backgrounds is not None:
                 self._pool = BackgroundPool.of(self.backgrounds, mean=self.mean, std=self.std)
@@ -242,6 +253,7 @@ class BackgroundBiasProbe(pl.Callback):
                 seen = count if math.isinf(allowed) else min(count, int(allowed) * size * trainer.world_size)
                 if limit is None and self.budget is not None:
                     limit = max(_FLOOR, int(seen * self.budget / (2 + len(self.variants))))
+                    self._cut = seen if limit < seen else 0
                 limit = seen if limit is None else min(limit, seen)
                 limit = None if limit >= count else limit
         rank, world = trainer.global_rank, trainer.world_size
@@ -256,6 +268,9 @@ class BackgroundBiasProbe(pl.Callback):
         share = f", {seconds / validation:.2f} of the validation before it" if validation > 0 else ""
         what = f"{len(report.images)} images x {passes} forward passes took {seconds:.2f} s{share}"
         rank_zero_info(f"{type(self).__name__}: {what}; the first measurement also gathers the backgrounds")
+        if self._cut and len(report.images) < _FEW:
+            rest = f"{len(report.images)} of {self._cut} validation images, to stay within budget={self.budget}"
+            rank_zero_info(f"{type(self).__name__}: the figures rest on {rest}; budget=None measures them all")
 
     def _draw(self, trainer: pl.Trainer, report: BackgroundBiasReport) -> None:
         try:

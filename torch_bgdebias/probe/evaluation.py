@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.data.variants import VARIANTS
 from torch_bgdebias.models import LogitsKey, eval_mode
 from torch_bgdebias.probe.aggregate import summarise
+from torch_bgdebias.probe.attributions import Attribution, named_attributions
 from torch_bgdebias.probe.loading import Share, rng_untouched
 from torch_bgdebias.probe.measure import Evaluation, ImageScore
 from torch_bgdebias.probe.pool import BackgroundPool
@@ -42,6 +44,9 @@ def evaluate_background_bias(
     layer: str | None = None,
     embeddings: bool = True,
     scores: Mapping[str, ImageScore] | None = None,
+    attributions: Sequence[str] | Mapping[str, Attribution] = (),
+    explain: str = "predicted",
+    ready: int | str | None = None,
     max_batches: int | None = None,
     max_backgrounds: int = 512,
     examples: int = 0,
@@ -80,11 +85,18 @@ def evaluate_background_bias(
         layer: name of the layer whose **input** is the embedding; the last linear layer when ``None``. When that cannot
             be told, feature consistency is left out with a warning.
         embeddings: read embeddings (feature consistency); off saves the hook.
-        scores: further per-image scores of the original images by name, such as ``pixel_ratio/grad_cam``.
+        scores: further per-image scores of the original images by name.
+        attributions: names (``grad_cam``, ``kernel_shap``, ``lrp``, or ``isnet`` for an ``ISNet``), or functions
+            (model, image, target (B,)) -> (B, 1, H, W) by name. Each adds the score ``pixel_ratio/<name>`` and a
+            heatmap to every example.
+        explain: the class that attributions explain, ``"predicted"`` or ``"label"``.
+        ready: index or key of a dict in the batch that holds the variants ready made, each as images (B, C, H, W) or as
+            (images, background labels (B,), which are there (B,) bool), such as ``data.ImageNet9Variants`` yields;
+            ``None`` makes them here.
         max_batches: stop after so many batches.
         max_backgrounds: backgrounds kept in host memory, in the images' dtype (512 of 3 x 224 x 224 take 0.3 GB); at
             least two a class are kept whatever the limit.
-        examples: how many of the images that a new background hurt most to keep as pictures.
+        examples: how many of the images that a new background hurt most to keep as pictures, with their heatmaps.
         name: of the model in the report; its class's name when ``None``.
         confidence: of the intervals.
         n_resamples: bootstrap resamples.
@@ -108,8 +120,11 @@ def evaluate_background_bias(
     names = tuple(DEFAULT_VARIANTS if variants is None else variants)
     evaluation = Evaluation(
         model, spec, names, mean=mean, std=std, device=device, seed=seed, forward=forward, logits=logits, layer=layer,
-        embeddings=embeddings, scores=scores or {}, num_classes=num_classes, examples=examples,
+        embeddings=embeddings, scores=scores, attributions=named_attributions(attributions, logits=logits, seed=seed),
+        explain=explain, ready=ready, num_classes=num_classes, examples=examples,
     )  # fmt: skip
+    if evaluation.no_embedding:
+        warnings.warn(evaluation.no_embedding, stacklevel=2)
     share = Share(loader, spec, max_batches=max_batches)
 
     def walk(label: str) -> Iterable[Any]:
@@ -119,7 +134,7 @@ def evaluate_background_bias(
         pool = None
         if backgrounds is not None:
             pool = BackgroundPool.of(backgrounds, background_labels, mean=mean, std=std)
-        elif evaluation.mixed:
+        elif evaluation.mixed and ready is None:
             pool = evaluation.gather(walk("backgrounds"), max_backgrounds).pool()
         images = evaluation.collect(walk("images"), pool)
     if images is None:

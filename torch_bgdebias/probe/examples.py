@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from torch_bgdebias.probe.heatmaps import packed_heatmap, packed_mask
 from torch_bgdebias.probe.results import Example, ImageResults
 
 __all__ = ["ExampleKeeper"]
@@ -33,8 +34,14 @@ class ExampleKeeper:
         self.size, self._mean, self._std = size, mean, std
         self._heap: list[tuple[float, int, int, Example]] = []
 
-    def add(self, result: ImageResults, pictures: Mapping[str, Tensor]) -> None:
-        """Consider a batch: its results and its images by variant."""
+    def add(
+        self,
+        result: ImageResults,
+        pictures: Mapping[str, Tensor],
+        heatmaps: Mapping[str, Tensor] | None = None,
+        mask: Tensor | None = None,
+    ) -> None:
+        """Consider a batch: its results, its images by variant, heatmaps (B, 1, H, W) by name, masks (B, 1, H, W)."""
         if not self.size:
             return
         harm = _harm(result)
@@ -49,7 +56,16 @@ class ExampleKeeper:
             }
             prediction = {n: int(result.prediction[n][row]) for n in shown}
             confidence = {n: float(result.confidence[n][row]) for n in shown}
-            example = Example(image, int(result.label[row]), shown, prediction, confidence)
+            size = shown["original"].shape[:2]
+            example = Example(
+                image,
+                int(result.label[row]),
+                shown,
+                prediction,
+                confidence,
+                heatmaps={name: packed_heatmap(x[row, 0], size) for name, x in (heatmaps or {}).items()},
+                mask=None if mask is None else packed_mask(mask[row, 0], size),
+            )
             push = heapq.heappush if len(self._heap) < self.size else heapq.heappushpop
             push(self._heap, (*key, example))
 

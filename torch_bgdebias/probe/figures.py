@@ -6,7 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+
 from torch_bgdebias._optional import require
+from torch_bgdebias.isnet import heatmap_figure
+from torch_bgdebias.probe.heatmaps import unpacked_heatmap
 from torch_bgdebias.probe.results import BackgroundBiasReport, Estimate
 from torch_bgdebias.probe.sections import VARIANTS, confidence
 
@@ -20,7 +25,8 @@ _BLUE, _ORANGE, _RULE = "#0b6fb8", "#d2691e", "#dfe4ea"
 
 
 def report_figures(report: BackgroundBiasReport) -> dict[str, Figure]:
-    """Figures by name: ``variants``, ``classes`` (where a gap was measured), ``scores/<name>`` and ``examples``.
+    """Figures by name: ``variants``, ``classes`` (where a gap was measured), ``scores/<name>``, ``examples`` and
+    ``heatmaps`` (of the examples, where attributions were measured).
 
     They are made without pyplot: nothing is registered globally and nothing needs closing.
 
@@ -34,6 +40,8 @@ def report_figures(report: BackgroundBiasReport) -> dict[str, Figure]:
         figures[f"scores/{name}"] = _score(report, name)
     if report.examples:
         figures["examples"] = _examples(report)
+    if any(e.heatmaps for e in report.examples):
+        figures["heatmaps"] = _heatmaps(report)
     return figures
 
 
@@ -98,6 +106,25 @@ def _examples(report: BackgroundBiasReport) -> Figure:
             wrong = said is not None and said != example.label
             axes.set_title(f"{variant}{told}", fontsize=7, color="#b3261e" if wrong else "black")
     return figure
+
+
+def _heatmaps(report: BackgroundBiasReport) -> Figure:
+    """Heatmaps of the examples that have the first one's size and maps, with their outlines."""
+    names = list(report.examples[0].heatmaps)
+    size = report.examples[0].pictures["original"].shape
+    chosen = [e for e in report.examples if list(e.heatmaps) == names and e.pictures["original"].shape == size]
+    image = (
+        torch.stack([torch.from_numpy(e.pictures["original"].copy()).permute(2, 0, 1) for e in chosen]).float() / 255
+    )
+    maps = [np.stack([unpacked_heatmap(e.heatmaps[name]) for name in names]) for e in chosen]
+    masks = [e.mask for e in chosen if e.mask is not None]
+    return heatmap_figure(
+        image,
+        torch.from_numpy(np.stack(maps))[:, :, None],
+        torch.from_numpy(np.stack(masks))[:, None].float() / 255 if len(masks) == len(chosen) else None,
+        titles=[dict(enumerate(report.class_names)).get(e.label, str(e.label)) for e in chosen],
+        map_names=names,
+    )
 
 
 def _barh(axes: Axes, names: Sequence[str], estimates: Sequence[Estimate], colour: str) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -19,16 +18,26 @@ from torch_bgdebias.checks import check_finite, check_image, check_label, check_
 from torch_bgdebias.compositing import FOREGROUND_THRESHOLD, paste
 from torch_bgdebias.data.variants import VARIANTS, make_variant
 from torch_bgdebias.metrics.functional import cosine_similarity
+from torch_bgdebias.metrics.pixel_ratio import pixel_ratio
 from torch_bgdebias.models import LayerTap, LogitsKey, find_head, get_layer, logits_of, tap
+from torch_bgdebias.probe.attributions import Attribution, run_attribution
 from torch_bgdebias.probe.examples import ExampleKeeper
 from torch_bgdebias.probe.loading import fingerprints
 from torch_bgdebias.probe.pool import MIXED, BackgroundPool, Gatherer
 from torch_bgdebias.probe.results import ImageResults
 
-__all__ = ["Evaluation", "ImageScore", "merge"]
+__all__ = ["Evaluation", "ImageScore", "Made", "merge", "ratio_of"]
 
 #: a further score per image: (model, image, mask, label) -> (B,) float, NaN where it is undefined
 ImageScore: TypeAlias = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+
+
+class Made(NamedTuple):
+    """A variant of a batch: images (B, C, H, W), classes of the backgrounds (B,) or -1, and which are there (B,)."""
+
+    image: Tensor
+    background_label: Tensor
+    valid: Tensor
 
 
 class Evaluation:
@@ -53,6 +62,9 @@ class Evaluation:
         layer: str | None = None,
         embeddings: bool = True,
         scores: Mapping[str, ImageScore] | None = None,
+        attributions: Mapping[str, Attribution] | None = None,
+        explain: str = "predicted",
+        ready: int | str | None = None,
         num_classes: int | None = None,
         examples: int = 0,
     ) -> None:
@@ -64,16 +76,23 @@ class Evaluation:
             raise ValueError(f"seed: expected a number of at least 0, got {seed}")
         if (mean is None) != (std is None):
             raise ValueError(f"mean, std: expected both or none, got only {'mean' if std is None else 'std'}")
-        self.model, self.spec, self.seed = model, spec, seed
+        check_option(explain, ("predicted", "label"), name="explain")
+        self.model, self.spec, self.seed, self.ready = model, spec, seed, ready
         self.variants = tuple(dict.fromkeys(variants))
         self.mixed = [v for v in self.variants if v in MIXED]
         self.mean, self.std = mean, std
         self.device = _device(model, device)
-        self.scores = dict(scores or {})
+        self.scores, self.attributions, self.explain = dict(scores or {}), dict(attributions or {}), explain
+        if twice := [name for name in self.attributions if ratio_of(name) in self.scores]:
+            raise ValueError(f"scores: {ratio_of(twice[0])!r} is what attributions measure; give it one name only")
         self.num_classes = num_classes
         self.examples = ExampleKeeper(examples, mean, std)
         self._forward, self._logits = forward, logits
-        self._layer = _embedding_layer(model, layer, num_classes) if embeddings and self.mixed else None
+        #: why feature consistency cannot be measured, for whoever wants to tell
+        self.no_embedding = ""
+        self._layer: str | None = None
+        if embeddings and self.mixed:
+            self._layer, self.no_embedding = _embedding_layer(model, layer, num_classes)
         self.without_foreground = 0
 
     def gather(self, share: Iterable[Any], max_backgrounds: int) -> Gatherer:
@@ -93,7 +112,8 @@ class Evaluation:
             for number, (places, counted, batch) in enumerate(share):
                 image, label, mask = (x[counted] for x in self._read(batch, number))
                 if len(image):
-                    parts.append(self._one_batch(image, label, mask, places[counted], pool, seen, number))
+                    made = self._ready_of(batch, counted, image, number)
+                    parts.append(self._one_batch(image, label, mask, places[counted], pool, made, seen, number))
         return merge(parts) if parts else None
 
     def counts(self, images: ImageResults, pool: BackgroundPool | None) -> dict[str, int]:
@@ -102,7 +122,7 @@ class Evaluation:
         if pool is None:
             del counts["backgrounds"]
         for name in self.mixed:
-            missing = int((~images.valid(name)).sum()) - self.without_foreground
+            missing = int((~images.valid(name)).sum()) - (0 if self.ready is not None else self.without_foreground)
             if missing:
                 counts[f"without_partner_{name}"] = missing
         return counts
@@ -118,6 +138,9 @@ class Evaluation:
             "device": str(self.device),
             "batch": dataclasses.asdict(self.spec),
             "scores": list(self.scores),
+            "attributions": list(self.attributions),
+            "explained_class": self.explain if self.attributions else None,
+            "variants_are": "as given" if self.ready is not None else "made here",
         }
 
     def class_names(self, given: Sequence[str] | None, loader: Any) -> list[str]:
@@ -139,6 +162,16 @@ class Evaluation:
             raise ValueError(f"label: expected classes of at least 0, got {int(label.min())} in batch {number}")
         return image, label, mask
 
+    def _ready_of(self, batch: Any, counted: NDArray[np.bool_], image: Tensor, number: int) -> dict[str, Made] | None:
+        """The variants that the batch brings along; ``None`` where they are to be made."""
+        if self.ready is None:
+            return None
+        held = batch[self.ready]
+        if not isinstance(held, Mapping) or (lacking := [name for name in self.variants if name not in held]):
+            got = f"without {', '.join(lacking)}" if isinstance(held, Mapping) else describe(held)
+            raise KeyError(f"ready: expected a dict of variants at {self.ready!r} of batch {number}, got {got}")
+        return {name: _made_of(name, held[name], counted, image) for name in self.variants}
+
     def _one_batch(
         self,
         image: Tensor,
@@ -146,6 +179,7 @@ class Evaluation:
         mask: Tensor,
         places: NDArray[np.int64],
         pool: BackgroundPool | None,
+        ready: dict[str, Made] | None,
         seen: LayerTap | None,
         number: int,
     ) -> ImageResults:
@@ -159,11 +193,14 @@ class Evaluation:
         self.without_foreground += int((~foreground).sum())
         made_images = {"original": image}
         for name in self.variants:
-            if name in MIXED:
+            if ready is not None:
+                made, background_label, valid = ready[name]
+            elif name in MIXED:
                 made, background_label, valid = self._mixed(name, image, label, mask, ids, pool)
-                result.background_label[name] = torch.where(valid, background_label, -1).cpu().numpy()
             else:
-                made, _, valid = make_variant(image, mask, label, name, mean=self.mean, std=self.std)
+                made, background_label, valid = make_variant(image, mask, label, name, mean=self.mean, std=self.std)
+            if name in MIXED:
+                result.background_label[name] = torch.where(valid, background_label, -1).cpu().numpy()
             output, moved = self._run(made, seen, name, number)
             _note(result, name, output, valid)
             if name in MIXED and embedding is not None and moved is not None:
@@ -173,7 +210,12 @@ class Evaluation:
                 made_images[name] = made
         for name, score in self.scores.items():
             result.scores[name] = self._score(name, score, image, mask, label)
-        self.examples.add(result, made_images)
+        target = label if self.explain == "label" else original.argmax(1).to(label.device)
+        heatmaps = {}
+        for name, attribution in self.attributions.items():
+            heatmaps[name] = run_attribution(name, attribution, self.model, image, target)
+            result.scores[ratio_of(name)] = _finite(pixel_ratio(heatmaps[name], mask))
+        self.examples.add(result, made_images, heatmaps, mask)
         return result
 
     def _mixed(
@@ -232,8 +274,7 @@ class Evaluation:
             values = score(self.model, image.clone(), mask.clone(), label.clone())
         if not isinstance(values, Tensor) or values.shape != (len(image),):
             raise ValueError(f"scores[{name!r}]: expected one number an image ({len(image)},), got {describe(values)}")
-        numbers = values.detach().float().cpu().numpy()
-        return np.where(np.isfinite(numbers), numbers, np.float32(np.nan))
+        return _finite(values)
 
 
 def merge(parts: Sequence[ImageResults]) -> ImageResults:
@@ -248,6 +289,29 @@ def merge(parts: Sequence[ImageResults]) -> ImageResults:
 
     names = ("prediction", "confidence", "cosine", "background_label", "scores")
     return ImageResults(id[order], label[order], **{n: columns(n) for n in names}, position=position[order])
+
+
+def ratio_of(attribution: str) -> str:
+    """What the pixel ratio of an attribution is called."""
+    return f"pixel_ratio/{attribution}"
+
+
+def _finite(values: Tensor) -> NDArray[np.float32]:
+    numbers = values.detach().float().cpu().numpy()
+    return np.where(np.isfinite(numbers), numbers, np.float32(np.nan))
+
+
+def _made_of(name: str, given: Any, counted: NDArray[np.bool_], image: Tensor) -> Made:
+    """One variant from a batch: images (B, C, H, W), alone or with background classes (B,) and which are there (B,)."""
+    picture, *rest = given if isinstance(given, (tuple, list)) else (given,)
+    check_image(picture, name=f"ready[{name!r}]")
+    made = picture.to(image.device)[counted]
+    if made.shape != image.shape:
+        raise ValueError(f"ready[{name!r}]: expected images {tuple(image.shape)}, got {describe(made)}")
+    everywhere = torch.ones(len(image), dtype=torch.bool, device=image.device)
+    unknown = torch.full((len(image),), -1, device=image.device)
+    label = rest[0].to(image.device)[counted] if rest else unknown
+    return Made(made.to(image.dtype), label, rest[1].to(image.device)[counted] if len(rest) > 1 else everywhere)
 
 
 def _note(result: ImageResults, name: str, logits: Tensor, valid: Tensor) -> None:
@@ -269,12 +333,12 @@ def _device(model: nn.Module, wanted: torch.device | str | None) -> torch.device
     return device if first is None else first
 
 
-def _embedding_layer(model: nn.Module, layer: str | None, num_classes: int | None) -> str | None:
+def _embedding_layer(model: nn.Module, layer: str | None, num_classes: int | None) -> tuple[str | None, str]:
+    """The layer whose input is the embedding, or why there is none."""
     if layer is not None:
         get_layer(model, layer)
-        return layer
+        return layer, ""
     try:
-        return find_head(model, num_classes=num_classes)[0]
+        return find_head(model, num_classes=num_classes)[0], ""
     except LookupError as error:
-        warnings.warn(f"feature consistency is left out, pass layer= to have it: {error}", stacklevel=4)
-        return None
+        return None, f"feature consistency is left out, pass layer= to have it: {error}"

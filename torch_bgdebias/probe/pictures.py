@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torch_bgdebias.probe.charts import percent
-from torch_bgdebias.probe.results import BackgroundBiasReport
+from torch_bgdebias.probe.heatmaps import heat_picture
+from torch_bgdebias.probe.results import BackgroundBiasReport, Example
 from torch_bgdebias.probe.sections import OBJECTLESS, VARIANTS, key, section
 
 __all__ = ["Cell", "ImageGrid", "examples", "grid", "png"]
@@ -75,29 +76,54 @@ def grid(grid: ImageGrid, *, anchor: str = "") -> str:
 
 def examples(report: BackgroundBiasReport) -> str:
     """The images that the change of background hurt most, as the report kept them."""
-    columns = list(dict.fromkeys(name for e in report.examples for name in e.pictures))
+    shown = list(dict.fromkeys(name for e in report.examples for name in e.pictures))
+    maps = list(dict.fromkeys(name for e in report.examples for name in e.heatmaps))
+    heads = [f"heatmap: {name}" for name in maps]
+    heads = [VARIANTS.get(shown[0], shown[0]), *heads, *(VARIANTS.get(name, name) for name in shown[1:])]
+    ratios = _ratios(report, maps)
     rows = []
     for example in report.examples:
-        cells: list[Cell | None] = []
-        for column in columns:
-            picture = example.pictures.get(column)
-            lines: list[tuple[str, bool | None]] = []
-            if column in example.prediction:
-                said = example.prediction[column]
-                told = f"{_class_name(report, said)} {percent(example.confidence[column])}"
-                # without the object nothing is right or wrong to say
-                lines = [(told, None if column in OBJECTLESS else said == example.label)]
-            cells.append(None if picture is None else Cell(picture, lines, f"image {example.id}, {column}"))
+        cells = [_variant_cell(report, example, name) for name in shown]
+        cells[1:1] = [_heat_cell(example, name, ratios[name].get(example.id)) for name in maps]
         rows.append((_class_name(report, example.label), cells))
-    heads = [_heading(c) for c in columns]
     told = "Test images that were right before and wrong after their background changed, most confident first."
+    if maps:
+        told += (
+            " Heatmaps are of the image as given: red speaks for the class, blue against it, each on its own scale. "
+            "The object is outlined, and the figure is its share of the positive evidence."
+        )
     return grid(ImageGrid(f"Worst images: {report.model}", heads, rows, told))
 
 
-def _heading(column: str) -> str:
-    if column.startswith("heatmap/"):
-        return f"heatmap: {column.removeprefix('heatmap/')}"
-    return VARIANTS.get(column, column)
+def _variant_cell(report: BackgroundBiasReport, example: Example, variant: str) -> Cell | None:
+    if variant not in example.pictures:
+        return None
+    lines: list[tuple[str, bool | None]] = []
+    if variant in example.prediction:
+        said = example.prediction[variant]
+        told = f"{_class_name(report, said)} {percent(example.confidence[variant])}"
+        # without the object nothing is right or wrong to say
+        lines = [(told, None if variant in OBJECTLESS else said == example.label)]
+    return Cell(example.pictures[variant], lines, f"image {example.id}, {variant}")
+
+
+def _heat_cell(example: Example, name: str, ratio: float | None) -> Cell | None:
+    if name not in example.heatmaps:
+        return None
+    picture = heat_picture(example.pictures["original"], example.heatmaps[name], example.mask)
+    known = ratio is not None and np.isfinite(ratio)
+    told = f"{percent(ratio)} on the object" if known and ratio is not None else "nothing speaks for it"
+    return Cell(picture, [(told, None)], f"image {example.id}, heatmap of {name}")
+
+
+def _ratios(report: BackgroundBiasReport, maps: Sequence[str]) -> dict[str, dict[int, float]]:
+    """Pixel ratio by attribution and image."""
+    ids = [int(id) for id in report.images.id]
+    columns = {name: report.images.scores.get(f"pixel_ratio/{name}") for name in maps}
+    return {
+        name: {} if column is None else dict(zip(ids, map(float, column), strict=True))
+        for name, column in columns.items()
+    }
 
 
 def png(picture: NDArray[np.uint8]) -> str:

@@ -33,7 +33,9 @@ __all__ = [
 ]
 
 #: name and version of the JSON layout; a reader refuses others
-SCHEMA = "torch_bgdebias.report/1"
+SCHEMA = "torch_bgdebias.report/2"
+#: layouts that can still be read: /1 had no heatmaps and masks of examples
+_READABLE = (SCHEMA, "torch_bgdebias.report/1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,9 +172,11 @@ class Example:
     Attributes:
         id: as in :class:`ImageResults`.
         label: the image's class.
-        pictures: per variant, and per heatmap as ``heatmap/<name>``, uint8 (H, W, 3).
+        pictures: per variant uint8 (h, w, 3), ``original`` among them.
         prediction: per variant.
         confidence: per variant, probability of the predicted class.
+        heatmaps: of the original by attribution, uint8 (h, w) around 128 (:mod:`torch_bgdebias.probe.heatmaps`).
+        mask: uint8 (h, w), 255 = foreground; ``None`` where it was not kept.
     """
 
     id: int
@@ -180,6 +184,8 @@ class Example:
     pictures: dict[str, NDArray[np.uint8]]
     prediction: dict[str, int]
     confidence: dict[str, float]
+    heatmaps: dict[str, NDArray[np.uint8]] = dataclasses.field(default_factory=dict)
+    mask: NDArray[np.uint8] | None = None
 
 
 @dataclasses.dataclass(eq=False)
@@ -348,13 +354,18 @@ def _images(data: Mapping[str, Any]) -> ImageResults:
 
 
 def _example(data: Mapping[str, Any]) -> Example:
-    pictures = {name: _picture(packed) for name, packed in data["pictures"].items()}
-    return Example(int(data["id"]), int(data["label"]), pictures, dict(data["prediction"]), dict(data["confidence"]))
+    kept = {"heatmaps": {}, "mask": None, **data}
+    pictures, heatmaps = (
+        {k: _picture(packed) for k, packed in kept[name].items()} for name in ("pictures", "heatmaps")
+    )
+    mask = None if kept["mask"] is None else _picture(kept["mask"])
+    said = (dict(data["prediction"]), dict(data["confidence"]))
+    return Example(int(data["id"]), int(data["label"]), pictures, *said, heatmaps, mask)
 
 
 def _report(data: Mapping[str, Any]) -> BackgroundBiasReport:
     found = data.get("schema") if isinstance(data, Mapping) else None
-    if found != SCHEMA:
+    if found not in _READABLE:
         raise ValueError(f"schema: expected {SCHEMA!r}, got {found!r}")
     wanted = {field.name for field in dataclasses.fields(BackgroundBiasReport)} | {"schema"}
     if wanted != set(data):

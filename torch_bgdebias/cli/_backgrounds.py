@@ -1,0 +1,57 @@
+"""Adversarial backgrounds for ``bgdebias probe``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from torch_bgdebias.compositing import bounding_boxes, tile_fill
+from torch_bgdebias.data import ImageNet9
+from torch_bgdebias.metrics import adversarial_background_accuracy
+
+if TYPE_CHECKING:
+    from torch_bgdebias.cli._probe_data import Normalised
+    from torch_bgdebias.probe.measure import ImageScore
+
+__all__ = ["adversarial", "own_backgrounds", "published_backgrounds"]
+
+
+def own_backgrounds(dataset: Any, count: int) -> Tensor:
+    """Backgrounds (N, C, H, W), N <= count, of images spread evenly over a data set, their foreground tiled over.
+
+    Images whose foreground's box is the whole image have no background to give.
+
+    Raises:
+        ValueError: none of them has.
+    """
+    positions = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    found = []
+    for position in positions:
+        image, _, mask = dataset[int(position)][:3]
+        top, left, bottom, right = bounding_boxes(mask[None])[0].tolist()
+        if (bottom - top) * (right - left) < mask.shape[1] * mask.shape[2]:
+            found.append(tile_fill(image[None], mask[None])[0])
+    if not found:
+        raise ValueError(f"--adversarial: none of {len(positions)} pictures has a background beside its foreground")
+    return torch.stack(found)
+
+
+def published_backgrounds(root: Path, dataset: Normalised, size: int, count: int) -> Tensor:
+    """The challenge's own backgrounds, ``only_bg_t`` of the release, at most ``count``, in the data set's units."""
+    found = ImageNet9(root, "only_bg_t", size=size, masks=False)
+    positions = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)
+    return torch.stack([dataset.prepared(found[int(position)][0]) for position in positions])
+
+
+def adversarial(bank: Tensor, *, logits: Any, chunk: int) -> ImageScore:
+    """Score for ``evaluate_background_bias``: 1 where the image survives every background of the bank, else 0."""
+
+    def robust(model: nn.Module, image: Tensor, mask: Tensor, label: Tensor) -> Tensor:
+        found = adversarial_background_accuracy(model, image, mask, label, bank, logits=logits, chunk=chunk)
+        return torch.where(found.valid, found.robust.float(), torch.nan)
+
+    return robust

@@ -1,0 +1,132 @@
+"""``bgdebias train``: LightningCLI, with models, data and callbacks by class path in YAML."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import warnings
+from contextlib import redirect_stdout
+from typing import Any
+
+__all__ = ["EXAMPLE", "SCHEMA", "add_parser", "run"]
+
+#: name and version of the layout of what ``--json`` prints
+SCHEMA = "torch_bgdebias.train/1"
+_SUBCOMMANDS = ("fit", "validate", "test", "predict")
+
+EXAMPLE = """\
+# bgdebias train --config train.yaml
+seed_everything: 0
+model:
+  class_path: torch_bgdebias.train.ImageClassifier   # or any LightningModule of yours
+  init_args: {network: "torchvision:resnet18", num_classes: 19}
+data:
+  class_path: torch_bgdebias.train.MaskedFolders     # or any LightningDataModule of yours
+  init_args: {train: data/train, val: data/val, size: 160, batch_size: 32}
+trainer:
+  max_epochs: 10
+  callbacks:
+    - class_path: torch_bgdebias.callbacks.BackgroundSwapCallback
+      init_args:
+        swap:
+          class_path: torch_bgdebias.BackgroundSwap
+          init_args: {source: batch, pattern: voronoi}
+    - class_path: torch_bgdebias.callbacks.BackgroundBiasProbe
+      init_args:
+        every_n_epochs: 1
+        figures: false
+        mean: [0.485, 0.456, 0.406]
+        std: [0.229, 0.224, 0.225]
+    - class_path: pytorch_lightning.callbacks.ModelCheckpoint
+      init_args: {monitor: bias/bg_gap, mode: min, save_last: true}
+"""
+
+_HELP = """\
+usage: bgdebias train [fit | validate | test | predict] [--config FILE] [--OPTION VALUE ...] [--json] [--debug]
+
+Train any LightningModule with this package's callbacks (or any others), named by class path in a YAML file. This is
+Lightning's own command line (LightningCLI): every setting of Trainer, model, data and callbacks can be in the file or
+on the command line, which wins. Without a subcommand: fit.
+
+options:
+  --config FILE        settings; may be given several times, later ones win
+  --print_config       print all settings, with their defaults
+  --example            print a file to start from
+  --ckpt_path FILE     resume from (fit), or measure, a checkpoint
+  --json               print the last metrics and the best checkpoint as JSON
+  --debug              show the traceback of an error
+  fit --help           every option of Lightning's command line
+
+examples:
+  bgdebias train --example > train.yaml
+  bgdebias train --config train.yaml
+  bgdebias train --config train.yaml --trainer.max_epochs 3 --data.init_args.batch_size 16
+  bgdebias train --config train.yaml --ckpt_path lightning_logs/version_0/checkpoints/last.ckpt
+  bgdebias train validate --config train.yaml --ckpt_path best.ckpt --json
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``train`` to the command line; what follows it is Lightning's to read, options too."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train a LightningModule with these callbacks, from a YAML file",
+        add_help=False,
+        prefix_chars="\0",  # nothing is an option here
+    )
+    parser.add_argument("arguments", nargs="*")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Hand the arguments to LightningCLI; print what came out."""
+    rest = list(args.arguments)
+    flags = {name: name in rest for name in ("--json", "--debug", "--example")}
+    rest = [word for word in rest if word not in flags]
+    args.debug = args.debug or flags["--debug"]
+    if (not rest and not flags["--example"]) or rest[:1] in (["-h"], ["--help"]):
+        print(_HELP, end="")
+        return 0 if rest else 2
+    if flags["--example"]:
+        print(EXAMPLE, end="")
+        return 0
+    if rest[0].startswith("-"):
+        rest.insert(0, "fit")
+    if rest[0] not in _SUBCOMMANDS:
+        raise ValueError(f"train: expected one of {', '.join(_SUBCOMMANDS)} or an option, got {rest[0]!r}")
+    return _lightning(rest, as_json=flags["--json"])
+
+
+def _lightning(rest: list[str], *, as_json: bool) -> int:
+    from torch_bgdebias._optional import require
+
+    require("jsonargparse", purpose="bgdebias train")
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+    from pytorch_lightning.cli import LightningCLI
+
+    words = sys.argv
+    sys.argv = ["bgdebias train", *rest]  # where Lightning looks; it warns of arguments that are handed over
+    try:
+        # with --json the result stands alone on stdout, without Lightning's tables
+        with warnings.catch_warnings(), redirect_stdout(sys.stderr if as_json else sys.stdout):
+            # Lightning's use of jsonargparse, which nobody here can change
+            warnings.filterwarnings("ignore", module=r"pytorch_lightning\.cli")
+            cli = LightningCLI(parser_kwargs={"prog": "bgdebias train"}, save_config_kwargs={"overwrite": True})
+    except SystemExit as stop:  # its parser has said why, or has printed what was asked for
+        return stop.code if isinstance(stop.code, int) else 2
+    except MisconfigurationException as error:  # what Lightning calls a setting that does not fit
+        raise ValueError(str(error)) from error
+    finally:
+        sys.argv = words
+    metrics = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
+    kept = getattr(cli.trainer.checkpoint_callback, "best_model_path", "") or None
+    if as_json:
+        known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        result = {"schema": SCHEMA, "metrics": known, "best_model": kept, "log_dir": cli.trainer.log_dir}
+        print(json.dumps(result, indent=1, allow_nan=False))
+    else:
+        print("\n".join(f"{name:<40} {value:.4f}" for name, value in sorted(metrics.items())))
+        if kept:
+            print(f"best checkpoint: {kept}")
+    return 0

@@ -1,0 +1,85 @@
+"""Attributions by name, for pixel ratios and heatmaps in a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from torch_bgdebias.attribution import grad_cam, kernel_shap, lrp
+from torch_bgdebias.checks import check_finite, check_option, describe
+from torch_bgdebias.models import LogitsKey
+
+__all__ = ["ATTRIBUTIONS", "Attribution", "named_attributions", "run_attribution"]
+
+#: (model, image (B, C, H, W), target (B,)) -> (B, 1, H, W) or (B, C, H, W), positive where the image speaks for target
+Attribution: TypeAlias = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+ATTRIBUTIONS = ("grad_cam", "kernel_shap", "lrp", "isnet")
+
+
+def named_attributions(
+    wanted: Sequence[str] | Mapping[str, Attribution],
+    *,
+    logits: LogitsKey = None,
+    samples: int = 1000,
+    chunk: int = 256,
+    seed: int = 0,
+) -> dict[str, Attribution]:
+    """Attributions by name; a mapping of functions is taken as it is.
+
+    Args:
+        wanted: names of :data:`ATTRIBUTIONS`, or functions by a name of one's own. ``"isnet"`` is ``ISNet.explain`` of
+            a model wrapped in :class:`torch_bgdebias.ISNet`, with its own rules.
+        logits: where the logits are in the model's output.
+        samples: coalitions of KernelSHAP.
+        chunk: images in one forward pass of KernelSHAP.
+        seed: of its coalitions, which are the same for every image.
+    """
+    if isinstance(wanted, Mapping):
+        return dict(wanted)
+    known: dict[str, Attribution] = {
+        "grad_cam": partial(_grad_cam, logits=logits),
+        "kernel_shap": partial(_kernel_shap, logits=logits, samples=samples, chunk=chunk, seed=seed),
+        "lrp": partial(_lrp, logits=logits),
+        "isnet": _isnet,
+    }
+    return {check_option(name, ATTRIBUTIONS, name="attributions"): known[name] for name in dict.fromkeys(wanted)}
+
+
+def run_attribution(name: str, attribution: Attribution, model: nn.Module, image: Tensor, target: Tensor) -> Tensor:
+    """(B, 1, H, W) float32 of one attribution, channels added up; gradients may be taken inside.
+
+    Raises:
+        ValueError: another shape, or values that are not finite.
+    """
+    with torch.inference_mode(False), torch.no_grad():  # an attribution may take gradients: give it ordinary tensors
+        found = attribution(model, image.clone(), target.clone())
+    if not isinstance(found, Tensor) or found.ndim != 4 or found.shape[::2] != image.shape[::2]:
+        expected = f"({len(image)}, 1, {image.shape[2]}, {image.shape[3]})"
+        raise ValueError(f"attributions[{name!r}]: expected {expected}, got {describe(found)}")
+    return check_finite(found.detach().float().sum(1, keepdim=True), name=f"attributions[{name!r}]")
+
+
+def _grad_cam(model: nn.Module, image: Tensor, target: Tensor, *, logits: LogitsKey) -> Tensor:
+    return grad_cam(model, image, target, logits=logits)
+
+
+def _kernel_shap(model: nn.Module, image: Tensor, target: Tensor, **settings: Any) -> Tensor:
+    generator = torch.Generator(image.device).manual_seed(settings.pop("seed"))
+    return kernel_shap(model, image, target, generator=generator, baseline="mean", **settings).attribution
+
+
+def _lrp(model: nn.Module, image: Tensor, target: Tensor, *, logits: LogitsKey) -> Tensor:
+    return lrp(model, image, target, logits=logits)
+
+
+def _isnet(model: nn.Module, image: Tensor, target: Tensor) -> Tensor:
+    explain = getattr(model, "explain", None)
+    if explain is None:
+        raise ValueError(f"attributions: 'isnet' needs a model wrapped in ISNet, got {type(model).__name__}")
+    relevance: Tensor = explain(image, target, create_graph=False).relevance
+    return relevance[:, -1].sum(1, keepdim=True)  # the last map of the dual variant is LRP-epsilon's
