@@ -6,6 +6,15 @@ A concept vector is the linear combination of a layer's channels that segments t
 
 from __future__ import annotations
 
+from torch_bgdebias.concepts.activations import ActivationReader, choose_layers
 from torch_bgdebias.concepts.fitting import concept_iou, concept_objective, fit_concepts, fit_loce, fit_net2vec
 
-__all__ = ["concept_iou", "concept_objective", "fit_concepts", "fit_loce", "fit_net2vec"]
+__all__ = [
+    "ActivationReader",
+    "choose_layers",
+    "concept_iou",
+    "concept_objective",
+    "fit_concepts",
+    "fit_loce",
+    "fit_net2vec",
+]
