@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from torch_bgdebias.concepts.activations import ActivationReader, choose_layers
 from torch_bgdebias.concepts.fitting import concept_iou, concept_objective, fit_concepts, fit_loce, fit_net2vec
+from torch_bgdebias.concepts.probe import ConceptProbe, ConceptVectors
+from torch_bgdebias.concepts.store import ActivationStore
 
 __all__ = [
     "ActivationReader",
+    "ActivationStore",
+    "ConceptProbe",
+    "ConceptVectors",
     "choose_layers",
     "concept_iou",
     "concept_objective",
