@@ -214,12 +214,9 @@ class ConceptProbe:
                 raise TypeError("masks, concepts: expected both with a tensor of images, got None")
             check_mask(masks, images, name="masks")
             check_label(concepts, len(images), name="concepts")
-            parts: Iterable[Any] = zip(
-                images.split(self.batch_size),
-                concepts.split(self.batch_size),
-                masks.split(self.batch_size),
-                strict=True,
-            )
+            starts = range(0, len(images), self.batch_size)
+            slices = [slice(start, start + self.batch_size) for start in starts]
+            parts: Iterable[Any] = ((images[part], concepts[part], masks[part]) for part in slices)
             spec = BatchSpec()
         else:
             parts, spec = images, batch or BatchSpec()
