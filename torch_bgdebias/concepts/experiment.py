@@ -163,12 +163,13 @@ def concept_transfer(
     Source: arXiv 2504.08602, sections 3 and 4.
     """
     conditions, categories = dict(conditions or {}), dict(categories or {})
-    for what, given in (("conditions", conditions), ("categories", categories)):
-        if ORIGINAL in given:
+    for what, taken in (("conditions", conditions.keys()), ("categories", categories.keys())):
+        if ORIGINAL in taken:
             raise ValueError(f"{what}: {ORIGINAL!r} is always there and cannot be given")
     fits: dict[str, list[ConceptVectors]] = {}
-    for condition, given in [(ORIGINAL, train.images), *conditions.items()]:
-        variants = [given] if isinstance(given, Tensor) or callable(given) else list(given)
+    trained_on: list[tuple[str, Variant | Sequence[Variant]]] = [(ORIGINAL, train.images), *conditions.items()]
+    for condition, given in trained_on:
+        variants: list[Variant] = [given] if isinstance(given, Tensor) or callable(given) else list(given)
         if not variants:
             raise ValueError(f"conditions[{condition!r}]: expected at least one background an image, got none")
         images = torch.cat([train.on(v, name=f"conditions[{condition!r}]") for v in variants])
@@ -204,7 +205,8 @@ def _mean(values: Floats) -> Floats:
     given = ~np.isnan(values)
     count = given.sum(0)
     total = np.where(given, values, 0.0).sum(0)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    mean: Floats = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return mean
 
 
 def _place(names: Sequence[str], name: str, what: str) -> int:
