@@ -91,9 +91,14 @@ def analyse_concepts(
     return [dataclasses.replace(row, corrected=float(p)) for row, p in zip(rows, corrected, strict=True)]
 
 
-def biased_pairs(rows: list[ConceptBackground], *, level: float = 0.05) -> list[ConceptBackground]:
-    """Pairs whose IoU is lower than on original backgrounds, corrected p <= level; the largest loss first."""
-    found = [row for row in rows if row.corrected <= level and row.difference.value < 0]
+def biased_pairs(
+    rows: list[ConceptBackground], *, level: float = 0.05, min_drop: float = 0.05
+) -> list[ConceptBackground]:
+    """Pairs whose IoU is lower than on original backgrounds: corrected p <= level, and a relative drop of ``min_drop``.
+
+    The paired test also finds losses too small to matter, so both are asked for. The largest loss comes first.
+    """
+    found = [row for row in rows if row.corrected <= level and row.relative_drop >= min_drop]
     return sorted(found, key=lambda row: row.difference.value)
 
 
