@@ -46,9 +46,9 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     held = total * args.channels * args.map**2 * 4 / 2**20
     print(
-        f"{args.concepts} concepts x {args.images} images x {args.variants} variants = {total}, {args.channels} channels "
-        f"at {args.map} x {args.map} ({held:.0f} MiB of activations), masks 80 x 80: peak {peak:.0f} MiB, "
-        f"{before:.0f} MiB of it before; {time.perf_counter() - start:.0f} s"
+        f"{args.concepts} concepts x {args.images} images x {args.variants} variants = {total}, "
+        f"{args.channels} channels at {args.map} x {args.map} ({held:.0f} MiB of activations), masks 80 x 80: "
+        f"peak {peak:.0f} MiB, {before:.0f} MiB of it before; {time.perf_counter() - start:.0f} s"
     )
 
 
