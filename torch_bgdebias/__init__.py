@@ -32,6 +32,7 @@ _HOMES = {
     # metrics
     "AdversarialBackgroundAccuracy": "metrics",
     "BackgroundGap": "metrics",
+    "ConceptIoU": "metrics",
     "DecisionConsistency": "metrics",
     "FeatureConsistency": "metrics",
     "PixelRatio": "metrics",
@@ -40,7 +41,7 @@ _HOMES = {
     "grabcut_masks": "data",
     "make_variant": "data",
 }
-_ROOMS = ("attribution", "callbacks", "clad", "data", "isnet", "lrp", "metrics", "ops", "probe", "swap")
+_ROOMS = ("attribution", "callbacks", "clad", "concepts", "data", "isnet", "lrp", "metrics", "ops", "probe", "swap")
 
 __all__ = ["__version__", *_HOMES, *_ROOMS]
 

@@ -10,6 +10,7 @@ _HOMES = {
     "CLADCallback": "torch_bgdebias.clad.callback",
     "ISNetCallback": "torch_bgdebias.isnet.callback",
     "BackgroundBiasProbe": "torch_bgdebias.probe.callback",
+    "ConceptProbeCallback": "torch_bgdebias.probe.callback_concepts",
 }
 
 __all__ = list(_HOMES)

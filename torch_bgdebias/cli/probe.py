@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch_bgdebias.cli._arguments import choices, usable_device, whole, writable
+from torch_bgdebias.cli._concepts import add_arguments, concepts_headline, measure_concepts
 
 if TYPE_CHECKING:
     import torch
@@ -95,6 +96,7 @@ def add_parser(subparsers: Any) -> None:
         "--out", type=Path, default=Path("bgdebias-probe"), metavar="DIR", help="folder to write (default: %(default)s)"
     )
     add("--json", action="store_true", help="print the headline figures as JSON instead of text")
+    add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -117,8 +119,10 @@ def run(args: argparse.Namespace) -> int:
     report = _measure(args, loaded.model, data, names, device)
     files = {"html": str(out / "report.html"), "json": str(out / "report.json")}
     report.to_json(files["json"])
-    report_to_html([report], files["html"], settings={**_told(args), **data.notes})
-    print(_headline(report, files, data.notes) if args.json else f"{report.summary()}\n\nOpen {files['html']}")
+    concepts = measure_concepts(args, loaded.model, data, names, device, out)
+    report_to_html([report], files["html"], settings={**_told(args), **data.notes}, concepts=concepts)
+    shown = _headline(report, files, data.notes) if args.json else f"{report.summary()}\n\nOpen {files['html']}"
+    print(concepts_headline(shown, concepts))
     return 0
 
 

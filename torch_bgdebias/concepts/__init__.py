@@ -6,6 +6,24 @@ A concept vector is the linear combination of a layer's channels that segments t
 
 from __future__ import annotations
 
+from torch_bgdebias.concepts.activations import ActivationReader, choose_layers
+from torch_bgdebias.concepts.experiment import ConceptSamples, ConceptTransfer, concept_transfer
 from torch_bgdebias.concepts.fitting import concept_iou, concept_objective, fit_concepts, fit_loce, fit_net2vec
+from torch_bgdebias.concepts.probe import ConceptProbe, ConceptVectors
+from torch_bgdebias.concepts.store import ActivationStore
 
-__all__ = ["concept_iou", "concept_objective", "fit_concepts", "fit_loce", "fit_net2vec"]
+__all__ = [
+    "ActivationReader",
+    "ActivationStore",
+    "ConceptProbe",
+    "ConceptSamples",
+    "ConceptTransfer",
+    "ConceptVectors",
+    "choose_layers",
+    "concept_iou",
+    "concept_objective",
+    "concept_transfer",
+    "fit_concepts",
+    "fit_loce",
+    "fit_net2vec",
+]

@@ -7,6 +7,7 @@ from torch_bgdebias.metrics.adversarial import (
     AdversarialBackgrounds,
     adversarial_background_accuracy,
 )
+from torch_bgdebias.metrics.concept_iou import ConceptIoU
 from torch_bgdebias.metrics.consistency import BackgroundGap, DecisionConsistency, FeatureConsistency
 from torch_bgdebias.metrics.functional import background_gap, decision_consistency, feature_consistency
 from torch_bgdebias.metrics.pixel_ratio import PixelRatio, PixelRatioValues, pixel_ratio
@@ -23,6 +24,7 @@ __all__ = [
     "AdversarialBackgroundAccuracy",
     "AdversarialBackgrounds",
     "BackgroundGap",
+    "ConceptIoU",
     "DecisionConsistency",
     "FeatureConsistency",
     "Interval",

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+pl = pytest.importorskip("pytorch_lightning")
+
+from torch_bgdebias.callbacks import ConceptProbeCallback  # noqa: E402
+from torch_bgdebias.concepts import ConceptSamples  # noqa: E402
+
+
+class Module(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Dropout(0.5))
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.head(self.features(x).mean((2, 3)))
+
+    def training_step(self, batch, _):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, _):
+        self.log("val", F.cross_entropy(self(batch[0]), batch[1]))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def samples(seed):
+    g = torch.Generator().manual_seed(seed)
+    masks = torch.zeros(6, 1, 8, 8)
+    masks[:, :, 2:6, 2:6] = 1
+    return ConceptSamples(torch.rand(6, 3, 8, 8, generator=g) + masks, masks, torch.arange(6) % 2)
+
+
+def test_logs_and_leaves_the_training_as_it_is(tmp_path):
+    def weights(*callbacks):
+        pl.seed_everything(0, verbose=False)
+        module = Module()
+        data = torch.utils.data.TensorDataset(samples(2).images, samples(2).concepts)
+        trainer = pl.Trainer(
+            max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, default_root_dir=tmp_path, callbacks=list(callbacks),
+        )  # fmt: skip
+        loader = torch.utils.data.DataLoader(data, batch_size=3)
+        trainer.fit(module, loader, loader)
+        assert not any(m._forward_hooks for m in module.modules())
+        return torch.cat([p.detach().flatten() for p in module.parameters()]), trainer.callback_metrics
+
+    callback = ConceptProbeCallback(
+        samples(0), samples(1), categories={"white": lambda i, m: i * m + 1 - m}, layers=["features.1"], size=8
+    )
+    with_it, logged = weights(callback)
+    without, _ = weights()
+    assert torch.equal(with_it, without)
+    values = callback.result.values("features.1")
+    for place, name in enumerate(("original", "white")):
+        assert float(logged[f"concepts/features.1/{name}"]) == pytest.approx(np.nanmean(values[:, place]), abs=1e-6)
+
+
+def test_settings_are_checked_when_it_is_made():
+    with pytest.raises(ValueError, match="size: expected at least 1"):
+        ConceptProbeCallback(samples(0), samples(1), size=0)
+    with pytest.raises(ValueError, match="every_n_epochs"):
+        ConceptProbeCallback(samples(0), samples(1), every_n_epochs=0)

@@ -1,0 +1,255 @@
+"""``ConceptProbe``: images, masks and concepts in, concept vectors of every layer and their IoU out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.checks import check_label, check_mask, check_option
+from torch_bgdebias.concepts.activations import ActivationReader, Forward
+from torch_bgdebias.concepts.fitting import concept_iou, fit_concepts
+from torch_bgdebias.concepts.store import ActivationStore
+
+__all__ = ["ConceptProbe", "ConceptVectors", "Method"]
+
+Method: TypeAlias = Literal["net2vec", "loce"]
+METHODS: tuple[Method, ...] = ("net2vec", "loce")
+
+
+@dataclasses.dataclass(frozen=True)
+class ConceptVectors:
+    """Vectors of one method.
+
+    Attributes:
+        names: the G concepts.
+        method: ``"net2vec"``, or ``"loce"``: globalised, the mean of the local vectors.
+        vectors: layer -> (G, C) float32 on the CPU; NaN for a concept all of whose masks are too small for the layer.
+        local: layer -> (N, C), for LoCE each image's own vector (NaN where its mask is too small); empty for Net2Vec.
+        too_small: layer -> positions of the images whose mask covers less than one activation pixel, which were left
+            out of the fit.
+        counts: images a concept.
+    """
+
+    names: tuple[str, ...]
+    method: Method
+    vectors: dict[str, Tensor]
+    local: dict[str, Tensor]
+    too_small: dict[str, list[int]]
+    counts: tuple[int, ...]
+
+
+class ConceptProbe:
+    """Fit concept vectors in the layers of a borrowed model, and measure how well they segment.
+
+    Args:
+        model: any module; see :class:`~torch_bgdebias.concepts.ActivationReader` for what it may be.
+        layers: their names; ``None``: an early, a middle and a late one.
+        forward: how to run the model; ``None``: ``model(images)``.
+        size: masks and maps are compared at ``size`` x ``size`` (the papers: 80).
+        epochs: AdamW steps.
+        lr: learning rate.
+        block: samples that are optimised together; whole concepts where they fit, so that each is read once from disk.
+        batch_size: images in a pass through the model, where tensors are given instead of a loader.
+        folder: where activations are kept meanwhile (N * C * h * w * 4 bytes a layer); ``None``: the system's
+            temporary folder.
+
+    A mask that covers less than one activation pixel (mean(mask) * h * w < 1) says nothing at that layer: the image is
+    left out there and listed in ``too_small``; its IoU is NaN.
+
+    Source: arXiv 1801.03454 (Net2Vec), arXiv 2311.14435 (LoCE), arXiv 2504.08602 (backgrounds).
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+        >>> images, masks = torch.rand(4, 3, 16, 16), torch.zeros(4, 1, 16, 16)
+        >>> masks[:, :, 4:12, 4:12] = 1
+        >>> probe = ConceptProbe(net, ["1"], size=16)
+        >>> found = probe.fit(images, masks, torch.tensor([0, 0, 1, 1]), names=["bird", "boat"])
+        >>> found.vectors["1"].shape, probe.iou(found, images, masks, torch.tensor([0, 0, 1, 1]))["1"].shape
+        (torch.Size([2, 4]), torch.Size([4]))
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[str] | None = None,
+        *,
+        forward: Forward | None = None,
+        size: int = 80,
+        epochs: int = 30,
+        lr: float = 0.1,
+        block: int = 1024,
+        batch_size: int = 64,
+        folder: str | Path | None = None,
+    ) -> None:
+        for name, value in (("size", size), ("epochs", epochs), ("block", block), ("batch_size", batch_size)):
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        self.reader = ActivationReader(model, layers, forward=forward)
+        self.size, self.epochs, self.lr = size, epochs, lr
+        self.block, self.batch_size, self.folder = block, batch_size, folder
+
+    @property
+    def layers(self) -> tuple[str, ...] | None:
+        """Layers that are read; ``None`` until images have been seen, where they are chosen."""
+        return self.reader.layers
+
+    def fit(
+        self,
+        images: Tensor | Iterable[Any],
+        masks: Tensor | None = None,
+        concepts: Tensor | None = None,
+        *,
+        names: Sequence[str] | None = None,
+        method: Method = "net2vec",
+        batch: BatchSpec | None = None,
+    ) -> ConceptVectors:
+        """Vectors of every concept in every layer, all of a layer in one batched optimisation.
+
+        Args:
+            images: (N, C, H, W) in the model's units; or a loader of batches, whose labels are the concepts.
+            masks: (N, 1, H, W) in [0, 1], 1 on the concept (with a tensor of images only).
+            concepts: (N,) int64 in [0, G) (with a tensor of images only).
+            names: of the G concepts; ``None``: "0", "1", ... up to the largest that comes.
+            method: ``"net2vec"``: one vector a concept; ``"loce"``: one an image, and their mean.
+            batch: what in a loader's batches is what; ``None``: (image, label, mask).
+
+        Raises:
+            ValueError: no images, a concept without images, or activations that are not finite.
+        """
+        check_option(method, METHODS, name="method")
+        stores: dict[str, ActivationStore] = {}
+        small, group, share = [], [], []
+        for some, mask, label in self._batches(images, masks, concepts, batch):
+            for layer, maps in self.reader(some).items():
+                stores.setdefault(layer, ActivationStore(self.folder)).append(maps)
+            small.append(self.shrink(mask))
+            share.append(mask.mean((1, 2, 3)).cpu())
+            group.append(label.cpu())
+        if not group:
+            raise ValueError("images: expected at least one, got none")
+        ids, targets, covered = torch.cat(group), torch.cat(small), torch.cat(share)
+        total = int(ids.max()) + 1 if names is None else len(names)
+        check_label(ids, len(ids), name="concepts", num_classes=total)
+        names = [str(i) for i in range(total)] if names is None else list(names)
+        counts = torch.bincount(ids, minlength=total)
+        if empty := [names[i] for i in (counts == 0).nonzero().flatten().tolist()]:
+            raise ValueError(f"concepts: expected at least one image of each, got none of {', '.join(empty)}")
+        found = ConceptVectors(tuple(names), method, {}, {}, {}, tuple(counts.tolist()))
+        for layer, store in stores.items():
+            large = covered * store.shape[2] * store.shape[3] >= 1
+            found.too_small[layer] = (~large).nonzero().flatten().tolist()
+            if method == "net2vec":
+                found.vectors[layer] = self._fit(store, targets, torch.where(large, ids, -1), total)
+            else:
+                rows = torch.where(large, torch.arange(len(ids)), -1)
+                local = found.local[layer] = self._fit(store, targets, rows, len(ids))
+                found.vectors[layer] = torch.stack([local[large & (ids == g)].mean(0) for g in range(total)])
+            store.close()
+        return found
+
+    def iou(
+        self,
+        vectors: ConceptVectors | Sequence[ConceptVectors],
+        images: Tensor | Iterable[Any],
+        masks: Tensor | None = None,
+        concepts: Tensor | None = None,
+        *,
+        batch: BatchSpec | None = None,
+    ) -> dict[str, Tensor]:
+        """How well each image's concept vector segments it: layer -> IoU (N,), NaN where the mask is too small.
+
+        Args:
+            vectors: from :meth:`fit`; with several, all are measured in one pass and the result is (V, N).
+            images: as for :meth:`fit`; arguments and errors too.
+            masks: as for :meth:`fit`.
+            concepts: as for :meth:`fit`.
+            batch: as for :meth:`fit`.
+        """
+        several = [vectors] if isinstance(vectors, ConceptVectors) else list(vectors)
+        found: dict[str, list[Tensor]] = {}
+        for some, mask, label in self._batches(images, masks, concepts, batch):
+            check_label(label, len(some), name="concepts", num_classes=len(several[0].names))
+            target = self.shrink(mask).to(some.device)
+            for layer, maps in self.reader(some).items():
+                small = mask.mean((1, 2, 3)).to(some.device) * maps.shape[2] * maps.shape[3] < 1
+                scores = []
+                for one in several:
+                    rows = one.vectors[layer][label.cpu()].to(maps.device)
+                    values = concept_iou(rows, maps, target)
+                    scores.append(values.masked_fill(small | rows.isnan().any(1), float("nan")).cpu())
+                found.setdefault(layer, []).append(torch.stack(scores))
+        joined = {layer: torch.cat(parts, 1) for layer, parts in found.items()}
+        return {k: v[0] for k, v in joined.items()} if isinstance(vectors, ConceptVectors) else joined
+
+    def shrink(self, masks: Tensor) -> Tensor:
+        """Masks (B, 1, H, W) at the size of comparison: (B, size, size) bool, 1 where at least half is covered."""
+        return (F.interpolate(masks.float(), size=(self.size, self.size), mode="area") >= 0.5)[:, 0].cpu()
+
+    def _fit(self, store: ActivationStore, masks: Tensor, group: Tensor, groups: int) -> Tensor:
+        """Vectors (groups, C), NaN for empty groups. Samples of group -1 are left out."""
+        vectors = torch.full((groups, store.shape[1]), float("nan"))
+        for present in _blocks(torch.bincount(group[group >= 0], minlength=groups), self.block):
+            rows = torch.isin(group, present).nonzero().flatten()
+            rows = rows[group[rows].argsort(stable=True)]
+            own = torch.searchsorted(present, group[rows])
+            view = _Rows(store, rows.tolist())
+            vectors[present] = fit_concepts(
+                view, masks[rows], group=own, num_groups=len(present), epochs=self.epochs, lr=self.lr, chunk=self.block
+            )
+        return vectors
+
+    def _batches(
+        self, images: Any, masks: Tensor | None, concepts: Tensor | None, batch: BatchSpec | None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """(images, masks (B, 1, H, W) float, concepts) on the model's device."""
+        if isinstance(images, Tensor):
+            if masks is None or concepts is None:
+                raise TypeError("masks, concepts: expected both with a tensor of images, got None")
+            check_mask(masks, images, name="masks")
+            check_label(concepts, len(images), name="concepts")
+            starts = range(0, len(images), self.batch_size)
+            slices = [slice(start, start + self.batch_size) for start in starts]
+            parts: Iterable[Any] = ((images[part], concepts[part], masks[part]) for part in slices)
+            spec = BatchSpec()
+        else:
+            parts, spec = images, batch or BatchSpec()
+        device = next((p.device for p in self.reader.model.parameters()), None)
+        for part in parts:
+            image, mask, label = spec.image_of(part), spec.mask_of(part), spec.label_of(part)
+            check_mask(mask, image, name="masks")
+            check_label(label, len(image), name="concepts")
+            yield image.to(device), mask.float().to(device), label
+
+
+class _Rows:
+    """Some samples of a store, in an order, as :func:`fit_concepts` takes them."""
+
+    def __init__(self, store: ActivationStore, rows: list[int]) -> None:
+        self.store, self.rows = store, rows
+        self.shape = torch.Size((len(rows), *store.shape[1:]))
+
+    def __getitem__(self, index: slice) -> Tensor:
+        return self.store[self.rows[index]]
+
+
+def _blocks(counts: Tensor, block: int) -> Iterator[Tensor]:
+    """Numbers of the groups that are fitted together: at most ``block`` samples, or one larger group."""
+    some: list[int] = []
+    held = 0
+    for group, count in enumerate(counts.tolist()):
+        if not count:
+            continue
+        if some and held + count > block:
+            yield torch.tensor(some)
+            some, held = [], 0
+        some.append(group)
+        held += count
+    if some:
+        yield torch.tensor(some)

@@ -1,0 +1,140 @@
+"""Which concepts a model mixes with which backgrounds: intervals, tests and a figure over a concept experiment."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from torch_bgdebias._optional import require
+from torch_bgdebias.concepts.experiment import ORIGINAL, ConceptTransfer
+from torch_bgdebias.metrics.statistics import (
+    Interval,
+    bootstrap_mean,
+    bootstrap_mean_difference,
+    correct_p_values,
+    paired_permutation_test,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["ConceptBackground", "analyse_concepts", "biased_pairs", "concept_heatmap"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ConceptBackground:
+    """One concept on one background category.
+
+    Attributes:
+        concept: its name.
+        category: the background's.
+        iou: mean over the test images, with a bootstrap interval.
+        original: the same on the images' own backgrounds.
+        difference: ``iou`` minus ``original``, over the same images.
+        relative_drop: 1 - iou / original, NaN where that is 0.
+        p_value: paired permutation test of the difference; NaN without images.
+        corrected: ``p_value`` corrected for all concepts and categories of the table.
+    """
+
+    concept: str
+    category: str
+    iou: Interval
+    original: Interval
+    difference: Interval
+    relative_drop: float
+    p_value: float
+    corrected: float
+
+
+def analyse_concepts(
+    result: ConceptTransfer,
+    layer: str,
+    *,
+    method: str = "net2vec",
+    condition: str = ORIGINAL,
+    confidence: float = 0.95,
+    n_resamples: int = 2000,
+    correction: Literal["holm", "benjamini-hochberg"] = "holm",
+    seed: int = 0,
+) -> list[ConceptBackground]:
+    """Every concept on every background category against its original backgrounds, image by image.
+
+    Args:
+        result: from :func:`torch_bgdebias.concepts.concept_transfer`.
+        layer: which layer's vectors.
+        method: ``"net2vec"`` or ``"loce"``.
+        condition: the backgrounds that the vectors were fitted on.
+        confidence: of the bootstrap intervals.
+        n_resamples: of the bootstrap and of the permutation tests.
+        correction: of the p-values, for G x (K - 1) tests.
+        seed: of both.
+
+    Raises:
+        ValueError: an unknown layer, method, condition or correction.
+    """
+    values = result.values(layer, method, condition)
+    rows = []
+    for g, concept in enumerate(result.concepts):
+        own = values[result.labels == g]
+        for k, category in enumerate(result.categories[1:], start=1):
+            settings: dict[str, Any] = {"n_resamples": n_resamples, "seed": seed}
+            test = paired_permutation_test(own[:, k], own[:, 0], **settings)
+            settings["confidence"] = confidence
+            iou, original = (bootstrap_mean(own[:, at], **settings) for at in (k, 0))
+            difference = bootstrap_mean_difference(own[:, k], own[:, 0], **settings)
+            drop = 1 - iou.value / original.value if original.value > 0 else math.nan
+            rows.append(ConceptBackground(concept, category, iou, original, difference, drop, test.p_value, math.nan))
+    corrected = correct_p_values([row.p_value for row in rows], correction)
+    return [dataclasses.replace(row, corrected=float(p)) for row, p in zip(rows, corrected, strict=True)]
+
+
+def biased_pairs(
+    rows: list[ConceptBackground], *, level: float = 0.05, min_drop: float = 0.05
+) -> list[ConceptBackground]:
+    """Pairs whose IoU is lower than on original backgrounds: corrected p <= level, and a relative drop of ``min_drop``.
+
+    The paired test also finds losses too small to matter, so both are asked for. The largest loss comes first.
+    """
+    found = [row for row in rows if row.corrected <= level and row.relative_drop >= min_drop]
+    return sorted(found, key=lambda row: row.difference.value)
+
+
+def concept_heatmap(rows: list[ConceptBackground], *, level: float = 0.05, title: str = "") -> Figure:
+    """IoU of each concept (row) on each background (column), interval below, * where it differs from the original.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        ValueError: no rows.
+    """
+    if not rows:
+        raise ValueError("rows: expected at least one concept and background, got none")
+    figure_module = require("matplotlib.figure", purpose="the figure of concepts")
+    concepts = list(dict.fromkeys(row.concept for row in rows))
+    categories = list(dict.fromkeys(row.category for row in rows))
+    cells: dict[tuple[str, str], Interval] = {(row.concept, row.category): row.iou for row in rows}
+    cells.update({(row.concept, ORIGINAL): row.original for row in rows})
+    told = {(row.concept, row.category) for row in rows if row.corrected <= level}
+    columns = [ORIGINAL, *categories]
+    table = np.array([[cells[c, k].value for k in columns] for c in concepts])
+    figure: Figure = figure_module.Figure(figsize=(2.2 + 0.95 * len(columns), 1.6 + 0.5 * len(concepts)))
+    axes = figure.subplots()
+    high = max(float(np.nanmax(table, initial=0.0)), 1e-6)
+    picture = axes.imshow(table, cmap="cividis", vmin=0, vmax=high, aspect="auto")
+    for i, c in enumerate(concepts):
+        for j, k in enumerate(columns):
+            cell, star = cells[c, k], "*" if (c, k) in told else ""
+            if math.isnan(cell.value):
+                continue
+            text = f"{cell.value:.2f}{star}\n{cell.low:.2f} to {cell.high:.2f}"
+            colour = "white" if cell.value < 0.55 * high else "black"
+            axes.text(j, i, text, ha="center", va="center", fontsize=6.5, color=colour)
+    axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right")
+    axes.set_yticks(range(len(concepts)), concepts)
+    axes.axvline(0.5, color="white", linewidth=3)
+    axes.set_title(title or f"Concept IoU by background (* corrected p <= {level:g})", fontsize=9)
+    figure.colorbar(picture, ax=axes, label="IoU")
+    figure.tight_layout()
+    return figure
