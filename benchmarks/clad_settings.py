@@ -87,18 +87,7 @@ def split_bank(bank: BackgroundBank, test: float = 0.25) -> tuple[BackgroundBank
     for category in range(bank.num_classes):
         members = (bank.labels == category).nonzero().flatten()
         held_out[members[int(len(members) * (1 - test)) :]] = True
-    parts = [BackgroundBank(bank.images[x], bank.labels[x], classes=bank.classes) for x in (~held_out, held_out)]
-    return parts[0], parts[1]
-
-
-def scenes_of(data: Path, size: int, categories: int | None) -> BackgroundBank:
-    bank = BackgroundBank.from_folder(data / "sun_scenes", size)
-    if categories is None:
-        return bank
-    assert bank.labels is not None
-    assert bank.classes is not None
-    keep = bank.labels < categories
-    return BackgroundBank(bank.images[keep], bank.labels[keep], classes=bank.classes[:categories])
+    return bank.subset(~held_out), bank.subset(held_out)
 
 
 def mnist(data: Path, train: int = 8000) -> Setting:
@@ -106,21 +95,20 @@ def mnist(data: Path, train: int = 8000) -> Setting:
     digits = mnist_with_masks(data / "mnist", size=32)
     order = torch.randperm(len(digits.labels), generator=torch.Generator().manual_seed(0))
     parts = digits.subset(order[:train]), digits.subset(order[train : train + 2000])
-    return Setting(*parts, *split_bank(scenes_of(data, 32, 10)), classes=10, fixed=True, flip=False)
+    categories = sorted(path.name for path in (data / "sun_scenes").iterdir() if path.is_dir())[:10]
+    scenes = BackgroundBank.from_folder(data / "sun_scenes", 32, classes=categories)
+    return Setting(*parts, *split_bank(scenes), classes=10, fixed=True, flip=False)
 
 
 def voc(data: Path, size: int = 64) -> Setting:
     """Photographed objects over all scene categories, drawn anew for every batch: class c on category c mod K."""
     folder = MaskedImageFolder(data / "voc_objects", size)
-    items = [folder[i] for i in range(len(folder))]
-    images, masks = (torch.stack([item[k] for item in items]).mul(255).round().to(torch.uint8) for k in (0, 2))
-    every = MaskedTensors(images, torch.tensor([item[1] for item in items]), masks)
-    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(0))
-    cut = len(items) * 3 // 4
+    every = folder.tensors()
+    order = torch.randperm(len(folder), generator=torch.Generator().manual_seed(0))
+    cut = len(folder) * 3 // 4
     parts = every.subset(order[:cut]), every.subset(order[cut:])
-    return Setting(
-        *parts, *split_bank(scenes_of(data, size, None)), classes=len(folder.classes), fixed=False, flip=True
-    )
+    scenes = BackgroundBank.from_folder(data / "sun_scenes", size)
+    return Setting(*parts, *split_bank(scenes), classes=len(folder.classes), fixed=False, flip=True)
 
 
 def small_cnn(classes: int, size: int, network: str) -> nn.Sequential:

@@ -192,3 +192,66 @@ def test_bad_input() -> None:
         correct_p_values([0.1, 1.5])
     with pytest.raises(ValueError, match="method: expected one of 'holm', 'benjamini-hochberg', got 'bonferroni'"):
         correct_p_values([0.1], "bonferroni")
+
+
+def test_copies_in_a_group_change_nothing() -> None:
+    """A patient photographed five times is one patient: intervals and p are those of the patients."""
+    rng = np.random.default_rng(0)
+    x, y = rng.random(40), rng.random(40) + 0.1
+    y[:3] = np.nan
+    copies = np.repeat(np.arange(40), 5)
+    many_x, many_y = x[copies], y[copies]
+    one, many = bootstrap_mean(x), bootstrap_mean(many_x, groups=copies)
+    np.testing.assert_allclose([many.value, *_ends(many)], [one.value, *_ends(one)])
+    naive = bootstrap_mean(many_x)
+    assert naive.high - naive.low < 0.6 * (many.high - many.low)
+    one, many = bootstrap_mean_difference(x, y), bootstrap_mean_difference(many_x, many_y, groups=copies)
+    np.testing.assert_allclose([many.value, *_ends(many)], [one.value, *_ends(one)])
+    single, grouped = paired_permutation_test(x, y), paired_permutation_test(many_x, many_y, groups=copies)
+    assert grouped.p_value == single.p_value
+    assert grouped.n == 37 * 5
+    assert paired_permutation_test(many_x, many_y).p_value < single.p_value
+
+
+def test_groups_of_one_are_no_groups() -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.random((2, 100))
+    names = np.array([f"image {i:03d}" for i in range(100)])
+    assert bootstrap_mean(x, groups=names) == bootstrap_mean(x)
+    assert bootstrap_mean_difference(x, y, groups=names) == bootstrap_mean_difference(x, y)
+    assert paired_permutation_test(x, y, groups=names) == paired_permutation_test(x, y)
+
+
+def test_coverage_with_uneven_groups() -> None:
+    """95 % intervals of images that share a group's level hold their promise with groups, not without."""
+    rng = np.random.default_rng(2)
+    inside = {"with": 0, "without": 0}
+    for trial in range(200):
+        sizes = rng.integers(1, 9, 40)
+        groups = np.repeat(np.arange(40), sizes)
+        x = rng.normal(size=40)[groups] + 0.3 * rng.normal(size=len(groups))
+        for name, given in (("with", groups), ("without", None)):
+            low, high = _ends(bootstrap_mean(x, groups=given, n_resamples=400, seed=trial))
+            inside[name] += low <= 0 <= high
+    assert 0.88 <= inside["with"] / 200 <= 0.99
+    assert inside["without"] / 200 < 0.75
+
+
+def test_permutations_of_groups_are_counted_out() -> None:
+    d, groups = np.array([0.5, 0.1, -0.2, 0.4, 0.3, -0.3]), [0, 0, 1, 2, 3, 3]
+    sums = np.array([0.6, -0.2, 0.4, 0.0])
+    extreme = [abs(np.dot(signs, sums)) >= 0.8 - 1e-12 for signs in itertools.product((-1, 1), repeat=4)]
+    found = paired_permutation_test(d, np.zeros(6), groups=groups)
+    assert (found.p_value, found.exact, found.n) == (np.mean(extreme), True, 6)
+    assert found.difference == pytest.approx(0.8 / 6)
+
+
+def test_one_group_has_no_interval_and_bad_groups_are_named() -> None:
+    one = bootstrap_mean([0.1, 0.9], groups=[3, 3])
+    assert one.value == 0.5
+    assert math.isnan(one.low)
+    assert math.isnan(bootstrap_mean_difference([0.1, 0.9], [0.2, 0.3], groups=["a", "a"]).high)
+    for groups in ([0, 1, 2], [0.5, 1.5]):
+        for function in (bootstrap_mean_difference, paired_permutation_test):
+            with pytest.raises(ValueError, match="groups: expected 2 integers or strings, one an image"):
+                function([0.1, 0.9], [0.2, 0.3], groups=groups)

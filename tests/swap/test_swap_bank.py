@@ -107,6 +107,33 @@ def test_from_folder_reads_categories_and_covers(tmp_path):
     assert len(flat) == 3
 
 
+def test_from_folder_takes_the_categories_it_is_told(tmp_path):
+    root = make_folder(tmp_path, categories=("field", "forest", "sea"))
+    every = BackgroundBank.from_folder(root, 8)
+    bank = BackgroundBank.from_folder(root, 8, classes=["sea", "field"])
+    assert bank.classes == ("sea", "field")
+    assert bank.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert torch.equal(bank.images, torch.cat([every.images[6:], every.images[:3]]))
+    for wrong in (["lake"], []):
+        with pytest.raises(ValueError, match=r"classes: expected some of the categories \['field', 'forest', 'sea'\]"):
+            BackgroundBank.from_folder(root, 8, classes=wrong)
+
+
+def test_subset_keeps_names_labels_and_normalisation():
+    images = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)
+    bank = BackgroundBank(images, [0, 0, 1, 2, 2], mean=mean, std=std, classes=["a", "b", "c"])
+    for index in (torch.tensor([4, 0]), torch.tensor([True, False, False, False, True])):
+        part = bank.subset(index)
+        expected = torch.tensor([4, 0]) if index.dtype == torch.int64 else torch.tensor([0, 4])
+        assert part.labels.tolist() == bank.labels[expected].tolist()
+        assert (part.classes, part.num_classes) == (("a", "b", "c"), 3)
+        assert torch.equal(part.float_images(torch.arange(2)), bank.float_images(expected))
+    assert BackgroundBank(images).subset(torch.tensor([1])).labels is None
+    with pytest.raises(ValueError, match="at least one image"):
+        bank.subset(bank.labels == 7)
+
+
 def test_cover_keeps_proportions_and_crops_the_centre(tmp_path):
     stripes = np.zeros((40, 80, 3), np.uint8)
     stripes[:, 20:60] = 200  # exactly the square that remains

@@ -1,7 +1,9 @@
 """Intervals and tests for figures that are means over images: bootstrap, paired permutation, correction for many tests.
 
 Everything works on one value per image (1 and 0 for right and wrong), in NumPy, and draws from generators seeded by the
-caller. Images are the unit that is drawn, so whatever belongs to one image (its two variants) stays together.
+caller. Images are the unit that is drawn, so whatever belongs to one image (its two variants) stays together. Where
+images come in groups (pictures of one patient, frames of one film, renderings of one object) they are not independent,
+and intervals over images are too narrow: ``groups=`` makes the group the unit that is drawn.
 """
 
 from __future__ import annotations
@@ -62,6 +64,7 @@ class PermutationTest:
 def bootstrap_mean(
     values: ArrayLike,
     *,
+    groups: ArrayLike | None = None,
     confidence: float = 0.95,
     n_resamples: int = 2000,
     seed: int | np.random.Generator = 0,
@@ -73,17 +76,20 @@ def bootstrap_mean(
 
     Args:
         values: (N,) one number an image; NaN means that the image has none and is left out.
+        groups: (N,) integers or strings: images of the same group are drawn together. The mean is still over images.
         confidence: in (0, 1).
         n_resamples: resamples drawn, at least 1.
         seed: seed or generator; the global state is never touched.
 
     Returns:
-        Interval: of no images: all NaN. Of one image: the value, with NaN ends. All values equal: ends equal the value.
+        Interval: of no images: all NaN. Of one image (or group): the value, with NaN ends. All values equal: ends equal
+        the value.
 
     Raises:
-        ValueError: not (N,), infinite values, or a setting out of range.
+        ValueError: not (N,), infinite values, groups of another length, or a setting out of range.
 
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3.
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3; for groups Davison and Hinkley,
+    Bootstrap Methods and their Application, 1997, section 3.8 (whole groups drawn).
 
     Example:
         >>> bootstrap_mean([1, 1, 1, 0, 1, 1, 0, 1, 1, 1])
@@ -91,17 +97,23 @@ def bootstrap_mean(
     """
     x = _column(values, "values")
     _check_settings(confidence, n_resamples)
-    x = x[~np.isnan(x)]
+    group = _group_numbers(groups, x)
+    group, x = (None if group is None else group[~np.isnan(x)]), x[~np.isnan(x)]
     value, n = (float(x.mean()) if len(x) else math.nan), len(x)
-    if n < 2:
+    if n < 2 or (group is not None and len(np.unique(group)) < 2):
         return Interval(value, math.nan, math.nan, n)
     if bool((x == x[0]).all()):
         return Interval(float(x[0]), float(x[0]), float(x[0]), n)
     tail = (1 - confidence) / 2
-    if bool(((x == 0) | (x == 1)).all()):
+    rng = np.random.default_rng(seed)
+    if group is not None:
+        sums, counts = _group_totals(x, group)
+        means = _resampled(lambda rows: sums[rows].sum(1) / counts[rows].sum(1), len(sums), n_resamples, rng)
+    elif bool(((x == 0) | (x == 1)).all()):
         low, high = (float(end) / n for end in stats.binom.ppf([tail, 1 - tail], n, value))
         return Interval(value, low, high, n)
-    means = _resampled(lambda rows: x[rows].mean(1), n, n_resamples, np.random.default_rng(seed))
+    else:
+        means = _resampled(lambda rows: x[rows].mean(1), n, n_resamples, rng)
     low, high = (float(end) for end in np.quantile(means, [tail, 1 - tail]))
     return Interval(value, low, high, n)
 
@@ -110,6 +122,7 @@ def bootstrap_mean_difference(
     first: ArrayLike,
     second: ArrayLike,
     *,
+    groups: ArrayLike | None = None,
     confidence: float = 0.95,
     n_resamples: int = 2000,
     seed: int | np.random.Generator = 0,
@@ -122,16 +135,17 @@ def bootstrap_mean_difference(
     Args:
         first: (N,) one number an image, NaN where it has none.
         second: (N,) of the same images.
+        groups: (N,) integers or strings: images of the same group are drawn together.
         confidence: in (0, 1).
         n_resamples: resamples drawn, at least 1.
         seed: seed or generator; the global state is never touched.
 
     Returns:
         Interval: n counts images with both values. NaN value when either column is empty; NaN ends when fewer than two
-        images have any value.
+        images (or groups) have any value.
 
     Raises:
-        ValueError: columns of different length, infinite values, or a setting out of range.
+        ValueError: columns or groups of different length, infinite values, or a setting out of range.
 
     Example:
         >>> bootstrap_mean_difference([1, 1, 1, 1], [0, 0, 0, 0])
@@ -144,22 +158,25 @@ def bootstrap_mean_difference(
     if not (has_x.any() and has_y.any()):
         return Interval(math.nan, math.nan, math.nan, both)
     value = float(x[has_x].mean() - y[has_y].mean())
-    if int((has_x | has_y).sum()) < 2:
+    # what a drawn unit adds to the sums and the counts of the two means; the unit is an image or a group
+    table = np.stack([np.where(has_x, x, 0.0), np.where(has_y, y, 0.0), has_x, has_y], 1)[has_x | has_y]
+    group = _group_numbers(groups, x)
+    if group is not None:
+        table = _group_totals(table, group[has_x | has_y])[0]
+    if len(table) < 2:
         return Interval(value, math.nan, math.nan, both)
-    # images with equal rows are interchangeable: draw how often each kind of row comes, not which image
-    kinds, times = np.unique(
-        np.stack([np.where(has_x, x, np.inf), np.where(has_y, y, np.inf)], 1), axis=0, return_counts=True
-    )
-    given = np.isfinite(kinds)
-    numbers = np.where(given, kinds, 0.0)
+    # units with equal rows are interchangeable: draw how often each kind of row comes, not which unit
+    kinds, times = np.unique(table, axis=0, return_counts=True)
     rng = np.random.default_rng(seed)
     if len(kinds) <= 64:
-        drawn = rng.multinomial(len(x), times / len(x), size=n_resamples).astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            means = (drawn @ numbers) / (drawn @ given)
-        differences = means[:, 0] - means[:, 1]
+        totals = rng.multinomial(len(table), times / len(table), size=n_resamples).astype(np.float64) @ kinds
     else:
-        differences = _resampled(lambda rows: _mean_of(x[rows]) - _mean_of(y[rows]), len(x), n_resamples, rng)
+        columns = np.ascontiguousarray(table.T)
+        totals = _resampled(
+            lambda rows: np.stack([column[rows].sum(1) for column in columns], 1), len(table), n_resamples, rng
+        )
+    with np.errstate(invalid="ignore"):
+        differences = totals[:, 0] / totals[:, 2] - totals[:, 1] / totals[:, 3]
     tail = (1 - confidence) / 2
     # a resample in which one column has no value at all says nothing about the difference
     low, high = (float(end) for end in np.nanquantile(differences, [tail, 1 - tail]))
@@ -170,6 +187,7 @@ def paired_permutation_test(
     first: ArrayLike,
     second: ArrayLike,
     *,
+    groups: ArrayLike | None = None,
     n_resamples: int = 9999,
     seed: int | np.random.Generator = 0,
 ) -> PermutationTest:
@@ -181,11 +199,13 @@ def paired_permutation_test(
     Args:
         first: (N,) one number an image.
         second: (N,) of the same images in the same order; images with NaN in either are left out.
+        groups: (N,) integers or strings: the differences of one group change their signs together, because images of
+            one group are not independent of each other.
         n_resamples: sign patterns drawn where they are too many to count; p >= 1 / (n_resamples + 1).
         seed: seed or generator; the global state is never touched.
 
     Raises:
-        ValueError: columns of different length, infinite values, or a setting out of range.
+        ValueError: columns or groups of different length, infinite values, or a setting out of range.
 
     Example:
         >>> paired_permutation_test([1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0]).p_value
@@ -196,10 +216,12 @@ def paired_permutation_test(
     d = (x - y)[~np.isnan(x - y)]
     if not len(d):
         return PermutationTest(math.nan, math.nan, 0, True)
-    difference, moved = float(d.mean()), d[d != 0]
+    group = _group_numbers(groups, x)
+    by_unit = d if group is None else _group_totals(d, group[~np.isnan(x - y)])[0]
+    difference, moved = float(d.mean()), by_unit[by_unit != 0]
     m, sizes = len(moved), np.unique(np.abs(moved))
     if m == 0:
-        return PermutationTest(0.0, 1.0, len(d), True)
+        return PermutationTest(difference, 1.0, len(d), True)
     if len(sizes) == 1:
         p = float(stats.binomtest(int((moved > 0).sum()), m, 0.5).pvalue)
         return PermutationTest(difference, min(p, 1.0), len(d), True)
@@ -265,6 +287,26 @@ def _pair(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
     return x, y
 
 
+def _group_numbers(groups: ArrayLike | None, values: Floats) -> NDArray[np.int64] | None:
+    """Groups as numbers from 0."""
+    if groups is None:
+        return None
+    given = np.asarray(groups)
+    if given.shape != values.shape or given.dtype.kind not in "iuUS":
+        raise ValueError(
+            f"groups: expected {len(values)} integers or strings, one an image, got {given.dtype} {given.shape}"
+        )
+    return np.unique(given, return_inverse=True)[1].astype(np.int64)
+
+
+def _group_totals(values: Floats, group: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Sums (G, ...) of the values (N, ...) of each group that occurs, and its number of images (G,)."""
+    number, counts = np.unique(group, return_inverse=True, return_counts=True)[1:]
+    sums = np.zeros((len(counts), *values.shape[1:]))
+    np.add.at(sums, number, values)
+    return sums, counts.astype(np.float64)
+
+
 def _check_settings(confidence: float, n_resamples: int) -> None:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence: expected a number in (0, 1), got {confidence!r}")
@@ -282,10 +324,3 @@ def _resampled(
 ) -> Floats:
     parts = [statistic(rng.integers(0, n, (size, n), dtype=np.int32)) for size in _chunks(n_resamples, n)]
     return np.concatenate(parts)
-
-
-def _mean_of(rows: Floats) -> Floats:
-    given = ~np.isnan(rows)
-    with np.errstate(invalid="ignore"):
-        result: Floats = np.where(given, rows, 0.0).sum(1) / given.sum(1)
-    return result

@@ -216,6 +216,18 @@ class BackgroundBank:
             images = (images - mean[:, None, None]) / std[:, None, None]
         return images
 
+    def subset(self, index: Tensor) -> BackgroundBank:
+        """A bank of some of the backgrounds: labels, their names and the normalisation stay what they were.
+
+        Args:
+            index: int64 positions, or a bool (N,). A copy of those images is made.
+
+        Raises:
+            ValueError: nothing chosen.
+        """
+        labels = None if self.labels is None else self.labels[index]
+        return BackgroundBank(self.images[index], labels, mean=self.mean, std=self.std, classes=self.classes)
+
     def labels_at(self, index: Tensor) -> Tensor:
         """Labels at ``index`` of any shape; -1 where the index is -1 or the bank has no labels."""
         if self.labels is None:
@@ -317,6 +329,7 @@ class BackgroundBank:
         root: str | os.PathLike[str],
         size: int | tuple[int, int],
         *,
+        classes: Sequence[str] | None = None,
         channels: int = 3,
         on_error: str = "raise",
         mean: Tensor | Sequence[float] | None = None,
@@ -332,6 +345,7 @@ class BackgroundBank:
         Args:
             root: the folder.
             size: (H, W), or one number for both; the training images' size, so that nothing is tiled.
+            classes: names of the categories to take, in the order of their labels; by default all, sorted.
             channels: 3 (RGB) or 1 (grey).
             on_error: an unreadable or truncated file: "raise" an error that names it, or "skip" it and say at the end
                 how many were skipped.
@@ -342,11 +356,11 @@ class BackgroundBank:
         Raises:
             FileNotFoundError: no such folder, or no image in it (the message lists what is there).
             OSError: an unreadable image, when ``on_error="raise"``.
-            ValueError: every image was unreadable.
+            ValueError: every image was unreadable, or ``classes`` that are not there.
         """
         from torch_bgdebias.swap.folder import ImageFiles
 
-        files = ImageFiles.scan(root, size, channels=channels, on_error=on_error)
+        files = ImageFiles.scan(root, size, classes=classes, channels=channels, on_error=on_error)
         images, labels = files.read_all(threads)
         return BackgroundBank(images, labels, mean=mean, std=std, classes=files.classes)
 

@@ -50,7 +50,13 @@ class ImageFiles:
 
     @classmethod
     def scan(
-        cls, root: str | os.PathLike[str], size: int | tuple[int, int], *, channels: int = 3, on_error: str = "raise"
+        cls,
+        root: str | os.PathLike[str],
+        size: int | tuple[int, int],
+        *,
+        classes: Sequence[str] | None = None,
+        channels: int = 3,
+        on_error: str = "raise",
     ) -> ImageFiles:
         """Find the images under ``<root>/<category>/``, or in ``root`` itself when it has no category folders."""
         check_option(channels, (1, 3), name="channels")
@@ -62,6 +68,11 @@ class ImageFiles:
         if not folder.is_dir():
             raise FileNotFoundError(f"root: expected a folder of images, got {folder}, which is not there")
         categories = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+        if classes is not None:
+            absent = [name for name in classes if name not in categories]
+            if absent or not classes:
+                raise ValueError(f"classes: expected some of the categories {categories[:20]}, got {[*classes][:20]}")
+            categories = list(classes)
         if not categories:
             paths = tuple(_images_in(folder))
             if not paths:
