@@ -53,7 +53,7 @@ def _tuple(value: int | Sequence[int], dims: int) -> list[int]:
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry | None) -> Tensor:
     if geometry is None:
-        return F.linear(x, weight, bias)
+        return F.linear(x, weight, bias).detach()  # it may be a view, which could not be changed in place afterwards
     stride, padding, dilation, groups = geometry
     out: Tensor = _aten.convolution(x, weight, bias, stride, padding, dilation, False, [0] * len(stride), groups)
     return out
