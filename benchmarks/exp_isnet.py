@@ -120,7 +120,7 @@ def train(net: nn.Module, data: Setting, args: argparse.Namespace, epochs: float
     """Train in place; returns the last epoch's mean of each part of the loss."""
     isnet, heatmap = explainer(net, args), heatmap_loss(args)
     swap = BackgroundSwap("batch") if args.swap else None
-    dimming = BackgroundDimming((0.0 if plain else 0.5) if args.dimming is None else args.dimming)
+    dimming = BackgroundDimming((0.0 if plain else 1.0) if args.dimming is None else args.dimming)
     optimizer = torch.optim.Adam(net.parameters(), args.lr)
     per_epoch = math.ceil(len(data.train[0]) / args.batch)
     steps = math.ceil(epochs * per_epoch)

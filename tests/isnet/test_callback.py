@@ -184,7 +184,7 @@ def test_part_of_the_batch_is_dimmed():
             return super().training_step(batch, batch_idx)
 
     data_loader = loader(64, 64)
-    trainer(callbacks.ISNetCallback(), max_epochs=1).fit(Watching(), data_loader)
+    trainer(callbacks.ISNetCallback(dimming=0.5), max_epochs=1).fit(Watching(), data_loader)
     changed = (seen[0] != next(iter(data_loader))[0]).flatten(1).any(1)
     assert 0.2 < changed.float().mean() < 0.8
 

@@ -72,7 +72,7 @@ class ISNetCallback(TrainingStepCallback):
         weight: float | Schedule | None = None,
         spec: BatchSpec | None = None,
         *,
-        dimming: float = 0.5,
+        dimming: float = 1.0,
         network: str | None = None,
         logits: LogitsKey = None,
         fraction: float = 1.0,

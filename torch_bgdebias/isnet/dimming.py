@@ -25,7 +25,7 @@ __all__ = ["BackgroundDimming", "dim_background", "draw_keep"]
 
 def draw_keep(
     batch: int,
-    p: float = 0.5,
+    p: float = 1.0,
     *,
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
@@ -68,8 +68,7 @@ class BackgroundDimming(nn.Module):
     """Dim the background of each training image by a random amount; in evaluation mode images pass unchanged.
 
     Args:
-        p: share of the images that are dimmed, in [0, 1]. The others show the network, and its batch norm, backgrounds
-            as they will be after training.
+        p: share of the images that are dimmed, in [0, 1].
 
     Shape:
         image (B, C, H, W), mask (B, 1, H, W) -> (B, C, H, W).
@@ -78,12 +77,12 @@ class BackgroundDimming(nn.Module):
         >>> import torch
         >>> image, mask = torch.ones(2, 3, 4, 4), torch.zeros(2, 1, 4, 4)
         >>> mask[:, :, 1:3, 1:3] = 1
-        >>> dimmed = BackgroundDimming(p=1.0)(image, mask)
+        >>> dimmed = BackgroundDimming()(image, mask)
         >>> bool((dimmed[:, :, 1:3, 1:3] == 1).all()), bool((dimmed[:, :, 0] < 1).all())
         (True, True)
     """
 
-    def __init__(self, p: float = 0.5) -> None:
+    def __init__(self, p: float = 1.0) -> None:
         super().__init__()
         if not 0.0 <= p <= 1.0:
             raise ValueError(f"p: expected in [0, 1], got {p!r}")
