@@ -283,10 +283,10 @@ def table(rows: list[dict[str, Any]], total: int) -> str:
         f"{len(rows)} of {total} models have been measured, {exact} of them are exact: relative error of the gradient "
         f"below {TOLERANCE:g}, in evaluation and in training mode.",
         "",
-        f"An asterisk: measured with every batch norm's scale at {CALM}, as finite differences fail for this network with "
-        "its own random weights, also those of the plain logits. Cost: processor time of a step with heatmaps over that "
-        "of a plain one, two images of this small size, one thread of a shared machine: a guide, no more; careful "
-        "figures stand in [lrp.md](lrp.md).",
+        f"An asterisk: measured with every batch norm's scale at {CALM}, as finite differences fail for this network "
+        "with its own random weights, also those of the plain logits. Cost: processor time of a step with heatmaps "
+        "over that of a plain one, two images of this small size, one thread of a shared machine: a guide, no more; "
+        "careful figures stand in [lrp.md](lrp.md).",
         "",
         "| model | parameters (M) | image | status | error, eval | error, train | cost |",
         "|---|---|---|---|---|---|---|",
