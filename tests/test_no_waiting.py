@@ -61,7 +61,9 @@ def test_what_waits_is_found(accelerator, name):
 
 def test_what_does_not_wait_is_let_through(accelerator):
     x = accelerator.put(torch.randn(4, 3, requires_grad=True))
-    network = accelerator.put(nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 2)))
+    network = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 2))
+    nn.init.constant_(network[-1].bias, -9.0)  # outputs below zero, whatever the weights: their gradient passes
+    network = accelerator.put(network)
     with accelerator.no_waiting():
         y = torch.where(network(x) > 0, 1.0, network(x))
         y[y > 0] = 2.0
