@@ -67,7 +67,7 @@ def add_parser(subparsers: Any) -> None:
     add("--epochs", type=whole(1), default=6, metavar="N", help="passes over the samples (default: 6)")
     add("--samples", type=whole(4), default=8000, metavar="N", help="training images composed (default: 8000)")
     add("--seed", type=whole(0), default=0, metavar="N", help="of everything random (default: 0)")
-    add("--methods", type=_methods, default=["baseline", "swap"], metavar="A,B", help=_methods_help())
+    add("--methods", type=_methods, default=list(METHODS), metavar="A,B", help=_methods_help())
     add("--json", action="store_true", help="print demo.json to stdout instead of the summary")
 
 
@@ -326,4 +326,4 @@ def _methods(text: str) -> list[str]:
 
 def _methods_help() -> str:
     told = "; ".join(f"{name}: {what}" for name, what in METHODS.items())
-    return f"what to train, the first is 'before' (default: baseline,swap). {told}"
+    return f"what to train, the first is 'before' (default: all). {told}"
