@@ -19,8 +19,7 @@ VARIANTS: tuple[Variant, ...] = ("selective", "stochastic", "dual", "original")
 def default_weight(variant: Variant) -> float:
     """P of the training loss (1 - P) * classification + P * heatmap: 0.7 as in the papers, but 0.9 for "dual".
 
-    Its maps explain the sum of all logits, in which what raises one class and lowers the others cancels out: at 0.7 a
-    bias comes back (docs/isnet.md).
+    Its maps explain the sum of all logits, and at 0.7 a bias comes back (docs/isnet.md).
     """
     return 0.9 if variant == "dual" else 0.7
 
