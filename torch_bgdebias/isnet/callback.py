@@ -39,7 +39,7 @@ class ISNetCallback(TrainingStepCallback):
         variant: "selective", "stochastic", "dual" or "original", see :class:`~torch_bgdebias.isnet.ISNet`.
         loss: the heatmap loss; ``ISNetLoss(mask_dilation=2)`` by default: an edge needs both its sides.
         weight: P in [0, 1], or a function of the epoch and of the batches seen so far. With P = 0 nothing is explained.
-            ``None``: 0.7 as in the papers, and 0.9 for "dual", whose sums over all logits see less of a bias.
+            ``None``: 0.7 as in the papers, and 0.9 for "dual", which keeps a bias at 0.7.
         spec: where images and masks are in a batch.
         network: name of the submodule that maps images to logits; the LightningModule's own ``forward`` by default.
         logits: where the logits are in what the network returns, if it does not return them alone.
