@@ -6,47 +6,83 @@ python benchmarks/bench_kernel_shap.py
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
+from collections.abc import Callable
 
 import torch
 import torchvision
+from common import machine
+from isnet_settings import small_cnn
+from torch import Tensor, nn
 
 from torch_bgdebias.attribution import kernel_shap, superpixels
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--samples", type=int, default=1000)
-    parser.add_argument("--model", default="resnet18")
-    parser.add_argument(
-        "--captum-images", type=int, default=2, help="images that captum explains, scaled up to the batch"
-    )
-    args = parser.parse_args()
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def captum_seconds(model: nn.Module, image: Tensor, samples: int, per_pass: int) -> float:
+    """Per image."""
     from captum.attr import KernelShap
 
-    torch.manual_seed(0)
-    model = torchvision.models.get_model(args.model, num_classes=10).eval()
-    image = torch.rand(args.batch, 3, args.size, args.size)
-    segment = superpixels((args.size, args.size))
-    ours = []
-    for _ in range(3):
-        start = time.perf_counter()
-        kernel_shap(model, image, 0, samples=args.samples)
-        ours.append(time.perf_counter() - start)
-    for per_pass in (1, 256):  # captum's default, and its best
-        start = time.perf_counter()
-        oracle = KernelShap(model)
-        for i in range(args.captum_images):
+    oracle, segment = KernelShap(model), superpixels((image.shape[2], image.shape[3]))
+
+    def explain() -> None:
+        for one in image.split(1):
             oracle.attribute(
-                image[i : i + 1], target=0, feature_mask=segment[None, None], n_samples=args.samples,
-                perturbations_per_eval=per_pass,
-            )  # fmt: skip
-        theirs = (time.perf_counter() - start) / args.captum_images * args.batch
-        here = statistics.median(ours)
-        print(f"captum, {per_pass} a pass: {theirs:.1f} s a batch; here {here:.1f} s: {theirs / here:.1f} x")
+                one, target=0, feature_mask=segment[None, None], n_samples=samples, perturbations_per_eval=per_pass
+            )
+
+    return seconds(explain) / len(image)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64])
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--models", nargs="+", default=["small_cnn", "resnet18"], help="or any of torchvision's")
+    parser.add_argument("--chunk", type=int, default=None)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--captum-images", type=int, default=2, help="how many captum explains, scaled to the batch")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    print(", ".join(f"{name} {value}" for name, value in machine(device).items()))
+    print(f"batch {args.batch}, {args.samples} coalitions of 7 x 7 superpixels, seconds a batch\n")
+    columns = (
+        "model",
+        "px",
+        "here",
+        "channels last",
+        "captum, 1 a pass",
+        "256 a pass",
+        "default / here",
+        "best / here",
+    )
+    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
+    for name in args.models:
+        for size in args.sizes:
+            torch.manual_seed(0)
+            model = small_cnn(10, size) if name == "small_cnn" else torchvision.models.get_model(name, num_classes=10)
+            model = model.eval().to(device)
+            image = torch.rand(args.batch, 3, size, size, device=device)
+            turned = image.to(memory_format=torch.channels_last)
+
+            def here(batch: Tensor, samples: int, model: nn.Module = model) -> None:
+                kernel_shap(model, batch, 0, samples=samples, chunk=args.chunk).values.sum().item()
+
+            here(image, 200)  # warm-up
+            plain, last = (seconds(lambda x=x: here(x, args.samples)) for x in (image, turned))
+            one, many = (
+                args.batch * captum_seconds(model, image[: args.captum_images], args.samples, n) for n in (1, 256)
+            )
+            best = min(plain, last)
+            times = " | ".join(f"{value:.1f}" for value in (plain, last, one, many))
+            ratios = f"{one / best:.1f} x | {min(one, many) / best:.1f} x"
+            print(f"| {name} | {size} | {times} | {ratios} |", flush=True)
 
 
 if __name__ == "__main__":

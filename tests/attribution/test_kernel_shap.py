@@ -50,6 +50,21 @@ def test_all_coalitions_give_the_exact_shapley_values():
     assert torch.equal(found.attribution[0, 0], found.values[0][segment])
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("baseline", ["mean", "black", "pool"])
+def test_the_model_sees_the_images_memory_format(layout, baseline):
+    model, seen = network(), []
+    image = torch.rand(4, 3, 9, 12)
+    against = torch.rand(7, 3, 9, 12) if baseline == "pool" else baseline
+    options = {"segments": (2, 3), "samples": 62, "baseline": against, "chunk": 50}
+    expected = kernel_shap(model, image, 1, **options, generator=torch.Generator().manual_seed(0))
+    model.register_forward_pre_hook(lambda _, args: seen.append(args[0].is_contiguous(memory_format=layout)))
+    found = kernel_shap(model, image.to(memory_format=layout), 1, **options, generator=torch.Generator().manual_seed(0))
+    assert len(seen) > 4
+    assert all(seen[2:])  # the first two passes: the images themselves, and their baseline
+    assert torch.allclose(found.values, expected.values, atol=1e-5)
+
+
 def test_agrees_with_captum_on_the_same_coalitions():
     captum = pytest.importorskip("captum.attr", reason="captum is the oracle")
     model, image = network().eval(), torch.rand(3, 3, 16, 16)
