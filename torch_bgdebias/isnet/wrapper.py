@@ -25,7 +25,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from torch_bgdebias.checks import check_image, check_option
+from torch_bgdebias.checks import check_image, check_option, describe
 from torch_bgdebias.isnet.targets import VARIANTS, Target, Variant
 from torch_bgdebias.isnet.watch import Explanation, Watch
 from torch_bgdebias.lrp.blame import propagate
@@ -117,6 +117,8 @@ class ISNet(nn.Module):
         self.logits = logits
         self.multi_label = multi_label
         shift, scale = _channels(mean, 0.0, "mean"), _channels(std, 1.0, "std")
+        if len(shift) != len(scale) and min(len(shift), len(scale)) != 1:
+            raise ValueError(f"std: expected as many numbers as mean has ({len(shift)}), got {len(scale)}")
         self.register_buffer("low", (0 - shift) / scale, persistent=False)
         self.register_buffer("high", (1 - shift) / scale, persistent=False)
 
@@ -173,6 +175,8 @@ class ISNet(nn.Module):
 
     def _new_pass(self, image: Tensor, private: bool) -> FlexPass:
         remember = self.input_rule == "zbox"
+        if remember and len(self.low) not in (1, image.shape[1]):
+            raise ValueError(f"image: expected {len(self.low)} channels, as mean and std have, got {describe(image)}")
         if self.variant == "dual" and self.attribution == "lrp":
             return DualPass(self.epsilon, image=image, remember=remember, private=private)
         return FlexPass(
