@@ -77,6 +77,34 @@ def test_tap_of_a_compiled_model_warns_and_works():
     assert len(seen.inputs["0.4"]) == 1
 
 
+def test_layer_is_what_the_model_calls_under_that_name():
+    inner = small()
+    compiled = torch.compile(inner, backend="eager")
+    model = nn.Sequential()
+    model.net, model.again = compiled, compiled
+    assert models.get_layer(model, "net") is compiled
+    assert models.original_module(models.get_layer(model, "net")) is inner
+    assert models.get_layer(model, "net._orig_mod") is inner
+    assert models.get_layer(model, "again") is compiled  # shared modules have several names
+    for name in ("net.4", "again.4", "net._orig_mod.4"):
+        assert models.get_layer(model, name) is inner[4]
+    assert models.get_layer(compiled, "4") is inner[4]
+    assert models.get_layer(inner, "_orig_mod.4") is inner[4]
+    for name in ("", "nett", "net.5"):
+        with pytest.raises(KeyError, match=f"layer '{name}' is not in Sequential; near names: "):
+            models.get_layer(model, name)
+
+
+def test_tap_of_a_layer_that_is_compiled_itself():
+    model = small()
+    expected = model(torch.ones(2, 3, 8, 8))
+    model[4] = torch.compile(model[4], backend="eager")
+    with pytest.warns(UserWarning, match="compiled"), models.tap(model, ["4", "3"]) as seen:
+        model(torch.ones(2, 3, 8, 8))
+    assert torch.equal(seen.outputs["4"][0], expected)
+    assert torch.equal(seen.inputs["4"][0], seen.outputs["3"][0])
+
+
 def test_modes_come_back_one_by_one():
     model = small()
     model.train()

@@ -46,8 +46,21 @@ def is_compiled(module: nn.Module) -> bool:
 
 
 def get_layer(model: nn.Module, name: str) -> nn.Module:
-    """The submodule called ``name`` (as in ``named_modules``); unknown names raise KeyError listing near ones."""
-    layers: dict[str, nn.Module] = {_plain(n): m for n, m in model.named_modules() if n}
+    """The submodule that ``model`` calls under ``name``, as in ``named_modules``, shared ones under all their names.
+
+    The wrappers of ``torch.compile`` may be left out or named: ``"net.fc"`` is ``"net._orig_mod.fc"``, whether or not
+    the network is compiled. A layer that is compiled itself is returned as it is called, wrapped;
+    :func:`original_module` looks inside, as does its full name.
+
+    Raises:
+        KeyError: no such layer; the message lists near names.
+    """
+    layers: dict[str, nn.Module] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if path and path == name:
+            return module
+        if _plain(path):
+            layers.setdefault(_plain(path), module)  # the wrapper comes before what it wraps
     if _plain(name) in layers:
         return layers[_plain(name)]
     near = difflib.get_close_matches(name, layers, n=5, cutoff=0.4) or list(layers)[-5:]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torch_bgdebias import ISNet
+from torch_bgdebias import ISNet, ISNetLoss
 
 
 def sequential(norm: bool) -> nn.Sequential:
@@ -43,3 +46,159 @@ def test_reference_heatmaps_and_gradients(vectors, name, rule):
             assert value.grad is None or float(value.grad.abs().max()) < 1e-6
         else:
             assert distance(value.grad, gradient) < 1e-4, parameter
+
+
+class Residual(nn.Module):
+    """A sum of two branches, batch norm on its own, a grouped convolution, both kinds of pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.conv2, self.alone = nn.Conv2d(6, 6, 3, padding=1, groups=2), nn.BatchNorm2d(6)
+        self.fc = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.max_pool2d(x + self.conv2(self.alone(x)), 2).relu()
+        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+NETWORKS = {
+    "plain": lambda: sequential(False),
+    "batch norm": lambda: sequential(True),
+    "residual": Residual,
+}
+DOUBLE = torch.float64
+
+
+def network(name: str, train: bool) -> nn.Module:
+    torch.manual_seed(4)
+    model = NETWORKS[name]().to(DOUBLE)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias)
+    return model.train(train)
+
+
+def scene() -> tuple[Tensor, Tensor]:
+    mask = torch.zeros(2, 1, 12, 12, dtype=DOUBLE)
+    mask[0, :, 2:8, 3:9] = 1
+    mask[1, :, 5:, :7] = 1
+    return torch.rand(2, 3, 12, 12, dtype=DOUBLE, generator=torch.Generator().manual_seed(2)), mask
+
+
+def assert_differences(
+    function: Callable[[], Tensor], parameters: Iterable[tuple[str, nn.Parameter]], grads: dict[str, Tensor]
+) -> None:
+    """Every parameter's gradient along two random directions against central differences of ``function``.
+
+    Its slope jumps where two pixels change their ranks, so small steps come first, and the best one counts.
+    """
+    generator = torch.Generator().manual_seed(7)
+    checks = []
+    for name, parameter in parameters:
+        for _ in range(2):
+            direction = torch.randn(parameter.shape, generator=generator, dtype=DOUBLE)
+            exact, numeric = float((grads[name] * direction).sum()), float("inf")
+            for step in (1e-7, 1e-8, 1e-9, 1e-6):
+                values = []
+                for sign in (1, -1):
+                    with torch.no_grad():
+                        parameter.add_(direction, alpha=sign * step)
+                    values.append(float(function().detach()))
+                    with torch.no_grad():
+                        parameter.sub_(direction, alpha=sign * step)
+                found = (values[0] - values[1]) / (2 * step)
+                numeric = found if abs(found - exact) < abs(numeric - exact) else numeric
+                if abs(numeric - exact) < 1e-5 * abs(exact):
+                    break
+            checks.append((name, exact, numeric))
+    largest = max(abs(exact) for _, exact, _ in checks)
+    assert largest > 1e-3
+    for name, exact, numeric in checks:
+        assert exact == pytest.approx(numeric, rel=1e-4, abs=1e-6 * largest), name
+
+
+@pytest.mark.parametrize("rule", ["gradient", "zbox"])
+@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_heatmap_loss_s_gradient_to_weights_is_finite_difference(name, train, rule):
+    """To all parameters but the biases (and batch norm's shifts), which the relevance pass takes for constants."""
+    model, (image, mask) = network(name, train), scene()
+    isnet = ISNet(model, "dual", input_rule=rule, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.2))
+    criterion = ISNetLoss(relevance_range=(0.5, 3.0))
+
+    def function() -> Tensor:
+        return criterion(isnet.explain(image).relevance, mask)
+
+    weights = {n: p for n, p in model.named_parameters() if not n.endswith("bias")}
+    grads = dict(zip(weights, torch.autograd.grad(function(), list(weights.values())), strict=True))
+    assert_differences(function, weights.items(), grads)
+
+
+class Reference:
+    """Both heatmaps of the plain network, layer by layer; biases are constants of the rules, the activations see them.
+
+    Differences of this function are what the gradient to a bias means: the part that flows through the activations.
+    """
+
+    def __init__(self, model: nn.Sequential, epsilon: float) -> None:
+        self.model, self.epsilon = model, epsilon
+        self.constants = {m: m.bias.detach().clone() for m in model if isinstance(m, (nn.Conv2d, nn.Linear))}
+
+    def __call__(self, image: Tensor) -> Tensor:
+        entered, value = [], image
+        for module in self.model:
+            entered.append(value)
+            value = F.relu(value) if isinstance(module, nn.ReLU) else module(value)
+        return torch.stack([self._map(entered, value, positive) for positive in (True, False)], 1)
+
+    def _map(self, entered: list[Tensor], logits: Tensor, positive: bool) -> Tensor:
+        relevance: Tensor | None = None
+        for module, a in zip(reversed(self.model), reversed(entered), strict=True):
+            if module in self.constants:
+                z, weight = self._rule(module, a, positive)
+                relevance = z if relevance is None else relevance  # the output layer's is its own z
+                relevance = a * self._back(module, relevance / self._stable(z), weight, a)
+            elif isinstance(module, nn.MaxPool2d):
+                assert relevance is not None
+                top, place = F.max_pool2d(a, 2, return_indices=True)
+                relevance = a * F.max_unpool2d(relevance / self._stable(top), place, 2)
+            elif isinstance(module, nn.Flatten):
+                assert relevance is not None
+                relevance = relevance.view_as(a)
+        assert relevance is not None
+        return relevance
+
+    def _rule(self, module: nn.Module, a: Tensor, positive: bool) -> tuple[Tensor, Tensor]:
+        weight, bias = module.weight, self.constants[module]
+        if positive:
+            weight, bias = weight.clamp(min=0), bias.clamp(min=0)
+        return (F.linear(a, weight, bias) if weight.ndim == 2 else F.conv2d(a, weight, bias, padding=1)), weight
+
+    @staticmethod
+    def _back(module: nn.Module, s: Tensor, weight: Tensor, a: Tensor) -> Tensor:
+        return s @ weight if weight.ndim == 2 else F.conv_transpose2d(s, weight, padding=1)
+
+    def _stable(self, z: Tensor) -> Tensor:
+        return torch.where(z >= 0, z + self.epsilon, z - self.epsilon)
+
+
+def test_heatmaps_and_gradients_are_those_of_a_slow_layerwise_reading():
+    """Also the gradient to the biases, against differences of the function in which the rules keep the old ones."""
+    model, (image, mask) = network("plain", True), scene()
+    reference, criterion = Reference(model, 1e-2), ISNetLoss(relevance_range=(0.5, 3.0))
+    found = ISNet(model, "dual", epsilon=1e-2).explain(image).relevance
+    torch.testing.assert_close(found, reference(image), rtol=1e-9, atol=1e-12)
+    names = [name for name, _ in model.named_parameters()]
+    values = torch.autograd.grad(criterion(found, mask), list(model.parameters()), allow_unused=True)
+    grads = {
+        n: torch.zeros_like(model.get_parameter(n)) if g is None else g for n, g in zip(names, values, strict=True)
+    }
+    assert all(
+        float(g.abs().max()) > 0 for n, g in grads.items() if n != "10.bias"
+    )  # the last bias meets no activation
+    assert_differences(lambda: criterion(reference(image), mask), model.named_parameters(), grads)

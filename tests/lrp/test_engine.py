@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from torch_bgdebias import ISNet
 from torch_bgdebias.lrp.engine import FlexPass
@@ -84,6 +85,17 @@ class Reused(nn.Module):
         return x
 
 
+class Residual(nn.Module):
+    """A branch that may be dropped, as in ConvNeXt or EfficientNet."""
+
+    def __init__(self, drop: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.drop = conv(4, 4), drop
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.drop(F.relu(self.conv(x)))
+
+
 class Dense(nn.Module):
     """Concatenation, with batch norm before the convolution."""
 
@@ -136,8 +148,22 @@ BODIES = {
     "maxpool": lambda: seq(conv(), nn.ReLU(), nn.MaxPool2d(2)),
     "avgpool": lambda: seq(conv(), nn.ReLU(), nn.AvgPool2d(3, 2, 1)),
     "adaptive": lambda: seq(conv(), nn.ReLU(), nn.AdaptiveMaxPool2d(3), nn.AdaptiveAvgPool2d(2)),
+    "pool-options": lambda: seq(
+        conv(), nn.ReLU(), nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.AvgPool2d(2, ceil_mode=True)
+    ),
+    "pool-1d": lambda: seq(conv(), Lambda(lambda x: F.avg_pool1d(F.max_pool1d(x.flatten(2), 2), 3))),
+    "pool-3d": lambda: seq(conv(), Lambda(lambda x: F.avg_pool3d(F.max_pool3d(x[:, None], 2), (1, 3, 1)))),
+    "pool-global": lambda: seq(
+        conv(), Lambda(lambda x: torch.cat([x.mean((2, 3)), x.amax((2, 3)), x.flatten(2).logsumexp(2)], 1))
+    ),
+    "gem": lambda: seq(conv(), Lambda(lambda x: F.avg_pool2d(x.clamp(min=1e-2).pow(3), 2).pow(1 / 3))),
+    "fractional": lambda: seq(conv(), nn.ReLU(), nn.FractionalMaxPool2d(2, output_size=3)),
+    "unpooled": lambda: seq(conv(), Lambda(lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2))),
     "lppool": lambda: seq(conv(), nn.Softplus(), nn.LPPool2d(2, 2)),
     "dropout": lambda: seq(conv(), nn.ReLU(), nn.Dropout2d(0.3), conv(4, 4), nn.Dropout(0.3)),
+    "stochastic-depth": lambda: seq(
+        conv(), *(Residual(StochasticDepth(p, m)) for p, m in ((0.5, "row"), (0.1, "batch")))
+    ),
     "interpolated": lambda: seq(conv(), nn.ReLU(), nn.Upsample(scale_factor=2, mode="bilinear")),
     "shuffled": lambda: seq(conv(), nn.ChannelShuffle(2), nn.ReLU()),
     "unfolded": lambda: seq(conv(), nn.ReLU(), nn.Unfold(3)),

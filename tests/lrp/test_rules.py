@@ -11,7 +11,7 @@ from torch_bgdebias.lrp import FlexComposite, relevance, trainable
 pytest.importorskip("zennit")
 from zennit import rules as zr
 from zennit.attribution import Gradient
-from zennit.composites import EpsilonPlus, EpsilonPlusFlat
+from zennit.composites import EpsilonAlpha2Beta1, EpsilonGammaBox, EpsilonPlus, EpsilonPlusFlat
 from zennit.core import Composite, Stabilizer
 
 RULES = {
@@ -66,6 +66,8 @@ def composites():
     # stock composites of zennit; Pass on activations, sums in pooling
     yield pytest.param(lambda: EpsilonPlus(epsilon=1e-2, stabilizer=1e-2), id="EpsilonPlus")
     yield pytest.param(lambda: EpsilonPlusFlat(epsilon=1e-2, stabilizer=1e-2), id="EpsilonPlusFlat")
+    yield pytest.param(lambda: EpsilonAlpha2Beta1(epsilon=1e-2, stabilizer=1e-2), id="EpsilonAlpha2Beta1")
+    yield pytest.param(lambda: EpsilonGammaBox(-1.0, 2.0, epsilon=1e-2, stabilizer=1e-2), id="EpsilonGammaBox")
 
 
 def directional(model: nn.Module, function, seed: int = 0) -> list[tuple[str, float, float]]:

@@ -16,7 +16,7 @@ from torch_bgdebias.clad.functional import check_temperature
 from torch_bgdebias.clad.loss import CLADLoss
 from torch_bgdebias.clad.paired import Pair, paired_pass
 from torch_bgdebias.lightning import StepCall, TrainingStepCallback, add_to_loss, device_number
-from torch_bgdebias.models import LogitsKey, find_head, get_layer, logits_of
+from torch_bgdebias.models import LogitsKey, find_head, get_layer, logits_of, original_module
 from torch_bgdebias.swap import BackgroundSwap, StreamedBackgroundBank
 
 __all__ = ["CLADCallback"]
@@ -254,6 +254,6 @@ class CLADCallback(TrainingStepCallback):
             bank = self.swap.bank
             if bank is not None and bank.num_classes:
                 return int(bank.num_classes)
-        elif isinstance(layer, nn.Linear):
-            return layer.out_features
+        elif isinstance(inner := original_module(layer), nn.Linear):
+            return inner.out_features
         raise ValueError("num_classes: expected how many background labels there are, which cannot be told; pass it")

@@ -133,7 +133,8 @@ class ISNetCallback(TrainingStepCallback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the network to explain."""
-        self._isnet = ISNet(_submodule(pl_module, self.network), self.variant, **self._options)
+        network = pl_module if self.network is None else get_layer(pl_module, self.network)
+        self._isnet = ISNet(network, self.variant, **self._options)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Follow the module to its device and calibrate, once."""
@@ -269,16 +270,6 @@ class ISNetCallback(TrainingStepCallback):
     def _leave(self) -> None:
         self._isnet = None
         super()._leave()
-
-
-def _submodule(module: pl.LightningModule, name: str | None) -> nn.Module:
-    """The module to explain, as the step calls it: a compiled one stays wrapped, so that it is seen to be compiled."""
-    if name is None:
-        return module
-    try:
-        return module.get_submodule(name)
-    except AttributeError:
-        return get_layer(module, name)  # names the near ones
 
 
 def _batches(trainer: pl.Trainer) -> Iterator[Any]:

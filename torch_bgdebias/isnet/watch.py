@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 import weakref
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from torch_bgdebias.checks import check_finite, check_image
 from torch_bgdebias.isnet.targets import Target, explained
+from torch_bgdebias.lrp.blame import LayerError, check_batch_norm, check_trainable, refusal, where_infinite
 from torch_bgdebias.lrp.dual import DualPass
 from torch_bgdebias.lrp.engine import FlexPass
 from torch_bgdebias.models import get_layer, is_compiled, logits_of, original_module
@@ -47,6 +49,8 @@ class _Record:
     image: Tensor
     flex: FlexPass
     modes: list[FlexPass]
+    #: what else the model was given
+    rest: tuple[tuple[Any, ...], dict[str, Any]]
     output: Any = None
     hidden: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     finished: bool = False
@@ -122,12 +126,13 @@ class Watch:
         if not args:
             raise TypeError(f"{type(module).__name__}: expected the image as first positional argument")
         image = check_image(args[0])
+        check_batch_norm(module)
         if image.is_inference():
             raise RuntimeError("image: made in inference mode; explain(image) copes with that, watching() cannot")
         leaf = image if image.requires_grad else image.detach().requires_grad_()
         entering = leaf.clone()  # the model may change its input in place
         flex = self._isnet._new_pass(entering, private=leaf is not image)
-        self._records.append(_Record(leaf, flex, [flex]))
+        self._records.append(_Record(leaf, flex, [flex], (args[1:], kwargs)))
         flex.open()
         return (entering, *args[1:]), kwargs
 
@@ -161,16 +166,34 @@ class Watch:
             )
         record = self._records.pop(index)
         create_graph = torch.is_grad_enabled() if create_graph is None else create_graph
-        with torch.enable_grad(), autocast_off(record.image):
-            explanation = self._explain(record, target, create_graph, generator)
-        check_finite(explanation.relevance.flatten(1), name="relevance")
-        for name, hidden in explanation.hidden.items():
-            check_finite(hidden.flatten(1), name=f"relevance at {name}")
+        rerun = functools.partial(self._again, record, target)
+        with torch.enable_grad():
+            try:
+                with autocast_off(record.image):
+                    explanation = self._explain(record, target, create_graph, generator)
+            except LayerError as error:
+                raise refusal(self._module, error, rerun, create_graph=create_graph) from error
+            if create_graph:
+                check_trainable(self._module, explanation.relevance, rerun)
+            self._check_finite(record, explanation, target)
         return explanation
 
     def _explain(
         self, record: _Record, target: Target, create_graph: bool, generator: torch.Generator | None
     ) -> Explanation:
+        isnet = self._isnet
+        logits, scalars = self._scalars(record, target, generator)
+        jobs = [(scalar, rule) for scalar in scalars.unbind(1) for rule in isnet._rules]
+        maps = [
+            isnet._map(record.image, record.flex, record.hidden, scalar.sum(), rule, create_graph, i == len(jobs) - 1)
+            for i, (scalar, rule) in enumerate(jobs)
+        ]
+        heatmap = torch.stack([relevance for relevance, _ in maps], 1)
+        hidden = {name: torch.stack([h[name] for _, h in maps], 1) for name in record.hidden}
+        return Explanation(logits if create_graph else logits.detach(), heatmap, hidden)
+
+    def _scalars(self, record: _Record, target: Target, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """The logits (B, K), and what is explained of them."""
         isnet = self._isnet
         logits = logits_of(record.output, isnet.logits)
         scalars = explained(
@@ -184,14 +207,38 @@ class Watch:
         )
         if isinstance(record.flex, DualPass):
             record.flex.finish(logits)
-        jobs = [(scalar, rule) for scalar in scalars.unbind(1) for rule in isnet._rules]
-        maps = [
-            isnet._map(record.image, record.flex, record.hidden, scalar.sum(), rule, create_graph, i == len(jobs) - 1)
-            for i, (scalar, rule) in enumerate(jobs)
-        ]
-        heatmap = torch.stack([relevance for relevance, _ in maps], 1)
-        hidden = {name: torch.stack([h[name] for _, h in maps], 1) for name in record.hidden}
-        return Explanation(logits if create_graph else logits.detach(), heatmap, hidden)
+        return logits, scalars
+
+    def _check_finite(self, record: _Record, explanation: Explanation, target: Target) -> None:
+        """Require finite relevance, where looking is free.
+
+        Raises:
+            ValueError: it is not; the message says in which samples, and in which layer that begins.
+        """
+        named = {"relevance": explanation.relevance}
+        named |= {f"relevance at {name}": hidden for name, hidden in explanation.hidden.items()}
+        for name, relevance in named.items():
+            try:
+                check_finite(relevance.flatten(1), name=name)
+            except ValueError as error:
+                bad = ~torch.isfinite(relevance.detach()).flatten(2).all(2).all(0)
+                rerun = functools.partial(self._again, record, target, int(bad.nonzero()[0]))
+                place = where_infinite(self._module, record.image.detach(), rerun)
+                raise ValueError(f"{error}; {place}") from error
+
+    def _again(self, record: _Record, target: Target, index: int = 0) -> tuple[Tensor, AbstractContextManager[None]]:
+        """The recorded forward pass again, for a closer look: the scalar of one heatmap, and its relevance pass."""
+        isnet = self._isnet
+        args, kwargs = record.rest
+        with warnings.catch_warnings(), isnet.watching() as watch:
+            warnings.simplefilter("ignore")  # the first pass has warned
+            self._module(record.image, *args, **kwargs)
+        again = watch._records.pop()
+        if target is None and isnet.variant == "stochastic":  # its choice was random: any logit's relevance will do
+            target = torch.ones_like(logits_of(again.output, isnet.logits).detach())
+        _, scalars = watch._scalars(again, target, None)
+        count = len(isnet._rules)
+        return scalars[:, index // count].sum(), again.flex.relevance(isnet._rules[index % count])
 
 
 class _Catch:

@@ -25,9 +25,10 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from torch_bgdebias.checks import check_image, check_option
+from torch_bgdebias.checks import check_image, check_option, describe
 from torch_bgdebias.isnet.targets import VARIANTS, Target, Variant
 from torch_bgdebias.isnet.watch import Explanation, Watch
+from torch_bgdebias.lrp.blame import propagate
 from torch_bgdebias.lrp.dual import EPSILON, ZPLUS, DualPass
 from torch_bgdebias.lrp.engine import FlexPass
 from torch_bgdebias.lrp.input_layer import InputLayer
@@ -116,6 +117,8 @@ class ISNet(nn.Module):
         self.logits = logits
         self.multi_label = multi_label
         shift, scale = _channels(mean, 0.0, "mean"), _channels(std, 1.0, "std")
+        if len(shift) != len(scale) and min(len(shift), len(scale)) != 1:
+            raise ValueError(f"std: expected as many numbers as mean has ({len(shift)}), got {len(scale)}")
         self.register_buffer("low", (0 - shift) / scale, persistent=False)
         self.register_buffer("high", (1 - shift) / scale, persistent=False)
 
@@ -152,8 +155,9 @@ class ISNet(nn.Module):
 
         Raises:
             ValueError: relevance that is not finite (seen on the CPU; elsewhere it is in the result and reaches the
-                loss), or an image or target of the wrong shape.
-            RuntimeError: no gradient path from the logits to the image.
+                loss), naming the layer where it begins, or an image or target of the wrong shape.
+            RuntimeError: no gradient path from the logits to the image, or a layer that cannot be differentiated
+                twice while the relevance is to be trained through; the message names the layer.
         """
         check_image(image)
         create_graph = torch.is_grad_enabled() if create_graph is None else create_graph
@@ -171,6 +175,8 @@ class ISNet(nn.Module):
 
     def _new_pass(self, image: Tensor, private: bool) -> FlexPass:
         remember = self.input_rule == "zbox"
+        if remember and len(self.low) not in (1, image.shape[1]):
+            raise ValueError(f"image: expected {len(self.low)} channels, as mean and std have, got {describe(image)}")
         if self.variant == "dual" and self.attribution == "lrp":
             return DualPass(self.epsilon, image=image, remember=remember, private=private)
         return FlexPass(
@@ -197,9 +203,7 @@ class ISNet(nn.Module):
         if not scalar.requires_grad:
             raise RuntimeError("no gradient path from the model's output to the image")
         with flex.relevance(rule):
-            gradients = torch.autograd.grad(
-                scalar, places, create_graph=create_graph, retain_graph=create_graph or not last, allow_unused=True
-            )
+            gradients = propagate(scalar, places, create_graph=create_graph, retain_graph=create_graph or not last)
         if gradients[0] is None:
             raise RuntimeError(
                 "no gradient path from the model's output to the image (in the relevance pass attention weights, "

@@ -23,8 +23,9 @@ from torch import Tensor
 from torch.autograd import Function
 
 from torch_bgdebias.lrp import normalization
+from torch_bgdebias.lrp.arguments import bind, channel_constant, convolution_arguments, linear_arguments
 from torch_bgdebias.lrp.convolution import Geometry, convolve, input_gradient
-from torch_bgdebias.lrp.engine import FlexPass, Handler, bind, convolution_arguments, linear_arguments, takes_image
+from torch_bgdebias.lrp.engine import ADDITIONS, MULTIPLICATIONS, FlexPass, Handler, takes_image
 from torch_bgdebias.lrp.input_layer import InputLayer
 from torch_bgdebias.lrp.switch import Switch, needs_graph
 
@@ -153,13 +154,14 @@ class _Sum(Function):
 
 
 class _Open(NamedTuple):
-    """The layer that ran last, in case a batch norm comes next."""
+    """The layer that ran last, in case a batch norm comes next; ``bias - excess`` is its bias as a constant."""
 
     out: Tensor
     x: Tensor
     weight: Tensor
     bias: Tensor | None
-    geometry: Geometry | None
+    excess: Tensor | None
+    geometry: Geometry | str | None
 
 
 class DualPass(FlexPass):
@@ -248,7 +250,7 @@ def _layer(
         mode.input_layer = InputLayer(x, out, weight, bias, geometry)
         mode.excess = excess
         out = mode.input_layer.passed
-    mode.previous = _Open(out, x, weight, bias, geometry)
+    mode.previous = _Open(out, x, weight, bias, excess, geometry)
     return out
 
 
@@ -270,17 +272,50 @@ def _batch_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     total = (-mean if before.bias is None else before.bias - mean) * scale
     total = total if shift is None else total + shift
     excess = _constant(shift)
-    if before.bias is not None and not training:  # in training mode the bias goes with the mean
-        part = (before.bias - before.bias.detach()) * scale
+    if before.excess is not None and not training:  # in training mode the bias goes with the mean
+        part = before.excess * scale
         excess = part if excess is None else excess + part
+    return _fold(mode, y, x, before, scale, total, excess)
+
+
+def _fold(
+    mode: DualPass, y: Tensor, x: Tensor, before: _Open, scale: Tensor, total: Tensor | None, excess: Tensor | None
+) -> Tensor:
+    """``y``, the layer ``before`` times a scale per channel, with the bias ``total``, as one layer."""
     weight = before.weight * scale.view(-1, *(1,) * (before.weight.ndim - 1))
     out = mode.layer(y, before.x, weight, total, excess, before.geometry)
     first = mode.input_layer
     if first is not None and first.passed is x:
         first.weight, first.bias, first.output, first.passed = weight, total, out, out.clone()
         mode.excess = excess
-        return first.passed
+        out = first.passed
+    mode.previous = _Open(out, before.x, weight, total, excess, before.geometry)
     return out
+
+
+def _frozen_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
+    """Frozen batch norm, a product and then a sum with constants of the channels; they become one layer."""
+    assert isinstance(mode, DualPass)
+    found = channel_constant(args, kwargs)
+    if found is None:
+        return _sum(mode, func, args, kwargs) if func in ADDITIONS else func(*args, **kwargs)
+    y = func(*args, **kwargs)
+    x, values = found[0], found[1].to(y.dtype)
+    before = mode.previous
+    joins = before is not None and before.out is x and before.geometry is not None
+    if func in MULTIPLICATIONS:
+        if not joins:
+            out = mode.layer(y, x, values, None, None, "diagonal")
+            mode.previous = _Open(out, x, values, None, None, "diagonal")
+            return out
+        assert before is not None
+        bias, excess = (None if part is None else part * values for part in (before.bias, before.excess))
+        return _fold(mode, y, x, before, values, bias, excess)
+    if not joins:
+        return y
+    assert before is not None
+    bias = values if before.bias is None else before.bias + values
+    return _fold(mode, y, x, before, torch.ones_like(values), bias, before.excess)
 
 
 def _pooling(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
@@ -318,7 +353,8 @@ DualPass.handlers = {
     torch.conv3d: _convolution(3),
     F.linear: _linear,
     F.batch_norm: _batch_norm,
-    **dict.fromkeys((torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.__radd__), _sum),
+    **dict.fromkeys((*MULTIPLICATIONS, *ADDITIONS), _frozen_norm),
+    **dict.fromkeys((Tensor.add_, Tensor.__iadd__), _sum),
     **dict.fromkeys(
         (F.max_pool1d, F.max_pool2d, F.max_pool3d, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, torch.max_pool2d,
          torch.max_pool1d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.adaptive_max_pool1d,

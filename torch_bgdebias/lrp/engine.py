@@ -24,13 +24,19 @@ from torch.overrides import TorchFunctionMode
 
 from torch_bgdebias.lrp import normalization
 from torch_bgdebias.lrp.activations import RATIOS, rectify, smooth
+from torch_bgdebias.lrp.arguments import bind, channel_constant, convolution_arguments, linear_arguments
 from torch_bgdebias.lrp.attention import attend, frozen
-from torch_bgdebias.lrp.convolution import Geometry, Skip, convolve
+from torch_bgdebias.lrp.convolution import Skip, convolve
 from torch_bgdebias.lrp.input_layer import InputLayer
 from torch_bgdebias.lrp.switch import Switch, depends_on, needs_graph
-from torch_bgdebias.precision import autocast_dtype
 
-__all__ = ["FlexPass", "Handler", "bind", "convolution_arguments", "linear_arguments", "takes_image"]
+__all__ = [
+    "ADDITIONS",
+    "MULTIPLICATIONS",
+    "FlexPass",
+    "Handler",
+    "takes_image",
+]
 
 Handler = Callable[..., Any]
 
@@ -245,28 +251,6 @@ def _normalization(function: Callable[..., Tensor], *names: str) -> Handler:
     return handle
 
 
-def convolution_arguments(
-    dims: int, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Tensor, Tensor, Tensor | None, Geometry]:
-    """Input, weight, bias and geometry of a call of ``torch.conv*``; named padding written out, autocast applied."""
-    x, weight, bias, stride, padding, dilation, groups = bind(
-        args, kwargs, "input", weight=None, bias=None, stride=1, padding=0, dilation=1, groups=1
-    )
-    if padding == "valid":
-        padding = 0
-    geometry = Geometry.of(dims, stride, 0 if padding == "same" else padding, dilation, groups)
-    low = autocast_dtype(x)
-    if low is not None:
-        x, weight = x.to(low), weight.to(low)
-        bias = None if bias is None else bias.to(low)
-    if padding == "same":
-        total = [d * (k - 1) for d, k in zip(geometry.dilation, weight.shape[2:], strict=True)]
-        geometry = geometry._replace(padding=[t // 2 for t in total])
-        if any(t % 2 for t in total):  # the extra pixel comes last
-            x = F.pad(x, [p for t in reversed(total) for p in (0, t % 2)])
-    return x, weight, bias, geometry
-
-
 def _convolution(dims: int) -> Handler:
     def handle(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
         image, weight, bias = bind(args, kwargs, "input", weight=None, bias=None)
@@ -293,14 +277,20 @@ def _linear(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     return mode.input_layer.passed
 
 
-def linear_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Input, weight and bias of a call of ``linear``; autocast applied."""
-    x, weight, bias = bind(args, kwargs, "input", weight=None, bias=None)
-    low = autocast_dtype(x)
-    if low is not None:
-        x, weight = x.to(low), weight.to(low)
-        bias = None if bias is None else bias.to(low)
-    return x, weight, bias
+def _frozen_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
+    """Frozen batch norm, a product and a sum with constants of the channels, joins the layer that takes the image."""
+    y = func(*args, **kwargs)
+    layer = mode.input_layer
+    if layer is None or layer.geometry is None or mode.plain:
+        return y
+    found = channel_constant(args, kwargs)
+    if found is None or found[0] is not layer.passed:
+        return y
+    values = found[1].to(y.dtype)
+    one, zero = torch.ones_like(values), torch.zeros_like(values)
+    if func in MULTIPLICATIONS:
+        return layer.fold(y, values, zero, None)
+    return layer.fold(y, one, zero, values)
 
 
 def takes_image(mode: FlexPass, x: Tensor) -> bool:
@@ -311,12 +301,8 @@ def takes_image(mode: FlexPass, x: Tensor) -> bool:
     return x is image or (x._base is image and x.numel() == image.numel())
 
 
-def bind(args: tuple[Any, ...], kwargs: dict[str, Any], first: str, **defaults: Any) -> list[Any]:
-    """The arguments by position or name; methods call their first argument ``self``."""
-    names = (first, *defaults)
-    values = {**defaults, **dict(zip(names, args, strict=False)), **{k: v for k, v in kwargs.items() if k in names}}
-    return [values[name] for name in names]
-
+MULTIPLICATIONS = (torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mul__, Tensor.__rmul__)
+ADDITIONS = (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__)
 
 FlexPass.handlers = {
     **dict.fromkeys((F.relu, torch.relu, Tensor.relu), _relu),
@@ -363,4 +349,5 @@ FlexPass.handlers = {
     torch.conv2d: _convolution(2),
     torch.conv3d: _convolution(3),
     F.linear: _linear,
+    **dict.fromkeys((*MULTIPLICATIONS, *ADDITIONS), _frozen_norm),
 }  # fmt: skip

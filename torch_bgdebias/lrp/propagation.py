@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import torch
 from torch import Tensor, nn
 from zennit.core import Composite
 
 from torch_bgdebias.checks import check_finite, check_image, describe
+from torch_bgdebias.lrp.blame import LayerError, check_batch_norm, check_trainable, propagate, refusal, where_infinite
 from torch_bgdebias.lrp.composites import FlexComposite
 from torch_bgdebias.lrp.rules import trainable
 from torch_bgdebias.lrp.scalars import Target, chosen
@@ -40,9 +43,10 @@ def relevance(
         logits (B, K) and relevance (B, M, C, H, W).
 
     Raises:
-        ValueError: relevance that is not finite (seen on the CPU), a target that does not fit the logits, or a
-            composite with canonizers together with ``create_graph``.
-        RuntimeError: no gradient path from the logits to the image.
+        ValueError: relevance that is not finite (seen on the CPU; the message names the layer where that begins), a
+            target that does not fit the logits, or a composite with canonizers together with ``create_graph``.
+        RuntimeError: no gradient path from the logits to the image, or, with ``create_graph``, a layer that cannot be
+            differentiated twice, which the message names.
     """
     check_image(image)
     if not isinstance(composite, Composite):
@@ -51,6 +55,7 @@ def relevance(
     if create_graph and not isinstance(composite, FlexComposite):
         composite = trainable(composite)
     inner = original_module(model)
+    check_batch_norm(inner)
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -60,21 +65,51 @@ def relevance(
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         image = image.clone() if image.is_inference() else image
         place = image if image.requires_grad else image.detach().requires_grad_()
-        with composite.context(inner):
+
+        def forward() -> tuple[Tensor, Tensor]:
             logits = logits_of(inner(place))
             if logits.ndim != 2:
                 raise ValueError(f"model output: expected logits (B, K), got {describe(logits)}")
-            scalars = logits if target is None else chosen(logits, target)
-            maps = [_propagated(scalar.sum(), place, create_graph) for scalar in scalars.unbind(1)]
-    heatmap = torch.stack(maps, 1)
-    check_finite(heatmap.flatten(1), name="relevance")
+            return logits, logits if target is None else chosen(logits, target)
+
+        with composite.context(inner):
+            logits, scalars = forward()
+            heatmap = _checked(inner, forward, scalars, place, create_graph)
     return (logits, heatmap) if create_graph else (logits.detach(), heatmap.detach())
+
+
+def _checked(
+    inner: nn.Module,
+    forward: Callable[[], tuple[Tensor, Tensor]],
+    scalars: Tensor,
+    place: Tensor,
+    create_graph: bool,
+) -> Tensor:
+    """The heatmaps of all scalars; errors name the layer."""
+
+    def rerun(index: int = 0) -> tuple[Tensor, AbstractContextManager[None]]:
+        return forward()[1][:, index].sum(), nullcontext()
+
+    try:
+        maps = [_propagated(scalar.sum(), place, create_graph) for scalar in scalars.unbind(1)]
+    except LayerError as error:
+        raise refusal(inner, error, rerun, create_graph=create_graph) from error
+    heatmap = torch.stack(maps, 1)
+    if create_graph:
+        check_trainable(inner, heatmap, rerun)
+    try:
+        check_finite(heatmap.flatten(1), name="relevance")
+    except ValueError as error:
+        bad = ~torch.isfinite(heatmap.detach()).flatten(2).all(2).all(0)
+        first = functools.partial(rerun, int(bad.nonzero()[0]))
+        raise ValueError(f"{error}; {where_infinite(inner, place.detach(), first)}") from error
+    return heatmap
 
 
 def _propagated(scalar: Tensor, place: Tensor, create_graph: bool) -> Tensor:
     found: Tensor | None = None
     if scalar.requires_grad:
-        (found,) = torch.autograd.grad(scalar, place, create_graph=create_graph, retain_graph=True, allow_unused=True)
+        (found,) = propagate(scalar, [place], create_graph=create_graph, retain_graph=True)
     if found is None:
         raise RuntimeError("no gradient path from the model's output to the image")
     return found

@@ -1,0 +1,265 @@
+"""Which layer is to blame when relevance is not finite, or cannot be trained through.
+
+torch says only that something went wrong, and for a missing second derivative it says so in the training loss's
+backward pass, far from here. So the graph of the relevance is searched for the nodes with which torch marks what it
+cannot differentiate (a walk of a millisecond), and after a fault the forward pass runs once more with hooks on every
+submodule. Nothing of this touches a pass without faults.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.utils import _pytree
+
+__all__ = ["LayerError", "Rerun", "check_batch_norm", "check_trainable", "propagate", "refusal", "where_infinite"]
+
+#: the forward pass once more: the explained scalar, and the context in which backward passes are relevance passes
+Rerun = Callable[[], tuple[Tensor, AbstractContextManager[None]]]
+
+
+class LayerError(RuntimeError):
+    """The relevance pass itself failed; the layer is not known yet."""
+
+
+@dataclasses.dataclass
+class _Call:
+    """One call of one submodule. Edges, not tensors: they stay what they were when a tensor is changed in place."""
+
+    name: str
+    kind: str
+    inputs: list[GradientEdge]
+    finite: bool
+    outputs: list[GradientEdge] = dataclasses.field(default_factory=list)
+    values: list[Tensor] = dataclasses.field(default_factory=list)
+    out_finite: bool = True
+
+    def __str__(self) -> str:
+        return f"layer {self.name!r} ({self.kind})"
+
+
+def propagate(
+    scalar: Tensor, places: Sequence[Tensor], *, create_graph: bool, retain_graph: bool
+) -> tuple[Tensor | None, ...]:
+    """``torch.autograd.grad`` of the relevance pass, whose failures are told from other errors.
+
+    Raises:
+        LayerError: some operation of the model cannot be differentiated, or the graph is gone.
+    """
+    try:
+        return torch.autograd.grad(
+            scalar, places, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise LayerError(str(error)) from error
+
+
+def check_batch_norm(module: nn.Module) -> None:
+    """Refuse batch norm whose statistics are shared between processes: its derivative is torch's own, and only one.
+
+    ``nn.SyncBatchNorm`` in evaluation mode, or in a process of its own, is plain batch norm and fine.
+
+    Raises:
+        RuntimeError: the message names the layer.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.SyncBatchNorm) and layer.training:
+            processes = torch.distributed.get_world_size(layer.process_group)
+            if processes > 1:
+                raise RuntimeError(
+                    f"layer {_plain(name)!r} (SyncBatchNorm) shares a batch's statistics between {processes} "
+                    "processes, through which relevance cannot be propagated: use BatchNorm, or evaluation mode there"
+                )
+
+
+def _plain(name: str) -> str:
+    """The name without ``torch.compile``'s wrappers."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def _no_second_derivative(relevance: Tensor) -> str | None:
+    """What torch is going to say when ``relevance`` is differentiated, if that is a refusal; ``None`` if it is not.
+
+    Found are operations without a second derivative and functions that are marked ``once_differentiable``. cuDNN's
+    recurrent layers find out only while they are differentiated.
+    """
+    seen: set[Any] = set()
+    waiting = [relevance.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if type(node).__name__ in ("Error", "NotImplemented"):
+            return _message(node)
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+    return None
+
+
+def _message(node: Any) -> str:
+    """Such a node does nothing but raise its message."""
+    try:
+        node(torch.zeros(()))
+    except RuntimeError as error:
+        return str(error)
+    return f"{node.name()} cannot be differentiated"
+
+
+def check_trainable(module: nn.Module, relevance: Tensor, rerun: Rerun) -> None:
+    """Refuse relevance that cannot be differentiated.
+
+    Raises:
+        RuntimeError: it contains an operation without a second derivative; the message names its layer.
+    """
+    reason = _no_second_derivative(relevance)
+    if reason is not None:
+        raise _error(_refusing_layer(module, rerun, twice=True) or _itself(module), reason, twice=True)
+
+
+def refusal(module: nn.Module, error: LayerError, rerun: Rerun, *, create_graph: bool) -> RuntimeError:
+    """What to raise when the relevance pass failed: the layer's name with torch's words, or torch's words alone."""
+    layer = _refusing_layer(module, rerun, twice=create_graph)
+    return RuntimeError(str(error)) if layer is None else _error(layer, str(error), twice=create_graph)
+
+
+def _error(layer: str, reason: str, *, twice: bool) -> RuntimeError:
+    if not twice:
+        return RuntimeError(f"{layer} cannot be differentiated: {reason}")
+    return RuntimeError(
+        f"{layer} cannot be differentiated twice, so its relevance cannot be trained through: {reason} "
+        "(create_graph=False explains without training)"
+    )
+
+
+def _refusing_layer(module: nn.Module, rerun: Rerun, *, twice: bool) -> str | None:
+    with _as_it_was(module), _recorded(module) as calls:
+        _, relevance = rerun()
+        with relevance:
+            return _innermost([call for call in calls if _refuses(call, twice)])
+
+
+def where_infinite(module: nn.Module, image: Tensor, rerun: Rerun) -> str:
+    """Where values that are not finite come from: the image, a layer's output, or the relevance that leaves a layer."""
+    if not bool(torch.isfinite(image).all()):
+        return "the image is not finite"
+    with _as_it_was(module), _recorded(module) as calls:
+        scalar, relevance = rerun()
+        for call in calls:  # a layer ends before those that contain it
+            if call.finite and not call.out_finite:
+                return f"first in the output of {call}"
+        with relevance:
+            faulty = [call for call in _with_gradients(calls, scalar) if _loses(call)]
+    layer = _innermost(faulty)
+    return "not in any of its layers" if layer is None else f"first in the relevance that leaves {layer}"
+
+
+def _innermost(faulty: Sequence[_Call]) -> str | None:
+    """The last of them to run, which the relevance pass meets first; of nested ones the innermost."""
+    inner = [c for c in faulty if not any(o.name.startswith(f"{c.name}.") for o in faulty)]
+    return str(inner[-1]) if inner else None
+
+
+def _itself(module: nn.Module) -> str:
+    return f"the forward of {type(module).__name__} itself"
+
+
+def _refuses(call: _Call, twice: bool) -> bool:
+    """Whether the gradient between a layer's two ends, or the gradient's own derivative, is refused."""
+    if not call.inputs or not call.outputs:
+        return False
+    ones = [torch.ones_like(value).requires_grad_(twice) for value in call.values]
+    try:
+        gradients = torch.autograd.grad(
+            call.outputs, call.inputs, ones, create_graph=twice, retain_graph=True, allow_unused=True
+        )
+    except RuntimeError:
+        return True
+    return any(g is not None and _no_second_derivative(g) is not None for g in gradients)
+
+
+def _with_gradients(calls: Sequence[_Call], scalar: Tensor) -> list[_Call]:
+    """The calls with the gradients at their outputs as ``values``."""
+    edges = [edge for call in calls for edge in call.outputs]
+    gradients = iter(torch.autograd.grad(scalar, edges, retain_graph=True, allow_unused=True) if edges else ())
+    for call in calls:
+        found = [next(gradients) for _ in call.outputs]
+        call.values = [torch.zeros_like(v) if g is None else g for g, v in zip(found, call.values, strict=True)]
+    return list(calls)
+
+
+def _loses(call: _Call) -> bool:
+    """Whether finite gradients enter from above and others leave."""
+    if not call.inputs or not call.outputs or not _finite(call.values):
+        return False
+    gradients = torch.autograd.grad(call.outputs, call.inputs, call.values, retain_graph=True, allow_unused=True)
+    return not _finite([g for g in gradients if g is not None])
+
+
+def _tensors(*trees: Any) -> list[Tensor]:
+    return [leaf for leaf in _pytree.tree_leaves(trees) if isinstance(leaf, Tensor)]
+
+
+def _finite(tensors: Sequence[Tensor]) -> bool:
+    return all(bool(torch.isfinite(t.detach()).all()) for t in tensors if t.is_floating_point())
+
+
+@contextmanager
+def _recorded(module: nn.Module) -> Iterator[list[_Call]]:
+    """Record the calls of all submodules, in the order in which they end."""
+    calls: list[_Call] = []
+    running: list[_Call] = []
+    handles = []
+
+    def before(name: str) -> Callable[..., None]:
+        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            entering = _tensors(args, kwargs)
+            edges = [get_gradient_edge(t) for t in entering if t.requires_grad]
+            running.append(_Call(name, type(layer).__name__, edges, _finite(entering)))
+
+        return hook
+
+    def after(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        call = running.pop()
+        leaving = _tensors(output)
+        call.out_finite = _finite(leaving)
+        live = [t for t in leaving if t.requires_grad]
+        call.outputs = [get_gradient_edge(t) for t in live]
+        call.values = [t.detach().clone() for t in live]
+        calls.append(call)
+
+    try:
+        for name, layer in module.named_modules():
+            if layer is not module:
+                handles += [
+                    layer.register_forward_pre_hook(before(_plain(name)), with_kwargs=True, prepend=True),
+                    layer.register_forward_hook(after, with_kwargs=True),
+                ]
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _as_it_was(module: nn.Module) -> Iterator[None]:
+    """A forward pass in the block leaves no trace: buffers and the random generators' states come back."""
+    buffers = [(m, n, b, b.clone()) for m in module.modules() for n, b in m._buffers.items() if b is not None]
+    devices = {b.device for b in (*module.parameters(), *module.buffers()) if b.device.type == "cuda"}
+    with torch.random.fork_rng(devices=list(devices)):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for owner, name, buffer, value in buffers:
+                    buffer.copy_(value)
+                    owner._buffers[name] = buffer
