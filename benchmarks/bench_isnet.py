@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -83,9 +82,16 @@ def _peak(queue: Any, variant: str, *arguments: Any) -> None:
         function()
         queue.put((torch.cuda.max_memory_allocated(device) - before) / 2**20)
         return
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far; ru_maxrss would be the parent's
+    before = _high_water()
     function()
-    queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
+    queue.put(_high_water() - before)
+
+
+def _high_water() -> float:
+    """MiB, the most that this process has held (Linux)."""
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+    return int(line.split()[1]) / 2**10
 
 
 def peak(variant: str, *arguments: Any) -> float:

@@ -23,7 +23,7 @@ import torch
 from isnet_settings import SETTINGS, Setting, small_cnn
 from torch import Tensor, nn
 
-from torch_bgdebias.isnet import BackgroundDimming, ISNet, ISNetLoss, default_weight
+from torch_bgdebias.isnet import BackgroundDimming, ISNet, ISNetLoss
 from torch_bgdebias.swap import BackgroundSwap
 
 METHODS = ("plain", "selective", "stochastic", "dual", "original")
@@ -50,9 +50,10 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--no-norm", action="store_true", help="the network without batch norm")
     run.add_argument("--train-images", type=int, default=8000)
     run.add_argument("--side", type=int, default=64, help="pixels, radiographs only")
-    run.add_argument("--weight", type=float, default=None, help="P, the share of the heatmap loss; 0.7, dual: 0.9")
+    run.add_argument("--weight", type=float, default=0.7, help="P, the share of the heatmap loss")
     run.add_argument("--final-weight", type=float, default=None, help="P at the end, reached along a straight line")
     run.add_argument("--attribution", choices=("lrp", "gradient"), default="lrp")
+    run.add_argument("--dual-target", choices=("contrast", "sum"), default="contrast", help="of LRP-epsilon in dual")
     run.add_argument("--epsilon", type=float, default=1e-2)
     run.add_argument("--selective-eps", type=float, default=None)
     run.add_argument("--batch-norm", choices=("linear", "exact"), default="linear")
@@ -102,6 +103,7 @@ def explainer(net: nn.Module, args: argparse.Namespace) -> ISNet:
         input_rule=args.input_rule,
         deep_supervision=args.deep,
         attribution=args.attribution,
+        dual_target=args.dual_target,
     )
 
 
@@ -192,8 +194,6 @@ def calibrate(data: Setting, args: argparse.Namespace) -> tuple[float, float]:
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    if args.weight is None:
-        args.weight = default_weight(args.method)
     data = SETTINGS[args.setting](
         args.data, marked=not args.unmarked, train_images=args.train_images, side=args.side, split=args.split
     )
@@ -231,9 +231,9 @@ def table(args: argparse.Namespace) -> None:
             if args.tag is not None and row["settings"]["tag"] != args.tag:
                 continue
             settings = row["settings"]
-            if settings["weight"] == default_weight(settings["method"]):
-                settings["weight"] = None
             settings = {k: v for k, v in settings.items() if k not in ("seed", "split", "threads", "tag")}
+            if settings["method"] != "dual":
+                settings.pop("dual_target", None)
             if settings["calibrate"]:
                 del settings["range"]
             shown = {k: v for k, v in settings.items() if k in ("setting", "method") or not same(v, defaults[k])}

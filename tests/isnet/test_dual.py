@@ -202,3 +202,32 @@ def test_heatmaps_and_gradients_are_those_of_a_slow_layerwise_reading():
         float(g.abs().max()) > 0 for n, g in grads.items() if n != "10.bias"
     )  # the last bias meets no activation
     assert_differences(lambda: criterion(reference(image), mask), model.named_parameters(), grads)
+
+
+def test_contrast_explains_all_logits_with_random_signs():
+    torch.manual_seed(0)
+    model, image = sequential(True).eval(), torch.rand(6, 3, 12, 12)
+    found = ISNet(model, "dual", dual_target="contrast").explain(image, generator=torch.Generator().manual_seed(3))
+    signs = torch.randint(0, 2, (6, 5), generator=torch.Generator().manual_seed(3)) * 2.0 - 1
+    assert len(signs.unique(dim=0)) > 1
+    plain = ISNet(model, "dual")
+    torch.testing.assert_close(found.relevance[:, 0], plain.explain(image).relevance[:, 0])
+    torch.testing.assert_close(found.relevance[:, 1], plain.explain(image, signs).relevance[:, 1])
+    with pytest.raises(ValueError, match="dual_target: expected"):
+        ISNet(model, "dual", dual_target="difference")
+
+
+@pytest.mark.parametrize("attribution", ["lrp", "gradient"])
+def test_what_cancels_in_the_sum_is_seen_in_the_contrast(attribution):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+    with torch.no_grad():  # the first pixel raises one logit as much as it lowers the other
+        model[1].weight.copy_(torch.tensor([[1.0, 0.5, 0, 0], [-1.0, 0, 0.5, 0]]))
+    image = torch.ones(64, 1, 2, 2)
+    epsilon = {
+        target: ISNet(model, "dual", attribution=attribution, dual_target=target, epsilon=0.0).explain(image).relevance
+        for target in ("sum", "contrast")
+    }
+    assert float(epsilon["sum"][:, 1, 0, 0, 0].abs().max()) == 0
+    seen = epsilon["contrast"][:, 1, 0, 0, 0].abs()
+    assert sorted(seen.unique().tolist()) == [0.0, 2.0]
+    assert 0.25 < float((seen > 0).float().mean()) < 0.75

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from torch_bgdebias.isnet.figures import heatmap_figure
     from torch_bgdebias.isnet.functional import heatmap_loss
     from torch_bgdebias.isnet.loss import ISNetLoss
-    from torch_bgdebias.isnet.targets import default_weight
     from torch_bgdebias.isnet.watch import Explanation, Watch
     from torch_bgdebias.isnet.wrapper import ISNet
 
@@ -27,7 +26,6 @@ __all__ = [
     "Watch",
     "calibrate_relevance_range",
     "calibrate_relevance_ranges",
-    "default_weight",
     "dim_background",
     "draw_keep",
     "heatmap_figure",
@@ -42,7 +40,6 @@ _HOMES = {
     "Watch": "watch",
     "calibrate_relevance_range": "calibration",
     "calibrate_relevance_ranges": "calibration",
-    "default_weight": "targets",
     "dim_background": "dimming",
     "draw_keep": "dimming",
     "heatmap_figure": "figures",

@@ -15,7 +15,7 @@ from torch_bgdebias.checks import check_option
 from torch_bgdebias.isnet.calibration import INPUT, add_sums, range_of_sums
 from torch_bgdebias.isnet.dimming import BackgroundDimming
 from torch_bgdebias.isnet.loss import ISNetLoss
-from torch_bgdebias.isnet.targets import VARIANTS, Variant, default_weight
+from torch_bgdebias.isnet.targets import VARIANTS, DualTarget, Variant
 from torch_bgdebias.isnet.watch import Explanation
 from torch_bgdebias.isnet.wrapper import Attribution, BatchNorm, InputRule, ISNet
 from torch_bgdebias.lightning import StepCall, TrainingStepCallback, add_to_loss, device_number, gradients_allowed
@@ -39,7 +39,6 @@ class ISNetCallback(TrainingStepCallback):
         variant: "selective", "stochastic", "dual" or "original", see :class:`~torch_bgdebias.isnet.ISNet`.
         loss: the heatmap loss; ``ISNetLoss(mask_dilation=2)`` by default: an edge needs both its sides.
         weight: P in [0, 1], or a function of the epoch and of the batches seen so far. With P = 0 nothing is explained.
-            ``None``: 0.7 as in the papers, and 0.9 for "dual", which keeps a bias at 0.7.
         spec: where images and masks are in a batch.
         network: name of the submodule that maps images to logits; the LightningModule's own ``forward`` by default.
         logits: where the logits are in what the network returns, if it does not return them alone.
@@ -50,10 +49,11 @@ class ISNetCallback(TrainingStepCallback):
         calibrate: measure the loss's range C1, C2 (each layer's) over so many training batches before the first step,
             on the model as it is then: one that was trained without the heatmap loss. Set in ``loss``, kept in the
             checkpoint and not measured again on resuming. 0: the loss's own range.
-        epsilon, input_rule, mean, std, deep_supervision, selective_eps, batch_norm, attribution, multi_label: see
-            :class:`~torch_bgdebias.isnet.ISNet`.
-        seed: of the random choices (part of the batch, stochastic variant). They depend on the process's rank and on
-            the number of batches seen, which is in the checkpoint, so a resumed run draws as an uninterrupted one.
+        epsilon, input_rule, mean, std, deep_supervision, selective_eps, batch_norm, attribution, dual_target,
+            multi_label: see :class:`~torch_bgdebias.isnet.ISNet`; ``dual_target`` is "contrast" here.
+        seed: of the random choices (part of the batch, stochastic and dual variants). They depend on the process's
+            rank and on the number of batches seen, which is in the checkpoint, so a resumed run draws as an
+            uninterrupted one.
         log: log ``isnet/heatmap_loss``, ``isnet/background``, ``isnet/foreground`` and ``isnet/weight`` per epoch.
 
     Raises:
@@ -69,7 +69,7 @@ class ISNetCallback(TrainingStepCallback):
         self,
         variant: Variant = "selective",
         loss: ISNetLoss | None = None,
-        weight: float | Schedule | None = None,
+        weight: float | Schedule = 0.7,
         spec: BatchSpec | None = None,
         *,
         dimming: float = 1.0,
@@ -85,6 +85,7 @@ class ISNetCallback(TrainingStepCallback):
         selective_eps: float | None = None,
         batch_norm: BatchNorm = "linear",
         attribution: Attribution = "lrp",
+        dual_target: DualTarget = "contrast",
         multi_label: bool = False,
         seed: int = 0,
         log: bool = True,
@@ -99,7 +100,6 @@ class ISNetCallback(TrainingStepCallback):
         if loss is not None and not isinstance(loss, ISNetLoss):
             raise TypeError(f"loss: expected an ISNetLoss, got {type(loss).__name__}")
         self.variant = check_option(variant, VARIANTS, name="variant")
-        weight = default_weight(self.variant) if weight is None else weight
         if not callable(weight):
             _check_weight(weight)
         self.loss = ISNetLoss(mask_dilation=2) if loss is None else loss
@@ -120,6 +120,7 @@ class ISNetCallback(TrainingStepCallback):
             "selective_eps": selective_eps,
             "batch_norm": batch_norm,
             "attribution": attribution,
+            "dual_target": dual_target,
             "logits": logits,
             "multi_label": multi_label,
         }

@@ -10,18 +10,20 @@ from torch import Tensor
 from torch_bgdebias.checks import check_option, describe
 from torch_bgdebias.lrp.scalars import Target, chosen
 
-__all__ = ["VARIANTS", "Target", "Variant", "default_weight", "explained", "lowest_log_odds", "random_logit"]
+__all__ = [
+    "VARIANTS",
+    "DualTarget",
+    "Target",
+    "Variant",
+    "explained",
+    "lowest_log_odds",
+    "random_contrast",
+    "random_logit",
+]
 
 Variant: TypeAlias = Literal["selective", "stochastic", "dual", "original"]
 VARIANTS: tuple[Variant, ...] = ("selective", "stochastic", "dual", "original")
-
-
-def default_weight(variant: Variant) -> float:
-    """P of the training loss (1 - P) * classification + P * heatmap: 0.7 as in the papers, but 0.9 for "dual".
-
-    Its maps explain the sum of all logits, and at 0.7 a bias comes back (docs/isnet.md).
-    """
-    return 0.9 if variant == "dual" else 0.7
+DualTarget: TypeAlias = Literal["sum", "contrast"]
 
 
 def explained(
@@ -31,20 +33,22 @@ def explained(
     *,
     selective_eps: float | None = None,
     multi_label: bool = False,
+    dual_target: DualTarget = "sum",
     positive: bool = False,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """The scalars to explain (B, M), differentiable, at least float32.
 
     Args:
-        variant: see :class:`ISNet`; "dual" gives all logits' sum, which its two rules then propagate.
+        variant: see :class:`ISNet`; "dual" gives two (M = 2): what LRP-z+ and LRP-epsilon propagate.
         logits: (B, K).
         target: classes, weights or a function (:func:`~torch_bgdebias.lrp.scalars.chosen`) instead of the variant's
             own choice.
         selective_eps: e of the papers' form of the selective variant; ``None`` for exact log-odds.
         multi_label: probabilities are sigmoids rather than a softmax.
-        positive: of the dual variant, give the sum of the positive logits and the sum of all (M = 2).
-        generator: for the stochastic choice, on the logits' device.
+        dual_target: the second of the dual variant: the sum of all logits, or their :func:`random_contrast`.
+        positive: the first of the dual variant is the sum of the positive logits rather than of all.
+        generator: for the random choices, on the logits' device.
     """
     if logits.ndim != 2:
         raise ValueError(f"model output: expected logits (B, K), got {describe(logits)}")
@@ -58,8 +62,10 @@ def explained(
         return logits.gather(1, random_logit(logits, generator)[:, None])
     if variant == "original":
         return logits
-    total = logits.sum(1, keepdim=True)
-    return torch.cat([logits.relu().sum(1, keepdim=True), total], 1) if positive else total
+    check_option(dual_target, ("sum", "contrast"), name="dual_target")
+    first = (logits.relu() if positive else logits).sum(1)
+    second = logits.sum(1) if dual_target == "sum" else random_contrast(logits, generator)
+    return torch.stack([first, second], 1)
 
 
 def lowest_log_odds(logits: Tensor, eps: float | None = None, *, multi_label: bool = False) -> Tensor:
@@ -90,3 +96,13 @@ def random_logit(logits: Tensor, generator: torch.Generator | None = None) -> Te
     other = other + (other >= top)
     keep = torch.rand(batch, device=device, generator=generator) < 0.5
     return torch.where(keep, top, other)
+
+
+def random_contrast(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """sum_k v_k z_k (B,), v_k = 1 or -1 at random for each sample and class.
+
+    A softmax decides by differences of logits. In their plain sum a cue that raises one logit and lowers the others
+    cancels; with random signs the expected square is the sum of every logit's square, at the price of one map.
+    """
+    signs = torch.randint(0, 2, logits.shape, device=logits.device, generator=generator)
+    return (logits * (2 * signs - 1)).sum(1)

@@ -183,7 +183,7 @@ class Watch:
     ) -> Explanation:
         isnet = self._isnet
         logits, scalars = self._scalars(record, target, generator)
-        jobs = [(scalar, rule) for scalar in scalars.unbind(1) for rule in isnet._rules]
+        jobs = isnet._jobs(scalars, target)
         maps = [
             isnet._map(record.image, record.flex, record.hidden, scalar.sum(), rule, create_graph, i == len(jobs) - 1)
             for i, (scalar, rule) in enumerate(jobs)
@@ -202,7 +202,8 @@ class Watch:
             target,
             selective_eps=isnet.selective_eps,
             multi_label=isnet.multi_label,
-            positive=isnet.variant == "dual" and isnet.attribution == "gradient",
+            dual_target=isnet.dual_target,
+            positive=isnet.attribution == "gradient",
             generator=generator,
         )
         if isinstance(record.flex, DualPass):
@@ -237,8 +238,8 @@ class Watch:
         if target is None and isnet.variant == "stochastic":  # its choice was random: any logit's relevance will do
             target = torch.ones_like(logits_of(again.output, isnet.logits).detach())
         _, scalars = watch._scalars(again, target, None)
-        count = len(isnet._rules)
-        return scalars[:, index // count].sum(), again.flex.relevance(isnet._rules[index % count])
+        scalar, rule = isnet._jobs(scalars, target)[index]
+        return scalar.sum(), again.flex.relevance(rule)
 
 
 class _Catch:

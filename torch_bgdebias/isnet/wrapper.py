@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_bgdebias.checks import check_image, check_option, describe
-from torch_bgdebias.isnet.targets import VARIANTS, Target, Variant
+from torch_bgdebias.isnet.targets import VARIANTS, DualTarget, Target, Variant
 from torch_bgdebias.isnet.watch import Explanation, Watch
 from torch_bgdebias.lrp.blame import propagate
 from torch_bgdebias.lrp.dual import EPSILON, ZPLUS, DualPass
@@ -59,6 +59,9 @@ class ISNet(nn.Module):
         batch_norm: "linear": a training batch's statistics are constants in the relevance pass; "exact": relevance is
             differentiated through them. In evaluation mode the two agree.
         attribution: "lrp", or "gradient": plain input x gradient, without any LRP.
+        dual_target: what the dual variant's LRP-epsilon explains: "sum", the papers' sum of all logits, or "contrast",
+            their sum with random signs. Train with "contrast": differences between logits, by which a softmax decides,
+            cancel in the plain sum (docs/isnet.md has what either reaches).
         logits: where the logits are in what the model returns (key, index or function); ``None`` takes a tensor.
         multi_label: the logits are independent yes/no decisions: probabilities are sigmoids.
 
@@ -94,6 +97,7 @@ class ISNet(nn.Module):
         batch_norm: BatchNorm = "linear",
         attribution: Attribution = "lrp",
         *,
+        dual_target: DualTarget = "sum",
         logits: LogitsKey = None,
         multi_label: bool = False,
     ) -> None:
@@ -110,6 +114,7 @@ class ISNet(nn.Module):
         self.input_rule = check_option(input_rule, ("gradient", "zbox"), name="input_rule")
         self.batch_norm = check_option(batch_norm, ("linear", "exact"), name="batch_norm")
         self.attribution = check_option(attribution, ("lrp", "gradient"), name="attribution")
+        self.dual_target: DualTarget = check_option(dual_target, ("sum", "contrast"), name="dual_target")
         self.deep_supervision = tuple(deep_supervision or ())
         for name in self.deep_supervision:
             get_layer(original_module(model), name)
@@ -168,10 +173,14 @@ class ISNet(nn.Module):
                 self.model(image)
             return watch.explain(target, create_graph, generator=generator)
 
-    @property
-    def _rules(self) -> tuple[str, ...]:
-        """The rules that propagate each explained scalar, a map each."""
-        return (ZPLUS, EPSILON) if self.variant == "dual" and self.attribution == "lrp" else ("",)
+    def _jobs(self, scalars: Tensor, target: Target) -> list[tuple[Tensor, str]]:
+        """What is propagated (B,) and by which rule, a map each."""
+        columns = scalars.unbind(1)
+        if self.variant != "dual" or self.attribution == "gradient":
+            return [(scalar, "") for scalar in columns]
+        if target is None:
+            return list(zip(columns, (ZPLUS, EPSILON), strict=True))
+        return [(scalar, rule) for scalar in columns for rule in (ZPLUS, EPSILON)]
 
     def _new_pass(self, image: Tensor, private: bool) -> FlexPass:
         remember = self.input_rule == "zbox"
