@@ -129,6 +129,11 @@ def check_trainable(module: nn.Module, relevance: Tensor, rerun: Rerun) -> None:
 def refusal(module: nn.Module, error: LayerError, rerun: Rerun, *, create_graph: bool) -> RuntimeError:
     """What to raise when the relevance pass failed: the layer's name with torch's words, or torch's words alone."""
     layer = _refusing_layer(module, rerun, twice=create_graph)
+    if "torch.utils.checkpoint" in str(error):
+        return RuntimeError(
+            f"{layer or _itself(module)} runs again in the backward pass (torch.utils.checkpoint), where it would not "
+            "be explained: switch gradient checkpointing off"
+        )
     return RuntimeError(str(error)) if layer is None else _error(layer, str(error), twice=create_graph)
 
 
