@@ -139,6 +139,28 @@ def test_gradient_checkpointing_is_refused(reentrant, create_graph):
         ISNet(Saving(nn.Identity())).explain(picture(), create_graph=create_graph)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated")
+def test_operations_that_no_rule_reaches_are_refused():
+    block, x = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU()), torch.rand(2, 4, 6, 6)
+    isnet = ISNet(Net(block).eval())
+    kinds = {
+        "scripted": torch.jit.script(block),
+        "scripted, ": torch.jit.trace(block, x),
+        "exported": torch.export.export(block, (x,)).module(),
+    }
+    for kind, layer in kinds.items():
+        isnet.model.blocks[1].odd = layer
+        with pytest.raises(RuntimeError, match=rf"layer 'blocks\.1\.odd' \(\w+\) is {kind.split(',')[0]}, so that"):
+            isnet.explain(picture())
+    with pytest.raises(RuntimeError, match=r"the model \(\w+\) is scripted, so that"):
+        ISNet(torch.jit.script(nn.Sequential(block))).explain(x)
+    isnet.model.blocks[1].odd = torch.fx.symbolic_trace(block)  # Python code again
+    isnet.model.blocks[1].conv = nn.Conv2d(4, 4, 3)
+    found = isnet.explain(picture()).relevance
+    isnet.model.blocks[1].odd = block
+    torch.testing.assert_close(isnet.explain(picture()).relevance, found)
+
+
 def test_errors_that_are_no_layer_s_fault_stay_torch_s():
     isnet = ISNet(Net(nn.Identity()))
     with isnet.watching() as watch:

@@ -18,7 +18,16 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils import _pytree
 
-__all__ = ["LayerError", "Rerun", "check_batch_norm", "check_trainable", "propagate", "refusal", "where_infinite"]
+__all__ = [
+    "LayerError",
+    "Rerun",
+    "check_batch_norm",
+    "check_trainable",
+    "check_visible",
+    "propagate",
+    "refusal",
+    "where_infinite",
+]
 
 #: the forward pass once more: the explained scalar, and the context in which backward passes are relevance passes
 Rerun = Callable[[], tuple[Tensor, AbstractContextManager[None]]]
@@ -80,6 +89,27 @@ def check_batch_norm(module: nn.Module) -> None:
                     f"layer {_plain(name)!r} (SyncBatchNorm) shares a batch's statistics between {processes} "
                     "processes, through which relevance cannot be propagated: use BatchNorm, or evaluation mode there"
                 )
+
+
+def check_visible(module: nn.Module) -> None:
+    """Refuse layers whose operations do not pass through Python's torch functions: no rule would reach them.
+
+    Raises:
+        RuntimeError: a scripted, traced or exported layer; the message names it.
+    """
+    for name, layer in module.named_modules():
+        kind = ""
+        if isinstance(layer, torch.jit.ScriptModule):
+            kind = "scripted"
+        elif isinstance(layer, torch.fx.GraphModule):
+            exported = any(isinstance(node.target, torch._ops.OpOverload) for node in layer.graph.nodes)
+            kind = "exported" if exported else ""
+        if kind:
+            where = f"layer {_plain(name)!r}" if name else "the model"
+            raise RuntimeError(
+                f"{where} ({type(layer).__name__}) is {kind}, so that the rules of LRP cannot reach its operations: "
+                "pass the Python module that it was made from"
+            )
 
 
 def _plain(name: str) -> str:
