@@ -56,6 +56,8 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
         KeyError: no such layer; the message lists near names.
     """
     layers: dict[str, nn.Module] = {}
+    path: str
+    module: nn.Module
     for path, module in model.named_modules(remove_duplicate=False):
         if path and path == name:
             return module

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from torch_bgdebias import ISNet
 
@@ -122,6 +123,42 @@ def test_layer_that_no_pass_can_cross_is_named():
     isnet = ISNet(Net(Odd(Broken.apply)))
     with pytest.raises(RuntimeError, match=r"layer 'blocks\.1\.odd' \(Odd\) cannot be differentiated: no way back"):
         isnet.explain(picture(), create_graph=False)
+
+
+@pytest.mark.parametrize("create_graph", [True, False])
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_gradient_checkpointing_is_refused(reentrant, create_graph):
+    class Saving(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            x = checkpoint(self.blocks[0], self.stem(x), use_reentrant=reentrant)
+            return self.head(x.mean((2, 3)))
+
+    layer = "the forward of Saving itself" if reentrant else r"layer 'blocks\.0\.\w+' \(\w+\)"
+    expected = rf"^{layer} runs again in the backward pass.*switch gradient checkpointing off"
+    with pytest.raises(RuntimeError, match=expected):
+        ISNet(Saving(nn.Identity())).explain(picture(), create_graph=create_graph)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated")
+def test_operations_that_no_rule_reaches_are_refused():
+    block, x = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU()), torch.rand(2, 4, 6, 6)
+    isnet = ISNet(Net(block).eval())
+    kinds = {
+        "scripted": torch.jit.script(block),
+        "scripted, ": torch.jit.trace(block, x),
+        "exported": torch.export.export(block, (x,)).module(),
+    }
+    for kind, layer in kinds.items():
+        isnet.model.blocks[1].odd = layer
+        with pytest.raises(RuntimeError, match=rf"layer 'blocks\.1\.odd' \(\w+\) is {kind.split(',')[0]}, so that"):
+            isnet.explain(picture())
+    with pytest.raises(RuntimeError, match=r"the model \(\w+\) is scripted, so that"):
+        ISNet(torch.jit.script(nn.Sequential(block))).explain(x)
+    isnet.model.blocks[1].odd = torch.fx.symbolic_trace(block)  # Python code again
+    isnet.model.blocks[1].conv = nn.Conv2d(4, 4, 3)
+    found = isnet.explain(picture()).relevance
+    isnet.model.blocks[1].odd = block
+    torch.testing.assert_close(isnet.explain(picture()).relevance, found)
 
 
 def test_errors_that_are_no_layer_s_fault_stay_torch_s():

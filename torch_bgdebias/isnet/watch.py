@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from torch_bgdebias.checks import check_finite, check_image
 from torch_bgdebias.isnet.targets import Target, explained
-from torch_bgdebias.lrp.blame import LayerError, check_batch_norm, check_trainable, refusal, where_infinite
+from torch_bgdebias.lrp.blame import (
+    LayerError,
+    check_batch_norm,
+    check_trainable,
+    check_visible,
+    refusal,
+    where_infinite,
+)
 from torch_bgdebias.lrp.dual import DualPass
 from torch_bgdebias.lrp.engine import FlexPass
 from torch_bgdebias.models import get_layer, is_compiled, logits_of, original_module
@@ -88,6 +95,8 @@ class Watch:
             )
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         module = self._module
+        if self._isnet.attribution == "lrp":
+            check_visible(module)
         before = module.register_forward_pre_hook(self._before, with_kwargs=True)
         stack.callback(before.remove)
         after = module.register_forward_hook(self._after, always_call=True)

@@ -18,7 +18,16 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils import _pytree
 
-__all__ = ["LayerError", "Rerun", "check_batch_norm", "check_trainable", "propagate", "refusal", "where_infinite"]
+__all__ = [
+    "LayerError",
+    "Rerun",
+    "check_batch_norm",
+    "check_trainable",
+    "check_visible",
+    "propagate",
+    "refusal",
+    "where_infinite",
+]
 
 #: the forward pass once more: the explained scalar, and the context in which backward passes are relevance passes
 Rerun = Callable[[], tuple[Tensor, AbstractContextManager[None]]]
@@ -82,6 +91,27 @@ def check_batch_norm(module: nn.Module) -> None:
                 )
 
 
+def check_visible(module: nn.Module) -> None:
+    """Refuse layers whose operations do not pass through Python's torch functions: no rule would reach them.
+
+    Raises:
+        RuntimeError: a scripted, traced or exported layer; the message names it.
+    """
+    for name, layer in module.named_modules():
+        kind = ""
+        if isinstance(layer, torch.jit.ScriptModule):
+            kind = "scripted"
+        elif isinstance(layer, torch.fx.GraphModule):
+            exported = any(isinstance(node.target, torch._ops.OpOverload) for node in layer.graph.nodes)
+            kind = "exported" if exported else ""
+        if kind:
+            where = f"layer {_plain(name)!r}" if name else "the model"
+            raise RuntimeError(
+                f"{where} ({type(layer).__name__}) is {kind}, so that the rules of LRP cannot reach its operations: "
+                "pass the Python module that it was made from"
+            )
+
+
 def _plain(name: str) -> str:
     """The name without ``torch.compile``'s wrappers."""
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
@@ -129,6 +159,11 @@ def check_trainable(module: nn.Module, relevance: Tensor, rerun: Rerun) -> None:
 def refusal(module: nn.Module, error: LayerError, rerun: Rerun, *, create_graph: bool) -> RuntimeError:
     """What to raise when the relevance pass failed: the layer's name with torch's words, or torch's words alone."""
     layer = _refusing_layer(module, rerun, twice=create_graph)
+    if "torch.utils.checkpoint" in str(error):
+        return RuntimeError(
+            f"{layer or _itself(module)} runs again in the backward pass (torch.utils.checkpoint), where it would not "
+            "be explained: switch gradient checkpointing off"
+        )
     return RuntimeError(str(error)) if layer is None else _error(layer, str(error), twice=create_graph)
 
 

@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from zennit.core import Composite
 
 from torch_bgdebias.checks import check_finite, check_image, describe
-from torch_bgdebias.lrp.blame import LayerError, check_batch_norm, check_trainable, propagate, refusal, where_infinite
+from torch_bgdebias.lrp.blame import (
+    LayerError,
+    check_batch_norm,
+    check_trainable,
+    check_visible,
+    propagate,
+    refusal,
+    where_infinite,
+)
 from torch_bgdebias.lrp.composites import FlexComposite
 from torch_bgdebias.lrp.rules import trainable
 from torch_bgdebias.lrp.scalars import Target, chosen
@@ -56,6 +64,8 @@ def relevance(
         composite = trainable(composite)
     inner = original_module(model)
     check_batch_norm(inner)
+    if isinstance(composite, FlexComposite):
+        check_visible(inner)
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
