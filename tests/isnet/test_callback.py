@@ -359,8 +359,14 @@ def test_half_precision_inside_the_user_s_step():
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"variant": "stochastic"}, {"fraction": 0.5}, {"calibrate": 2, "deep_supervision": ["net.0"]}],
-    ids=["selective", "stochastic", "part", "calibrated"],
+    [
+        {},
+        {"variant": "stochastic"},
+        {"variant": "dual"},
+        {"fraction": 0.5},
+        {"calibrate": 2, "deep_supervision": ["net.0"]},
+    ],
+    ids=["selective", "stochastic", "dual", "part", "calibrated"],
 )
 def test_resuming_equals_running_through(tmp_path, options):
     def run(epochs: int, path: str | None = None) -> tuple[Module, ISNetCallback]:
