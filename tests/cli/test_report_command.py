@@ -36,13 +36,18 @@ def test_page_and_summary(files: list[str], tmp_path: Path, capsys: pytest.Captu
     assert "none of it is left" in page
     printed = capsys.readouterr().out
     assert "before: background bias" in printed
+    assert "after against before: 60 common images" in printed
+    assert "bg_gap changed in 3 of 3 classes" in printed
     assert str(out) in printed
 
 
 def test_json(files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["report", *files, "--out", str(tmp_path / "p.html"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["schema"] == "torch_bgdebias.headlines/1"
+    assert result["schema"] == "torch_bgdebias.headlines/2"
+    (comparison,) = result["comparisons"]
+    assert comparison["figures"]["bg_gap"]["difference"]["value"] == -1.0
+    assert comparison["per_class"][0]["changes"]["bg_gap"]["corrected"] < 0.05
     assert [m["bg_gap"]["value"] for m in result["models"]] == [1.0, 0.0]
     assert result["models"][0]["accuracy"]["mixed_rand"]["value"] == 0.0
 

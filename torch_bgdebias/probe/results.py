@@ -243,8 +243,8 @@ class BackgroundBiasReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain lists, numbers and text (NaN as ``None``), with the schema's name."""
-        plain = {"schema": SCHEMA, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}}
-        return {name: _plain(value) for name, value in plain.items()}
+        fields = {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {"schema": SCHEMA, **fields}
 
     def to_json(self, path: str | Path) -> None:
         """Write :meth:`to_dict` as strict JSON; a number that is not defined (NaN) becomes ``null``."""
@@ -286,15 +286,16 @@ class BackgroundBiasReport:
         return figures
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it: results as dicts, arrays as lists (pictures packed), NaN as ``None``."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, np.ndarray):
         return _plain_array(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):
