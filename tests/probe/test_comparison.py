@@ -135,7 +135,7 @@ def test_the_page_shows_changes_with_intervals_and_classes_with_tests(
     page = report_to_html(reports, tmp_path / "r.html").read_text(encoding="utf-8")
     gap = found[0].figures["bg_gap"].difference
     shown = [f"{100 * x:+.1f}".replace("-", "−") for x in (gap.value, gap.low, gap.high)]
-    assert f"{shown[0]}<small>{shown[1]} to {shown[2]}</small><small>p &lt; 0.001</small>" in page
+    assert f"{shown[0]}<span class='about'><small>{shown[1]} to {shown[2]}</small><small>p &lt; 0.001</small>" in page
     assert "Pixel ratio, grad cam" in page
     table = tables.classes(reports, found)
     rows = re.findall(r"<tr>(.*?)</tr>", re.findall(r"<tbody>(.*)</tbody>", table)[0])

@@ -185,7 +185,8 @@ def _changed(change: Change | None, unit: str) -> str:
     spelled: Callable[[float], str] = _signed if unit == "cosine" else points
     ends = interval_of(change.difference)
     between = f"<small>{spelled(ends[0])} to {spelled(ends[1])}</small>" if ends else ""
-    return f"{spelled(change.difference.value)}{between}<small>{escape(told_p(change.corrected))}</small>"
+    p = f"<small>{escape(told_p(change.corrected))}</small>"
+    return f"{spelled(change.difference.value)}<span class='about'>{between}{p}</span>"
 
 
 def _percent(value: float) -> str:
