@@ -39,6 +39,9 @@ def run(args: argparse.Namespace) -> int:
     from torch_bgdebias.probe import BackgroundBiasReport, compare_models, report_to_html
 
     reports = [BackgroundBiasReport.from_json(file) for file in args.files]
+    if args.out.is_dir() or not args.out.parent.is_dir():
+        why = "it is a folder" if args.out.is_dir() else f"there is no folder {args.out.parent}"
+        raise ValueError(f"--out: expected a file to write, got {args.out}: {why}")
     comparisons = compare_models(reports)
     report_to_html(reports, args.out, title=args.title, comparisons=comparisons)
     if args.json:

@@ -67,9 +67,9 @@ def _figures(
             head = f"{told} kept, {VARIANTS[mixed]}<sup><a href='#f{note}'>{note}</a></sup>"
             rows.append((head, f"{name}/{mixed}", partial(_of, mixed, name), unit))
     for name in dict.fromkeys(name for r in reports for name in r.scores):
-        note = "<sup><a href='#f5'>5</a></sup>" if name.startswith("pixel_ratio/") else ""
+        mark = "<sup><a href='#f5'>5</a></sup>" if name.startswith("pixel_ratio/") else ""
         told = name.replace("pixel_ratio/", "pixel ratio, ").replace("_", " ")
-        rows.append((f"{escape(told[:1].upper() + told[1:])}{note}", name, partial(_score_of, name), "cosine"))
+        rows.append((f"{escape(told[:1].upper() + told[1:])}{mark}", name, partial(_score_of, name), "cosine"))
     return rows
 
 
