@@ -72,7 +72,7 @@ def test_usage_errors(argv: list[str], capsys: pytest.CaptureFixture[str]) -> No
     [
         (ValueError("a\n  b"), "a b"),
         (FileNotFoundError("/x is not there"), "/x is not there"),
-        (FileNotFoundError(2, "No such file or directory", "/x"), "[Errno 2] No such file or directory: '/x'"),
+        (FileNotFoundError(2, "No such file or directory", "/x"), "/x: no such file or directory"),
         (KeyError("layer 'x' is not in it"), "layer 'x' is not in it"),
         (KeyError(3), "3"),
         (ImportError("needs cv2: pip install 'torch_bgdebias[opencv]'"), "needs cv2: pip install"),

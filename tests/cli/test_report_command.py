@@ -36,28 +36,59 @@ def test_page_and_summary(files: list[str], tmp_path: Path, capsys: pytest.Captu
     assert "none of it is left" in page
     printed = capsys.readouterr().out
     assert "before: background bias" in printed
+    assert "after against before: 60 common images" in printed
+    assert "bg_gap changed in 3 of 3 classes" in printed
     assert str(out) in printed
 
 
 def test_json(files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["report", *files, "--out", str(tmp_path / "p.html"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["schema"] == "torch_bgdebias.headlines/1"
+    assert result["schema"] == "torch_bgdebias.headlines/2"
+    (comparison,) = result["comparisons"]
+    assert comparison["figures"]["bg_gap"]["difference"]["value"] == -1.0
+    assert comparison["per_class"][0]["changes"]["bg_gap"]["corrected"] < 0.05
     assert [m["bg_gap"]["value"] for m in result["models"]] == [1.0, 0.0]
     assert result["models"][0]["accuracy"]["mixed_rand"]["value"] == 0.0
 
 
 def test_errors_are_one_line(files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "other.json").write_text('{"schema": "something else"}')
-    (tmp_path / "broken.json").write_text("{")
+    whole = json.loads(Path(files[0]).read_text())
+    expected = "expected a report's JSON file, as BackgroundBiasReport.to_json and bgdebias probe write it"
+    contents = {
+        "other": ('{"schema": "something else"}', "schema: expected 'torch_bgdebias.report/2', got 'something else'"),
+        "newer": (
+            '{"schema": "torch_bgdebias.report/9"}',
+            "schema: expected 'torch_bgdebias.report/2', got 'torch_bgdebias.report/9': written by a newer",
+        ),
+        "broken": ("{", f"{expected}; it is not JSON: "),
+        "list": ("[1]", "schema: expected 'torch_bgdebias.report/2', got None"),
+        "no-images": (json.dumps({**whole, "images": {}}), "report: a field is missing: "),
+        "kind": (json.dumps({**whole, "variants": [1]}), "report: a field is not of the kind that to_json writes"),
+        "cut": (
+            json.dumps({**whole, "images": {**whole["images"], "label": [0, 1]}}),
+            "images.label: expected 60 values, one an image, got (2,)",
+        ),
+    }
+    for name, (text, _) in contents.items():
+        (tmp_path / f"{name}.json").write_text(text)
+    (tmp_path / "picture.json").write_bytes(b"\x89PNG\xff")
     for argv, told in (
-        ([str(tmp_path / "absent.json")], "absent.json"),
-        ([str(tmp_path / "other.json")], "schema: expected 'torch_bgdebias.report/2', got 'something else'"),
-        ([str(tmp_path / "broken.json")], "broken.json"),
-        ([files[0], "--out", str(tmp_path / "no" / "where.html")], "where.html"),
+        *(([str(tmp_path / f"{name}.json")], f"{name}.json: {told}") for name, (_, told) in contents.items()),
+        ([str(tmp_path / "picture.json")], f"picture.json: {expected}; it is not text"),
+        ([str(tmp_path / "absent.json")], f"absent.json: {expected}; no such file"),
+        ([str(tmp_path)], f"{expected}; is a directory"),
+        ([files[0], "--out", str(tmp_path / "no" / "where.html")], "--out: expected a file to write"),
+        ([files[0], "--out", str(tmp_path)], "it is a folder"),
     ):
-        assert cli.main(["report", *argv]) == 1
-        err = capsys.readouterr().err
+        assert cli.main(["report", *argv, "--json"]) == 1
+        out, err = capsys.readouterr()
         assert told in err
         assert err.count("\n") == 1
+        assert out == ""
     assert cli.main(["report"]) == 2
+
+
+def test_errors_of_the_system_name_the_file() -> None:
+    assert cli.one_line(PermissionError(13, "Permission denied", "x/y.png")) == "x/y.png: permission denied"
+    assert cli.one_line(OSError("--out: cannot write")) == "--out: cannot write"

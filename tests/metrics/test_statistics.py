@@ -126,6 +126,23 @@ def test_permutation_counts_all_sign_patterns() -> None:
     assert result.p_value == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("scale", [1, 3])
+def test_permutation_of_whole_numbers_is_exact(scale: int) -> None:
+    """Changes of a gap are 0, 1 or 2: all patterns of 13 against the convolution, then far below what drawing finds."""
+    rng = np.random.default_rng(scale)
+    for _ in range(5):
+        d = scale * rng.integers(-2, 3, 13).astype(float)
+        sums = np.array(list(itertools.product((-1, 1), repeat=13))) @ d
+        found = paired_permutation_test(d, np.zeros(13))
+        assert found.exact
+        assert found.p_value == pytest.approx((np.abs(sums) >= abs(d.sum())).mean(), abs=1e-12)
+    many = paired_permutation_test(np.repeat([1.0, 2.0], 30), np.zeros(60), n_resamples=10)
+    assert many.exact
+    assert many.p_value == pytest.approx(2.0**-59)
+    too_many = paired_permutation_test(np.repeat([1.0, 2.0], 7000), np.zeros(14_000), n_resamples=10)
+    assert not too_many.exact
+
+
 def test_drawn_permutations_agree_with_scipy() -> None:
     x, y = np.random.default_rng(2).normal(size=(2, 60)) + np.array([[0.3], [0.0]])
     mine = paired_permutation_test(x, y, n_resamples=20000)

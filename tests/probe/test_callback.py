@@ -419,7 +419,7 @@ def test_cost_is_told(caplog) -> None:
     told = [r.getMessage() for r in caplog.records if "forward passes took" in r.getMessage()]
     assert len(told) == 1
     assert "40 images x 3 forward passes took" in told[0]
-    assert "of the validation before it" in told[0]
+    assert "of the validation" in told[0]
 
 
 def test_few_images_and_a_missing_embedding_are_told_once_and_not_as_warnings(caplog) -> None:

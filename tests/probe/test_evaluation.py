@@ -562,5 +562,5 @@ def test_foreign_json(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"missing fields \['bg_gap'.*unknown fields \['colour'\]"):
         BackgroundBiasReport.from_json(path)
     path.write_text("not json")
-    with pytest.raises(ValueError, match="r.json: Expecting value"):
+    with pytest.raises(ValueError, match="r.json: expected a report.s JSON file.*it is not JSON: Expecting value"):
         BackgroundBiasReport.from_json(path)

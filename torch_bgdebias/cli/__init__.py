@@ -92,7 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error on one line; a KeyError without the quotes that ``str`` puts around it."""
+    """The message of an error on one line; a KeyError without its quotes, the system's errors without their number."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}"
     quoted = isinstance(error, KeyError) and error.args and isinstance(error.args[0], str)
     text: Any = error.args[0] if quoted else error
     return " ".join(str(text).split()) or type(error).__name__

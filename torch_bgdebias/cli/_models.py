@@ -105,14 +105,25 @@ def _read(path: Path) -> Any:
     except ImportError:
         raise
     except pickle.UnpicklingError as error:
+        if not _is_pickle(path):
+            raise ValueError(f"--checkpoint: {path} is no file of torch.save or safetensors") from error
         why = "it holds more than tensors, which is not loaded because that could run code"
         raise ValueError(f"--checkpoint: {path}: {why}; save model.state_dict()") from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"--checkpoint: {path} cannot be read: {error}") from error
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError) as error:
+        known = path.suffix == ".safetensors" or _is_pickle(path)
+        told = str(error) if known else "no file of torch.save or safetensors"
+        raise ValueError(f"--checkpoint: {path} cannot be read: {told}") from error
     except Exception as error:
         if type(error).__name__ != "SafetensorError":  # not a subclass of anything more telling
             raise
         raise ValueError(f"--checkpoint: {path} cannot be read: {error}") from error
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether the file begins as ``torch.save`` writes: a zip archive, or a pickle of protocol 2 or later."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    return start == b"PK" or start[:1] == b"\x80"
 
 
 def _state_of(content: Any, path: Path) -> dict[str, Tensor]:

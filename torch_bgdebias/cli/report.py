@@ -36,15 +36,28 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the files, write the page, print the summaries."""
-    from torch_bgdebias.probe import BackgroundBiasReport, report_to_html
+    from torch_bgdebias.probe import BackgroundBiasReport, compare_models, report_to_html
 
     reports = [BackgroundBiasReport.from_json(file) for file in args.files]
-    report_to_html(reports, args.out, title=args.title)
+    if args.out.is_dir() or not args.out.parent.is_dir():
+        why = "it is a folder" if args.out.is_dir() else f"there is no folder {args.out.parent}"
+        raise ValueError(f"--out: expected a file to write, got {args.out}: {why}")
+    comparisons = compare_models(reports)
+    report_to_html(reports, args.out, title=args.title, comparisons=comparisons)
     if args.json:
-        headline = [{"file": str(f), **_headline(r.to_dict())} for f, r in zip(args.files, reports, strict=True)]
-        print(json.dumps({"schema": "torch_bgdebias.headlines/1", "html": str(args.out), "models": headline}, indent=1))
+        result = {
+            "schema": "torch_bgdebias.headlines/2",
+            "html": str(args.out),
+            "models": [{"file": str(f), **_headline(r.to_dict())} for f, r in zip(args.files, reports, strict=True)],
+            "comparisons": [None if c is None else c.to_dict() for c in comparisons],
+        }
+        print(json.dumps(result, indent=1, allow_nan=False))
     else:
-        print("\n\n".join(report.summary() for report in reports) + f"\n\nOpen {args.out}")
+        told = [report.summary() for report in reports]
+        for report, comparison in zip(reports[1:], comparisons, strict=True):
+            absent = f"{report.model} against {reports[0].model}: no image in common, so the change cannot be tested"
+            told.append(absent if comparison is None else comparison.summary())
+        print("\n\n".join(told) + f"\n\nOpen {args.out}")
     return 0
 
 

@@ -32,6 +32,7 @@ __all__ = [
 Floats: TypeAlias = NDArray[np.float64]
 _CHUNK = 4_000_000  # random numbers held at once
 _EXACT = 14  # up to 2**14 sign patterns are counted out instead of drawn
+_SPAN = 20_000  # whole numbers whose sizes add up to this have their sum's distribution computed instead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +195,9 @@ def paired_permutation_test(
     """Whether two models (or two conditions) differ on the same images: signs of the differences are exchanged.
 
     If nothing distinguishes the two, each image's difference could as well have had the other sign. Exact where the
-    patterns can be counted: differences of one size (right against wrong: McNemar's exact test), or few that are not 0.
+    patterns can be counted: differences of one size (right against wrong: McNemar's exact test), whole numbers (changes
+    of a BG-Gap) whose sizes add up to at most 20,000, or few that are not 0. Only then can p get below
+    1 / (n_resamples + 1), which matters where it will be corrected for many tests.
 
     Args:
         first: (N,) one number an image.
@@ -226,6 +229,8 @@ def paired_permutation_test(
         p = float(stats.binomtest(int((moved > 0).sum()), m, 0.5).pvalue)
         return PermutationTest(difference, min(p, 1.0), len(d), True)
     observed = abs(moved.sum()) - 1e-9 * np.abs(moved).sum()  # ties count as extreme whatever the rounding
+    if bool((sizes == sizes.round()).all()) and np.abs(moved).sum() <= _SPAN:
+        return PermutationTest(difference, _whole_number_p(moved), len(d), True)
     if m <= _EXACT:
         signs = np.array(list(itertools.product((-1.0, 1.0), repeat=m)))
         return PermutationTest(difference, float((np.abs(signs @ moved) >= observed).mean()), len(d), True)
@@ -234,6 +239,17 @@ def paired_permutation_test(
         flips = rng.integers(0, 2, (size, m), dtype=np.int8) * 2 - 1
         extreme += int((np.abs(flips @ moved) >= observed).sum())
     return PermutationTest(difference, (extreme + 1) / (n_resamples + 1), len(d), False)
+
+
+def _whole_number_p(moved: Floats) -> float:
+    """Share of all sign patterns whose sum is at least as far from 0: a binomial distribution per size, convolved."""
+    distribution, total = np.ones(1), int(np.abs(moved).sum())
+    for size, count in zip(*np.unique(np.abs(moved), return_counts=True), strict=True):
+        positive = np.zeros(int(size) * count + 1)
+        positive[:: int(size)] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
+        distribution = np.convolve(distribution, positive)
+    sums = 2 * np.arange(total + 1) - total
+    return min(1.0, float(distribution[np.abs(sums) >= abs(round(moved.sum()))].sum()))
 
 
 def correct_p_values(p_values: ArrayLike, method: Literal["holm", "benjamini-hochberg"] = "holm") -> Floats:

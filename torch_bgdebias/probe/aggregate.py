@@ -29,7 +29,7 @@ from torch_bgdebias.probe.results import (
     VariantResult,
 )
 
-__all__ = ["compare_reports", "summarise"]
+__all__ = ["compare_reports", "matched_images", "paired_columns", "summarise"]
 
 
 def summarise(
@@ -105,16 +105,16 @@ def compare_reports(
     Returns:
         A test per figure: ``accuracy/<variant>``, ``bg_gap``, ``decision_consistency/<variant>``,
         ``feature_consistency/<variant>``, ``<score>``; the difference is first minus second. Correct the p-values for
-        their number with :func:`torch_bgdebias.metrics.correct_p_values`.
+        their number with :func:`torch_bgdebias.metrics.correct_p_values`, or take
+        :func:`torch_bgdebias.probe.compare_models`, which does so and adds intervals and classes.
 
     Raises:
         ValueError: the reports share no image.
     """
-    rows = _matched(first.images, second.images)
-    one, two = _columns(first.images), _columns(second.images)
-    for columns in (one, two):
-        if "accuracy/mixed_same" in columns and "accuracy/mixed_rand" in columns:
-            columns["bg_gap"] = columns["accuracy/mixed_same"] - columns["accuracy/mixed_rand"]
+    rows = matched_images(first.images, second.images)
+    if rows is None:
+        raise ValueError("reports: expected results on the same images, got no image that both have")
+    one, two = paired_columns(first.images), paired_columns(second.images)
     return {
         name: paired_permutation_test(one[name][rows[0]], two[name][rows[1]], n_resamples=n_resamples, seed=seed)
         for name in one
@@ -122,7 +122,8 @@ def compare_reports(
     }
 
 
-def _matched(first: ImageResults, second: ImageResults) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def matched_images(first: ImageResults, second: ImageResults) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Rows of the images that both have, in the same order: by content, else by position; ``None`` without any."""
     keys: list[tuple[NDArray[Any], NDArray[Any]]] = [(first.id, second.id)]
     if first.position is not None and second.position is not None:
         keys.append((first.position, second.position))
@@ -130,7 +131,15 @@ def _matched(first: ImageResults, second: ImageResults) -> tuple[NDArray[np.int6
         _, a, b = np.intersect1d(one, two, return_indices=True)
         if len(a) and bool((first.label[a] == second.label[b]).all()):
             return a, b
-    raise ValueError("reports: expected results on the same images, got no image that both have")
+    return None
+
+
+def paired_columns(images: ImageResults) -> dict[str, Floats]:
+    """One number per image for each figure that is a mean over images, the BG-Gap first; NaN where it has none."""
+    columns = _columns(images)
+    if "accuracy/mixed_same" in columns and "accuracy/mixed_rand" in columns:
+        columns = {"bg_gap": columns["accuracy/mixed_same"] - columns["accuracy/mixed_rand"], **columns}
+    return columns
 
 
 def _columns(images: ImageResults) -> dict[str, Floats]:

@@ -162,13 +162,13 @@ class BackgroundBiasProbe(pl.Callback):
         start = time.perf_counter()
         self.report = self._measure(trainer, pl_module)
         seconds = time.perf_counter() - start
-        self._tell_cost(self.report, seconds, start - self._started)
         scalars = {**_scalars(self.report, self.metrics), "seconds": seconds}
         named = {f"{self.prefix}/{name}": float(value) for name, value in scalars.items()}
         # the numbers are the same on every process already: the mean over processes that Lightning asks for keeps them
         pl_module.log_dict(named, on_step=False, on_epoch=True, sync_dist=trainer.world_size > 1)
         if self.figures and trainer.is_global_zero and trainer.loggers:
             self._draw(trainer, self.report)
+        self._tell_cost(self.report, seconds, time.perf_counter() - start - seconds, start - self._started)
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> BackgroundBiasReport:
         with rng_untouched(), eval_mode(pl_module), torch.no_grad():
@@ -260,13 +260,14 @@ class BackgroundBiasProbe(pl.Callback):
         share = Share(loader, self.spec, rank=rank, world=world, max_images=limit, max_batches=batches, move=move)
         return share, loader
 
-    def _tell_cost(self, report: BackgroundBiasReport, seconds: float, validation: float) -> None:
+    def _tell_cost(self, report: BackgroundBiasReport, seconds: float, drawing: float, validation: float) -> None:
         if self._told:
             return
         self._told = True
         passes = 1 + len(self.variants)
-        share = f", {seconds / validation:.2f} of the validation before it" if validation > 0 else ""
-        what = f"{len(report.images)} images x {passes} forward passes took {seconds:.2f} s{share}"
+        share = f", together {(seconds + drawing) / validation:.2f} of the validation" if validation > 0 else ""
+        took = f"{seconds:.2f} s, logging and figures {drawing:.2f} s"
+        what = f"{len(report.images)} images x {passes} forward passes took {took}{share}"
         rank_zero_info(f"{type(self).__name__}: {what}; the first measurement also gathers the backgrounds")
         if self._cut and len(report.images) < _FEW:
             rest = f"{len(report.images)} of {self._cut} validation images, to stay within budget={self.budget}"

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from torch_bgdebias import __version__
-from torch_bgdebias.probe import pictures, sections
+from torch_bgdebias.probe import pictures, sections, tables
+from torch_bgdebias.probe.comparison import ModelComparison, compare_models
 from torch_bgdebias.probe.concept_section import concept_section
 from torch_bgdebias.probe.concepts import ConceptBackground
 from torch_bgdebias.probe.figures import report_figures
 from torch_bgdebias.probe.pictures import Cell, ImageGrid
 from torch_bgdebias.probe.results import BackgroundBiasReport
-from torch_bgdebias.probe.verdict import compare, hero
+from torch_bgdebias.probe.verdict import hero
 
 __all__ = ["Cell", "ImageGrid", "report_figures", "report_html", "report_to_html"]
 
@@ -29,6 +30,7 @@ def report_to_html(
     grids: Sequence[ImageGrid] | None = None,
     settings: Mapping[str, Any] | None = None,
     concepts: Mapping[str, Sequence[ConceptBackground]] | None = None,
+    comparisons: Sequence[ModelComparison | None] | None = None,
 ) -> Path:
     """Write one page about one model, or about several side by side; the first one is "before".
 
@@ -41,6 +43,7 @@ def report_to_html(
         grids: tables of pictures, shown in this order.
         settings: further settings to list, such as the command and its arguments.
         concepts: layer -> what :func:`torch_bgdebias.probe.analyse_concepts` found.
+        comparisons: what :func:`torch_bgdebias.probe.compare_models` gave for these reports; made when ``None``.
 
     Returns:
         ``path``.
@@ -50,7 +53,15 @@ def report_to_html(
         OSError: the file cannot be written.
     """
     path = Path(path)
-    page = report_html(reports, title=title, curves=curves, grids=grids, settings=settings, concepts=concepts)
+    page = report_html(
+        reports,
+        title=title,
+        curves=curves,
+        grids=grids,
+        settings=settings,
+        concepts=concepts,
+        comparisons=comparisons,
+    )
     path.write_text(page, encoding="utf-8")
     return path
 
@@ -63,17 +74,18 @@ def report_html(
     grids: Sequence[ImageGrid] | None = None,
     settings: Mapping[str, Any] | None = None,
     concepts: Mapping[str, Sequence[ConceptBackground]] | None = None,
+    comparisons: Sequence[ModelComparison | None] | None = None,
 ) -> str:
     """The page that :func:`report_to_html` writes, as text."""
     if not reports:
         raise ValueError("reports: expected at least one BackgroundBiasReport, got none")
-    tests = compare(reports)
-    parts = [sections.header(title, reports), hero(reports, tests), sections.overview(reports, tests)]
+    compared = compare_models(reports) if comparisons is None else comparisons
+    parts = [sections.header(title, reports), hero(reports, compared), tables.overview(reports, compared)]
     parts.append(sections.variants(reports))
     parts += [pictures.grid(g, anchor=f"grid-{i}") for i, g in enumerate(grids or (), start=1)]
     if curves:
         parts.append(sections.curves(curves, reports))
-    parts.append(sections.classes(reports))
+    parts.append(tables.classes(reports, compared))
     if any(r.scores for r in reports):
         parts.append(sections.scores(reports))
     if concepts:

@@ -243,8 +243,8 @@ class BackgroundBiasReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain lists, numbers and text (NaN as ``None``), with the schema's name."""
-        plain = {"schema": SCHEMA, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}}
-        return {name: _plain(value) for name, value in plain.items()}
+        fields = {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {"schema": SCHEMA, **fields}
 
     def to_json(self, path: str | Path) -> None:
         """Write :meth:`to_dict` as strict JSON; a number that is not defined (NaN) becomes ``null``."""
@@ -264,10 +264,24 @@ class BackgroundBiasReport:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            ValueError: not JSON, another schema, or a field is missing; the message names the file.
+            OSError: no such file, or it cannot be read; the message says what was expected.
+            ValueError: not JSON, another schema, a field that is missing or of another kind; the message names the
+                file.
         """
+        expected = "expected a report's JSON file, as BackgroundBiasReport.to_json and bgdebias probe write it"
         try:
-            return _report(json.loads(Path(path).read_text(encoding="utf-8")))
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            why = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
+            raise type(error)(f"{path}: {expected}; {why}") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: {expected}; it is not text") from error
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"{path}: {expected}; it is not JSON: {error}") from error
+        try:
+            return _report(data)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -286,15 +300,16 @@ class BackgroundBiasReport:
         return figures
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it: results as dicts, arrays as lists (pictures packed), NaN as ``None``."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, np.ndarray):
         return _plain_array(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):
@@ -366,11 +381,35 @@ def _example(data: Mapping[str, Any]) -> Example:
 def _report(data: Mapping[str, Any]) -> BackgroundBiasReport:
     found = data.get("schema") if isinstance(data, Mapping) else None
     if found not in _READABLE:
-        raise ValueError(f"schema: expected {SCHEMA!r}, got {found!r}")
+        family, _, version = str(found).rpartition("/")
+        newer = family == SCHEMA.rpartition("/")[0] and version.isdigit() and int(version) > int(SCHEMA.split("/")[1])
+        hint = ": written by a newer torch_bgdebias, install that to read it" if newer else ""
+        raise ValueError(f"schema: expected {SCHEMA!r}, got {found!r}{hint}")
     wanted = {field.name for field in dataclasses.fields(BackgroundBiasReport)} | {"schema"}
     if wanted != set(data):
         missing, unknown = sorted(wanted - set(data)), sorted(set(data) - wanted)
         raise ValueError(f"report: missing fields {missing}, unknown fields {unknown}")
+    try:
+        report = _read_report(data)
+    except KeyError as error:
+        raise ValueError(f"report: a field is missing: {error}") from error
+    except (TypeError, AttributeError, zlib.error) as error:
+        raise ValueError(f"report: a field is not of the kind that to_json writes: {error}") from error
+    _check_lengths(report.images)
+    return report
+
+
+def _check_lengths(images: ImageResults) -> None:
+    """One row an image in every column: a file that was cut or edited would give wrong figures silently."""
+    columns = {"label": images.label, "position": images.position}
+    for what in ("prediction", "confidence", "cosine", "background_label", "scores"):
+        columns |= {f"{what}/{name}": column for name, column in getattr(images, what).items()}
+    for name, column in columns.items():
+        if column is not None and column.shape != images.id.shape:
+            raise ValueError(f"images.{name}: expected {len(images.id)} values, one an image, got {column.shape}")
+
+
+def _read_report(data: Mapping[str, Any]) -> BackgroundBiasReport:
     return BackgroundBiasReport(
         model=data["model"],
         class_names=list(data["class_names"]),

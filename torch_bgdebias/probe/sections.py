@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch_bgdebias.probe import charts
-from torch_bgdebias.probe.charts import interval_of, is_known, percent, points, spell
+from torch_bgdebias.probe.charts import interval_of, is_known
 from torch_bgdebias.probe.results import BackgroundBiasReport, Estimate
 
-if TYPE_CHECKING:
-    from torch_bgdebias.metrics.statistics import PermutationTest
-
 __all__ = ["OBJECTLESS", "VARIANTS", "accuracy", "confidence", "section"]
-
-#: figure -> paired test of a later model against the first
-Tests = Mapping[str, "PermutationTest"]
 
 #: what each variant shows; the order of the report
 VARIANTS = {
@@ -50,59 +43,6 @@ def key(names: Sequence[str]) -> str:
     """Which colour is which model."""
     items = "".join(f"<li><i class='k{i % 6}'></i>{escape(n)}</li>" for i, n in enumerate(names))
     return f"<ul class='key'>{items}</ul>" if len(names) > 1 else ""
-
-
-def overview(reports: Sequence[BackgroundBiasReport], tests: Sequence[Tests | None]) -> str:
-    """One row per figure, one column per model with intervals, and how the later models differ from the first."""
-    rows = []
-    for head, test, get, unit in _figures(reports):
-        estimates = [get(r) for r in reports]
-        if all(e is None for e in estimates):
-            continue
-        cells = [f"<td>{_figure(estimates[0], unit)}</td>"]
-        for estimate, found in zip(estimates[1:], tests, strict=True):
-            cells.append(f"<td>{_figure(estimate, unit)}</td>")
-            cells.append(f"<td>{_difference(found.get(test) if found else None, unit)}</td>")
-        rows.append(f"<tr><th scope='row'>{head}</th>{''.join(cells)}</tr>")
-    heads = [f"<th scope='col'><i class='dot k0'></i>{escape(reports[0].model)}</th>"]
-    for index, report in enumerate(reports[1:], start=1):
-        heads.append(f"<th scope='col'><i class='dot k{index % 6}'></i>{escape(report.model)}</th>")
-        heads.append("<th scope='col'>change</th>")
-    note = f"Share of test images classified correctly, unless said otherwise, with {_level(reports)} intervals."
-    if len(reports) > 1:
-        note += (
-            f" Changes are against {reports[0].model}, in points"
-            if any(t is not None for t in tests)
-            else " The models were not measured on the same images, so changes cannot be tested"
-        )
-        note += "."
-    table = f"<thead><tr><th></th>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    body = f"<p class='note'>{escape(note)}{_P_NOTE if any(t is not None for t in tests) else ''}</p>"
-    shape = "glance many" if len(reports) > 2 else "glance"
-    return section(
-        "At a glance", f"{body}<div class='wide'><table class='{shape}'>{table}</table></div>", anchor="overview"
-    )
-
-
-_P_NOTE = "<sup><a href='#f7'>7</a></sup>"
-
-
-def _figures(
-    reports: Sequence[BackgroundBiasReport],
-) -> list[tuple[str, str, Callable[[BackgroundBiasReport], Estimate | None], str]]:
-    """Heading, name of its test, what stands under it, and its unit."""
-    present = [v for v in VARIANTS if any(v in r.variants for r in reports)]
-    mixed = next((v for v in ("mixed_rand", "mixed_next", "mixed_same") if v in present), None)
-    rows: list[tuple[str, str, Callable[[BackgroundBiasReport], Estimate | None], str]] = [
-        ("BG-Gap, points<sup><a href='#f1'>1</a></sup>", "bg_gap", _gap_of, "points")
-    ]
-    rows += [(VARIANTS[v].capitalize(), f"accuracy/{v}", partial(accuracy, variant=v), "%") for v in present]
-    if mixed:
-        for what, told, note, unit in (("decision", "Decisions", 3, "%"), ("feature", "Features", 4, "cosine")):
-            name = f"{what}_consistency"
-            head = f"{told} kept, {VARIANTS[mixed]}<sup><a href='#f{note}'>{note}</a></sup>"
-            rows.append((head, f"{name}/{mixed}", partial(_of, mixed, name), unit))
-    return rows
 
 
 def variants(reports: Sequence[BackgroundBiasReport]) -> str:
@@ -153,42 +93,6 @@ def curves(panels: Mapping[str, Mapping[str, Sequence[float]]], reports: Sequenc
     items = "".join(f"<li><i class='k{colours[n] % 6}'></i>{escape(n)}</li>" for n in shown)
     body = f"<ul class='key'>{items}</ul><div class='panels'>{''.join(drawn)}</div>"
     return section("During training", body, anchor="curves")
-
-
-def classes(reports: Sequence[BackgroundBiasReport]) -> str:
-    """One sortable row per class: images, and per model the accuracies on own and random backgrounds and their gap."""
-    tables = [{c.label: c for c in r.per_class} for r in reports]
-    labels = sorted({label for table in tables for label in table})
-    shown = [v for v in ("mixed_same", "mixed_rand") if any(v in c.accuracy for t in tables for c in t.values())]
-    shown = shown or ["original"]
-    with_gap = any(is_known(c.bg_gap) for t in tables for c in t.values())
-    heads = [_sortable("Class", 0, "text"), _sortable("Images", 1, "number")]
-    groups = ["<th colspan='2'></th>"]
-    short = {"mixed_same": "Own backgrounds", "mixed_rand": "Random backgrounds", "original": "Accuracy"}
-    for index, report in enumerate(reports):
-        names = [short[v] for v in shown] + (["BG-Gap"] if with_gap else [])
-        groups.append(
-            f"<th class='group' colspan='{len(names)}'><i class='dot k{index % 6}'></i>{escape(report.model)}</th>"
-        )
-        heads += [_sortable(name, len(heads) + i, "number") for i, name in enumerate(names)]
-    rows = []
-    for label in labels:
-        first = next(t[label] for t in tables if label in t)
-        cells = [_value(first.name, first.name), _value(first.n, f"{first.n:,}")]
-        for index, table in enumerate(tables):
-            row = table.get(label)
-            for variant in shown:
-                cells.append(_share(row.accuracy.get(variant) if row else None))
-            if with_gap:
-                cells.append(_gap(row.bg_gap if row else None, index))
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    note = "Click a heading to sort. Hover over a figure for its interval; classes with few images have wide ones."
-    table_ = f"<thead><tr>{''.join(groups)}</tr><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    return section(
-        "Class by class",
-        f"<p class='note'>{note}</p><div class='wide'><table class='sortable'>{table_}</table></div>",
-        anchor="classes",
-    )
 
 
 def scores(reports: Sequence[BackgroundBiasReport]) -> str:
@@ -251,8 +155,10 @@ def footnotes(reports: Sequence[BackgroundBiasReport]) -> str:
         f"<b>Intervals</b> hold {_level(reports)} of the bootstrap's resamples of the test images. A BG-Gap's interval "
         "resamples both of its accuracies together, image by image. They speak of these test images and of these "
         "trained models, not of other training runs.",
-        "<b>Changes</b> between models are tested on the same images in pairs (permutation test, two-sided). The "
-        "p-values are corrected for the number of figures in the table (Holm).",
+        "<b>Changes</b> between models are over the images that both have the figure for. Their intervals resample "
+        "images, each with the results of both models; their p-values are of permutation tests in pairs, two-sided, "
+        "corrected for their number (Holm): all figures of all models together, and in the class table all classes of "
+        "all models together.",
     ]
     items = "".join(f"<li id='f{i}'>{note}</li>" for i, note in enumerate(notes, start=1))
     return section("What the numbers mean", f"<ol class='footnotes'>{items}</ol>", anchor="footnotes")
@@ -261,67 +167,6 @@ def footnotes(reports: Sequence[BackgroundBiasReport]) -> str:
 def accuracy(report: BackgroundBiasReport, variant: str) -> Estimate | None:
     """Accuracy on a variant, if it was measured."""
     return report.variants[variant].accuracy if variant in report.variants else None
-
-
-def _gap_of(report: BackgroundBiasReport) -> Estimate | None:
-    return report.bg_gap
-
-
-def _of(variant: str, what: str, report: BackgroundBiasReport) -> Estimate | None:
-    found: Estimate | None = getattr(report.variants[variant], what) if variant in report.variants else None
-    return found
-
-
-def _figure(estimate: Estimate | None, unit: str) -> str:
-    if not is_known(estimate):
-        return "not known"
-    spelled: Callable[[float], str] = _cosine if unit == "cosine" else charts.number
-    told = {"points": points, "cosine": _cosine}.get(unit, _percent)(estimate.value)
-    ends = interval_of(estimate)
-    return told if ends is None else f"{told}<small>{spelled(ends[0])} to {spelled(ends[1])}</small>"
-
-
-def _percent(value: float) -> str:
-    return percent(value, 1)
-
-
-def _cosine(value: float) -> str:
-    return f"{value:.3f}"
-
-
-def _difference(test: PermutationTest | None, unit: str) -> str:
-    if test is None or not math.isfinite(test.difference):
-        return ""
-    p = "p < 0.001" if test.p_value < 0.001 else f"p = {test.p_value:.3f}"
-    told = f"{test.difference:+.3f}".replace("-", "−") if unit == "cosine" else points(test.difference)
-    return f"{told}<small>{p}</small>"
-
-
-def _sortable(name: str, column: int, kind: str) -> str:
-    return (
-        f"<th scope='col' data-column='{column}' data-kind='{kind}' aria-sort='none'>"
-        f"<button type='button'>{escape(name)}</button></th>"
-    )
-
-
-def _value(value: object, text: str, *, title: str = "", markup: str = "") -> str:
-    """A cell: what it is sorted by, its text, and markup of our own behind that."""
-    hover = f" title='{escape(title, quote=True)}'" if title else ""
-    return f"<td data-value='{escape(str(value), quote=True)}'{hover}>{escape(text)}{markup}</td>"
-
-
-def _share(estimate: Estimate | None) -> str:
-    if not is_known(estimate):
-        return _value("", "not known")
-    return _value(f"{estimate.value:.6f}", percent(estimate.value, 1), title=spell(estimate))
-
-
-def _gap(estimate: Estimate | None, index: int) -> str:
-    if not is_known(estimate):
-        return _value("", "not known")
-    width = 100 * min(1.0, max(0.0, estimate.value))
-    meter = f"<span class='meter' aria-hidden='true'><i class='k{index % 6}' style='width:{width:.0f}%'></i></span>"
-    return _value(f"{estimate.value:.6f}", points(estimate.value), title=spell(estimate, points=True), markup=meter)
 
 
 def _score_line(report: BackgroundBiasReport, name: str) -> str:

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from html import escape
 
 from torch_bgdebias.probe.charts import interval_of, is_known, number, percent, points
+from torch_bgdebias.probe.comparison import ModelComparison, told_p
 from torch_bgdebias.probe.results import BackgroundBiasReport, Estimate
-from torch_bgdebias.probe.sections import Tests, accuracy, confidence
+from torch_bgdebias.probe.sections import accuracy, confidence
 
-__all__ = ["compare", "hero", "pick_after", "verdict"]
+__all__ = ["hero", "pick_after", "verdict"]
 
-
-def compare(reports: Sequence[BackgroundBiasReport]) -> list[Tests | None]:
-    """Paired tests of each later report (less the first one), p-values corrected; ``None`` without common images."""
-    from torch_bgdebias.metrics import correct_p_values
-    from torch_bgdebias.probe.aggregate import compare_reports
-
-    found: list[Tests | None] = []
-    for report in reports[1:]:
-        try:
-            tests = compare_reports(report, reports[0])
-        except ValueError:  # no image in common: there is nothing to pair, and the page says so
-            found.append(None)
-            continue
-        corrected = correct_p_values([t.p_value for t in tests.values()])
-        found.append({n: replace(t, p_value=float(p)) for (n, t), p in zip(tests.items(), corrected, strict=True)})
-    return found
+#: with more models than this, the page's head speaks of the best one alone
+_TOLD = 4
 
 
 def pick_after(reports: Sequence[BackgroundBiasReport]) -> int | None:
@@ -42,10 +28,11 @@ def pick_after(reports: Sequence[BackgroundBiasReport]) -> int | None:
     return max(range(1, len(reports)), key=merit)
 
 
-def verdict(reports: Sequence[BackgroundBiasReport], tests: Sequence[Tests | None]) -> list[str]:
-    """Sentences as HTML: what the first model loses, and what is left of that with the best of the others.
+def verdict(reports: Sequence[BackgroundBiasReport], comparisons: Sequence[ModelComparison | None]) -> list[str]:
+    """Sentences as HTML: what the first model loses, and what is left of that with the others.
 
-    An interval that holds zero is never called a bias, and one that is wide is said to be so.
+    Of more than three others only the best one is told. An interval that holds zero is never called a bias, and one
+    that is wide is said to be so.
     """
     first = reports[0]
     if not is_known(first.bg_gap):
@@ -54,32 +41,43 @@ def verdict(reports: Sequence[BackgroundBiasReport], tests: Sequence[Tests | Non
             "both measured."
         ]
     sentences = [_bias(first, confidence(reports))]
-    after = pick_after(reports)
-    if after is not None and is_known(reports[after].bg_gap):
-        sentences.append(_change(first, reports[after], tests[after - 1], confidence(reports)))
+    for index in _shown(reports):
+        if is_known(reports[index].bg_gap):
+            sentences.append(_change(first, reports[index], comparisons[index - 1], confidence(reports)))
     return sentences
 
 
-def hero(reports: Sequence[BackgroundBiasReport], tests: Sequence[Tests | None]) -> str:
-    """Verdict and headline figures, before and after where there are two models."""
-    after = pick_after(reports)
-    first = reports[0]
-    figures = []
-    if after is not None:
-        second = reports[after]
-        figures.append(_pair("BG-Gap", first.bg_gap, second.bg_gap, first.model, second.model, after, gap=True))
-        old, new = accuracy(first, "mixed_rand"), accuracy(second, "mixed_rand")
-        if is_known(old) and is_known(new):
-            what = "Accuracy, random backgrounds"
-            figures.append(_pair(what, old, new, first.model, second.model, after, gap=False))
-    else:
-        figures.append(_one("BG-Gap", first.bg_gap, 0, gap=True))
+def hero(reports: Sequence[BackgroundBiasReport], comparisons: Sequence[ModelComparison | None]) -> str:
+    """Verdict and headline figures: of one model, before and after, or of several beside each other."""
+    first, others = reports[0], [(i, reports[i]) for i in _shown(reports)]
+    if not others:
+        figures = [_one("BG-Gap", first.bg_gap, 0, gap=True)]
         for variant, told in (("mixed_same", "own class's backgrounds"), ("mixed_rand", "random backgrounds")):
             if variant in first.variants:
                 figures.append(_one(f"Accuracy, {told}", accuracy(first, variant), 0, gap=False))
-        figures = [f"<div class='change'>{''.join(figures)}</div>"]
-    told = "".join(f"<p class='verdict'>{s}</p>" for s in verdict(reports, tests))
-    return f"<div class='hero' id='verdict'>{''.join(figures)}{told}</div>"
+        rows = ["".join(figures)]
+    else:
+        rows = [_row("BG-Gap", [(0, first), *others], gap=True)]
+        if all(is_known(accuracy(r, "mixed_rand")) for _, r in [(0, first), *others]):
+            rows.append(_row("Accuracy, random backgrounds", [(0, first), *others], gap=False))
+    drawn = "".join(f"<div class='change'>{row}</div>" for row in rows)
+    told = "".join(f"<p class='verdict'>{s}</p>" for s in verdict(reports, comparisons))
+    return f"<div class='hero' id='verdict'>{drawn}{told}</div>"
+
+
+def _shown(reports: Sequence[BackgroundBiasReport]) -> list[int]:
+    """Which later reports the page's head speaks of."""
+    after = pick_after(reports)
+    return [] if after is None else list(range(1, len(reports))) if len(reports) <= _TOLD else [after]
+
+
+def _row(what: str, models: Sequence[tuple[int, BackgroundBiasReport]], *, gap: bool) -> str:
+    """One figure of several models, an arrow behind the first."""
+    cards = [
+        _one(f"{what}: {r.model}", r.bg_gap if gap else accuracy(r, "mixed_rand"), index, gap=gap)
+        for index, r in models
+    ]
+    return f"{cards[0]}<div class='arrow' aria-hidden='true'>→</div>{''.join(cards[1:])}"
 
 
 def _bias(report: BackgroundBiasReport, level: float) -> str:
@@ -103,15 +101,16 @@ def _bias(report: BackgroundBiasReport, level: float) -> str:
     )
 
 
-def _change(before: BackgroundBiasReport, after: BackgroundBiasReport, tests: Tests | None, level: float) -> str:
+def _change(
+    before: BackgroundBiasReport, after: BackgroundBiasReport, comparison: ModelComparison | None, level: float
+) -> str:
     old, new = before.bg_gap, after.bg_gap
     assert is_known(old)
     assert is_known(new)
     name = f"<b>{escape(after.model)}</b>"
     ends = interval_of(new)
     told = f" ({100 * level:g}% interval {number(ends[0])} to {number(ends[1])})" if ends else ""
-    shown = _shown(old, new, tests, level)
-    if not shown:
+    if not _differs(old, new, comparison, level):
         sentence = (
             f"With {name} it is {number(new.value)} points{told}; the difference may be chance, so this measurement "
             "does not show that it helped."
@@ -125,15 +124,24 @@ def _change(before: BackgroundBiasReport, after: BackgroundBiasReport, tests: Te
     else:
         gone = percent(1 - new.value / old.value)
         sentence = f"With {name} <b>{number(new.value)} points</b> are left{told}: {gone} of the loss is gone."
-    return sentence + _accuracy_change(before, after)
+    return sentence + _interval_of_change(comparison) + _accuracy_change(before, after)
 
 
-def _shown(old: Estimate, new: Estimate, tests: Tests | None, level: float) -> bool:
+def _differs(old: Estimate, new: Estimate, comparison: ModelComparison | None, level: float) -> bool:
     """Whether the gaps differ beyond chance: by the paired test, or by intervals that do not overlap."""
-    if tests is not None and "bg_gap" in tests:
-        return tests["bg_gap"].p_value < 1 - level
+    if comparison is not None and "bg_gap" in comparison.figures:
+        return comparison.figures["bg_gap"].corrected < 1 - level
     first, second = interval_of(old), interval_of(new)
     return first is not None and second is not None and (second[1] < first[0] or second[0] > first[1])
+
+
+def _interval_of_change(comparison: ModelComparison | None) -> str:
+    change = None if comparison is None else comparison.figures.get("bg_gap")
+    ends = None if change is None else interval_of(change.difference)
+    if change is None or ends is None:
+        return ""
+    told = f" The gap changes by {points(change.difference.value)} points ({points(ends[0])} to {points(ends[1])}, "
+    return f"{told}{escape(told_p(change.corrected))})."
 
 
 def _left(gap: float) -> str:
@@ -157,15 +165,6 @@ def _same_change(before: BackgroundBiasReport, after: BackgroundBiasReport) -> s
     if not is_known(old) or not is_known(new):
         return ""
     return f", on backgrounds of the own class from {percent(old.value, 1)} to {percent(new.value, 1)}"
-
-
-def _pair(
-    what: str, old: Estimate | None, new: Estimate | None, first: str, second: str, colour: int, *, gap: bool
-) -> str:
-    return (
-        f"<div class='change'>{_one(f'{what}: {first}', old, 0, gap=gap)}<div class='arrow' aria-hidden='true'>→</div>"
-        f"{_one(f'{what}: {second}', new, colour, gap=gap)}</div>"
-    )
 
 
 def _one(what: str, estimate: Estimate | None, colour: int, *, gap: bool) -> str:
