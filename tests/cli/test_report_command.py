@@ -52,7 +52,7 @@ def test_errors_are_one_line(files: list[str], tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "broken.json").write_text("{")
     for argv, told in (
         ([str(tmp_path / "absent.json")], "absent.json"),
-        ([str(tmp_path / "other.json")], "schema: expected 'torch_bgdebias.report/2', got 'something else'"),
+        ([str(tmp_path / "other.json")], "schema: expected 'torch_bgdebias.report/3', got 'something else'"),
         ([str(tmp_path / "broken.json")], "broken.json"),
         ([files[0], "--out", str(tmp_path / "no" / "where.html")], "where.html"),
     ):
