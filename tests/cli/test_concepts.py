@@ -72,7 +72,7 @@ def test_apples_are_lost_on_red(place, capsys):
     assert result.table("pixels")[0, 0] > 0.9
     page = (place / "out/report.html").read_text(encoding="utf-8")
     assert "Concepts on other backgrounds" in page
-    assert f"layer pixels, Net2Vec: {len(pairs)} of 4 pairs lose" in page
+    assert f"pixels, Net2Vec: {len(pairs)} of 4 pairs lose" in page
     pytest.importorskip("matplotlib")
     assert (place / "out/concepts-pixels.png").stat().st_size > 1000
 

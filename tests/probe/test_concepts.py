@@ -99,8 +99,8 @@ def test_several_models_in_one_page():
     assert "Concepts on other" not in report_html(reports)
     reports[1].concepts = [table]
     page = report_html(reports)
-    assert "after: layer late, Net2Vec: 1 of 4 pairs lose" in page
-    assert "before: layer" not in page
+    assert "after: late, Net2Vec: 1 of 4 pairs lose" in page
+    assert "before: late" not in page
     assert f"<strong class='loss'>{table.rows[3].iou.value:.2f}</strong>" in page
     assert page.count("<strong class='loss'>") == 1
     pytest.importorskip("matplotlib")

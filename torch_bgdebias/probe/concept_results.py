@@ -101,6 +101,7 @@ class ConceptTable:
             f"IoU {r.original.value:.2f} -> {r.iou.value:.2f}, p = {r.corrected:.2g}"
             for r in pairs[:5]
         ]
+        lines += [f"    and {len(pairs) - 5} more"] if len(pairs) > 5 else []
         return "\n".join(lines)
 
     @classmethod
@@ -108,10 +109,12 @@ class ConceptTable:
         """From a report's JSON, where NaN is ``None``."""
         rows = [
             ConceptBackground(
-                concept=row["concept"],
-                category=row["category"],
-                **{name: _interval(row[name]) for name in ("iou", "original", "difference")},
-                **{name: _number(row[name]) for name in ("relative_drop", "p_value", "corrected")},
+                row["concept"],
+                row["category"],
+                _interval(row["iou"]),
+                _interval(row["original"]),
+                _interval(row["difference"]),
+                *(_number(row[name]) for name in ("relative_drop", "p_value", "corrected")),
             )
             for row in data["rows"]
         ]

@@ -31,7 +31,7 @@ def concept_section(reports: Sequence[BackgroundBiasReport]) -> str:
             whose = f"{escape(report.model)}: " if len(reports) > 1 else ""
             method = _METHODS.get(table.method, table.method)
             parts.append(
-                f"<h3>{whose}layer {escape(table.layer)}, {escape(method)}: "
+                f"<h3>{whose}{escape(table.layer)}, {escape(method)}: "
                 f"{len(table.biased)} of {len(table.rows)} pairs lose</h3>"
             )
             parts += [_by_background(table), _pairs(table.biased), _fits(table.fits)]
@@ -49,7 +49,7 @@ def _by_background(table: ConceptTable) -> str:
         cells = [_cell(by[concept, categories[0]].original, high, False)]
         cells += [_cell(by[concept, k].iou, high, (concept, k) in lost) for k in categories]
         lines.append(f"<tr><th scope='row'>{escape(concept)}</th>{''.join(cells)}</tr>")
-    return _table(["Concept", "original", *categories], lines, kind="concepts")
+    return _table(["Concept", "original", *categories], lines, kind="shaded")
 
 
 def _cell(value: Interval, high: float, lost: bool) -> str:
@@ -98,7 +98,7 @@ def _range(value: Interval) -> str:
 
 
 def _table(heads: Sequence[str], lines: Sequence[str], kind: str = "") -> str:
-    head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in heads)
+    head = "".join(f"<th scope='col'>{escape(name).replace('_', '_<wbr>')}</th>" for name in heads)
     named = f" class='{kind}'" if kind else ""
     body = "".join(lines)
-    return f"<div class='wide gap'><table{named}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    return f"<div class='wide concepts'><table{named}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
