@@ -42,7 +42,7 @@ GROUPS = {
 
 
 def network(classes: int) -> nn.Sequential:
-    """Four stages of stride 2; "stage1" to "stage4" are what the vectors live in."""
+    """Four stages, layers "0" to "3", of 64, 32, 16 and 8 pixels; the vectors live in the last three."""
     net, width = nn.Sequential(), 3
     for i, out in enumerate((32, 64, 96, 128), start=1):
         net.append(
