@@ -4,8 +4,9 @@ python benchmarks/exp_concepts.py --data DIR [--seeds 1] [--figure FILE]
 
 DIR holds voc_objects/ (images/ and masks/) and sun_scenes/ (<category>/*.jpg). A small network is trained on the
 original images; Net2Vec and LoCE vectors are fitted on its training images as they are, pasted on one scene or on four,
-or over Voronoi patches of scenes, and tested on the test images as they are and on held-out scenes of ten groups. The
-question is arXiv 2504.08602's, whose networks saw ImageNet.
+over Voronoi patches of scenes, or on synthetic backgrounds (the package's drawn scenes, uniform noise), and tested on
+the test images as they are and on held-out scenes of ten groups. The question is arXiv 2504.08602's, whose networks saw
+ImageNet.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_bgdebias.concepts import ConceptProbe, ConceptSamples, ConceptTransfer, concept_transfer
-from torch_bgdebias.data import MaskedImageFolder
+from torch_bgdebias.data import MaskedImageFolder, draw_scenes
 from torch_bgdebias.metrics import bootstrap_mean_difference
 from torch_bgdebias.probe import analyse_concepts, biased_pairs, concept_heatmap
 from torch_bgdebias.swap import BackgroundBank, sample_swap_params, swap_background
@@ -41,7 +42,7 @@ GROUPS = {
 
 
 def network(classes: int) -> nn.Sequential:
-    """Four stages of stride 2; "stage1" to "stage4" are what the vectors live in."""
+    """Four stages, layers "0" to "3", of 64, 32, 16 and 8 pixels; the vectors live in the last three."""
     net, width = nn.Sequential(), 3
     for i, out in enumerate((32, 64, 96, 128), start=1):
         net.append(
@@ -100,6 +101,13 @@ def scenes(data: Path) -> tuple[BackgroundBank, dict[str, BackgroundBank]]:
     return BackgroundBank(bank.images[~odd]), groups
 
 
+def synthetic(count: int) -> tuple[BackgroundBank, BackgroundBank]:
+    """Backgrounds that no camera saw: drawn scenes of ten kinds, and uniform noise; about ``count`` of each."""
+    drawn = draw_scenes(-(-count // 10), SIZE, seed=0).images
+    noise = torch.randint(256, (count, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return BackgroundBank(drawn), BackgroundBank(noise)
+
+
 def on(bank: BackgroundBank, pattern: str, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
     def make(images: Tensor, masks: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
@@ -143,6 +151,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     bank, groups = scenes(args.data)
+    drawn, noise = synthetic(len(bank))
     for seed in range(args.seeds):
         start = time.perf_counter()
         train, test, names = objects(args.data, seed)
@@ -154,6 +163,8 @@ def main() -> None:
             "paste x 1": on(bank, "paste", seed),
             "paste x 4": [on(bank, "paste", seed + 10 * i) for i in range(4)],
             "voronoi": on(bank, "voronoi", seed),
+            "drawn": on(drawn, "paste", seed),
+            "noise": on(noise, "paste", seed),
         }
         categories = {name: on(scene, "paste", seed) for name, scene in groups.items()}
         layers = ["1", "2", "3"]

@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 
 from torch_bgdebias import cli
+from torch_bgdebias.cli._concepts import METHODS
 from torch_bgdebias.concepts import ConceptTransfer
+from torch_bgdebias.concepts import probe as concept_probe
+from torch_bgdebias.probe import BackgroundBiasReport
 
 NETS = """
 from torch import nn
@@ -69,9 +72,33 @@ def test_apples_are_lost_on_red(place, capsys):
     assert result.table("pixels")[0, 0] > 0.9
     page = (place / "out/report.html").read_text(encoding="utf-8")
     assert "Concepts on other backgrounds" in page
-    assert f"{len(pairs)} of 4 pairs lose" in page
+    assert f"pixels, Net2Vec: {len(pairs)} of 4 pairs lose" in page
     pytest.importorskip("matplotlib")
     assert (place / "out/concepts-pixels.png").stat().st_size > 1000
+
+
+def test_the_report_keeps_them(place, capsys):
+    assert command("--concepts", "places", "--concept-method", "loce", "--out", "out") == 0
+    (table,) = BackgroundBiasReport.from_json("out/report.json").concepts
+    assert (table.layer, table.method) == ("pixels", "loce")
+    assert [fit.condition for fit in table.fits] == ["original", "pasted"]
+    result = ConceptTransfer.from_json("out/concepts.json")
+    assert result.methods == ("loce",)
+    np.testing.assert_allclose([r.iou.value for r in table.rows], result.table("pixels", "loce")[:, 1:].ravel())
+    pasted = table.fits[1]
+    np.testing.assert_allclose(list(pasted.cosine.values()), result.cosine_similarity("pixels", "loce")[:, 0, 1])
+    printed = capsys.readouterr().out
+    assert "concepts in pixels (loce): IoU" in printed
+    own = (place / "out/report.html").read_text(encoding="utf-8")
+    assert cli.main(["report", "out/report.json", "out/report.json", "--out", "again.html"]) == 0
+    assert table.summary() in capsys.readouterr().out
+    page = (place / "again.html").read_text(encoding="utf-8")
+    rows = [row for row in own.splitlines() if "<th scope='col'>Concept</th>" in row]
+    assert rows
+    assert all(page.count(row) == 2 for row in rows)
+    assert cli.main(["report", "out/report.json", "--out", "again.html", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["models"][0]["biased_concepts"]
+    assert [(x["concept"], x["background"]) for x in told] == [(r.concept, r.category) for r in table.biased]
 
 
 def test_text_and_errors(place, capsys):
@@ -81,3 +108,4 @@ def test_text_and_errors(place, capsys):
     assert "nowhere" in capsys.readouterr().err
     assert command("--concepts", "places", "--concept-layers", "pixel") == 1
     assert "near names: pixels" in capsys.readouterr().err
+    assert METHODS == concept_probe.METHODS

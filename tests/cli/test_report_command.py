@@ -56,13 +56,13 @@ def test_errors_are_one_line(files: list[str], tmp_path: Path, capsys: pytest.Ca
     whole = json.loads(Path(files[0]).read_text())
     expected = "expected a report's JSON file, as BackgroundBiasReport.to_json and bgdebias probe write it"
     contents = {
-        "other": ('{"schema": "something else"}', "schema: expected 'torch_bgdebias.report/2', got 'something else'"),
+        "other": ('{"schema": "something else"}', "schema: expected 'torch_bgdebias.report/3', got 'something else'"),
         "newer": (
             '{"schema": "torch_bgdebias.report/9"}',
-            "schema: expected 'torch_bgdebias.report/2', got 'torch_bgdebias.report/9': written by a newer",
+            "schema: expected 'torch_bgdebias.report/3', got 'torch_bgdebias.report/9': written by a newer",
         ),
         "broken": ("{", f"{expected}; it is not JSON: "),
-        "list": ("[1]", "schema: expected 'torch_bgdebias.report/2', got None"),
+        "list": ("[1]", "schema: expected 'torch_bgdebias.report/3', got None"),
         "no-images": (json.dumps({**whole, "images": {}}), "report: a field is missing: "),
         "kind": (json.dumps({**whole, "variants": [1]}), "report: a field is not of the kind that to_json writes"),
         "cut": (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from torch_bgdebias.concepts import ConceptSamples
-    from torch_bgdebias.probe.concepts import ConceptBackground
+    from torch_bgdebias.probe import BackgroundBiasReport
+    from torch_bgdebias.probe.concept_results import ConceptTable
     from torch_bgdebias.swap import BackgroundBank
 
-__all__ = ["add_arguments", "concepts_headline", "measure_concepts"]
+__all__ = ["METHODS", "add_arguments", "draw_concepts", "measure_concepts"]
+
+#: kept here so that --help needs no torch; a test compares them with concepts.probe.METHODS
+METHODS = ("net2vec", "loce")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,24 +30,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--concepts", type=Path, metavar="DIR", help="test each class's concept vector on DIR/<category>/x.jpg")
     add("--concept-layers", nargs="+", metavar="LAYER", help="default: an early, a middle and a late one")
+    about = "net2vec: one vector for all pictures; loce: the mean of one a picture (default: net2vec)"
+    add("--concept-method", choices=METHODS, default="net2vec", help=about)
     add("--concept-images", type=whole(2), default=50, metavar="N", help="of each class, half to fit (default: 50)")
 
 
 def measure_concepts(
     args: argparse.Namespace, model: nn.Module, data: Any, names: Sequence[str], device: torch.device, out: Path
-) -> dict[str, list[ConceptBackground]]:
-    """Layer -> rows; {} without ``--concepts``. Writes concepts.json and, with matplotlib, a heatmap a layer.
+) -> list[ConceptTable]:
+    """A table a layer; none without ``--concepts``. Writes concepts.json, with every picture's IoU and the vectors.
 
     Raises:
         ValueError: no class has two pictures.
         FileNotFoundError: no backgrounds.
     """
     if args.concepts is None:
-        return {}
+        return []
     import torch
 
     from torch_bgdebias.concepts import ConceptProbe, concept_transfer
-    from torch_bgdebias.probe.concepts import analyse_concepts
+    from torch_bgdebias.probe.concepts import concept_tables
     from torch_bgdebias.swap import BackgroundBank
 
     fit, test, kept = _halves(data.dataset, names, args.concept_images, args.seed, device)
@@ -67,37 +72,11 @@ def measure_concepts(
         conditions={"pasted": _on(BackgroundBank(some), data, args.seed + 1)},
         categories=categories,
         names=kept,
-        methods=("net2vec",),
+        methods=(args.concept_method,),
     )
     result.to_json(out / "concepts.json")
-    rows = {layer: analyse_concepts(result, layer, seed=args.seed) for layer in result.layers}
-    _draw(rows, out)
     data.notes["concept pictures"] = f"{len(fit.images)} to fit, {len(test.images)} to test, {len(kept)} classes"
-    return rows
-
-
-def concepts_headline(shown: str, rows: dict[str, list[ConceptBackground]]) -> str:
-    """The text or JSON of the command with the biased pairs added."""
-    if not rows:
-        return shown
-    from torch_bgdebias.probe.concepts import biased_pairs
-
-    pairs = [(layer, row) for layer, some in rows.items() for row in biased_pairs(some)]
-    if shown.startswith("{"):
-        told = [
-            {"layer": layer, "concept": r.concept, "background": r.category, "iou": r.iou.value,
-             "original": r.original.value, "p": r.corrected}
-            for layer, r in pairs
-        ]  # fmt: skip
-        return json.dumps({**json.loads(shown), "biased_concepts": told}, indent=2)
-    lines = [
-        f"    {r.concept} on {r.category} ({layer}): "
-        f"IoU {r.original.value:.2f} -> {r.iou.value:.2f}, p = {r.corrected:.2g}"
-        for layer, r in pairs[:10]
-    ]
-    return "\n".join(
-        [f"  concepts lost on a background: {len(pairs)} of {sum(map(len, rows.values()))}", *lines, shown]
-    )
+    return concept_tables(result, seed=args.seed)
 
 
 def _halves(
@@ -144,14 +123,14 @@ def _on(bank: BackgroundBank, data: Any, seed: int) -> Callable[[Tensor, Tensor]
     return make
 
 
-def _draw(rows: dict[str, list[ConceptBackground]], out: Path) -> None:
+def draw_concepts(report: BackgroundBiasReport, out: Path) -> None:
+    """A heatmap a layer, where matplotlib is installed."""
     from importlib.util import find_spec
 
     from torch_bgdebias.probe.concepts import concept_heatmap
 
     if find_spec("matplotlib") is None:
         return
-    for layer, some in rows.items():
-        concept_heatmap(some, title=f"Concept IoU by background, {layer}").savefig(
-            out / f"concepts-{layer}.png", dpi=120
-        )
+    for table in report.concepts:
+        figure = concept_heatmap(table.rows, title=f"Concept IoU by background, {table.layer}")
+        figure.savefig(out / f"concepts-{table.layer}.png", dpi=120)

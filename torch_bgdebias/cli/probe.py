@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch_bgdebias.cli._arguments import choices, usable_device, whole, writable
-from torch_bgdebias.cli._concepts import add_arguments, concepts_headline, measure_concepts
+from torch_bgdebias.cli._concepts import add_arguments, draw_concepts, measure_concepts
 
 if TYPE_CHECKING:
     import torch
@@ -118,11 +118,11 @@ def run(args: argparse.Namespace) -> int:
     out = writable(args.out, name="--out")
     report = _measure(args, loaded.model, data, names, device)
     files = {"html": str(out / "report.html"), "json": str(out / "report.json")}
+    report.concepts = measure_concepts(args, loaded.model, data, names, device, out)
     report.to_json(files["json"])
-    concepts = measure_concepts(args, loaded.model, data, names, device, out)
-    report_to_html([report], files["html"], settings={**_told(args), **data.notes}, concepts=concepts)
-    shown = _headline(report, files, data.notes) if args.json else f"{report.summary()}\n\nOpen {files['html']}"
-    print(concepts_headline(shown, concepts))
+    draw_concepts(report, out)
+    report_to_html([report], files["html"], settings={**_told(args), **data.notes})
+    print(_headline(report, files, data.notes) if args.json else f"{report.summary()}\n\nOpen {files['html']}")
     return 0
 
 
@@ -247,6 +247,8 @@ def _headline(report: BackgroundBiasReport, files: dict[str, str], notes: dict[s
         "notes": notes,
         "files": files,
     }
+    if report.concepts:
+        result["biased_concepts"] = [pair for table in report.concepts for pair in table.told()]
     return json.dumps(result, indent=1, allow_nan=False)
 
 

@@ -62,5 +62,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _headline(report: dict[str, Any]) -> dict[str, Any]:
+    from torch_bgdebias.probe import ConceptTable
+
     accuracy = {name: variant["accuracy"] for name, variant in report["variants"].items()}
-    return {"model": report["model"], "bg_gap": report["bg_gap"], "accuracy": accuracy}
+    headline = {"model": report["model"], "bg_gap": report["bg_gap"], "accuracy": accuracy}
+    if report["concepts"]:
+        tables = [ConceptTable.from_dict(table) for table in report["concepts"]]
+        headline["biased_concepts"] = [pair for table in tables for pair in table.told()]
+    return headline

@@ -25,6 +25,10 @@ from torch_bgdebias.checks import check_label, check_range, describe, values_rea
 __all__ = ["Activations", "concept_iou", "concept_objective", "fit_concepts", "fit_loce", "fit_net2vec"]
 
 
+#: bytes of activations that are worked on together on a CPU
+_CACHED = 4 * 2**20
+
+
 class Activations(Protocol):
     """Activations (N, C, h, w) that can be sliced: a tensor, or a store on disk that yields tensors."""
 
@@ -170,9 +174,13 @@ class _Loaded(NamedTuple):
 def _load(activations: Activations, masks: Tensor, part: slice, device: torch.device) -> _Loaded:
     some = activations[part].to(device)
     some = some.to(_working(some.dtype))
-    if values_readable(some) and not bool(torch.isfinite(some).all()):
+    # a sum is the fastest look at all values; a finite one proves them finite, another (it may overflow) is looked into
+    if values_readable(some) and not bool(torch.isfinite(some.sum())):
         bad = (~torch.isfinite(some)).flatten(1).any(1).nonzero().flatten() + part.start
-        raise ValueError(f"activations: expected finite values, got NaN or infinity in sample(s) {bad.tolist()[:8]}")
+        if len(bad):
+            raise ValueError(
+                f"activations: expected finite values, got NaN or infinity in sample(s) {bad.tolist()[:8]}"
+            )
     target, weight = _target_and_weight(masks[part].to(device), some.dtype)
     rows = _resize_matrix(some.shape[2], masks.shape[1], some)
     columns = _resize_matrix(some.shape[3], masks.shape[2], some)
@@ -181,12 +189,20 @@ def _load(activations: Activations, masks: Tensor, part: slice, device: torch.de
 
 def _slope(vectors: Tensor, loaded: _Loaded) -> Tensor:
     """Gradient (n, C) of each sample's objective with respect to its own vector (n, C)."""
-    small = torch.bmm(vectors[:, None], loaded.activations)
-    small = small.reshape(-1, loaded.rows.shape[1], loaded.columns.shape[1])
-    scores = loaded.rows @ small @ loaded.columns.T
-    error = loaded.weight * (scores.sigmoid() - loaded.target)
-    back = loaded.rows.T @ error @ loaded.columns
-    return torch.bmm(loaded.activations, back.flatten(1)[:, :, None])[:, :, 0]
+    samples, size = len(vectors), loaded.activations[0].numel() * loaded.activations.element_size()
+    # the activations are used twice, so on a CPU a few samples at a time, which stay in its cache in between
+    step = max(1, _CACHED // size) if vectors.device.type == "cpu" else samples
+    slopes = torch.empty_like(vectors)
+    for part in (slice(start, start + step) for start in range(0, samples, step)):
+        activations = loaded.activations[part]
+        small = torch.bmm(vectors[part, None], activations)
+        small = small.reshape(-1, loaded.rows.shape[1], loaded.columns.shape[1])
+        scores = loaded.rows @ small @ loaded.columns.T
+        error = scores.sigmoid_().sub_(loaded.target[part]).mul_(loaded.weight[part])
+        back = loaded.rows.T @ error @ loaded.columns  # the transposed resize
+        # row times transposed matrix: as matrix times column, the same product takes twice as long
+        slopes[part] = torch.bmm(back.flatten(1)[:, None], activations.transpose(1, 2))[:, 0]
+    return slopes
 
 
 def _adamw(

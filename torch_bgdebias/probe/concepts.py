@@ -17,36 +17,12 @@ from torch_bgdebias.metrics.statistics import (
     correct_p_values,
     paired_permutation_test,
 )
+from torch_bgdebias.probe.concept_results import ConceptBackground, ConceptFit, ConceptTable, biased_pairs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["ConceptBackground", "analyse_concepts", "biased_pairs", "concept_heatmap"]
-
-
-@dataclasses.dataclass(frozen=True)
-class ConceptBackground:
-    """One concept on one background category.
-
-    Attributes:
-        concept: its name.
-        category: the background's.
-        iou: mean over the test images, with a bootstrap interval.
-        original: the same on the images' own backgrounds.
-        difference: ``iou`` minus ``original``, over the same images.
-        relative_drop: 1 - iou / original, NaN where that is 0.
-        p_value: paired permutation test of the difference; NaN without images.
-        corrected: ``p_value`` corrected for all concepts and categories of the table.
-    """
-
-    concept: str
-    category: str
-    iou: Interval
-    original: Interval
-    difference: Interval
-    relative_drop: float
-    p_value: float
-    corrected: float
+__all__ = ["ConceptBackground", "analyse_concepts", "biased_pairs", "concept_heatmap", "concept_tables"]
 
 
 def analyse_concepts(
@@ -91,15 +67,34 @@ def analyse_concepts(
     return [dataclasses.replace(row, corrected=float(p)) for row, p in zip(rows, corrected, strict=True)]
 
 
-def biased_pairs(
-    rows: list[ConceptBackground], *, level: float = 0.05, min_drop: float = 0.05
-) -> list[ConceptBackground]:
-    """Pairs whose IoU is lower than on original backgrounds: corrected p <= level, and a relative drop of ``min_drop``.
+def concept_tables(result: ConceptTransfer, *, confidence: float = 0.95, seed: int = 0) -> list[ConceptTable]:
+    """What a report keeps of an experiment: each layer and method, with every condition that vectors were fitted on.
 
-    The paired test also finds losses too small to matter, so both are asked for. The largest loss comes first.
+    Args:
+        result: from :func:`torch_bgdebias.concepts.concept_transfer`, with at least one category.
+        confidence: of the bootstrap intervals.
+        seed: of bootstrap and permutation tests.
+
+    Raises:
+        ValueError: no background category but the original.
     """
-    found = [row for row in rows if row.corrected <= level and row.relative_drop >= min_drop]
-    return sorted(found, key=lambda row: row.difference.value)
+    if len(result.categories) < 2:
+        raise ValueError("result: expected at least one background category besides the original, got none")
+    tables = []
+    for layer in result.layers:
+        for method in result.methods:
+            rows = analyse_concepts(result, layer, method=method, confidence=confidence, seed=seed)
+            cosine = result.cosine_similarity(layer, method)[:, 0]  # (G, T)
+            fits = []
+            for t, condition in enumerate(result.conditions):
+                values = result.values(layer, method, condition)
+                original, others = (
+                    bootstrap_mean(x, confidence=confidence, seed=seed) for x in (values[:, 0], values[:, 1:].mean(1))
+                )
+                near = {concept: float(cosine[g, t]) for g, concept in enumerate(result.concepts)}
+                fits.append(ConceptFit(condition, original, others, near))
+            tables.append(ConceptTable(layer, method, rows, fits))
+    return tables
 
 
 def concept_heatmap(rows: list[ConceptBackground], *, level: float = 0.05, title: str = "") -> Figure:

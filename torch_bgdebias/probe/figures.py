@@ -12,6 +12,7 @@ import torch
 
 from torch_bgdebias._optional import require
 from torch_bgdebias.isnet import heatmap_figure
+from torch_bgdebias.probe.concepts import concept_heatmap
 from torch_bgdebias.probe.heatmaps import unpacked_heatmap
 from torch_bgdebias.probe.results import BackgroundBiasReport, Estimate
 from torch_bgdebias.probe.sections import VARIANTS, confidence
@@ -26,8 +27,8 @@ _BLUE, _ORANGE, _RULE = "#0b6fb8", "#d2691e", "#dfe4ea"
 
 
 def report_figures(report: BackgroundBiasReport) -> dict[str, Figure]:
-    """Figures by name: ``variants``, ``classes`` (where a gap was measured), ``scores/<name>``, ``examples`` and
-    ``heatmaps`` (of the examples, where attributions were measured).
+    """Figures by name: ``variants``, ``classes`` (where a gap was measured), ``scores/<name>``, ``examples``,
+    ``heatmaps`` (of the examples, where attributions were measured) and ``concepts/<layer>/<method>``.
 
     They are made without pyplot: nothing is registered globally and nothing needs closing.
 
@@ -43,6 +44,9 @@ def report_figures(report: BackgroundBiasReport) -> dict[str, Figure]:
         figures["examples"] = _examples(report)
     if any(e.heatmaps for e in report.examples):
         figures["heatmaps"] = _heatmaps(report)
+    for table in report.concepts:
+        title = f"Concept IoU by background, {table.layer} ({table.method}); * corrected p <= 0.05"
+        figures[f"concepts/{table.layer}/{table.method}"] = concept_heatmap(table.rows, title=title)
     return figures
 
 

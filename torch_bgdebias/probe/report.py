@@ -12,7 +12,6 @@ from torch_bgdebias import __version__
 from torch_bgdebias.probe import pictures, sections, tables
 from torch_bgdebias.probe.comparison import ModelComparison, compare_models
 from torch_bgdebias.probe.concept_section import concept_section
-from torch_bgdebias.probe.concepts import ConceptBackground
 from torch_bgdebias.probe.figures import report_figures
 from torch_bgdebias.probe.pictures import Cell, ImageGrid
 from torch_bgdebias.probe.results import BackgroundBiasReport
@@ -29,7 +28,6 @@ def report_to_html(
     curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     grids: Sequence[ImageGrid] | None = None,
     settings: Mapping[str, Any] | None = None,
-    concepts: Mapping[str, Sequence[ConceptBackground]] | None = None,
     comparisons: Sequence[ModelComparison | None] | None = None,
 ) -> Path:
     """Write one page about one model, or about several side by side; the first one is "before".
@@ -42,7 +40,6 @@ def report_to_html(
             panel is called a loss or a value is above 1.
         grids: tables of pictures, shown in this order.
         settings: further settings to list, such as the command and its arguments.
-        concepts: layer -> what :func:`torch_bgdebias.probe.analyse_concepts` found.
         comparisons: what :func:`torch_bgdebias.probe.compare_models` gave for these reports; made when ``None``.
 
     Returns:
@@ -53,15 +50,7 @@ def report_to_html(
         OSError: the file cannot be written.
     """
     path = Path(path)
-    page = report_html(
-        reports,
-        title=title,
-        curves=curves,
-        grids=grids,
-        settings=settings,
-        concepts=concepts,
-        comparisons=comparisons,
-    )
+    page = report_html(reports, title=title, curves=curves, grids=grids, settings=settings, comparisons=comparisons)
     path.write_text(page, encoding="utf-8")
     return path
 
@@ -73,7 +62,6 @@ def report_html(
     curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     grids: Sequence[ImageGrid] | None = None,
     settings: Mapping[str, Any] | None = None,
-    concepts: Mapping[str, Sequence[ConceptBackground]] | None = None,
     comparisons: Sequence[ModelComparison | None] | None = None,
 ) -> str:
     """The page that :func:`report_to_html` writes, as text."""
@@ -88,8 +76,8 @@ def report_html(
     parts.append(tables.classes(reports, compared))
     if any(r.scores for r in reports):
         parts.append(sections.scores(reports))
-    if concepts:
-        parts.append(concept_section(concepts))
+    if any(r.concepts for r in reports):
+        parts.append(concept_section(reports))
     parts += [pictures.examples(r) for r in reports if r.examples]
     parts += [sections.settings(reports, settings), sections.footnotes(reports)]
     parts.append(f"<footer>Written by torch_bgdebias {escape(__version__)}.</footer>")

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from torch_bgdebias.probe.concept_results import ConceptTable
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -33,9 +35,9 @@ __all__ = [
 ]
 
 #: name and version of the JSON layout; a reader refuses others
-SCHEMA = "torch_bgdebias.report/2"
-#: layouts that can still be read: /1 had no heatmaps and masks of examples
-_READABLE = (SCHEMA, "torch_bgdebias.report/1")
+SCHEMA = "torch_bgdebias.report/3"
+#: layouts that can still be read: /2 had no concepts, /1 no heatmaps and masks of examples either
+_READABLE = (SCHEMA, "torch_bgdebias.report/2", "torch_bgdebias.report/1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +207,8 @@ class BackgroundBiasReport:
         settings: every setting of the measurement.
         versions: of torch_bgdebias, torch, Python and numpy.
         examples: pictures of the images that the change of background hurt most (may be empty).
+        concepts: concept vectors on other backgrounds, a table for each layer and method (may be empty); made by
+            :func:`torch_bgdebias.probe.concept_tables`.
     """
 
     model: str
@@ -218,6 +222,7 @@ class BackgroundBiasReport:
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     examples: list[Example] = dataclasses.field(default_factory=list)
+    concepts: list[ConceptTable] = dataclasses.field(default_factory=list)
 
     def summary(self) -> str:
         """The headline numbers as text, percentages with intervals, worst classes last."""
@@ -239,6 +244,7 @@ class BackgroundBiasReport:
             worst = sorted(gaps, key=lambda c: -c.bg_gap.value if c.bg_gap else 0.0)[:5]
             listed = ", ".join(f"{c.name} {100 * c.bg_gap.value:.1f} (n = {c.n})" for c in worst if c.bg_gap)
             lines.append(f"  largest gaps: {listed}")
+        lines += [table.summary() for table in self.concepts]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -385,6 +391,8 @@ def _report(data: Mapping[str, Any]) -> BackgroundBiasReport:
         newer = family == SCHEMA.rpartition("/")[0] and version.isdigit() and int(version) > int(SCHEMA.split("/")[1])
         hint = ": written by a newer torch_bgdebias, install that to read it" if newer else ""
         raise ValueError(f"schema: expected {SCHEMA!r}, got {found!r}{hint}")
+    if found != SCHEMA:
+        data = {"concepts": [], **data}
     wanted = {field.name for field in dataclasses.fields(BackgroundBiasReport)} | {"schema"}
     if wanted != set(data):
         missing, unknown = sorted(wanted - set(data)), sorted(set(data) - wanted)
@@ -425,4 +433,5 @@ def _read_report(data: Mapping[str, Any]) -> BackgroundBiasReport:
         settings=dict(data["settings"]),
         versions=dict(data["versions"]),
         examples=[_example(item) for item in data["examples"]],
+        concepts=[ConceptTable.from_dict(item) for item in data["concepts"]],
     )

@@ -1,0 +1,153 @@
+"""What a concept experiment says about one layer: plain numbers that a report keeps in its JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch_bgdebias.metrics.statistics import Interval
+
+__all__ = ["ConceptBackground", "ConceptFit", "ConceptTable", "biased_pairs"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ConceptBackground:
+    """One concept on one background category.
+
+    Attributes:
+        concept: its name.
+        category: the background's.
+        iou: mean over the test images, with a bootstrap interval.
+        original: the same on the images' own backgrounds.
+        difference: ``iou`` minus ``original``, over the same images.
+        relative_drop: 1 - iou / original, NaN where that is 0.
+        p_value: paired permutation test of the difference; NaN without images.
+        corrected: ``p_value`` corrected for all concepts and categories of the table.
+    """
+
+    concept: str
+    category: str
+    iou: Interval
+    original: Interval
+    difference: Interval
+    relative_drop: float
+    p_value: float
+    corrected: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ConceptFit:
+    """Vectors fitted on one kind of backgrounds, over all concepts.
+
+    Attributes:
+        condition: the backgrounds that they were fitted on.
+        original: mean IoU of the test images on their own backgrounds.
+        others: mean IoU on the other backgrounds (of each image the mean over the categories).
+        cosine: of each concept's vector and the one fitted on original backgrounds; NaN without a vector.
+    """
+
+    condition: str
+    original: Interval
+    others: Interval
+    cosine: dict[str, float]
+
+    @property
+    def mean_cosine(self) -> float:
+        """Over the concepts that have vectors; NaN without any."""
+        known = [value for value in self.cosine.values() if not math.isnan(value)]
+        return sum(known) / len(known) if known else math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class ConceptTable:
+    """One layer and one kind of vector; see :func:`torch_bgdebias.probe.concept_tables`.
+
+    Attributes:
+        layer: its name.
+        method: ``"net2vec"`` or ``"loce"`` (globalised).
+        rows: every concept on every background category, vectors fitted on original backgrounds.
+        fits: the same vectors, then those fitted on other backgrounds.
+    """
+
+    layer: str
+    method: str
+    rows: list[ConceptBackground]
+    fits: list[ConceptFit]
+
+    @property
+    def biased(self) -> list[ConceptBackground]:
+        """:func:`biased_pairs` with its defaults."""
+        return biased_pairs(self.rows)
+
+    def told(self) -> list[dict[str, Any]]:
+        """The biased pairs as plain values, for a command's JSON."""
+        return [
+            {"layer": self.layer, "method": self.method, "concept": r.concept, "background": r.category,
+             "iou": r.iou.value, "original": r.original.value, "p": r.corrected}
+            for r in self.biased
+        ]  # fmt: skip
+
+    def summary(self) -> str:
+        """How far IoU falls on other backgrounds, and the worst biased pairs."""
+        own, pairs = self.fits[0], self.biased
+        lines = [
+            f"  concepts in {self.layer} ({self.method}): IoU {_shown(own.original)}, on other backgrounds "
+            f"{_shown(own.others)}; {len(pairs)} of {len(self.rows)} (concept, background) pairs lose"
+        ]
+        lines += [
+            f"    {r.concept} on {r.category} ({self.layer}): "
+            f"IoU {r.original.value:.2f} -> {r.iou.value:.2f}, p = {r.corrected:.2g}"
+            for r in pairs[:5]
+        ]
+        lines += [f"    and {len(pairs) - 5} more"] if len(pairs) > 5 else []
+        return "\n".join(lines)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ConceptTable:
+        """From a report's JSON, where NaN is ``None``."""
+        rows = [
+            ConceptBackground(
+                row["concept"],
+                row["category"],
+                _interval(row["iou"]),
+                _interval(row["original"]),
+                _interval(row["difference"]),
+                *(_number(row[name]) for name in ("relative_drop", "p_value", "corrected")),
+            )
+            for row in data["rows"]
+        ]
+        fits = [
+            ConceptFit(
+                fit["condition"],
+                _interval(fit["original"]),
+                _interval(fit["others"]),
+                {concept: _number(value) for concept, value in fit["cosine"].items()},
+            )
+            for fit in data["fits"]
+        ]
+        return cls(data["layer"], data["method"], rows, fits)
+
+
+def biased_pairs(
+    rows: list[ConceptBackground], *, level: float = 0.05, min_drop: float = 0.05
+) -> list[ConceptBackground]:
+    """Pairs whose IoU is lower than on original backgrounds: corrected p <= level, and a relative drop of ``min_drop``.
+
+    The paired test also finds losses too small to matter, so both are asked for. The largest loss comes first.
+    """
+    found = [row for row in rows if row.corrected <= level and row.relative_drop >= min_drop]
+    return sorted(found, key=lambda row: row.difference.value)
+
+
+def _shown(value: Interval) -> str:
+    return "-" if math.isnan(value.value) else f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _interval(data: Mapping[str, Any]) -> Interval:
+    return Interval(_number(data["value"]), _number(data["low"]), _number(data["high"]), int(data["n"]))
