@@ -113,7 +113,7 @@ def _examples(report: BackgroundBiasReport) -> Figure:
                 extent = (x - half * width, x + half * width, y + half * height / 1.167, y - half * height / 1.167)
                 axes.imshow(example.pictures[variant], extent=extent, aspect="auto")
             said = example.prediction.get(variant)
-            short = shorten(str(names.get(said, said)), 22, placeholder="...")
+            short = shorten(str(said if said is None else names.get(said, said)), 22, placeholder="...")
             told = "" if said is None else f"\n{short} {100 * example.confidence[variant]:.0f}%"
             wrong = said is not None and said != example.label
             colour = "#b3261e" if wrong else "black"
