@@ -230,6 +230,8 @@ def test_out_that_cannot_be_written_is_said_before_training(
     ("argv", "told"),
     [
         (["--correlation", "1.5"], "expected a number in [0, 1], got 1.5"),
+        (["--clad-weight", "-1"], "expected a number of at least 0, got -1"),
+        (["--clad-weight", "inf"], "expected a number of at least 0, got inf"),
         (["--correlation", "nan"], "expected a number in [0, 1], got nan"),
         (["--size", "8"], "expected a whole number of at least 16, got 8"),
         (["--epochs", "0"], "expected a whole number of at least 1, got 0"),
@@ -295,6 +297,20 @@ def test_every_method_learns_and_leaves_the_global_generator_alone(method: str) 
     assert torch.equal(torch.get_rng_state(), before)
     assert (trained.model(images.float() / 255).argmax(1) == labels).float().mean() > 0.9
     assert not trained.model.training
+
+
+def test_lambda_weighs_the_contrast() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 255, (32, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    bank = BackgroundBank(images[:8], [0, 1] * 4)
+    masks = torch.zeros(32, 1, 16, 16, dtype=torch.uint8)
+    data = training.TrainingSet(images, torch.arange(32) % 2, masks, bank, 2)
+    losses = [
+        training.train("clad", data, epochs=1, seed=0, batch_size=32, clad_weight=weight).curves["loss"][0]
+        for weight in (0.0, 1.0, 3.0)
+    ]  # of one step, taken before it
+    assert losses[1] > losses[0]
+    assert losses[2] - losses[0] == pytest.approx(3 * (losses[1] - losses[0]), rel=1e-4)
 
 
 def test_a_last_batch_of_one_sample_is_left_out() -> None:

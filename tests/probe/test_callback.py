@@ -510,7 +510,7 @@ from torch.utils.data import DataLoader
 from torch_bgdebias.callbacks import BackgroundBiasProbe
 from pytorch_lightning.callbacks import ModelCheckpoint
 torch.manual_seed(0)
-probe, limited = BackgroundBiasProbe(), BackgroundBiasProbe(max_images=13, max_backgrounds=8, prefix="few")
+probe, limited = BackgroundBiasProbe(budget=None), BackgroundBiasProbe(max_images=13, max_backgrounds=8, prefix="few")
 checkpoint = ModelCheckpoint({out!r}, monitor="bias/bg_gap")
 trainer = pl.Trainer(max_epochs=1, accelerator="cpu", devices=2, strategy="ddp_find_unused_parameters_true",
                      callbacks=[probe, limited, checkpoint], logger=False, enable_progress_bar=False,

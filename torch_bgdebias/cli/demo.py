@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -67,6 +68,7 @@ def add_parser(subparsers: Any) -> None:
     add("--epochs", type=whole(1), default=6, metavar="N", help="passes over the samples (default: 6)")
     add("--samples", type=whole(4), default=8000, metavar="N", help="training images composed (default: 8000)")
     add("--seed", type=whole(0), default=0, metavar="N", help="of everything random (default: 0)")
+    add("--clad-weight", type=_weight, default=1.0, metavar="X", help="lambda of CLAD and CLAD+ (default: 1.0)")
     add("--methods", type=_methods, default=list(METHODS), metavar="A,B", help=_methods_help())
     add("--json", action="store_true", help="print demo.json to stdout instead of the summary")
 
@@ -131,7 +133,9 @@ def _train(name: str, data: DemoData, args: argparse.Namespace) -> Trained:
         }
 
     training = TrainingSet(data.train.images, data.train.labels, data.train.masks, data.train_bank, len(data.classes))
-    return train(name, training, epochs=args.epochs, seed=args.seed, after_epoch=accuracies)
+    return train(
+        name, training, epochs=args.epochs, seed=args.seed, clad_weight=args.clad_weight, after_epoch=accuracies
+    )
 
 
 _CURVES = {"Test accuracy, own class's scenes": "mixed_same", "Test accuracy, random scenes": "mixed_rand"}
@@ -246,6 +250,7 @@ def _settings(args: argparse.Namespace, data: DemoData) -> dict[str, Any]:
         "correlation in training": args.correlation,
         "image size": args.size,
         "training": f"{args.epochs} epochs of {data.counts['training_samples']:,} samples, seed {args.seed}",
+        **({"lambda of CLAD": args.clad_weight} if any(m.startswith("clad") for m in args.methods) else {}),
         **{name: number for name, number in data.counts.items() if name != "training_samples"},
         **({"notes": " ".join(data.notes)} if data.notes else {}),
     }
@@ -272,7 +277,7 @@ def _result(
                 **{part: whole[part] for part in ("bg_gap", "variants", "per_class", "counts", "settings", "versions")},
             }
         )
-    wanted = ("correlation", "size", "epochs", "samples", "seed", "methods")
+    wanted = ("correlation", "size", "epochs", "samples", "seed", "clad_weight", "methods")
     return {
         "schema": SCHEMA,
         "arguments": {name: getattr(args, name) for name in wanted},
@@ -314,6 +319,13 @@ METHODS = {
     "clad": "CLAD, contrastive",
     "clad+": "CLAD with cross-entropy on the swapped images too",
 }
+
+
+def _weight(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text}")
+    return value
 
 
 def _methods(text: str) -> list[str]:

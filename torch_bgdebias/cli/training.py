@@ -84,19 +84,19 @@ class Method:
 
     Attributes:
         label: its name in the report.
-        objective: given the model and the training set, what turns a batch into a loss.
+        objective: given the model, the training set and lambda, what turns a batch into a loss.
     """
 
     label: str
-    objective: Callable[[SmallCNN, TrainingSet], Objective]
+    objective: Callable[[SmallCNN, TrainingSet, float], Objective]
 
 
-def _baseline(model: SmallCNN, _: TrainingSet) -> Objective:
+def _baseline(model: SmallCNN, data: TrainingSet, clad_weight: float) -> Objective:
     """Cross-entropy on the images as they are."""
     return lambda batch, _: cross_entropy(model(batch.image), batch.label)
 
 
-def _swap(model: SmallCNN, data: TrainingSet) -> Objective:
+def _swap(model: SmallCNN, data: TrainingSet, clad_weight: float) -> Objective:
     """Cross-entropy on images whose background was exchanged for a random one of the training scenes."""
     from torch_bgdebias.swap import BackgroundSwap
 
@@ -110,7 +110,7 @@ def _swap(model: SmallCNN, data: TrainingSet) -> Objective:
     return loss
 
 
-def _clad(plus: bool, model: SmallCNN, data: TrainingSet) -> Objective:
+def _clad(plus: bool, model: SmallCNN, data: TrainingSet, clad_weight: float) -> Objective:
     """CLAD: cross-entropy, and a contrast of each image with itself elsewhere and with others on its own background.
 
     CLAD+ adds the cross-entropy of the swapped image. arXiv 2210.02748.
@@ -128,7 +128,7 @@ def _clad(plus: bool, model: SmallCNN, data: TrainingSet) -> Objective:
         if plus:
             total = total + cross_entropy(model.head(positive), batch.label)
         added: Tensor = contrast(anchor, positive, batch.label, swap._params["background_label"])
-        return total + added
+        return total + clad_weight * added
 
     return loss
 
@@ -165,6 +165,7 @@ def train(
     seed: int,
     batch_size: int = 128,
     learning_rate: float = 3e-3,
+    clad_weight: float = 1.0,
     after_epoch: Callable[[SmallCNN], dict[str, float]] | None = None,
 ) -> Trained:
     """Train a :class:`SmallCNN` from scratch with one of :data:`METHODS` (AdamW, one-cycle learning rate).
@@ -177,6 +178,7 @@ def train(
             is left as it was.
         batch_size: samples a step; a last batch of a single sample is left out (batch norm).
         learning_rate: the peak of the cycle.
+        clad_weight: lambda, the weight of CLAD's loss in the methods that have it.
         after_epoch: measures the model (in evaluation mode) and returns values for the curves.
     """
     row = METHODS[method]
@@ -184,7 +186,7 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SmallCNN(data.num_classes, data.images.shape[-1]).to(memory_format=torch.channels_last)
-    objective = row.objective(model, data)
+    objective = row.objective(model, data, clad_weight)
     steps = _steps(len(data.images), batch_size)
     optimiser = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=max(2, epochs * steps))
