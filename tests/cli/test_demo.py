@@ -231,6 +231,7 @@ def test_out_that_cannot_be_written_is_said_before_training(
     [
         (["--correlation", "1.5"], "expected a number in [0, 1], got 1.5"),
         (["--clad-weight", "-1"], "expected a number of at least 0, got -1"),
+        (["--clad-weight", "x"], "expected a number of at least 0, got x"),
         (["--clad-weight", "inf"], "expected a number of at least 0, got inf"),
         (["--correlation", "nan"], "expected a number in [0, 1], got nan"),
         (["--size", "8"], "expected a whole number of at least 16, got 8"),

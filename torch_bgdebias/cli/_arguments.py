@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["choices", "usable_device", "whole", "writable"]
+__all__ = ["choices", "real", "usable_device", "whole", "writable"]
 
 
 def whole(least: int) -> Callable[[str], int]:
@@ -21,6 +22,22 @@ def whole(least: int) -> Callable[[str], int]:
         if not text.strip().lstrip("-").isdigit() or int(text) < least:
             raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text}")
         return int(text)
+
+    return number
+
+
+def real(least: float, most: float = math.inf) -> Callable[[str], float]:
+    """A finite number of at least ``least`` and, where given, at most ``most``."""
+    wanted = f"of at least {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most or value == math.inf:
+            raise argparse.ArgumentTypeError(f"expected a number {wanted}, got {text}")
+        return value
 
     return number
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch_bgdebias.cli._arguments import whole, writable
+from torch_bgdebias.cli._arguments import real, whole, writable
 
 if TYPE_CHECKING:
     from torch_bgdebias.cli._demo_data import DemoData
@@ -63,12 +62,14 @@ def add_parser(subparsers: Any) -> None:
     add("--out", type=Path, default=Path("bgdebias-demo"), metavar="DIR", help="folder to write (default: %(default)s)")
     add("--foregrounds", type=Path, metavar="DIR", help="objects with masks (default: scikit-learn's digits)")
     add("--backgrounds", type=Path, metavar="DIR", help="scenes by category (default: drawn)")
-    add("--correlation", type=_share, default=1.0, metavar="P", help="of class and scene in training (default: 1.0)")
+    add(
+        "--correlation", type=real(0, 1), default=1.0, metavar="P", help="of class and scene in training (default: 1.0)"
+    )
     add("--size", type=whole(16), default=32, metavar="N", help="side of the images in pixels (default: 32)")
     add("--epochs", type=whole(1), default=6, metavar="N", help="passes over the samples (default: 6)")
     add("--samples", type=whole(4), default=8000, metavar="N", help="training images composed (default: 8000)")
     add("--seed", type=whole(0), default=0, metavar="N", help="of everything random (default: 0)")
-    add("--clad-weight", type=_weight, default=1.0, metavar="X", help="lambda of CLAD and CLAD+ (default: 1.0)")
+    add("--clad-weight", type=real(0), default=1.0, metavar="X", help="lambda of CLAD and CLAD+ (default: 1.0)")
     add("--methods", type=_methods, default=list(METHODS), metavar="A,B", help=_methods_help())
     add("--json", action="store_true", help="print demo.json to stdout instead of the summary")
 
@@ -305,13 +306,6 @@ def _summary(reports: Sequence[BackgroundBiasReport], files: dict[str, str], sec
     return "\n".join(lines)
 
 
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number in [0, 1], got {text}")
-    return value
-
-
 #: names and one line each, kept here so that --help needs no torch; a test compares them with training.METHODS
 METHODS = {
     "baseline": "cross-entropy on the images as they are",
@@ -319,13 +313,6 @@ METHODS = {
     "clad": "CLAD, contrastive",
     "clad+": "CLAD with cross-entropy on the swapped images too",
 }
-
-
-def _weight(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text}")
-    return value
 
 
 def _methods(text: str) -> list[str]:
