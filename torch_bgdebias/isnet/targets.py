@@ -15,6 +15,7 @@ __all__ = [
     "DualTarget",
     "Target",
     "Variant",
+    "contrast_signs",
     "explained",
     "lowest_log_odds",
     "random_contrast",
@@ -99,10 +100,25 @@ def random_logit(logits: Tensor, generator: torch.Generator | None = None) -> Te
 
 
 def random_contrast(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """sum_k v_k z_k (B,), v_k = 1 or -1 at random for each sample and class.
+    """sum_k v_k z_k (B,), v_k = 1 or -1 at random for each sample and class, never all of them the same.
 
     A softmax decides by differences of logits. In their plain sum a cue that raises one logit and lowers the others
-    cancels; with random signs the expected square is the sum of every logit's square, at the price of one map.
+    cancels; with random signs the expected square is the sum of every logit's square, at the price of one map. Equal
+    signs would be the plain sum again, half of all draws with two classes: one random class has 1 and another -1.
     """
-    signs = torch.randint(0, 2, logits.shape, device=logits.device, generator=generator)
-    return (logits * (2 * signs - 1)).sum(1)
+    return (logits * contrast_signs(logits, generator)).sum(1)
+
+
+def contrast_signs(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """The signs (B, K) of :func:`random_contrast`, in the logits' dtype; with one class just 1 or -1."""
+    batch, classes = logits.shape
+
+    def draw(high: int, columns: int) -> Tensor:
+        return torch.randint(high, (batch, columns), device=logits.device, generator=generator)
+
+    signs = draw(2, classes) * 2 - 1
+    if classes > 1:
+        first = draw(classes, 1)
+        second = (first + 1 + draw(classes - 1, 1)) % classes
+        signs = signs.scatter(1, first, 1).scatter(1, second, -1)
+    return signs.to(logits.dtype)
