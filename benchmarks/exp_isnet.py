@@ -15,6 +15,8 @@ import math
 import platform
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -49,7 +51,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--head", choices=("flatten", "gap"), default="flatten")
     run.add_argument("--no-norm", action="store_true", help="the network without batch norm")
     run.add_argument("--train-images", type=int, default=8000)
-    run.add_argument("--side", type=int, default=64, help="pixels, radiographs only")
+    run.add_argument("--side", type=int, default=32, help="pixels, radiographs only")
     run.add_argument("--weight", type=float, default=0.7, help="P, the share of the heatmap loss")
     run.add_argument("--final-weight", type=float, default=None, help="P at the end, reached along a straight line")
     run.add_argument("--attribution", choices=("lrp", "gradient"), default="lrp")
@@ -69,7 +71,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     run.add_argument(
         "--dimming", type=float, default=None, help="share of images with a dimmed background; 1, plain: 0"
     )
-    run.add_argument("--only-foreground", action="store_true", help="train and test on images without any background")
+    run.add_argument("--raw", action="store_true", help="images in [0, 1], not normalised by the training set's mean")
+    run.add_argument("--show", choices=("all", "foreground", "background"), default="all", help="the rest is 0")
+    run.add_argument("--grow", type=int, default=0, help="pixels added to the lungs as foreground, radiographs only")
     run.add_argument("--split", type=int, default=0, help="which quarter is held out, radiographs only")
     run.add_argument("--swap", action="store_true", help="swap the backgrounds of each batch first")
     run.add_argument("--threads", type=int, default=2)
@@ -93,7 +97,7 @@ def accuracy(net: nn.Module, test: tuple[Tensor, Tensor, Tensor]) -> float:
     return 100 * torch.cat(right).float().mean().item()
 
 
-def explainer(net: nn.Module, args: argparse.Namespace) -> ISNet:
+def explainer(net: nn.Module, data: Setting, args: argparse.Namespace) -> ISNet:
     return ISNet(
         net,
         variant="selective" if args.method == "plain" else args.method,
@@ -101,6 +105,8 @@ def explainer(net: nn.Module, args: argparse.Namespace) -> ISNet:
         selective_eps=args.selective_eps,
         batch_norm=args.batch_norm,
         input_rule=args.input_rule,
+        mean=[data.mean] * 3,
+        std=[data.std] * 3,
         deep_supervision=args.deep,
         attribution=args.attribution,
         dual_target=args.dual_target,
@@ -120,7 +126,7 @@ def heatmap_loss(args: argparse.Namespace) -> ISNetLoss:
 
 def train(net: nn.Module, data: Setting, args: argparse.Namespace, epochs: float, *, plain: bool) -> dict[str, float]:
     """Train in place; returns the last epoch's mean of each part of the loss."""
-    isnet, heatmap = explainer(net, args), heatmap_loss(args)
+    isnet, heatmap = explainer(net, data, args), heatmap_loss(args)
     swap = BackgroundSwap("batch") if args.swap else None
     dimming = BackgroundDimming((0.0 if plain else 1.0) if args.dimming is None else args.dimming)
     optimizer = torch.optim.Adam(net.parameters(), args.lr)
@@ -162,14 +168,34 @@ def train(net: nn.Module, data: Setting, args: argparse.Namespace, epochs: float
     return {name: mean(values) for name, values in parts.items()}
 
 
-def only_foreground(data: Setting) -> Setting:
-    """The same images without any background: what can be known from the foreground alone."""
+def change(data: Setting, function: Callable[[Tensor, Tensor], Tensor]) -> Setting:
+    """The same setting with every image replaced by ``function(image, mask)``."""
 
-    def cut(part: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        image, mask, label = part
-        return image * mask, mask, label
+    def part(given: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        image, mask, label = given
+        return function(image, mask), mask, label
 
-    return Setting(cut(data.train), {name: cut(test) for name, test in data.tests.items()}, data.classes)
+    return replace(data, train=part(data.train), tests={name: part(test) for name, test in data.tests.items()})
+
+
+def prepare(args: argparse.Namespace) -> Setting:
+    """The setting's images, normalised by mean and deviation over the training images, one value for all channels."""
+    data = SETTINGS[args.setting](
+        args.data,
+        marked=not args.unmarked,
+        train_images=args.train_images,
+        side=args.side,
+        split=args.split,
+        grow=args.grow,
+    )
+    if not args.raw:
+        std, mean = torch.std_mean(data.train[0])
+        data = replace(change(data, lambda image, mask: (image - mean) / std), mean=float(mean), std=float(std))
+    if args.show == "foreground":
+        data = change(data, lambda image, mask: image * mask)
+    elif args.show == "background":
+        data = change(data, lambda image, mask: image * (1 - mask))
+    return data
 
 
 def weight_at(progress: float, args: argparse.Namespace) -> float:
@@ -187,18 +213,14 @@ def calibrate(data: Setting, args: argparse.Namespace) -> tuple[float, float]:
     torch.manual_seed(args.seed)
     net = build(data, args)
     train(net, data, args, args.calibrate, plain=True)
-    isnet = explainer(net, args)
+    isnet = explainer(net, data, args)
     loader = DataLoader(TensorDataset(*data.train), batch_size=100)
     return calibrate_relevance_range(isnet, loader, max_batches=5)
 
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    data = SETTINGS[args.setting](
-        args.data, marked=not args.unmarked, train_images=args.train_images, side=args.side, split=args.split
-    )
-    if args.only_foreground:
-        data = only_foreground(data)
+    data = prepare(args)
     start = time.perf_counter()
     if args.calibrate:
         args.range = calibrate(data, args)

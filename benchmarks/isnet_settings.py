@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from torch_bgdebias.isnet.functional import dilate_mask
+
 MARK = (3, 2)  # height and width of the white mark at 32 px; scaled with the image's side
 
 
@@ -22,6 +24,8 @@ class Setting:
     train: tuple[Tensor, Tensor, Tensor]
     tests: dict[str, tuple[Tensor, Tensor, Tensor]]
     classes: int
+    mean: float = 0.0  # of the images' normalisation
+    std: float = 1.0
 
 
 def mark_places(side: int, classes: int) -> list[tuple[int, int]]:
@@ -94,8 +98,13 @@ def digits_mark(data: Path, *, marked: bool = True, train_images: int = 4000, **
     return Setting((seen, mask[first], label[first]), tests, 10)
 
 
-def xray_mark(data: Path, *, marked: bool = True, side: int = 64, split: int = 0, **_: object) -> Setting:
-    """Chest radiographs, normal or tuberculosis, with a class-coded mark outside the lungs; a quarter to test."""
+def xray_mark(
+    data: Path, *, marked: bool = True, side: int = 32, split: int = 0, grow: int = 0, **_: object
+) -> Setting:
+    """Chest radiographs, normal or tuberculosis, with a class-coded mark outside the lungs; a quarter to test.
+
+    Foreground: the lungs, grown by ``grow`` pixels (the masks leave out what hides a part of a lung).
+    """
     images, masks, labels = [], [], []
     for index, name in enumerate(("normal", "tuberculosis")):
         for path in sorted((data / "chest_xray_tb/images" / name).glob("*.jpg")):
@@ -104,7 +113,8 @@ def xray_mark(data: Path, *, marked: bool = True, side: int = 64, split: int = 0
             masks.append(np.asarray(Image.open(lungs).resize((side, side), Image.Resampling.BOX)) > 127)
             labels.append(index)
     image = (torch.tensor(np.stack(images)).float() / 255).unsqueeze(1).expand(-1, 3, -1, -1)
-    mask = without_marks(torch.tensor(np.stack(masks)).float().unsqueeze(1), 2)
+    lung = dilate_mask(torch.tensor(np.stack(masks)).float().unsqueeze(1), grow)
+    mask = without_marks(lung, 2)
     label = torch.tensor(labels)
     order = torch.randperm(len(label), generator=torch.Generator().manual_seed(split))
     cut = len(label) * 3 // 4
