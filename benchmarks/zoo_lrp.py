@@ -1,7 +1,8 @@
 """Which models can be explained and trained through, how exactly, and at what cost: the table in docs/lrp_zoo.md.
 
     python benchmarks/zoo_lrp.py run [--only NAME ...] [--minutes 8] [--out zoo.jsonl]   # resumes where it stopped
-    python benchmarks/zoo_lrp.py table [--out zoo.jsonl]                                 # writes docs/lrp_zoo.md
+    python benchmarks/zoo_lrp.py cost [--only NAME ...] [--costs costs.jsonl]            # the cost alone, minutes
+    python benchmarks/zoo_lrp.py table [--out zoo.jsonl] [--costs costs.jsonl]           # writes docs/lrp_zoo.md
 
 Every model is taken as torchvision or timm makes it, with random weights (also where it would begin with zeros) and
 10 classes, in evaluation and in training mode. Error: the derivative of a random projection of the relevance plus a
@@ -260,6 +261,15 @@ def examine(name: str, *, timed: bool = True) -> dict[str, Any]:
     return row
 
 
+def examine_cost(name: str) -> dict[str, Any]:
+    """Model, image size and cost of the table's line, without the finite differences."""
+    try:
+        model, image = fitting(name, 2)
+        return {"model": name, "size": image.shape[-1], "cost": round(cost(model, image), 2)}
+    except Exception as problem:  # as in examine
+        return {"model": name, "problem": f"{type(problem).__name__}: {problem}"[:300]}
+
+
 def table(rows: list[dict[str, Any]], total: int) -> str:
     """The page of the documentation."""
 
@@ -308,28 +318,32 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("command", choices=["run", "table", "list"])
+    parser.add_argument("command", choices=["run", "cost", "table", "list"])
     parser.add_argument("--only", nargs="*", help="these models, as source/name")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after the model that exceeds this")
     parser.add_argument("--part", default="0/1", help="i/n: every n-th model from the i-th")
     parser.add_argument("--out", type=Path, default=ROOT / "zoo.jsonl")
+    parser.add_argument("--costs", type=Path, default=ROOT / "costs.jsonl")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*(init_weights|default weight init).*")
     every = names()
     if options.command == "list":
         print(*every, sep="\n")
         return
-    done = read(options.out)
+    out, line = (options.costs, examine_cost) if options.command == "cost" else (options.out, examine)
+    done = read(out)
     if options.command == "table":
-        (ROOT / "docs" / "lrp_zoo.md").write_text(table([done[n] for n in every if n in done], len(every)))
+        costs = read(options.costs)
+        rows = [done[n] | {k: v for k, v in costs.get(n, {}).items() if k == "cost"} for n in every if n in done]
+        (ROOT / "docs" / "lrp_zoo.md").write_text(table(rows, len(every)))
         return
     index, parts = map(int, options.part.split("/"))
     start = time.monotonic()
     for name in options.only or every[index::parts]:
         if name in done:
             continue
-        row = examine(name)
-        with options.out.open("a") as file:
+        row = line(name)
+        with out.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)
         gc.collect()
