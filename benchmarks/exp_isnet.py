@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from isnet_settings import SETTINGS, Setting, small_cnn
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from torch_bgdebias.isnet import BackgroundDimming, ISNet, ISNetLoss
 from torch_bgdebias.swap import BackgroundSwap
@@ -47,6 +48,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--lr", type=float, default=1e-3)
     run.add_argument("--schedule", choices=("constant", "cosine"), default="constant")
     run.add_argument("--clip", type=float, default=1.0)
+    run.add_argument("--average", type=float, default=0.99, help="decay a step of the running mean of the weights")
     run.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64])
     run.add_argument("--head", choices=("flatten", "gap"), default="flatten")
     run.add_argument("--no-norm", action="store_true", help="the network without batch norm")
@@ -81,6 +83,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     table = commands.add_parser("table")
     table.add_argument("results", type=Path, nargs="+")
     table.add_argument("--tag", default=None, help="only rows with this tag")
+    table.add_argument("--averaged", action="store_true", help="accuracy of the averaged weights, not of the last")
     return parser.parse_args(given)
 
 
@@ -124,8 +127,11 @@ def heatmap_loss(args: argparse.Namespace) -> ISNetLoss:
     )
 
 
-def train(net: nn.Module, data: Setting, args: argparse.Namespace, epochs: float, *, plain: bool) -> dict[str, float]:
-    """Train in place; returns the last epoch's mean of each part of the loss."""
+def train(
+    net: nn.Module, data: Setting, args: argparse.Namespace, epochs: float, *, plain: bool
+) -> tuple[dict[str, float], nn.Module]:
+    """Train in place; returns the last epoch's mean of each part of the loss, and the running mean of the weights."""
+    averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(args.average), use_buffers=True)
     isnet, heatmap = explainer(net, data, args), heatmap_loss(args)
     swap = BackgroundSwap("batch") if args.swap else None
     dimming = BackgroundDimming((0.0 if plain else 1.0) if args.dimming is None else args.dimming)
@@ -163,9 +169,10 @@ def train(net: nn.Module, data: Setting, args: argparse.Namespace, epochs: float
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), args.clip)
         optimizer.step()
+        averaged.update_parameters(net)
         if args.schedule == "cosine":
             cosine.step()
-    return {name: mean(values) for name, values in parts.items()}
+    return {name: mean(values) for name, values in parts.items()}, averaged
 
 
 def change(data: Setting, function: Callable[[Tensor, Tensor], Tensor]) -> Setting:
@@ -226,12 +233,13 @@ def run(args: argparse.Namespace) -> None:
         args.range = calibrate(data, args)
     torch.manual_seed(args.seed)
     net = build(data, args)
-    parts = train(net, data, args, args.epochs, plain=args.method == "plain")
+    parts, averaged = train(net, data, args, args.epochs, plain=args.method == "plain")
     seconds = time.perf_counter() - start
     settings = {name: value for name, value in vars(args).items() if name not in NOT_A_SETTING}
     result = {
         "settings": settings,
         "accuracy": {name: accuracy(net, test) for name, test in data.tests.items()},
+        "averaged": {name: accuracy(averaged, test) for name, test in data.tests.items()},
         "parts": parts,
         "seconds": round(seconds, 1),
         "torch": torch.__version__,
@@ -240,7 +248,7 @@ def run(args: argparse.Namespace) -> None:
     }
     with args.out.open("a") as file:
         file.write(json.dumps(result) + "\n")
-    print(json.dumps({k: result[k] for k in ("accuracy", "parts", "seconds")}))
+    print(json.dumps({k: result[k] for k in ("accuracy", "averaged", "parts", "seconds")}))
 
 
 def table(args: argparse.Namespace) -> None:
@@ -260,12 +268,13 @@ def table(args: argparse.Namespace) -> None:
                 del settings["range"]
             shown = {k: v for k, v in settings.items() if k in ("setting", "method") or not same(v, defaults[k])}
             groups[", ".join(f"{k} {v}" for k, v in shown.items())].append(row)
-    names = list(dict.fromkeys(name for rows in groups.values() for name in rows[0]["accuracy"]))
+    accuracies = "averaged" if args.averaged else "accuracy"
+    names = list(dict.fromkeys(name for rows in groups.values() for name in rows[0][accuracies]))
     print("| training | " + " | ".join(names) + " | seeds | s |\n| --- |" + " --- |" * (len(names) + 2))
     for label, rows in groups.items():
         cells = []
         for name in names:
-            values = [row["accuracy"][name] for row in rows if name in row["accuracy"]]
+            values = [row[accuracies][name] for row in rows if name in row[accuracies]]
             spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
             cells.append(f"{mean(values):.1f}{spread}" if values else "")
         print(f"| {label} | " + " | ".join(cells) + f" | {len(rows)} | {mean(r['seconds'] for r in rows):.0f} |")

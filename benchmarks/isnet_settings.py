@@ -56,12 +56,13 @@ def add_mark(image: Tensor, code: Tensor, classes: int) -> Tensor:
     return out
 
 
-def without_marks(mask: Tensor, classes: int) -> Tensor:
-    """Foreground masks with every mark's place taken out."""
+def without_marks(mask: Tensor, classes: int, margin: int = 0) -> Tensor:
+    """Foreground masks with every mark's place, and ``margin`` pixels around it, taken out."""
     height, width = mark_size(mask.shape[-1])
     mask = mask.clone()
     for y, x in mark_places(mask.shape[-1], classes):
-        mask[:, :, y : y + height, x : x + width] = 0.0
+        rows, columns = (slice(max(0, v - margin), v + n + margin) for v, n in ((y, height), (x, width)))
+        mask[:, :, rows, columns] = 0.0
     return mask
 
 
@@ -103,7 +104,8 @@ def xray_mark(
 ) -> Setting:
     """Chest radiographs, normal or tuberculosis, with a class-coded mark outside the lungs; a quarter to test.
 
-    Foreground: the lungs, grown by ``grow`` pixels (the masks leave out what hides a part of a lung).
+    Foreground: the lungs, grown by ``grow`` pixels (the masks leave out what hides a part of a lung), at least two
+    pixels from the marks.
     """
     images, masks, labels = [], [], []
     for index, name in enumerate(("normal", "tuberculosis")):
@@ -114,7 +116,7 @@ def xray_mark(
             labels.append(index)
     image = (torch.tensor(np.stack(images)).float() / 255).unsqueeze(1).expand(-1, 3, -1, -1)
     lung = dilate_mask(torch.tensor(np.stack(masks)).float().unsqueeze(1), grow)
-    mask = without_marks(lung, 2)
+    mask = without_marks(lung, 2, margin=2)
     label = torch.tensor(labels)
     order = torch.randperm(len(label), generator=torch.Generator().manual_seed(split))
     cut = len(label) * 3 // 4
