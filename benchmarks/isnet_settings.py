@@ -100,29 +100,45 @@ def digits_mark(data: Path, *, marked: bool = True, train_images: int = 4000, **
 
 
 def xray_mark(
-    data: Path, *, marked: bool = True, side: int = 32, split: int = 0, grow: int = 0, **_: object
+    data: Path, *, marked: bool = True, side: int = 32, split: int = 0, grow: int = 0, crop: bool = False, **_: object
 ) -> Setting:
     """Chest radiographs, normal or tuberculosis, with a class-coded mark outside the lungs; a quarter to test.
 
     Foreground: the lungs, grown by ``grow`` pixels (the masks leave out what hides a part of a lung), at least two
-    pixels from the marks.
+    pixels from the marks. ``crop``: the box around the lungs, a twentieth of its sides wider at each of them.
     """
     images, masks, labels = [], [], []
     for index, name in enumerate(("normal", "tuberculosis")):
         for path in sorted((data / "chest_xray_tb/images" / name).glob("*.jpg")):
             lungs = data / "chest_xray_tb/masks" / name / f"{path.stem}.png"
-            images.append(np.asarray(Image.open(path).convert("L").resize((side, side), Image.Resampling.BOX)))
-            masks.append(np.asarray(Image.open(lungs).resize((side, side), Image.Resampling.BOX)) > 127)
+            picture, lung = Image.open(path).convert("L"), Image.open(lungs).convert("L")
+            box = chest_box(lung) if crop else (0, 0, *lung.size)
+            images.append(np.asarray(picture.resize((side, side), Image.Resampling.BOX, box)))
+            masks.append(np.asarray(lung.resize((side, side), Image.Resampling.BOX, box)) > 127)
             labels.append(index)
     image = (torch.tensor(np.stack(images)).float() / 255).unsqueeze(1).expand(-1, 3, -1, -1)
-    lung = dilate_mask(torch.tensor(np.stack(masks)).float().unsqueeze(1), grow)
-    mask = without_marks(lung, 2, margin=2)
+    grown = dilate_mask(torch.tensor(np.stack(masks)).float().unsqueeze(1), grow)
+    mask = without_marks(grown, 2, margin=2)
     label = torch.tensor(labels)
     order = torch.randperm(len(label), generator=torch.Generator().manual_seed(split))
     cut = len(label) * 3 // 4
     first, rest = order[:cut], order[cut:]
     seen = add_mark(image[first], label[first], 2) if marked else image[first].clone()
     return Setting((seen, mask[first], label[first]), marked_tests(image[rest], mask[rest], label[rest], 2, 1), 2)
+
+
+def chest_box(lung: Image.Image) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the box around the lungs, a twentieth of its sides wider at each of them."""
+    inside = np.asarray(lung) > 127
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    down, across = (bottom - top) / 20, (right - left) / 20
+    return (
+        max(0.0, left - across),
+        max(0.0, top - down),
+        min(float(lung.width), right + across),
+        min(float(lung.height), bottom + down),
+    )
 
 
 def digits_scenes(data: Path, *, marked: bool = True, train_images: int = 4000, **_: object) -> Setting:

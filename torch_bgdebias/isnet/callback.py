@@ -43,7 +43,8 @@ class ISNetCallback(TrainingStepCallback):
         network: name of the submodule that maps images to logits; the LightningModule's own ``forward`` by default.
         logits: where the logits are in what the network returns, if it does not return them alone.
         dimming: share of the images whose background is dimmed by a random amount before the step sees them
-            (:mod:`~torch_bgdebias.isnet.dimming` says why); 0 leaves the batch as it is.
+            (:mod:`~torch_bgdebias.isnet.dimming` says why); 0 leaves the batch as it is. Normalise bright images: they
+            are dimmed towards 0.
         fraction: take the heatmap loss on a random part of each batch, at least one image, to save time. Less than 1
             costs a forward pass of that part, in which batch norm's running statistics are updated too.
         calibrate: measure the loss's range C1, C2 (each layer's) over so many training batches before the first step,
