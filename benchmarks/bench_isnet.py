@@ -29,6 +29,7 @@ from common import machine, measure_together
 
 from torch_bgdebias import ISNet, ISNetLoss
 
+Key = tuple[int, str]  # number of classes, variant
 VARIANTS = ("plain", "selective", "stochastic", "dual", "original")
 
 
@@ -62,25 +63,54 @@ def steps(
     return {variant: step(variant) for variant in VARIANTS}
 
 
-def processor_ratio(functions: dict[str, Callable[[], None]], calls: int) -> dict[str, float]:
-    """Processor time a call over that of a plain step, medians."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
+def processor_times(functions: dict[Key, Callable[[], None]], calls: int) -> dict[Key, float]:
+    """Processor seconds a call, medians of calls in turns."""
+    times: dict[Key, list[float]] = {key: [] for key in functions}
     for _ in range(calls):
-        for name, function in functions.items():
+        for key, function in functions.items():
             start = time.process_time()
             function()
-            times[name].append(time.process_time() - start)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    return {name: value / medians["plain"] for name, value in medians.items()}
+            times[key].append(time.process_time() - start)
+    return {key: statistics.median(values) for key, values in times.items()}
+
+
+def measure(name: str, size: int, options: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
+    """One row for each number of classes; the steps of all numbers in turns, so that their ratios compare."""
+    batch = options.batch or max(1, 32 * 64 * 64 // size**2 * (2 if size > 64 else 1))
+    autocast = getattr(torch, options.autocast) if options.autocast else None
+    functions: dict[Key, Callable[[], None]] = {}
+    for classes in options.classes:
+        wanted = {"plain", *(v for v in options.variants if v != "original" or classes <= 10)}
+        made = steps(name, size, classes, batch, device, autocast)
+        functions |= {(classes, variant): step for variant, step in made.items() if variant in wanted}
+    timings = measure_together(functions, device=device, calls=options.calls, warm_up=1)
+    processor = processor_times(functions, max(3, options.calls // 2)) if device.type == "cpu" else {}
+    variants = {c: [variant for other, variant in functions if other == c] for c in options.classes}
+    del functions, made
+    rows = []
+    for classes in options.classes:
+        plain = timings[classes, "plain"].median
+        row: dict[str, Any] = {"model": name, "size": size, "classes": classes, "batch": batch}
+        row["plain_ms"] = round(plain, 1)
+        row["ratio"] = {v: round(timings[classes, v].median / plain, 2) for v in variants[classes]}
+        if processor:
+            seconds = processor[classes, "plain"]
+            row["processor_ratio"] = {v: round(processor[classes, v] / seconds, 2) for v in variants[classes]}
+        if options.memory:
+            arguments = (name, size, classes, batch, device, autocast)
+            row["peak_mib"] = {v: round(peak(v, *arguments)) for v in variants[classes]}
+        print(json.dumps(row), flush=True)
+        rows.append(row)
+    return rows
 
 
 def _peak(queue: Any, variant: str, *arguments: Any) -> None:
     function = steps(*arguments)[variant]
     device = arguments[4]
     if device.type == "cuda":
-        before = torch.cuda.memory_allocated(device)
+        held = torch.cuda.memory_allocated(device)
         function()
-        queue.put((torch.cuda.max_memory_allocated(device) - before) / 2**20)
+        queue.put((torch.cuda.max_memory_allocated(device) - held) / 2**20)
         return
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far; ru_maxrss would be the parent's
     before = _high_water()
@@ -119,27 +149,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     device = torch.device(options.device)
-    autocast = getattr(torch, options.autocast) if options.autocast else None
     rows = []
     for name in options.models:
         for size in options.sizes:
-            for classes in options.classes:
-                batch = options.batch or max(1, 32 * 64 * 64 // size**2 * (2 if size > 64 else 1))
-                arguments = (name, size, classes, batch, device, autocast)
-                wanted = [v for v in options.variants if v != "original" or classes <= 10]
-                functions = {k: f for k, f in steps(*arguments).items() if k in ("plain", *wanted)}
-                timings = measure_together(functions, device=device, calls=options.calls, warm_up=1)
-                row: dict[str, Any] = {"model": name, "size": size, "classes": classes, "batch": batch}
-                row["plain_ms"] = round(timings["plain"].median, 1)
-                row["ratio"] = {k: round(t.median / timings["plain"].median, 2) for k, t in timings.items()}
-                if device.type == "cpu":
-                    found = processor_ratio(functions, max(3, options.calls // 2))
-                    row["processor_ratio"] = {k: round(v, 2) for k, v in found.items()}
-                del functions
-                if options.memory:
-                    row["peak_mib"] = {k: round(peak(k, *arguments)) for k in timings}
-                rows.append(row)
-                print(json.dumps(row), flush=True)
+            rows += measure(name, size, options, device)
     if options.out:
         options.out.write_text(json.dumps({"machine": machine(device), "rows": rows}, indent=2) + "\n")
 

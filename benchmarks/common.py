@@ -16,10 +16,11 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+K = TypeVar("K")  # whatever the functions go by
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -40,10 +41,10 @@ def synchronise(device: torch.device) -> None:
 
 
 def measure_together(
-    functions: dict[str, Callable[[], Any]], *, device: torch.device, calls: int = 30, warm_up: int = 3
-) -> dict[str, Timing]:
+    functions: dict[K, Callable[[], Any]], *, device: torch.device, calls: int = 30, warm_up: int = 3
+) -> dict[K, Timing]:
     """Time the functions in turns, so that a disturbance of the machine meets all of them alike."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
+    times: dict[K, list[float]] = {name: [] for name in functions}
     for turn in range(warm_up + calls):
         for name, function in functions.items():
             synchronise(device)
