@@ -1,9 +1,10 @@
 """Which models can be explained and trained through, how exactly, and at what cost: the table in docs/lrp_zoo.md.
 
-    python benchmarks/zoo_lrp.py run [--only NAME ...] [--minutes 8] [--out zoo.jsonl]   # resumes where it stopped
-    python benchmarks/zoo_lrp.py cost [--only NAME ...] [--costs costs.jsonl]            # the cost alone, minutes
-    python benchmarks/zoo_lrp.py table [--out zoo.jsonl] [--costs costs.jsonl]           # writes docs/lrp_zoo.md
+    python benchmarks/zoo_lrp.py run [--only NAME ...] [--minutes 8] [--since DATE]   # what was not measured since then
+    python benchmarks/zoo_lrp.py table                                                # writes docs/lrp_zoo.md
 
+Measurements go to docs/lrp_zoo.jsonl, where the last line of a model counts (the first ones, without a date, were read
+back from the table).
 Every model is taken as torchvision or timm makes it, with random weights (also where it would begin with zeros) and
 10 classes, in evaluation and in training mode. Error: the derivative of a random projection of the relevance plus a
 term of the logits, along a random direction of all parameters, by autograd against central differences, in float64
@@ -238,7 +239,7 @@ def cost(model: nn.Module, image: Tensor, repeats: int = 2) -> float:
 
 def examine(name: str, *, timed: bool = True) -> dict[str, Any]:
     """One line of the table."""
-    row: dict[str, Any] = {"model": name}
+    row: dict[str, Any] = {"model": name, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
     try:
         model, image = fitting(name, 2)
         row["size"], row["parameters"] = image.shape[-1], sum(p.numel() for p in model.parameters())
@@ -261,13 +262,15 @@ def examine(name: str, *, timed: bool = True) -> dict[str, Any]:
     return row
 
 
-def examine_cost(name: str) -> dict[str, Any]:
-    """Model, image size and cost of the table's line, without the finite differences."""
-    try:
-        model, image = fitting(name, 2)
-        return {"model": name, "size": image.shape[-1], "cost": round(cost(model, image), 2)}
-    except Exception as problem:  # as in examine
-        return {"model": name, "problem": f"{type(problem).__name__}: {problem}"[:300]}
+def status(row: dict[str, Any]) -> str:
+    """The verdict on a row: exact, inexact, refused or not measurable, and why."""
+    if "problem" in row:
+        return f"refused: {row['problem']}".replace("|", "\\|").replace("\n", " ")
+    inexact = [mode for mode in ("eval", "train") if row.get(f"calm {mode}", row.get(mode, 0.0)) >= TOLERANCE]
+    if any(row.get(f"plain {mode}", 0.0) < TOLERANCE for mode in inexact):
+        return "inexact"
+    unclear = " and ".join(inexact)
+    return f"not measurable in {unclear}: finite differences of the plain logits fail too" if unclear else "exact"
 
 
 def table(rows: list[dict[str, Any]], total: int) -> str:
@@ -279,35 +282,27 @@ def table(rows: list[dict[str, Any]], total: int) -> str:
             return ""
         return f"{measured:.0e}" + ("*" if f"calm {mode}" in row else "")
 
-    def status(row: dict[str, Any]) -> str:
-        if "problem" in row:
-            return f"refused: {row['problem']}".replace("|", "\\|").replace("\n", " ")
-        inexact = [mode for mode in ("eval", "train") if row.get(f"calm {mode}", row[mode]) >= TOLERANCE]
-        if any(row.get(f"plain {mode}", 0.0) < TOLERANCE for mode in inexact):
-            return "inexact"
-        unclear = " and ".join(inexact)
-        return f"not measurable in {unclear}: finite differences of the plain logits fail too" if unclear else "exact"
-
     exact = sum(status(r) == "exact" for r in rows)
     lines = [
         "# Models whose relevance can be trained through",
         "",
-        f"Written by `benchmarks/zoo_lrp.py` (torch {torch.__version__}, CPU); how it measures stands there. "
+        "Written by `benchmarks/zoo_lrp.py` (on the CPU); how it measures stands there. "
         f"{len(rows)} of {total} models have been measured, {exact} of them are exact: relative error of the gradient "
         f"below {TOLERANCE:g}, in evaluation and in training mode.",
         "",
         f"An asterisk: measured with every batch norm's scale at {CALM}, as finite differences fail for this network "
         "with its own random weights, also those of the plain logits. Cost: processor time of a step with heatmaps "
         "over that of a plain one, two images of this small size, one thread of a shared machine: a guide, no more; "
-        "careful figures stand in [lrp.md](lrp.md).",
+        "careful figures stand in [lrp.md](lrp.md). Rows without a date are from an earlier state of the code.",
         "",
-        "| model | parameters (M) | image | status | error, eval | error, train | cost |",
-        "|---|---|---|---|---|---|---|",
+        "| model | parameters (M) | image | status | error, eval | error, train | cost | torch | date |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         size = f"{row.get('parameters', 0) / 1e6:.1f}" if "parameters" in row else ""
         cells = [row["model"], size, str(row.get("size", "")), status(row), number(row, "eval"), number(row, "train")]
-        lines.append("| " + " | ".join([*cells, f"{row['cost']:.1f}" if "cost" in row else ""]) + " |")
+        cells += [f"{row['cost']:.1f}" if "cost" in row else "", row.get("torch", ""), row.get("date", "")]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -318,32 +313,32 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("command", choices=["run", "cost", "table", "list"])
+    parser.add_argument("command", choices=["run", "table", "list"])
     parser.add_argument("--only", nargs="*", help="these models, as source/name")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after the model that exceeds this")
     parser.add_argument("--part", default="0/1", help="i/n: every n-th model from the i-th")
-    parser.add_argument("--out", type=Path, default=ROOT / "zoo.jsonl")
-    parser.add_argument("--costs", type=Path, default=ROOT / "costs.jsonl")
+    parser.add_argument("--since", default="", help="YYYY-MM-DD: models last measured before this are measured again")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "lrp_zoo.jsonl")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*(init_weights|default weight init).*")
     every = names()
     if options.command == "list":
         print(*every, sep="\n")
         return
-    out, line = (options.costs, examine_cost) if options.command == "cost" else (options.out, examine)
-    done = read(out)
+    measured = read(options.out)
     if options.command == "table":
-        costs = read(options.costs)
-        rows = [done[n] | {k: v for k, v in costs.get(n, {}).items() if k == "cost"} for n in every if n in done]
+        ordered = sorted(every, key=lambda n: (n.startswith("timm/"), n))
+        rows = [measured[n] for n in ordered if n in measured]
         (ROOT / "docs" / "lrp_zoo.md").write_text(table(rows, len(every)))
         return
+    done = {name for name, row in measured.items() if row.get("date", "") >= options.since}
     index, parts = map(int, options.part.split("/"))
     start = time.monotonic()
     for name in options.only or every[index::parts]:
         if name in done:
             continue
-        row = line(name)
-        with out.open("a") as file:
+        row = examine(name)
+        with options.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)
         gc.collect()

@@ -37,13 +37,11 @@ QUICK = [
     "timm/xcit_nano_12_p16_224",
     "timm/eca_nfnet_l0",
 ]
+CHAOTIC = ["timm/efficientvit_b0"]  # with random weights finite differences of its plain logits fail too
 NAMES = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in zoo.names()]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_is_finite_difference(name):
     row = zoo.examine(name, timed=False)
-    assert "problem" not in row, row
-    if "note" not in row:
-        assert row["eval"] < zoo.TOLERANCE
-        assert row["train"] < zoo.TOLERANCE
+    assert zoo.status(row) == "exact" or (name in CHAOTIC and zoo.status(row).startswith("not measurable")), row
