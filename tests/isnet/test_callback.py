@@ -2,133 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 
 import pytest
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from isnet_guest import Inner, ISNetCallback, Module, assert_differ, assert_same, by_hand, data, loader, trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from torch_bgdebias import callbacks
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.callbacks import BackgroundSwapCallback
-from torch_bgdebias.isnet import BackgroundDimming, ISNet, ISNetLoss, calibrate_relevance_range
+from torch_bgdebias.isnet import BackgroundDimming, ISNet, ISNetLoss
 from torch_bgdebias.swap import BackgroundSwap
 
 pytestmark = pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
-
-
-class ISNetCallback(callbacks.ISNetCallback):
-    """Without dimmed backgrounds and grown masks, unless a test asks for them: the images here are small."""
-
-    def __init__(self, variant="selective", loss=None, weight=0.7, spec=None, *, dimming=0.0, **options) -> None:
-        super().__init__(variant, loss or ISNetLoss(), weight, spec, dimming=dimming, **options)
-
-
-def network(norm: bool = True) -> nn.Sequential:
-    torch.manual_seed(0)
-    between = [nn.BatchNorm2d(6)] if norm else []
-    return nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1), *between, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(6 * 16, 4)
-    )
-
-
-class Module(pl.LightningModule):
-    """What a user would write: no word of masks or heatmaps."""
-
-    def __init__(self, norm: bool = True, lr: float = 0.05) -> None:
-        super().__init__()
-        self.net = network(norm)
-        self.lr = lr
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.net(image)
-
-    def training_step(self, batch, batch_idx):
-        return F.cross_entropy(self(batch[0]), batch[1])
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), self.lr, momentum=0.9)
-
-
-class Inner(Module):
-    """Calls its submodule, and its forward is something else."""
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.net(image).softmax(1)
-
-    def training_step(self, batch, batch_idx):
-        return {"loss": F.cross_entropy(self.net(batch[0]), batch[1]), "extra": 1}
-
-
-def data(count: int = 16, classes: int = 4) -> TensorDataset:
-    generator = torch.Generator().manual_seed(1)
-    image = torch.rand(count, 3, 8, 8, generator=generator)
-    mask = torch.zeros(count, 1, 8, 8)
-    mask[:, :, 2:6, 2:6] = 1
-    return TensorDataset(image, torch.randint(classes, (count,), generator=generator), mask)
-
-
-def loader(count: int = 16, batch_size: int = 8, **options) -> DataLoader:
-    return DataLoader(data(count), batch_size=batch_size, **options)
-
-
-def trainer(*callbacks: Callback, **options) -> pl.Trainer:
-    settings = {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_checkpointing": False} | options
-    return pl.Trainer(callbacks=list(callbacks), enable_progress_bar=False, enable_model_summary=False, **settings)
-
-
-def by_hand(
-    module: Module,
-    *,
-    weight=0.7,
-    epochs=2,
-    loss=None,
-    isnet=None,
-    batches=None,
-    accumulate=1,
-    classify=F.cross_entropy,
-    **options,
-):
-    """The same training in a plain loop."""
-    isnet = isnet or ISNet(module.net, **options)
-    loss = loss or ISNetLoss()
-    optimizer = module.configure_optimizers()
-    module.train()
-    for epoch in range(epochs):
-        for index, (image, label, mask) in enumerate(batches or loader()):
-            explained = isnet.explain(image, create_graph=True)
-            p = weight(epoch) if callable(weight) else weight
-            total = (1 - p) * classify(explained.logits, label)
-            total = total + p * loss(explained.relevance, mask, explained.hidden)
-            (total / accumulate).backward()
-            if (index + 1) % accumulate == 0:
-                optimizer.step()
-                optimizer.zero_grad()
-    return module
-
-
-def assert_same(one: nn.Module, other: nn.Module, **tolerance: float) -> None:
-    first, second = one.state_dict(), other.state_dict()
-    assert first.keys() == second.keys()
-    for name in first:
-        torch.testing.assert_close(first[name], second[name], msg=lambda text, n=name: f"{n}: {text}", **tolerance)
-
-
-def assert_differ(one: nn.Module, other: nn.Module) -> None:
-    pairs = zip(one.parameters(), other.parameters(), strict=True)
-    assert any(not torch.allclose(a, b, rtol=1e-3) for a, b in pairs)
-
-
-def assert_moved_alike(one: nn.Module, other: nn.Module) -> None:
-    """Low precision: a step moves the parameters in about the same direction."""
-    start = nn.utils.parameters_to_vector(Module().parameters())
-    first, second = (nn.utils.parameters_to_vector(m.parameters()) - start for m in (one, other))
-    assert F.cosine_similarity(first, second, dim=0) > 0.97
 
 
 @pytest.mark.parametrize("variant", ["selective", "original", "dual"])
@@ -314,123 +203,6 @@ def test_stochastic_draws_are_the_callback_s_own():
 
     assert_same(fit(0, 1), fit(0, 2), rtol=0, atol=0)
     assert_differ(fit(0, 1), fit(5, 1))
-
-
-def test_gradient_accumulation_and_clipping():
-    module = Module(norm=False)
-    trainer(ISNetCallback(), accumulate_grad_batches=2).fit(module, loader(32))
-    expected = by_hand(Module(norm=False), batches=loader(32), accumulate=2)
-    assert_same(module, expected, rtol=1e-4, atol=1e-6)
-    clipped = Module(norm=False, lr=1.0)
-    before = copy.deepcopy(clipped)
-    trainer(ISNetCallback(), gradient_clip_val=1e-3, max_epochs=1).fit(clipped, loader(8))
-    first, second = (nn.utils.parameters_to_vector(m.parameters()).detach() for m in (clipped, before))
-    assert (first - second).norm().item() == pytest.approx(1e-3, rel=1e-3)
-
-
-@pytest.mark.parametrize("fraction", [1.0, 0.5])
-def test_mixed_precision_keeps_relevance_in_float32(fraction):
-    class Recording(ISNetLoss):
-        def terms(self, relevance, mask, hidden=None):
-            dtypes.add(relevance.dtype)
-            return super().terms(relevance, mask, hidden)
-
-    dtypes: set[torch.dtype] = set()
-    module = Module()
-    run = trainer(ISNetCallback(loss=Recording(), fraction=fraction), precision="bf16-mixed", max_epochs=1)
-    run.fit(module, loader(8))
-    assert dtypes == {torch.float32}
-    assert all(torch.isfinite(p).all() for p in module.parameters())
-    if fraction == 1.0:
-        assert_moved_alike(module, by_hand(Module(), epochs=1, batches=loader(8)))
-    assert_differ(module, Module())
-
-
-def test_half_precision_inside_the_user_s_step():
-    class Half(Module):
-        def training_step(self, batch, batch_idx):
-            with torch.autocast("cpu", torch.float16):
-                return F.cross_entropy(self(batch[0]).float(), batch[1])
-
-    module = Half()
-    trainer(ISNetCallback(), max_epochs=1).fit(module, loader(8))
-    assert_moved_alike(module, by_hand(Module(), epochs=1, batches=loader(8)))
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"variant": "stochastic"},
-        {"variant": "dual"},
-        {"fraction": 0.5},
-        {"calibrate": 2, "deep_supervision": ["net.0"]},
-    ],
-    ids=["selective", "stochastic", "dual", "part", "calibrated"],
-)
-def test_resuming_equals_running_through(tmp_path, options):
-    def run(epochs: int, path: str | None = None) -> tuple[Module, ISNetCallback]:
-        module, callback = Module(), ISNetCallback(**options)
-        keep = ModelCheckpoint(tmp_path / str(epochs), save_top_k=-1, filename="{epoch}")
-        fit = trainer(callback, keep, max_epochs=epochs, enable_checkpointing=True)
-        # an order of the batches that depends on the epoch's number alone
-        sampler = DistributedSampler(data(), num_replicas=1, rank=0, seed=3)
-        fit.fit(module, DataLoader(data(), batch_size=8, sampler=sampler), ckpt_path=path, weights_only=False)
-        return module, callback
-
-    whole, first = run(4)
-    run(2)
-    resumed, second = run(4, str(tmp_path / "2/epoch=1.ckpt"))
-    assert_same(whole, resumed, rtol=0, atol=0)
-    assert second.state_dict() == first.state_dict()
-    assert first.steps == 8
-
-
-def test_calibrates_once_and_keeps_it_in_the_checkpoint(tmp_path):
-    callback = ISNetCallback(calibrate=2, network="net", deep_supervision=["0"], weight=0.5)
-    module = Module()
-    before = copy.deepcopy(module)
-    keep = ModelCheckpoint(tmp_path, save_last=True)
-    torch.manual_seed(3)
-    trainer(callback, keep, enable_checkpointing=True).fit(module, loader(32, shuffle=True))
-    isnet = ISNet(before.net, deep_supervision=["0"])
-    assert callback.loss.relevance_range != (1.0, 25.0)
-    whole = calibrate_relevance_range(isnet, loader(32))
-    assert callback.loss.relevance_range[0] == pytest.approx(whole[0], rel=0.5)  # half of the images were measured
-    assert set(callback.loss.hidden_ranges) == {"0"}
-    exact = ISNetCallback(calibrate=4)
-    trainer(exact, max_epochs=1).fit(copy.deepcopy(before), loader(32))
-    assert exact.loss.relevance_range == pytest.approx(whole)
-    fresh = ISNetCallback(calibrate=2, network="net", deep_supervision=["0"], weight=0.5)
-    ranges = dict(callback.loss.hidden_ranges), callback.loss.relevance_range
-    again = trainer(fresh, enable_checkpointing=True, max_epochs=3, default_root_dir=tmp_path)
-    again.fit(Module(), loader(32, shuffle=True), ckpt_path=str(tmp_path / "last.ckpt"), weights_only=False)
-    assert (fresh.loss.hidden_ranges, fresh.loss.relevance_range) == ranges
-
-
-def test_calibration_does_not_change_the_order_of_the_batches():
-    def fit(**options) -> list[float]:
-        class Recording(Module):
-            def training_step(self, batch, batch_idx):
-                seen.append(float(batch[0].sum()))
-                return super().training_step(batch, batch_idx)
-
-        seen: list[float] = []
-        torch.manual_seed(7)
-        trainer(ISNetCallback(**options)).fit(Recording(), loader(32, shuffle=True))
-        return seen
-
-    assert fit(calibrate=3) == fit()
-
-
-@pytest.mark.slow
-def test_two_processes_equal_one():
-    one = Module(norm=False)
-    trainer(ISNetCallback("original", calibrate=1)).fit(one, loader(16, batch_size=16))
-    two = Module(norm=False)
-    callback = ISNetCallback("original", calibrate=1)
-    trainer(callback, strategy="ddp_spawn", devices=2).fit(two, loader(16, batch_size=8))
-    assert_same(one, two, rtol=1e-4, atol=1e-6)
 
 
 def test_compiled_network_is_unwrapped_with_a_warning():

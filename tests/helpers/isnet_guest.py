@@ -1,0 +1,138 @@
+"""LightningModules that know nothing of ``ISNetCallback``, and the same training as a plain loop."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from torch_bgdebias import callbacks
+from torch_bgdebias.isnet import ISNet, ISNetLoss
+
+
+class ISNetCallback(callbacks.ISNetCallback):
+    """Without dimmed backgrounds and grown masks, unless a test asks for them: the images here are small."""
+
+    def __init__(self, variant="selective", loss=None, weight=0.7, spec=None, *, dimming=0.0, **options) -> None:
+        super().__init__(variant, loss or ISNetLoss(), weight, spec, dimming=dimming, **options)
+
+
+def network(norm: bool = True) -> nn.Sequential:
+    torch.manual_seed(0)
+    between = [nn.BatchNorm2d(6)] if norm else []
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), *between, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(6 * 16, 4)
+    )
+
+
+class Module(pl.LightningModule):
+    """What a user would write: no word of masks or heatmaps."""
+
+    def __init__(self, norm: bool = True, lr: float = 0.05) -> None:
+        super().__init__()
+        self.net = network(norm)
+        self.lr = lr
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net(image)
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), self.lr, momentum=0.9)
+
+
+class Frozen(Module):
+    """Batch norm with the statistics of some images, kept in evaluation mode, as when a pretrained model is tuned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net[1].momentum = None
+        with torch.no_grad():
+            self.net(torch.stack([row[0] for row in data(64)]))
+        self.train()
+
+    def train(self, mode: bool = True) -> Module:
+        super().train(mode)
+        self.net[1].eval()
+        return self
+
+
+class Inner(Module):
+    """Calls its submodule, and its forward is something else."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net(image).softmax(1)
+
+    def training_step(self, batch, batch_idx):
+        return {"loss": F.cross_entropy(self.net(batch[0]), batch[1]), "extra": 1}
+
+
+def data(count: int = 16, classes: int = 4) -> TensorDataset:
+    generator = torch.Generator().manual_seed(1)
+    image = torch.rand(count, 3, 8, 8, generator=generator)
+    mask = torch.zeros(count, 1, 8, 8)
+    mask[:, :, 2:6, 2:6] = 1
+    return TensorDataset(image, torch.randint(classes, (count,), generator=generator), mask)
+
+
+def loader(count: int = 16, batch_size: int = 8, **options) -> DataLoader:
+    return DataLoader(data(count), batch_size=batch_size, **options)
+
+
+def trainer(*callbacks: Callback, **options) -> pl.Trainer:
+    settings = {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_checkpointing": False} | options
+    return pl.Trainer(callbacks=list(callbacks), enable_progress_bar=False, enable_model_summary=False, **settings)
+
+
+def by_hand(
+    module: Module,
+    *,
+    weight=0.7,
+    epochs=2,
+    loss=None,
+    isnet=None,
+    batches=None,
+    accumulate=1,
+    classify=F.cross_entropy,
+    **options,
+):
+    """The same training in a plain loop."""
+    isnet = isnet or ISNet(module.net, **options)
+    loss = loss or ISNetLoss()
+    optimizer = module.configure_optimizers()
+    module.train()
+    for epoch in range(epochs):
+        for index, (image, label, mask) in enumerate(batches or loader()):
+            explained = isnet.explain(image, create_graph=True)
+            p = weight(epoch) if callable(weight) else weight
+            total = (1 - p) * classify(explained.logits, label)
+            total = total + p * loss(explained.relevance, mask, explained.hidden)
+            (total / accumulate).backward()
+            if (index + 1) % accumulate == 0:
+                optimizer.step()
+                optimizer.zero_grad()
+    return module
+
+
+def assert_same(one: nn.Module, other: nn.Module, **tolerance: float) -> None:
+    first, second = one.state_dict(), other.state_dict()
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], msg=lambda text, n=name: f"{n}: {text}", **tolerance)
+
+
+def assert_differ(one: nn.Module, other: nn.Module) -> None:
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    assert any(not torch.allclose(a, b, rtol=1e-3) for a, b in pairs)
+
+
+def assert_moved_alike(one: nn.Module, other: nn.Module) -> None:
+    """Low precision: a step moves the parameters in about the same direction."""
+    start = nn.utils.parameters_to_vector(Module().parameters())
+    first, second = (nn.utils.parameters_to_vector(m.parameters()) - start for m in (one, other))
+    assert F.cosine_similarity(first, second, dim=0) > 0.97

@@ -1,0 +1,147 @@
+"""``ISNetCallback`` under the trainer's own features: accumulation, clipping, precision, resuming, processes."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from isnet_guest import (
+    Frozen,
+    ISNetCallback,
+    Module,
+    assert_differ,
+    assert_moved_alike,
+    assert_same,
+    by_hand,
+    data,
+    loader,
+    trainer,
+)
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, DistributedSampler
+
+from torch_bgdebias.isnet import ISNet, ISNetLoss, calibrate_relevance_range
+
+pytestmark = pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
+
+
+def test_gradient_accumulation_and_clipping():
+    module = Module(norm=False)
+    trainer(ISNetCallback(), accumulate_grad_batches=2).fit(module, loader(32))
+    expected = by_hand(Module(norm=False), batches=loader(32), accumulate=2)
+    assert_same(module, expected, rtol=1e-4, atol=1e-6)
+    clipped = Module(norm=False, lr=1.0)
+    before = copy.deepcopy(clipped)
+    trainer(ISNetCallback(), gradient_clip_val=1e-3, max_epochs=1).fit(clipped, loader(8))
+    first, second = (nn.utils.parameters_to_vector(m.parameters()).detach() for m in (clipped, before))
+    assert (first - second).norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_mixed_precision_keeps_relevance_in_float32(fraction):
+    class Recording(ISNetLoss):
+        def terms(self, relevance, mask, hidden=None):
+            dtypes.add(relevance.dtype)
+            return super().terms(relevance, mask, hidden)
+
+    dtypes: set[torch.dtype] = set()
+    module = Module()
+    run = trainer(ISNetCallback(loss=Recording(), fraction=fraction), precision="bf16-mixed", max_epochs=1)
+    run.fit(module, loader(8))
+    assert dtypes == {torch.float32}
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+    if fraction == 1.0:
+        assert_moved_alike(module, by_hand(Module(), epochs=1, batches=loader(8)))
+    assert_differ(module, Module())
+
+
+def test_half_precision_inside_the_user_s_step():
+    class Half(Module):
+        def training_step(self, batch, batch_idx):
+            with torch.autocast("cpu", torch.float16):
+                return F.cross_entropy(self(batch[0]).float(), batch[1])
+
+    module = Half()
+    trainer(ISNetCallback(), max_epochs=1).fit(module, loader(8))
+    assert_moved_alike(module, by_hand(Module(), epochs=1, batches=loader(8)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"variant": "stochastic"},
+        {"variant": "dual"},
+        {"fraction": 0.5},
+        {"calibrate": 2, "deep_supervision": ["net.0"]},
+    ],
+    ids=["selective", "stochastic", "dual", "part", "calibrated"],
+)
+def test_resuming_equals_running_through(tmp_path, options):
+    def run(epochs: int, path: str | None = None) -> tuple[Module, ISNetCallback]:
+        module, callback = Module(), ISNetCallback(**options)
+        keep = ModelCheckpoint(tmp_path / str(epochs), save_top_k=-1, filename="{epoch}")
+        fit = trainer(callback, keep, max_epochs=epochs, enable_checkpointing=True)
+        # an order of the batches that depends on the epoch's number alone
+        sampler = DistributedSampler(data(), num_replicas=1, rank=0, seed=3)
+        fit.fit(module, DataLoader(data(), batch_size=8, sampler=sampler), ckpt_path=path, weights_only=False)
+        return module, callback
+
+    whole, first = run(4)
+    run(2)
+    resumed, second = run(4, str(tmp_path / "2/epoch=1.ckpt"))
+    assert_same(whole, resumed, rtol=0, atol=0)
+    assert second.state_dict() == first.state_dict()
+    assert first.steps == 8
+
+
+def test_calibrates_once_and_keeps_it_in_the_checkpoint(tmp_path):
+    callback = ISNetCallback(calibrate=2, network="net", deep_supervision=["0"], weight=0.5)
+    module = Module()
+    before = copy.deepcopy(module)
+    keep = ModelCheckpoint(tmp_path, save_last=True)
+    torch.manual_seed(3)
+    trainer(callback, keep, enable_checkpointing=True).fit(module, loader(32, shuffle=True))
+    isnet = ISNet(before.net, deep_supervision=["0"])
+    assert callback.loss.relevance_range != (1.0, 25.0)
+    whole = calibrate_relevance_range(isnet, loader(32))
+    assert callback.loss.relevance_range[0] == pytest.approx(whole[0], rel=0.5)  # half of the images were measured
+    assert set(callback.loss.hidden_ranges) == {"0"}
+    exact = ISNetCallback(calibrate=4)
+    trainer(exact, max_epochs=1).fit(copy.deepcopy(before), loader(32))
+    assert exact.loss.relevance_range == pytest.approx(whole)
+    fresh = ISNetCallback(calibrate=2, network="net", deep_supervision=["0"], weight=0.5)
+    ranges = dict(callback.loss.hidden_ranges), callback.loss.relevance_range
+    again = trainer(fresh, enable_checkpointing=True, max_epochs=3, default_root_dir=tmp_path)
+    again.fit(Module(), loader(32, shuffle=True), ckpt_path=str(tmp_path / "last.ckpt"), weights_only=False)
+    assert (fresh.loss.hidden_ranges, fresh.loss.relevance_range) == ranges
+
+
+def test_calibration_does_not_change_the_order_of_the_batches():
+    def fit(**options) -> list[float]:
+        class Recording(Module):
+            def training_step(self, batch, batch_idx):
+                seen.append(float(batch[0].sum()))
+                return super().training_step(batch, batch_idx)
+
+        seen: list[float] = []
+        torch.manual_seed(7)
+        trainer(ISNetCallback(**options)).fit(Recording(), loader(32, shuffle=True))
+        return seen
+
+    assert fit(calibrate=3) == fit()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", [partial(Module, norm=False), Frozen], ids=["without batch norm", "frozen"])
+def test_two_processes_equal_one(module):
+    one = module()
+    trainer(ISNetCallback("original", calibrate=1)).fit(one, loader(16, batch_size=16))
+    two = module()
+    callback = ISNetCallback("original", calibrate=1)
+    trainer(callback, strategy="ddp_spawn", devices=2).fit(two, loader(16, batch_size=8))
+    assert_same(one, two, rtol=1e-4, atol=1e-6)
