@@ -190,7 +190,7 @@ def test_folders_that_will_not_do(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "--foregrounds: expected a folder, got" in error_of(["--foregrounds", absent, *out], capsys)
     assert "images/<class>/ and masks/<class>/" in error_of(["--foregrounds", str(empty), *out], capsys)
     assert "--backgrounds: expected a folder, got" in error_of([*given, "--backgrounds", absent], capsys)
-    assert "expected <category>/*.jpg" in error_of([*given, "--backgrounds", str(empty)], capsys)
+    assert "--backgrounds: expected <category>/*.jpg" in error_of([*given, "--backgrounds", str(empty)], capsys)
     flat = error_of([*given, "--backgrounds", str(scenes / "a")], capsys)
     assert "a folder for each category" in flat
     single = write_scenes(tmp_path / "one", {"a": 8})

@@ -247,10 +247,19 @@ def _scenes(root: Path | None, size: int, classes: int, seed: int, notes: list[s
 
 @contextmanager
 def _noted(option: str, notes: list[str]) -> Iterator[None]:
-    """Turn warnings about left-out files into notes, which the terminal, the report and the JSON all show."""
+    """Turn warnings about left-out files into notes, which the terminal, the report and the JSON all show.
+
+    Errors that name the reader's argument, ``root``, name the option.
+    """
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        yield
+        try:
+            yield
+        except (FileNotFoundError, ValueError) as error:
+            text = str(error)
+            if not text.startswith("root: "):
+                raise
+            raise type(error)(f"{option}: {text.removeprefix('root: ')}") from error
     notes += [f"{option}: {warning.message}" for warning in told]
 
 

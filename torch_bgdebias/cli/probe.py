@@ -174,7 +174,7 @@ def _measure(
 
 
 def _adversarial(args: argparse.Namespace, data: ProbeData, logits: Any) -> dict[str, ImageScore]:
-    from torch_bgdebias.cli._backgrounds import adversarial, own_backgrounds, published_backgrounds
+    from torch_bgdebias.cli._adversarial import adversarial, own_backgrounds, published_backgrounds
 
     if args.adversarial is None:
         return {}

@@ -19,7 +19,8 @@ from torch_bgdebias.metrics.statistics import (
     paired_permutation_test,
 )
 from torch_bgdebias.probe.aggregate import matched_images, paired_columns
-from torch_bgdebias.probe.results import BackgroundBiasReport, Estimate, plain
+from torch_bgdebias.probe.results import BackgroundBiasReport, Estimate
+from torch_bgdebias.probe.serialise import plain
 
 __all__ = ["COMPARISON_SCHEMA", "Change", "ClassChange", "ModelComparison", "compare_models"]
 
