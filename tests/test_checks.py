@@ -21,6 +21,7 @@ def test_masks_come_back_as_b1hw_in_the_images_dtype():
         (torch.ones(1, 1, 4, 5), ValueError, r"mask: expected shape \(2, 1, 4, 5\)"),
         (torch.ones(2, 3, 4, 5), ValueError, r"mask: expected shape \(B, 1, H, W\)"),
         (torch.ones(4, 5), ValueError, r"mask: expected shape"),
+        (torch.ones(2, dtype=torch.int64), ValueError, r"mask: expected shape \(B, 1, H, W\).*int64"),
         (torch.full((2, 1, 4, 5), 255, dtype=torch.uint8), TypeError, r"mask: .*uint8.*mask > 127"),
         (torch.full((2, 1, 4, 5), 1.5), ValueError, r"mask: expected values in \[0, 1\], got \[1.5, 1.5\]"),
         (torch.full((2, 1, 4, 5), -0.1), ValueError, r"mask: expected values in \[0, 1\]"),

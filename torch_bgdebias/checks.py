@@ -77,12 +77,12 @@ def check_mask(mask: Tensor, image: Tensor | None = None, *, name: str = "mask",
     """
     if not isinstance(mask, Tensor):
         raise TypeError(f"{name}: expected a bool or float tensor (B, 1, H, W), got {describe(mask)}")
+    if mask.ndim != 3 and (mask.ndim != 4 or mask.shape[1] != 1):  # first: labels in the mask's place are integers too
+        raise ValueError(f"{name}: expected shape (B, 1, H, W) or (B, H, W), got {describe(mask)}")
     if mask.dtype != torch.bool and not mask.is_floating_point():
         raise TypeError(f"{name}: expected bool or floating point in [0, 1], got {describe(mask)}; pass mask > 127")
     if mask.ndim == 3:
         mask = mask.unsqueeze(1)
-    if mask.ndim != 4 or mask.shape[1] != 1:
-        raise ValueError(f"{name}: expected shape (B, 1, H, W) or (B, H, W), got {describe(mask)}")
     if image is not None and (mask.shape[0] != image.shape[0] or mask.shape[2:] != image.shape[2:]):
         expected = (image.shape[0], 1, *image.shape[2:])
         raise ValueError(f"{name}: expected shape {expected} to go with the image, got {describe(mask)}")
