@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
 import pytest
 import torch
 import torch.nn.functional as F
+from finite_differences import Derivative, assert_agree, derivatives
 from torch import Tensor, nn
 
 from torch_bgdebias import ISNet, ISNetLoss
 from torch_bgdebias.isnet.targets import contrast_signs
+
+#: of the central differences: small ones first, for the slope jumps where two pixels change their ranks
+STEPS = (1e-7, 1e-8, 1e-9, 1e-6)
 
 
 def sequential(norm: bool) -> nn.Sequential:
@@ -91,36 +93,9 @@ def scene() -> tuple[Tensor, Tensor]:
     return torch.rand(2, 3, 12, 12, dtype=DOUBLE, generator=torch.Generator().manual_seed(2)), mask
 
 
-def assert_differences(
-    function: Callable[[], Tensor], parameters: Iterable[tuple[str, nn.Parameter]], grads: dict[str, Tensor]
-) -> None:
-    """Every parameter's gradient along two random directions against central differences of ``function``.
-
-    Its slope jumps where two pixels change their ranks, so small steps come first, and the best one counts.
-    """
-    generator = torch.Generator().manual_seed(7)
-    checks = []
-    for name, parameter in parameters:
-        for _ in range(2):
-            direction = torch.randn(parameter.shape, generator=generator, dtype=DOUBLE)
-            exact, numeric = float((grads[name] * direction).sum()), float("inf")
-            for step in (1e-7, 1e-8, 1e-9, 1e-6):
-                values = []
-                for sign in (1, -1):
-                    with torch.no_grad():
-                        parameter.add_(direction, alpha=sign * step)
-                    values.append(float(function().detach()))
-                    with torch.no_grad():
-                        parameter.sub_(direction, alpha=sign * step)
-                found = (values[0] - values[1]) / (2 * step)
-                numeric = found if abs(found - exact) < abs(numeric - exact) else numeric
-                if abs(numeric - exact) < 1e-5 * abs(exact):
-                    break
-            checks.append((name, exact, numeric))
-    largest = max(abs(exact) for _, exact, _ in checks)
-    assert largest > 1e-3
-    for name, exact, numeric in checks:
-        assert exact == pytest.approx(numeric, rel=1e-4, abs=1e-6 * largest), name
+def assert_differences(checks: list[Derivative]) -> None:
+    assert max(abs(check.exact) for check in checks) > 1e-3
+    assert_agree(checks, floor=1e-6)
 
 
 @pytest.mark.parametrize("rule", ["gradient", "zbox"])
@@ -137,7 +112,7 @@ def test_heatmap_loss_s_gradient_to_weights_is_finite_difference(name, train, ru
 
     weights = {n: p for n, p in model.named_parameters() if not n.endswith("bias")}
     grads = dict(zip(weights, torch.autograd.grad(function(), list(weights.values())), strict=True))
-    assert_differences(function, weights.items(), grads)
+    assert_differences(derivatives(function, weights.items(), grads, steps=STEPS, directions=2))
 
 
 class Reference:
@@ -202,7 +177,10 @@ def test_heatmaps_and_gradients_are_those_of_a_slow_layerwise_reading():
     assert all(
         float(g.abs().max()) > 0 for n, g in grads.items() if n != "10.bias"
     )  # the last bias meets no activation
-    assert_differences(lambda: criterion(reference(image), mask), model.named_parameters(), grads)
+    parameters = model.named_parameters()
+    assert_differences(
+        derivatives(lambda: criterion(reference(image), mask), parameters, grads, steps=STEPS, directions=2)
+    )
 
 
 def test_contrast_explains_all_logits_with_random_signs():

@@ -8,6 +8,7 @@ import weakref
 import pytest
 import torch
 import torch.nn.functional as F
+from finite_differences import Derivative, assert_agree, derivatives, gradients
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
@@ -206,46 +207,24 @@ def image() -> Tensor:
     return torch.rand(2, 3, 6, 6, dtype=DOUBLE, generator=torch.Generator().manual_seed(5))
 
 
-def differences(isnet: ISNet, x: Tensor) -> list[tuple[str, float, float]]:
+def differences(isnet: ISNet, x: Tensor) -> list[Derivative]:
     """Every parameter's directional derivative of relevance and logits, by autograd and by central differences."""
     weights = torch.randn(2, 3, 6, 6, dtype=DOUBLE, generator=torch.Generator().manual_seed(6))
-    generator = torch.Generator().manual_seed(7)
-    model = isnet.model
 
     def function() -> Tensor:
         torch.manual_seed(1)
         found = isnet.explain(x, torch.tensor([2, 0]))
         return (found.relevance * weights[:, None]).sum() + found.logits.logsumexp(1).sum()
 
-    grads = torch.autograd.grad(function(), list(model.parameters()), allow_unused=True)
-    found = []
-    for (name, parameter), grad in zip(model.named_parameters(), grads, strict=True):
-        direction = torch.randn(parameter.shape, generator=generator, dtype=DOUBLE)
-        exact = 0.0 if grad is None else float((grad * direction).sum())
-        best = float("inf")
-        for step in (1e-6, 1e-7, 1e-5):
-            values = []
-            for sign in (1, -1):
-                with torch.no_grad():
-                    parameter.add_(direction, alpha=sign * step)
-                values.append(float(function().detach()))
-                with torch.no_grad():
-                    parameter.add_(direction, alpha=-sign * step)
-            numeric = (values[0] - values[1]) / (2 * step)
-            if abs(numeric - exact) < abs(best - exact):
-                best = numeric
-        found.append((name, exact, best))
-    return found
+    grads = gradients(function, isnet.model)
+    return derivatives(function, isnet.model.named_parameters(), grads, steps=(1e-6, 1e-7, 1e-5))
 
 
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("body", BODIES)
 def test_gradient_is_finite_difference(body, train):
     isnet = ISNet(network(BODIES[body], train=train))
-    checks = differences(isnet, image())
-    largest = max(abs(exact) for _, exact, _ in checks)
-    for name, exact, numeric in checks:
-        assert exact == pytest.approx(numeric, rel=1e-4, abs=1e-7 * largest), name
+    assert_agree(differences(isnet, image()), floor=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -261,10 +240,7 @@ def test_gradient_is_finite_difference(body, train):
 )
 @pytest.mark.parametrize("body", ["batchnorm", "relu-inplace", "attention-sdpa"])
 def test_gradient_is_finite_difference_with_options(body, options):
-    checks = differences(ISNet(network(BODIES[body], train=True), **options), image())
-    largest = max(abs(exact) for _, exact, _ in checks)
-    for name, exact, numeric in checks:
-        assert exact == pytest.approx(numeric, rel=1e-4, abs=1e-7 * largest), name
+    assert_agree(differences(ISNet(network(BODIES[body], train=True), **options), image()), floor=1e-7)
 
 
 @pytest.mark.parametrize("body", BODIES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from finite_differences import assert_agree, derivatives, gradients
 from torch import Tensor, nn
 
 from torch_bgdebias.lrp import FlexComposite, relevance, trainable
@@ -70,26 +71,6 @@ def composites():
     yield pytest.param(lambda: EpsilonGammaBox(-1.0, 2.0, epsilon=1e-2, stabilizer=1e-2), id="EpsilonGammaBox")
 
 
-def directional(model: nn.Module, function, seed: int = 0) -> list[tuple[str, float, float]]:
-    """Each parameter's derivative along a random direction: by autograd, and by central differences."""
-    value = function()
-    grads = torch.autograd.grad(value, list(model.parameters()), allow_unused=True)
-    generator = torch.Generator().manual_seed(seed)
-    found = []
-    for (name, parameter), grad in zip(model.named_parameters(), grads, strict=True):
-        direction = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-        exact = 0.0 if grad is None else float((grad * direction).sum())
-        step, values = 1e-6, []
-        for sign in (1, -1):
-            with torch.no_grad():
-                parameter.add_(direction, alpha=sign * step)
-            values.append(float(function().detach()))
-            with torch.no_grad():
-                parameter.add_(direction, alpha=-sign * step)
-        found.append((name, exact, (values[0] - values[1]) / (2 * step)))
-    return found
-
-
 @pytest.mark.parametrize("make", list(composites()))
 def test_heatmap_is_zennits_and_gradients_are_finite_differences(problem, make):
     model, x, target = problem
@@ -103,11 +84,10 @@ def test_heatmap_is_zennits_and_gradients_are_finite_differences(problem, make):
     def function() -> Tensor:
         return (relevance(model, x, target, make())[1] * weights).sum()
 
-    checks = directional(model, function)
-    largest = max(abs(exact) for _, exact, _ in checks)
-    assert largest > 0 or all(numeric == 0 for _, _, numeric in checks)  # Flat alone knows no weights
-    for name, exact, numeric in checks:
-        assert exact == pytest.approx(numeric, rel=1e-4, abs=1e-6 * largest), name
+    checks = derivatives(function, model.named_parameters(), gradients(function, model))
+    if all(check.exact == 0 for check in checks):  # Flat alone knows no weights
+        assert all(check.numeric == 0 for check in checks)
+    assert_agree(checks, floor=1e-6)
     assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
 
 
