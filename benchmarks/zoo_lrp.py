@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import re
 import statistics
 import time
@@ -266,7 +267,7 @@ def status(row: dict[str, Any]) -> str:
     """The verdict on a row: exact, inexact, refused or not measurable, and why."""
     if "problem" in row:
         return f"refused: {row['problem']}".replace("|", "\\|").replace("\n", " ")
-    inexact = [mode for mode in ("eval", "train") if row.get(f"calm {mode}", row.get(mode, 0.0)) >= TOLERANCE]
+    inexact = [mode for mode in ("eval", "train") if row.get(f"calm {mode}", row.get(mode, math.inf)) >= TOLERANCE]
     if any(row.get(f"plain {mode}", 0.0) < TOLERANCE for mode in inexact):
         return "inexact"
     unclear = " and ".join(inexact)
