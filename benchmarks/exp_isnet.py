@@ -77,6 +77,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--show", choices=("all", "foreground", "background"), default="all", help="the rest is 0")
     run.add_argument("--grow", type=int, default=0, help="pixels added to the lungs as foreground, radiographs only")
     run.add_argument("--crop", action="store_true", help="radiographs cropped to the chest")
+    run.add_argument("--mirror", action="store_true", help="train on mirror images as well, radiographs only")
     run.add_argument("--split", type=int, default=0, help="which quarter is held out, radiographs only")
     run.add_argument("--swap", action="store_true", help="swap the backgrounds of each batch first")
     run.add_argument("--threads", type=int, default=2)
@@ -196,6 +197,7 @@ def prepare(args: argparse.Namespace) -> Setting:
         split=args.split,
         grow=args.grow,
         crop=args.crop,
+        mirror=args.mirror,
     )
     if not args.raw:
         std, mean = torch.std_mean(data.train[0])

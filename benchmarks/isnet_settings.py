@@ -100,12 +100,21 @@ def digits_mark(data: Path, *, marked: bool = True, train_images: int = 4000, **
 
 
 def xray_mark(
-    data: Path, *, marked: bool = True, side: int = 32, split: int = 0, grow: int = 0, crop: bool = False, **_: object
+    data: Path,
+    *,
+    marked: bool = True,
+    side: int = 32,
+    split: int = 0,
+    grow: int = 0,
+    crop: bool = False,
+    mirror: bool = False,
+    **_: object,
 ) -> Setting:
     """Chest radiographs, normal or tuberculosis, with a class-coded mark outside the lungs; a quarter to test.
 
     Foreground: the lungs, grown by ``grow`` pixels (the masks leave out what hides a part of a lung), at least two
     pixels from the marks. ``crop``: the box around the lungs, a twentieth of its sides wider at each of them.
+    ``mirror``: every image to train on a second time, mirrored; marks stay at their places.
     """
     images, masks, labels = [], [], []
     for index, name in enumerate(("normal", "tuberculosis")):
@@ -118,13 +127,19 @@ def xray_mark(
             labels.append(index)
     image = (torch.tensor(np.stack(images)).float() / 255).unsqueeze(1).expand(-1, 3, -1, -1)
     grown = dilate_mask(torch.tensor(np.stack(masks)).float().unsqueeze(1), grow)
-    mask = without_marks(grown, 2, margin=2)
     label = torch.tensor(labels)
     order = torch.randperm(len(label), generator=torch.Generator().manual_seed(split))
     cut = len(label) * 3 // 4
-    first, rest = order[:cut], order[cut:]
-    seen = add_mark(image[first], label[first], 2) if marked else image[first].clone()
-    return Setting((seen, mask[first], label[first]), marked_tests(image[rest], mask[rest], label[rest], 2, 1), 2)
+    rest = order[cut:]
+    seen, seen_mask, seen_label = (values[order[:cut]] for values in (image, grown, label))
+    if mirror:
+        seen, seen_mask = (torch.cat([values, values.flip(-1)]) for values in (seen, seen_mask))
+        seen_label = seen_label.repeat(2)
+    if marked:
+        seen = add_mark(seen, seen_label, 2)
+    mask = without_marks(grown[rest], 2, margin=2)
+    train = (seen, without_marks(seen_mask, 2, margin=2), seen_label)
+    return Setting(train, marked_tests(image[rest], mask, label[rest], 2, 1), 2)
 
 
 def chest_box(lung: Image.Image) -> tuple[float, float, float, float]:

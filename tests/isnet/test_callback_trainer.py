@@ -6,6 +6,7 @@ import copy
 from functools import partial
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from isnet_guest import (
     Frozen,
@@ -22,6 +23,7 @@ from isnet_guest import (
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, DistributedSampler
 
 from torch_bgdebias.isnet import ISNet, ISNetLoss, calibrate_relevance_range
@@ -57,6 +59,23 @@ def test_mixed_precision_keeps_relevance_in_float32(fraction):
     if fraction == 1.0:
         assert_moved_alike(module, by_hand(Module(), epochs=1, batches=loader(8)))
     assert_differ(module, Module())
+
+
+@pytest.mark.parametrize("averaging_first", [False, True])
+def test_averaged_weights_are_those_of_the_loop(averaging_first):
+    class Averaged(Module):
+        def configure_optimizers(self):
+            self.mean = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+            optimizer = super().configure_optimizers()
+            optimizer.register_step_post_hook(lambda *_: self.mean.update_parameters(self.net))
+            return optimizer
+
+    module, averaging = Module(), pl.callbacks.EMAWeightAveraging(decay=0.9)
+    callbacks = [averaging, ISNetCallback()] if averaging_first else [ISNetCallback(), averaging]
+    trainer(*callbacks).fit(module, loader(32))
+    expected = by_hand(Averaged(), batches=loader(32))
+    assert_same(module.net, expected.mean.module, rtol=1e-4, atol=1e-6)
+    assert_differ(module.net, expected.net)
 
 
 def test_half_precision_inside_the_user_s_step():
