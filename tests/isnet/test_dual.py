@@ -217,3 +217,39 @@ def test_what_cancels_in_the_sum_is_seen_in_the_contrast(attribution):
     }
     assert float(epsilon["sum"][:, 1, 0, 0, 0].abs().max()) == 0
     assert epsilon["contrast"][:, 1, 0, 0, 0].abs().unique().tolist() == [2.0]
+
+
+class Embedded(nn.Module):
+    """Patches with a position embedding, then residual blocks with layer scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.head = nn.Conv2d(3, 6, 4, 4), nn.Linear(6, 5)
+        self.position = nn.Parameter(torch.rand(1, 6, 4, 4))
+        self.mix = nn.ModuleList(nn.Conv2d(6, 6, 3, padding=1) for _ in range(2))
+        self.gamma = nn.ParameterList(nn.Parameter(torch.rand(6)) for _ in range(2))
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.patch(image) + self.position.flip(0)
+        for mix, gamma in zip(self.mix, self.gamma, strict=True):
+            x = x + mix(x).relu() * gamma.view(1, -1, 1, 1)
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_batch_of_one_is_explained_as_in_a_larger_one():
+    torch.manual_seed(0)
+    model, image = Embedded().double().eval(), torch.rand(3, 3, 16, 16, dtype=torch.float64)
+    isnet = ISNet(model, "dual")
+    together = isnet.explain(image).relevance
+    alone = torch.cat([isnet.explain(one).relevance for one in image.split(1)])
+    torch.testing.assert_close(alone, together)
+
+
+def test_freezing_a_model_does_not_change_its_heatmaps():
+    torch.manual_seed(0)
+    model, image = Embedded().double().eval(), torch.rand(3, 3, 16, 16, dtype=torch.float64)
+    isnet = ISNet(model, "dual")
+    trainable = isnet.explain(image).relevance
+    torch.testing.assert_close(isnet.explain(image, create_graph=False).relevance, trainable)
+    model.requires_grad_(False)
+    torch.testing.assert_close(isnet.explain(image, create_graph=False).relevance, trainable)

@@ -287,6 +287,12 @@ def test_refusals_name_what_is_wrong():
         ISNet(small(), "dial")
     with pytest.raises(ValueError, match="epsilon: expected a number >= 0"):
         ISNet(small(), epsilon=-1)
+    with pytest.raises(ValueError, match="epsilon: expected a number >= 0"):
+        ISNet(small(), epsilon=float("nan"))
+    with pytest.raises(TypeError, match="deep_supervision: expected a list of layer names"):
+        ISNet(small(), deep_supervision="conv")
+    with pytest.raises(TypeError, match="target: expected a tensor of classes"):
+        ISNet(small()).explain(x, 1)
     with pytest.raises(ValueError, match="input_rule"):
         ISNet(small(), input_rule="z")
     with pytest.raises(ValueError, match="batch_norm"):

@@ -125,6 +125,18 @@ def test_layer_that_no_pass_can_cross_is_named():
         isnet.explain(picture(), create_graph=False)
 
 
+def test_operation_with_several_inputs_is_named():
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    class Attention(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch._C.DisableTorchFunction(), sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+                return F.scaled_dot_product_attention(x, x, x)
+
+    with pytest.raises(RuntimeError, match=r"layer 'blocks\.1\.odd' \(Attention\)"):
+        ISNet(Net(Attention())).explain(picture())
+
+
 @pytest.mark.parametrize("create_graph", [True, False])
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_gradient_checkpointing_is_refused(reentrant, create_graph):

@@ -70,6 +70,7 @@ class ISNet(nn.Module):
 
     Raises:
         ValueError: an unknown option, or epsilon < 0.
+        TypeError: a model that is no module, or ``deep_supervision`` a string.
         KeyError: a layer of ``deep_supervision`` that the model does not have.
 
     Example:
@@ -104,7 +105,7 @@ class ISNet(nn.Module):
         super().__init__()
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
-        if epsilon < 0:
+        if not epsilon >= 0:
             raise ValueError(f"epsilon: expected a number >= 0, got {epsilon}")
         if selective_eps is not None and selective_eps <= 0:
             raise ValueError(f"selective_eps: expected None or a number > 0, got {selective_eps}")
@@ -115,6 +116,8 @@ class ISNet(nn.Module):
         self.batch_norm = check_option(batch_norm, ("linear", "exact"), name="batch_norm")
         self.attribution = check_option(attribution, ("lrp", "gradient"), name="attribution")
         self.dual_target: DualTarget = check_option(dual_target, ("sum", "contrast"), name="dual_target")
+        if isinstance(deep_supervision, str):
+            raise TypeError(f"deep_supervision: expected a list of layer names, got the string {deep_supervision!r}")
         self.deep_supervision = tuple(deep_supervision or ())
         for name in self.deep_supervision:
             get_layer(original_module(model), name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from torch_bgdebias.lrp.convolution import Geometry
 from torch_bgdebias.lrp.switch import needs_graph
@@ -56,8 +56,8 @@ def linear_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Ten
 def channel_constant(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
     """The map (B, C, H, W) and the values (C,) of a product or sum of the two, if it is one.
 
-    The values are a tensor (1, C, 1, 1) that nothing is differentiated by: frozen batch norm's buffers, and not the
-    gate of a squeeze-excitation block.
+    The values are a tensor (1, C, 1, 1) that nothing is differentiated by: frozen batch norm's buffers, and neither the
+    gate of a squeeze-excitation block nor a parameter, whose meaning does not change when it is frozen (layer scale).
     """
     x, other, alpha = bind(args, kwargs, "input", other=None, alpha=1)
     if not (isinstance(x, Tensor) and isinstance(other, Tensor)) or alpha != 1 or "out" in kwargs:
@@ -65,5 +65,7 @@ def channel_constant(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Ten
     if not x.requires_grad:
         x, other = other, x
     if x.ndim != 4 or other.shape != (1, x.shape[1], 1, 1) or other.requires_grad or not needs_graph(x):
+        return None
+    if isinstance(other, nn.Parameter) or isinstance(other._base, nn.Parameter):
         return None
     return x, other.reshape(-1)

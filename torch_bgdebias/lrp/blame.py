@@ -137,9 +137,9 @@ def _no_second_derivative(relevance: Tensor) -> str | None:
 
 
 def _message(node: Any) -> str:
-    """Such a node does nothing but raise its message."""
+    """Such a node does nothing but raise its message, once it is given as many gradients as it has outputs."""
     try:
-        node(torch.zeros(()))
+        node(*[torch.zeros(())] * max(1, len(node._input_metadata)))
     except RuntimeError as error:
         return str(error)
     return f"{node.name()} cannot be differentiated"

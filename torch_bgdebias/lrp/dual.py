@@ -27,7 +27,7 @@ from torch_bgdebias.lrp.arguments import bind, channel_constant, convolution_arg
 from torch_bgdebias.lrp.convolution import Geometry, convolve, input_gradient
 from torch_bgdebias.lrp.engine import ADDITIONS, MULTIPLICATIONS, FlexPass, Handler, takes_image
 from torch_bgdebias.lrp.input_layer import InputLayer
-from torch_bgdebias.lrp.switch import Switch, needs_graph
+from torch_bgdebias.lrp.switch import Switch, depends_on, needs_graph
 
 __all__ = ["EPSILON", "ZPLUS", "DualPass"]
 
@@ -335,11 +335,20 @@ def _as_it_is(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     return func(*args, **kwargs)
 
 
+def _same_for_all_images(mode: FlexPass, term: Tensor) -> bool:
+    """Whether a term (a position embedding) has nothing of the image in it. Such a term is told from an activation by
+    its shape, save where the batch is one image or the term was expanded."""
+    may_be = len(term) == 1 or term.stride(0) == 0 or term.is_leaf if term.ndim else True
+    return may_be and not depends_on(term, mode.image)
+
+
 def _sum(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     assert isinstance(mode, DualPass)
     x, y, alpha = bind(args, kwargs, "input", other=None, alpha=1)
     plain = not (isinstance(x, Tensor) and isinstance(y, Tensor)) or alpha != 1 or "out" in kwargs
     if plain or x.shape != y.shape or not (x.requires_grad and y.requires_grad and torch.is_grad_enabled()):
+        return func(*args, **kwargs)
+    if _same_for_all_images(mode, x) or _same_for_all_images(mode, y):
         return func(*args, **kwargs)
     if getattr(func, "__name__", "") not in ("add_", "__iadd__"):
         return _Sum.apply(x, y, mode.switch, mode.stabilizer)

@@ -22,10 +22,12 @@ def chosen(logits: Tensor, target: Tensor | Callable[[Tensor], Tensor]) -> Tenso
 
     Raises:
         ValueError: a shape or class that does not fit the logits.
-        TypeError: a tensor that is neither integer classes nor float weights.
+        TypeError: neither a tensor nor a function, or a tensor that is neither integer classes nor float weights.
     """
     batch, classes = logits.shape
     if not isinstance(target, Tensor):
+        if not callable(target):
+            raise TypeError(f"target: expected a tensor of classes (B,) or (B, M), or a function, got {target!r}")
         scalars = target(logits)
         if not isinstance(scalars, Tensor) or scalars.ndim not in (1, 2) or len(scalars) != batch:
             raise ValueError(f"target: expected a function that returns (B,) or (B, M), got {describe(scalars)}")
