@@ -382,3 +382,29 @@ def test_other_threads_do_not_notice():
         thread.join()
         model(image().requires_grad_())
     assert seen == [0]
+
+
+#: other spellings of an activation, and the one that has a test of its own
+SPELLINGS = {
+    "hardtanh_": (lambda x: F.hardtanh_(x * 1, 0.0, 0.5), lambda x: F.hardtanh(x, 0.0, 0.5)),
+    "threshold": (lambda x: torch.threshold(x, 0, 0), F.relu),
+    "threshold_": (lambda x: F.threshold_(x * 1, 0, 0), F.relu),
+    "elu_": (lambda x: F.elu_(x * 1, 0.7), lambda x: F.elu(x, 0.7)),
+    "softmin": (lambda x: F.softmin(x, 1) * x, lambda x: F.softmax(-x, 1) * x),
+    "special": (lambda x: torch.special.softmax(x, 1) * x, lambda x: F.softmax(x, 1) * x),
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_other_spellings_have_the_same_rule(name):
+    written, known = SPELLINGS[name]
+    x = torch.rand(2, 3, 6, 6, dtype=torch.float64)
+    torch.manual_seed(0)
+    model = seq(conv(), Lambda(written), nn.Flatten(), nn.Linear(144, 5)).double()
+    found = ISNet(model, epsilon=0.1).explain(x)
+    model[1] = Lambda(known)
+    expected = ISNet(model, epsilon=0.1).explain(x)
+    torch.testing.assert_close(found.logits, expected.logits)
+    torch.testing.assert_close(found.relevance, expected.relevance)
+    model[1] = nn.Identity()
+    assert not torch.allclose(ISNet(model, epsilon=0.1).explain(x).relevance, expected.relevance)

@@ -141,6 +141,7 @@ def _hardtanh(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     x, low, high, inplace = bind(args, kwargs, "input", min_val=-1.0, max_val=1.0, inplace=False)
     if low != 0 or high <= 0:
         return func(*args, **kwargs)
+    inplace = inplace or func is F.hardtanh_
     return _rectified(mode, func, args, kwargs, x, float(high), inplace, keep_input=not inplace)
 
 
@@ -157,6 +158,7 @@ def _threshold(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     x, threshold, value, inplace = bind(args, kwargs, "input", threshold=None, value=None, inplace=False)
     if threshold != 0 or value != 0:
         return func(*args, **kwargs)
+    inplace = inplace or func is torch.threshold_
     return _rectified(mode, func, args, kwargs, x, None, inplace, keep_input=True)
 
 
@@ -308,26 +310,26 @@ FlexPass.handlers = {
     **dict.fromkeys((F.relu, torch.relu, Tensor.relu), _relu),
     **dict.fromkeys((torch.relu_, Tensor.relu_), _relu_inplace),
     F.relu6: _relu6,
-    F.hardtanh: _hardtanh,
+    **dict.fromkeys((F.hardtanh, F.hardtanh_), _hardtanh),
     **dict.fromkeys((torch.clamp, torch.clip, Tensor.clamp, Tensor.clip, torch.clamp_min, Tensor.clamp_min), _clamp),
     **dict.fromkeys(
         (torch.clamp_, torch.clip_, Tensor.clamp_, Tensor.clip_, torch.clamp_min_, Tensor.clamp_min_),
         functools.partial(_clamp, inplace=True),
     ),
-    F.threshold: _threshold,
+    **dict.fromkeys((F.threshold, torch.threshold, torch.threshold_), _threshold),
     F.gelu: _smooth("gelu", "approximate"),
     F.silu: _smooth("silu"),
     F.hardswish: _smooth("hardswish"),
     F.hardsigmoid: _hardsigmoid,
     F.mish: _smooth("mish"),
-    F.elu: _smooth("elu", "alpha"),
+    **dict.fromkeys((F.elu, F.elu_), _smooth("elu", "alpha")),
     F.selu: _smooth("selu"),
     F.celu: _smooth("celu", "alpha"),
     F.softsign: _smooth("softsign"),
     **dict.fromkeys((F.tanh, torch.tanh, Tensor.tanh, torch.tanh_, Tensor.tanh_), _smooth("tanh")),
     **dict.fromkeys((torch.selu, torch.selu_), _smooth("selu")),
     **dict.fromkeys((torch.celu, torch.celu_), _smooth("celu", "alpha")),
-    **dict.fromkeys((F.softmax, torch.softmax, Tensor.softmax), _softmax),
+    **dict.fromkeys((F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax, F.softmin), _softmax),
     F.scaled_dot_product_attention: _attention,
     F.batch_norm: _batch_norm,
     F.layer_norm: _normalization(normalization.layer_norm, "normalized_shape", "weight", "bias", "eps"),
