@@ -37,8 +37,8 @@ from torch_bgdebias import ISNet
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = (64, 96, 128, 160, 192, 224, 240, 256)
-#: images of other sizes: a side of 64 is not four patches of 14 pixels, and 224 takes three times the memory; at 96 the
-#: last maps are single pixels, whose batch norm over two images is chaotic
+#: images of other sizes: a side of 64 is not four patches of 14 pixels, and 224 takes three times the memory;
+#: inception_v4's last maps are single pixels at 96, and batch norm over two of them is chaotic
 SPECIAL = {"torchvision/vit_h_14": (56,), "timm/inception_v4": (160,)}
 STEPS = (1e-7, 1e-8, 1e-6, 1e-9, 1e-5, 1e-10, 1e-4)
 TOLERANCE = 1e-4
