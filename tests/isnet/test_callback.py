@@ -281,6 +281,29 @@ def test_stacks_with_the_background_swap():
         assert_same(module, by_hand(Module(), epochs=1, batches=swapped), rtol=1e-4, atol=1e-6)
 
 
+def test_two_of_them_explain_one_forward_pass():
+    module = Module()
+    loss = ISNetLoss(rank_decay=0.5)
+    trainer(
+        ISNetCallback("original", weight=0.4, network="net"), ISNetCallback("selective", loss=loss, weight=0.2)
+    ).fit(module, loader())
+    expected = Module()
+    a, b = ISNet(expected.net, "original"), ISNet(expected.net, "selective")
+    optimizer = expected.configure_optimizers()
+    for _ in range(2):
+        for image, label, mask in loader():
+            with a.watching() as first, b.watching() as second:
+                total = F.cross_entropy(expected.net(image), label)
+            for watch, heatmaps, p in ((second, loss, 0.2), (first, ISNetLoss(), 0.4)):
+                total = (1 - p) * total + p * heatmaps(watch.explain().relevance, mask)
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+    assert_same(module, expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(RuntimeError, match="is called in a forward pass that is explained already, by other rules"):
+        trainer(ISNetCallback("dual"), ISNetCallback()).fit(Module(), loader())
+
+
 def test_a_skipped_batch_stays_skipped():
     class Skipping(Module):
         def training_step(self, batch, batch_idx):

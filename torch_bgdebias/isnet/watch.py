@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
 import warnings
-import weakref
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from torch_bgdebias.checks import check_finite, check_image
 from torch_bgdebias.isnet.targets import Target, explained
@@ -23,9 +24,8 @@ from torch_bgdebias.lrp.blame import (
     refusal,
     where_infinite,
 )
-from torch_bgdebias.lrp.dual import DualPass
-from torch_bgdebias.lrp.engine import FlexPass
-from torch_bgdebias.models import get_layer, is_compiled, logits_of, original_module
+from torch_bgdebias.lrp.engine import FlexPass, running_pass
+from torch_bgdebias.models import as_map, get_layer, is_compiled, logits_of, original_module
 from torch_bgdebias.precision import autocast_off
 
 if TYPE_CHECKING:
@@ -49,37 +49,87 @@ class Explanation:
     hidden: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Hidden:
+    """A layer's output as a place to differentiate at, and a copy, since the model may change it in place."""
+
+    edge: GradientEdge
+    value: Tensor
+
+
 @dataclasses.dataclass
-class _Record:
+class Record:
     """One forward pass: its input as a place to differentiate at, its output, and what was caught on the way."""
 
-    image: Tensor
+    #: the image as it was, and the place in the graph where it entered
+    value: Tensor
+    place: Tensor | GradientEdge
+    #: nobody but the relevance pass wants the gradient of the image
+    private: bool
     flex: FlexPass
-    modes: list[FlexPass]
     #: what else the model was given
     rest: tuple[tuple[Any, ...], dict[str, Any]]
+    #: the pass was opened for this record
+    opened: bool = True
+    #: calls of the module within its call
+    depth: int = 0
     output: Any = None
-    hidden: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    hidden: dict[str, _Hidden] = dataclasses.field(default_factory=dict)
     finished: bool = False
 
+    def leave(self) -> None:
+        """The forward pass is over."""
+        if self.opened:
+            self.flex.close()
+        self.opened = False
 
-#: watches of a module, innermost last: only that one records
-_watching: weakref.WeakKeyDictionary[nn.Module, list[Watch]] = weakref.WeakKeyDictionary()
+    def places(self) -> list[tuple[GradientEdge, Tensor]]:
+        """Where the hidden layers have their relevance, and what their output was."""
+        return [self.flex.place(hidden.edge, hidden.value) for hidden in self.hidden.values()]
+
+    def hidden_map(self, name: str, value: Tensor, gradient: Tensor | None) -> Tensor:
+        """Relevance at a hidden layer: its output times the gradient, as maps (B, c, h, w)."""
+        relevance = times(value, torch.zeros_like(value) if gradient is None else gradient)
+        size = self.value.shape[2], self.value.shape[3]
+        try:
+            return as_map(relevance, size)
+        except ValueError as error:
+            if relevance.ndim == 4:
+                return relevance
+            raise ValueError(f"deep_supervision: layer {name!r}: {error}") from error
+
+
+class _Exclusive(threading.local):
+    """The watches of this thread that want to be alone while their own forward pass runs, innermost last."""
+
+    def __init__(self) -> None:
+        self.watches: list[Watch] = []
+
+
+_exclusive = _Exclusive()
 
 
 class Watch:
     """Records the model's forward passes while it is open, at the cost of a forward pass that will be explained.
 
-    Made by :meth:`ISNet.watching`. Hooks are on the user's module only while the block is open.
+    Made by :meth:`ISNet.watching`. Hooks are on the user's module only while the block is open, and do nothing in other
+    threads.
+
+    Args:
+        isnet: whose model is watched.
+        exclusive: what runs meanwhile is this watch's own affair: no other one records it.
     """
 
-    def __init__(self, isnet: ISNet) -> None:
+    def __init__(self, isnet: ISNet, *, exclusive: bool = False) -> None:
         self._isnet = isnet
-        self._records: list[_Record] = []
+        self._records: list[Record] = []
         self._stack = ExitStack()
         self._module = original_module(isnet.model)
+        self._exclusive = exclusive
+        self._thread = 0
 
     def __enter__(self) -> Watch:
+        self._thread = threading.get_ident()
         with ExitStack() as stack:
             self._prepare(stack)
             self._stack = stack.pop_all()  # only if all went well
@@ -104,16 +154,16 @@ class Watch:
         for name in self._isnet.deep_supervision:
             handle = get_layer(module, name).register_forward_hook(_Catch(self, name))
             stack.callback(handle.remove)
-        watches = _watching.setdefault(module, [])
-        watches.append(self)
-        stack.callback(watches.remove, self)
+        if self._exclusive:
+            _exclusive.watches.append(self)
+            stack.callback(_exclusive.watches.remove, self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
         for record in self._records:  # a forward pass that broke off
-            _leave(record)
+            record.leave()
         self._records = [] if error is not None else [r for r in self._records if r.finished]
 
     def __len__(self) -> int:
@@ -122,15 +172,22 @@ class Watch:
 
     @property
     def _live(self) -> bool:
-        return _watching[self._module][-1] is self
+        if threading.get_ident() != self._thread:
+            return False
+        return not _exclusive.watches or _exclusive.watches[-1] is self
 
     @property
-    def _current(self) -> _Record | None:
+    def _current(self) -> Record | None:
         """The record of the forward pass that is running."""
         return self._records[-1] if self._records and not self._records[-1].finished else None
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not self._live or self._current is not None or not torch.is_grad_enabled():
+        if not self._live:
+            return None
+        if self._current is not None:
+            self._current.depth += 1
+            return None
+        if not torch.is_grad_enabled():
             return None
         if not args:
             raise TypeError(f"{type(module).__name__}: expected the image as first positional argument")
@@ -138,20 +195,49 @@ class Watch:
         check_batch_norm(module)
         if image.is_inference():
             raise RuntimeError("image: made in inference mode; explain(image) copes with that, watching() cannot")
+        return (self._record(image, (args[1:], kwargs)), *args[1:]), kwargs
+
+    def _record(self, image: Tensor, rest: tuple[tuple[Any, ...], dict[str, Any]]) -> Tensor:
+        """Begin a record; returns what the model is to get, which it may change in place."""
+        running = running_pass()
+        if running is not None and image.requires_grad:  # it already is a place of that pass's graph
+            self._join(running, self._isnet._new_pass(image, running.private))
+            place = get_gradient_edge(image)
+            self._records.append(Record(image.clone(), place, running.private, running, rest, opened=False))
+            return image
         leaf = image if image.requires_grad else image.detach().requires_grad_()
-        entering = leaf.clone()  # the model may change its input in place
-        flex = self._isnet._new_pass(entering, private=leaf is not image)
-        self._records.append(_Record(leaf, flex, [flex], (args[1:], kwargs)))
-        flex.open()
-        return (entering, *args[1:]), kwargs
+        entering = leaf.clone()
+        private = leaf is not image
+        flex = self._isnet._new_pass(entering, private)
+        if running is not None:
+            self._join(running, flex)
+        self._records.append(Record(leaf, leaf, private, running or flex, rest, opened=running is None))
+        if running is None:
+            flex.open()
+        return entering
+
+    def _join(self, running: FlexPass, flex: FlexPass) -> None:
+        """Use the pass that is running, in which the module is called, instead of one of its own."""
+        if not running.agrees_with(flex):
+            raise RuntimeError(
+                f"{type(self._module).__name__} is called in a forward pass that is explained already, by other rules; "
+                "explanations of one forward pass have to agree in epsilon, batch_norm, input_rule, attribution and "
+                "whether the variant is 'dual'"
+            )
+        running.users += 1
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         record = self._current
         if not self._live or record is None or module is not self._module:
             return
-        _leave(record)
+        if record.depth > 0:
+            record.depth -= 1
+            return
+        record.leave()
         record.output = output
         record.finished = output is not None
+        if not record.finished:  # it broke off
+            self._records.remove(record)
 
     def explain(
         self,
@@ -178,7 +264,7 @@ class Watch:
         rerun = functools.partial(self._again, record, target)
         with torch.enable_grad():
             try:
-                with autocast_off(record.image):
+                with autocast_off(record.value):
                     explanation = self._explain(record, target, create_graph, generator)
             except LayerError as error:
                 raise refusal(self._module, error, rerun, create_graph=create_graph) from error
@@ -188,20 +274,24 @@ class Watch:
         return explanation
 
     def _explain(
-        self, record: _Record, target: Target, create_graph: bool, generator: torch.Generator | None
+        self, record: Record, target: Target, create_graph: bool, generator: torch.Generator | None
     ) -> Explanation:
         isnet = self._isnet
+        missing = [name for name in isnet.deep_supervision if name not in record.hidden]
+        if missing:
+            raise ValueError(f"deep_supervision: layers {missing} did not run in the forward pass that is explained")
         logits, scalars = self._scalars(record, target, generator)
         jobs = isnet._jobs(scalars, target)
+        retain = create_graph or record.flex.users > 1
         maps = [
-            isnet._map(record.image, record.flex, record.hidden, scalar.sum(), rule, create_graph, i == len(jobs) - 1)
+            isnet._map(record, scalar.sum(), logits, rule, create_graph, retain or i < len(jobs) - 1)
             for i, (scalar, rule) in enumerate(jobs)
         ]
         heatmap = torch.stack([relevance for relevance, _ in maps], 1)
         hidden = {name: torch.stack([h[name] for _, h in maps], 1) for name in record.hidden}
         return Explanation(logits if create_graph else logits.detach(), heatmap, hidden)
 
-    def _scalars(self, record: _Record, target: Target, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def _scalars(self, record: Record, target: Target, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """The logits (B, K), and what is explained of them."""
         isnet = self._isnet
         logits = logits_of(record.output, isnet.logits)
@@ -215,11 +305,9 @@ class Watch:
             positive=isnet.attribution == "gradient",
             generator=generator,
         )
-        if isinstance(record.flex, DualPass):
-            record.flex.finish(logits)
         return logits, scalars
 
-    def _check_finite(self, record: _Record, explanation: Explanation, target: Target) -> None:
+    def _check_finite(self, record: Record, explanation: Explanation, target: Target) -> None:
         """Require finite relevance, where looking is free.
 
         Raises:
@@ -233,43 +321,51 @@ class Watch:
             except ValueError as error:
                 bad = ~torch.isfinite(relevance.detach()).flatten(2).all(2).all(0)
                 rerun = functools.partial(self._again, record, target, int(bad.nonzero()[0]))
-                place = where_infinite(self._module, record.image.detach(), rerun)
+                place = where_infinite(self._module, record.value.detach(), rerun)
                 raise ValueError(f"{error}; {place}") from error
 
-    def _again(self, record: _Record, target: Target, index: int = 0) -> tuple[Tensor, AbstractContextManager[None]]:
+    def _again(self, record: Record, target: Target, index: int = 0) -> tuple[Tensor, AbstractContextManager[None]]:
         """The recorded forward pass again, for a closer look: the scalar of one heatmap, and its relevance pass."""
         isnet = self._isnet
         args, kwargs = record.rest
-        with warnings.catch_warnings(), isnet.watching() as watch:
+        with warnings.catch_warnings(), Watch(isnet, exclusive=True) as watch:
             warnings.simplefilter("ignore")  # the first pass has warned
-            self._module(record.image, *args, **kwargs)
+            self._module(record.value, *args, **kwargs)
         again = watch._records.pop()
         if target is None and isnet.variant == "stochastic":  # its choice was random: any logit's relevance will do
             target = torch.ones_like(logits_of(again.output, isnet.logits).detach())
-        _, scalars = watch._scalars(again, target, None)
+        logits, scalars = watch._scalars(again, target, None)
         scalar, rule = isnet._jobs(scalars, target)[index]
-        return scalar.sum(), again.flex.relevance(rule)
+        return scalar.sum(), again.flex.relevance(rule, logits)
 
 
 class _Catch:
-    """Forward hook that catches a layer's output, and passes a copy on, which the model may change in place."""
+    """Forward hook that notes a layer's output, and leaves it to the model as it is."""
 
     def __init__(self, watch: Watch, name: str) -> None:
         self._watch = watch
         self._name = name
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor | None:
-        watch = self._watch
-        record = watch._current
-        if not watch._live or record is None:
-            return None
-        if not isinstance(output, Tensor) or output.ndim != 4:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        record = self._watch._current
+        if not self._watch._live or record is None:
+            return
+        layer = f"deep_supervision: layer {self._name!r}"
+        if not isinstance(output, Tensor) or output.ndim not in (3, 4):
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(f"deep_supervision: layer {self._name!r} must return maps (B, C, H, W), got {got}")
-        record.hidden[self._name] = output
-        return output.clone()
+            raise ValueError(f"{layer} must return maps (B, c, h, w) or tokens (B, N, c), got {got}")
+        if self._name in record.hidden:
+            raise ValueError(f"{layer} is called twice in a forward pass; name one that is called once")
+        if not output.requires_grad:
+            raise ValueError(f"{layer} returned something that no gradient leads through (no_grad, or detached)")
+        record.hidden[self._name] = _Hidden(get_gradient_edge(output), output.clone())
 
 
-def _leave(record: _Record) -> None:
-    while record.modes:
-        record.modes.pop().close()
+def times(place: Tensor, gradient: Tensor) -> Tensor:
+    """Value times gradient, at least in float32."""
+    return wide(place) * wide(gradient)
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor in float32 if it has less."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

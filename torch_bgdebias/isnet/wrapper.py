@@ -27,11 +27,12 @@ from torch import Tensor, nn
 
 from torch_bgdebias.checks import check_image, check_option, describe
 from torch_bgdebias.isnet.targets import VARIANTS, DualTarget, Target, Variant
-from torch_bgdebias.isnet.watch import Explanation, Watch
+from torch_bgdebias.isnet.watch import Explanation, Record, Watch, times, wide
 from torch_bgdebias.lrp.blame import propagate
 from torch_bgdebias.lrp.dual import EPSILON, ZPLUS, DualPass
 from torch_bgdebias.lrp.engine import FlexPass
 from torch_bgdebias.lrp.input_layer import InputLayer
+from torch_bgdebias.lrp.switch import depends_on
 from torch_bgdebias.models import LogitsKey, get_layer, logits_of, original_module
 
 __all__ = ["Explanation", "ISNet"]
@@ -50,14 +51,17 @@ class ISNet(nn.Module):
             "stochastic": one logit, the highest with probability 1/2, else a random other one (M = 1). "dual": LRP-z+
             and LRP-epsilon of all logits at once (M = 2). "original": every logit (M = K).
         epsilon: stabiliser of LRP, >= 0. With 0 the relevance of a ReLU network is input x gradient.
-        input_rule: "gradient", or "zbox": the z^B rule at the first linear or convolution layer, whose pixels lie in
-            [0, 1] before normalisation by ``mean`` and ``std``.
+        input_rule: "gradient", or "zbox": the z^B rule at the linear and convolution layers that take the image, whose
+            pixels lie in [0, 1] before normalisation by ``mean`` and ``std``; what reaches the image by other ways is
+            input x gradient.
         mean, std: per channel, of the images' normalisation; ``None`` where images are in [0, 1].
-        deep_supervision: names of layers at whose outputs relevance is returned too.
+        deep_supervision: names of layers at whose outputs relevance is returned too: maps (B, c, h, w) or (B, h, w, c),
+            or tokens (B, N, c) of patches, without those that are no patch. Each has to run once in a forward pass.
+            With "dual", the relevance of a layer before batch norm is that of the batch norm: the two are one layer.
         selective_eps: e of the papers' form log(p + e) - log(1 - p + e) of the selective variant, which goes flat when
             p is much smaller than e; ``None`` (default) for exact log-odds.
         batch_norm: "linear": a training batch's statistics are constants in the relevance pass; "exact": relevance is
-            differentiated through them. In evaluation mode the two agree.
+            differentiated through them (not with the dual variant). In evaluation mode the two agree.
         attribution: "lrp", or "gradient": plain input x gradient, without any LRP.
         dual_target: what the dual variant's LRP-epsilon explains: "sum", the papers' sum of all logits, or "contrast",
             their sum with random signs. Train with "contrast": differences between logits, by which a softmax decides,
@@ -116,6 +120,8 @@ class ISNet(nn.Module):
         self.batch_norm = check_option(batch_norm, ("linear", "exact"), name="batch_norm")
         self.attribution = check_option(attribution, ("lrp", "gradient"), name="attribution")
         self.dual_target: DualTarget = check_option(dual_target, ("sum", "contrast"), name="dual_target")
+        if self.batch_norm == "exact" and self.variant == "dual" and self.attribution == "lrp":
+            raise ValueError("batch_norm: the dual variant merges batch norm into the layer before it, 'linear' only")
         if isinstance(deep_supervision, str):
             raise TypeError(f"deep_supervision: expected a list of layer names, got the string {deep_supervision!r}")
         self.deep_supervision = tuple(deep_supervision or ())
@@ -137,8 +143,9 @@ class ISNet(nn.Module):
     def watching(self) -> Watch:
         """A context in which the model's own forward passes are recorded; explain them with ``watch.explain()``.
 
-        Forward passes under ``torch.no_grad`` are not recorded. Of two open watches of one module, the innermost
-        records.
+        Forward passes under ``torch.no_grad``, in other threads and those that :meth:`explain` makes are not recorded.
+        Several watches may be open at once, of the same module or of one inside another, as long as their rules
+        (``epsilon``, ``batch_norm``, ``input_rule``, the dual variant or another) are the same.
         """
         return Watch(self)
 
@@ -172,7 +179,7 @@ class ISNet(nn.Module):
         with torch.inference_mode(False), torch.enable_grad():
             if image.is_inference():
                 image = image.clone()
-            with self.watching() as watch:
+            with Watch(self, exclusive=True) as watch:
                 self.model(image)
             return watch.explain(target, create_graph, generator=generator)
 
@@ -201,58 +208,57 @@ class ISNet(nn.Module):
         )
 
     def _map(
-        self,
-        image: Tensor,
-        flex: FlexPass,
-        hidden: dict[str, Tensor],
-        scalar: Tensor,
-        rule: str,
-        create_graph: bool,
-        last: bool,
+        self, record: Record, scalar: Tensor, logits: Tensor, rule: str, create_graph: bool, retain_graph: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """One heatmap and its counterparts in the hidden layers."""
-        places = [_input_layer(flex).output if flex.remember else image, *hidden.values()]
+        flex, layers, hidden = record.flex, _input_layers(record.flex), record.places()
+        places = [record.place, *(layer.output for layer in layers), *(edge for edge, _ in hidden)]
         if not scalar.requires_grad:
             raise RuntimeError("no gradient path from the model's output to the image")
-        with flex.relevance(rule):
-            gradients = propagate(scalar, places, create_graph=create_graph, retain_graph=create_graph or not last)
-        if gradients[0] is None:
-            raise RuntimeError(
-                "no gradient path from the model's output to the image (in the relevance pass attention weights, "
-                "which are softmaxes, count as constants: pass logits, not probabilities)"
-            )
+        with flex.relevance(rule, logits):
+            gradients = propagate(scalar, places, create_graph=create_graph, retain_graph=retain_graph)
+        at_image, at_layers, at_hidden = gradients[0], gradients[1 : len(layers) + 1], gradients[len(layers) + 1 :]
+        if at_image is None and all(gradient is None for gradient in at_layers):
+            raise _no_path(record, scalar)
         with torch.set_grad_enabled(create_graph):
-            relevance = self._at_input(image, flex, gradients[0])
+            relevance = self._at_input(record, at_image, list(zip(layers, at_layers, strict=True)))
             found = {
-                name: _times(place, torch.zeros_like(place) if gradient is None else gradient)
-                for (name, place), gradient in zip(hidden.items(), gradients[1:], strict=True)
+                name: record.hidden_map(name, value, gradient)
+                for name, (_, value), gradient in zip(record.hidden, hidden, at_hidden, strict=True)
             }
         return relevance, found
 
-    def _at_input(self, image: Tensor, flex: FlexPass, gradient: Tensor) -> Tensor:
-        if not flex.remember:
-            return _times(image.detach() if flex.private else image, gradient)
-        layer = _input_layer(flex)
-        low, high = (
-            bound.to(image).view(-1, 1, 1).expand(1, *image.shape[1:]).reshape(1, *layer.x.shape[1:])
-            for bound in (self.low, self.high)
-        )
-        excess = flex.excess if isinstance(flex, DualPass) else None
-        return _wide(layer.relevance(gradient, low, high, self.epsilon, excess=excess).view(image.shape))
+    def _at_input(
+        self, record: Record, at_image: Tensor | None, layers: list[tuple[InputLayer, Tensor | None]]
+    ) -> Tensor:
+        """Input x gradient, and of the layers that are treated so the z^B rule."""
+        image = record.value.detach() if record.private else record.value
+        parts = [] if at_image is None else [times(image, at_image)]
+        low, high = (bound.to(image).view(-1, 1, 1).expand(1, *image.shape[1:]) for bound in (self.low, self.high))
+        for layer, gradient in layers:
+            if gradient is not None:
+                found = layer.relevance(gradient, low, high, self.epsilon).to(layer.x.dtype)
+                (part,) = torch.autograd.grad(
+                    layer.x, record.place, found, create_graph=torch.is_grad_enabled(), retain_graph=True
+                )
+                parts.append(wide(part))
+        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
 
-def _input_layer(flex: FlexPass) -> InputLayer:
-    if flex.input_layer is None:
+def _input_layers(flex: FlexPass) -> list[InputLayer]:
+    if flex.remember and not flex.input_layers:
         raise RuntimeError("input_rule 'zbox': no linear or convolution layer of the model takes the image itself")
-    return flex.input_layer
+    return flex.input_layers
 
 
-def _times(place: Tensor, gradient: Tensor) -> Tensor:
-    return _wide(place) * _wide(gradient)
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+def _no_path(record: Record, scalar: Tensor) -> RuntimeError:
+    text = "no gradient path from the model's output to the image"
+    if depends_on(scalar, record.flex.image):
+        text += (
+            " in the relevance pass, in which attention weights and all other softmaxes count as constants: "
+            "pass logits, not probabilities"
+        )
+    return RuntimeError(text)
 
 
 def _channels(values: Sequence[float] | Tensor | None, default: float, name: str) -> Tensor:

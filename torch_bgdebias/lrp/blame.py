@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,7 @@ class _Call:
 
 
 def propagate(
-    scalar: Tensor, places: Sequence[Tensor], *, create_graph: bool, retain_graph: bool
+    scalar: Tensor, places: Sequence[Tensor | GradientEdge], *, create_graph: bool, retain_graph: bool
 ) -> tuple[Tensor | None, ...]:
     """``torch.autograd.grad`` of the relevance pass, whose failures are told from other errors.
 
@@ -63,7 +63,11 @@ def propagate(
     """
     try:
         return torch.autograd.grad(
-            scalar, places, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True
+            scalar,
+            cast("Sequence[Tensor]", places),
+            create_graph=create_graph,
+            retain_graph=retain_graph,
+            allow_unused=True,
         )
     except torch.OutOfMemoryError:
         raise

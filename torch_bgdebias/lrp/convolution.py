@@ -85,12 +85,13 @@ class Skip:
         switch: says which backward pass is running.
         weight: the weight does not depend on the image: the relevance pass passes it by.
         image: the input is the image, of which only the relevance pass wants the gradient.
+        boxed: the relevance pass ends here, since the layer's input gets its relevance by the z^B rule.
     """
 
-    __slots__ = ("image", "switch", "weight")
+    __slots__ = ("boxed", "image", "switch", "weight")
 
-    def __init__(self, switch: Switch, *, weight: bool, image: bool) -> None:
-        self.switch, self.weight, self.image = switch, weight, image
+    def __init__(self, switch: Switch, *, weight: bool, image: bool, boxed: bool = False) -> None:
+        self.switch, self.weight, self.image, self.boxed = switch, weight, image, boxed
 
 
 class _Convolve(Function):
@@ -109,9 +110,11 @@ class _Convolve(Function):
             return (None,) * 5
         x, weight = ctx.saved_tensors
         to_x, to_weight, to_bias = ctx.needs_input_grad[:3]
-        if ctx.skip is not None and ctx.skip.switch.active and ctx.skip.weight:  # the relevance pass
-            to_weight = to_bias = False
-        elif ctx.skip is not None and not ctx.skip.switch.active and ctx.skip.image:
+        if ctx.skip is not None and ctx.skip.switch.active:  # the relevance pass
+            to_x = to_x and not ctx.skip.boxed
+            if ctx.skip.weight:
+                to_weight = to_bias = False
+        elif ctx.skip is not None and ctx.skip.image:
             to_x = False
         if not torch.is_grad_enabled():
             return *_backward(grad, x, weight, ctx.geometry, (to_x, to_weight, to_bias)), None, None

@@ -15,148 +15,29 @@ depend on them, the activations do.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from torch_bgdebias.lrp import normalization
 from torch_bgdebias.lrp.arguments import bind, channel_constant, convolution_arguments, linear_arguments
-from torch_bgdebias.lrp.convolution import Geometry, convolve, input_gradient
-from torch_bgdebias.lrp.engine import ADDITIONS, MULTIPLICATIONS, FlexPass, Handler, takes_image
+from torch_bgdebias.lrp.convolution import Geometry, convolve
+from torch_bgdebias.lrp.dual_nodes import EPSILON, ZPLUS, Kind, Layer, Pool, Sum
+from torch_bgdebias.lrp.engine import ADDITIONS, MULTIPLICATIONS, FlexPass, Handler
 from torch_bgdebias.lrp.input_layer import InputLayer
-from torch_bgdebias.lrp.switch import Switch, depends_on, needs_graph
+from torch_bgdebias.lrp.switch import depends_on, needs_graph, sources
 
 __all__ = ["EPSILON", "ZPLUS", "DualPass"]
 
-ZPLUS = "z+"
-EPSILON = "epsilon"
-
-
-class _Kind:
-    """What a layer's node has to know besides tensors.
-
-    Attributes:
-        geometry: of a convolution; ``None`` for a linear layer, "diagonal" for a scale per channel.
-        output: whether the layer's output is the model's.
-    """
-
-    __slots__ = ("dims", "epsilon", "geometry", "output", "switch")
-
-    def __init__(self, switch: Switch, epsilon: float, geometry: Geometry | str | None, dims: int) -> None:
-        self.switch, self.epsilon, self.geometry, self.dims = switch, epsilon, geometry, dims
-        self.output = False
-
-    def apply(self, a: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if isinstance(self.geometry, Geometry):
-            return convolve(a, weight, bias, self.geometry)
-        if self.geometry is None:
-            return F.linear(a, weight, bias)
-        out = a * self.per_channel(weight)
-        return out if bias is None else out + self.per_channel(bias)
-
-    def transposed(self, s: Tensor, weight: Tensor, like: Tensor) -> Tensor:
-        if isinstance(self.geometry, Geometry):
-            return input_gradient(s, weight, like, self.geometry)
-        return s @ weight if self.geometry is None else s * self.per_channel(weight)
-
-    def per_channel(self, values: Tensor) -> Tensor:
-        return values if self.geometry is None else values.reshape(1, -1, *(1,) * (self.dims - 2))
-
-    def rule(
-        self, grad: Tensor, y: Tensor, a: Tensor, weight: Tensor, bias: Tensor | None, excess: Tensor | None
-    ) -> Tensor:
-        """Relevance (as gradient) of the layer's input; ``bias - excess`` is the bias as a constant."""
-        if self.switch.rule == EPSILON:
-            z = y if excess is None else y - self.per_channel(excess)
-        else:
-            weight = weight.clamp(min=0)
-            if bias is not None:
-                bias = (bias if excess is None else bias - excess).clamp(min=0)
-            z = self.apply(a, weight, bias)
-        if self.output:
-            y = z
-        return self.transposed(y * grad / _stabilized(z, self.epsilon), weight, a)
-
-
-def _stabilized(z: Tensor, epsilon: float) -> Tensor:
-    return torch.where(z >= 0, z + epsilon, z - epsilon)
-
-
-class _Layer(Function):
-    """A layer's output as a copy, which the model may change in place; relevance goes to the layer's input."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        y: Tensor,
-        a: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        excess: Tensor | None,
-        kind: _Kind,
-    ) -> Tensor:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(y, a, weight, bias, excess)
-        ctx.kind = kind
-        return y.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        if grad is None:
-            return (None,) * 6
-        if not ctx.kind.switch.active:
-            return (grad, *(None,) * 5)
-        return None, ctx.kind.rule(grad, *ctx.saved_tensors), None, None, None, None
-
-
-class _Pool(Function):
-    """A pooled value with the rule of a layer without parameters: G y / (y + sign(y) epsilon)."""
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, switch: Switch, epsilon: float) -> Tensor:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(y)
-        ctx.switch, ctx.epsilon = switch, epsilon
-        return y.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None, None]:
-        if grad is not None and ctx.switch.active:
-            (y,) = ctx.saved_tensors
-            grad = grad * y / _stabilized(y, ctx.epsilon)
-        return grad, None, None
-
-
-class _Sum(Function):
-    """x + y with relevance shared in proportion to the terms; z+: to the positive ones."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, switch: Switch, epsilon: float) -> Tensor:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, y)
-        ctx.switch, ctx.epsilon = switch, epsilon
-        return x + y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
-        if grad is None or not ctx.switch.active:
-            return grad, grad, None, None
-        x, y = ctx.saved_tensors
-        relevance = grad * (x + y)
-        if ctx.switch.rule == EPSILON:
-            share = relevance / _stabilized(x + y, ctx.epsilon)
-            return share, share, None, None
-        share = relevance / (x.relu() + y.relu() + ctx.epsilon)
-        return share * (x > 0), share * (y > 0), None, None
-
 
 class _Open(NamedTuple):
-    """The layer that ran last, in case a batch norm comes next; ``bias - excess`` is its bias as a constant."""
+    """A layer, in case a batch norm comes next; ``bias - excess`` is its bias as a constant."""
 
-    out: Tensor
     x: Tensor
     weight: Tensor
     bias: Tensor | None
@@ -184,16 +65,47 @@ class DualPass(FlexPass):
     ) -> None:
         super().__init__(0.0, image=image, remember=remember, private=private)
         self.stabilizer = epsilon
-        self._last: tuple[Tensor, _Kind] | None = None
-        self.previous: _Open | None = None
-        self.excess: Tensor | None = None
+        #: the layers that have run, by the node that made what the model got
+        self._layers: dict[Any, _Open] = {}
+        #: of the nodes between a layer and the batch norm that was multiplied into it: output of the two
+        self._merged: dict[Any, tuple[GradientEdge, Tensor]] = {}
 
-    def finish(self, logits: Tensor) -> None:
-        """The forward pass is over: a layer that made ``logits`` is the output layer."""
-        if self._last is not None:
-            y, kind = self._last
-            kind.output = logits is y or logits._base is y
-        self._last = self.previous = None
+    def agrees_with(self, other: FlexPass) -> bool:
+        """Whether the rules of both are the same, so that one pass serves for both."""
+        return super().agrees_with(other) and self.stabilizer == getattr(other, "stabilizer", None)
+
+    @contextmanager
+    def relevance(self, rule: str = "", logits: Tensor | None = None) -> Iterator[None]:
+        """Backward passes inside the block are relevance passes; the layer that made the logits is the output layer."""
+        made = () if logits is None else sources(logits, reshaped=True)
+        kinds = [node.kind for node in made if isinstance(getattr(node, "kind", None), Kind)]
+        for kind in kinds:
+            kind.output = True
+        try:
+            with self.switch.on(rule):
+                yield
+        finally:
+            for kind in kinds:
+                kind.output = False
+
+    def place(self, edge: GradientEdge, value: Tensor) -> tuple[GradientEdge, Tensor]:
+        """Where a layer's output has its relevance: with a batch norm after it, at the output of the two."""
+        while edge.node in self._merged:
+            edge, value = self._merged[edge.node]
+        return edge, value
+
+    def open_layer(self, x: Tensor) -> _Open | None:
+        """The layer that made ``x``."""
+        return next((self._layers[node] for node in sources(x) if node in self._layers), None)
+
+    def merge(self, x: Tensor, out: Tensor, value: Tensor) -> None:
+        """Relevance passes ``x`` by on its way from ``out``."""
+        self._merged.update(dict.fromkeys(sources(x), (get_gradient_edge(out), value)))
+
+    def remember_layer(self, out: Tensor, layer: _Open) -> Tensor:
+        """``out``, which the model gets from a layer."""
+        self._layers[out.grad_fn] = layer
+        return out
 
     def layer(
         self,
@@ -203,14 +115,15 @@ class DualPass(FlexPass):
         bias: Tensor | None,
         excess: Tensor | None,
         geometry: Geometry | str | None,
+        *,
+        boxed: bool = False,
     ) -> Tensor:
         """Give the layer ``y`` = W a + b its rules."""
-        kind = _Kind(self.switch, self.stabilizer, geometry, y.ndim)
+        kind = Kind(self.switch, self.stabilizer, geometry, y.ndim, boxed)
         a, weight = a.to(y.dtype), weight.to(y.dtype)  # batch norm's scale is float32 under autocast
         bias = None if bias is None else bias.to(y.dtype)
         excess = None if excess is None else excess.to(y.dtype)
-        out: Tensor = _Layer.apply(y, a, weight, bias, excess, kind)
-        self._last = out, kind
+        out: Tensor = Layer.apply(y, a, weight, bias, excess, kind)
         return out
 
 
@@ -226,7 +139,7 @@ def _convolution(dims: int) -> Handler:
             return func(*args, **kwargs)
         x, weight, bias, geometry = convolution_arguments(dims, args, kwargs)
         y = convolve(x, weight, bias, geometry, mode.skip(image, weight))
-        return _layer(mode, y, x, weight, bias, geometry, takes_image(mode, image))
+        return _layer(mode, y, x, weight, bias, geometry, mode.takes_image(image))
 
     return handle
 
@@ -237,21 +150,21 @@ def _linear(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
         return func(*args, **kwargs)
     x, weight, bias = linear_arguments(args, kwargs)
     y = convolve(x, weight, bias, None, mode.skip(image, weight))
-    return _layer(mode, y, x, weight, bias, None, takes_image(mode, image))
+    return _layer(mode, y, x, weight, bias, None, mode.takes_image(image))
 
 
 def _layer(
-    mode: FlexPass, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry | None, first: bool
+    mode: FlexPass, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry | None, boxed: bool
 ) -> Tensor:
     assert isinstance(mode, DualPass)
     excess = _constant(bias)
-    out = mode.layer(y, x, weight, bias, excess, geometry)
-    if first:
-        mode.input_layer = InputLayer(x, out, weight, bias, geometry)
-        mode.excess = excess
-        out = mode.input_layer.passed
-    mode.previous = _Open(out, x, weight, bias, excess, geometry)
-    return out
+    out = mode.layer(y, x, weight, bias, excess, geometry, boxed=boxed)
+    if boxed:
+        layer = InputLayer(x, out, weight, bias, geometry)
+        mode.input_layers.append(layer)
+        layer.excess = excess
+        out = layer.passed
+    return mode.remember_layer(out, _Open(x, weight, bias, excess, geometry))
 
 
 def _batch_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
@@ -265,8 +178,8 @@ def _batch_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     shift, training = rest[3], rest[4]
     y, scale, mean = normalization.batch_norm(mode.switch, x, *rest, live_mean=True)
     scale, mean = scale.reshape(-1).to(y.dtype), mean.reshape(-1).to(y.dtype)
-    before = mode.previous
-    if before is None or before.out is not x:  # on its own: a scale per channel
+    before = mode.open_layer(x)
+    if before is None:  # on its own: a scale per channel
         total = -mean * scale if shift is None else shift - mean * scale
         return mode.layer(y, x, scale, total, _constant(shift), "diagonal")
     total = (-mean if before.bias is None else before.bias - mean) * scale
@@ -283,14 +196,12 @@ def _fold(
 ) -> Tensor:
     """``y``, the layer ``before`` times a scale per channel, with the bias ``total``, as one layer."""
     weight = before.weight * scale.view(-1, *(1,) * (before.weight.ndim - 1))
-    out = mode.layer(y, before.x, weight, total, excess, before.geometry)
-    first = mode.input_layer
-    if first is not None and first.passed is x:
-        first.weight, first.bias, first.output, first.passed = weight, total, out, out.clone()
-        mode.excess = excess
-        out = first.passed
-    mode.previous = _Open(out, before.x, weight, total, excess, before.geometry)
-    return out
+    first = mode.boxed_layer(x)
+    out = mode.layer(y, before.x, weight, total, excess, before.geometry, boxed=first is not None)
+    if first is not None:
+        out = first.merge(out, weight, total, excess)
+    mode.merge(x, out, y)
+    return mode.remember_layer(out, _Open(before.x, weight, total, excess, before.geometry))
 
 
 def _frozen_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
@@ -301,13 +212,12 @@ def _frozen_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
         return _sum(mode, func, args, kwargs) if func in ADDITIONS else func(*args, **kwargs)
     y = func(*args, **kwargs)
     x, values = found[0], found[1].to(y.dtype)
-    before = mode.previous
-    joins = before is not None and before.out is x and before.geometry is not None
+    before = mode.open_layer(x)
+    joins = before is not None and before.geometry is not None
     if func in MULTIPLICATIONS:
         if not joins:
             out = mode.layer(y, x, values, None, None, "diagonal")
-            mode.previous = _Open(out, x, values, None, None, "diagonal")
-            return out
+            return mode.remember_layer(out, _Open(x, values, None, None, "diagonal"))
         assert before is not None
         bias, excess = (None if part is None else part * values for part in (before.bias, before.excess))
         return _fold(mode, y, x, before, values, bias, excess)
@@ -322,7 +232,7 @@ def _pooling(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     y = func(*args, **kwargs)
     if not isinstance(mode, DualPass) or not isinstance(y, Tensor) or not needs_graph(y):
         return y
-    return _Pool.apply(y, mode.switch, mode.stabilizer)
+    return Pool.apply(y, mode.switch, mode.stabilizer)
 
 
 def _mean(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
@@ -351,8 +261,8 @@ def _sum(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     if _same_for_all_images(mode, x) or _same_for_all_images(mode, y):
         return func(*args, **kwargs)
     if getattr(func, "__name__", "") not in ("add_", "__iadd__"):
-        return _Sum.apply(x, y, mode.switch, mode.stabilizer)
-    return x.copy_(_Sum.apply(x.clone(), y, mode.switch, mode.stabilizer))
+        return Sum.apply(x, y, mode.switch, mode.stabilizer)
+    return x.copy_(Sum.apply(x.clone(), y, mode.switch, mode.stabilizer))
 
 
 DualPass.handlers = {

@@ -12,6 +12,7 @@ training loss's own backward pass through logits and relevance, every derivative
 from __future__ import annotations
 
 import functools
+import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 from torch.overrides import TorchFunctionMode
 
 from torch_bgdebias.lrp import normalization
@@ -28,17 +30,32 @@ from torch_bgdebias.lrp.arguments import bind, channel_constant, convolution_arg
 from torch_bgdebias.lrp.attention import attend, frozen
 from torch_bgdebias.lrp.convolution import Skip, convolve
 from torch_bgdebias.lrp.input_layer import InputLayer
-from torch_bgdebias.lrp.switch import Switch, depends_on, needs_graph
+from torch_bgdebias.lrp.switch import Switch, depends_on, is_copy, needs_graph, sources
 
 __all__ = [
     "ADDITIONS",
     "MULTIPLICATIONS",
     "FlexPass",
     "Handler",
-    "takes_image",
+    "running_pass",
 ]
 
 Handler = Callable[..., Any]
+
+
+class _Running(threading.local):
+    """The passes that are open in this thread, innermost last."""
+
+    def __init__(self) -> None:
+        self.passes: list[FlexPass] = []
+
+
+_running = _Running()
+
+
+def running_pass() -> FlexPass | None:
+    """The innermost pass that is open in this thread."""
+    return _running.passes[-1] if _running.passes else None
 
 
 class FlexPass(TorchFunctionMode):
@@ -48,7 +65,7 @@ class FlexPass(TorchFunctionMode):
         epsilon: of the ReLU rule, >= 0.
         batch_norm: "linear": a training batch's statistics are constants in the relevance pass; "exact": not.
         image: what enters the model, with a history (not a leaf), if known.
-        remember: keep the first linear or convolution layer that takes the image in ``input_layer`` (z^B rule).
+        remember: keep the linear and convolution layers that take the image in ``input_layers`` (z^B rule).
         private: nobody wants the ordinary gradient of the image.
         plain: no rules at all: the relevance pass is the plain gradient (but attention stays differentiable twice).
     """
@@ -72,26 +89,51 @@ class FlexPass(TorchFunctionMode):
         self.batch_norm = batch_norm
         self.plain = plain
         self.image = image
+        self._image_node = None if image is None else image.grad_fn
         self.remember = remember
         self.private = private
-        self.input_layer: InputLayer | None = None
+        self.input_layers: list[InputLayer] = []
+        #: how many explanations will be made of this pass
+        self.users = 1
 
-    def skip(self, x: Tensor, weight: Tensor) -> Skip:
+    def agrees_with(self, other: FlexPass) -> bool:
+        """Whether the rules of both are the same, so that one pass serves for both."""
+        mine, its = (
+            (type(p), p.epsilon, p.batch_norm, p.plain, p.remember, p.image if p.remember else None)
+            for p in (self, other)
+        )
+        return all(a is b or (not isinstance(a, Tensor) and a == b) for a, b in zip(mine, its, strict=True))
+
+    def skip(self, x: Tensor, weight: Tensor, *, boxed: bool = False) -> Skip:
         """What a convolution of ``x`` need not compute."""
         fixed = weight.grad_fn is None or not depends_on(weight, self.image)
-        return Skip(self.switch, weight=fixed, image=self.private and x is self.image)
+        return Skip(self.switch, weight=fixed, image=self.private and x is self.image, boxed=boxed)
+
+    def takes_image(self, x: Tensor) -> bool:
+        """Whether ``x`` is the image, a copy or another shape of it, entering a layer that is to be remembered."""
+        return self.remember and any(node is self._image_node for node in sources(x, reshaped=True))
+
+    def boxed_layer(self, x: Tensor) -> InputLayer | None:
+        """The layer on the image whose output ``x`` is."""
+        return next((layer for layer in self.input_layers if is_copy(x, layer.node)), None)
+
+    def place(self, edge: GradientEdge, value: Tensor) -> tuple[GradientEdge, Tensor]:
+        """Where a layer's output with this edge and value has its relevance."""
+        return edge, value
 
     def open(self) -> None:
         """Begin, where a ``with`` block cannot stand; :meth:`close` must follow."""
         self.__enter__()  # type: ignore[no-untyped-call]
+        _running.passes.append(self)
 
     def close(self) -> None:
         """End what :meth:`open` began."""
+        _running.passes.remove(self)
         self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     @contextmanager
-    def relevance(self, rule: str = "") -> Iterator[None]:
-        """Backward passes inside the block are relevance passes."""
+    def relevance(self, rule: str = "", logits: Tensor | None = None) -> Iterator[None]:
+        """Backward passes inside the block are relevance passes, of the logits if a rule has to know them."""
         with self.switch.on(rule):
             yield
 
@@ -175,8 +217,9 @@ def _rectified(
 ) -> Any:
     if mode.plain or not needs_graph(x) or "out" in kwargs:
         return func(*args, **kwargs)
-    if mode.input_layer is not None and x is mode.input_layer.passed:
-        mode.input_layer.rectified = mode.epsilon > 0
+    layer = mode.boxed_layer(x)
+    if layer is not None:
+        layer.rectified = mode.epsilon > 0
     return rectify(x, mode.switch, mode.epsilon, ceiling=ceiling, inplace=inplace, keep_input=keep_input)
 
 
@@ -234,10 +277,9 @@ def _batch_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     training = rest[4]
     if not needs_graph(x) or (training and (mode.plain or mode.batch_norm == "exact")):
         return func(*args, **kwargs)
-    layer = mode.input_layer
-    first = layer is not None and layer.passed is x
-    y, scale, mean = normalization.batch_norm(mode.switch, x, *rest, live_mean=first)
-    return layer.fold(y, scale, mean, rest[3]) if layer is not None and first else y
+    layer = mode.boxed_layer(x)
+    y, scale, mean = normalization.batch_norm(mode.switch, x, *rest, live_mean=layer is not None)
+    return y if layer is None else layer.fold(y, scale, mean, rest[3])
 
 
 def _normalization(function: Callable[..., Tensor], *names: str) -> Handler:
@@ -258,12 +300,13 @@ def _convolution(dims: int) -> Handler:
         image, weight, bias = bind(args, kwargs, "input", weight=None, bias=None)
         if image.ndim != dims + 2 or not needs_graph(image, weight, bias):
             return func(*args, **kwargs)
+        boxed = mode.takes_image(image)
         x, weight, bias, geometry = convolution_arguments(dims, args, kwargs)
-        y = convolve(x, weight, bias, geometry, mode.skip(image, weight))
-        if not takes_image(mode, image):
+        y = convolve(x, weight, bias, geometry, mode.skip(image, weight, boxed=boxed))
+        if not boxed:
             return y
-        mode.input_layer = InputLayer(x, y, weight, bias, geometry)
-        return mode.input_layer.passed
+        mode.input_layers.append(InputLayer(x, y, weight, bias, geometry))
+        return mode.input_layers[-1].passed
 
     return handle
 
@@ -272,35 +315,26 @@ def _linear(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     x, weight, bias = linear_arguments(args, kwargs)
     if not needs_graph(x, weight, bias):
         return func(*args, **kwargs)
-    y = convolve(x, weight, bias, None, mode.skip(x, weight))
-    if not takes_image(mode, x):
+    boxed = mode.takes_image(x)
+    y = convolve(x, weight, bias, None, mode.skip(x, weight, boxed=boxed))
+    if not boxed:
         return y
-    mode.input_layer = InputLayer(x, y, weight, bias, None)
-    return mode.input_layer.passed
+    mode.input_layers.append(InputLayer(x, y, weight, bias, None))
+    return mode.input_layers[-1].passed
 
 
 def _frozen_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     """Frozen batch norm, a product and a sum with constants of the channels, joins the layer that takes the image."""
     y = func(*args, **kwargs)
-    layer = mode.input_layer
-    if layer is None or layer.geometry is None or mode.plain:
-        return y
-    found = channel_constant(args, kwargs)
-    if found is None or found[0] is not layer.passed:
+    found = channel_constant(args, kwargs) if mode.input_layers and not mode.plain else None
+    layer = None if found is None else mode.boxed_layer(found[0])
+    if found is None or layer is None or layer.geometry is None:
         return y
     values = found[1].to(y.dtype)
     one, zero = torch.ones_like(values), torch.zeros_like(values)
     if func in MULTIPLICATIONS:
         return layer.fold(y, values, zero, None)
     return layer.fold(y, one, zero, values)
-
-
-def takes_image(mode: FlexPass, x: Tensor) -> bool:
-    """Whether ``x`` is the image itself or a reshaped view of it, entering the first layer that is to be remembered."""
-    image = mode.image
-    if image is None or not mode.remember or mode.input_layer is not None:
-        return False
-    return x is image or (x._base is image and x.numel() == image.numel())
 
 
 MULTIPLICATIONS = (torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mul__, Tensor.__rmul__)

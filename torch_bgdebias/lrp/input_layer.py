@@ -1,4 +1,4 @@
-"""The z^B rule at the first layer, for pixels that lie in a known box (S-FI; Montavon et al. 2017)."""
+"""The z^B rule at layers that take the image, whose pixels lie in a known box (S-FI; Montavon et al. 2017)."""
 
 from __future__ import annotations
 
@@ -12,35 +12,40 @@ __all__ = ["InputLayer"]
 
 
 class InputLayer:
-    """The first linear or convolution layer of an explained forward pass, with the batch norm after it if there is one.
+    """A linear or convolution layer that takes the image, with the batch norm after it if there is one.
 
     Attributes:
         x: what entered it.
-        output: what left it: relevance is propagated to this place by gradient.
+        output: what left it: relevance is propagated to this place by gradient, and stops there.
         passed: a copy of ``output`` as the model got it, free to change in place.
+        node: what made ``passed``.
         weight, bias: live, the batch norm's scale and shift multiplied in.
+        excess: of value zero, it says which part of the bias is a constant; ``None``: no part.
         rectified: a ReLU comes next, which damps the gradient by its own stabiliser.
     """
 
     def __init__(
         self, x: Tensor, output: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry | None
     ) -> None:
-        self.x, self.weight, self.bias, self.geometry = x, weight, bias, geometry
-        self.output, self.passed = output, output.clone()
+        self.x, self.geometry = x, geometry
         self.rectified = False
+        self.merge(output, weight, bias)
+
+    def merge(self, output: Tensor, weight: Tensor, bias: Tensor | None, excess: Tensor | None = None) -> Tensor:
+        """Make the layer another one, whose output, weight and bias these are; returns what the model is to get."""
+        self.output, self.passed = output, output.clone()
+        self.node = self.passed.grad_fn
+        self.weight, self.bias, self.excess = weight, bias, excess
+        return self.passed
 
     def fold(self, y: Tensor, scale: Tensor, mean: Tensor, shift: Tensor | None) -> Tensor:
         """Multiply the batch norm y = (x - mean) scale + shift into the layer; returns what the model is to get."""
         flat, mean = scale.reshape(-1), mean.reshape(-1)
-        self.weight = self.weight * flat.view(-1, *(1,) * (self.weight.ndim - 1))
         bias = (-mean if self.bias is None else self.bias - mean) * flat
-        self.bias = bias if shift is None else bias + shift
-        self.output, self.passed = y, y.clone()
-        return self.passed
+        weight = self.weight * flat.view(-1, *(1,) * (self.weight.ndim - 1))
+        return self.merge(y, weight, bias if shift is None else bias + shift)
 
-    def relevance(
-        self, gradient: Tensor, low: Tensor, high: Tensor, epsilon: float, *, excess: Tensor | None = None
-    ) -> Tensor:
+    def relevance(self, gradient: Tensor, low: Tensor, high: Tensor, epsilon: float) -> Tensor:
         """z^B: with s = R / (z_B + sign(z_B) epsilon), x W's - low W+'s - high W-'s, shaped like ``x``.
 
         z_B = W x - W+ low - W- high + relu(b), as in the original implementation, where the positive part of the
@@ -49,14 +54,12 @@ class InputLayer:
 
         Args:
             gradient: modified gradient at ``output``.
-            low: smallest valid input, broadcastable to ``x``.
-            high: largest valid input, broadcastable to ``x``.
+            low: smallest valid pixels (1, C, H, W) of the image.
+            high: largest valid pixels, the same.
             epsilon: stabiliser.
-            excess: what is to be taken off ``output`` (and off the bias) before it becomes z_B; of value zero, it
-                says which part of the bias is a constant.
         """
-        z, weight, bias = self.output, self.weight, self.bias
-        low, high = low.expand(1, *self.x.shape[1:]), high.expand(1, *self.x.shape[1:])
+        z, weight, bias, excess = self.output, self.weight, self.bias, self.excess
+        low, high = self._as_input(low), self._as_input(high)
         positive, negative = weight.clamp(min=0), weight.clamp(max=0)
         share = gradient * (z.relu() + epsilon if self.rectified else z)
         boxed = z - self._apply(low, positive) - self._apply(high, negative)
@@ -70,6 +73,13 @@ class InputLayer:
             - low * self._transposed(share, positive)
             - high * self._transposed(share, negative)
         )
+
+    def _as_input(self, bound: Tensor) -> Tensor:
+        """An image's bounds in the shape of ``x``; pixels that padding has added are zero."""
+        if bound.numel() == self.x[:1].numel():
+            return bound.reshape(1, *self.x.shape[1:])
+        grown = [now - before for now, before in zip(self.x.shape[2:], bound.shape[2:], strict=True)]
+        return F.pad(bound, [side for more in reversed(grown) for side in (0, more)])
 
     def _per_channel(self, bias: Tensor) -> Tensor:
         return bias if self.geometry is None else bias.view(-1, *(1,) * (self.x.ndim - 2))

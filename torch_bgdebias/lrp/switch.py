@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-__all__ = ["Choose", "Freeze", "Switch", "depends_on", "needs_graph"]
+__all__ = ["Choose", "Freeze", "Switch", "depends_on", "is_copy", "needs_graph", "sources"]
 
 
 class Switch:
@@ -89,6 +89,34 @@ class Freeze(Function):
 def needs_graph(*tensors: Tensor | None) -> bool:
     """Whether an operation on these tensors will be differentiated."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+_COPIES = frozenset({"CloneBackward0", "ToCopyBackward0", "AliasBackward0"})
+_RESHAPES = frozenset(
+    {
+        "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "UnsqueezeBackward0", "SqueezeBackward0",
+        "SqueezeBackward1", "SqueezeBackward2",
+    }
+)  # fmt: skip
+
+
+def sources(tensor: Tensor, *, reshaped: bool = False) -> Iterator[Any]:
+    """The node that made ``tensor`` and, as long as that is a mere copy, what was copied.
+
+    Tensors are told apart by their nodes, which change with an operation in place and not with a hook that returns a
+    copy. Copies are clones and conversions to another dtype or device; ``reshaped``: also other shapes of the same
+    values in the same order.
+    """
+    node = tensor.grad_fn
+    while node is not None:
+        yield node
+        name = node.name()
+        node = node.next_functions[0][0] if name in _COPIES or (reshaped and name in _RESHAPES) else None
+
+
+def is_copy(tensor: Tensor, node: Any) -> bool:
+    """Whether ``tensor`` is what ``node`` made, or a copy of it."""
+    return any(source is node for source in sources(tensor))
 
 
 def depends_on(tensor: Tensor, source: Tensor | None) -> bool:
