@@ -173,6 +173,59 @@ def test_operations_that_no_rule_reaches_are_refused():
     torch.testing.assert_close(isnet.explain(picture()).relevance, found)
 
 
+@torch.compile(backend="aot_eager")
+def compiled(x: Tensor) -> Tensor:
+    return F.gelu(x).relu()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated")
+@pytest.mark.parametrize("kind", ["torch.jit.script", "torch.compile"])
+def test_compiled_functions_are_refused(kind):
+    def plain(x: Tensor) -> Tensor:
+        return F.gelu(x).relu()
+
+    function = torch.jit.script(plain) if kind == "torch.jit.script" else compiled
+    model = Net(nn.Sequential(nn.Conv2d(4, 4, 1), Odd(function)))
+    for _ in range(3):  # scripted functions are compiled after they have been looked at
+        model(picture())
+    isnet = ISNet(model)
+    for create_graph in (True, False):
+        with pytest.raises(RuntimeError, match=rf"layer 'blocks\.1\.odd\.1' \(Odd\) calls a function under {kind}"):
+            isnet.explain(picture(), create_graph=create_graph)
+    ISNet(model, attribution="gradient").explain(picture(), create_graph=False)
+    with pytest.raises(RuntimeError, match=rf"the forward of Net itself calls a function under {kind}"):
+        ISNet(Net(nn.Identity(), after=function)).explain(picture())
+    model.blocks[1].odd[1].function = plain
+    isnet.explain(picture())
+
+
+def test_torchvision_s_operators_are_named():
+    ops = pytest.importorskip("torchvision").ops
+
+    class Deformed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.offset, self.layer = nn.Conv2d(4, 18, 3, padding=1), ops.DeformConv2d(4, 4, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x, self.offset(x))
+
+    class Regions(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return ops.roi_align(x, [torch.tensor([[0.0, 0.0, 5.0, 5.0]])] * len(x), (6, 6))
+
+    cases = {
+        "deform_conv2d": (Deformed(), r"odd\.layer' \(DeformConv2d\)"),
+        "roi_align": (Regions(), r"odd' \(Regions\)"),
+    }
+    for name, (odd, layer) in cases.items():
+        isnet = ISNet(Net(odd))
+        text = rf"layer 'blocks\.1\.{layer} cannot be differentiated twice.*{name} has no second derivative"
+        with pytest.raises(RuntimeError, match=text):
+            isnet.explain(picture())
+        assert torch.isfinite(isnet.explain(picture(), create_graph=False).relevance).all()
+
+
 def test_errors_that_are_no_layer_s_fault_stay_torch_s():
     isnet = ISNet(Net(nn.Identity()))
     with isnet.watching() as watch:

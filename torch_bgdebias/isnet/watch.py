@@ -19,6 +19,7 @@ from torch_bgdebias.isnet.targets import Target, explained
 from torch_bgdebias.lrp.blame import (
     LayerError,
     check_batch_norm,
+    check_reached,
     check_trainable,
     check_visible,
     refusal,
@@ -281,6 +282,8 @@ class Watch:
         if missing:
             raise ValueError(f"deep_supervision: layers {missing} did not run in the forward pass that is explained")
         logits, scalars = self._scalars(record, target, generator)
+        if isnet.attribution == "lrp":
+            check_reached(self._module, logits, functools.partial(self._again, record, target))
         jobs = isnet._jobs(scalars, target)
         retain = create_graph or record.flex.users > 1
         maps = [

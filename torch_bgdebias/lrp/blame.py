@@ -9,7 +9,8 @@ submodule. Nothing of this touches a pass without faults.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ __all__ = [
     "LayerError",
     "Rerun",
     "check_batch_norm",
+    "check_reached",
     "check_trainable",
     "check_visible",
     "propagate",
@@ -31,6 +33,15 @@ __all__ = [
 
 #: the forward pass once more: the explained scalar, and the context in which backward passes are relevance passes
 Rerun = Callable[[], tuple[Tensor, AbstractContextManager[None]]]
+
+
+#: first derivatives of torchvision's operators (deformable convolution, pooling of regions) as nodes, none of which has
+#: a derivative of its own
+_TORCHVISION = re.compile(r"torchvision__(\w+)_backward|vision::ops::.*?(\w+)BackwardFunction")
+
+
+#: what a compiled function is as a node
+_COMPILED = {"::DifferentiableGraphBackward": "torch.jit.script", "CompiledFunctionBackward": "torch.compile"}
 
 
 class LayerError(RuntimeError):
@@ -116,6 +127,42 @@ def check_visible(module: nn.Module) -> None:
             )
 
 
+def check_reached(module: nn.Module, logits: Tensor, rerun: Rerun) -> None:
+    """Refuse functions that run as one compiled piece, inside which no rule would act: ``check_visible`` sees modules.
+
+    A scripted function is compiled at its second call only, and cannot be told before.
+
+    Raises:
+        RuntimeError: a scripted or compiled function; the message names the layer that calls it.
+    """
+    kind = _compiled([logits.grad_fn])
+    if not kind:
+        return
+    with _as_it_was(module), _recorded(module) as calls:
+        rerun()
+    guilty = [c for c in calls if _compiled([e.node for e in c.outputs], {e.node for e in c.inputs})]
+    raise RuntimeError(
+        f"{_innermost(guilty) or _itself(module)} calls a function under {kind}, so that the rules of LRP cannot reach "
+        "its operations: use the Python function"
+    )
+
+
+def _compiled(nodes: Sequence[Any], ends: Set[Any] = frozenset()) -> str:
+    """What made a compiled function that lies between these nodes and the ends, "" if there is none."""
+    seen: set[Any] = set(ends)
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        kind = next((kind for name, kind in _COMPILED.items() if node.name().endswith(name)), "")
+        if kind:
+            return kind
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+    return ""
+
+
 def _plain(name: str) -> str:
     """The name without ``torch.compile``'s wrappers."""
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
@@ -124,8 +171,8 @@ def _plain(name: str) -> str:
 def _no_second_derivative(relevance: Tensor) -> str | None:
     """What torch is going to say when ``relevance`` is differentiated, if that is a refusal; ``None`` if it is not.
 
-    Found are operations without a second derivative and functions that are marked ``once_differentiable``. cuDNN's
-    recurrent layers find out only while they are differentiated.
+    Found are operations without a second derivative, functions that are marked ``once_differentiable`` and the first
+    derivatives of torchvision's operators. cuDNN's recurrent layers find out only while they are differentiated.
     """
     seen: set[Any] = set()
     waiting = [relevance.grad_fn]
@@ -135,6 +182,8 @@ def _no_second_derivative(relevance: Tensor) -> str | None:
             continue
         if type(node).__name__ in ("Error", "NotImplemented"):
             return _message(node)
+        if (operation := _TORCHVISION.search(node.name())) is not None:
+            return f"torchvision's {operation.group(1) or operation.group(2)} has no second derivative"
         seen.add(node)
         waiting += [following for following, _ in node.next_functions]
     return None
