@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 
 import pytest
 import pytorch_lightning as pl
@@ -38,6 +40,36 @@ def adding(amount):
 
 
 BATCH = (torch.zeros(3, 4), torch.tensor([0, 1, 0]))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_a_copy_made_meanwhile_has_the_module_s_own_step(copied):
+    """As other callbacks make them (averages of the weights, checkpoints of the whole module)."""
+    module = Theirs()
+    leave = shared.wrap_training_step(module, module, adding(2))
+    twin = copied(module)
+    loss = twin.training_step(BATCH, 0)
+    assert twin.seen == [0.0]
+    assert module.seen == []
+    assert float(module.training_step(BATCH, 0)) != pytest.approx(float(loss))
+    assert module.seen == [2.0]
+    leave()
+    assert "training_step" not in vars(module)
+    module.training_step = own = Own(2.0)
+    leave = shared.wrap_training_step(module, module, adding(2))
+    assert float(copied(module).training_step(BATCH, 0)) == 2.0
+    leave()
+    assert module.training_step is own
+
+
+class Own:
+    """An instance's own step, which can be pickled."""
+
+    def __init__(self, loss: float) -> None:
+        self.loss = loss
+
+    def __call__(self, batch, batch_idx):
+        return torch.tensor(self.loss)
 
 
 def test_changes_nest_in_order_and_leave_in_any():

@@ -72,7 +72,7 @@ def check_mask(mask: Tensor, image: Tensor | None = None, *, name: str = "mask",
         values: also check range and NaN where that is free (see the module's text).
 
     Raises:
-        TypeError: not a tensor, or an integer dtype (0/255 masks: pass ``mask > 127``).
+        TypeError: not a tensor, or an integer dtype (whose 1 may be all or 1/255 of the foreground).
         ValueError: other rank, size, or batch, or values outside [0, 1].
     """
     if not isinstance(mask, Tensor):
@@ -80,7 +80,10 @@ def check_mask(mask: Tensor, image: Tensor | None = None, *, name: str = "mask",
     if mask.ndim != 3 and (mask.ndim != 4 or mask.shape[1] != 1):  # first: labels in the mask's place are integers too
         raise ValueError(f"{name}: expected shape (B, 1, H, W) or (B, H, W), got {describe(mask)}")
     if mask.dtype != torch.bool and not mask.is_floating_point():
-        raise TypeError(f"{name}: expected bool or floating point in [0, 1], got {describe(mask)}; pass mask > 127")
+        raise TypeError(
+            f"{name}: expected bool or floating point in [0, 1], got {describe(mask)}; "
+            "pass mask.bool() if it holds 0 and 1, mask > 127 if it holds 0 to 255"
+        )
     if mask.ndim == 3:
         mask = mask.unsqueeze(1)
     if image is not None and (mask.shape[0] != image.shape[0] or mask.shape[2:] != image.shape[2:]):

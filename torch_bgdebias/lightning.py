@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import random
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,18 +71,19 @@ class _Chain:
         self.changes: list[tuple[object, StepChange]] = []
         self._module = weakref.ref(module)
         self._own = module.__dict__.get("training_step")  # an instance attribute of the user's, if there was one
-        original = module.training_step
+        self._original = module.training_step
+        module.training_step = _Step(self, self._original, self._own)  # type: ignore[method-assign]
 
-        @functools.wraps(original)
-        def training_step(*args: Any, **kwargs: Any) -> Any:
-            inner: Callable[..., Any] = original
-            for _, change in reversed(self.changes):
-                inner = functools.partial(self._call, change, inner)
-            return inner(*args, **kwargs)
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's step, with the changes around it."""
+        inner: Callable[..., Any] = self._original
+        for _, change in reversed(self.changes):
+            inner = functools.partial(self._call, change, inner)
+        return inner(*args, **kwargs)
 
-        # Lightning reads the signature to see which arguments to pass
-        training_step.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
-        module.training_step = training_step  # type: ignore[method-assign]
+    def module(self) -> pl.LightningModule | None:
+        """Whose step it is."""
+        return self._module()
 
     def _call(self, change: StepChange, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         module = self._module()
@@ -96,6 +98,26 @@ class _Chain:
             del module.training_step
         else:
             module.training_step = self._own  # type: ignore[method-assign]
+
+
+class _Step:
+    """What stands in for a module's ``training_step``. In a copy of the module, or a pickled one, its own step does."""
+
+    def __init__(self, chain: _Chain, original: Callable[..., Any], own: Callable[..., Any] | None) -> None:
+        functools.update_wrapper(self, original)
+        # Lightning reads the signature to see which arguments to pass
+        self.__signature__ = inspect.signature(original)
+        self._chain, self._own = chain, own
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._chain.run(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, Any]]:
+        return _own_step, (self._chain.module(), self._own)
+
+
+def _own_step(module: pl.LightningModule, own: Callable[..., Any] | None) -> Callable[..., Any]:
+    return types.MethodType(type(module).training_step, module) if own is None else own
 
 
 _chains: weakref.WeakKeyDictionary[pl.LightningModule, _Chain] = weakref.WeakKeyDictionary()

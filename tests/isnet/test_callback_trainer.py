@@ -24,7 +24,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from torch_bgdebias.isnet import ISNet, ISNetLoss, calibrate_relevance_range
 
@@ -155,12 +155,36 @@ def test_calibration_does_not_change_the_order_of_the_batches():
     assert fit(calibrate=3) == fit()
 
 
+class Prepared(Module):
+    """Images arrive in other units, which the module's own hook converts."""
+
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        image, label, mask = batch
+        return image / 255, label, mask
+
+
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-true", "bf16-mixed"])
+def test_calibration_sees_the_batches_of_the_training(precision):
+    image, label, mask = data().tensors
+    batches = DataLoader(TensorDataset((image * 255).round(), label, mask), batch_size=8)
+    callback = ISNetCallback(calibrate=2)
+    trainer(callback, precision=precision, max_epochs=1).fit(Prepared(), batches)
+    rounded = DataLoader(TensorDataset((image * 255).round() / 255, label, mask), batch_size=8)
+    expected = calibrate_relevance_range(ISNet(Module().net), rounded)
+    assert callback.loss.relevance_range == pytest.approx(expected, rel=0.02 if "bf16" in precision else 1e-5)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("module", [partial(Module, norm=False), Frozen], ids=["without batch norm", "frozen"])
-def test_two_processes_equal_one(module):
+@pytest.mark.parametrize(
+    ("variant", "module"),
+    [("original", partial(Module, norm=False)), ("original", Frozen), ("selective", Frozen), ("dual", Frozen)],
+    ids=["without batch norm", "frozen", "selective", "dual"],
+)
+def test_two_processes_equal_one(variant, module):
+    """The stochastic variant, and contrasts, draw for each process and so differ on purpose."""
     one = module()
-    trainer(ISNetCallback("original", calibrate=1)).fit(one, loader(16, batch_size=16))
+    trainer(ISNetCallback(variant, calibrate=1, dual_target="sum")).fit(one, loader(16, batch_size=16))
     two = module()
-    callback = ISNetCallback("original", calibrate=1)
+    callback = ISNetCallback(variant, calibrate=1, dual_target="sum")
     trainer(callback, strategy="ddp_spawn", devices=2).fit(two, loader(16, batch_size=8))
     assert_same(one, two, rtol=1e-4, atol=1e-6)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.checks import check_option
+from torch_bgdebias.checks import check_option, describe
 from torch_bgdebias.isnet.calibration import INPUT, add_sums, range_of_sums
 from torch_bgdebias.isnet.dimming import BackgroundDimming
 from torch_bgdebias.isnet.loss import ISNetLoss
@@ -135,6 +135,11 @@ class ISNetCallback(TrainingStepCallback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the network to explain."""
+        if not pl_module.automatic_optimization:
+            raise TypeError(
+                f"{type(pl_module).__name__}: with manual optimisation the backward pass is over when a loss could be "
+                "added; use ISNet and ISNetLoss in your own training step"
+            )
         network = pl_module if self.network is None else get_layer(pl_module, self.network)
         self._isnet = ISNet(network, self.variant, **self._options)
 
@@ -180,7 +185,13 @@ class ISNetCallback(TrainingStepCallback):
         mask = self.spec.mask_of(call.batch)
         generator = self._seeded(module)
         if self.dimming.p > 0.0:
-            dimmed = self.dimming(self.spec.image_of(call.batch), mask, generator=generator)
+            image = self.spec.image_of(call.batch)
+            if not image.is_floating_point():
+                raise TypeError(
+                    f"image: expected a floating point tensor, got {describe(image)}; backgrounds are dimmed in the "
+                    "batch, so convert it before the step (on_after_batch_transfer), or pass dimming=0"
+                )
+            dimmed = self.dimming(image, mask, generator=generator)
             call.batch = self.spec.replace(call.batch, image=dimmed)
         if self.fraction < 1.0:
             output, explanation, mask = self._explained_part(call, mask, generator)
@@ -200,7 +211,7 @@ class ISNetCallback(TrainingStepCallback):
         assert self._isnet is not None, "a training step runs after the fit has started"
         with self._isnet.watching() as watch:
             output = call.run()
-        if output is None and call.module.automatic_optimization:
+        if output is None:
             return None, None
         if not len(watch):
             raise self._not_called(call.module)
@@ -222,7 +233,7 @@ class ISNetCallback(TrainingStepCallback):
             output = call.run()
         finally:
             handle.remove()
-        if output is None and call.module.automatic_optimization:
+        if output is None:
             return None, None, mask
         if not entered:
             raise self._not_called(call.module)
@@ -236,9 +247,9 @@ class ISNetCallback(TrainingStepCallback):
         """Set the loss's ranges from the training images of all processes."""
         assert self._isnet is not None, "on_fit_start comes first"
         stats: dict[str, Tensor] = {}
-        with eval_mode(module), gradients_allowed():
+        with eval_mode(module), gradients_allowed(), trainer.precision_plugin.train_step_context():
             for batch in islice(_batches(trainer), self.calibrate):
-                image = self.spec.image_of(trainer.strategy.batch_to_device(batch)).detach().clone()
+                image = self.spec.image_of(batch).detach().clone()
                 explanation = self._isnet.explain(image, create_graph=False, generator=self._seeded(module))
                 for name, relevance in ((INPUT, explanation.relevance), *explanation.hidden.items()):
                     add_sums(stats, name, relevance)
@@ -265,7 +276,8 @@ class ISNetCallback(TrainingStepCallback):
         ]
         called = f"{type(module).__name__}.forward" if self.network is None else f"the network {self.network!r}"
         return RuntimeError(
-            f"network: training_step did not call {called} with gradients enabled, so there is nothing to explain; "
+            f"network: training_step did not call {called} with gradients enabled, so there is nothing to explain "
+            "(a call of `.forward` itself runs no hooks: call the module); "
             f"pass ISNetCallback(network=...) with the submodule that maps images to logits: {', '.join(children)}"
         )
 
@@ -279,7 +291,10 @@ def _batches(trainer: pl.Trainer) -> Iterator[Any]:
     loader = trainer.train_dataloader
     if loader is None:
         raise ValueError("calibrate: the trainer has no training loader")
-    return iter(loader)
+    for batch in loader:
+        batch = trainer.precision_plugin.convert_input(batch)
+        batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
+        yield trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
 
 def _check_weight(weight: float) -> float:

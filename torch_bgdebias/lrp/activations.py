@@ -153,5 +153,6 @@ RATIOS: dict[str, Ratio] = {
     "selu": lambda x: _elu(x, alpha=1.6732632423543772, scale=1.0507009873554805),
     "celu": lambda x, alpha=1.0: _elu(x, alpha=alpha, rate=1 / alpha),
     "tanh": _tanh,
+    "tanhshrink": lambda x: 1 - _tanh(x),
     "softsign": lambda x: 1 / (1 + x.abs()),
 }

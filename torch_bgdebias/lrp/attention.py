@@ -42,7 +42,12 @@ def attend(
         scores = scores.masked_fill(~causal, -math.inf)
     if attn_mask is not None:
         scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
-    weights = frozen(torch.softmax(scores, -1), switch)
+    if attn_mask is None and not is_causal:
+        weights = torch.softmax(scores, -1)
+    else:  # a query that may look nowhere gets nothing, as from torch
+        nowhere = (scores == -math.inf).all(-1, keepdim=True)
+        weights = torch.softmax(scores.masked_fill(nowhere, 0), -1).masked_fill(nowhere, 0)
+    weights = frozen(weights, switch)
     if dropout_p > 0:
         weights = torch.dropout(weights, dropout_p, True)
     return weights.to(value.dtype) @ value

@@ -360,6 +360,7 @@ FlexPass.handlers = {
     F.selu: _smooth("selu"),
     F.celu: _smooth("celu", "alpha"),
     F.softsign: _smooth("softsign"),
+    F.tanhshrink: _smooth("tanhshrink"),
     **dict.fromkeys((F.tanh, torch.tanh, Tensor.tanh, torch.tanh_, Tensor.tanh_), _smooth("tanh")),
     **dict.fromkeys((torch.selu, torch.selu_), _smooth("selu")),
     **dict.fromkeys((torch.celu, torch.celu_), _smooth("celu", "alpha")),
@@ -381,6 +382,7 @@ FlexPass.handlers = {
     **dict.fromkeys(
         (F.rms_norm, torch.rms_norm), _normalization(normalization.rms_norm, "normalized_shape", "weight", "eps")
     ),
+    F.local_response_norm: _normalization(normalization.local_response_norm, "size", "alpha", "beta", "k"),
     torch.conv1d: _convolution(1),
     torch.conv2d: _convolution(2),
     torch.conv3d: _convolution(3),

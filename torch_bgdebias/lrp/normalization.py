@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from torch_bgdebias.lrp.switch import Choose, Switch, needs_graph
 
-__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm"]
 
 
 class _LiveInverse(Function):
@@ -182,3 +183,13 @@ def rms_norm(
         inverse = (wide.square().mean(dims, keepdim=True) + small).rsqrt()
     inverse = _LiveInverse.apply(x, inverse, None)
     return _with_scale(y, x, switch, inverse if weight is None else inverse * weight)
+
+
+def local_response_norm(
+    switch: Switch, x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    """Local response norm whose denominators are constants in the relevance pass."""
+    before, after = size // 2, (size - 1) // 2  # neighbouring channels; those that are not there count as zeros
+    squares = F.pad(x.square().movedim(1, -1), (before, after)).unfold(-1, size, 1).mean(-1).movedim(-1, 1)
+    scale = (k + alpha * squares) ** -beta
+    return _with_scale(x * scale, x, switch, scale) if needs_graph(x) else x * scale
