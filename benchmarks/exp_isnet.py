@@ -255,8 +255,8 @@ def run(args: argparse.Namespace) -> None:
     print(json.dumps({k: result[k] for k in ("accuracy", "averaged", "parts", "seconds")}))
 
 
-def table(args: argparse.Namespace) -> None:
-    """Rows that differ in nothing but the seed together, as a Markdown table; a row names what is not the default."""
+def grouped(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Rows that differ in nothing but the seed together, by a label that names what is not the default."""
     defaults = vars(arguments(["run", "--data", ".", "--out", "."]))
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in args.results:
@@ -272,15 +272,45 @@ def table(args: argparse.Namespace) -> None:
                 del settings["range"]
             shown = {k: v for k, v in settings.items() if k in ("setting", "method") or not same(v, defaults[k])}
             groups[", ".join(f"{k} {v}" for k, v in shown.items())].append(row)
+    return groups
+
+
+def under(rows: list[dict[str, Any]], reference: list[dict[str, Any]], accuracies: str) -> str:
+    """Points under a network without bias on images without bias, of the same seeds and splits: mean and its error."""
+    name = "unmarked" if "unmarked" in rows[0][accuracies] else "mixed_rand"
+    best = {(r["settings"]["seed"], r["settings"]["split"]): r[accuracies][name] for r in reference}
+    keys = [(r["settings"]["seed"], r["settings"]["split"]) for r in rows]
+    gaps = [best[key] - row[accuracies][name] for key, row in zip(keys, rows, strict=True) if key in best]
+    if not gaps or rows is reference:
+        return ""
+    error = f" ± {stdev(gaps) / math.sqrt(len(gaps)):.1f}" if len(gaps) > 1 else ""
+    return f"{mean(gaps):.1f}{error}" + ("" if len(gaps) == len(rows) else f" ({len(gaps)})")
+
+
+def unbiased(row: dict[str, Any]) -> bool:
+    """Whether it is a plain network, trained without marks on whole images."""
+    settings = row["settings"]
+    return settings["method"] == "plain" and settings["unmarked"] and settings.get("show", "all") == "all"
+
+
+def table(args: argparse.Namespace) -> None:
+    """The groups of rows as a Markdown table, the last column but two paired with plain training without marks."""
+    groups = grouped(args)
     accuracies = "averaged" if args.averaged else "accuracy"
     names = list(dict.fromkeys(name for rows in groups.values() for name in rows[0][accuracies]))
-    print("| training | " + " | ".join(names) + " | seeds | s |\n| --- |" + " --- |" * (len(names) + 2))
+    heads = [*names, "under plain", "seeds", "s"]
+    print("| training | " + " | ".join(heads) + " |\n| --- |" + " --- |" * len(heads))
+    references: dict[str, list[dict[str, Any]]] = {}
+    for rows in groups.values():
+        if unbiased(rows[0]):
+            references.setdefault(rows[0]["settings"]["setting"], rows)
     for label, rows in groups.items():
         cells = []
         for name in names:
             values = [row[accuracies][name] for row in rows if name in row[accuracies]]
             spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
             cells.append(f"{mean(values):.1f}{spread}" if values else "")
+        cells.append(under(rows, references.get(rows[0]["settings"]["setting"], []), accuracies))
         print(f"| {label} | " + " | ".join(cells) + f" | {len(rows)} | {mean(r['seconds'] for r in rows):.0f} |")
 
 
