@@ -210,3 +210,23 @@ class Odd(nn.Module):
 def test_layers_that_have_no_map_are_named(name, text):
     with pytest.raises(ValueError, match="deep_supervision: " + text):
         ISNet(Odd().double(), deep_supervision=[name]).explain(picture())
+
+
+class Weights(nn.Module):
+    """Its output hangs on the image by a softmax alone, by nothing at all, or by nothing that is differentiable."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.fc = kind, nn.Linear(3, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean((2, 3))
+        mean = {"softmax": mean.softmax(1), "detached": mean.detach(), "rounded": (mean > 0.5).to(mean)}[self.kind]
+        return self.fc(mean)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "detached", "rounded"])
+def test_a_path_that_is_missing_is_told_from_one_that_softmax_ends(kind):
+    ending = " in the relevance pass, in which attention weights and all other softmaxes" if kind == "softmax" else "$"
+    with pytest.raises(RuntimeError, match="no gradient path from the model's output to the image" + ending):
+        ISNet(Weights(kind).double()).explain(picture())
