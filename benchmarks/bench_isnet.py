@@ -30,7 +30,10 @@ from common import machine, measure_together
 from torch_bgdebias import ISNet, ISNetLoss
 
 Key = tuple[int, str]  # number of classes, variant
-VARIANTS = ("plain", "selective", "stochastic", "dual", "original")
+#: "+zbox": with the z^B rule at the first layer
+VARIANTS = (
+    "plain", "selective", "stochastic", "dual", "original", "selective+zbox", "stochastic+zbox", "dual+zbox"
+)  # fmt: skip
 
 
 def steps(
@@ -46,7 +49,8 @@ def steps(
     criterion = ISNetLoss()
 
     def step(variant: str) -> Callable[[], None]:
-        isnet = None if variant == "plain" else ISNet(model, variant)  # type: ignore[arg-type]
+        name, _, rule = variant.partition("+")
+        isnet = None if name == "plain" else ISNet(model, name, input_rule=rule or "gradient")  # type: ignore[arg-type]
 
         def run() -> None:
             model.zero_grad()

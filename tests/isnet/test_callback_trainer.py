@@ -21,7 +21,7 @@ from isnet_guest import (
     trainer,
 )
 from pytorch_lightning.callbacks import ModelCheckpoint
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
@@ -153,6 +153,43 @@ def test_calibration_does_not_change_the_order_of_the_batches():
         return seen
 
     assert fit(calibrate=3) == fit()
+
+
+def test_a_part_of_the_batch_is_taken_of_what_the_step_s_own_call_got():
+    """Not of a call without gradients before it, nor of images that the network has changed in place."""
+
+    class Changing(Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return self.net(image.sub_(0.5).div_(0.25))
+
+        def training_step(self, batch, batch_idx):
+            with torch.no_grad():
+                self(batch[0][:3].clone())
+            return F.cross_entropy(self(batch[0].clone()), batch[1])
+
+    seen: list[Tensor] = []
+
+    class Recording(ISNetCallback):
+        def on_fit_start(self, trainer, pl_module) -> None:
+            super().on_fit_start(trainer, pl_module)
+            explain = self._isnet.explain
+            self._isnet.explain = lambda image, *a, **k: (seen.append(image.clone()), explain(image, *a, **k))[1]
+
+    trainer(Recording(fraction=0.5), max_epochs=1).fit(Changing(), loader(8))
+    rows = [row.tolist() for row in seen[0].flatten(1)]
+    assert len(rows) == 4
+    assert all(row in [image.flatten().tolist() for image, *_ in data(8)] for row in rows)
+
+
+def test_the_box_rule_is_taken_where_the_normalisation_is_known():
+    module = Module()
+    options = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.2)}
+    trainer(ISNetCallback(**options), max_epochs=1).fit(module, loader())
+    expected = by_hand(Module(), epochs=1, input_rule="zbox", **options)
+    assert_same(module, expected, rtol=1e-4, atol=1e-6)
+    plain = Module()
+    trainer(ISNetCallback(input_rule="gradient", **options), max_epochs=1).fit(plain, loader())
+    assert_same(plain, by_hand(Module(), epochs=1), rtol=1e-4, atol=1e-6)
 
 
 class Prepared(Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 
 import pytest
 import torch
@@ -144,6 +145,16 @@ def test_channels_that_do_not_fit_are_named():
     with pytest.raises(RuntimeError, match="to have 3 channels, but got 4 channels"):  # the model's own words
         ISNet(Small()).explain(picture(4))
     assert ISNet(Small(), input_rule="zbox", mean=(0.5,)).explain(picture()).relevance.isfinite().all()
+
+
+def test_pixels_out_of_the_box_are_warned_of():
+    normalised = {"input_rule": "zbox", "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.2)}
+    with pytest.warns(UserWarning, match=r"pixels lie in \[0, 1\], the image's lie in \[-.*pass the mean and std"):
+        ISNet(Small(), input_rule="zbox").explain(picture() * 4 - 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ISNet(Small(), **normalised).explain((picture() - 0.5) / 0.3)
+        ISNet(Small(), input_rule="zbox").explain(picture())
 
 
 def test_images_made_in_inference_mode():

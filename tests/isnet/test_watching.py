@@ -63,6 +63,95 @@ def test_a_layer_before_batch_norm_has_the_relevance_of_the_two_in_the_dual_vari
     assert found["bn2"].abs().sum() > 0
 
 
+@pytest.mark.parametrize("rule", ["gradient", "zbox"])
+@pytest.mark.parametrize("variant", ["selective", "dual"])
+def test_a_layer_with_a_shortcut_has_the_relevance_of_both_ways(variant, rule):
+    """As where two layers with the same weights make the two; also with the shortcut alone."""
+
+    class Shortcut(nn.Module):
+        def __init__(self, twice: bool, scale: float) -> None:
+            super().__init__()
+            self.net, self.twice, self.scale = Small(), twice, scale
+            self.same = nn.Conv2d(3, 4, 3, padding=1)
+            self.same.load_state_dict(self.net.conv1.state_dict())
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.net.conv1(x)
+            z = self.same(x) if self.twice else y
+            z = z + self.scale * self.net.conv2(F.relu(self.net.bn1(y)))
+            return self.net.fc((F.relu(z) + z).mean((2, 3)))
+
+    for scale in (0.0, 1.0):
+        one, two = (ISNet(Shortcut(twice, scale).double().eval(), variant, input_rule=rule) for twice in (False, True))
+        one.deep_supervision, two.deep_supervision = ("net.conv1",), ("net.conv1", "same")
+        found, expected = one.explain(picture()), two.explain(picture())
+        torch.testing.assert_close(found.relevance, expected.relevance)
+        assert found.relevance.abs().sum() > 0
+        torch.testing.assert_close(found.hidden["net.conv1"], sum(expected.hidden.values()))
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1e-10])
+def test_a_layer_whose_output_goes_to_a_relu_and_elsewhere_under_zbox(epsilon):
+    """Without a stabiliser nothing is to be given back to the ReLU: the two must be near each other."""
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Small()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.net.conv1(x)
+            return self.net.fc((self.net.conv2(F.relu(y)) + y).mean((2, 3)))
+
+    net = Both().double()
+    found = ISNet(net, input_rule="zbox", epsilon=epsilon).explain(picture()).relevance
+    torch.testing.assert_close(found, ISNet(net, input_rule="zbox", epsilon=1e-9).explain(picture()).relevance)
+
+
+def test_the_inner_network_s_relevance_trains_what_comes_before_it():
+    model, x = Outer().double().eval(), picture()
+    outer, inner = ISNet(nn.Sequential(nn.Conv2d(3, 3, 1).double(), model)), ISNet(model)
+    gradients = []
+    for both in (True, False):
+        with inner.watching() as b:
+            if both:
+                with outer.watching():
+                    outer.model(x)
+            else:
+                outer.model(x)
+        weight = outer.model[0].weight
+        gradients.append(torch.autograd.grad(b.explain(create_graph=True).relevance.square().sum(), weight)[0])
+    torch.testing.assert_close(*gradients)
+
+
+def test_an_image_that_changes_after_the_call_is_explained_as_it_was():
+    isnet = ISNet(Small().double().eval())
+    for wanted in (False, True):
+        x = picture().requires_grad_(wanted)
+        expected = isnet.explain(x.detach().clone()).relevance
+        with isnet.watching() as watch:
+            isnet.model(x)
+        with torch.no_grad():
+            x.zero_()
+        torch.testing.assert_close(watch.explain().relevance, expected)
+
+
+def test_an_explanation_within_an_explained_forward_pass_is_its_own():
+    class Looking(Small):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = super().forward(x)
+            seen.append(self.other.explain(logits.detach().view(4, 1, 1, 5)).relevance)
+            return logits
+
+    seen: list[Tensor] = []
+    model = Looking().double().eval()
+    model.other = ISNet(nn.Sequential(nn.Conv2d(1, 3, 1), nn.Flatten()).double(), "dual", input_rule="zbox")
+    expected = explained(ISNet(Small().double().eval()), picture())
+    torch.testing.assert_close(explained(ISNet(model), picture()), expected)
+    alone = model.other.explain(Small().double().eval()(picture()).detach().view(4, 1, 1, 5)).relevance
+    torch.testing.assert_close(seen[0], alone)
+
+
 @pytest.mark.parametrize("end", [nn.Flatten(), nn.Unflatten(1, (1, 5)), nn.Identity()])
 def test_the_output_layer_is_known_behind_copies_and_reshapes(end):
     model = Small().double().eval()
@@ -183,6 +272,14 @@ def test_hidden_maps_of_transformers():
     found = ISNet(vit, "original", deep_supervision=["encoder.layers.encoder_layer_3", "conv_proj"]).explain(x)
     assert found.hidden["encoder.layers.encoder_layer_3"].shape == (2, 4, 768, 2, 2)
     assert found.hidden["conv_proj"].shape == (2, 4, 768, 2, 2)
+
+
+def test_hidden_maps_of_convolutions_are_never_turned():
+    for conv, size in ((nn.Conv2d(3, 20, 5), (40, 64)), (nn.Conv2d(3, 32, 3, padding=1, stride=(1, 2)), (32, 32))):
+        net = nn.Sequential(nn.Sequential(conv, nn.ReLU()), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        x = torch.rand(2, 3, *size)
+        found = ISNet(net, deep_supervision=["0", "0.0"]).explain(x).hidden
+        assert found["0"].shape[2:] == found["0.0"].shape[2:] == conv(x).shape[1:]
 
 
 class Odd(nn.Module):

@@ -197,6 +197,8 @@ def test_compiled_functions_are_refused(kind):
         ISNet(Net(nn.Identity(), after=function)).explain(picture())
     model.blocks[1].odd[1].function = plain
     isnet.explain(picture())
+    made = function(torch.rand(2, 3, 6, 6, requires_grad=True))  # what came before the model is not its affair
+    isnet.explain(made)
 
 
 def test_torchvision_s_operators_are_named():

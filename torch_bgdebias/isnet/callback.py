@@ -50,8 +50,11 @@ class ISNetCallback(TrainingStepCallback):
         calibrate: measure the loss's range C1, C2 (each layer's) over so many training batches before the first step,
             on the model as it is then: one that was trained without the heatmap loss. Set in ``loss``, kept in the
             checkpoint and not measured again on resuming. 0: the loss's own range.
-        epsilon, input_rule, mean, std, deep_supervision, selective_eps, batch_norm, attribution, dual_target,
-            multi_label: see :class:`~torch_bgdebias.isnet.ISNet`; ``dual_target`` is "contrast" here.
+        mean, std: of the images' normalisation. With them the z^B rule can be used at the first layer, and is, which
+            has trained better everywhere it was tried (docs/isnet.md).
+        input_rule: "zbox" (z^B) or "gradient"; ``None``: the former where ``mean`` and ``std`` are given.
+        epsilon, deep_supervision, selective_eps, batch_norm, attribution, dual_target, multi_label: see
+            :class:`~torch_bgdebias.isnet.ISNet`; ``dual_target`` is "contrast" here.
         seed: of the random choices (part of the batch, stochastic and dual variants). They depend on the process's
             rank and on the number of batches seen, which is in the checkpoint, so a resumed run draws as an
             uninterrupted one.
@@ -79,7 +82,7 @@ class ISNetCallback(TrainingStepCallback):
         fraction: float = 1.0,
         calibrate: int = 0,
         epsilon: float = 1e-2,
-        input_rule: InputRule = "gradient",
+        input_rule: InputRule | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         deep_supervision: Sequence[str] | None = None,
@@ -114,7 +117,7 @@ class ISNetCallback(TrainingStepCallback):
         self.calibrated = False
         self._options: dict[str, Any] = {
             "epsilon": epsilon,
-            "input_rule": input_rule,
+            "input_rule": input_rule or ("gradient" if mean is None or std is None else "zbox"),
             "mean": mean,
             "std": std,
             "deep_supervision": deep_supervision,
@@ -226,7 +229,8 @@ class ISNetCallback(TrainingStepCallback):
         entered: list[Tensor] = []
 
         def record(_: nn.Module, args: tuple[Any, ...]) -> None:
-            entered.extend(args[:1])
+            if torch.is_grad_enabled() and not entered:  # the network may change it in place
+                entered.extend(x.detach().clone() for x in args[:1])
 
         handle = original_module(self._isnet.model).register_forward_pre_hook(record)
         try:
@@ -237,7 +241,7 @@ class ISNetCallback(TrainingStepCallback):
             return None, None, mask
         if not entered:
             raise self._not_called(call.module)
-        image = entered[0].detach()
+        image = entered[0]
         count = max(1, round(self.fraction * len(image)))
         part = torch.randperm(len(image), generator=generator, device=image.device)[:count]
         explanation = self._isnet.explain(image[part], create_graph=True, generator=generator)

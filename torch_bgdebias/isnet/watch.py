@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import threading
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,8 @@ class _Hidden:
 
     edge: GradientEdge
     value: Tensor
+    #: maps (B, h, w, c), as Swin's
+    channels_last: bool
 
 
 @dataclasses.dataclass
@@ -84,19 +87,19 @@ class Record:
             self.flex.close()
         self.opened = False
 
-    def places(self) -> list[tuple[GradientEdge, Tensor]]:
-        """Where the hidden layers have their relevance, and what their output was."""
-        return [self.flex.place(hidden.edge, hidden.value) for hidden in self.hidden.values()]
+    def places(self) -> list[list[tuple[GradientEdge, Tensor]]]:
+        """Where each of the hidden layers has its relevance, and what the values there were."""
+        return [self.flex.places(hidden.edge, hidden.value) for hidden in self.hidden.values()]
 
-    def hidden_map(self, name: str, value: Tensor, gradient: Tensor | None) -> Tensor:
+    def hidden_map(self, name: str, values: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
         """Relevance at a hidden layer: its output times the gradient, as maps (B, c, h, w)."""
-        relevance = times(value, torch.zeros_like(value) if gradient is None else gradient)
-        size = self.value.shape[2], self.value.shape[3]
+        parts = [times(v, g) for v, g in zip(values, gradients, strict=True) if g is not None]
+        relevance = torch.stack(parts).sum(0) if parts else torch.zeros_like(wide(values[0]))
+        if relevance.ndim == 4:
+            return relevance.permute(0, 3, 1, 2) if self.hidden[name].channels_last else relevance
         try:
-            return as_map(relevance, size)
+            return as_map(relevance, (self.value.shape[2], self.value.shape[3]))
         except ValueError as error:
-            if relevance.ndim == 4:
-                return relevance
             raise ValueError(f"deep_supervision: layer {name!r}: {error}") from error
 
 
@@ -201,31 +204,36 @@ class Watch:
     def _record(self, image: Tensor, rest: tuple[tuple[Any, ...], dict[str, Any]]) -> Tensor:
         """Begin a record; returns what the model is to get, which it may change in place."""
         running = running_pass()
-        if running is not None and image.requires_grad:  # it already is a place of that pass's graph
-            self._join(running, self._isnet._new_pass(image, running.private))
-            place = get_gradient_edge(image)
-            self._records.append(Record(image.clone(), place, running.private, running, rest, opened=False))
+        if running is not None and image.requires_grad and self._joins(running, image):
+            # it already is a place of that pass's graph
+            private = running.private and image is running.image
+            edge = get_gradient_edge(image)
+            self._records.append(Record(image.clone(), edge, private, running, rest, opened=False))
             return image
-        leaf = image if image.requires_grad else image.detach().requires_grad_()
-        entering = leaf.clone()
-        private = leaf is not image
+        private = not image.requires_grad
+        value = image.detach().clone().requires_grad_() if private else image.clone()
+        entering = value.clone() if private else image.clone()
         flex = self._isnet._new_pass(entering, private)
-        if running is not None:
-            self._join(running, flex)
-        self._records.append(Record(leaf, leaf, private, running or flex, rest, opened=running is None))
-        if running is None:
+        if running is not None and self._joins(running, entering):
+            flex = running
+        place = value if private else get_gradient_edge(image)
+        self._records.append(Record(value, place, private, flex, rest, opened=flex is not running))
+        if flex is not running:
             flex.open()
         return entering
 
-    def _join(self, running: FlexPass, flex: FlexPass) -> None:
+    def _joins(self, running: FlexPass, image: Tensor) -> bool:
         """Use the pass that is running, in which the module is called, instead of one of its own."""
-        if not running.agrees_with(flex):
-            raise RuntimeError(
-                f"{type(self._module).__name__} is called in a forward pass that is explained already, by other rules; "
-                "explanations of one forward pass have to agree in epsilon, batch_norm, input_rule, attribution and "
-                "whether the variant is 'dual'"
-            )
-        running.users += 1
+        if running.agrees_with(self._isnet._new_pass(image, running.private)):
+            running.users += 1
+            return True
+        if self._exclusive:  # an explanation of its own, of which the running pass is to take no notice
+            return False
+        raise RuntimeError(
+            f"{type(self._module).__name__} is called in a forward pass that is explained already, by other rules; "
+            "explanations of one forward pass have to agree in epsilon, batch_norm, input_rule, attribution and "
+            "whether the variant is 'dual'"
+        )
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         record = self._current
@@ -283,7 +291,8 @@ class Watch:
             raise ValueError(f"deep_supervision: layers {missing} did not run in the forward pass that is explained")
         logits, scalars = self._scalars(record, target, generator)
         if isnet.attribution == "lrp":
-            check_reached(self._module, logits, functools.partial(self._again, record, target))
+            start = get_gradient_edge(record.place) if isinstance(record.place, Tensor) else record.place
+            check_reached(self._module, logits, start, functools.partial(self._again, record, target))
         jobs = isnet._jobs(scalars, target)
         retain = create_graph or record.flex.users > 1
         maps = [
@@ -361,7 +370,29 @@ class _Catch:
             raise ValueError(f"{layer} is called twice in a forward pass; name one that is called once")
         if not output.requires_grad:
             raise ValueError(f"{layer} returned something that no gradient leads through (no_grad, or detached)")
-        record.hidden[self._name] = _Hidden(get_gradient_edge(output), output.clone())
+        last = output.ndim == 4 and _has_channels_last(module, output, record.value)
+        record.hidden[self._name] = _Hidden(get_gradient_edge(output), output.clone(), last)
+
+
+def _has_channels_last(layer: nn.Module, output: Tensor, image: Tensor) -> bool:
+    """Whether maps are (B, h, w, c): the layer's own linear layers or norms work on the last dimension."""
+    _, height, width, channels = output.shape
+    features = {
+        size
+        for module in layer.modules()
+        for size in (
+            (module.in_features, module.out_features)
+            if isinstance(module, nn.Linear)
+            else module.normalized_shape[-1:]
+            if isinstance(module, nn.LayerNorm)
+            else ()
+        )
+    }
+    return channels in features and height not in features and _aspect(height, width, image)
+
+
+def _aspect(height: int, width: int, image: Tensor) -> bool:
+    return abs(height * image.shape[3] / image.shape[2] - width) < 1
 
 
 def times(place: Tensor, gradient: Tensor) -> Tensor:

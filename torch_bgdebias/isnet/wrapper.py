@@ -19,13 +19,15 @@ Either way one ordinary ``loss.backward()`` follows, and the gradients it leaves
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from itertools import islice
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from torch_bgdebias.checks import check_image, check_option, describe
+from torch_bgdebias.checks import check_image, check_option, describe, values_readable
 from torch_bgdebias.isnet.targets import VARIANTS, DualTarget, Target, Variant
 from torch_bgdebias.isnet.watch import Explanation, Record, Watch, times, wide
 from torch_bgdebias.lrp.blame import propagate
@@ -196,6 +198,8 @@ class ISNet(nn.Module):
         remember = self.input_rule == "zbox"
         if remember and len(self.low) not in (1, image.shape[1]):
             raise ValueError(f"image: expected {len(self.low)} channels, as mean and std have, got {describe(image)}")
+        if remember:
+            self._check_box(image)
         if self.variant == "dual" and self.attribution == "lrp":
             return DualPass(self.epsilon, image=image, remember=remember, private=private)
         return FlexPass(
@@ -207,26 +211,42 @@ class ISNet(nn.Module):
             plain=self.attribution == "gradient",
         )
 
+    def _check_box(self, image: Tensor) -> None:
+        """Warn of pixels far out of the box in which the z^B rule takes them to lie, where looking is free."""
+        if not values_readable(image):
+            return
+        low, high = float(self.low.min()), float(self.high.max())
+        smallest, largest = (float(x) for x in image.detach().aminmax())
+        slack = 0.25 * (high - low)  # augmentations and resampling overshoot
+        if smallest < low - slack or largest > high + slack:
+            warnings.warn(
+                f"input_rule 'zbox': mean and std say that pixels lie in [{low:.3g}, {high:.3g}], the image's lie in "
+                f"[{smallest:.3g}, {largest:.3g}]; pass the mean and std of its normalisation",
+                stacklevel=2,
+            )
+
     def _map(
         self, record: Record, scalar: Tensor, logits: Tensor, rule: str, create_graph: bool, retain_graph: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """One heatmap and its counterparts in the hidden layers."""
         flex, layers, hidden = record.flex, _input_layers(record.flex), record.places()
-        places = [record.place, *(layer.output for layer in layers), *(edge for edge, _ in hidden)]
+        edges = [edge for places in hidden for edge, _ in places]
+        places = [record.place, *(layer.output for layer in layers), *edges]
         if not scalar.requires_grad:
             raise RuntimeError("no gradient path from the model's output to the image")
         with flex.relevance(rule, logits):
             gradients = propagate(scalar, places, create_graph=create_graph, retain_graph=retain_graph)
-        at_image, at_layers, at_hidden = gradients[0], gradients[1 : len(layers) + 1], gradients[len(layers) + 1 :]
+        found = iter(gradients)
+        at_image, at_layers = next(found), list(islice(found, len(layers)))
         if at_image is None and all(gradient is None for gradient in at_layers):
             raise _no_path(record, scalar)
         with torch.set_grad_enabled(create_graph):
             relevance = self._at_input(record, at_image, list(zip(layers, at_layers, strict=True)))
-            found = {
-                name: record.hidden_map(name, value, gradient)
-                for name, (_, value), gradient in zip(record.hidden, hidden, at_hidden, strict=True)
+            maps = {
+                name: record.hidden_map(name, [value for _, value in places], list(islice(found, len(places))))
+                for name, places in zip(record.hidden, hidden, strict=True)
             }
-        return relevance, found
+        return relevance, maps
 
     def _at_input(
         self, record: Record, at_image: Tensor | None, layers: list[tuple[InputLayer, Tensor | None]]

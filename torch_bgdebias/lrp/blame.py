@@ -127,7 +127,7 @@ def check_visible(module: nn.Module) -> None:
             )
 
 
-def check_reached(module: nn.Module, logits: Tensor, rerun: Rerun) -> None:
+def check_reached(module: nn.Module, logits: Tensor, start: GradientEdge, rerun: Rerun) -> None:
     """Refuse functions that run as one compiled piece, inside which no rule would act: ``check_visible`` sees modules.
 
     A scripted function is compiled at its second call only, and cannot be told before.
@@ -135,7 +135,7 @@ def check_reached(module: nn.Module, logits: Tensor, rerun: Rerun) -> None:
     Raises:
         RuntimeError: a scripted or compiled function; the message names the layer that calls it.
     """
-    kind = _compiled([logits.grad_fn])
+    kind = _compiled([logits.grad_fn], {start.node})
     if not kind:
         return
     with _as_it_was(module), _recorded(module) as calls:

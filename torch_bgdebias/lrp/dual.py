@@ -22,7 +22,6 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from torch_bgdebias.lrp import normalization
 from torch_bgdebias.lrp.arguments import bind, channel_constant, convolution_arguments, linear_arguments
@@ -67,8 +66,6 @@ class DualPass(FlexPass):
         self.stabilizer = epsilon
         #: the layers that have run, by the node that made what the model got
         self._layers: dict[Any, _Open] = {}
-        #: of the nodes between a layer and the batch norm that was multiplied into it: output of the two
-        self._merged: dict[Any, tuple[GradientEdge, Tensor]] = {}
 
     def agrees_with(self, other: FlexPass) -> bool:
         """Whether the rules of both are the same, so that one pass serves for both."""
@@ -88,19 +85,9 @@ class DualPass(FlexPass):
             for kind in kinds:
                 kind.output = False
 
-    def place(self, edge: GradientEdge, value: Tensor) -> tuple[GradientEdge, Tensor]:
-        """Where a layer's output has its relevance: with a batch norm after it, at the output of the two."""
-        while edge.node in self._merged:
-            edge, value = self._merged[edge.node]
-        return edge, value
-
     def open_layer(self, x: Tensor) -> _Open | None:
         """The layer that made ``x``."""
         return next((self._layers[node] for node in sources(x) if node in self._layers), None)
-
-    def merge(self, x: Tensor, out: Tensor, value: Tensor) -> None:
-        """Relevance passes ``x`` by on its way from ``out``."""
-        self._merged.update(dict.fromkeys(sources(x), (get_gradient_edge(out), value)))
 
     def remember_layer(self, out: Tensor, layer: _Open) -> Tensor:
         """``out``, which the model gets from a layer."""
@@ -160,10 +147,7 @@ def _layer(
     excess = _constant(bias)
     out = mode.layer(y, x, weight, bias, excess, geometry, boxed=boxed)
     if boxed:
-        layer = InputLayer(x, out, weight, bias, geometry)
-        mode.input_layers.append(layer)
-        layer.excess = excess
-        out = layer.passed
+        out = mode.box(InputLayer(x, out, weight, bias, geometry, excess=excess))
     return mode.remember_layer(out, _Open(x, weight, bias, excess, geometry))
 
 
@@ -199,7 +183,7 @@ def _fold(
     first = mode.boxed_layer(x)
     out = mode.layer(y, before.x, weight, total, excess, before.geometry, boxed=first is not None)
     if first is not None:
-        out = first.merge(out, weight, total, excess)
+        out = mode.box(InputLayer(first.x, out, weight, total, first.geometry, excess=excess))
     mode.merge(x, out, y)
     return mode.remember_layer(out, _Open(before.x, weight, total, excess, before.geometry))
 

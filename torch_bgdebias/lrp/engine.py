@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from torch_bgdebias.lrp import normalization
@@ -93,6 +93,7 @@ class FlexPass(TorchFunctionMode):
         self.remember = remember
         self.private = private
         self.input_layers: list[InputLayer] = []
+        self._merged: dict[Any, list[tuple[GradientEdge, Tensor]]] = {}
         #: how many explanations will be made of this pass
         self.users = 1
 
@@ -117,9 +118,27 @@ class FlexPass(TorchFunctionMode):
         """The layer on the image whose output ``x`` is."""
         return next((layer for layer in self.input_layers if is_copy(x, layer.node)), None)
 
-    def place(self, edge: GradientEdge, value: Tensor) -> tuple[GradientEdge, Tensor]:
-        """Where a layer's output with this edge and value has its relevance."""
-        return edge, value
+    def box(self, layer: InputLayer, before: Tensor | None = None) -> Tensor:
+        """Remember a layer on the image, or one with the operation after it; returns what the model is to get.
+
+        Args:
+            layer: the layer.
+            before: what entered the operation, if it is one.
+        """
+        self.input_layers.append(layer)
+        if before is not None:
+            self.merge(before, layer.passed, layer.value)
+        return layer.passed
+
+    def merge(self, x: Tensor, out: Tensor, value: Tensor) -> None:
+        """Relevance passes ``x`` by on its way from ``out``, with this value, to the layer that made ``x``."""
+        for node in sources(x):
+            self._merged.setdefault(node, []).append((get_gradient_edge(out), value))
+
+    def places(self, edge: GradientEdge, value: Tensor) -> list[tuple[GradientEdge, Tensor]]:
+        """Where a layer's output has its relevance: there, and behind operations that are merged with the layer."""
+        behind = [place for following in self._merged.get(edge.node, ()) for place in self.places(*following)]
+        return [(edge, value), *behind]
 
     def open(self) -> None:
         """Begin, where a ``with`` block cannot stand; :meth:`close` must follow."""
@@ -217,10 +236,14 @@ def _rectified(
 ) -> Any:
     if mode.plain or not needs_graph(x) or "out" in kwargs:
         return func(*args, **kwargs)
-    layer = mode.boxed_layer(x)
-    if layer is not None:
-        layer.rectified = mode.epsilon > 0
-    return rectify(x, mode.switch, mode.epsilon, ceiling=ceiling, inplace=inplace, keep_input=keep_input)
+    layer = mode.boxed_layer(x) if mode.epsilon > 0 else None
+    a = rectify(x, mode.switch, mode.epsilon, ceiling=ceiling, inplace=inplace, keep_input=keep_input)
+    if layer is None:
+        return a
+    if inplace:  # from here on the layer's output is the ReLU's
+        layer.rectified = True
+        return a
+    return mode.box(layer.activated(a, mode.switch), x)
 
 
 def _smooth(name: str, *options: str) -> Handler:
@@ -279,7 +302,7 @@ def _batch_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
         return func(*args, **kwargs)
     layer = mode.boxed_layer(x)
     y, scale, mean = normalization.batch_norm(mode.switch, x, *rest, live_mean=layer is not None)
-    return y if layer is None else layer.fold(y, scale, mean, rest[3])
+    return y if layer is None else mode.box(layer.normalized(y, scale, mean, rest[3], mode.switch), x)
 
 
 def _normalization(function: Callable[..., Tensor], *names: str) -> Handler:
@@ -305,8 +328,7 @@ def _convolution(dims: int) -> Handler:
         y = convolve(x, weight, bias, geometry, mode.skip(image, weight, boxed=boxed))
         if not boxed:
             return y
-        mode.input_layers.append(InputLayer(x, y, weight, bias, geometry))
-        return mode.input_layers[-1].passed
+        return mode.box(InputLayer(x, y, weight, bias, geometry))
 
     return handle
 
@@ -319,8 +341,7 @@ def _linear(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     y = convolve(x, weight, bias, None, mode.skip(x, weight, boxed=boxed))
     if not boxed:
         return y
-    mode.input_layers.append(InputLayer(x, y, weight, bias, None))
-    return mode.input_layers[-1].passed
+    return mode.box(InputLayer(x, y, weight, bias, None))
 
 
 def _frozen_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
@@ -333,8 +354,8 @@ def _frozen_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     values = found[1].to(y.dtype)
     one, zero = torch.ones_like(values), torch.zeros_like(values)
     if func in MULTIPLICATIONS:
-        return layer.fold(y, values, zero, None)
-    return layer.fold(y, one, zero, values)
+        return mode.box(layer.normalized(y, values, zero, None, mode.switch), found[0])
+    return mode.box(layer.normalized(y, one, zero, values, mode.switch), found[0])
 
 
 MULTIPLICATIONS = (torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mul__, Tensor.__rmul__)

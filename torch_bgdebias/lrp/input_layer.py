@@ -6,44 +6,61 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torch_bgdebias.lrp.attention import frozen
 from torch_bgdebias.lrp.convolution import Geometry, convolve, input_gradient
+from torch_bgdebias.lrp.switch import Switch
 
 __all__ = ["InputLayer"]
 
 
 class InputLayer:
-    """A linear or convolution layer that takes the image, with the batch norm after it if there is one.
+    """A linear or convolution layer that takes the image, up to a place at which relevance stops.
+
+    That place is the layer's own output, or that of the batch norm or the ReLU after it: then the layer is there twice,
+    since its output may have other ways as well.
 
     Attributes:
         x: what entered it.
-        output: what left it: relevance is propagated to this place by gradient, and stops there.
+        z: W x + b.
+        value: what has the relevance value times gradient: ``z``, or the ReLU's output.
+        output: the same as a place: relevance is propagated to it by gradient, and stops there.
         passed: a copy of ``output`` as the model got it, free to change in place.
         node: what made ``passed``.
-        weight, bias: live, the batch norm's scale and shift multiplied in.
+        weight, bias: live, a batch norm's scale and shift multiplied in.
         excess: of value zero, it says which part of the bias is a constant; ``None``: no part.
-        rectified: a ReLU comes next, which damps the gradient by its own stabiliser.
+        rectified: a ReLU in place comes next, which damps the gradient by its own stabiliser.
     """
 
     def __init__(
-        self, x: Tensor, output: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry | None
+        self,
+        x: Tensor,
+        output: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        geometry: Geometry | None,
+        *,
+        z: Tensor | None = None,
+        excess: Tensor | None = None,
     ) -> None:
-        self.x, self.geometry = x, geometry
-        self.rectified = False
-        self.merge(output, weight, bias)
-
-    def merge(self, output: Tensor, weight: Tensor, bias: Tensor | None, excess: Tensor | None = None) -> Tensor:
-        """Make the layer another one, whose output, weight and bias these are; returns what the model is to get."""
-        self.output, self.passed = output, output.clone()
+        self.x, self.weight, self.bias, self.geometry, self.excess = x, weight, bias, geometry, excess
+        self.value, self.output, self.passed = output, output, output.clone()
+        self.z = output if z is None else z
         self.node = self.passed.grad_fn
-        self.weight, self.bias, self.excess = weight, bias, excess
-        return self.passed
+        self.rectified = False
 
-    def fold(self, y: Tensor, scale: Tensor, mean: Tensor, shift: Tensor | None) -> Tensor:
-        """Multiply the batch norm y = (x - mean) scale + shift into the layer; returns what the model is to get."""
+    def normalized(self, y: Tensor, scale: Tensor, mean: Tensor, shift: Tensor | None, switch: Switch) -> InputLayer:
+        """The layer with the batch norm y = (x - mean) scale + shift multiplied into it."""
         flat, mean = scale.reshape(-1), mean.reshape(-1)
         bias = (-mean if self.bias is None else self.bias - mean) * flat
         weight = self.weight * flat.view(-1, *(1,) * (self.weight.ndim - 1))
-        return self.merge(y, weight, bias if shift is None else bias + shift)
+        bias = bias if shift is None else bias + shift
+        return InputLayer(self.x, frozen(y, switch), weight, bias, self.geometry)
+
+    def activated(self, a: Tensor, switch: Switch) -> InputLayer:
+        """The layer up to its ReLU's output ``a``."""
+        return InputLayer(
+            self.x, frozen(a, switch), self.weight, self.bias, self.geometry, z=self.z, excess=self.excess
+        )
 
     def relevance(self, gradient: Tensor, low: Tensor, high: Tensor, epsilon: float) -> Tensor:
         """z^B: with s = R / (z_B + sign(z_B) epsilon), x W's - low W+'s - high W-'s, shaped like ``x``.
@@ -58,10 +75,10 @@ class InputLayer:
             high: largest valid pixels, the same.
             epsilon: stabiliser.
         """
-        z, weight, bias, excess = self.output, self.weight, self.bias, self.excess
+        z, weight, bias, excess = self.z, self.weight, self.bias, self.excess
         low, high = self._as_input(low), self._as_input(high)
         positive, negative = weight.clamp(min=0), weight.clamp(max=0)
-        share = gradient * (z.relu() + epsilon if self.rectified else z)
+        share = gradient * (z.relu() + epsilon if self.rectified else self.value)
         boxed = z - self._apply(low, positive) - self._apply(high, negative)
         if bias is not None:  # z holds all of the bias, z_B its positive part
             boxed = boxed - self._per_channel((bias if excess is None else bias - excess).clamp(max=0))
