@@ -51,7 +51,7 @@ class ISNetCallback(TrainingStepCallback):
             on the model as it is then: one that was trained without the heatmap loss. Set in ``loss``, kept in the
             checkpoint and not measured again on resuming. 0: the loss's own range.
         mean, std: of the images' normalisation. With them the z^B rule can be used at the first layer, and is, which
-            has trained better everywhere it was tried (docs/isnet.md).
+            has trained better or as well everywhere it was tried (docs/isnet.md).
         input_rule: "zbox" (z^B) or "gradient"; ``None``: the former where ``mean`` and ``std`` are given.
         epsilon, deep_supervision, selective_eps, batch_norm, attribution, dual_target, multi_label: see
             :class:`~torch_bgdebias.isnet.ISNet`; ``dual_target`` is "contrast" here.
