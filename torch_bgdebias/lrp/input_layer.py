@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -79,17 +78,16 @@ class InputLayer:
         low, high = self._as_input(low), self._as_input(high)
         positive, negative = weight.clamp(min=0), weight.clamp(max=0)
         share = gradient * (z.relu() + epsilon if self.rectified else self.value)
-        boxed = z - self._apply(low, positive) - self._apply(high, negative)
+        offset = self._apply(low, positive) + self._apply(high, negative)
         if bias is not None:  # z holds all of the bias, z_B its positive part
-            boxed = boxed - self._per_channel((bias if excess is None else bias - excess).clamp(max=0))
+            offset = offset + self._per_channel((bias if excess is None else bias - excess).clamp(max=0))
         if excess is not None:
-            boxed = boxed - self._per_channel(excess)
-        share = share / torch.where(boxed >= 0, boxed + epsilon, boxed - epsilon)
-        return (
-            self.x * self._transposed(share, weight)
-            - low * self._transposed(share, positive)
-            - high * self._transposed(share, negative)
-        )
+            offset = offset + self._per_channel(excess)
+        boxed = z - offset
+        stabilizer = (boxed.detach() >= 0).to(boxed.dtype).mul_(2 * epsilon).sub_(epsilon)
+        share = share / (boxed + stabilizer)
+        # W- = W - W+ saves the third of three transposed layers
+        return (self.x - high) * self._transposed(share, weight) + (high - low) * self._transposed(share, positive)
 
     def _as_input(self, bound: Tensor) -> Tensor:
         """An image's bounds in the shape of ``x``; pixels that padding has added are zero."""
