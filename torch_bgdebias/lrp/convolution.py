@@ -147,7 +147,7 @@ class _InputGradient(Function):
     def forward(ctx: Any, grad: Tensor, weight: Tensor, like: Tensor, geometry: Geometry | None) -> Tensor | None:
         ctx.save_for_backward(grad, weight)
         ctx.geometry = geometry
-        few = like.device.type == "cpu" and like.ndim == 4 and like.shape[1] <= 4
+        few = like.device.type == "cpu" and like.ndim == 4 and like.shape[1] <= 8
         if few and geometry is not None and geometry.groups == 1:
             return _folded(grad, weight, like, geometry)
         return _backward(grad, like, weight, geometry, (True, False, False))[0]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from torch_bgdebias.lrp.attention import frozen
 from torch_bgdebias.lrp.convolution import Geometry, convolve, input_gradient
@@ -74,20 +79,18 @@ class InputLayer:
             high: largest valid pixels, the same.
             epsilon: stabiliser.
         """
-        z, weight, bias, excess = self.z, self.weight, self.bias, self.excess
+        weight, bias, excess = self.weight, self.bias, self.excess
         low, high = self._as_input(low), self._as_input(high)
         positive, negative = weight.clamp(min=0), weight.clamp(max=0)
-        share = gradient * (z.relu() + epsilon if self.rectified else self.value)
+        value = self.z.relu() + epsilon if self.rectified else self.value
         offset = self._apply(low, positive) + self._apply(high, negative)
         if bias is not None:  # z holds all of the bias, z_B its positive part
             offset = offset + self._per_channel((bias if excess is None else bias - excess).clamp(max=0))
         if excess is not None:
             offset = offset + self._per_channel(excess)
-        boxed = z - offset
-        stabilizer = (boxed.detach() >= 0).to(boxed.dtype).mul_(2 * epsilon).sub_(epsilon)
-        share = share / (boxed + stabilizer)
-        # W- = W - W+ saves the third of three transposed layers
-        return (self.x - high) * self._transposed(share, weight) + (high - low) * self._transposed(share, positive)
+        share = _Share.apply(gradient, value, self.z, offset, epsilon)
+        whole, plus = self._transposed(share, weight, positive)
+        return (self.x - high) * whole + (high - low) * plus  # W- = W - W+
 
     def _as_input(self, bound: Tensor) -> Tensor:
         """An image's bounds in the shape of ``x``; pixels that padding has added are zero."""
@@ -103,7 +106,37 @@ class InputLayer:
         x = x.to(weight.dtype)
         return F.linear(x, weight) if self.geometry is None else convolve(x, weight, None, self.geometry)
 
-    def _transposed(self, share: Tensor, weight: Tensor) -> Tensor:
+    def _transposed(self, share: Tensor, weight: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+        """Both weights applied transposed, together where that is one product: ``share`` is the large tensor here."""
+        share, x = share.to(weight.dtype), self.x.to(weight.dtype)
         if self.geometry is None:
-            return share.to(weight.dtype) @ weight
-        return input_gradient(share.to(weight.dtype), weight, self.x.to(weight.dtype), self.geometry)
+            return share @ weight, share @ positive
+        if self.geometry.groups > 1:
+            return tuple(input_gradient(share, w, x, self.geometry) for w in (weight, positive))  # type: ignore[return-value]
+        both = input_gradient(
+            share, torch.cat([weight, positive], 1), x.repeat(1, 2, *(1,) * (x.ndim - 2)), self.geometry
+        )
+        whole, plus = both.chunk(2, 1)
+        return whole, plus
+
+
+class _Share(Function):
+    """gradient value / (z_B + sign(z_B) epsilon) with z_B = z - offset; its derivatives in few passes over memory."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, value: Tensor, z: Tensor, offset: Tensor, epsilon: float) -> Tensor:
+        below = z - offset
+        below += (below >= 0).to(below.dtype).mul_(2 * epsilon).sub_(epsilon)
+        ctx.save_for_backward(gradient, value, below)
+        ctx.shape = offset.shape
+        return (gradient * value).div_(below)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        gradient, value, below = ctx.saved_tensors
+        to_value = outer / below
+        to_gradient = to_value * value
+        to_value *= gradient
+        to_offset = (to_gradient * gradient).div_(below)
+        return to_gradient, to_value, -to_offset, to_offset.sum_to_size(ctx.shape), None
