@@ -1,4 +1,4 @@
-"""The small network of the reference vectors, and images for it."""
+"""Small networks: that of the reference vectors with images for it, and one whose maps keep their size."""
 
 from __future__ import annotations
 
@@ -34,3 +34,21 @@ def small(norm: bool = True, seed: int = 0) -> nn.Module:
 
 def picture(batch: int = 3) -> Tensor:
     return torch.rand(batch, 3, 12, 10, generator=torch.Generator().manual_seed(1))
+
+
+class Small(nn.Module):
+    """Convolutions with batch norms that do something, and activations in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv1, self.bn1 = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.conv2, self.bn2 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.fc = nn.Linear(4, 5)
+        for norm in (self.bn1, self.bn2):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, 0, 0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return self.fc(F.relu(self.bn2(self.conv2(x)), inplace=True).mean((2, 3)))

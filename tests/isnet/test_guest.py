@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 
+import isnet_networks
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,13 +16,12 @@ from torch.utils.data import DataLoader, Dataset
 from torch_bgdebias import ISNet
 
 
-class Small(nn.Module):
+class Small(isnet_networks.Small):
+    """With dropout and a smooth activation."""
+
     def __init__(self) -> None:
         super().__init__()
-        torch.manual_seed(0)
-        self.conv1, self.bn1 = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
-        self.conv2, self.bn2 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
-        self.drop, self.fc = nn.Dropout(0.3), nn.Linear(4, 5)
+        self.drop = nn.Dropout(0.3)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)

@@ -7,27 +7,12 @@ import threading
 import pytest
 import torch
 import torch.nn.functional as F
+from isnet_networks import Small
 from torch import Tensor, nn
 
 from torch_bgdebias import ISNet
 
 VARIANTS = ["selective", "stochastic", "dual", "original"]
-
-
-class Small(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv1, self.bn1 = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
-        self.conv2, self.bn2 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
-        self.fc = nn.Linear(4, 5)
-        for norm in (self.bn1, self.bn2):
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.normal_(norm.bias, 0, 0.3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return self.fc(F.relu(self.bn2(self.conv2(x)), inplace=True).mean((2, 3)))
 
 
 def picture(side: int = 6) -> Tensor:

@@ -376,23 +376,15 @@ class _Catch:
 
 def _has_channels_last(layer: nn.Module, output: Tensor, image: Tensor) -> bool:
     """Whether maps are (B, h, w, c): the layer's own linear layers or norms work on the last dimension."""
+    features: set[int] = set()
+    for module in layer.modules():
+        if isinstance(module, nn.Linear):
+            features |= {module.in_features, module.out_features}
+        elif isinstance(module, nn.LayerNorm):
+            features.add(module.normalized_shape[-1])
     _, height, width, channels = output.shape
-    features = {
-        size
-        for module in layer.modules()
-        for size in (
-            (module.in_features, module.out_features)
-            if isinstance(module, nn.Linear)
-            else module.normalized_shape[-1:]
-            if isinstance(module, nn.LayerNorm)
-            else ()
-        )
-    }
-    return channels in features and height not in features and _aspect(height, width, image)
-
-
-def _aspect(height: int, width: int, image: Tensor) -> bool:
-    return abs(height * image.shape[3] / image.shape[2] - width) < 1
+    same_shape = abs(height * image.shape[3] / image.shape[2] - width) < 1  # as the image's, but for rounding
+    return channels in features and height not in features and same_shape
 
 
 def times(place: Tensor, gradient: Tensor) -> Tensor:
