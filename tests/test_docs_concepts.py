@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from torch_bgdebias.probe.aggregate import summarise
-from torch_bgdebias.probe.results import ImageResults
+from torch_bgdebias.probe.results.aggregate import summarise
+from torch_bgdebias.probe.results.measurement import ImageResults
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "concepts.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)

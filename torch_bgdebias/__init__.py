@@ -17,9 +17,9 @@ _HOMES = {
     "extension_status": "ops",
     "voronoi_composite": "ops",
     # swap
-    "BackgroundBank": "swap",
+    "BackgroundBank": "backgrounds",
     "BackgroundSwap": "swap",
-    "generate_backgrounds": "swap",
+    "generate_backgrounds": "backgrounds",
     # clad
     "CLADLoss": "clad",
     "NegativeQueue": "clad",
@@ -38,10 +38,24 @@ _HOMES = {
     "PixelRatio": "metrics",
     "pixel_ratio": "metrics",
     # data
-    "grabcut_masks": "data",
+    "grabcut_masks": "masks",
     "make_variant": "data",
 }
-_ROOMS = ("attribution", "callbacks", "clad", "concepts", "data", "isnet", "lrp", "metrics", "ops", "probe", "swap")
+_ROOMS = (
+    "attribution",
+    "backgrounds",
+    "callbacks",
+    "clad",
+    "concepts",
+    "data",
+    "isnet",
+    "lrp",
+    "masks",
+    "metrics",
+    "ops",
+    "probe",
+    "swap",
+)
 
 __all__ = ["__version__", *_HOMES, *_ROOMS]
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from torch_bgdebias.cli._models import load_model
 from torch_bgdebias.data import MaskedImageFolder
+from torch_bgdebias.named_models import load_model
 
 __all__ = ["ImageClassifier", "MaskedFolders"]
 

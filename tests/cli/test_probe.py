@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from torch_bgdebias import cli
-from torch_bgdebias.cli import _models
+from torch_bgdebias import named_models as _models
 from torch_bgdebias.cli import probe as command_module
 from torch_bgdebias.data import VARIANTS
 from torch_bgdebias.probe import BackgroundBiasReport

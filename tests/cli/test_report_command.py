@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from torch_bgdebias import cli
-from torch_bgdebias.probe.aggregate import summarise
-from torch_bgdebias.probe.results import ImageResults
+from torch_bgdebias.probe.results.aggregate import summarise
+from torch_bgdebias.probe.results.measurement import ImageResults
 
 
 @pytest.fixture

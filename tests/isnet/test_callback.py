@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from isnet_guest import Inner, ISNetCallback, Module, assert_differ, assert_same, by_hand, data, loader, trainer
+from network_to_explain import Inner, ISNetCallback, Module, assert_differ, assert_same, by_hand, data, loader, trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from isnet_guest import (
+from network_to_explain import (
     Frozen,
     ISNetCallback,
     Module,

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, SubsetRandomSampler
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.callbacks import BackgroundBiasProbe
 from torch_bgdebias.probe import evaluate_background_bias
-from torch_bgdebias.probe.loading import Share
+from torch_bgdebias.probe.passes.loading import Share
 
 HERE = Path(__file__).parent
 

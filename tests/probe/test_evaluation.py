@@ -19,10 +19,10 @@ from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.data import VARIANTS, make_variant
 from torch_bgdebias.isnet import ISNet
 from torch_bgdebias.probe import BackgroundBiasReport, evaluate_background_bias
-from torch_bgdebias.probe.aggregate import compare_reports, summarise
-from torch_bgdebias.probe.heatmaps import unpacked_heatmap
-from torch_bgdebias.probe.pool import BackgroundPool
+from torch_bgdebias.probe.passes.gathering import BackgroundPool
+from torch_bgdebias.probe.passes.heatmaps import unpacked_heatmap
 from torch_bgdebias.probe.report import report_html
+from torch_bgdebias.probe.results.aggregate import compare_reports, summarise
 
 MIXED = ("mixed_same", "mixed_rand", "mixed_next")
 

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from torch_bgdebias.probe import charts, compare_models, report_figures, report_to_html, tables, verdict
-from torch_bgdebias.probe.aggregate import summarise
-from torch_bgdebias.probe.heatmaps import NEUTRAL, heat_picture, packed_heatmap, packed_mask, unpacked_heatmap
+from torch_bgdebias.probe import compare_models, report_figures, report_to_html
+from torch_bgdebias.probe.page import charts, tables, verdict
+from torch_bgdebias.probe.passes.heatmaps import NEUTRAL, heat_picture, packed_heatmap, packed_mask, unpacked_heatmap
 from torch_bgdebias.probe.report import Cell, ImageGrid, report_html
-from torch_bgdebias.probe.results import BackgroundBiasReport, Estimate, Example, ImageResults
+from torch_bgdebias.probe.results.aggregate import summarise
+from torch_bgdebias.probe.results.measurement import BackgroundBiasReport, Estimate, Example, ImageResults
 
 NAMES = ["airport", "bedroom", "<script>alert('x')</script>", "desert & co"]
 NAN = Estimate(math.nan, math.nan, math.nan, 0)
@@ -258,7 +259,7 @@ def test_pictures_are_png_of_their_size() -> None:
 
     from PIL import Image
 
-    from torch_bgdebias.probe.pictures import png
+    from torch_bgdebias.probe.page.pictures import png
 
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     data = base64.b64decode(png(picture).removeprefix("data:image/png;base64,"))

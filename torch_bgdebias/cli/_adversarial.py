@@ -15,7 +15,7 @@ from torch_bgdebias.metrics import adversarial_background_accuracy
 
 if TYPE_CHECKING:
     from torch_bgdebias.cli._probe_data import Normalised
-    from torch_bgdebias.probe.measure import ImageScore
+    from torch_bgdebias.probe.passes.measure import ImageScore
 
 __all__ = ["adversarial", "own_backgrounds", "published_backgrounds"]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from torch_bgdebias.concepts import ConceptSamples
     from torch_bgdebias.probe import BackgroundBiasReport
-    from torch_bgdebias.probe.concept_results import ConceptTable
+    from torch_bgdebias.probe.results.concepts import ConceptTable
     from torch_bgdebias.swap import BackgroundBank
 
 __all__ = ["METHODS", "add_arguments", "draw_concepts", "measure_concepts"]

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from torch_bgdebias.data import VARIANTS, ImageNet9, ImageNet9Variants, MaskedImageFolder, VOCObjects
-from torch_bgdebias.data.files import first_few
+from torch_bgdebias.files import first_few
 
 if TYPE_CHECKING:
     import argparse
 
-    from torch_bgdebias.cli._models import LoadedModel
+    from torch_bgdebias.named_models import LoadedModel
 
 __all__ = ["Normalised", "ProbeData", "class_names", "open_data"]
 

@@ -12,8 +12,8 @@ from torch_bgdebias.cli._arguments import whole, writable
 from torch_bgdebias.cli._progress import note
 
 if TYPE_CHECKING:
-    from torch_bgdebias.swap.filter import Screening
-    from torch_bgdebias.swap.folder import ImageFiles
+    from torch_bgdebias.backgrounds.folder import ImageFiles
+    from torch_bgdebias.backgrounds.screening.filter import Screening
 
 __all__ = ["SCHEMA", "add_parser", "run"]
 
@@ -177,10 +177,10 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _filter(args: argparse.Namespace) -> int:
+    from torch_bgdebias.backgrounds.folder import ImageFiles
+    from torch_bgdebias.backgrounds.screening.filter import FilterStep, screen_files
     from torch_bgdebias.cli._arguments import usable_device
-    from torch_bgdebias.cli._models import load_model
-    from torch_bgdebias.swap.filter import FilterStep, screen_files
-    from torch_bgdebias.swap.folder import ImageFiles
+    from torch_bgdebias.named_models import load_model
 
     forbidden = [entry for word in [*args.forbidden, *_lines(args.forbidden_file)] for entry in _classes(word)]
     if not forbidden:
@@ -237,7 +237,7 @@ def _put(
     classes: list[int],
 ) -> None:
     """Move what is dropped and copy what stays, as asked; a folder's list of generated pictures is told."""
-    from torch_bgdebias.swap.manifest import MANIFEST, Manifest
+    from torch_bgdebias.backgrounds.generation.manifest import MANIFEST, Manifest
 
     if args.copy is not None:
         writable(args.copy, name="--copy")

@@ -54,7 +54,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the masks; print how many, and how they compare."""
-    from torch_bgdebias.data.files import UnreadableImageError, first_few, image_files
+    from torch_bgdebias.files import UnreadableImageError, first_few, image_files
 
     root = args.input / "images" if (args.input / "images").is_dir() else args.input
     pictures = image_files(root) if root.is_dir() else []
@@ -94,8 +94,8 @@ def run(args: argparse.Namespace) -> int:
 def _write(picture: Path, target: Path, args: argparse.Namespace) -> None:
     from PIL import Image
 
-    from torch_bgdebias.data.files import read_image
-    from torch_bgdebias.data.grabcut import grabcut_masks
+    from torch_bgdebias.files import read_image
+    from torch_bgdebias.masks.grabcut import grabcut_masks
 
     mask = grabcut_masks(read_image(picture)[None], iterations=args.iterations, margin=args.margin)[0, 0]
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def _write(picture: Path, target: Path, args: argparse.Namespace) -> None:
 
 
 def _given_masks(folder: Path | None) -> dict[Path, Path]:
-    from torch_bgdebias.data.files import image_files
+    from torch_bgdebias.files import image_files
 
     if folder is None:
         return {}
@@ -114,8 +114,8 @@ def _given_masks(folder: Path | None) -> dict[Path, Path]:
 
 def _overlap(made: Path, given: Path) -> float:
     """Intersection over union of two mask files; 1 where both are empty."""
-    from torch_bgdebias.data.files import read_mask
     from torch_bgdebias.data.folder import MaskSizeError
+    from torch_bgdebias.masks.reading import read_mask
 
     a, b = (_hard(read_mask(path)) for path in (made, given))
     if a.shape != b.shape:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch_bgdebias.cli._probe_data import ProbeData
     from torch_bgdebias.probe import BackgroundBiasReport
-    from torch_bgdebias.probe.measure import ImageScore
+    from torch_bgdebias.probe.passes.measure import ImageScore
 
 __all__ = ["ATTRIBUTIONS", "SCHEMA", "VARIANTS", "add_parser", "run"]
 
@@ -101,8 +101,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load, measure, write the report, print the summary."""
-    from torch_bgdebias.cli._models import load_model
     from torch_bgdebias.cli._probe_data import class_names, open_data
+    from torch_bgdebias.named_models import load_model
     from torch_bgdebias.probe import report_to_html
 
     if (args.mean is None) != (args.std is None):
@@ -134,7 +134,7 @@ def _measure(
     from torch_bgdebias.cli._progress import progress
     from torch_bgdebias.data import ImageNet9Variants, to_imagenet9
     from torch_bgdebias.probe import evaluate_background_bias
-    from torch_bgdebias.probe.attributions import named_attributions
+    from torch_bgdebias.probe.passes.attributions import named_attributions
 
     count = _count_outputs(model, data.dataset[0][0][None].to(device))
     published = isinstance(data.dataset.items, ImageNet9Variants)

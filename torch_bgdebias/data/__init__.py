@@ -27,13 +27,13 @@ _HOMES = {
     "OxfordPets": "adapters",
     "Scenes": "scenes",
     "ThresholdMasked": "digits",
-    "UnreadableImageError": "files",
+    "UnreadableImageError": "torch_bgdebias.files",
     "VOCObjects": "adapters",
     "Variant": "variants",
     "Waterbirds": "adapters",
     "digits_with_masks": "digits",
     "draw_scenes": "scenes",
-    "grabcut_masks": "grabcut",
+    "grabcut_masks": "torch_bgdebias.masks",
     "imagenet9_prediction": "imagenet9",
     "load_places365": "places",
     "make_variant": "variants",
@@ -48,7 +48,8 @@ __all__ = list(_HOMES)
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        home = _HOMES[name]
+        value = getattr(importlib.import_module(home if "." in home else f"{__name__}.{home}"), name)
         globals()[name] = value  # the next look-up does not come here
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(_HOMES)}")

@@ -18,7 +18,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torch_bgdebias.checks import check_option
-from torch_bgdebias.data.files import (
+from torch_bgdebias.data.folder import MaskSizeError
+from torch_bgdebias.data.tensors import JointTransform
+from torch_bgdebias.files import (
     as_tensor,
     check_size,
     decoded,
@@ -26,12 +28,10 @@ from torch_bgdebias.data.files import (
     folder_listing,
     image_files,
     open_image,
-    open_mask,
     require_files,
     resized,
 )
-from torch_bgdebias.data.folder import MaskSizeError
-from torch_bgdebias.data.tensors import JointTransform
+from torch_bgdebias.masks.reading import open_mask
 
 __all__ = ["ImageNetS", "OxfordPets", "VOCObjects", "Waterbirds"]
 

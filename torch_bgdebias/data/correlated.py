@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from torch_bgdebias.checks import check_option, check_range, describe
 from torch_bgdebias.compositing import paste
-from torch_bgdebias.data.files import check_size, first_few
+from torch_bgdebias.files import check_size, first_few
 
 __all__ = ["CAMERAS", "Camera", "CorrelatedBackgrounds"]
 

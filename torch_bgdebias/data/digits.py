@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 
 from torch_bgdebias._optional import require
 from torch_bgdebias.checks import check_option, describe
-from torch_bgdebias.data.files import check_size
 from torch_bgdebias.data.tensors import JointTransform, MaskedItem, MaskedTensors
+from torch_bgdebias.files import check_size
 
 __all__ = ["ThresholdMasked", "digits_with_masks", "mnist_with_masks", "read_idx"]
 

@@ -12,18 +12,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torch_bgdebias.checks import check_option
-from torch_bgdebias.data.files import (
+from torch_bgdebias.data.tensors import JointTransform, MaskedItem, MaskedTensors
+from torch_bgdebias.files import (
     UnreadableImageError,
     as_tensor,
     check_size,
     first_few,
     image_files,
     open_image,
-    open_mask,
-    read_mask,
     resized,
 )
-from torch_bgdebias.data.tensors import JointTransform, MaskedItem, MaskedTensors
+from torch_bgdebias.masks.reading import open_mask, read_mask
 
 __all__ = ["MaskSizeError", "MaskedImageFolder", "MaskedSample"]
 

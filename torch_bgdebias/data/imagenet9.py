@@ -21,7 +21,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torch_bgdebias.checks import check_option, describe
-from torch_bgdebias.data.files import (
+from torch_bgdebias.data.folder import MaskSizeError
+from torch_bgdebias.data.tensors import JointTransform, MaskedItem
+from torch_bgdebias.data.variants import VARIANTS
+from torch_bgdebias.files import (
     UnreadableImageError,
     as_tensor,
     check_size,
@@ -31,9 +34,6 @@ from torch_bgdebias.data.files import (
     open_image,
     resized,
 )
-from torch_bgdebias.data.folder import MaskSizeError
-from torch_bgdebias.data.tensors import JointTransform, MaskedItem
-from torch_bgdebias.data.variants import VARIANTS
 
 __all__ = ["IMAGENET9_RANGES", "ImageNet9", "ImageNet9Sample", "imagenet9_prediction", "to_imagenet9"]
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torch_bgdebias.checks import check_option
-from torch_bgdebias.data.files import first_few
 from torch_bgdebias.data.imagenet9 import ImageNet9, foreground_name
 from torch_bgdebias.data.variants import VARIANTS
+from torch_bgdebias.files import first_few
 
 __all__ = ["ImageNet9Variants"]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from torch_bgdebias.data._canvas import Canvas, blend
-from torch_bgdebias.data.files import check_size, first_few
+from torch_bgdebias.files import check_size, first_few
 
 __all__ = ["SCENE_CATEGORIES", "Scenes", "draw_scenes", "paint_scenes"]
 

@@ -19,13 +19,13 @@ from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_option
 from torch_bgdebias.data.variants import VARIANTS
 from torch_bgdebias.models import LogitsKey, eval_mode
-from torch_bgdebias.probe.aggregate import summarise
-from torch_bgdebias.probe.attributions import Attribution, named_attributions
-from torch_bgdebias.probe.loading import Share, rng_untouched
 from torch_bgdebias.probe.loggers import log_figures
-from torch_bgdebias.probe.measure import Evaluation, ImageScore, merge
-from torch_bgdebias.probe.pool import BackgroundPool, Gatherer
-from torch_bgdebias.probe.results import BackgroundBiasReport, Estimate, ImageResults
+from torch_bgdebias.probe.passes.attributions import Attribution, named_attributions
+from torch_bgdebias.probe.passes.gathering import BackgroundPool, Gatherer
+from torch_bgdebias.probe.passes.loading import Share, rng_untouched
+from torch_bgdebias.probe.passes.measure import Evaluation, ImageScore, merge
+from torch_bgdebias.probe.results.aggregate import summarise
+from torch_bgdebias.probe.results.measurement import BackgroundBiasReport, Estimate, ImageResults
 
 __all__ = ["BackgroundBiasProbe"]
 

@@ -12,7 +12,7 @@ import torch
 from torch_bgdebias.concepts import ConceptProbe, ConceptSamples, ConceptTransfer, concept_transfer
 from torch_bgdebias.concepts.activations import Forward
 from torch_bgdebias.concepts.experiment import Variant
-from torch_bgdebias.probe.loading import rng_untouched
+from torch_bgdebias.probe.passes.loading import rng_untouched
 
 __all__ = ["ConceptProbeCallback"]
 

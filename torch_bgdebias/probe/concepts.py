@@ -17,7 +17,7 @@ from torch_bgdebias.metrics.statistics import (
     correct_p_values,
     paired_permutation_test,
 )
-from torch_bgdebias.probe.concept_results import ConceptBackground, ConceptFit, ConceptTable, biased_pairs
+from torch_bgdebias.probe.results.concepts import ConceptBackground, ConceptFit, ConceptTable, biased_pairs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.data.variants import VARIANTS
 from torch_bgdebias.models import LogitsKey, eval_mode
-from torch_bgdebias.probe.aggregate import summarise
-from torch_bgdebias.probe.attributions import Attribution, named_attributions
-from torch_bgdebias.probe.loading import Share, rng_untouched
-from torch_bgdebias.probe.measure import Evaluation, ImageScore
-from torch_bgdebias.probe.pool import BackgroundPool
-from torch_bgdebias.probe.results import BackgroundBiasReport
+from torch_bgdebias.probe.passes.attributions import Attribution, named_attributions
+from torch_bgdebias.probe.passes.gathering import BackgroundPool
+from torch_bgdebias.probe.passes.loading import Share, rng_untouched
+from torch_bgdebias.probe.passes.measure import Evaluation, ImageScore
+from torch_bgdebias.probe.results.aggregate import summarise
+from torch_bgdebias.probe.results.measurement import BackgroundBiasReport
 
 __all__ = ["DEFAULT_VARIANTS", "ImageScore", "evaluate_background_bias"]
 

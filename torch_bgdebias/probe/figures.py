@@ -13,9 +13,9 @@ import torch
 from torch_bgdebias._optional import require
 from torch_bgdebias.isnet import heatmap_figure
 from torch_bgdebias.probe.concepts import concept_heatmap
-from torch_bgdebias.probe.heatmaps import unpacked_heatmap
-from torch_bgdebias.probe.results import BackgroundBiasReport, Estimate
-from torch_bgdebias.probe.sections import VARIANTS, confidence
+from torch_bgdebias.probe.page.sections import VARIANTS, confidence
+from torch_bgdebias.probe.passes.heatmaps import unpacked_heatmap
+from torch_bgdebias.probe.results.measurement import BackgroundBiasReport, Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from torch_bgdebias import __version__
-from torch_bgdebias.probe import pictures, sections, tables
-from torch_bgdebias.probe.comparison import ModelComparison, compare_models
-from torch_bgdebias.probe.concept_section import concept_section
 from torch_bgdebias.probe.figures import report_figures
-from torch_bgdebias.probe.pictures import Cell, ImageGrid
-from torch_bgdebias.probe.results import BackgroundBiasReport
-from torch_bgdebias.probe.verdict import hero
+from torch_bgdebias.probe.page import pictures, sections, tables
+from torch_bgdebias.probe.page.concept_section import concept_section
+from torch_bgdebias.probe.page.pictures import Cell, ImageGrid
+from torch_bgdebias.probe.page.verdict import hero
+from torch_bgdebias.probe.results.comparison import ModelComparison, compare_models
+from torch_bgdebias.probe.results.measurement import BackgroundBiasReport
 
 __all__ = ["Cell", "ImageGrid", "report_figures", "report_html", "report_to_html"]
 
@@ -86,7 +86,7 @@ def report_html(
 
 
 def _resource(name: str) -> str:
-    return (files("torch_bgdebias.probe") / name).read_text(encoding="utf-8")
+    return (files("torch_bgdebias.probe.page") / name).read_text(encoding="utf-8")
 
 
 def _filled(template: str, slots: Mapping[str, str]) -> str:

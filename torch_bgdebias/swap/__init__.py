@@ -6,31 +6,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch_bgdebias.swap.bank import BackgroundBank
+    from torch_bgdebias.backgrounds.bank import BackgroundBank
+    from torch_bgdebias.backgrounds.generation.generate import generate_backgrounds, write_backgrounds
+    from torch_bgdebias.backgrounds.generation.sources import BACKGROUND_PROMPTS, TextToImage, uniform_noise
+    from torch_bgdebias.backgrounds.screening.filter import FilterStep, screen
+    from torch_bgdebias.backgrounds.stream import StreamedBackgroundBank
     from torch_bgdebias.swap.callback import BackgroundSwapCallback
-    from torch_bgdebias.swap.filter import FilterStep, screen
     from torch_bgdebias.swap.functional import batch_backgrounds, sample_swap_params, swap_background
-    from torch_bgdebias.swap.generate import generate_backgrounds, write_backgrounds
     from torch_bgdebias.swap.module import BackgroundSwap
-    from torch_bgdebias.swap.sources import BACKGROUND_PROMPTS, TextToImage, uniform_noise
-    from torch_bgdebias.swap.stream import StreamedBackgroundBank
 
 #: public name -> file that defines it; looked up lazily because the module imports kornia and the callback Lightning
 _HOMES = {
-    "BACKGROUND_PROMPTS": "sources",
-    "BackgroundBank": "bank",
+    "BACKGROUND_PROMPTS": "torch_bgdebias.backgrounds",
+    "BackgroundBank": "torch_bgdebias.backgrounds",
     "BackgroundSwap": "module",
     "BackgroundSwapCallback": "callback",
-    "FilterStep": "filter",
-    "StreamedBackgroundBank": "stream",
-    "TextToImage": "sources",
+    "FilterStep": "torch_bgdebias.backgrounds",
+    "StreamedBackgroundBank": "torch_bgdebias.backgrounds",
+    "TextToImage": "torch_bgdebias.backgrounds",
     "batch_backgrounds": "functional",
-    "generate_backgrounds": "generate",
+    "generate_backgrounds": "torch_bgdebias.backgrounds",
     "sample_swap_params": "functional",
-    "screen": "filter",
+    "screen": "torch_bgdebias.backgrounds",
     "swap_background": "functional",
-    "uniform_noise": "sources",
-    "write_backgrounds": "generate",
+    "uniform_noise": "torch_bgdebias.backgrounds",
+    "write_backgrounds": "torch_bgdebias.backgrounds",
 }
 
 __all__ = [
@@ -53,7 +53,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        home = _HOMES[name]
+        return getattr(importlib.import_module(home if "." in home else f"{__name__}.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

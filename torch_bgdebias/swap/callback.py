@@ -7,10 +7,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from torch_bgdebias.backgrounds.stream import StreamedBackgroundBank
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.lightning import StepCall, TrainingStepCallback
 from torch_bgdebias.swap.module import BackgroundSwap
-from torch_bgdebias.swap.stream import StreamedBackgroundBank
 
 __all__ = ["BackgroundSwapCallback"]
 

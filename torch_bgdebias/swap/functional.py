@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from torch_bgdebias.backgrounds.folder import FILLS
+from torch_bgdebias.backgrounds.sampling import ClassOrder, draw_outside
 from torch_bgdebias.checks import check_finite, check_image, check_label, check_mask, check_option, values_readable
 from torch_bgdebias.ops import voronoi_composite
-from torch_bgdebias.swap.folder import FILLS
-from torch_bgdebias.swap.sampling import PATTERNS, ClassOrder, SwapParams, draw_outside, sample_offsets, sample_sites
+from torch_bgdebias.swap.sampling import PATTERNS, SwapParams, sample_offsets, sample_sites
 
 if TYPE_CHECKING:
-    from torch_bgdebias.swap.bank import BackgroundBank
+    from torch_bgdebias.backgrounds.bank import BackgroundBank
 
 __all__ = ["batch_backgrounds", "sample_swap_params", "swap_background"]
 

@@ -11,9 +11,9 @@ from kornia.augmentation import MixAugmentationBaseV2
 from kornia.constants import DataKey
 from torch import Tensor
 
+from torch_bgdebias.backgrounds.bank import BackgroundBank
+from torch_bgdebias.backgrounds.folder import FILLS
 from torch_bgdebias.checks import check_image, check_option, values_readable
-from torch_bgdebias.swap.bank import BackgroundBank
-from torch_bgdebias.swap.folder import FILLS
 from torch_bgdebias.swap.functional import batch_backgrounds, sample_swap_params, swap_background
 from torch_bgdebias.swap.sampling import PATTERNS, SwapParams
 

@@ -1,0 +1,303 @@
+"""``generate_backgrounds``: pictures without foregrounds into a folder, resumable, with prompts and seeds recorded."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_bgdebias.backgrounds.bank import BackgroundBank
+from torch_bgdebias.backgrounds.generation.manifest import Manifest
+from torch_bgdebias.backgrounds.generation.sources import (
+    BACKGROUND_PROMPTS,
+    PictureSource,
+    TextToImage,
+    uniform_noise,
+    versions,
+)
+from torch_bgdebias.checks import describe
+
+__all__ = ["Generation", "generate_backgrounds", "write_backgrounds"]
+
+#: how often another seed is tried where a picture came out like an earlier one, or black
+_ATTEMPTS = 5
+_MODEL_FREE_SIZE = (224, 224)
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """What `write_backgrounds` did.
+
+    Attributes:
+        root: the folder.
+        made: pictures written.
+        kept: pictures that were there already.
+        repeated: pictures thrown away because they equalled an earlier one or were of a single colour.
+        size: (H, W) of the pictures.
+    """
+
+    root: Path
+    made: int
+    kept: int
+    repeated: int
+    size: tuple[int, int]
+
+
+def generate_backgrounds(
+    out: str | os.PathLike[str],
+    n: int,
+    source: str | os.PathLike[str] | PictureSource | Any = "wuerstchen",
+    prompts: Sequence[str] | Mapping[str, str] | None = None,
+    *,
+    bank_size: int | tuple[int, int] | None = None,
+    mean: Tensor | Sequence[float] | None = None,
+    std: Tensor | Sequence[float] | None = None,
+    **settings: Any,
+) -> BackgroundBank:
+    """Generate ``n`` backgrounds of each category into a folder, and open it as a bank.
+
+    Synthetic backgrounds as in *On Background Bias of Post-Hoc Concept Embeddings* (arXiv 2504.08602): Würstchen with
+    prompts for cloudscape, space, jungle, ... "devoid of objects, creatures, vehicles". Text-to-image models do not
+    always obey, so `BackgroundBank.filter` should look at the result.
+
+    Args:
+        out: the folder; pictures go to ``<out>/<category>/<number>.png``, their prompts, seeds and versions to
+            ``<out>/backgrounds.jsonl``. Call again with the same folder to go on after an interruption, or with a
+            larger ``n`` for more: what is there is kept.
+        n: pictures of each category.
+        source: see `write_backgrounds`.
+        prompts: see `write_backgrounds`.
+        bank_size: (H, W) of the bank; the size of the pictures by default.
+        mean: of the bank.
+        std: of the bank.
+        **settings: seed, size, batch_size, device, dtype, negative_prompt, revision, options: see `write_backgrounds`.
+
+    Returns:
+        BackgroundBank: all pictures in the folder, labelled by category.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     bank = generate_backgrounds(out, 3, "noise", size=16)
+        >>> tuple(bank.images.shape), bank.classes
+        ((3, 3, 16, 16), ('noise',))
+    """
+    done = write_backgrounds(out, n, source, prompts, **settings)
+    return BackgroundBank.from_folder(done.root, bank_size or done.size, mean=mean, std=std)
+
+
+def write_backgrounds(
+    out: str | os.PathLike[str],
+    n: int,
+    source: str | os.PathLike[str] | PictureSource | Any = "wuerstchen",
+    prompts: Sequence[str] | Mapping[str, str] | None = None,
+    *,
+    seed: int = 0,
+    size: int | tuple[int, int] | None = None,
+    batch_size: int = 4,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    negative_prompt: str | None = None,
+    revision: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Generation:
+    """Generate backgrounds into a folder without opening them; see `generate_backgrounds`.
+
+    A picture's seed follows from ``seed``, its category and its number alone: neither ``n``, nor the batch size, nor
+    another category changes it. A picture that comes out like an earlier one of the folder, or in a single colour (a
+    safety checker's answer), is thrown away and tried with another seed.
+
+    Args:
+        out: as there.
+        n: as there.
+        source: "wuerstchen", the name of any text-to-image pipeline on the Hugging Face hub, a folder that its
+            ``save_pretrained`` wrote, a loaded pipeline; "noise" for uniform noise; or any function
+            ``(prompts, seeds, size) -> (B, 3, H, W)``, such as `torch_bgdebias.data.paint_scenes`.
+        prompts: {category: prompt}, or categories that are their own prompts; ``BACKGROUND_PROMPTS`` for pipelines,
+            ``["noise"]`` for noise.
+        seed: of the whole.
+        size: (H, W) asked of the source; a pipeline's own by default, 224 x 224 for others.
+        batch_size: pictures in a call.
+        device: see `TextToImage`, as the following.
+        dtype: of the weights.
+        negative_prompt: what must not be seen.
+        revision: of the weights on the hub.
+        options: of the pipeline's call, such as ``{"num_inference_steps": 20}``.
+
+    Raises:
+        ImportError: the extra ``diffusers`` is not installed.
+        OSError: the pipeline cannot be loaded, or the folder cannot be written.
+        ValueError: no pictures asked for, a category that is no folder's name, no prompts for a function, pictures in
+            the folder that were made with other settings, a source that keeps giving the same picture.
+        TypeError: no source.
+    """
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ValueError(f"n: expected a whole number of at least 1, got {n!r}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    model_free = source == "noise" if isinstance(source, str) else _is_function(source)
+    settings = {"device": device, "dtype": dtype, "negative_prompt": negative_prompt, "revision": revision}
+    asked = (size, size) if isinstance(size, int) else size or (_MODEL_FREE_SIZE if model_free else None)
+    if asked is not None and min(asked) < 1:
+        raise ValueError(f"size: expected (H, W) of at least one pixel, got {size!r}")
+    table = _prompts(prompts, source, model_free)
+    make, name = _maker(source, model_free, {**settings, "options": options})
+    root = Path(out)
+    root.mkdir(parents=True, exist_ok=True)
+    about = {"source": name, "options": dict(getattr(make, "options", {})), "asked_size": asked}
+    writer = _Writer(root, make, about, seed, versions(make))
+    for category, prompt in table.items():
+        for wanted in _batches(writer.missing(category, prompt, n), batch_size):
+            writer.make(category, prompt, wanted)
+    return Generation(root, writer.made, writer.kept, writer.repeated, writer.size_of_first())
+
+
+class _Writer:
+    """Makes pictures, throws repeated ones away, writes and records the rest."""
+
+    def __init__(self, root: Path, source: Any, about: dict[str, Any], seed: int, packages: dict[str, str]) -> None:
+        self.root, self.source, self.about, self.seed, self.packages = root, source, about, seed, packages
+        self.manifest = Manifest(root)
+        self.known = self.manifest.hashes()
+        self.made = self.kept = self.repeated = 0
+
+    def missing(self, category: str, prompt: str, n: int) -> Iterator[int]:
+        """Numbers of the pictures to make, so that ``n`` are there; those that a filter dropped stay away."""
+        number = present = 0
+        wanted = {"prompt": prompt, **self.about}
+        while present < n:
+            file = _file(category, number)
+            record = self.manifest.records.get(file)
+            if record is None:
+                present += 1
+                yield number
+            elif "dropped" not in record:
+                first = _seed(self.seed, category, number, int(record.get("attempt", 0)))
+                self.manifest.require_same(file, {**wanted, "seed": first})
+                present += 1
+                if (self.root / file).is_file():
+                    self.kept += 1
+                else:
+                    self.known.discard(record["sha256"])  # the file is gone: the same picture may come back
+                    yield number
+            number += 1
+
+    def make(self, category: str, prompt: str, numbers: Sequence[int]) -> None:
+        """Make and write the pictures with these numbers."""
+        left = list(numbers)
+        for attempt in range(_ATTEMPTS):
+            seeds = [_seed(self.seed, category, number, attempt) for number in left]
+            images = _checked(self.source([prompt] * len(left), seeds, self.about["asked_size"]), len(left))
+            again = []
+            for number, picture_seed, image in zip(left, seeds, images, strict=True):
+                digest = _digest(image)
+                if digest in self.known or bool((image == image[:, :1, :1]).all()):
+                    self.repeated += 1
+                    again.append(number)
+                    continue
+                file = _file(category, number)
+                _save(image, self.root / file)
+                shape = list(image.shape[1:])
+                record = {"file": file, "category": category, "prompt": prompt, "seed": picture_seed, **self.about}
+                record |= {"attempt": attempt, "size": shape, "sha256": digest, "versions": self.packages}
+                self.manifest.add(record)
+                self.known.add(digest)
+                self.made += 1
+            left = again
+            if not left:
+                return
+        raise ValueError(
+            f"source: {self.about['source']} gave a picture that is there already, or a single colour, for "
+            f"{_file(category, left[0])} with {_ATTEMPTS} seeds in a row"
+        )
+
+    def size_of_first(self) -> tuple[int, int]:
+        """(H, W) of the folder's pictures."""
+        record = next(record for record in self.manifest.records.values() if "size" in record)
+        return int(record["size"][0]), int(record["size"][1])
+
+
+def _maker(source: Any, model_free: bool, settings: dict[str, Any]) -> tuple[Any, str]:
+    """What makes the pictures, and its name for the records."""
+    if not model_free:
+        pipeline = TextToImage(source, **settings)
+        return pipeline, pipeline.name
+    given = [name for name, value in settings.items() if value]
+    if given:
+        raise ValueError(f"{', '.join(given)}: expected none, the source is no text-to-image pipeline")
+    make = uniform_noise if isinstance(source, str) else source
+    return make, str(getattr(make, "__name__", type(make).__name__))
+
+
+def _is_function(source: Any) -> bool:
+    if isinstance(source, os.PathLike) or (hasattr(source, "config") and hasattr(source, "components")):
+        return False  # a folder, or a pipeline of diffusers
+    if not callable(source):
+        raise TypeError(f"source: expected a name, a folder, a pipeline or a function, got {describe(source)}")
+    return True
+
+
+def _prompts(prompts: Sequence[str] | Mapping[str, str] | None, source: Any, model_free: bool) -> dict[str, str]:
+    if prompts is None:
+        if model_free and source != "noise":
+            raise ValueError("prompts: expected the categories that the function draws, got none")
+        prompts = ["noise"] if model_free else BACKGROUND_PROMPTS
+    if isinstance(prompts, str):
+        raise ValueError(f"prompts: expected a list of categories or {{category: prompt}}, got the text {prompts!r}")
+    table = dict(prompts) if isinstance(prompts, Mapping) else {name: name for name in prompts}
+    bad = [name for name in table if not name or name.startswith(".") or set(name) & set('/\\:*?"<>|')]
+    if bad or not table:
+        raise ValueError(f"prompts: expected categories that can be folder names, got {bad or 'none'}")
+    return table
+
+
+def _seed(seed: int, category: str, number: int, attempt: int) -> int:
+    """48 bits, so that JSON and every generator hold them, and no two pictures share one by accident."""
+    text = f"{seed}/{category}/{number}/{attempt}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=6).digest())
+
+
+def _file(category: str, number: int) -> str:
+    return f"{category}/{number:06d}.png"
+
+
+def _batches(numbers: Iterator[int], batch_size: int) -> Iterator[list[int]]:
+    batch: list[int] = []
+    for number in numbers:
+        batch.append(number)
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _checked(images: Any, count: int) -> Tensor:
+    """uint8 (B, 3, H, W) of what a source returned."""
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[:2] != (count, 3):
+        raise ValueError(f"source: expected pictures ({count}, 3, H, W), got {describe(images)}")
+    if images.dtype == torch.uint8:
+        return images.cpu()
+    low, high = (float(value) for value in images.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"source: expected uint8 or values in [0, 1], got [{low:g}, {high:g}]")
+    return images.float().mul(255).round().to(torch.uint8).cpu()
+
+
+def _digest(image: Tensor) -> str:
+    return hashlib.sha256(f"{tuple(image.shape)}".encode() + image.contiguous().numpy().tobytes()).hexdigest()
+
+
+def _save(image: Tensor, target: Path) -> None:
+    from PIL import Image
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".part")
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(partial, format="PNG")
+    partial.replace(target)  # an interrupted run leaves no half-written picture behind

@@ -1,0 +1,1 @@
+"""Batches in, verdicts out: which pictures show what a background must not show. Knows no bank."""

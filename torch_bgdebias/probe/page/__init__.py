@@ -1,0 +1,1 @@
+"""The report's web page: templates, and what they are given."""

@@ -1,0 +1,1 @@
+"""One model on batches: loading them, choosing backgrounds, measuring, keeping examples."""

@@ -1,0 +1,274 @@
+"""How models differ on the same images: every figure's change with interval and test, over all images and per class."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torch_bgdebias.metrics.statistics import (
+    Floats,
+    bootstrap_mean_difference,
+    correct_p_values,
+    paired_permutation_test,
+)
+from torch_bgdebias.probe.results.aggregate import matched_images, paired_columns
+from torch_bgdebias.probe.results.layout import plain
+from torch_bgdebias.probe.results.measurement import BackgroundBiasReport, Estimate
+
+__all__ = ["COMPARISON_SCHEMA", "Change", "ClassChange", "ModelComparison", "compare_models"]
+
+#: name and version of the JSON layout of :meth:`ModelComparison.to_dict`
+COMPARISON_SCHEMA = "torch_bgdebias.comparison/1"
+#: what is tested in every class, besides the scores: the figures of the report's class table
+CLASS_FIGURES = ("bg_gap", "accuracy/original", "accuracy/mixed_same", "accuracy/mixed_rand")
+Correction = Literal["holm", "benjamini-hochberg"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """By how much one figure differs between two models, on the images that have it in both.
+
+    Attributes:
+        difference: second model minus first, with its paired bootstrap interval; n counts the images.
+        p_value: of the paired permutation test, two-sided; NaN without images.
+        corrected: the same, corrected for the number of tests (see :func:`compare_models`).
+        exact: whether all sign patterns were counted instead of drawn.
+    """
+
+    difference: Estimate
+    p_value: float
+    corrected: float
+    exact: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassChange:
+    """The changes within one class.
+
+    Attributes:
+        label: the class.
+        name: its name.
+        n: images of the class that both models classified.
+        changes: ``bg_gap``, ``accuracy/original``, ``accuracy/mixed_same``, ``accuracy/mixed_rand`` where measured, and
+            every score.
+    """
+
+    label: int
+    name: str
+    n: int
+    changes: dict[str, Change]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelComparison:
+    """A later model against the first one.
+
+    Attributes:
+        first: name of the model that stands for "before".
+        second: name of the other one.
+        n: images that both reports have.
+        figures: figure -> change over all common images, named as in ``compare_reports``.
+        per_class: one entry per class with common images.
+        settings: ``confidence``, ``n_resamples``, ``n_permutations``, ``seed``, ``correction``, and how many tests each
+            correction is for (``tests``: over all images, and per figure over the classes).
+    """
+
+    first: str
+    second: str
+    n: int
+    figures: dict[str, Change]
+    per_class: list[ClassChange]
+    settings: dict[str, Any]
+
+    def changed_classes(self, figure: str = "bg_gap") -> list[ClassChange]:
+        """Classes in which a figure differs beyond chance after correction, the largest change first."""
+        level = 1 - float(self.settings["confidence"])
+        found = [c for c in self.per_class if figure in c.changes and c.changes[figure].corrected < level]
+        return sorted(found, key=lambda c: -abs(c.changes[figure].difference.value))
+
+    def summary(self) -> str:
+        """The changes as text, in points where the figure is a share."""
+        level, tests = 100 * float(self.settings["confidence"]), self.settings["tests"]
+        head = f"{self.second} against {self.first}: {self.n} common images, {level:g} % paired bootstrap intervals, "
+        lines = [f"{head}paired permutation tests, p corrected for {tests['figures']} tests ({_method(self)})"]
+        width = max((len(name) for name in self.figures), default=0)
+        lines += [f"  {name:<{width}}  {_told(name, change)}" for name, change in self.figures.items()]
+        figure = "bg_gap" if "bg_gap" in self.figures else "accuracy/original"
+        if tests["classes"].get(figure):
+            lines += _class_lines(self, figure)
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain lists, numbers and text (NaN as ``None``), with the schema's name."""
+        named: dict[str, Any] = {"schema": COMPARISON_SCHEMA}
+        named |= {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return named
+
+    def to_json(self, path: str | Path) -> None:
+        """Write :meth:`to_dict` as strict JSON."""
+        Path(path).write_text(json.dumps(self.to_dict(), allow_nan=False), encoding="utf-8")
+
+
+def compare_models(
+    reports: Sequence[BackgroundBiasReport],
+    *,
+    confidence: float | None = None,
+    n_resamples: int = 2000,
+    n_permutations: int = 9999,
+    seed: int = 0,
+    correction: Correction = "holm",
+) -> list[ModelComparison | None]:
+    """Compare each later report with the first one, on the images that both have.
+
+    Every figure's change gets a paired bootstrap interval (an image is drawn with the results of both models) and a
+    paired permutation test. The figures over all images, of all later models, are one family of tests. In the classes
+    each figure has a family of its own: all classes of all later models. The p-values of a family are corrected
+    together. Images are matched as in :func:`torch_bgdebias.probe.compare_reports`; an image that lacks a figure in
+    either model is left out of that change, so it can differ a little from the difference of the models' own figures.
+
+    Args:
+        reports: at least one; the first is "before".
+        confidence: of the intervals; that of the first report when ``None``.
+        n_resamples: bootstrap resamples.
+        n_permutations: sign patterns drawn where they are too many to count.
+        seed: of both.
+        correction: ``"holm"`` or ``"benjamini-hochberg"``.
+
+    Returns:
+        One comparison per later report, ``None`` where it has no image in common with the first.
+
+    Raises:
+        ValueError: no report, or a setting out of range.
+
+    Source: paired tests between models on the same images as in arXiv 2512.05937; Holm, Scand. J. Statistics 6, 1979.
+
+    Example:
+        >>> import numpy as np
+        >>> from torch_bgdebias.probe import ImageResults, summarise
+        >>> label, ids = np.arange(40) % 2, np.arange(40, dtype=np.uint64)
+        >>> def report(name, rand):
+        ...     said = {"original": label, "mixed_same": label, "mixed_rand": rand}
+        ...     images = ImageResults(ids, label, said, {v: np.ones(40, np.float32) for v in said})
+        ...     return summarise(images, model=name, class_names=["cat", "dog"])
+        >>> (found,) = compare_models([report("before", 1 - label), report("after", label)])
+        >>> found.figures["bg_gap"].difference.value
+        -1.0
+    """
+    if not reports:
+        raise ValueError("reports: expected at least one BackgroundBiasReport, got none")
+    level = float(reports[0].settings.get("confidence", 0.95)) if confidence is None else confidence
+    boot: dict[str, Any] = {"confidence": level, "n_resamples": n_resamples, "seed": seed}
+    drawn: dict[str, Any] = {"n_resamples": n_permutations, "seed": seed}
+    raw = [_raw(reports[0], report, boot, drawn) for report in reports[1:]]
+    settings = {**boot, "n_permutations": n_permutations, "correction": correction}
+    return _corrected([r.model for r in reports], raw, settings, correction)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Raw:
+    """A comparison before its p-values are corrected."""
+
+    n: int
+    figures: dict[str, Change]
+    per_class: list[ClassChange]
+
+
+def _raw(
+    first: BackgroundBiasReport, second: BackgroundBiasReport, boot: Mapping[str, Any], drawn: Mapping[str, Any]
+) -> _Raw | None:
+    rows = matched_images(first.images, second.images)
+    if rows is None:
+        return None
+    before, after = (
+        {name: column[at] for name, column in paired_columns(report.images).items()}
+        for report, at in zip((first, second), rows, strict=True)
+    )
+    shared = [name for name in before if name in after]
+    in_classes = [n for n in shared if n in CLASS_FIGURES or n in first.images.scores]
+    label = first.images.label[rows[0]]
+
+    def changes(names: Sequence[str], chosen: NDArray[np.bool_]) -> dict[str, Change]:
+        return {name: _change(before[name][chosen], after[name][chosen], boot, drawn) for name in names}
+
+    per_class = []
+    for k in np.unique(label):
+        chosen = label == k
+        name = first.class_names[k] if k < len(first.class_names) else str(k)
+        per_class.append(ClassChange(int(k), name, int(chosen.sum()), changes(in_classes, chosen)))
+    return _Raw(len(label), changes(shared, np.ones(len(label), bool)), per_class)
+
+
+def _change(before: Floats, after: Floats, boot: Mapping[str, Any], drawn: Mapping[str, Any]) -> Change:
+    both = ~np.isnan(before - after)
+    interval = bootstrap_mean_difference(after[both], before[both], **boot)
+    test = paired_permutation_test(after[both], before[both], **drawn)
+    estimate = Estimate(interval.value, interval.low, interval.high, interval.n)
+    return Change(estimate, test.p_value, test.p_value, test.exact)
+
+
+def _corrected(
+    models: Sequence[str], raw: Sequence[_Raw | None], settings: Mapping[str, Any], method: Correction
+) -> list[ModelComparison | None]:
+    """The same with corrected p-values: one family over all images, one per figure over the classes."""
+    overall: list[Change] = [c for r in raw if r is not None for c in r.figures.values()]
+    found = iter(correct_p_values([c.p_value for c in overall], method).tolist())
+    # a generator each, filled in the order in which the changes are walked through below
+    names = dict.fromkeys(n for r in raw if r is not None for c in r.per_class for n in c.changes)
+    values = {
+        n: [c.changes[n].p_value for r in raw if r is not None for c in r.per_class if n in c.changes] for n in names
+    }
+    by_figure = {n: iter(correct_p_values(p, method).tolist()) for n, p in values.items()}
+    counted = {n: int(np.isfinite(p).sum()) for n, p in values.items()}
+    tests = {"figures": sum(math.isfinite(c.p_value) for c in overall), "classes": counted}
+    done: list[ModelComparison | None] = []
+    for model, r in zip(models[1:], raw, strict=True):
+        if r is None:
+            done.append(None)
+            continue
+        figures = {n: dataclasses.replace(c, corrected=next(found)) for n, c in r.figures.items()}
+        per_class = [
+            dataclasses.replace(
+                c,
+                changes={n: dataclasses.replace(x, corrected=next(by_figure[n])) for n, x in c.changes.items()},
+            )
+            for c in r.per_class
+        ]
+        done.append(ModelComparison(models[0], model, r.n, figures, per_class, {**settings, "tests": tests}))
+    return done
+
+
+def _method(comparison: ModelComparison) -> str:
+    return {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}[comparison.settings["correction"]]
+
+
+def _told(name: str, change: Change) -> str:
+    """``-48.2 points [-53.0, -43.1], p < 0.001 (n = 400)``; cosines and ratios as they are."""
+    d = change.difference
+    if math.isnan(d.value):
+        return "not known: no image has it in both"
+    share = name == "bg_gap" or name.startswith(("accuracy/", "decision_consistency/"))
+    scale, digits, unit = (100, 1, " points") if share else (1, 4, "")
+    value, low, high = (f"{scale * x + 0.0:+.{digits}f}" for x in (d.value, d.low, d.high))
+    return f"{value}{unit} [{low}, {high}], {told_p(change.corrected)} (n = {d.n})"
+
+
+def told_p(p: float) -> str:
+    """A p-value as it is printed: ``p = 0.012``, ``p < 0.001``."""
+    return "p not known" if math.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _class_lines(comparison: ModelComparison, figure: str) -> list[str]:
+    changed = comparison.changed_classes(figure)
+    tests = comparison.settings["tests"]["classes"][figure]
+    what = f"  {figure} changed in {len(changed)} of {len(comparison.per_class)} classes"
+    head = f"{what} (p < {1 - comparison.settings['confidence']:.2g}, corrected for {tests} tests)"
+    lines = [f"    {c.name}: {_told(figure, c.changes[figure])}" for c in changed[:5]]
+    more = [f"    and {len(changed) - 5} more"] if len(changed) > 5 else []
+    return [head + (":" if lines else ""), *lines, *more]
