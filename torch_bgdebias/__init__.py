@@ -1,74 +1,98 @@
 """Measure and remove background bias in image classifiers.
 
-Public names are resolved when they are first used: importing this package imports torch and nothing else.
+Names are imported when they are first used: ``import torch_bgdebias`` by itself imports neither torch nor any partner.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from torch_bgdebias._lazy import lazy
+from torch_bgdebias._version import __version__ as __version__
 
-#: public name -> module that defines it
-_HOMES = {
-    "BatchSpec": "batch",
-    # ops
-    "extension_status": "ops",
-    "voronoi_composite": "ops",
-    # swap
-    "BackgroundBank": "backgrounds",
-    "BackgroundSwap": "swap",
-    "generate_backgrounds": "backgrounds",
-    # clad
-    "CLADLoss": "clad",
-    "NegativeQueue": "clad",
-    "clad_loss": "clad",
-    # isnet
-    "ISNet": "isnet",
-    "ISNetLoss": "isnet",
-    "BackgroundDimming": "isnet",
-    "calibrate_relevance_range": "isnet",
-    # metrics
-    "AdversarialBackgroundAccuracy": "metrics",
-    "BackgroundGap": "metrics",
-    "ConceptIoU": "metrics",
-    "DecisionConsistency": "metrics",
-    "FeatureConsistency": "metrics",
-    "PixelRatio": "metrics",
-    "pixel_ratio": "metrics",
-    # data
-    "grabcut_masks": "masks",
-    "make_variant": "data",
-}
-_ROOMS = (
-    "attribution",
-    "backgrounds",
-    "callbacks",
-    "clad",
-    "concepts",
-    "data",
-    "isnet",
-    "lrp",
-    "masks",
-    "metrics",
-    "ops",
-    "probe",
-    "swap",
-)
-
-__all__ = ["__version__", *_HOMES, *_ROOMS]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return importlib.import_module(f"{__name__}.{name}")
-    if name in _HOMES:
-        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-        globals()[name] = value  # the next look-up does not come here
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+if TYPE_CHECKING:
+    from torch_bgdebias import (
+        attribution as attribution,
+        backgrounds as backgrounds,
+        callbacks as callbacks,
+        clad as clad,
+        concepts as concepts,
+        data as data,
+        isnet as isnet,
+        lrp as lrp,
+        masks as masks,
+        metrics as metrics,
+        ops as ops,
+        probe as probe,
+        swap as swap,
+    )
+    from torch_bgdebias.backgrounds import (
+        BackgroundBank as BackgroundBank,
+        generate_backgrounds as generate_backgrounds,
+    )
+    from torch_bgdebias.batch import BatchSpec as BatchSpec
+    from torch_bgdebias.clad import CLADLoss as CLADLoss, NegativeQueue as NegativeQueue, clad_loss as clad_loss
+    from torch_bgdebias.data import MaskedImageFolder as MaskedImageFolder, make_variant as make_variant
+    from torch_bgdebias.isnet import (
+        BackgroundDimming as BackgroundDimming,
+        ISNet as ISNet,
+        ISNetLoss as ISNetLoss,
+        calibrate_relevance_range as calibrate_relevance_range,
+    )
+    from torch_bgdebias.masks import grabcut_masks as grabcut_masks
+    from torch_bgdebias.metrics import (
+        AdversarialBackgroundAccuracy as AdversarialBackgroundAccuracy,
+        BackgroundGap as BackgroundGap,
+        ConceptIoU as ConceptIoU,
+        DecisionConsistency as DecisionConsistency,
+        FeatureConsistency as FeatureConsistency,
+        PixelRatio as PixelRatio,
+        pixel_ratio as pixel_ratio,
+    )
+    from torch_bgdebias.ops import extension_status as extension_status, voronoi_composite as voronoi_composite
+    from torch_bgdebias.probe import (
+        BackgroundBiasReport as BackgroundBiasReport,
+        compare_models as compare_models,
+        evaluate_background_bias as evaluate_background_bias,
+    )
+    from torch_bgdebias.swap import BackgroundSwap as BackgroundSwap
+else:
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "torch_bgdebias": [
+                "attribution",
+                "backgrounds",
+                "callbacks",
+                "clad",
+                "concepts",
+                "data",
+                "isnet",
+                "lrp",
+                "masks",
+                "metrics",
+                "ops",
+                "probe",
+                "swap",
+            ],
+            "torch_bgdebias.backgrounds": ["BackgroundBank", "generate_backgrounds"],
+            "torch_bgdebias.batch": ["BatchSpec"],
+            "torch_bgdebias.clad": ["CLADLoss", "NegativeQueue", "clad_loss"],
+            "torch_bgdebias.data": ["MaskedImageFolder", "make_variant"],
+            "torch_bgdebias.isnet": ["BackgroundDimming", "ISNet", "ISNetLoss", "calibrate_relevance_range"],
+            "torch_bgdebias.masks": ["grabcut_masks"],
+            "torch_bgdebias.metrics": [
+                "AdversarialBackgroundAccuracy",
+                "BackgroundGap",
+                "ConceptIoU",
+                "DecisionConsistency",
+                "FeatureConsistency",
+                "PixelRatio",
+                "pixel_ratio",
+            ],
+            "torch_bgdebias.ops": ["extension_status", "voronoi_composite"],
+            "torch_bgdebias.probe": ["BackgroundBiasReport", "compare_models", "evaluate_background_bias"],
+            "torch_bgdebias.swap": ["BackgroundSwap"],
+        },
+    )
+    __all__ += ["__version__"]

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "BackgroundSwapCallback": "torch_bgdebias.swap.callback",
-    "CLADCallback": "torch_bgdebias.clad.callback",
-    "ISNetCallback": "torch_bgdebias.isnet.callback",
-    "BackgroundBiasProbe": "torch_bgdebias.probe.callback",
-    "ConceptProbeCallback": "torch_bgdebias.probe.callback_concepts",
-}
+from torch_bgdebias._lazy import lazy
 
-__all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(_HOMES)}")
-
-
-def __dir__() -> list[str]:
-    return sorted(_HOMES)
+if TYPE_CHECKING:
+    from torch_bgdebias.clad.callback import CLADCallback as CLADCallback
+    from torch_bgdebias.isnet.callback import ISNetCallback as ISNetCallback
+    from torch_bgdebias.probe.callback import BackgroundBiasProbe as BackgroundBiasProbe
+    from torch_bgdebias.probe.callback_concepts import ConceptProbeCallback as ConceptProbeCallback
+    from torch_bgdebias.swap.callback import BackgroundSwapCallback as BackgroundSwapCallback
+else:
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "torch_bgdebias.clad.callback": ["CLADCallback"],
+            "torch_bgdebias.isnet.callback": ["ISNetCallback"],
+            "torch_bgdebias.probe.callback": ["BackgroundBiasProbe"],
+            "torch_bgdebias.probe.callback_concepts": ["ConceptProbeCallback"],
+            "torch_bgdebias.swap.callback": ["BackgroundSwapCallback"],
+        },
+    )

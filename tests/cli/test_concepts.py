@@ -11,8 +11,7 @@ from PIL import Image
 
 from torch_bgdebias import cli
 from torch_bgdebias.cli._concepts import METHODS
-from torch_bgdebias.concepts import ConceptTransfer
-from torch_bgdebias.concepts import probe as concept_probe
+from torch_bgdebias.concepts import ConceptTransfer, probe as concept_probe
 from torch_bgdebias.probe import BackgroundBiasReport
 
 NETS = """

@@ -10,8 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from torch_bgdebias import cli
-from torch_bgdebias import named_models as _models
+from torch_bgdebias import cli, named_models as _models
 from torch_bgdebias.cli import probe as command_module
 from torch_bgdebias.data import VARIANTS
 from torch_bgdebias.probe import BackgroundBiasReport

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from tests.ops.conftest import assert_paths_agree, make_inputs, same_bits
 from torch_bgdebias.ops import voronoi_composite

@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from torch_bgdebias._lazy import lazy
 
 if TYPE_CHECKING:
-    from torch_bgdebias.backgrounds.bank import BackgroundBank
-    from torch_bgdebias.backgrounds.generation.generate import generate_backgrounds, write_backgrounds
-    from torch_bgdebias.backgrounds.generation.sources import BACKGROUND_PROMPTS, TextToImage, uniform_noise
-    from torch_bgdebias.backgrounds.screening.filter import FilterStep, screen
-    from torch_bgdebias.backgrounds.stream import StreamedBackgroundBank
-
-#: public name -> file that defines it
-_HOMES = {
-    "BACKGROUND_PROMPTS": "generation.sources",
-    "BackgroundBank": "bank",
-    "FilterStep": "screening.filter",
-    "StreamedBackgroundBank": "stream",
-    "TextToImage": "generation.sources",
-    "generate_backgrounds": "generation.generate",
-    "screen": "screening.filter",
-    "uniform_noise": "generation.sources",
-    "write_backgrounds": "generation.generate",
-}
-
-__all__ = [
-    "BACKGROUND_PROMPTS",
-    "BackgroundBank",
-    "FilterStep",
-    "StreamedBackgroundBank",
-    "TextToImage",
-    "generate_backgrounds",
-    "screen",
-    "uniform_noise",
-    "write_backgrounds",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    from torch_bgdebias.backgrounds.bank import BackgroundBank as BackgroundBank
+    from torch_bgdebias.backgrounds.generation.generate import (
+        generate_backgrounds as generate_backgrounds,
+        write_backgrounds as write_backgrounds,
+    )
+    from torch_bgdebias.backgrounds.generation.sources import (
+        BACKGROUND_PROMPTS as BACKGROUND_PROMPTS,
+        TextToImage as TextToImage,
+        uniform_noise as uniform_noise,
+    )
+    from torch_bgdebias.backgrounds.screening.filter import FilterStep as FilterStep, screen as screen
+    from torch_bgdebias.backgrounds.stream import StreamedBackgroundBank as StreamedBackgroundBank
+else:
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "torch_bgdebias.backgrounds.bank": ["BackgroundBank"],
+            "torch_bgdebias.backgrounds.generation.generate": ["generate_backgrounds", "write_backgrounds"],
+            "torch_bgdebias.backgrounds.generation.sources": ["BACKGROUND_PROMPTS", "TextToImage", "uniform_noise"],
+            "torch_bgdebias.backgrounds.screening.filter": ["FilterStep", "screen"],
+            "torch_bgdebias.backgrounds.stream": ["StreamedBackgroundBank"],
+        },
+    )

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
-from torch_bgdebias import __version__
+from torch_bgdebias._version import __version__
 
 __all__ = ["build_parser", "main"]
 

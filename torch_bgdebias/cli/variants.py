@@ -100,7 +100,7 @@ def _pool(tensors: MaskedTensors) -> _Pool:
     from torch_bgdebias.compositing import bounding_boxes, tile_fill
 
     filled, usable = [], []
-    for image, mask in zip(tensors.images.split(_BATCH), tensors.masks.split(_BATCH), strict=True):
+    for image, mask in zip(torch.split(tensors.images, _BATCH), torch.split(tensors.masks, _BATCH), strict=True):
         share = mask.float() / 255
         filled.append(tile_fill(image.float(), share).round().to(torch.uint8))
         top, left, bottom, right = bounding_boxes(share).unbind(1)

@@ -5,55 +5,73 @@ Names are resolved when they are first used: importing this room imports neither
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "CAMERAS": "correlated",
-    "IMAGENET9_RANGES": "imagenet9",
-    "SCENE_CATEGORIES": "scenes",
-    "VARIANTS": "variants",
-    "Camera": "correlated",
-    "CorrelatedBackgrounds": "correlated",
-    "ImageNet9": "imagenet9",
-    "ImageNet9Sample": "imagenet9",
-    "ImageNet9Variants": "imagenet9_variants",
-    "ImageNetS": "adapters",
-    "MaskSizeError": "folder",
-    "MaskedImageFolder": "folder",
-    "MaskedSample": "folder",
-    "MaskedTensorDataset": "tensors",
-    "MaskedTensors": "tensors",
-    "OxfordPets": "adapters",
-    "Scenes": "scenes",
-    "ThresholdMasked": "digits",
-    "UnreadableImageError": "torch_bgdebias.files",
-    "VOCObjects": "adapters",
-    "Variant": "variants",
-    "Waterbirds": "adapters",
-    "digits_with_masks": "digits",
-    "draw_scenes": "scenes",
-    "grabcut_masks": "torch_bgdebias.masks",
-    "imagenet9_prediction": "imagenet9",
-    "load_places365": "places",
-    "make_variant": "variants",
-    "mnist_with_masks": "digits",
-    "paint_scenes": "scenes",
-    "read_idx": "digits",
-    "to_imagenet9": "imagenet9",
-}
+from torch_bgdebias._lazy import lazy
 
-__all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        home = _HOMES[name]
-        value = getattr(importlib.import_module(home if "." in home else f"{__name__}.{home}"), name)
-        globals()[name] = value  # the next look-up does not come here
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(_HOMES)}")
-
-
-def __dir__() -> list[str]:
-    return sorted(_HOMES)
+if TYPE_CHECKING:
+    from torch_bgdebias.data.adapters import (
+        ImageNetS as ImageNetS,
+        OxfordPets as OxfordPets,
+        VOCObjects as VOCObjects,
+        Waterbirds as Waterbirds,
+    )
+    from torch_bgdebias.data.correlated import (
+        CAMERAS as CAMERAS,
+        Camera as Camera,
+        CorrelatedBackgrounds as CorrelatedBackgrounds,
+    )
+    from torch_bgdebias.data.digits import (
+        ThresholdMasked as ThresholdMasked,
+        digits_with_masks as digits_with_masks,
+        mnist_with_masks as mnist_with_masks,
+        read_idx as read_idx,
+    )
+    from torch_bgdebias.data.folder import (
+        MaskedImageFolder as MaskedImageFolder,
+        MaskedSample as MaskedSample,
+        MaskSizeError as MaskSizeError,
+    )
+    from torch_bgdebias.data.imagenet9 import (
+        IMAGENET9_RANGES as IMAGENET9_RANGES,
+        ImageNet9 as ImageNet9,
+        ImageNet9Sample as ImageNet9Sample,
+        imagenet9_prediction as imagenet9_prediction,
+        to_imagenet9 as to_imagenet9,
+    )
+    from torch_bgdebias.data.imagenet9_variants import ImageNet9Variants as ImageNet9Variants
+    from torch_bgdebias.data.places import load_places365 as load_places365
+    from torch_bgdebias.data.scenes import (
+        SCENE_CATEGORIES as SCENE_CATEGORIES,
+        Scenes as Scenes,
+        draw_scenes as draw_scenes,
+        paint_scenes as paint_scenes,
+    )
+    from torch_bgdebias.data.tensors import MaskedTensorDataset as MaskedTensorDataset, MaskedTensors as MaskedTensors
+    from torch_bgdebias.data.variants import VARIANTS as VARIANTS, Variant as Variant, make_variant as make_variant
+    from torch_bgdebias.files import UnreadableImageError as UnreadableImageError
+    from torch_bgdebias.masks.grabcut import grabcut_masks as grabcut_masks
+else:
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "torch_bgdebias.data.adapters": ["ImageNetS", "OxfordPets", "VOCObjects", "Waterbirds"],
+            "torch_bgdebias.data.correlated": ["CAMERAS", "Camera", "CorrelatedBackgrounds"],
+            "torch_bgdebias.data.digits": ["ThresholdMasked", "digits_with_masks", "mnist_with_masks", "read_idx"],
+            "torch_bgdebias.data.folder": ["MaskSizeError", "MaskedImageFolder", "MaskedSample"],
+            "torch_bgdebias.data.imagenet9": [
+                "IMAGENET9_RANGES",
+                "ImageNet9",
+                "ImageNet9Sample",
+                "imagenet9_prediction",
+                "to_imagenet9",
+            ],
+            "torch_bgdebias.data.imagenet9_variants": ["ImageNet9Variants"],
+            "torch_bgdebias.data.places": ["load_places365"],
+            "torch_bgdebias.data.scenes": ["SCENE_CATEGORIES", "Scenes", "draw_scenes", "paint_scenes"],
+            "torch_bgdebias.data.tensors": ["MaskedTensorDataset", "MaskedTensors"],
+            "torch_bgdebias.data.variants": ["VARIANTS", "Variant", "make_variant"],
+            "torch_bgdebias.files": ["UnreadableImageError"],
+            "torch_bgdebias.masks.grabcut": ["grabcut_masks"],
+        },
+    )

@@ -6,52 +6,35 @@ finds the loss's range of relevance. The Lightning callback is ``torch_bgdebias.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from torch_bgdebias._lazy import lazy
 
 if TYPE_CHECKING:
-    from torch_bgdebias.isnet.calibration import calibrate_relevance_range, calibrate_relevance_ranges
-    from torch_bgdebias.isnet.dimming import BackgroundDimming, dim_background, draw_keep
-    from torch_bgdebias.isnet.figures import heatmap_figure
-    from torch_bgdebias.isnet.functional import heatmap_loss
-    from torch_bgdebias.isnet.loss import ISNetLoss
-    from torch_bgdebias.isnet.watch import Explanation, Watch
-    from torch_bgdebias.isnet.wrapper import ISNet
-
-__all__ = [
-    "BackgroundDimming",
-    "Explanation",
-    "ISNet",
-    "ISNetLoss",
-    "Watch",
-    "calibrate_relevance_range",
-    "calibrate_relevance_ranges",
-    "dim_background",
-    "draw_keep",
-    "heatmap_figure",
-    "heatmap_loss",
-]
-
-_HOMES = {
-    "BackgroundDimming": "dimming",
-    "Explanation": "watch",
-    "ISNet": "wrapper",
-    "ISNetLoss": "loss",
-    "Watch": "watch",
-    "calibrate_relevance_range": "calibration",
-    "calibrate_relevance_ranges": "calibration",
-    "dim_background": "dimming",
-    "draw_keep": "dimming",
-    "heatmap_figure": "figures",
-    "heatmap_loss": "functional",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    from torch_bgdebias.isnet.calibration import (
+        calibrate_relevance_range as calibrate_relevance_range,
+        calibrate_relevance_ranges as calibrate_relevance_ranges,
+    )
+    from torch_bgdebias.isnet.dimming import (
+        BackgroundDimming as BackgroundDimming,
+        dim_background as dim_background,
+        draw_keep as draw_keep,
+    )
+    from torch_bgdebias.isnet.figures import heatmap_figure as heatmap_figure
+    from torch_bgdebias.isnet.functional import heatmap_loss as heatmap_loss
+    from torch_bgdebias.isnet.loss import ISNetLoss as ISNetLoss
+    from torch_bgdebias.isnet.watch import Explanation as Explanation, Watch as Watch
+    from torch_bgdebias.isnet.wrapper import ISNet as ISNet
+else:
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "torch_bgdebias.isnet.calibration": ["calibrate_relevance_range", "calibrate_relevance_ranges"],
+            "torch_bgdebias.isnet.dimming": ["BackgroundDimming", "dim_background", "draw_keep"],
+            "torch_bgdebias.isnet.figures": ["heatmap_figure"],
+            "torch_bgdebias.isnet.functional": ["heatmap_loss"],
+            "torch_bgdebias.isnet.loss": ["ISNetLoss"],
+            "torch_bgdebias.isnet.watch": ["Explanation", "Watch"],
+            "torch_bgdebias.isnet.wrapper": ["ISNet"],
+        },
+    )

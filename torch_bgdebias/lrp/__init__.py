@@ -6,25 +6,22 @@ used. The engine beneath LRP-Flex (:class:`~torch_bgdebias.lrp.engine.FlexPass`)
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from torch_bgdebias._lazy import lazy
 
 if TYPE_CHECKING:
-    from torch_bgdebias.lrp.composites import FlexComposite
-    from torch_bgdebias.lrp.engine import FlexPass
-    from torch_bgdebias.lrp.propagation import relevance
-    from torch_bgdebias.lrp.rules import trainable
-
-__all__ = ["FlexComposite", "FlexPass", "relevance", "trainable"]
-
-_HOMES = {"FlexComposite": "composites", "FlexPass": "engine", "relevance": "propagation", "trainable": "rules"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    from torch_bgdebias.lrp.composites import FlexComposite as FlexComposite
+    from torch_bgdebias.lrp.engine import FlexPass as FlexPass
+    from torch_bgdebias.lrp.propagation import relevance as relevance
+    from torch_bgdebias.lrp.rules import trainable as trainable
+else:
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "torch_bgdebias.lrp.composites": ["FlexComposite"],
+            "torch_bgdebias.lrp.engine": ["FlexPass"],
+            "torch_bgdebias.lrp.propagation": ["relevance"],
+            "torch_bgdebias.lrp.rules": ["trainable"],
+        },
+    )

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from torch_bgdebias._lazy import lazy
 
 if TYPE_CHECKING:
-    from torch_bgdebias.masks.grabcut import grabcut_masks
-    from torch_bgdebias.masks.reading import open_mask, read_mask
-
-#: public name -> file that defines it
-_HOMES = {"grabcut_masks": "grabcut", "open_mask": "reading", "read_mask": "reading"}
-
-__all__ = ["grabcut_masks", "open_mask", "read_mask"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    from torch_bgdebias.masks.grabcut import grabcut_masks as grabcut_masks
+    from torch_bgdebias.masks.reading import open_mask as open_mask, read_mask as read_mask
+else:
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "torch_bgdebias.masks.grabcut": ["grabcut_masks"],
+            "torch_bgdebias.masks.reading": ["open_mask", "read_mask"],
+        },
+    )

@@ -2,44 +2,65 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "BackgroundBiasProbe": "callback",
-    "BackgroundBiasReport": "results.measurement",
-    "Change": "results.comparison",
-    "ClassChange": "results.comparison",
-    "ClassResult": "results.measurement",
-    "ConceptBackground": "results.concepts",
-    "ConceptFit": "results.concepts",
-    "ConceptTable": "results.concepts",
-    "Estimate": "results.measurement",
-    "Example": "results.measurement",
-    "ImageResults": "results.measurement",
-    "ModelComparison": "results.comparison",
-    "ScoreResult": "results.measurement",
-    "VariantResult": "results.measurement",
-    "analyse_concepts": "concepts",
-    "biased_pairs": "results.concepts",
-    "compare_models": "results.comparison",
-    "compare_reports": "results.aggregate",
-    "concept_heatmap": "concepts",
-    "concept_tables": "concepts",
-    "evaluate_background_bias": "evaluation",
-    "report_figures": "report",
-    "report_to_html": "report",
-    "summarise": "results.aggregate",
-}
+from torch_bgdebias._lazy import lazy
 
-__all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(_HOMES)}")
-
-
-def __dir__() -> list[str]:
-    return sorted(_HOMES)
+if TYPE_CHECKING:
+    from torch_bgdebias.probe.callback import BackgroundBiasProbe as BackgroundBiasProbe
+    from torch_bgdebias.probe.concepts import (
+        analyse_concepts as analyse_concepts,
+        concept_heatmap as concept_heatmap,
+        concept_tables as concept_tables,
+    )
+    from torch_bgdebias.probe.evaluation import evaluate_background_bias as evaluate_background_bias
+    from torch_bgdebias.probe.report import report_figures as report_figures, report_to_html as report_to_html
+    from torch_bgdebias.probe.results.aggregate import compare_reports as compare_reports, summarise as summarise
+    from torch_bgdebias.probe.results.comparison import (
+        Change as Change,
+        ClassChange as ClassChange,
+        ModelComparison as ModelComparison,
+        compare_models as compare_models,
+    )
+    from torch_bgdebias.probe.results.concepts import (
+        ConceptBackground as ConceptBackground,
+        ConceptFit as ConceptFit,
+        ConceptTable as ConceptTable,
+        biased_pairs as biased_pairs,
+    )
+    from torch_bgdebias.probe.results.measurement import (
+        BackgroundBiasReport as BackgroundBiasReport,
+        ClassResult as ClassResult,
+        Estimate as Estimate,
+        Example as Example,
+        ImageResults as ImageResults,
+        ScoreResult as ScoreResult,
+        VariantResult as VariantResult,
+    )
+else:
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "torch_bgdebias.probe.callback": ["BackgroundBiasProbe"],
+            "torch_bgdebias.probe.concepts": ["analyse_concepts", "concept_heatmap", "concept_tables"],
+            "torch_bgdebias.probe.evaluation": ["evaluate_background_bias"],
+            "torch_bgdebias.probe.report": ["report_figures", "report_to_html"],
+            "torch_bgdebias.probe.results.aggregate": ["compare_reports", "summarise"],
+            "torch_bgdebias.probe.results.comparison": ["Change", "ClassChange", "ModelComparison", "compare_models"],
+            "torch_bgdebias.probe.results.concepts": [
+                "ConceptBackground",
+                "ConceptFit",
+                "ConceptTable",
+                "biased_pairs",
+            ],
+            "torch_bgdebias.probe.results.measurement": [
+                "BackgroundBiasReport",
+                "ClassResult",
+                "Estimate",
+                "Example",
+                "ImageResults",
+                "ScoreResult",
+                "VariantResult",
+            ],
+        },
+    )

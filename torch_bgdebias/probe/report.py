@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from torch_bgdebias import __version__
+from torch_bgdebias._version import __version__
 from torch_bgdebias.probe.figures import report_figures
 from torch_bgdebias.probe.page import pictures, sections, tables
 from torch_bgdebias.probe.page.concept_section import concept_section

@@ -135,7 +135,7 @@ class TextToImage:
 
 def versions(source: Callable[..., Tensor]) -> dict[str, str]:
     """Versions of the packages that a picture depends on."""
-    from torch_bgdebias import __version__
+    from torch_bgdebias._version import __version__
 
     found = {"torch_bgdebias": __version__, "torch": str(torch.__version__)}
     if isinstance(source, TextToImage):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from torch_bgdebias import __version__
+from torch_bgdebias._version import __version__
 from torch_bgdebias.metrics.statistics import (
     Floats,
     Interval,
