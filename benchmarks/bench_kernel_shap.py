@@ -6,15 +6,19 @@ python benchmarks/bench_kernel_shap.py
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torchvision
-from common import machine
-from isnet_settings import small_cnn
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.common import machine
+from experiments.isnet.settings import small_cnn
 from torch_bgdebias.attribution import kernel_shap, superpixels
 
 

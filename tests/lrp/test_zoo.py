@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 import pytest
+
+from experiments.lrp_zoo import run as zoo
 
 pytest.importorskip("torchvision")
 pytest.importorskip("timm")
 
 
-def _zoo() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "zoo_lrp.py"
-    specification = importlib.util.spec_from_file_location("zoo_lrp", path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-zoo = _zoo()
 QUICK = [
     "torchvision/mobilenet_v3_small",
     "torchvision/shufflenet_v2_x0_5",

@@ -1,4 +1,4 @@
-"""Data and networks of exp_isnet.py: digits and radiographs with a class-coded mark, digits on scenes."""
+"""Data and networks of the ISNet experiment: digits and radiographs with a class-coded mark, digits on scenes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data and network of exp_sav.py: traffic signs over scenes whose category goes with the sign's class, or does not."""
+"""Data and network of the S-AV experiment: traffic signs over scenes; the category goes with the class or does not."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from clad_settings import split_bank
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from experiments.common import split_bank
 from torch_bgdebias.data import CorrelatedBackgrounds, MaskedImageFolder, MaskedTensors
 from torch_bgdebias.swap import BackgroundBank
 

@@ -1,4 +1,4 @@
-"""What exp_sav.py's results say: tables with intervals and tests, and one figure.
+"""What the results of the S-AV experiment say: tables with intervals and tests, and one figure.
 
 Networks are compared on the very same images. The unit of intervals and permutation tests is the physical sign (a track
 of up to three frames, each rendered several times), not the image; over seeds an image's values are averaged first, so

@@ -1,12 +1,12 @@
 """Does a background that gives the class away draw a network's attention to it? The experiment of arXiv 2512.05937.
 
-    python benchmarks/exp_sav.py run --data DATA --out sav.jsonl --seeds 0 1 2
-    python benchmarks/exp_sav.py run ... --cameras medium --shapes circular triangular
-    python benchmarks/exp_sav.py table sav.jsonl
-    python benchmarks/exp_sav.py figure sav.jsonl sav.png
+    python -m experiments.sav.run train --data DATA --out sav.jsonl --seeds 0 1 2
+    python -m experiments.sav.run train ... --cameras medium --shapes circular triangular
+    python -m experiments.sav.run table sav.jsonl
+    python -m experiments.sav.run figure sav.jsonl sav.png
 
 Traffic signs (DATA/gtsrb_signs) over scenes (DATA/sun_scenes): training with each class in front of its own kind of
-scene (correlated) or any (uncorrelated), at three camera levels; each network tested on both. ``run`` trains the
+scene (correlated) or any (uncorrelated), at three camera levels; each network tested on both. ``train`` trains the
 cells of the design that are not in the file yet, one JSON line each with every image's result; ``table`` and
 ``figure`` compute everything from these.
 """
@@ -20,13 +20,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import sav_settings as settings
 import torch
-from common import machine
-from sav_settings import Part
-from sav_table import show, write_figure
 from torch import Tensor, nn
 
+from benchmarks.common import machine
+from experiments.sav import settings
+from experiments.sav.settings import Part
+from experiments.sav.table import show, write_figure
 from torch_bgdebias.attribution import grad_cam, kernel_shap
 from torch_bgdebias.data import CAMERAS
 from torch_bgdebias.metrics import pixel_ratio
@@ -36,10 +36,10 @@ CELL = ("training", "camera", "shape", "seed")
 NOT_A_SETTING = ("command", "data", "out", "trainings", "cameras", "shapes", "seeds", "threads")
 
 
-def arguments(given: list[str] | None = None) -> argparse.Namespace:
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    run = commands.add_parser("train", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     run.add_argument("--data", type=Path, required=True)
     run.add_argument("--out", type=Path, required=True, help="JSON lines; cells that are in it are not run again")
     run.add_argument("--trainings", nargs="+", choices=TRAININGS, default=TRAININGS)
@@ -61,7 +61,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     figure = commands.add_parser("figure", help="accuracy and pixel ratio by cell")
     figure.add_argument("results", type=Path, nargs="+")
     figure.add_argument("picture", type=Path)
-    return parser.parse_args(given)
+    return parser.parse_args(words)
 
 
 def train(part: Part, index: Tensor, cell: dict[str, Any], args: argparse.Namespace, classes: int) -> nn.Module:
@@ -92,7 +92,7 @@ def test(net: nn.Module, part: Part, index: Tensor, correlation: float, camera: 
         image, mask = image.float() / 255, mask.float() / 255
         with torch.no_grad():
             predicted = net(image).argmax(1)
-        found = {
+        values_of = {
             "sign": index, "draw": torch.full_like(index, draw), "track": part.track[index], "label": label,
             "background": category, "predicted": predicted, "mask_share": mask.mean((1, 2, 3)),
             "grad_cam": pixel_ratio(grad_cam(net, image, predicted), mask),
@@ -101,8 +101,8 @@ def test(net: nn.Module, part: Part, index: Tensor, correlation: float, camera: 
         if draw < args.shap_draws:
             generator = torch.Generator().manual_seed(draw)  # the same coalitions for every network
             shap = kernel_shap(net, image, predicted, samples=args.samples, generator=generator)
-            found["kernel_shap"] = pixel_ratio(shap.attribution, mask)
-        for name, values in found.items():
+            values_of["kernel_shap"] = pixel_ratio(shap.attribution, mask)
+        for name, values in values_of.items():
             columns.setdefault(name, []).extend(map(entry, values.tolist()))
     return columns
 
@@ -152,7 +152,7 @@ def rows(paths: list[Path]) -> list[dict[str, Any]]:
 
 def main() -> None:
     args = arguments()
-    if args.command == "run":
+    if args.command == "train":
         run(args)
     elif args.command == "table":
         print(show(rows(args.results)))

@@ -1,4 +1,4 @@
-"""Data and network of exp_clad.py: foregrounds composed onto scenes whose category goes with the class."""
+"""Data and network of the CLAD experiment: foregrounds composed onto scenes whose category goes with the class."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
+from experiments.common import split_bank
 from torch_bgdebias.compositing import paste
 from torch_bgdebias.data import MaskedImageFolder, MaskedTensors, mnist_with_masks
 from torch_bgdebias.swap import BackgroundBank
@@ -80,16 +81,6 @@ class Batches(Dataset[Fields]):
         return DataLoader(self, sampler=BatchSampler(sampler, batch, drop_last=True), batch_size=None)
 
 
-def split_bank(bank: BackgroundBank, test: float = 0.25) -> tuple[BackgroundBank, BackgroundBank]:
-    """The last quarter of every category for the tests."""
-    assert bank.labels is not None
-    held_out = torch.zeros(len(bank), dtype=torch.bool)
-    for category in range(bank.num_classes):
-        members = (bank.labels == category).nonzero().flatten()
-        held_out[members[int(len(members) * (1 - test)) :]] = True
-    return bank.subset(~held_out), bank.subset(held_out)
-
-
 def mnist(data: Path, train: int = 8000) -> Setting:
     """Digits at 32 x 32 over ten scene categories, backgrounds drawn once: digit d on category d."""
     digits = mnist_with_masks(data / "mnist", size=32)
@@ -126,3 +117,7 @@ def small_cnn(classes: int, size: int, network: str) -> nn.Sequential:
     if network == "pooled":
         return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * width, 128), nn.ReLU(), nn.Linear(128, classes))
+
+
+#: by the experiment's name
+SETTINGS = {"mnist": mnist, "ablation": mnist, "voc": voc}

@@ -1,6 +1,6 @@
 """Do concept vectors contain the background? VOC objects on SUN scenes, with networks trained here.
 
-python benchmarks/exp_concepts.py --data DIR [--seeds 1] [--figure FILE]
+python -m experiments.concepts.run --data DIR [--seeds 1] [--figure FILE]
 
 DIR holds voc_objects/ (images/ and masks/) and sun_scenes/ (<category>/*.jpg). A small network is trained on the
 original images; Net2Vec and LoCE vectors are fitted on its training images as they are, pasted on one scene or on four,
@@ -117,7 +117,7 @@ def on(bank: BackgroundBank, pattern: str, seed: int) -> Callable[[Tensor, Tenso
     return make
 
 
-def tell(result: ConceptTransfer, layers: list[str]) -> None:
+def print_results(result: ConceptTransfer, layers: list[str]) -> None:
     for layer in layers:
         for method in result.methods:
             own = result.values(layer, method)
@@ -171,7 +171,7 @@ def main() -> None:
         result = concept_transfer(
             ConceptProbe(net, layers), train, test, conditions=conditions, categories=categories, names=names
         )
-        tell(result, layers)
+        print_results(result, layers)
         print(f"seed {seed}: {time.perf_counter() - start:.0f} s; torch {torch.__version__}", flush=True)
         if args.figure and seed == 0:
             concept_heatmap(analyse_concepts(result, "3")).savefig(args.figure, dpi=120)

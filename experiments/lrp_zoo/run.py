@@ -1,9 +1,9 @@
-"""Which models can be explained and trained through, how exactly, and at what cost: the table in docs/lrp_zoo.md.
+"""Which models can be explained and trained through, how exactly, and at what cost: the table beside this file.
 
-    python benchmarks/zoo_lrp.py run [--only NAME ...] [--minutes 8] [--since DATE]   # what was not measured since then
-    python benchmarks/zoo_lrp.py table                                                # writes docs/lrp_zoo.md
+    python -m experiments.lrp_zoo.run measure [--only NAME ...] [--minutes 8] [--since DATE]   # not measured since DATE
+    python -m experiments.lrp_zoo.run table                                                    # writes README.md
 
-Measurements go to docs/lrp_zoo.jsonl, where the last line of a model counts (the first ones, without a date, were read
+Measurements go to results.jsonl, where the last line of a model counts (the first ones, without a date, were read
 back from the table).
 Every model is taken as torchvision or timm makes it, with random weights (also where it would begin with zeros) and
 10 classes, in evaluation and in training mode. Error: the derivative of a random projection of the relevance plus a
@@ -23,6 +23,7 @@ import json
 import math
 import re
 import statistics
+import textwrap
 import time
 import warnings
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ from torch import Tensor, nn
 
 from torch_bgdebias import ISNet
 
-ROOT = Path(__file__).resolve().parents[1]
+FOLDER = Path(__file__).resolve().parent
 SIZES = (64, 96, 128, 160, 192, 224, 240, 256)
 #: images of other sizes: a side of 64 is not four patches of 14 pixels, and 224 takes three times the memory;
 #: inception_v4's last maps are single pixels at 96, and batch norm over two of them is chaotic
@@ -276,7 +277,7 @@ def status(row: dict[str, Any]) -> str:
 
 
 def table(rows: list[dict[str, Any]], total: int) -> str:
-    """The page of the documentation."""
+    """This folder's README."""
 
     def number(row: dict[str, Any], mode: str) -> str:
         measured = row.get(f"calm {mode}", row.get(mode))
@@ -285,17 +286,24 @@ def table(rows: list[dict[str, Any]], total: int) -> str:
         return f"{measured:.0e}" + ("*" if f"calm {mode}" in row else "")
 
     exact = sum(status(r) == "exact" for r in rows)
-    lines = [
-        "# Models whose relevance can be trained through",
-        "",
-        "Written by `benchmarks/zoo_lrp.py` (on the CPU); how it measures stands there. "
-        f"{len(rows)} of {total} models have been measured, {exact} of them are exact: relative error of the gradient "
-        f"below {TOLERANCE:g}, in evaluation and in training mode.",
-        "",
+    summary = (
+        "Written by `python -m experiments.lrp_zoo.run table` from `results.jsonl`, measured on the CPU; `run.py` says "
+        f"how. {len(rows)} of {total} models have been measured, {exact} of them are exact: relative error of the "
+        f"gradient below {TOLERANCE:g}, in evaluation and in training mode."
+    )
+    notes = (
         f"An asterisk: measured with every batch norm's scale at {CALM}, as finite differences fail for this network "
         "with its own random weights, also those of the plain logits. Cost: processor time of a step with heatmaps "
         "over that of a plain one, two images of this small size, one thread of a shared machine: a guide, no more; "
-        "careful figures stand in [lrp.md](lrp.md). Rows without a date are from an earlier state of the code.",
+        "careful figures stand in [the card of LRP](../../docs/lrp.md). Rows without a date are from an earlier state "
+        "of the code."
+    )
+    lines = [
+        "# Models whose relevance can be trained through",
+        "",
+        textwrap.fill(summary, 120),
+        "",
+        textwrap.fill(notes, 120),
         "",
         "| model | parameters (M) | image | status | error, eval | error, train | cost | torch | date |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -315,12 +323,12 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("command", choices=["run", "table", "list"])
+    parser.add_argument("command", choices=["measure", "table", "list"])
     parser.add_argument("--only", nargs="*", help="these models, as source/name")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after the model that exceeds this")
     parser.add_argument("--part", default="0/1", help="i/n: every n-th model from the i-th")
     parser.add_argument("--since", default="", help="YYYY-MM-DD: models last measured before this are measured again")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "lrp_zoo.jsonl")
+    parser.add_argument("--out", type=Path, default=FOLDER / "results.jsonl")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*(init_weights|default weight init).*")
     every = names()
@@ -331,7 +339,7 @@ def main() -> None:
     if options.command == "table":
         ordered = sorted(every, key=lambda n: (n.startswith("timm/"), n))
         rows = [measured[n] for n in ordered if n in measured]
-        (ROOT / "docs" / "lrp_zoo.md").write_text(table(rows, len(every)))
+        (FOLDER / "README.md").write_text(table(rows, len(every)))
         return
     done = {name for name, row in measured.items() if row.get("date", "") >= options.since}
     index, parts = map(int, options.part.split("/"))

@@ -1,6 +1,6 @@
 """Peak memory of fitting concept vectors to many images: activations go through disk, so it does not grow with them.
 
-python benchmarks/memory_concepts.py [--concepts 50 --images 50 --variants 32 --channels 16 --map 20 --epochs 2]
+python benchmarks/bench_concepts_memory.py [--concepts 50 --images 50 --variants 32 --channels 16 --map 20 --epochs 2]
 
 Memory does not depend on the number of epochs; few keep this short.
 """

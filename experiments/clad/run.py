@@ -1,6 +1,6 @@
 """Does CLAD remove background bias, and how do lambda, temperature and queue size matter?
 
-python benchmarks/exp_clad.py --data DIR --experiment mnist | voc | ablation
+python -m experiments.clad.run --data DIR --experiment mnist | voc | ablation
 
 DIR holds mnist/ (idx files), voc_objects/ (images/ and masks/) and sun_scenes/ (<category>/*.jpg). Prints one line a
 run and a Markdown table; --out also writes the runs as JSON.
@@ -18,13 +18,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import clad_settings
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from clad_settings import Batches, Setting
 from torch import Tensor
 
+from experiments.clad.settings import SETTINGS, Batches, Setting, small_cnn
+from experiments.common import accuracy
 from torch_bgdebias import BatchSpec
 from torch_bgdebias.callbacks import BackgroundSwapCallback, CLADCallback
 from torch_bgdebias.swap import BackgroundSwap
@@ -37,7 +37,7 @@ class Classifier(pl.LightningModule):
 
     def __init__(self, classes: int, size: int, steps: int, lr: float, network: str) -> None:
         super().__init__()
-        self.model = clad_settings.small_cnn(classes, size, network)
+        self.model = small_cnn(classes, size, network)
         self.steps, self.lr = steps, lr
 
     def forward(self, image: Tensor) -> Tensor:
@@ -66,13 +66,6 @@ def callbacks(method: str, setting: Setting, args: argparse.Namespace, options: 
     return [CLADCallback(swap, keys, plus=method == "CLAD+", spec=spec, seed=args.seed, **options)]
 
 
-def accuracy(model: pl.LightningModule, fields: tuple[Tensor, ...]) -> float:
-    model.eval()
-    with torch.inference_mode():
-        right = [model(x).argmax(1) == y for x, y in zip(fields[0].split(500), fields[1].split(500), strict=True)]
-    return 100 * float(torch.cat(right).float().mean())
-
-
 def run(
     setting: Setting, method: str, correlation: float, args: argparse.Namespace, options: dict[str, Any]
 ) -> dict[str, Any]:
@@ -93,7 +86,7 @@ def run(
     seconds = time.process_time() - start
     draws = 1 if setting.fixed else 5  # few test foregrounds: each on several backgrounds
     same, rand = (
-        statistics.mean(accuracy(model, setting.test_set(c, draw)) for draw in range(draws)) for c in (1.0, 0.0)
+        statistics.mean(accuracy(model, *setting.test_set(c, draw)[:2]) for draw in range(draws)) for c in (1.0, 0.0)
     )
     result = {
         "method": method, "correlation": correlation, "seed": args.seed, "mixed_same": same, "mixed_rand": rand,
@@ -163,9 +156,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    photographs = args.experiment == "voc"
     args.epochs = args.epochs or {"mnist": 6, "voc": 30, "ablation": 3}[args.experiment]
-    setting = clad_settings.voc(args.data) if photographs else clad_settings.mnist(args.data)
+    setting = SETTINGS[args.experiment](args.data)
     print(
         f"{args.experiment}: {len(setting.train.labels)} training and {len(setting.test.labels)} test foregrounds, "
         f"{setting.categories} categories of scenes, {args.epochs} epochs, {args.network} network, "

@@ -1,7 +1,7 @@
 """Does ISNet stop a small network from reading the class off the background? One training a call, one JSON line each.
 
-    python benchmarks/exp_isnet.py run --data DATA --out results.jsonl --setting digits_mark --method selective
-    python benchmarks/exp_isnet.py table results.jsonl
+    python -m experiments.isnet.run train --data DATA --out results.jsonl --setting digits_mark --method selective
+    python -m experiments.isnet.run table results.jsonl
 
 ``--method plain`` trains without the heatmap loss, ``--unmarked`` without marks (or with random scenes): the two ends
 between which a method is judged. Every setting is a flag and is written into the result.
@@ -22,21 +22,23 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from isnet_settings import SETTINGS, Setting, small_cnn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, TensorDataset
 
-from torch_bgdebias.isnet import BackgroundDimming, ISNet, ISNetLoss
+from experiments.common import accuracy
+from experiments.isnet.settings import SETTINGS, Setting, small_cnn
+from torch_bgdebias.isnet import BackgroundDimming, ISNet, ISNetLoss, calibrate_relevance_range
 from torch_bgdebias.swap import BackgroundSwap
 
 METHODS = ("plain", "selective", "stochastic", "dual", "original")
 NOT_A_SETTING = ("data", "out", "command")
 
 
-def arguments(given: list[str] | None = None) -> argparse.Namespace:
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    run = commands.add_parser("train", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     run.add_argument("--data", type=Path, required=True)
     run.add_argument("--out", type=Path, required=True)
     run.add_argument("--setting", choices=SETTINGS, default="digits_mark")
@@ -86,20 +88,12 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     table.add_argument("results", type=Path, nargs="+")
     table.add_argument("--tag", default=None, help="only rows with this tag")
     table.add_argument("--averaged", action="store_true", help="accuracy of the averaged weights, not of the last")
-    return parser.parse_args(given)
+    return parser.parse_args(words)
 
 
 def build(data: Setting, args: argparse.Namespace) -> nn.Module:
     side = data.train[0].shape[-1]
     return small_cnn(data.classes, side, norm=not args.no_norm, widths=tuple(args.widths), head=args.head)
-
-
-def accuracy(net: nn.Module, test: tuple[Tensor, Tensor, Tensor]) -> float:
-    image, _, label = test
-    net.eval()
-    with torch.no_grad():
-        right = [net(x).argmax(1) == y for x, y in zip(image.split(500), label.split(500), strict=True)]
-    return 100 * torch.cat(right).float().mean().item()
 
 
 def explainer(net: nn.Module, data: Setting, args: argparse.Namespace) -> ISNet:
@@ -180,8 +174,8 @@ def train(
 def change(data: Setting, function: Callable[[Tensor, Tensor], Tensor]) -> Setting:
     """The same setting with every image replaced by ``function(image, mask)``."""
 
-    def part(given: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        image, mask, label = given
+    def part(samples: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        image, mask, label = samples
         return function(image, mask), mask, label
 
     return replace(data, train=part(data.train), tests={name: part(test) for name, test in data.tests.items()})
@@ -217,10 +211,6 @@ def weight_at(progress: float, args: argparse.Namespace) -> float:
 
 def calibrate(data: Setting, args: argparse.Namespace) -> tuple[float, float]:
     """(C1, C2) over a copy of the network trained for ``args.calibrate`` epochs without the heatmap loss."""
-    from torch.utils.data import DataLoader, TensorDataset
-
-    from torch_bgdebias.isnet import calibrate_relevance_range
-
     torch.manual_seed(args.seed)
     net = build(data, args)
     train(net, data, args, args.calibrate, plain=True)
@@ -242,8 +232,8 @@ def run(args: argparse.Namespace) -> None:
     settings = {name: value for name, value in vars(args).items() if name not in NOT_A_SETTING}
     result = {
         "settings": settings,
-        "accuracy": {name: accuracy(net, test) for name, test in data.tests.items()},
-        "averaged": {name: accuracy(averaged, test) for name, test in data.tests.items()},
+        "accuracy": {name: accuracy(net, image, label) for name, (image, _, label) in data.tests.items()},
+        "averaged": {name: accuracy(averaged, image, label) for name, (image, _, label) in data.tests.items()},
         "parts": parts,
         "seconds": round(seconds, 1),
         "torch": torch.__version__,
@@ -257,7 +247,7 @@ def run(args: argparse.Namespace) -> None:
 
 def grouped(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """Rows that differ in nothing but the seed together, by a label that names what is not the default."""
-    defaults = vars(arguments(["run", "--data", ".", "--out", "."]))
+    defaults = vars(arguments(["train", "--data", ".", "--out", "."]))
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in args.results:
         for line in path.read_text().splitlines():
@@ -323,4 +313,4 @@ def same(value: object, default: object) -> bool:
 
 if __name__ == "__main__":
     parsed = arguments()
-    {"run": run, "table": table}[parsed.command](parsed)
+    {"train": run, "table": table}[parsed.command](parsed)
