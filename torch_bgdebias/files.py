@@ -1,33 +1,68 @@
-"""Reading image files: one place that names the file when something is wrong with it."""
+"""The one reader of image files: which files count, in which order, how they are decoded, and errors with their names.
+
+Folders, banks, masks and the command line all come here, so that a file means the same to each of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 __all__ = [
     "EXTENSIONS",
     "UnreadableImageError",
     "as_tensor",
+    "category_folders",
     "check_size",
     "decoded",
     "first_few",
     "folder_listing",
-    "from_16_bit",
     "image_files",
     "open_image",
+    "orientation",
     "read_image",
     "require_files",
     "resized",
+    "same_form",
+    "spread",
+    "white_level",
 ]
 
 #: file name endings that count as images
-EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+EXTENSIONS = frozenset(
+    (
+        *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+        *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+    )
+)
+#: folders that systems and programs leave behind; hidden ones are passed over anyway
+_FOREIGN = frozenset(
+    ("#recycle", "$recycle.bin", "@eadir", "__macosx", "__pycache__", "lost+found", "system volume information")
+)
+#: endings of formats that can hold more than 8 bits a value
+_DEEP_ENDINGS = frozenset((".jp2", ".pgm", ".pnm", ".png", ".tif", ".tiff"))
+#: largest values of the bit depths that cameras and scanners have
+_WHITES = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+Item = TypeVar("Item")
 
 
 class UnreadableImageError(OSError):
@@ -48,36 +83,158 @@ def check_size(size: int | tuple[int, int] | None, *, name: str = "size") -> tup
     return pair[0], pair[1]
 
 
-def image_files(folder: Path) -> list[Path]:
-    """All image files under ``folder``, by ending, sorted; hidden files are passed over."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith(".")
-    )
+def image_files(folder: Path, *, extensions: Collection[str] = EXTENSIONS) -> list[Path]:
+    """All image files under ``folder``, by ending, sorted.
+
+    Linked folders are followed (once on the way down, so a link to a parent ends). Hidden files and folders, and what
+    systems leave behind (``__MACOSX``, ``@eaDir``, ...), are passed over at any depth. A link to a file that is not
+    there is listed: reading it is an error with its name. A folder that is not there has no files.
+    """
+    if not folder.is_dir():
+        return []
+    paths: list[Path] = []
+    pending = [(str(folder), frozenset({os.path.realpath(folder)}))]
+    while pending:
+        directory, above = pending.pop()
+        for entry in _entries(directory):
+            if entry.is_dir():
+                real = os.path.realpath(entry.path)
+                if real not in above:
+                    pending.append((entry.path, above | {real}))
+            elif os.path.splitext(entry.name)[1].lower() in extensions:
+                paths.append(Path(entry.path))
+    return sorted(paths)
 
 
-def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Tensor:
+def category_folders(root: Path) -> list[Path]:
+    """The folders of classes or categories in ``root``: neither hidden nor left behind by a system, in label order.
+
+    The order is that of the names as text; names that are all whole numbers come in the order of the numbers.
+
+    Raises:
+        ValueError: two names that differ only in their Unicode form, and so look alike.
+    """
+    names = [entry.name for entry in _entries(str(root)) if entry.is_dir()]
+    by_form: dict[str, str] = {}
+    for name in names:
+        twin = by_form.setdefault(same_form(name), name)
+        if twin != name:
+            raise ValueError(f"{root}: expected folders of different names, got two that look alike: {name}; join them")
+    numbered = all(name.isascii() and name.isdecimal() for name in names)
+    return [root / name for name in sorted(names, key=lambda name: (int(name) if numbered else 0, name))]
+
+
+def same_form(name: str) -> str:
+    """A name in one Unicode form: macOS writes an accent as a character of its own, others do not."""
+    return unicodedata.normalize("NFC", name)
+
+
+def read_image(path: str | Path, size: tuple[int, int] | None = None, *, white: float | None = None) -> Tensor:
     """Read a picture as uint8 (3, H, W); see ``open_image`` for formats and errors.
 
     Args:
         path: the file.
         size: (H, W) to resize to (bilinear with anti-aliasing).
+        white: value of white where the file has more than 8 bits; see ``open_image``.
     """
-    return as_tensor(resized(open_image(path), size))
+    return as_tensor(resized(open_image(path, white=white), size))
 
 
-def open_image(path: str | Path) -> Image.Image:
-    """Decode a picture to RGB; grey, palette and 16-bit files are converted, transparency is dropped.
+def open_image(
+    path: str | Path,
+    mode: str = "RGB",
+    *,
+    at_least: tuple[int, int] | None = None,
+    white: float | None = None,
+) -> Image.Image:
+    """Decode a picture to 8 bits as a viewer shows it.
 
-    Rotation flags of cameras (EXIF) are not applied: masks would not follow.
+    Rotation flags of cameras (EXIF) are applied. What is transparent becomes black: the colours that hide under it are
+    nobody's background.
+
+    Args:
+        path: the file.
+        mode: ``"RGB"`` or ``"L"`` (grey).
+        at_least: (H, W) that the picture is going to cover: a JPEG may then be decoded at a fraction of its size, twice
+            what is needed, which is much faster.
+        white: value that becomes 255 in files of more than 8 bits, one for a whole data set (``white_level`` finds it).
+            ``None``: found from this file alone.
 
     Raises:
         FileNotFoundError: no such file.
-        UnreadableImageError: it cannot be decoded; the message names the file.
+        UnreadableImageError: it cannot be decoded, or holds values outside of 0 to ``white``; the message names it.
     """
-    picture = decoded(path)
-    return (from_16_bit(picture) if picture.mode.startswith("I") else picture).convert("RGB")
+    picture = decoded(path, at_least=at_least, mode=mode)
+    if _is_deep(picture):
+        picture = _eight_bits(picture, path, white)
+    elif picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
+        picture = _over_black(picture)
+    try:
+        return picture.convert(mode)
+    except ValueError as error:  # a colour space without a way to RGB
+        raise UnreadableImageError(f"unreadable image file {path}: {error}") from error
+
+
+def decoded(path: str | Path, *, at_least: tuple[int, int] | None = None, mode: str = "RGB") -> Image.Image:
+    """Decode any picture as it is, palette indices and all, turned as its EXIF flag says.
+
+    Args:
+        path: the file.
+        at_least: as in ``open_image``.
+        mode: what a JPEG decoded at a fraction of its size is going to be converted to.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnreadableImageError: it cannot be decoded, or is so large that it may be an attack; the message names it.
+    """
+    try:
+        with Image.open(path) as file:
+            if at_least is not None:
+                _draft(file, at_least, mode)
+            file.load()
+            turn = _orientation_of(file)
+            return file if turn == 1 else file.transpose(_TRANSPOSED[turn])
+    except FileNotFoundError as error:
+        if Path(path).is_symlink():
+            raise UnreadableImageError(f"unreadable image file {path}: a link to a file that is not there") from error
+        raise
+    except Exception as error:  # PIL's decoders raise whatever a damaged file leads them to
+        raise UnreadableImageError(f"unreadable image file {path}: {error}") from error
+
+
+def orientation(path: str | Path) -> int:
+    """The EXIF orientation that a camera wrote into a file, 1 (upright) to 8; 1 where there is none."""
+    try:
+        with Image.open(path) as file:
+            return _orientation_of(file)
+    except Exception:  # reading the picture is what names a broken file
+        return 1
+
+
+def white_level(paths: Sequence[Path], *, look_at: int = 256) -> float | None:
+    """The value of white in pictures of more than 8 bits, one for a whole data set; ``None`` where all have 8.
+
+    A scanner of 12 bits writes 0 to 4095 into files of 16: taken by the file type its pictures are nearly black, and
+    taken picture by picture their brightness is lost. So the largest value of the pictures decides, rounded up to that
+    of a bit depth (8, 10, 12, 14, 16); float pictures within [0, 1] have 1.
+
+    Args:
+        paths: the data set's files.
+        look_at: how many deep pictures are read, evenly spread.
+
+    Raises:
+        UnreadableImageError: values below 0, not finite, or above 65535.
+    """
+    deep = [path for path in spread(paths, 20 * look_at) if path.suffix.lower() in _DEEP_ENDINGS and _has_depth(path)]
+    whites = [_white_of(picture, path) for picture, path in _readable(spread(deep, look_at))]
+    return max(whites, default=None)
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """At most ``count`` of the items, evenly spread over all, the first and the last among them."""
+    if len(items) <= count:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / max(count - 1, 1))] for i in range(count)]
 
 
 def as_tensor(picture: Image.Image) -> Tensor:
@@ -100,23 +257,6 @@ def first_few(names: Iterable[object], count: int = 5) -> str:
     return ", ".join(listed[:count]) + more
 
 
-def decoded(path: str | Path) -> Image.Image:
-    """Decode any picture as it is, palette indices and all.
-
-    Raises:
-        FileNotFoundError: no such file.
-        UnreadableImageError: it cannot be decoded; the message names the file.
-    """
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture.copy()
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(f"unreadable image file {path}: {error}") from error
-
-
 def folder_listing(folder: Path) -> list[str]:
     """What lies in a folder, for a message."""
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else ["no such folder"]
@@ -129,8 +269,79 @@ def require_files(paths: Sequence[Path], root: str | Path) -> None:
         raise FileNotFoundError(f"{root}: {len(missing)} of {len(paths)} files are missing: {first_few(missing)}")
 
 
-def from_16_bit(picture: Image.Image) -> Image.Image:
-    """A picture of 16-bit whole numbers as 8-bit grey."""
-    values = np.asarray(picture).astype(np.int64)
-    deep = values.max(initial=0) > 255
-    return Image.fromarray((values >> 8 if deep else values).clip(0, 255).astype(np.uint8))
+def _entries(directory: str) -> list[os.DirEntry[str]]:
+    """What lies in a directory, but for hidden entries and foreign ones."""
+    with os.scandir(directory) as listing:
+        return [entry for entry in listing if entry.name[0] != "." and entry.name.lower() not in _FOREIGN]
+
+
+def _draft(file: Image.Image, at_least: tuple[int, int], mode: str) -> None:
+    """Let a JPEG be decoded at a fraction of its size, twice what covers ``at_least``."""
+    height, width = reversed(at_least) if _orientation_of(file) > 4 and file.format == "JPEG" else at_least
+    scale = max(height / file.height, width / file.width)
+    if scale < 0.5:
+        file.draft(mode, (int(2 * scale * file.width), int(2 * scale * file.height)))
+
+
+def _orientation_of(file: Image.Image) -> int:
+    try:
+        value = file.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # damaged EXIF data beside a good picture
+        return 1
+    return value if value in _TRANSPOSED else 1
+
+
+def _over_black(picture: Image.Image) -> Image.Image:
+    layers = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layers.size, (0, 0, 0, 255)), layers)
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    return picture.mode.startswith("I") or picture.mode == "F"
+
+
+def _has_depth(path: Path) -> bool:
+    try:
+        with Image.open(path) as file:
+            return _is_deep(file)
+    except Exception:  # reading the picture is what names a broken file
+        return False
+
+
+def _readable(paths: Iterable[Path]) -> Iterator[tuple[Image.Image, Path]]:
+    for path in paths:
+        try:
+            yield decoded(path), path
+        except UnreadableImageError:
+            continue
+
+
+def _range_of(picture: Image.Image, path: str | Path) -> tuple[float, float]:
+    values = np.asarray(picture)
+    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    if not 0 <= low <= high <= _WHITES[-1]:  # NaN fails too
+        raise UnreadableImageError(
+            f"image file {path}: expected values in 0 to 65535, got {low:g} to {high:g}; bring them into a picture's "
+            "range first (a window for radiographs, a sigmoid for logits)"
+        )
+    return low, high
+
+
+def _white_of(picture: Image.Image, path: str | Path) -> float:
+    _, high = _range_of(picture, path)
+    return 1.0 if picture.mode == "F" and high <= 1 else next(white for white in _WHITES if high <= white)
+
+
+def _eight_bits(picture: Image.Image, path: str | Path, white: float | None) -> Image.Image:
+    """Grey of more than 8 bits as 8-bit grey, ``white`` as 255."""
+    high = _range_of(picture, path)[1]
+    if white is not None and high > white:
+        raise UnreadableImageError(
+            f"image file {path}: expected values up to {white:g}, which the data set's other files have for white, "
+            f"got {high:g}; say what is white with white="
+        )
+    white = _white_of(picture, path) if white is None else white
+    values = np.asarray(picture).astype(np.float64)
+    # the bits beyond the eighth are cut off: 65535 and 4095 become 255 as a shift makes them
+    eight = np.floor(values * 256 / (white + 1)) if white > 1 else np.round(values * 255)
+    return Image.fromarray(eight.clip(0, 255).astype(np.uint8))

@@ -112,7 +112,7 @@ def test_it_serves_a_swap_and_survives_pickling(folder):
 
 def test_unreadable_files(folder):
     (folder / "odd" / "3.png").write_bytes(b"")
-    with pytest.raises(OSError, match=r"3\.png: cannot be read as an image"):
+    with pytest.raises(OSError, match=r"unreadable image file .*3\.png"):
         StreamedBackgroundBank.from_folder(folder, 6, 9).refresh(5)
     with pytest.warns(UserWarning, match=r"skipped 1 of 10 images: .*3\.png"):
         bank = refreshed(StreamedBackgroundBank.from_folder(folder, 6, 9, on_error="skip"), 9)

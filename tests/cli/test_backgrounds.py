@@ -160,7 +160,7 @@ def test_bad_input_of_generate(tmp_path, capsys):
 def test_unreadable_pictures_and_empty_folders(folder, capsys):
     (folder / "scenes/odd/broken.jpg").write_bytes(b"no picture")
     assert main(filter_words(folder, "--forbidden", "dark")) == 1
-    assert "broken.jpg: cannot be read as an image" in capsys.readouterr().err
+    assert "broken.jpg: cannot identify image file" in capsys.readouterr().err
     with pytest.warns(UserWarning, match="skipped 1 of 7 images"):
         assert main(filter_words(folder, "--forbidden", "dark", "--on-error", "skip", "--json")) == 0
     assert json.loads(capsys.readouterr().out)["unreadable"] == 1

@@ -11,11 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_image, check_option
 from torch_bgdebias.compositing import mean_fill, tile_fill
+from torch_bgdebias.files import (
+    UnreadableImageError,
+    as_tensor,
+    category_folders,
+    first_few,
+    folder_listing,
+    image_files,
+    open_image,
+    white_level,
+)
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -24,8 +35,6 @@ __all__ = ["FILLS", "ImageFiles", "cover", "read_dataset"]
 
 #: what removes a foreground, by name
 FILLS = {"tile": tile_fill, "mean": mean_fill}
-
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +48,7 @@ class ImageFiles:
         size: (H, W) to read them at.
         channels: 3 (RGB) or 1 (grey).
         on_error: "raise" or "skip".
+        white: value of white in files of more than 8 bits, one for all; ``None`` where there are none.
     """
 
     paths: tuple[Path, ...]
@@ -47,6 +57,7 @@ class ImageFiles:
     size: tuple[int, int]
     channels: int = 3
     on_error: str = "raise"
+    white: float | None = None
 
     @classmethod
     def scan(
@@ -67,32 +78,34 @@ class ImageFiles:
         folder = Path(root)
         if not folder.is_dir():
             raise FileNotFoundError(f"root: expected a folder of images, got {folder}, which is not there")
-        categories = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+        categories = [path.name for path in category_folders(folder)]
         if classes is not None:
             absent = [name for name in classes if name not in categories]
             if absent or not classes:
                 raise ValueError(f"classes: expected some of the categories {categories[:20]}, got {[*classes][:20]}")
             categories = list(classes)
         if not categories:
-            paths = tuple(_images_in(folder))
+            paths = tuple(image_files(folder))
             if not paths:
                 raise FileNotFoundError(f"root: expected <category>/*.jpg in {folder}, got {_listing(folder)}")
-            return cls(paths, None, None, (height, width), channels, on_error)
-        found = [tuple(_images_in(folder / name)) for name in categories]
-        empty = [name for name, some in zip(categories, found, strict=True) if not some]
+            return cls(paths, None, None, (height, width), channels, on_error, white_level(paths))
+        per_category = [image_files(folder / name) for name in categories]
+        empty = [name for name, members in zip(categories, per_category, strict=True) if not members]
         if len(empty) == len(categories) or (empty and on_error == "raise"):
             raise FileNotFoundError(f"root: expected images in every category of {folder}, got none in {empty[:8]}")
-        paths = tuple(path for some in found for path in some)
-        labels = tuple(label for label, some in enumerate(found) for _ in some)
-        return cls(paths, labels, tuple(categories), (height, width), channels, on_error)
+        paths = tuple(path for members in per_category for path in members)
+        labels = tuple(label for label, members in enumerate(per_category) for _ in members)
+        return cls(paths, labels, tuple(categories), (height, width), channels, on_error, white_level(paths))
 
     def read(self, position: int) -> Tensor | OSError:
         """One image (C, H, W) uint8, or the error that names the file it could not be read from."""
         path = self.paths[position]
         try:
-            return cover(path, self.size, self.channels)
-        except (OSError, SyntaxError, ValueError) as error:  # what PIL raises on broken files of one format or another
-            return OSError(f"{path}: cannot be read as an image ({error})")
+            return cover(path, self.size, self.channels, self.white)
+        except FileNotFoundError as error:  # gone since the folder was scanned
+            return UnreadableImageError(f"unreadable image file {path}: {error}")
+        except UnreadableImageError as error:
+            return error
 
     def only(self, positions: Sequence[int]) -> ImageFiles:
         """The files at ``positions``, with the same categories."""
@@ -131,25 +144,15 @@ class ImageFiles:
             warnings.warn(f"skipped {len(skipped)} of {len(self.paths)} images: {named}", stacklevel=4)
 
 
-def cover(path: Path, size: tuple[int, int], channels: int = 3) -> Tensor:
+def cover(path: Path, size: tuple[int, int], channels: int = 3, white: float | None = None) -> Tensor:
     """Read an image, scale it until it covers ``size`` (H, W), crop the centre: uint8 (C, H, W)."""
-    import numpy as np
-    from PIL import Image
-
     height, width = size
-    with Image.open(path) as file:
-        mode = "RGB" if channels == 3 else "L"
-        scale = max(height / file.height, width / file.width)
-        if scale < 0.5:  # a JPEG can be decoded at a fraction of its size, twice what is needed
-            file.draft(mode, (int(2 * scale * file.width), int(2 * scale * file.height)))
-        picture = file.convert(mode)
+    picture = open_image(path, "RGB" if channels == 3 else "L", at_least=size, white=white)
     scale = max(height / picture.height, width / picture.width)
     crop_w, crop_h = width / scale, height / scale
     left, top = (picture.width - crop_w) / 2, (picture.height - crop_h) / 2
     box = (left, top, left + crop_w, top + crop_h)
-    picture = picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
-    array = np.array(picture)
-    return torch.from_numpy(array).reshape(height, width, channels).permute(2, 0, 1).contiguous()
+    return as_tensor(picture.resize((width, height), Image.Resampling.BILINEAR, box=box))
 
 
 def read_dataset(
@@ -188,13 +191,9 @@ def _quantise(image: Tensor) -> Tensor:
     return (image * 255).round().to(torch.uint8)
 
 
-def _images_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _EXTENSIONS and path.is_file())
-
-
 def _listing(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir())
-    return f"{len(names)} other entries: {', '.join(names[:5])}" if names else "an empty folder"
+    names = folder_listing(folder)
+    return f"{len(names)} other entries: {first_few(names)}" if names else "an empty folder"
 
 
 def _bounded_map(pool: ThreadPoolExecutor, function: Any, count: int, ahead: int = 256) -> Iterator[Any]:

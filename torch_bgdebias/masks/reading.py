@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from torch_bgdebias.files import as_tensor, decoded, from_16_bit, resized
+from torch_bgdebias.files import as_tensor, decoded, resized
 
 __all__ = ["open_mask", "read_mask"]
 
@@ -34,7 +35,9 @@ def open_mask(path: str | Path) -> Image.Image:
     """
     picture = decoded(path)
     if picture.mode.startswith("I"):
-        picture = from_16_bit(picture)
+        values = np.asarray(picture).astype(np.int64)
+        deep = values.max(initial=0) > 255
+        picture = Image.fromarray((values >> 8 if deep else values).clip(0, 255).astype(np.uint8))
     elif picture.mode == "P" and max(picture.tobytes(), default=0) <= 1:
         picture = Image.frombytes("L", picture.size, picture.tobytes())  # indices 0 and 1, whatever the colours
     picture = picture.convert("L")
