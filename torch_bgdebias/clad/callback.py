@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,7 +14,14 @@ from torch_bgdebias.checks import check_label, describe
 from torch_bgdebias.clad.functional import check_temperature
 from torch_bgdebias.clad.loss import CLADLoss
 from torch_bgdebias.clad.paired import Pair, paired_pass
-from torch_bgdebias.lightning import StepCall, TrainingStepCallback, add_to_loss, device_number
+from torch_bgdebias.lightning import (
+    LightningModule,
+    StepCall,
+    Trainer,
+    TrainingStepCallback,
+    add_to_loss,
+    device_number,
+)
 from torch_bgdebias.models import LogitsKey, find_head, get_layer, logits_of, original_module
 from torch_bgdebias.swap import BackgroundSwap, StreamedBackgroundBank
 
@@ -110,7 +116,7 @@ class CLADCallback(TrainingStepCallback):
         key = "class" if self.spec.background_label is None else str(self.spec.background_label)
         return self._generate_state_key(layer=self.layer, key=key, seed=self.seed)
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Go around the training step, unless there is no loss to add to."""
         if stage == "fit" and not pl_module.automatic_optimization:
             raise TypeError(
@@ -119,7 +125,7 @@ class CLADCallback(TrainingStepCallback):
             )
         super().setup(trainer, pl_module, stage)
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layer, make the queue or take it from the checkpoint, follow the module to its device."""
         self._layer, head = self._find_layer(pl_module)
         self.loss = self._new_loss(self._keys(head))
@@ -152,7 +158,7 @@ class CLADCallback(TrainingStepCallback):
     def _step(self, call: StepCall) -> Any:
         image, mask, target = self._read(call.batch)
         foreground = self._classes(target)
-        key = self._key(call.batch, foreground, image)
+        key = self._key_of(call.batch, foreground, image)
         if isinstance(self.swap.bank, StreamedBackgroundBank):
             self.swap.bank.refresh(min(self.refresh, len(self.swap.bank)))
         generator = self._seeded(call.module)
@@ -172,7 +178,7 @@ class CLADCallback(TrainingStepCallback):
         return add_to_loss(output, extra)
 
     def _loss(
-        self, module: pl.LightningModule, pair: Pair, key: Tensor, foreground: Tensor | None, target: Tensor
+        self, module: LightningModule, pair: Pair, key: Tensor, foreground: Tensor | None, target: Tensor
     ) -> Tensor:
         assert self.loss is not None, "a training step runs after the fit has started"
         background = self.swap._params["background_label"]
@@ -229,7 +235,7 @@ class CLADCallback(TrainingStepCallback):
             "BatchSpec(background_label=...) when the batch says what the background is"
         )
 
-    def _key(self, batch: Any, foreground: Tensor | None, image: Tensor) -> Tensor:
+    def _key_of(self, batch: Any, foreground: Tensor | None, image: Tensor) -> Tensor:
         background = self.spec.background_label_of(batch)
         if background is not None:
             return check_label(background, image.shape[0], name="background_label")
@@ -239,7 +245,7 @@ class CLADCallback(TrainingStepCallback):
     def _new_loss(self, keys: int) -> CLADLoss:
         return CLADLoss(keys, None, self.num_negatives, self.temperature, max_batch=self.max_batch)
 
-    def _find_layer(self, module: pl.LightningModule) -> tuple[str, nn.Module]:
+    def _find_layer(self, module: LightningModule) -> tuple[str, nn.Module]:
         if self.layer is not None:
             return self.layer, get_layer(module, self.layer)
         try:

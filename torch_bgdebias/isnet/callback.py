@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeAlias
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +17,15 @@ from torch_bgdebias.isnet.loss import ISNetLoss
 from torch_bgdebias.isnet.targets import VARIANTS, DualTarget, Variant
 from torch_bgdebias.isnet.watch import Explanation
 from torch_bgdebias.isnet.wrapper import Attribution, BatchNorm, InputRule, ISNet
-from torch_bgdebias.lightning import StepCall, TrainingStepCallback, add_to_loss, device_number, gradients_allowed
+from torch_bgdebias.lightning import (
+    LightningModule,
+    StepCall,
+    Trainer,
+    TrainingStepCallback,
+    add_to_loss,
+    device_number,
+    gradients_allowed,
+)
 from torch_bgdebias.models import LogitsKey, eval_mode, get_layer, original_module
 
 __all__ = ["ISNetCallback", "Schedule"]
@@ -136,7 +143,7 @@ class ISNetCallback(TrainingStepCallback):
         """Tells several of them in one trainer apart, by variant and network."""
         return self._generate_state_key(variant=self.variant, network=self.network)
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the network to explain."""
         if not pl_module.automatic_optimization:
             raise TypeError(
@@ -146,7 +153,7 @@ class ISNetCallback(TrainingStepCallback):
         network = pl_module if self.network is None else get_layer(pl_module, self.network)
         self._isnet = ISNet(network, self.variant, **self._options)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Follow the module to its device and calibrate, once."""
         assert self._isnet is not None, "on_fit_start comes first"
         self._isnet.low = self._isnet.low.to(pl_module.device)
@@ -247,7 +254,7 @@ class ISNetCallback(TrainingStepCallback):
         explanation = self._isnet.explain(image[part], create_graph=True, generator=generator)
         return output, explanation, mask[part]
 
-    def _measure_range(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def _measure_range(self, trainer: Trainer, module: LightningModule) -> None:
         """Set the loss's ranges from the training images of all processes."""
         assert self._isnet is not None, "on_fit_start comes first"
         stats: dict[str, Tensor] = {}
@@ -266,13 +273,13 @@ class ISNetCallback(TrainingStepCallback):
         self.loss.relevance_range = ranges.pop(INPUT)
         self.loss.hidden_ranges = {**self.loss.hidden_ranges, **ranges}
 
-    def _log(self, module: pl.LightningModule, weight: float, size: int, *parts: Tensor) -> None:
+    def _log(self, module: LightningModule, weight: float, size: int, *parts: Tensor) -> None:
         names = ("isnet/heatmap_loss", "isnet/background", "isnet/foreground")
         values = {name: part.detach() for name, part in zip(names, parts, strict=True)}
         module.log_dict(values, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
         module.log("isnet/weight", device_number(weight, module), on_step=False, on_epoch=True, batch_size=size)
 
-    def _not_called(self, module: pl.LightningModule) -> RuntimeError:
+    def _not_called(self, module: LightningModule) -> RuntimeError:
         children = [
             f"{name} ({type(child).__name__})"
             for name, child in module.named_children()
@@ -290,7 +297,7 @@ class ISNetCallback(TrainingStepCallback):
         super()._leave()
 
 
-def _batches(trainer: pl.Trainer) -> Iterator[Any]:
+def _batches(trainer: Trainer) -> Iterator[Any]:
     """The training loader's batches as the step gets them."""
     loader = trainer.train_dataloader
     if loader is None:

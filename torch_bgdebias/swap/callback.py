@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytorch_lightning as pl
-
 from torch_bgdebias.backgrounds.stream import StreamedBackgroundBank
 from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.lightning import StepCall, TrainingStepCallback
+from torch_bgdebias.lightning import LightningModule, StepCall, Trainer, TrainingStepCallback
 from torch_bgdebias.swap.module import BackgroundSwap
 
 __all__ = ["BackgroundSwapCallback"]
@@ -72,7 +70,7 @@ class BackgroundSwapCallback(TrainingStepCallback):
         """Tells several swaps of one trainer apart, by pattern, seed and first epoch."""
         return self._generate_state_key(pattern=self.swap.pattern, seed=self.seed, start_epoch=self.start_epoch)
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Follow the module to its device."""
         self.swap.to(pl_module.device)
         if self.swap.bank is not None:
@@ -106,7 +104,7 @@ class BackgroundSwapCallback(TrainingStepCallback):
         self.steps += 1
         return call.run()
 
-    def _swapped(self, batch: Any, module: pl.LightningModule, p: float) -> Any:
+    def _swapped(self, batch: Any, module: LightningModule, p: float) -> Any:
         spec = self.spec
         image, mask = spec.image_of(batch), spec.mask_of(batch)
         label = None if spec.label is None else spec.label_of(batch)

@@ -1,0 +1,250 @@
+"""The contract of all callbacks: a seed, names in the log, a key for the checkpoint, what is refused and when.
+
+``Callback(main object, spec=None, *, weight or schedule, seed=0, log=True)``. A schedule is a function of the epoch and
+the step, both from 0, where step is the number of training batches seen. What is needed of the module is found in the
+first step, and what cannot work is refused in ``setup``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeAlias
+
+import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from torch_bgdebias.lightning.options import option_text
+from torch_bgdebias.lightning.packages import CallbackBase, LightningModule, Trainer
+from torch_bgdebias.lightning.step import StepCall, wrap_training_step
+
+__all__ = ["LightningCallback", "ReadingCallback", "Schedule", "TrainingStepCallback", "device_number"]
+
+#: a number as a function of the epoch and of the training batches seen before this one, both from 0
+Schedule: TypeAlias = "Callable[[int, int], float]"
+
+
+class LightningCallback(CallbackBase):
+    """A callback of both Lightning packages.
+
+    Logged names are ``<prefix>/<what>``, one value an epoch: the mean over the epoch's batches and all processes. The
+    prefix is the class's, or ``log``'s where that is text. The second callback of one prefix in a trainer logs under
+    ``<prefix>_2``, and so on: otherwise Lightning would take the mean of both.
+
+    Args:
+        seed: of the draws.
+        log: log, do not, or log under this prefix.
+        options: everything that may differ between two callbacks of the class, for the checkpoint's key.
+
+    Raises:
+        TypeError: a seed that is no whole number, a ``log`` that is neither a flag nor text.
+    """
+
+    #: of the logged names
+    log_prefix: ClassVar[str] = ""
+
+    def __init__(self, seed: int = 0, *, log: bool | str = True, options: Mapping[str, object] | None = None) -> None:
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise TypeError(f"seed: expected a whole number, got {seed!r}")
+        if not isinstance(log, bool | str):
+            raise TypeError(f"log: expected True, False or a prefix for the names, got {log!r}")
+        self.seed = seed
+        self._logs = bool(log)  # Lightning writes its own `log` onto callbacks
+        self._prefix = self._own_prefix = log if isinstance(log, str) else self.log_prefix
+        described = {name: option_text(value) for name, value in (options or {}).items()}
+        self._state_key = self._generate_state_key(**described, seed=seed)
+
+    @property
+    def state_key(self) -> str:
+        """Tells the states of several callbacks of one class apart, by all their options as they were given."""
+        return self._state_key
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the names for the log."""
+        alike = [
+            callback
+            for callback in trainer.callbacks  # type: ignore[union-attr]
+            if isinstance(callback, LightningCallback) and callback._own_prefix == self._own_prefix
+        ]
+        place = next((i for i, callback in enumerate(alike, 1) if callback is self), 1)
+        self._prefix = self._own_prefix if place == 1 else f"{self._own_prefix}_{place}"
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Find this callback's state where its options, and so its key, were others when it was written."""
+        states = checkpoint.get("callbacks", {})
+        if self.state_key in states or not self.state_dict():
+            return
+        name = type(self).__qualname__
+        theirs = [key for key in states if str(key) == name or str(key).startswith(name + "{")]
+        alike = [callback for callback in trainer.callbacks if type(callback) is type(self)]  # type: ignore[union-attr]
+        if len(theirs) == len(alike) == 1:  # there is no mistaking whose it is
+            self.load_state_dict(states[theirs[0]])
+        elif theirs:
+            rank_zero_warn(f"{name}: the checkpoint has no state of these options, so this one starts anew")
+
+    def _log_values(self, module: LightningModule, values: Mapping[str, float | Tensor], batch_size: int) -> None:
+        """Log means over the epoch; plain numbers are put on the device without waiting for it."""
+        if not self._logs:
+            return
+        tensors = {
+            f"{self._prefix}/{name}": value.detach() if isinstance(value, Tensor) else device_number(value, module)
+            for name, value in values.items()
+        }
+        module.log_dict(tensors, on_step=False, on_epoch=True, sync_dist=True, batch_size=batch_size)
+
+
+class TrainingStepCallback(LightningCallback):
+    """A callback that goes around the module's ``training_step`` from a fit's start to its end, however that comes.
+
+    Subclasses write :meth:`_step`, and :meth:`_prepare` for what they need of the module: it runs before the first step
+    of a fit, which a tuner's fit has too, unlike ``on_fit_start``. What is drawn comes from :meth:`_seeded`, which
+    depends on the seed, the process' rank and the number of training batches seen; both numbers are in the checkpoint
+    and the same on every rank, so a resumed run draws what an uninterrupted one would have.
+
+    Args:
+        seed, log, options: see :class:`LightningCallback`.
+    """
+
+    #: what to use in a step of one's own instead, where the callback adds to the loss; "" where it does not
+    by_hand: ClassVar[str] = ""
+
+    def __init__(self, seed: int = 0, *, log: bool | str = True, options: Mapping[str, object] | None = None) -> None:
+        super().__init__(seed, log=log, options=options)
+        #: training batches seen
+        self.steps = 0
+        self._restore: Callable[[], None] | None = None
+        self._ready = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what cannot work, then go around the training step."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self._refuse(pl_module)
+            self._ready = False
+            self._restore = wrap_training_step(pl_module, self, self._around, trainer=trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Put the module's own training step back."""
+        self._leave()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Put the module's own training step back."""
+        self._leave()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Batches seen and the seed, the same on every rank."""
+        return {"steps": self.steps, "seed": self.seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on drawing where the checkpoint was written."""
+        self.steps, self.seed = int(state_dict["steps"]), int(state_dict["seed"])
+
+    def _step(self, call: StepCall) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} goes around a training step and must say how")
+
+    def _prepare(self, module: LightningModule) -> None:
+        """Find what is needed of the module, which is on its device; before the first step of a fit."""
+
+    def _refuse(self, module: LightningModule) -> None:
+        """Raise where this callback cannot work."""
+        name = type(module).__name__
+        if self.by_hand and not module.automatic_optimization:
+            raise TypeError(
+                f"{name} optimises manually, so there is no loss to add to: use {self.by_hand} in its training_step"
+            )
+        if "dataloader_iter" in inspect.signature(module.training_step).parameters:
+            raise TypeError(
+                f"{name}.training_step takes a dataloader_iter and fetches its batches itself, out of reach of "
+                f"{type(self).__name__}: let it take a batch"
+            )
+
+    def _around(self, call: StepCall) -> Any:
+        if not self._ready:
+            self._refuse(call.module)  # the module's own setup may have changed how it optimises
+            self._prepare(call.module)
+            self._ready = True
+        seen = self.steps
+        output = self._step(call)
+        self.steps = seen + 1
+        return output
+
+    def _seeded(self, module: LightningModule) -> torch.Generator:
+        """The generator of this step and rank, on the module's device. The text is hashed, so that neighbouring
+        numbers do not start it alike; the class's name keeps callbacks with the same seed apart."""
+        number = random.Random(f"{type(self).__name__} {self.seed} {module.global_rank} {self.steps}").getrandbits(63)
+        return torch.Generator(module.device).manual_seed(number)
+
+    def _leave(self) -> None:
+        if self._restore is not None:
+            self._restore()
+            self._restore = None
+
+
+class ReadingCallback(LightningCallback):
+    """A callback that measures at the end of validation and test epochs, and changes nothing.
+
+    Subclasses write :meth:`_read`. In a fit it runs in epochs 0, n, 2n, ..., not in the sanity check; where a fit ends
+    without a measurement, a warning says so.
+
+    Args:
+        every_n_epochs: n.
+        seed, log, options: see :class:`LightningCallback`.
+
+    Raises:
+        ValueError: ``every_n_epochs`` below 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        every_n_epochs: int = 1,
+        seed: int = 0,
+        log: bool | str = True,
+        options: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(seed, log=log, options=options)
+        if every_n_epochs < 1:
+            raise ValueError(f"every_n_epochs: expected at least 1, got {every_n_epochs}")
+        self.every_n_epochs = every_n_epochs
+        self._measured = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Nothing has been measured yet in this run."""
+        super().setup(trainer, pl_module, stage)
+        self._measured = False
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure and log."""
+        if not trainer.sanity_checking and not (
+            trainer.state.fn == "fit" and trainer.current_epoch % self.every_n_epochs
+        ):
+            self._measure_and_log(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure and log."""
+        self._measure_and_log(trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Say so where a fit was never measured."""
+        if stage == "fit" and not self._measured and trainer.current_epoch:  # a tuner's run goes back to epoch 0
+            rank_zero_warn(
+                f"{type(self).__name__} measured nothing: it measures at the end of validation epochs, and there was "
+                "none; give the trainer a validation loader, the module a validation_step, and limit_val_batches > 0, "
+                f"within the first of every {self.every_n_epochs} epoch(s)"
+            )
+
+    def _read(self, trainer: Trainer, pl_module: LightningModule) -> Mapping[str, float]:
+        """Measure; the numbers to log, the same on every process."""
+        raise NotImplementedError(f"{type(self).__name__} reads a module and must say what")
+
+    def _measure_and_log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        values = self._read(trainer, pl_module)
+        self._measured = True
+        self._log_values(pl_module, values, batch_size=1)
+
+
+def device_number(value: float, module: LightningModule) -> Tensor:
+    """A number to log. Lightning copies plain ones to the device, and waits until they are there; filling does not."""
+    return torch.full((), value, device=module.device)

@@ -1,0 +1,218 @@
+"""Going around a module's ``training_step`` for the time of a fit.
+
+Lightning ignores what callback hooks return, so a callback that changes the batch or the loss goes around the module's
+``training_step``. Several callbacks may do so: one chain per module keeps them in the order in which they came and puts
+the user's method back when the last one leaves, whatever the order of leaving.
+
+They leave when the fit is over, however it ends. Hooks alone do not see to that (a tuner takes the callbacks off the
+trainer, so that none hears of its exceptions): the trainer's strategy, which is always torn down, tells them as well,
+as does the end of a trainer that nobody holds any more. Should all that fail, a change that belongs to another trainer
+than the module's does not act, and leaves.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from torch_bgdebias.lightning.packages import LightningModule, Trainer
+
+__all__ = ["StepCall", "StepChange", "wrap_training_step"]
+
+
+class StepCall:
+    """One call of ``training_step`` on its way through the callbacks: the batch may be exchanged, then it runs."""
+
+    def __init__(
+        self, module: LightningModule, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.module = module
+        self._inner = inner
+        self._args = list(args)
+        self._kwargs = dict(kwargs)
+        self._name = None if args else _batch_argument(inner, kwargs)
+
+    @property
+    def batch(self) -> Any:
+        """The batch that the rest of the chain, and in the end the user's step, will get."""
+        return self._args[0] if self._name is None else self._kwargs[self._name]
+
+    @batch.setter
+    def batch(self, batch: Any) -> None:
+        if self._name is None:
+            self._args[0] = batch
+        else:
+            self._kwargs[self._name] = batch
+
+    def run(self) -> Any:
+        """Call the rest of the chain and return what the user's ``training_step`` returned."""
+        return self._inner(*self._args, **self._kwargs)
+
+
+#: goes around one training step: change ``call.batch``, ``call.run()``, change the output, return it
+StepChange: TypeAlias = Callable[[StepCall], Any]
+
+
+@dataclass(eq=False)
+class _Link:
+    """One owner's change; ``trainer`` is the one whose fit it belongs to, if to any."""
+
+    owner: object
+    change: StepChange
+    trainer: weakref.ref[Trainer] | None
+
+
+class _Step:
+    """What stands in for a module's ``training_step``. In a copy of the module, or a pickled one, its own step does.
+
+    It is held by the module alone (as its attribute), so a module that nobody else holds is collected as ever.
+    """
+
+    def __init__(self, module: LightningModule) -> None:
+        self.links: list[_Link] = []
+        self._module = weakref.ref(module)
+        self._own = module.__dict__.get("training_step")  # an instance attribute of the user's, if there was one
+        self._original = module.training_step
+        functools.update_wrapper(self, self._original)
+        # Lightning reads the signature to see which arguments to pass
+        self.__signature__ = inspect.signature(self._original)
+        module.training_step = self  # type: ignore[method-assign]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's step, with the changes around it, the first one outermost."""
+        module = self._module()
+        assert module is not None, "the module is alive while its own method runs"
+        self._drop_stale(module)
+        inner: Callable[..., Any] = self._original
+        for link in reversed(self.links):
+            inner = functools.partial(_call, module, link.change, inner)
+        return inner(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, Any]]:
+        return _own_step, (self._module(), self._own)
+
+    def leave(self, owner: object) -> None:
+        """Drop an owner's change; with the last one the module's own step comes back."""
+        self.links = [link for link in self.links if link.owner is not owner]
+        module = self._module()
+        # somebody may have gone around this one meanwhile: it then stays, and only passes on
+        if self.links or module is None or module.__dict__.get("training_step") is not self:
+            return
+        if self._own is None:
+            del module.training_step
+        else:
+            module.training_step = self._own  # type: ignore[method-assign]
+
+    def _drop_stale(self, module: LightningModule) -> None:
+        current = _trainer_of(module)
+        for link in [link for link in self.links if link.trainer is not None]:
+            assert link.trainer is not None
+            if link.trainer() is not current:
+                self.leave(link.owner)
+
+
+def wrap_training_step(
+    module: LightningModule, owner: object, change: StepChange, *, trainer: Trainer | None = None
+) -> Callable[[], None]:
+    """Go around ``module.training_step`` until the returned function is called (calling it twice is harmless).
+
+    The change that came first is the outermost one: a batch passes through the callbacks in the order of the trainer's
+    list, so a callback sees what the ones before it made of the batch, and the loss comes back in reverse.
+
+    Args:
+        module: the user's LightningModule; nothing is added to its parameters, submodules or state dict.
+        owner: whose change it is; a second change of the same owner replaces its first (a ``fit`` after a failed one).
+        change: called with a :class:`StepCall`.
+        trainer: whose run it belongs to: the change leaves when the run ends, however it ends.
+    """
+    step = module.__dict__.get("training_step")
+    if not isinstance(step, _Step):
+        step = _Step(module)
+    step.links = [link for link in step.links if link.owner is not owner]
+    step.links.append(_Link(owner, change, None if trainer is None else weakref.ref(trainer)))
+    if trainer is None:
+        return functools.partial(step.leave, owner)
+    # the finalizer must not keep alive what it waits for: the owner may know the module, which knows its trainer
+    end = weakref.finalize(trainer, _leave_if_alive, weakref.ref(step), weakref.ref(owner))
+    end.atexit = False
+    torn = _Teardown.of(trainer)
+
+    def restore() -> None:
+        step.leave(owner)
+        end.detach()
+        torn.forget(restore)
+
+    torn.add(restore)
+    return restore
+
+
+class _Teardown:
+    """Stands in for the ``teardown`` of a trainer's strategy until it is called, or nobody waits for it any more."""
+
+    def __init__(self, strategy: Any) -> None:
+        self._strategy = strategy
+        self._own = strategy.__dict__.get("teardown")
+        self._original = strategy.teardown
+        self._waiting: list[Callable[[], None]] = []
+        strategy.teardown = self
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> _Teardown:
+        """The one of this trainer."""
+        present = trainer.strategy.__dict__.get("teardown")
+        return present if isinstance(present, cls) else cls(trainer.strategy)
+
+    def __call__(self) -> None:
+        for restore in list(self._waiting):
+            restore()
+        self._original()
+
+    def add(self, restore: Callable[[], None]) -> None:
+        """Call ``restore`` when the strategy is torn down."""
+        self._waiting.append(restore)
+
+    def forget(self, restore: Callable[[], None]) -> None:
+        """Do not; with the last one the strategy's own method is back."""
+        if restore in self._waiting:
+            self._waiting.remove(restore)
+        if self._waiting or self._strategy.__dict__.get("teardown") is not self:
+            return
+        if self._own is None:
+            del self._strategy.teardown
+        else:
+            self._strategy.teardown = self._own
+
+
+def _call(module: LightningModule, change: StepChange, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return change(StepCall(module, inner, args, kwargs))
+
+
+def _leave_if_alive(step: weakref.ref[_Step], owner: weakref.ref[object]) -> None:
+    alive, whose = step(), owner()
+    if alive is not None and whose is not None:
+        alive.leave(whose)
+
+
+def _own_step(module: LightningModule, own: Callable[..., Any] | None) -> Callable[..., Any]:
+    return types.MethodType(type(module).training_step, module) if own is None else own
+
+
+def _trainer_of(module: LightningModule) -> object:
+    try:
+        return module.trainer
+    except RuntimeError:  # Lightning's way of saying that there is none
+        return None
+
+
+def _batch_argument(step: Callable[..., Any], kwargs: dict[str, Any]) -> str:
+    if "batch" in kwargs:
+        return "batch"
+    for name in inspect.signature(step).parameters:
+        if name in kwargs:
+            return name
+    raise TypeError(f"training_step was called without a batch; it got {sorted(kwargs)}")
