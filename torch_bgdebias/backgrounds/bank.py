@@ -13,6 +13,7 @@ from torch import Tensor
 from torch_bgdebias.backgrounds.forbidden import ForbiddenDraws, ForbiddenPairs
 from torch_bgdebias.backgrounds.sampling import ClassOrder, draw_outside
 from torch_bgdebias.checks import check_finite, check_label, describe
+from torch_bgdebias.writing import save_content
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -235,14 +236,13 @@ class BackgroundBank:
         return torch.where(index >= 0, self.labels[index.clamp(min=0)], -1)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the bank as one file for `load`."""
+        """Write the bank as one file for `load`, whole or not at all."""
         cpu: list[Any] = [None if t is None else t.cpu() for t in (self.images, self.labels, self.mean, self.std)]
         content: dict[str, Any] = dict(zip(("images", "labels", "mean", "std"), cpu, strict=True))
         content["forbidden"] = None if self.forbidden_pairs is None else list(self.forbidden_pairs)
         filters = [step.to_dict() for step in self.filters]
-        torch.save(
-            {"format": _FORMAT, "classes": self.classes and list(self.classes), "filters": filters, **content}, path
-        )
+        about = {"format": _FORMAT, "classes": self.classes and list(self.classes), "filters": filters}
+        save_content({**about, **content}, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, mmap: bool = True) -> BackgroundBank:

@@ -128,9 +128,11 @@ def draw_concepts(report: BackgroundBiasReport, out: Path) -> None:
     from importlib.util import find_spec
 
     from torch_bgdebias.probe.concepts import concept_heatmap
+    from torch_bgdebias.writing import whole_file
 
     if find_spec("matplotlib") is None:
         return
     for table in report.concepts:
         figure = concept_heatmap(table.rows, title=f"Concept IoU by background, {table.layer}")
-        figure.savefig(out / f"concepts-{table.layer}.png", dpi=120)
+        with whole_file(out / f"concepts-{table.layer}.png") as file:
+            figure.savefig(file, format="png", dpi=120)

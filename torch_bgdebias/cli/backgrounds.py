@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -238,25 +237,23 @@ def _put(
 ) -> None:
     """Move what is dropped and copy what stays, as asked; a folder's list of generated pictures is told."""
     from torch_bgdebias.backgrounds.generation.manifest import MANIFEST, Manifest
+    from torch_bgdebias.writing import copy_file, marked_folder, move_file
 
     if args.copy is not None:
         writable(args.copy, name="--copy")
-        for path in (files.paths[place] for place in readable):
-            if path not in dropped:
-                target = args.copy / path.relative_to(args.input)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(path, target)
+        with marked_folder(args.copy):
+            for path in (files.paths[place] for place in readable):
+                if path not in dropped:
+                    copy_file(path, args.copy / path.relative_to(args.input))
     if args.move is not None:
         writable(args.move, name="--move")
         manifest = Manifest(args.input) if (args.input / MANIFEST).is_file() else None
         for path, row in dropped.items():
             name = path.relative_to(args.input)
-            target = args.move / name
-            target.parent.mkdir(parents=True, exist_ok=True)
             if manifest is not None and name.as_posix() in manifest.records:
                 seen = [screening.names[i] for i in screening.seen[row].tolist() if i in classes]
                 manifest.add({"file": name.as_posix(), "dropped": seen})
-            shutil.move(path, target)
+            move_file(path, args.move / name)
 
 
 def _apart(source: Path, target: Path, flag: str) -> None:

@@ -77,6 +77,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train and measure every method, and write the report."""
     from torch_bgdebias.cli._demo_data import load
+    from torch_bgdebias.writing import marked_folder, write_text
 
     started = time.perf_counter()
     out = writable(args.out, name="--out")
@@ -99,15 +100,16 @@ def run(args: argparse.Namespace) -> int:
         reports[name] = _measure(name, trained[name].model, data, args.seed)
         seconds[f"measure {name}"] = time.perf_counter() - before
     settings = _settings(args, data)
-    files = _write_html(out, data, trained, list(reports.values()), settings)
-    for name, report in reports.items():
-        files[f"report-{name}"] = str(out / f"report-{name}.json")
-        report.to_json(files[f"report-{name}"])
-    files["json"] = str(out / "demo.json")
-    seconds["total"] = time.perf_counter() - started
-    result = _result(args, data, trained, reports, settings, files, seconds)
-    text = json.dumps(result, indent=1, allow_nan=False)
-    Path(files["json"]).write_text(text + "\n", encoding="utf-8")
+    with marked_folder(out):
+        files = _write_html(out, data, trained, list(reports.values()), settings)
+        for name, report in reports.items():
+            files[f"report-{name}"] = str(out / f"report-{name}.json")
+            report.to_json(files[f"report-{name}"])
+        files["json"] = str(out / "demo.json")
+        seconds["total"] = time.perf_counter() - started
+        result = _result(args, data, trained, reports, settings, files, seconds)
+        text = json.dumps(result, indent=1, allow_nan=False)
+        write_text(files["json"], text + "\n")
     print(text if args.json else _summary(list(reports.values()), files, seconds["total"]))
     return 0
 

@@ -55,6 +55,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the masks; print how many, and how they compare."""
     from torch_bgdebias.files import UnreadableImageError, first_few, image_files
+    from torch_bgdebias.writing import marked_folder
 
     root = args.input / "images" if (args.input / "images").is_dir() else args.input
     pictures = image_files(root) if root.is_dir() else []
@@ -67,21 +68,22 @@ def run(args: argparse.Namespace) -> int:
     given = _given_masks(args.compare)
     written, kept, skipped = 0, 0, []
     scores: dict[str, list[float]] = {}
-    for picture, target in progress(zip(pictures, targets, strict=True), total=len(pictures), label="masks"):
-        name = target.relative_to(args.output)
-        try:
-            if target.exists() and not args.overwrite:
-                kept += 1
-            else:
-                _write(picture, target, args)
-                written += 1
-            if name.with_suffix("") in given:
-                score = _overlap(target, given[name.with_suffix("")])
-                scores.setdefault(name.parent.as_posix(), []).append(score)
-        except UnreadableImageError as error:
-            if args.on_error == "raise":
-                raise
-            skipped.append(str(error))
+    with marked_folder(args.output):
+        for picture, target in progress(zip(pictures, targets, strict=True), total=len(pictures), label="masks"):
+            name = target.relative_to(args.output)
+            try:
+                if target.exists() and not args.overwrite:
+                    kept += 1
+                else:
+                    _write(picture, target, args)
+                    written += 1
+                if name.with_suffix("") in given:
+                    score = _overlap(target, given[name.with_suffix("")])
+                    scores.setdefault(name.parent.as_posix(), []).append(score)
+            except UnreadableImageError as error:
+                if args.on_error == "raise":
+                    raise
+                skipped.append(str(error))
     print(f"{written} masks written to {args.output}" + (f", {kept} kept as they were" if kept else ""))
     if skipped:
         print(f"{len(skipped)} pictures skipped: {first_few(skipped, 3)}")
@@ -92,16 +94,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write(picture: Path, target: Path, args: argparse.Namespace) -> None:
-    from PIL import Image
-
     from torch_bgdebias.files import read_image
     from torch_bgdebias.masks.grabcut import grabcut_masks
+    from torch_bgdebias.writing import save_png
 
     mask = grabcut_masks(read_image(picture)[None], iterations=args.iterations, margin=args.margin)[0, 0]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".part")
-    Image.fromarray(mask.mul(255).byte().numpy()).save(partial, format="PNG")
-    partial.replace(target)  # an interrupted run leaves no half-written mask behind
+    save_png(mask.mul(255).byte(), target)
 
 
 def _given_masks(folder: Path | None) -> dict[Path, Path]:

@@ -104,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
     from torch_bgdebias.cli._probe_data import class_names, open_data
     from torch_bgdebias.named_models import load_model
     from torch_bgdebias.probe import report_to_html
+    from torch_bgdebias.writing import marked_folder
 
     if (args.mean is None) != (args.std is None):
         raise ValueError(f"--mean and --std: expected both or none, got only --{'mean' if args.std is None else 'std'}")
@@ -118,10 +119,11 @@ def run(args: argparse.Namespace) -> int:
     out = writable(args.out, name="--out")
     report = _measure(args, loaded.model, data, names, device)
     files = {"html": str(out / "report.html"), "json": str(out / "report.json")}
-    report.concepts = measure_concepts(args, loaded.model, data, names, device, out)
-    report.to_json(files["json"])
-    draw_concepts(report, out)
-    report_to_html([report], files["html"], settings={**_told(args), **data.notes})
+    with marked_folder(out):
+        report.concepts = measure_concepts(args, loaded.model, data, names, device, out)
+        report.to_json(files["json"])
+        draw_concepts(report, out)
+        report_to_html([report], files["html"], settings={**_told(args), **data.notes})
     print(_headline(report, files, data.notes) if args.json else f"{report.summary()}\n\nOpen {files['html']}")
     return 0
 

@@ -56,6 +56,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the variants; print how many of each."""
     from torch_bgdebias.data import MaskedImageFolder
+    from torch_bgdebias.writing import is_unfinished, marked_folder
 
     if not args.names:
         raise ValueError(f"--names: expected some of {', '.join(NAMES)}, got none")
@@ -64,12 +65,13 @@ def run(args: argparse.Namespace) -> int:
     writable(args.output, name="OUT")
     for name in args.names:
         folder = args.output / name
-        if folder.is_dir() and any(folder.iterdir()) and not args.overwrite:
+        if folder.is_dir() and any(folder.iterdir()) and not (args.overwrite or is_unfinished(folder)):
             raise FileExistsError(f"OUT: {folder} is there already; pass --overwrite to write into it")
     tensors = data.tensors()
     pool = _pool(tensors) if any(name.startswith("mixed") for name in args.names) else None
     for name in args.names:
-        written, left_out = _write(name, data, tensors, pool, targets, args)
+        with marked_folder(args.output / name):
+            written, left_out = _write(name, data, tensors, pool, targets, args)
         reason = f", {left_out} left out (no foreground, or no background of the class)" if left_out else ""
         print(f"{name}: {written} pictures in {args.output / name}{reason}")
     note("open them with torchvision.datasets.ImageFolder")
@@ -120,6 +122,8 @@ def _write(
 ) -> tuple[int, int]:
     import torch
 
+    from torch_bgdebias.writing import save_png
+
     generator = torch.Generator().manual_seed(args.seed * len(NAMES) + NAMES.index(name))
     written = 0
     starts = range(0, len(targets), _BATCH)
@@ -129,7 +133,7 @@ def _write(
         pixels = (made.image.clamp(0, 1) * 255).round().to(torch.uint8)
         for target, picture, valid in zip(targets[part], pixels, made.valid.tolist(), strict=True):
             if valid:
-                _save(picture, args.output / name / target)
+                save_png(picture, args.output / name / target)
                 written += 1
     return written, len(targets) - written
 
@@ -156,12 +160,3 @@ def _made(name: str, tensors: MaskedTensors, part: slice, pool: _Pool | None, cl
         num_classes=classes,
         generator=generator,
     )
-
-
-def _save(picture: Tensor, target: Path) -> None:
-    from PIL import Image
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".part")
-    Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(partial, format="PNG")
-    partial.replace(target)  # an interrupted run leaves no half-written picture behind

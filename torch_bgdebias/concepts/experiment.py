@@ -19,6 +19,7 @@ from torch import Tensor
 
 from torch_bgdebias.checks import check_image, check_label, check_mask
 from torch_bgdebias.concepts.probe import METHODS, ConceptProbe, ConceptVectors, Method
+from torch_bgdebias.writing import write_text
 
 __all__ = ["ORIGINAL", "ConceptSamples", "ConceptTransfer", "Variant", "concept_transfer"]
 
@@ -115,7 +116,7 @@ class ConceptTransfer:
 
     def to_json(self, path: str | Path) -> None:
         """Write everything, per-image values and vectors included."""
-        Path(path).write_text(json.dumps(self.to_dict(), allow_nan=False), encoding="utf-8")
+        write_text(path, json.dumps(self.to_dict(), allow_nan=False))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ConceptTransfer:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch_bgdebias.writing import whole_file
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -47,7 +49,8 @@ def _log(logger: Any, tag: str, figure: Figure, step: int) -> bool:
     elif getattr(logger, "log_dir", None):
         path = Path(logger.log_dir) / f"{tag}-step{step}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
+        with whole_file(path) as file:
+            figure.savefig(file, format="png")
     else:
         return False
     return True

@@ -16,6 +16,7 @@ from torch_bgdebias.probe.page.pictures import Cell, ImageGrid
 from torch_bgdebias.probe.page.verdict import hero
 from torch_bgdebias.probe.results.comparison import ModelComparison, compare_models
 from torch_bgdebias.probe.results.measurement import BackgroundBiasReport
+from torch_bgdebias.writing import write_text
 
 __all__ = ["Cell", "ImageGrid", "report_figures", "report_html", "report_to_html"]
 
@@ -51,7 +52,7 @@ def report_to_html(
     """
     path = Path(path)
     page = report_html(reports, title=title, curves=curves, grids=grids, settings=settings, comparisons=comparisons)
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 

@@ -22,6 +22,7 @@ from torch_bgdebias.backgrounds.generation.sources import (
     versions,
 )
 from torch_bgdebias.checks import describe
+from torch_bgdebias.writing import marked_folder, save_png
 
 __all__ = ["Generation", "generate_backgrounds", "write_backgrounds"]
 
@@ -149,12 +150,12 @@ def write_backgrounds(
     table = _prompts(prompts, source, model_free)
     make, name = _maker(source, model_free, {**settings, "options": options})
     root = Path(out)
-    root.mkdir(parents=True, exist_ok=True)
     about = {"source": name, "options": dict(getattr(make, "options", {})), "asked_size": asked}
-    writer = _Writer(root, make, about, seed, versions(make))
-    for category, prompt in table.items():
-        for wanted in _batches(writer.missing(category, prompt, n), batch_size):
-            writer.make(category, prompt, wanted)
+    with marked_folder(root):
+        writer = _Writer(root, make, about, seed, versions(make))
+        for category, prompt in table.items():
+            for wanted in _batches(writer.missing(category, prompt, n), batch_size):
+                writer.make(category, prompt, wanted)
     return Generation(root, writer.made, writer.kept, writer.repeated, writer.size_of_first())
 
 
@@ -202,7 +203,7 @@ class _Writer:
                     again.append(number)
                     continue
                 file = _file(category, number)
-                _save(image, self.root / file)
+                save_png(image, self.root / file)
                 shape = list(image.shape[1:])
                 record = {"file": file, "category": category, "prompt": prompt, "seed": picture_seed, **self.about}
                 record |= {"attempt": attempt, "size": shape, "sha256": digest, "versions": self.packages}
@@ -292,12 +293,3 @@ def _checked(images: Any, count: int) -> Tensor:
 
 def _digest(image: Tensor) -> str:
     return hashlib.sha256(f"{tuple(image.shape)}".encode() + image.contiguous().numpy().tobytes()).hexdigest()
-
-
-def _save(image: Tensor, target: Path) -> None:
-    from PIL import Image
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".part")
-    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(partial, format="PNG")
-    partial.replace(target)  # an interrupted run leaves no half-written picture behind

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch_bgdebias.writing import write_text
+
 __all__ = ["MANIFEST", "Manifest"]
 
 MANIFEST = "backgrounds.jsonl"
@@ -34,7 +36,7 @@ class Manifest:
         lines = self.path.read_text("utf-8").splitlines(keepends=True) if self.path.is_file() else []
         if lines and not lines[-1].endswith("\n"):
             lines.pop()  # broken off while it was written
-            self.path.write_text("".join(lines), "utf-8")
+            write_text(self.path, "".join(lines))
         for number, line in enumerate(lines, start=1):
             try:
                 record = json.loads(line)
@@ -47,6 +49,8 @@ class Manifest:
         line = json.dumps(record, default=str)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         self.records.setdefault(str(record["file"]), {}).update(json.loads(line))
 
     def hashes(self) -> set[str]:

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from torch_bgdebias.writing import save_content
+
 __all__ = ["SeenCache", "cache_folder", "content_keys"]
 
 _FORMAT = 1
@@ -74,9 +76,7 @@ class SeenCache:
             for keys in by_depth.values()
         ]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(f".{os.getpid()}.part")
-        torch.save({"format": _FORMAT, "num_classes": self.num_classes, "groups": groups}, partial)
-        partial.replace(self.path)
+        save_content({"format": _FORMAT, "num_classes": self.num_classes, "groups": groups}, self.path)
         self._changed = False
 
     def _read(self, path: Path) -> None:

@@ -21,6 +21,7 @@ from torch_bgdebias.metrics.statistics import (
 from torch_bgdebias.probe.results.aggregate import matched_images, paired_columns
 from torch_bgdebias.probe.results.layout import plain
 from torch_bgdebias.probe.results.measurement import BackgroundBiasReport, Estimate
+from torch_bgdebias.writing import write_text
 
 __all__ = ["COMPARISON_SCHEMA", "Change", "ClassChange", "ModelComparison", "compare_models"]
 
@@ -113,7 +114,7 @@ class ModelComparison:
 
     def to_json(self, path: str | Path) -> None:
         """Write :meth:`to_dict` as strict JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), allow_nan=False), encoding="utf-8")
+        write_text(path, json.dumps(self.to_dict(), allow_nan=False))
 
 
 def compare_models(

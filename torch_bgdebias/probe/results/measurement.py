@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torch_bgdebias.probe.results.concepts import ConceptTable
+from torch_bgdebias.writing import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -247,7 +248,7 @@ class BackgroundBiasReport:
 
     def to_json(self, path: str | Path) -> None:
         """Write :meth:`to_dict` as strict JSON; a number that is not defined (NaN) becomes ``null``."""
-        Path(path).write_text(json.dumps(self.to_dict(), allow_nan=False), encoding="utf-8")
+        write_text(path, json.dumps(self.to_dict(), allow_nan=False))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> BackgroundBiasReport:
