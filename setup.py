@@ -5,6 +5,7 @@ TORCH_BGDEBIAS_BUILD chooses: ``auto`` (default), ``none``, ``cpu`` or ``cuda``.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -98,6 +99,23 @@ def architecture_flags() -> list[str]:
     return flags
 
 
+def put_in_place(part: Path, target: Path) -> None:
+    """Seal what the linker wrote and give it its name: it is there whole or not at all, and never changed in use."""
+    place = Path("torch_bgdebias/ops/seal.py")  # by its path: importing the package would load torch and the library
+    spec = importlib.util.spec_from_file_location("seal", place)
+    seal = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(seal)
+    content = seal.sealed(part.read_bytes())
+    part.write_bytes(content)
+    rename_when_on_disk(part, target)
+
+
+def rename_when_on_disk(part: Path, target: Path) -> None:
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(part, target)
+
+
 class BuildKernels(build_ext):
     """Compile with the compilers themselves: the library has no Python in it, so Python's flags do not belong there."""
 
@@ -120,7 +138,7 @@ class BuildKernels(build_ext):
         torch = torch_folder()
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)  # never leave an older one behind a failure, nor write into one that is in use
+        target.unlink(missing_ok=True)  # never leave an older one behind a failure
         if word != "cpu":
             try:
                 self._link(target, torch, cuda_home())
@@ -151,7 +169,18 @@ class BuildKernels(build_ext):
                 command = [compiler(), *CXX_FLAGS, *define, *include]
             self._run([*command, "-c", source, "-o", built[-1]])
         extra = os.environ.get("CXXFLAGS", "").split() + os.environ.get("LDFLAGS", "").split()
-        self._run([compiler(), "-shared", *built, *extra, *libraries, "-o", str(target)])
+        part = target.with_name(f"{target.name}.part")
+        part.unlink(missing_ok=True)
+        self._run([compiler(), "-shared", *built, *extra, *libraries, "-o", str(part)])
+        put_in_place(part, target)
+
+    def copy_file(self, infile: str, outfile: str, *args: object, **kwargs: object) -> tuple[str, bool]:
+        """To the sources, for a build in place: as in `put_in_place`, where setuptools would write into the target."""
+        part = Path(f"{outfile}.part")
+        part.unlink(missing_ok=True)
+        super().copy_file(infile, str(part), *args, **kwargs)
+        rename_when_on_disk(part, Path(outfile))
+        return outfile, True
 
     def _run(self, command: list[str]) -> None:
         self.announce(" ".join(command), level=2)

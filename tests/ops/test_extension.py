@@ -12,6 +12,7 @@ import pytest
 
 from torch_bgdebias.ops import extension_status
 from torch_bgdebias.ops.extension import MARKER, ExtensionStatus, _load
+from torch_bgdebias.ops.seal import sealed
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,7 +64,11 @@ def test_absent_and_refused_libraries_leave_the_plain_kernel(tmp_path):
     assert (state, devices, warned) == ("absent", "()", "0")
     assert "not built" in reason
     library = package / "_C.so"
-    for content, why in ((b"garbage", "not built from this version"), (b"garbage " + MARKER, "cannot be loaded")):
+    for content, why in (
+        (b"garbage", "not built from this version"),
+        (b"garbage " + MARKER, "it has no checksum; build it again"),
+        (sealed(b"garbage " + MARKER), "cannot be loaded"),
+    ):
         library.write_bytes(content)
         state, devices, warned, reason, warning = report(tmp_path)
         assert (state, devices, warned) == ("refused", "()", "1")

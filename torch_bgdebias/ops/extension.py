@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from torch_bgdebias.ops.library import NAME
+from torch_bgdebias.ops.seal import flaw
 
 __all__ = ["ExtensionStatus", "extension_status", "load_extension"]
 
@@ -77,8 +78,11 @@ def _load(folder: Path) -> ExtensionStatus:
         return ExtensionStatus("absent", "not built (docs/extension.md says how)")
     path = found[0]
     try:
-        if MARKER not in path.read_bytes():
+        content = path.read_bytes()
+        if MARKER not in content:
             reason = "it was not built from this version of the package; build it again"
+            return ExtensionStatus("refused", reason, str(path))
+        if reason := flaw(content):
             return ExtensionStatus("refused", reason, str(path))
         torch.ops.load_library(path)  # type: ignore[no-untyped-call]
     except OSError as error:
