@@ -82,8 +82,8 @@ def _load(folder: Path) -> ExtensionStatus:
         if MARKER not in content:
             reason = "it was not built from this version of the package; build it again"
             return ExtensionStatus("refused", reason, str(path))
-        if reason := flaw(content):
-            return ExtensionStatus("refused", reason, str(path))
+        if damage := flaw(content):
+            return ExtensionStatus("refused", damage, str(path))
         torch.ops.load_library(path)  # type: ignore[no-untyped-call]
     except OSError as error:
         return ExtensionStatus("refused", f"it cannot be loaded: {error}", str(path))
