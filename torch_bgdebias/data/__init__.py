@@ -27,6 +27,11 @@ if TYPE_CHECKING:
         mnist_with_masks as mnist_with_masks,
         read_idx as read_idx,
     )
+    from torch_bgdebias.data.examples import (
+        EXAMPLE_CLASSES as EXAMPLE_CLASSES,
+        example_folder as example_folder,
+        example_loader as example_loader,
+    )
     from torch_bgdebias.data.folder import (
         MaskedImageFolder as MaskedImageFolder,
         MaskedSample as MaskedSample,
@@ -58,6 +63,7 @@ else:
             "torch_bgdebias.data.adapters": ["ImageNetS", "OxfordPets", "VOCObjects", "Waterbirds"],
             "torch_bgdebias.data.correlated": ["CAMERAS", "Camera", "CorrelatedBackgrounds"],
             "torch_bgdebias.data.digits": ["ThresholdMasked", "digits_with_masks", "mnist_with_masks", "read_idx"],
+            "torch_bgdebias.data.examples": ["EXAMPLE_CLASSES", "example_folder", "example_loader"],
             "torch_bgdebias.data.folder": ["MaskSizeError", "MaskedImageFolder", "MaskedSample"],
             "torch_bgdebias.data.imagenet9": [
                 "IMAGENET9_RANGES",
