@@ -6,13 +6,13 @@ import math
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from torch_bgdebias.compositing import paste
 from torch_bgdebias.data.scenes import draw_scenes
 from torch_bgdebias.data.tensors import MaskedItem, MaskedTensors
+from torch_bgdebias.writing import save_png
 
 __all__ = ["EXAMPLE_CLASSES", "example_folder", "example_loader"]
 
@@ -48,7 +48,7 @@ def example_folder(
     """
     samples = _draw(images_per_class, size, correlation, seed)
     root, names = Path(root), tuple(EXAMPLE_CLASSES)
-    for kind, pictures in (("images", samples.images), ("masks", samples.masks)):
+    for kind, pictures in (("images", samples.images), ("masks", samples.masks[:, 0])):
         _write(root / kind, names, pictures, samples.labels)
     scenes = draw_scenes(images_per_class, size, seed=2 * seed + 1, categories=tuple(EXAMPLE_CLASSES.values()))
     _write(root / "scenes", scenes.names, scenes.images, scenes.labels)
@@ -131,7 +131,5 @@ def _shapes(label: Tensor, size: int, numbers: torch.Generator) -> Tensor:
 
 def _write(folder: Path, names: tuple[str, ...], pictures: Tensor, labels: Tensor) -> None:
     for index, name in enumerate(names):
-        (folder / name).mkdir(parents=True, exist_ok=True)
         for number, picture in enumerate(pictures[labels == index]):
-            pixels = picture.permute(1, 2, 0).squeeze(2).numpy()
-            Image.fromarray(pixels).save(folder / name / f"{number:04d}.png")
+            save_png(picture, folder / name / f"{number:04d}.png")
