@@ -77,3 +77,29 @@ def test_options():
     assert checks.check_option("paste", ("paste", "voronoi"), name="pattern") == "paste"
     with pytest.raises(ValueError, match="pattern: expected one of 'paste', 'voronoi', got 'mosaic'"):
         checks.check_option("mosaic", ("paste", "voronoi"), name="pattern")
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 1.0, "3", None])
+def test_counts(value):
+    assert checks.check_count(3, name="cells") == 3
+    with pytest.raises(ValueError, match=f"^cells: expected a whole number of at least 1, got {value!r}$"):
+        checks.check_count(value, name="cells")
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), True, "0.5", None])
+def test_shares(value):
+    assert checks.check_share(0.5, name="p") == 0.5
+    assert checks.check_share(1, name="p") == 1
+    with pytest.raises(ValueError, match=f"^p: expected a probability in .0, 1., got {value!r}$"):
+        checks.check_share(value, name="p", kind="a probability")
+
+
+def test_mean_with_std():
+    assert checks.check_mean_std(None, None) is None
+    assert checks.check_mean_std([0.5], [0.25], channels=3) == ((0.5,), (0.25,))
+    with pytest.raises(ValueError, match="mean, std: expected 1 or 3 of each, got 2 and 2"):
+        checks.check_mean_std([0.5, 0.5], [0.25, 0.5], channels=3)
+    with pytest.raises(ValueError, match="mean, std: expected both or none, got only std"):
+        checks.check_mean_std(None, [1.0])
+    with pytest.raises(ValueError, match="expected finite numbers"):
+        checks.check_mean_std([float("nan")], [1.0])

@@ -6,20 +6,24 @@ which is on the CPU outside of ``torch.compile``: on an accelerator a value chec
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 __all__ = [
+    "check_count",
     "check_embedding",
     "check_finite",
     "check_image",
     "check_label",
     "check_mask",
+    "check_mean_std",
     "check_option",
     "check_range",
+    "check_share",
     "describe",
     "values_readable",
 ]
@@ -152,3 +156,44 @@ def check_option(value: T, options: Collection[T], *, name: str) -> T:
     if value not in options:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {value!r}")
     return value
+
+
+def check_count(value: int, *, name: str, least: int = 1) -> int:
+    """Require a whole number of at least ``least``; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+    return value
+
+
+def check_share(value: float, *, name: str, kind: str = "a number") -> float:
+    """Require a number in [0, 1]; ``kind`` is its word in the message, such as ``"a probability"``."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected {kind} in [0, 1], got {value!r}")
+    return value
+
+
+def check_mean_std(
+    mean: Sequence[float] | None, std: Sequence[float] | None, *, channels: int | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Require a mean with its standard deviation, a number or one a channel each, or neither.
+
+    Args:
+        mean: what was subtracted from pixels in [0, 1].
+        std: what they were divided by.
+        channels: required length, where known; one number stands for all channels.
+
+    Raises:
+        ValueError: one without the other, other lengths, values that are not finite, or a std that is not above 0.
+    """
+    if mean is None and std is None:
+        return None
+    if mean is None or std is None:
+        raise ValueError(f"mean, std: expected both or none, got only {'mean' if std is None else 'std'}")
+    pair = (tuple(float(x) for x in mean), tuple(float(x) for x in std))
+    lengths = {len(pair[0]), len(pair[1])}
+    if len(lengths) > 1 or 0 in lengths or (channels is not None and lengths - {1, channels}):
+        wanted = "as many of one as of the other" if channels is None else f"1 or {channels} of each"
+        raise ValueError(f"mean, std: expected {wanted}, got {len(pair[0])} and {len(pair[1])}")
+    if not all(map(math.isfinite, (*pair[0], *pair[1]))) or min(pair[1]) <= 0:
+        raise ValueError(f"mean, std: expected finite numbers and std above 0, got {pair[0]} and {pair[1]}")
+    return pair

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from torch_bgdebias.checks import check_image, check_mask, values_readable
 
-__all__ = ["FOREGROUND_THRESHOLD", "bounding_boxes", "box_mask", "mean_fill", "paste", "tile_fill"]
+__all__ = ["FOREGROUND_THRESHOLD", "bounding_boxes", "box_mask", "fills_image", "mean_fill", "paste", "tile_fill"]
 
 #: a pixel whose mask is above this counts as foreground when a foreground is removed: a background keeps at most 5 % of
 #: the object in any pixel, while the faint tails of a predicted mask do not blow the bounding box up to the whole image
@@ -35,6 +35,12 @@ def box_mask(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     rows = (y >= top) & (y < bottom)
     columns = (x >= left) & (x < right)
     return (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
+
+
+def fills_image(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Which boxes (B, 4) of `bounding_boxes` are the whole image (H, W) and leave no background beside: bool (B,)."""
+    top, left, bottom, right = boxes.unbind(-1)
+    return (bottom - top) * (right - left) >= size[0] * size[1]
 
 
 def paste(foreground: Tensor, mask: Tensor, background: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ __all__ = [
     "LayerTap",
     "LogitsKey",
     "as_map",
+    "device_of",
     "eval_mode",
     "find_head",
     "get_layer",
@@ -38,6 +39,12 @@ def original_module(module: nn.Module) -> nn.Module:
     if isinstance(inner, nn.Module):
         return original_module(inner)
     return module
+
+
+def device_of(model: nn.Module, default: torch.device | str = "cpu") -> torch.device:
+    """Where the model's first parameter, else its first buffer, lies; ``default`` for a model that has neither."""
+    first = next((x.device for x in (*model.parameters(), *model.buffers())), None)
+    return torch.device(default) if first is None else first
 
 
 def is_compiled(module: nn.Module) -> bool:

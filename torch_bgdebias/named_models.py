@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from torch_bgdebias.files import first_few
+from torch_bgdebias.preprocessing import Preprocessing
+
 __all__ = ["LoadedModel", "load_checkpoint", "load_model"]
 
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 #: where training programs keep the state dict in what they save
 _PLACES = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
 #: put before every name by data parallel and ``torch.compile``
@@ -23,12 +25,10 @@ _WRAPPERS = ("module.", "_orig_mod.")
 
 
 class LoadedModel(NamedTuple):
-    """A model with what is known of its input: side in pixels and normalisation, ``None`` where nobody says."""
+    """A model, and what is known of the images it wants (fields are ``None`` where nobody says)."""
 
     model: nn.Module
-    size: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    preprocessing: Preprocessing = Preprocessing()
 
 
 def load_model(
@@ -48,10 +48,10 @@ def load_model(
     """
     family, _, rest = name.partition(":")
     if not rest:
-        raise ValueError(f"--model: expected timm:NAME, torchvision:NAME or package.module:attribute, got {name!r}")
+        raise ValueError(f"model: expected timm:NAME, torchvision:NAME or package.module:attribute, got {name!r}")
     make = {"timm": _timm, "torchvision": _torchvision}.get(family)
     if make is None and pretrained:
-        raise ValueError(f"--pretrained: expected a timm: or torchvision: model, got {name!r}")
+        raise ValueError(f"pretrained: expected a timm: or torchvision: model, got {name!r}")
     loaded = _imported(family, rest) if make is None else make(rest, num_classes, pretrained)
     if checkpoint is not None:
         load_checkpoint(loaded.model, checkpoint)
@@ -83,21 +83,19 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
     ]
     parts = [_listed("missing", missing), _listed("unexpected", unexpected), _listed("of another shape:", other)]
     if any(parts):
-        hint = "; another number of classes? --classes N" if other and not (missing or unexpected) else ""
+        hint = "; another number of classes?" if other and not (missing or unexpected) else ""
         told = "; ".join(part for part in parts if part)
-        raise ValueError(f"--checkpoint: {path} does not fit {type(model).__name__}: {told}{hint}")
+        raise ValueError(f"checkpoint: {path} does not fit {type(model).__name__}: {told}{hint}")
     model.load_state_dict(found)
 
 
 def _listed(what: str, keys: list[str]) -> str:
-    from torch_bgdebias.files import first_few
-
     return f"{len(keys)} {what} ({first_few(keys, 4)})" if keys else ""
 
 
 def _read(path: Path) -> Any:
     if not path.is_file():
-        raise FileNotFoundError(f"--checkpoint: no such file: {path}")
+        raise FileNotFoundError(f"checkpoint: no such file: {path}")
     try:
         if path.suffix == ".safetensors":
             return importlib.import_module("safetensors.torch").load_file(path)
@@ -106,17 +104,17 @@ def _read(path: Path) -> Any:
         raise
     except pickle.UnpicklingError as error:
         if not _is_pickle(path):
-            raise ValueError(f"--checkpoint: {path} is no file of torch.save or safetensors") from error
+            raise ValueError(f"checkpoint: {path} is no file of torch.save or safetensors") from error
         why = "it holds more than tensors, which is not loaded because that could run code"
-        raise ValueError(f"--checkpoint: {path}: {why}; save model.state_dict()") from error
+        raise ValueError(f"checkpoint: {path}: {why}; save model.state_dict()") from error
     except (RuntimeError, OSError, EOFError, ValueError, LookupError) as error:
         known = path.suffix == ".safetensors" or _is_pickle(path)
         told = str(error) if known else "no file of torch.save or safetensors"
-        raise ValueError(f"--checkpoint: {path} cannot be read: {told}") from error
+        raise ValueError(f"checkpoint: {path} cannot be read: {told}") from error
     except Exception as error:
         if type(error).__name__ != "SafetensorError":  # not a subclass of anything more telling
             raise
-        raise ValueError(f"--checkpoint: {path} cannot be read: {error}") from error
+        raise ValueError(f"checkpoint: {path} cannot be read: {error}") from error
 
 
 def _is_pickle(path: Path) -> bool:
@@ -133,9 +131,7 @@ def _state_of(content: Any, path: Path) -> dict[str, Tensor]:
             if len(tensors) == len(candidate):
                 return tensors
     held = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
-    raise ValueError(
-        f"--checkpoint: {path}: expected a state dict, alone or under {', '.join(_PLACES)}; it holds {held}"
-    )
+    raise ValueError(f"checkpoint: {path}: expected a state dict, alone or under {', '.join(_PLACES)}; it holds {held}")
 
 
 def _unwrapped(key: str) -> str:
@@ -148,24 +144,42 @@ def _timm(name: str, num_classes: int | None, pretrained: bool) -> LoadedModel:
     import timm
 
     if not timm.is_model(name):
-        raise ValueError(f"--model: timm has no {name!r}{_near(name, timm.list_models())}")
+        raise ValueError(f"model: timm has no {name!r}{_near(name, timm.list_models())}")
     model = _made(lambda **kw: timm.create_model(name, pretrained=pretrained, **kw), num_classes)
-    about = getattr(model, "pretrained_cfg", {})
-    size = about.get("input_size", (3, 224, 224))[-1]
-    return LoadedModel(model, int(size), tuple(about.get("mean", _IMAGENET[0])), tuple(about.get("std", _IMAGENET[1])))
+    return LoadedModel(model, _timm_preprocessing(model, name))
+
+
+def _timm_preprocessing(model: nn.Module, name: str) -> Preprocessing:
+    """What timm's own data config says, which also knows of models that were made for another size."""
+    from timm.data import resolve_data_config
+
+    config = resolve_data_config({}, model=model)
+    _, height, width = config["input_size"]
+    return Preprocessing((height, width), config["mean"], config["std"], source=f"timm's data config of {name}")
 
 
 def _torchvision(name: str, num_classes: int | None, pretrained: bool) -> LoadedModel:
     from torchvision import models
 
     if name not in (known := models.list_models(module=models)):
-        raise ValueError(f"--model: torchvision has no classifier {name!r}{_near(name, known)}")
+        raise ValueError(f"model: torchvision has no classifier {name!r}{_near(name, known)}")
     if pretrained and num_classes is not None:
-        raise ValueError("--classes: expected none with torchvision's pretrained weights, whose classes are fixed")
-    weights = "DEFAULT" if pretrained else None
-    model = _made(lambda **kw: models.get_model(name, weights=weights, **kw), num_classes)
-    size = 299 if name == "inception_v3" else 224
-    return LoadedModel(model, size, *_IMAGENET)
+        raise ValueError("num_classes: expected none with torchvision's pretrained weights, whose classes are fixed")
+    weights = models.get_model_weights(name).DEFAULT
+    model = _made(lambda **kw: models.get_model(name, weights=weights if pretrained else None, **kw), num_classes)
+    return LoadedModel(model, _torchvision_preprocessing(model, weights))
+
+
+def _torchvision_preprocessing(model: nn.Module, weights: Any) -> Preprocessing:
+    """What the published weights' transform does, for a network without them too: nobody else says anything.
+
+    A vision transformer is made for one size, which for published weights may be another than for none.
+    """
+    transform = weights.transforms()
+    size = getattr(model, "image_size", None)
+    if not isinstance(size, int):
+        size = int(transform.crop_size[-1])
+    return Preprocessing(size, transform.mean, transform.std, source=f"the transform of torchvision's {weights}")
 
 
 def _made(make: Callable[..., nn.Module], num_classes: int | None) -> nn.Module:
@@ -179,20 +193,20 @@ def _imported(module: str, attribute: str) -> LoadedModel:
     try:
         found: Any = importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(f"--model: cannot import {module}: {error}") from error
+        raise ImportError(f"model: cannot import {module}: {error}") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             names = [n for n in vars(found) if not n.startswith("_")] if hasattr(found, "__dict__") else []
-            raise ValueError(f"--model: {module} has no {attribute!r}{_near(part, names)}")
+            raise ValueError(f"model: {module} has no {attribute!r}{_near(part, names)}")
         found = getattr(found, part)
     if not isinstance(found, nn.Module) and callable(found):
         try:
             found = found()
         except TypeError as error:
             hint = "name something that can be called without arguments"
-            raise ValueError(f"--model: {module}:{attribute}() failed: {error}; {hint}") from error
+            raise ValueError(f"model: {module}:{attribute}() failed: {error}; {hint}") from error
     if not isinstance(found, nn.Module):
-        raise ValueError(f"--model: {module}:{attribute} gave a {type(found).__name__}, expected a torch.nn.Module")
+        raise ValueError(f"model: {module}:{attribute} gave a {type(found).__name__}, expected a torch.nn.Module")
     return LoadedModel(found)
 
 

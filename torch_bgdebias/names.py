@@ -24,5 +24,10 @@ PATTERNS = ("paste", "voronoi")
 CORRECTIONS = ("holm", "benjamini-hochberg")
 #: what is done with a file that cannot be read, or an image without its mask
 ON_ERROR = ("raise", "skip")
-#: the rows of ``bgdebias demo``; the first is what the others are compared with
-DEMO_METHODS = ("baseline", "swap", "clad", "clad+")
+#: what ``bgdebias demo`` trains; the first is what the others are compared with
+DEMO_METHODS = {
+    "baseline": "cross-entropy on the images as they are",
+    "swap": "backgrounds exchanged for random ones",
+    "clad": "CLAD, contrastive",
+    "clad+": "CLAD with cross-entropy on the swapped images too",
+}

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from torch_bgdebias import cli
-from torch_bgdebias.cli._concepts import METHODS
-from torch_bgdebias.concepts import ConceptTransfer, probe as concept_probe
+from torch_bgdebias.concepts import ConceptTransfer
 from torch_bgdebias.probe import BackgroundBiasReport
 
 NETS = """
@@ -98,13 +97,3 @@ def test_the_report_keeps_them(place, capsys):
     assert cli.main(["report", "out/report.json", "--out", "again.html", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["models"][0]["biased_concepts"]
     assert [(x["concept"], x["background"]) for x in told] == [(r.concept, r.category) for r in table.biased]
-
-
-def test_text_and_errors(place, capsys):
-    assert command("--concepts", "places") == 0
-    assert "apple on red (pixels)" in capsys.readouterr().out
-    assert command("--concepts", "nowhere") == 1
-    assert "nowhere" in capsys.readouterr().err
-    assert command("--concepts", "places", "--concept-layers", "pixel") == 1
-    assert "near names: pixels" in capsys.readouterr().err
-    assert METHODS == concept_probe.METHODS

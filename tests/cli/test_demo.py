@@ -15,8 +15,11 @@ import torch
 from PIL import Image
 
 from torch_bgdebias import cli
-from torch_bgdebias.cli import _demo_data, demo, training
+from torch_bgdebias.cli.demo import data as _demo_data, running, training
+from torch_bgdebias.cli.demo.results import SCHEMA
+from torch_bgdebias.cli.demo.running import CURVES
 from torch_bgdebias.data import MaskedTensors
+from torch_bgdebias.names import DEMO_METHODS
 from torch_bgdebias.probe import BackgroundBiasReport
 from torch_bgdebias.swap import BackgroundBank
 
@@ -73,7 +76,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
 
 def test_files(small_run: tuple[Path, dict[str, Any]]) -> None:
     out, result = small_run
-    names = {"report.html", "demo.json", *(f"report-{m}.json" for m in demo.METHODS)}
+    names = {"report.html", "demo.json", *(f"report-{m}.json" for m in DEMO_METHODS)}
     assert {p.name for p in out.iterdir()} == names
     assert {Path(p).name for p in result["files"].values()} == names
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -84,9 +87,9 @@ def test_files(small_run: tuple[Path, dict[str, Any]]) -> None:
 
 def test_result_is_versioned_and_agrees_with_the_reports(small_run: tuple[Path, dict[str, Any]]) -> None:
     out, result = small_run
-    assert result["schema"] == demo.SCHEMA == "torch_bgdebias.demo/1"
+    assert result["schema"] == SCHEMA == "torch_bgdebias.demo/1"
     assert set(result) == {"schema", "arguments", "data", "methods", "files", "seconds"}
-    assert [m["name"] for m in result["methods"]] == list(demo.METHODS)
+    assert [m["name"] for m in result["methods"]] == list(DEMO_METHODS)
     assert result["arguments"]["samples"] == 96
     for method in result["methods"]:
         report = BackgroundBiasReport.from_json(out / f"report-{method['name']}.json")
@@ -95,7 +98,7 @@ def test_result_is_versioned_and_agrees_with_the_reports(small_run: tuple[Path, 
         assert method["bg_gap"]["value"] == pytest.approx(report.bg_gap.value)
         assert method["variants"]["mixed_rand"]["accuracy"]["n"] == len(report.images)
         assert {len(v) for v in method["curves"].values()} == {1}
-        assert set(method["curves"]) == {"loss", *demo._CURVES}
+        assert set(method["curves"]) == {"loss", *CURVES}
 
 
 def test_training_and_test_share_no_object_and_no_scene(small_run: tuple[Path, dict[str, Any]]) -> None:
@@ -217,7 +220,7 @@ def test_one_class_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_out_that_cannot_be_written_is_said_before_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_demo_data, "load", lambda *_, **__: pytest.fail("data were read first"))
+    monkeypatch.setattr(running, "load", lambda *_, **__: pytest.fail("data were read first"))
     (tmp_path / "file").write_text("x")
     assert "--out: cannot write into" in error_of(["--out", str(tmp_path / "file")], capsys)
     assert "--out: cannot write into" in error_of(["--out", str(tmp_path / "file" / "below")], capsys)
@@ -247,7 +250,7 @@ def test_arguments_out_of_range(argv: list[str], told: str, capsys: pytest.Captu
 
 
 def test_help_names_every_method() -> None:
-    assert list(demo.METHODS) == list(training.METHODS)
+    assert list(DEMO_METHODS) == list(training.METHODS)
 
 
 def test_correlation_decides_how_often_a_scene_is_of_the_own_category() -> None:
@@ -329,7 +332,7 @@ def test_progress_is_quiet_off_a_terminal_and_plain_without_tqdm(
 ) -> None:
     import sys
 
-    from torch_bgdebias.cli._progress import note, progress
+    from torch_bgdebias.cli.progress import note, progress
 
     assert list(progress(range(3), total=3, label="x")) == [0, 1, 2]
     note("hidden")

@@ -1,7 +1,8 @@
 """The ``bgdebias`` console command.
 
-Every module of this package that has ``add_parser(subparsers)`` and ``run(args) -> int`` is a command. A module adds
-one parser, named after what it does, and imports what is heavy inside ``run``, so that ``--help`` stays quick.
+A command is a file or a folder of this package, named in ``COMMANDS``, with ``add_parser(subparsers)`` and
+``run(args) -> int``. Neither it nor what it imports at its top imports torch: that happens in ``run``, so that
+``--help`` stays quick. What only some command needs lies in that command's folder.
 
 Exit codes: 0 done, 1 failed (one line on stderr; ``--debug`` shows the traceback), 2 wrong usage, 130 interrupted.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import pkgutil
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -25,6 +26,9 @@ __all__ = ["build_parser", "main"]
 #: errors that a user can act on; anything else is a defect of the program and keeps its traceback
 EXPECTED = (ValueError, LookupError, OSError, ImportError)
 
+#: arguments of functions -> options that are called otherwise
+_OPTIONS = {"num_classes": "classes"}
+
 _EPILOG = """\
 examples:
   bgdebias demo                                    measure, fix and report on embedded data, in about a minute
@@ -37,11 +41,13 @@ exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage, 130 inter
 """
 
 
+#: in the order of ``bgdebias --help``
+COMMANDS = ("backgrounds", "demo", "masks", "probe", "report", "train", "variants")
+
+
 def command_modules() -> list[ModuleType]:
-    """The modules beside this file that are commands, in alphabetical order."""
-    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
-    return [m for m in modules if hasattr(m, "add_parser") and hasattr(m, "run")]
+    """The modules of the commands."""
+    return [importlib.import_module(f"{__name__}.{name}") for name in COMMANDS]
 
 
 def build_parser() -> tuple[argparse.ArgumentParser, dict[str, Callable[[argparse.Namespace], int]]]:
@@ -62,6 +68,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, Callable[[argpars
         for name in set(subparsers.choices) - before:
             runs[name] = module.run
             _accept_debug(subparsers.choices[name])
+            subparsers.choices[name].set_defaults(usage=subparsers.choices[name].format_usage())
     return parser, runs
 
 
@@ -87,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             traceback.print_exc()
         else:
-            print(f"bgdebias {args.command}: error: {one_line(error)}", file=sys.stderr)
+            print(f"bgdebias {args.command}: error: {_with_options(one_line(error), args.usage)}", file=sys.stderr)
         return 1
 
 
@@ -98,6 +105,14 @@ def one_line(error: BaseException) -> str:
     quoted = isinstance(error, KeyError) and error.args and isinstance(error.args[0], str)
     text: Any = error.args[0] if quoted else error
     return " ".join(str(text).split()) or type(error).__name__
+
+
+def _with_options(text: str, usage: str) -> str:
+    """Arguments by which a message begins, ``mean, std: expected ...``, as the options that stand for them here."""
+    names, colon, rest = text.partition(": ")
+    options = [f"--{_OPTIONS.get(name, name).replace('_', '-')}" for name in names.split(", ")]
+    known = all(re.search(rf"{option}\b(?!-)", usage) for option in options)
+    return f"{', '.join(options)}{colon}{rest}" if colon and known else text
 
 
 def _accept_debug(parser: argparse.ArgumentParser) -> None:

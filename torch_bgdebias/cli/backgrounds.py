@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch_bgdebias.cli._arguments import whole, writable
-from torch_bgdebias.cli._progress import note
+from torch_bgdebias.cli.arguments import whole, writable
+from torch_bgdebias.cli.progress import note
 
 if TYPE_CHECKING:
     from torch_bgdebias.backgrounds.folder import ImageFiles
@@ -178,7 +178,7 @@ def _generate(args: argparse.Namespace) -> int:
 def _filter(args: argparse.Namespace) -> int:
     from torch_bgdebias.backgrounds.folder import ImageFiles
     from torch_bgdebias.backgrounds.screening.filter import FilterStep, screen_files
-    from torch_bgdebias.cli._arguments import usable_device
+    from torch_bgdebias.cli.arguments import usable_device
     from torch_bgdebias.named_models import load_model
 
     forbidden = [entry for word in [*args.forbidden, *_lines(args.forbidden_file)] for entry in _classes(word)]
@@ -194,8 +194,13 @@ def _filter(args: argparse.Namespace) -> int:
     ImageFiles.scan(args.input, 1, on_error=args.on_error)  # a wrong folder is told before the weights are loaded
     outputs = len(names) if names and not args.pretrained else None
     loaded = load_model(args.model, num_classes=outputs, checkpoint=args.checkpoint, pretrained=args.pretrained)
-    files = ImageFiles.scan(args.input, args.size or loaded.size or 224, on_error=args.on_error)
-    view = {"mean": loaded.mean, "std": loaded.std, "size": files.size, "class_names": names}
+    files = ImageFiles.scan(args.input, args.size or loaded.preprocessing.height_width or 224, on_error=args.on_error)
+    view = {
+        "mean": loaded.preprocessing.mean,
+        "std": loaded.preprocessing.std,
+        "size": files.size,
+        "class_names": names,
+    }
     cache = False if args.no_cache else args.cache
     model = loaded.model.to(device).eval()
     readable, screening = screen_files(

@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch_bgdebias.cli._progress import note, progress
+from torch_bgdebias.cli.progress import note, progress
 
 if TYPE_CHECKING:
     from torch import Tensor

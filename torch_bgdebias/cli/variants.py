@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch_bgdebias.cli._arguments import choices, whole, writable
-from torch_bgdebias.cli._progress import note, progress
+from torch_bgdebias.cli.arguments import choices, whole, writable
+from torch_bgdebias.cli.progress import note, progress
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torch_bgdebias.compositing import bounding_boxes, tile_fill
+from torch_bgdebias.cli.probe.data import Prepared
+from torch_bgdebias.compositing import bounding_boxes, fills_image, tile_fill
 from torch_bgdebias.data import ImageNet9
 from torch_bgdebias.metrics import adversarial_background_accuracy
-
-if TYPE_CHECKING:
-    from torch_bgdebias.cli._probe_data import Normalised
-    from torch_bgdebias.probe.passes.measure import ImageScore
+from torch_bgdebias.probe.evaluation import ImageScore
 
 __all__ = ["adversarial", "own_backgrounds", "published_backgrounds"]
 
@@ -29,29 +27,28 @@ def own_backgrounds(dataset: Any, count: int) -> Tensor:
         ValueError: none of them has.
     """
     positions = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
-    found = []
+    backgrounds = []
     for position in positions:
         image, _, mask = dataset[int(position)][:3]
-        top, left, bottom, right = bounding_boxes(mask[None])[0].tolist()
-        if (bottom - top) * (right - left) < mask.shape[1] * mask.shape[2]:
-            found.append(tile_fill(image[None], mask[None])[0])
-    if not found:
+        if not bool(fills_image(bounding_boxes(mask[None]), (mask.shape[1], mask.shape[2]))):
+            backgrounds.append(tile_fill(image[None], mask[None])[0])
+    if not backgrounds:
         raise ValueError(f"--adversarial: none of {len(positions)} pictures has a background beside its foreground")
-    return torch.stack(found)
+    return torch.stack(backgrounds)
 
 
-def published_backgrounds(root: Path, dataset: Normalised, size: int, count: int) -> Tensor:
+def published_backgrounds(root: Path, dataset: Prepared, size: tuple[int, int], count: int) -> Tensor:
     """The challenge's own backgrounds, ``only_bg_t`` of the release, at most ``count``, in the data set's units."""
-    found = ImageNet9(root, "only_bg_t", size=size, masks=False)
-    positions = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)
-    return torch.stack([dataset.prepared(found[int(position)][0]) for position in positions])
+    tiled = ImageNet9(root, "only_bg_t", size=size, masks=False)
+    positions = np.linspace(0, len(tiled) - 1, min(count, len(tiled))).round().astype(int)
+    return torch.stack([dataset.prepared(tiled[int(position)][0]) for position in positions])
 
 
 def adversarial(bank: Tensor, *, logits: Any, chunk: int) -> ImageScore:
     """Score for ``evaluate_background_bias``: 1 where the image survives every background of the bank, else 0."""
 
     def robust(model: nn.Module, image: Tensor, mask: Tensor, label: Tensor) -> Tensor:
-        found = adversarial_background_accuracy(model, image, mask, label, bank, logits=logits, chunk=chunk)
-        return torch.where(found.valid, found.robust.float(), torch.nan)
+        survived = adversarial_background_accuracy(model, image, mask, label, bank, logits=logits, chunk=chunk)
+        return torch.where(survived.valid, survived.robust.float(), torch.nan)
 
     return robust

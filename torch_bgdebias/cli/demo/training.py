@@ -1,7 +1,6 @@
 """A small classifier and the plain loop that the demo trains it with, once for each method.
 
-A method is a row of :data:`METHODS`: how a batch becomes a loss. Everything else is the same for all of them. The
-methods import their rooms when they are used, because the command line looks into this module for commands.
+A method is a row of :data:`METHODS`: how a batch becomes a loss. Everything else is the same for all of them.
 """
 
 from __future__ import annotations
@@ -10,18 +9,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from torch_bgdebias.cli._progress import progress
+from torch_bgdebias.backgrounds import BackgroundBank
+from torch_bgdebias.clad import CLADLoss
+from torch_bgdebias.cli.progress import progress
+from torch_bgdebias.swap import BackgroundSwap
 
-if TYPE_CHECKING:
-    from torch_bgdebias.swap import BackgroundBank
-
-__all__ = ["METHODS", "Batch", "Method", "SmallCNN", "Trained", "TrainingSet", "train"]
+__all__ = ["METHODS", "Batch", "Method", "SmallCNN", "Trained", "TrainingSet", "predict", "train"]
 
 
 class Batch(NamedTuple):
@@ -75,7 +74,7 @@ class SmallCNN(nn.Module):
 
 
 #: a batch and the generator of the run's random numbers -> loss
-Objective: TypeAlias = "Callable[[Batch, torch.Generator], Tensor]"
+Objective: TypeAlias = Callable[[Batch, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)
@@ -98,8 +97,6 @@ def _baseline(model: SmallCNN, data: TrainingSet, clad_weight: float) -> Objecti
 
 def _swap(model: SmallCNN, data: TrainingSet, clad_weight: float) -> Objective:
     """Cross-entropy on images whose background was exchanged for a random one of the training scenes."""
-    from torch_bgdebias.swap import BackgroundSwap
-
     # different_class would hide each class's own scenes from it, a new (negative) correlation
     swap = BackgroundSwap(data.bank, different_class=False)
 
@@ -115,9 +112,6 @@ def _clad(plus: bool, model: SmallCNN, data: TrainingSet, clad_weight: float) ->
 
     CLAD+ adds the cross-entropy of the swapped image. arXiv 2210.02748.
     """
-    from torch_bgdebias.clad import CLADLoss
-    from torch_bgdebias.swap import BackgroundSwap
-
     swap = BackgroundSwap(data.bank, different_class=False)
     contrast = CLADLoss(data.num_classes)
 
@@ -211,6 +205,12 @@ def train(
         for name, value in measured.items():
             trained.curves.setdefault(name, []).append(value)
     return trained
+
+
+def predict(model: SmallCNN, images: Tensor) -> Tensor:
+    """Logits of float images (N, 3, S, S), a few hundred at a time."""
+    with torch.inference_mode():
+        return torch.cat([model(part) for part in torch.split(images, 500)])
 
 
 def _convolution(channels: int, width: int, stride: int = 1) -> tuple[nn.Module, ...]:

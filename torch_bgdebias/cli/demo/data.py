@@ -14,9 +14,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from torch_bgdebias.cli._progress import progress
-from torch_bgdebias.data import CorrelatedBackgrounds, MaskedTensors, mnist_with_masks
-from torch_bgdebias.swap import BackgroundBank
+from torch_bgdebias.backgrounds import BackgroundBank
+from torch_bgdebias.cli.progress import progress
+from torch_bgdebias.data import (
+    SCENE_CATEGORIES,
+    CorrelatedBackgrounds,
+    MaskedImageFolder,
+    MaskedTensors,
+    digits_with_masks,
+    draw_scenes,
+    mnist_with_masks,
+)
 
 __all__ = ["DemoData", "Objects", "Scenes", "compose", "load"]
 
@@ -163,14 +171,10 @@ def _objects(root: Path | None, size: int, notes: list[str]) -> Objects:
 
 
 def _digits(size: int) -> Objects:
-    from torch_bgdebias.data import digits_with_masks
-
     return Objects(digits_with_masks(size), tuple(map(str, range(10))), "handwritten digits of scikit-learn")
 
 
 def _masked_folder(root: Path, size: int, notes: list[str]) -> Objects:
-    from torch_bgdebias.data import MaskedImageFolder
-
     with _noted("--foregrounds", notes):
         folder = MaskedImageFolder(root, on_error="skip")
     images, masks, labels, empty = [], [], [], 0
@@ -232,8 +236,6 @@ def _mnist(root: Path, size: int) -> Objects:
 
 def _scenes(root: Path | None, size: int, classes: int, seed: int, notes: list[str]) -> Scenes:
     if root is None:
-        from torch_bgdebias.data import SCENE_CATEGORIES, draw_scenes
-
         drawn = draw_scenes(120, size, seed=seed, categories=min(classes, len(SCENE_CATEGORIES)))
         return Scenes(drawn.images, drawn.labels, drawn.names, "drawn by torch_bgdebias")
     if not root.is_dir():

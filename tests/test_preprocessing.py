@@ -1,0 +1,73 @@
+"""What a model wants of its images: validated once, applied to image and mask, written and read back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from torch_bgdebias.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+
+
+def test_normalises_and_restores():
+    wanted = Preprocessing(8, IMAGENET_MEAN, IMAGENET_STD)
+    image = torch.rand(2, 3, 8, 8)
+    normalised = wanted.normalise(image)
+    assert float(normalised[1, 2, 3, 4]) == pytest.approx((float(image[1, 2, 3, 4]) - 0.406) / 0.225, abs=1e-6)
+    torch.testing.assert_close(wanted.restore(normalised), image)
+    plain = Preprocessing(8)
+    assert plain.normalise(image) is image
+    assert plain.restore(image) is image
+
+
+def test_one_number_stands_for_every_channel():
+    image = torch.rand(1, 4, 4)
+    torch.testing.assert_close(Preprocessing(None, [0.5], [0.25]).normalise(image), (image - 0.5) / 0.25)
+    with pytest.raises(ValueError, match="expected 3 channels, as mean and std have, got float32 tensor"):
+        Preprocessing(None, IMAGENET_MEAN, IMAGENET_STD).normalise(image)
+    with pytest.raises(TypeError, match="convert with image / 255"):
+        Preprocessing(None, [0.5], [0.25]).normalise(torch.zeros(3, 4, 4, dtype=torch.uint8))
+
+
+def test_image_and_mask_are_resized_together():
+    image, mask = torch.rand(3, 12, 16), torch.zeros(1, 12, 16)
+    mask[:, :, 8:] = 1
+    small, small_mask = Preprocessing((6, 8))(image, mask)
+    assert small.shape == (3, 6, 8)
+    assert small_mask.shape == (1, 6, 8)
+    assert small_mask[0, 0, 0] == 0
+    assert small_mask[0, 0, -1] == 1
+    same, same_mask = Preprocessing((12, 16))(image, mask)
+    assert same is image
+    assert torch.equal(same_mask, mask)
+    assert Preprocessing()(image, mask)[0] is image
+
+
+def test_equal_settings_are_equal_however_they_were_said():
+    assert Preprocessing(224, [0.5] * 3, [0.25] * 3) == Preprocessing((224, 224), (0.5,) * 3, (0.25,) * 3, source="x")
+    assert Preprocessing(224) != Preprocessing((224, 192))
+
+
+def test_written_and_read():
+    for wanted in (Preprocessing(), Preprocessing((4, 6), [0.5], [0.25], source="a hand")):
+        again = Preprocessing.from_dict(wanted.to_dict())
+        assert again == wanted
+        assert again.source == wanted.source
+    assert Preprocessing(224, [0.5], [0.25], "me").describe() == "224 x 224, mean (0.5), std (0.25) (me)"
+    assert Preprocessing().describe() == "own size, pixels in [0, 1]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": 0}, "size: expected a whole number of at least 1, got 0"),
+        ({"size": (3, 4, 5)}, r"size: expected \(height, width\) or one number, got \(3, 4, 5\)"),
+        ({"size": True}, "size: expected a whole number of at least 1, got True"),
+        ({"mean": [0.5]}, "mean, std: expected both or none, got only mean"),
+        ({"std": [0.5]}, "mean, std: expected both or none, got only std"),
+        ({"mean": [0.5], "std": [0.5, 0.5]}, "mean, std: expected as many of one as of the other, got 1 and 2"),
+        ({"mean": [0.5], "std": [0.0]}, "expected finite numbers and std above 0"),
+    ],
+)
+def test_what_does_not_fit_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Preprocessing(**arguments)

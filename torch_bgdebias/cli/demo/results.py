@@ -1,0 +1,82 @@
+"""What the demo tells: settings for its page, demo.json, and the summary on the terminal."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from torch_bgdebias.cli.demo.data import DemoData
+from torch_bgdebias.cli.demo.training import Trained
+from torch_bgdebias.probe import BackgroundBiasReport
+
+__all__ = ["SCHEMA", "demo_result", "demo_settings", "demo_summary"]
+
+#: name and version of the layout of ``demo.json`` and of what ``--json`` prints
+SCHEMA = "torch_bgdebias.demo/1"
+
+
+def demo_settings(args: argparse.Namespace, data: DemoData) -> dict[str, Any]:
+    """What was asked for and what it became, for the page."""
+    pairs = ", ".join(f"{c}: {s.replace('_', ' ')}" for c, s in zip(data.classes, data.categories, strict=True))
+    return {
+        "foregrounds": data.sources["foregrounds"],
+        "backgrounds": data.sources["backgrounds"],
+        "scene of each class": pairs,
+        "correlation in training": args.correlation,
+        "image size": args.size,
+        "training": f"{args.epochs} epochs of {data.counts['training_samples']:,} samples, seed {args.seed}",
+        **({"lambda of CLAD": args.clad_weight} if any(m.startswith("clad") for m in args.methods) else {}),
+        **{name: number for name, number in data.counts.items() if name != "training_samples"},
+        **({"notes": " ".join(data.notes)} if data.notes else {}),
+    }
+
+
+def demo_result(
+    args: argparse.Namespace,
+    data: DemoData,
+    trained: dict[str, Trained],
+    reports: dict[str, BackgroundBiasReport],
+    files: dict[str, str],
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """The content of demo.json."""
+    methods = []
+    for name, report in reports.items():
+        whole = report.to_dict()
+        methods.append(
+            {
+                "name": name,
+                "label": report.model,
+                "train_seconds": round(trained[name].seconds, 2),
+                "curves": trained[name].curves,
+                **{part: whole[part] for part in ("bg_gap", "variants", "per_class", "counts", "settings", "versions")},
+            }
+        )
+    wanted = ("correlation", "size", "epochs", "samples", "seed", "clad_weight", "methods")
+    return {
+        "schema": SCHEMA,
+        "arguments": {name: getattr(args, name) for name in wanted},
+        "data": {
+            "classes": list(data.classes),
+            "categories": list(data.categories),
+            "counts": data.counts,
+            "sources": data.sources,
+            "notes": data.notes,
+        },
+        "methods": methods,
+        "files": files,
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+    }
+
+
+def demo_summary(reports: Sequence[BackgroundBiasReport], files: dict[str, str], seconds: float) -> str:
+    """A line a method, for the terminal."""
+    width = max(len(r.model) for r in reports)
+    lines = [f"{'':<{width}}  {'own scenes, %':<20}  {'random scenes, %':<20}  BG-Gap, points"]
+    for report in reports:
+        figures = [report.variants[v].accuracy.percent() for v in ("mixed_same", "mixed_rand")]
+        gap = report.bg_gap.percent() if report.bg_gap is not None else "-"
+        lines.append(f"{report.model:<{width}}  {figures[0]:<20}  {figures[1]:<20}  {gap}")
+    lines.append(f"\n{len(reports[0].images)} test images, 95 % intervals, {seconds:.0f} s. Open {files['html']}")
+    return "\n".join(lines)

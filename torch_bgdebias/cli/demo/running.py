@@ -1,0 +1,99 @@
+"""What ``bgdebias demo`` does: data, then each method trained and measured, then the files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+
+import torch
+from torch.utils.data import DataLoader
+
+from torch_bgdebias.cli.arguments import writable
+from torch_bgdebias.cli.demo.data import DemoData, load
+from torch_bgdebias.cli.demo.page import write_page
+from torch_bgdebias.cli.demo.results import demo_result, demo_settings, demo_summary
+from torch_bgdebias.cli.demo.training import METHODS, SmallCNN, Trained, TrainingSet, predict, train
+from torch_bgdebias.cli.progress import progress
+from torch_bgdebias.data import make_variant
+from torch_bgdebias.probe import BackgroundBiasReport, evaluate_background_bias
+from torch_bgdebias.writing import marked_folder, write_text
+
+__all__ = ["CURVES", "run_demo"]
+
+#: panel of the page -> the variant whose accuracy is followed during training
+CURVES = {"Test accuracy, own class's scenes": "mixed_same", "Test accuracy, random scenes": "mixed_rand"}
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    """Train and measure every method, and write the report."""
+    started = time.perf_counter()
+    out = writable(args.out, name="--out")
+    data = load(
+        args.foregrounds,
+        args.backgrounds,
+        size=args.size,
+        samples=args.samples,
+        correlation=args.correlation,
+        seed=args.seed,
+    )
+    for line in data.notes:
+        print(f"bgdebias demo: note: {line}", file=sys.stderr)
+    seconds = {"data": time.perf_counter() - started}
+    trained: dict[str, Trained] = {}
+    reports: dict[str, BackgroundBiasReport] = {}
+    for name in args.methods:
+        trained[name] = _train(name, data, args)
+        seconds[f"train {name}"] = trained[name].seconds
+        before = time.perf_counter()
+        reports[name] = _measure(name, trained[name].model, data, args.seed)
+        seconds[f"measure {name}"] = time.perf_counter() - before
+    settings = demo_settings(args, data)
+    with marked_folder(out):
+        files = {"html": str(write_page(out, data, trained, list(reports.values()), settings, list(CURVES)))}
+        for name, report in reports.items():
+            files[f"report-{name}"] = str(out / f"report-{name}.json")
+            report.to_json(files[f"report-{name}"])
+        files["json"] = str(out / "demo.json")
+        seconds["total"] = time.perf_counter() - started
+        text = json.dumps(demo_result(args, data, trained, reports, files, seconds), indent=1, allow_nan=False)
+        write_text(files["json"], text + "\n")
+    print(text if args.json else demo_summary(list(reports.values()), files, seconds["total"]))
+    return 0
+
+
+def _train(name: str, data: DemoData, args: argparse.Namespace) -> Trained:
+    image, mask = data.test.images.float() / 255, data.test.masks.float() / 255
+    generator = torch.Generator().manual_seed(args.seed)
+    tests = {
+        curve: make_variant(
+            image, mask, data.test.labels, variant, backgrounds=data.test_bank, generator=generator
+        ).image
+        for curve, variant in CURVES.items()
+    }
+
+    def accuracies(model: SmallCNN) -> dict[str, float]:
+        return {
+            curve: float((predict(model, images).argmax(1) == data.test.labels).float().mean())
+            for curve, images in tests.items()
+        }
+
+    training = TrainingSet(data.train.images, data.train.labels, data.train.masks, data.train_bank, len(data.classes))
+    return train(
+        name, training, epochs=args.epochs, seed=args.seed, clad_weight=args.clad_weight, after_epoch=accuracies
+    )
+
+
+def _measure(name: str, model: SmallCNN, data: DemoData, seed: int) -> BackgroundBiasReport:
+    return evaluate_background_bias(
+        model,
+        DataLoader(data.test.dataset(), batch_size=256),
+        backgrounds=data.test_bank,
+        num_classes=len(data.classes),
+        class_names=data.classes,
+        seed=seed,
+        examples=6,
+        name=METHODS[name].label,
+        progress=progress,
+    )

@@ -1,0 +1,104 @@
+"""``bgdebias probe``: a checkpoint and a masked folder in, a report on background bias out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from torch_bgdebias.cli.arguments import choices, whole
+from torch_bgdebias.names import ATTRIBUTIONS, CONCEPT_METHODS, ON_ERROR, VARIANTS
+
+__all__ = ["add_parser", "run"]
+
+_DESCRIPTION = """\
+Does the model look at the background, how much, and at which classes? Classifies every picture as it is and with other
+backgrounds, asks attributions where the evidence lies, and writes report.html and report.json into --out.
+"""
+
+_EPILOG = """\
+models:
+  timm:NAME                a timm model, its own input size and normalisation
+  torchvision:NAME         a torchvision classifier, the size and normalisation of its published weights
+  package.module:attribute a torch.nn.Module, or a class or function that makes one without arguments; pictures are
+                           in [0, 1] unless --mean and --std say otherwise
+
+data:
+  --layout folder     images/<class>/x.jpg with masks/<class>/x.png, 255 = foreground (bgdebias masks makes masks)
+  --layout imagenet9  the Background Challenge's release: original/val/00_dog/..., mixed_same/val/..., fg_mask/val/...;
+                      the published variants are classified as they are, so that the challenge's own figures come out;
+                      models of 9 classes, or of ImageNet's 1000, whose answers are mapped as in the challenge
+  --layout voc        a folder with VOCdevkit (PASCAL VOC 2012 segmentation)
+  Class folders in alphabetical order are the model's outputs 0, 1, ...; where the model has others, --labels names a
+  JSON file {"class folder": output, ...}.
+
+examples:
+  bgdebias probe --model torchvision:resnet18 --checkpoint best.pt --data data/test
+  bgdebias probe --model timm:vit_small_patch16_224 --pretrained --data animals --labels animals.json
+  bgdebias probe --model my_project.nets:make_net --checkpoint last.ckpt --data data/test --size 64
+  bgdebias probe --model timm:resnet50 --pretrained --data bg_challenge --layout imagenet9 --attributions grad_cam,lrp
+  bgdebias probe --model torchvision:resnet50 --pretrained --data bg_challenge --layout imagenet9 --adversarial 4050
+  bgdebias probe --model torchvision:resnet18 --checkpoint best.pt --data data/test --json | python -m json.tool
+"""
+
+
+_ATTRIBUTIONS_HELP = (
+    f"of {', '.join(ATTRIBUTIONS)}, or '' for none (default: grad_cam); kernel_shap takes minutes on a CPU"
+)
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``probe`` to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "probe",
+        help="measure a checkpoint's background bias on a masked folder",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="MODEL", help="timm:NAME, torchvision:NAME or package.module:attribute")
+    add("--checkpoint", type=Path, metavar="FILE", help="state dict, or a training checkpoint that holds one")
+    add("--pretrained", action="store_true", help="weights that timm or torchvision publish (downloads them)")
+    add("--classes", type=whole(2), metavar="N", help="outputs of the model (default: the data's classes)")
+    add("--data", required=True, type=Path, metavar="DIR", help="pictures with masks")
+    add("--layout", choices=("folder", "imagenet9", "voc"), default="folder", help="of --data (default: folder)")
+    add("--labels", type=Path, metavar="FILE", help="JSON: the model's output of each class folder")
+    add("--on-error", choices=ON_ERROR, default="raise", help="missing masks, unreadable files (%(default)s)")
+    add("--size", type=whole(1), metavar="N", help="side of the pictures (default: the model's, else 224)")
+    add("--mean", type=float, nargs="+", metavar="X", help="normalisation, one number or one a channel")
+    add("--std", type=float, nargs="+", metavar="X", help="goes with --mean")
+    add("--variants", type=choices(VARIANTS), metavar="A,B", help=f"of {', '.join(VARIANTS)} (default: all)")
+    add("--remake", action="store_true", help="imagenet9: make the variants anew from originals and masks")
+    add("--attributions", type=choices(ATTRIBUTIONS), default=["grad_cam"], metavar="A,B", help=_ATTRIBUTIONS_HELP)
+    add("--target", choices=("predicted", "label"), default="predicted", help="class that is explained (%(default)s)")
+    add("--shap-samples", type=whole(2), default=1000, metavar="N", help="coalitions of kernel_shap (default: 1000)")
+    add("--adversarial", type=whole(1), metavar="N", help="also try every object on N pictures' backgrounds")
+    add("--examples", type=whole(0), default=12, metavar="N", help="worst pictures to show (default: 12)")
+    add("--batch-size", type=whole(1), default=64, metavar="N", help="pictures in a pass (default: 64)")
+    add("--max-batches", type=whole(1), metavar="N", help="stop after so many batches")
+    add("--workers", type=whole(0), default=0, metavar="N", help="processes that read pictures (default: 0)")
+    add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    add("--seed", type=whole(0), default=0, metavar="N", help="of backgrounds and coalitions (default: 0)")
+    add("--name", metavar="TEXT", help="of the model in the report (default: MODEL)")
+    add(
+        "--out", type=Path, default=Path("bgdebias-probe"), metavar="DIR", help="folder to write (default: %(default)s)"
+    )
+    add("--json", action="store_true", help="print the headline figures as JSON instead of text")
+    _add_concept_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, measure, write the report, print the summary."""
+    from torch_bgdebias.cli.probe.running import run_probe  # imports torch, which --help does without
+
+    return run_probe(args)
+
+
+def _add_concept_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("concepts").add_argument
+    add("--concepts", type=Path, metavar="DIR", help="test each class's concept vector on DIR/<category>/x.jpg")
+    add("--concept-layers", nargs="+", metavar="LAYER", help="default: an early, a middle and a late one")
+    about = "net2vec: one vector for all pictures; loce: the mean of one a picture (default: net2vec)"
+    add("--concept-method", choices=CONCEPT_METHODS, default="net2vec", help=about)
+    add("--concept-images", type=whole(2), default=50, metavar="N", help="of each class, half to fit (default: 50)")

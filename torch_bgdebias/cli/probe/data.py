@@ -1,0 +1,126 @@
+"""The data of ``bgdebias probe``: a masked folder, ImageNet-9 as published, or PASCAL VOC, in the model's units."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from torch_bgdebias.data import ImageNet9, ImageNet9Variants, MaskedImageFolder, VOCObjects
+from torch_bgdebias.files import first_few
+from torch_bgdebias.names import VARIANTS
+from torch_bgdebias.preprocessing import Preprocessing
+
+__all__ = ["Prepared", "ProbeData", "class_names", "open_data"]
+
+
+class Prepared:
+    """(image, label, mask[, variants]) with images in the model's units and the label as the model numbers it."""
+
+    def __init__(self, items: Any, preprocessing: Preprocessing, outputs: list[int]) -> None:
+        self.items, self.preprocessing, self.outputs = items, preprocessing, outputs
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        image, label, mask, *variants = self.items[index]
+        ready = [
+            {name: (self.prepared(picture), *rest) for name, (picture, *rest) in given.items()} for given in variants
+        ]
+        return self.prepared(image), self.outputs[label], mask, *ready
+
+    def prepared(self, image: Tensor) -> Tensor:
+        """An image (C, H, W) in [0, 1] in the model's units."""
+        return self.preprocessing.normalise(image)
+
+
+@dataclass(frozen=True)
+class ProbeData:
+    """What is measured.
+
+    Attributes:
+        dataset: pictures in the model's units.
+        preprocessing: how they got there; its size is that of every picture.
+        published: the data set has ImageNet-9's own variants, by these names; ``None`` where they are to be made.
+        notes: what was left out and why, for the reader of the report.
+    """
+
+    dataset: Prepared
+    preprocessing: Preprocessing
+    published: tuple[str, ...] | None
+    notes: dict[str, Any]
+
+    @property
+    def side(self) -> tuple[int, int]:
+        """(height, width) of every picture."""
+        size = self.preprocessing.height_width
+        assert size is not None, "open_data settles a size"
+        return size
+
+
+def class_names(args: argparse.Namespace) -> list[str]:
+    """The data's classes, before any picture is opened."""
+    if args.layout == "imagenet9":
+        return list(ImageNet9.classes)
+    if args.layout == "voc":
+        return list(VOCObjects.classes)
+    root = args.data / "images"
+    if not root.is_dir():
+        raise FileNotFoundError(f"--data: expected images/<class>/ and masks/<class>/ in {args.data}, found no {root}")
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def open_data(args: argparse.Namespace, preprocessing: Preprocessing, outputs: list[int]) -> ProbeData:
+    """Open the data set, resized as ``preprocessing`` says (224 pixels where it does not), and say what it lacks."""
+    if preprocessing.size is None:
+        preprocessing = replace(preprocessing, size=224)
+    size = preprocessing.height_width
+    items: Any
+    if args.layout == "imagenet9":
+        items = _imagenet9(args, size)
+    elif args.layout == "voc":
+        try:
+            items = VOCObjects(args.data, image_set="val", size=size)
+        except RuntimeError as error:  # what torchvision raises where the data is not
+            raise FileNotFoundError(f"--data: no PASCAL VOC 2012 in {args.data}: {error}") from error
+    else:
+        items = MaskedImageFolder(args.data, size=size, on_error=args.on_error)
+    published = tuple(items.variants) if isinstance(items, ImageNet9Variants) else None
+    return ProbeData(Prepared(items, preprocessing, outputs), preprocessing, published, _left_out(items))
+
+
+def _left_out(items: Any) -> dict[str, Any]:
+    """What a data set lacks, by heading."""
+    notes: dict[str, Any] = {}
+    if isinstance(items, VOCObjects) and items.skipped:
+        notes["pictures left out"], notes["left out"] = items.skipped, "without an object"
+    elif not isinstance(items, VOCObjects) and items.skipped:
+        notes["pictures left out"] = len(items.skipped)
+        notes["left out"] = first_few(f"{path.name} ({why})" for path, why in items.skipped)
+    if isinstance(items, ImageNet9Variants):
+        notes["variants"] = f"as published: {', '.join(items.variants)}"
+        if items.incomplete:
+            notes["pictures without a variant"] = ", ".join(f"{n} {name}" for name, n in items.incomplete.items())
+    present = set(items.labels)
+    if empty := [name for i, name in enumerate(items.classes) if i not in present]:
+        notes["classes without pictures"] = ", ".join(empty)
+    return notes
+
+
+def _imagenet9(args: argparse.Namespace, size: tuple[int, int] | None) -> Any:
+    """The release with its published variants, or its originals alone where variants are to be made anew."""
+    wanted = args.variants or list(VARIANTS)
+    published = [name for name in wanted if (args.data / name / "val").is_dir()]
+    if args.remake or not published:
+        return ImageNet9(args.data, size=size, masks=True, on_error=args.on_error)
+    if args.variants and (absent := [name for name in wanted if name not in published]):
+        raise ValueError(f"--variants: {args.data} has no {', '.join(absent)}; leave it out, or make all with --remake")
+    items = ImageNet9Variants(args.data, published, size, on_error=args.on_error)
+    if not items.has_masks and args.attributions:
+        raise FileNotFoundError(
+            f"--attributions: {args.data} has no fg_mask/val to compare heatmaps with; pass --attributions ''"
+        )
+    return items

@@ -1,0 +1,126 @@
+"""What a model wants of its images: size and normalisation, said once and passed whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from torch_bgdebias.checks import check_count, check_mean_std, describe
+
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Preprocessing"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image with pixels in [0, 1] becomes what a model takes: resized whole, then normalised a channel.
+
+    Nothing is cropped, so that an object and its mask stay complete. Called with (image, mask) it prepares both, as the
+    ``transform`` of :class:`~torch_bgdebias.data.MaskedImageFolder` for instance.
+
+    Args:
+        size: (height, width) in pixels, one number for a square, ``None`` for images as they are.
+        mean: subtracted from each channel; ``None``: pixels stay in [0, 1].
+        std: what each channel is divided by then; goes with ``mean``.
+        source: who says so, for reports ("timm's data config of resnet50").
+
+    Raises:
+        ValueError: a size below 1, ``mean`` without ``std`` or the other way round, a std that is not above 0.
+    """
+
+    size: tuple[int, int] | int | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    source: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            both = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+            if len(both) != 2:
+                raise ValueError(f"size: expected (height, width) or one number, got {self.size!r}")
+            height, width = (check_count(side, name="size") for side in both)
+            object.__setattr__(self, "size", (height, width))
+        pair = check_mean_std(self.mean, self.std)
+        object.__setattr__(self, "mean", None if pair is None else pair[0])
+        object.__setattr__(self, "std", None if pair is None else pair[1])
+
+    @property
+    def height_width(self) -> tuple[int, int] | None:
+        """The size as two numbers."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Prepare an image (C, H, W) in [0, 1] and its mask (1, H, W), or batches of both."""
+        size = self.height_width
+        return self.normalise(_resized(image, size)), _resized(mask, size).clamp(0, 1)
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """(..., C, H, W) in [0, 1] -> in the model's units.
+
+        Raises:
+            TypeError: not floating point. ValueError: another number of channels than ``mean`` has.
+        """
+        if self.mean is None or self.std is None:
+            return image
+        mean, std = self._columns(image)
+        return (image - mean) / std
+
+    def restore(self, image: Tensor) -> Tensor:
+        """(..., C, H, W) in the model's units -> in [0, 1]: the inverse of :meth:`normalise`."""
+        if self.mean is None or self.std is None:
+            return image
+        mean, std = self._columns(image)
+        return image * std + mean
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, checkpoints and reports; :meth:`from_dict` reads it."""
+        listed = {"size": self.height_width, "mean": self.mean, "std": self.std}
+        return {**{k: None if v is None else list(v) for k, v in listed.items()}, "source": self.source}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """From what :meth:`to_dict` gave."""
+        size = values.get("size")
+        return cls(
+            None if size is None else (int(size[0]), int(size[1])),
+            values.get("mean"),
+            values.get("std"),
+            str(values.get("source") or ""),
+        )
+
+    def describe(self) -> str:
+        """One line for a reader: ``224 x 224, mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)``."""
+        size = self.height_width
+        parts = ["own size" if size is None else f"{size[0]} x {size[1]}"]
+        parts += (
+            ["pixels in [0, 1]"] if self.mean is None else [f"mean {_listed(self.mean)}", f"std {_listed(self.std)}"]
+        )
+        return ", ".join(parts) + (f" ({self.source})" if self.source else "")
+
+    def _columns(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        if not image.is_floating_point():
+            raise TypeError(f"image: expected a floating point tensor, got {describe(image)}; convert with image / 255")
+        assert self.mean is not None
+        if len(self.mean) not in (1, image.shape[-3]):
+            raise ValueError(f"image: expected {len(self.mean)} channels, as mean and std have, got {describe(image)}")
+        mean, std = (torch.tensor(x, dtype=image.dtype, device=image.device) for x in (self.mean, self.std))
+        return mean.reshape(-1, 1, 1), std.reshape(-1, 1, 1)
+
+
+def _listed(values: Sequence[float] | None) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in values or ()) + ")"
+
+
+def _resized(image: Tensor, size: tuple[int, int] | None) -> Tensor:
+    if size is None or tuple(image.shape[-2:]) == size:
+        return image
+    batch = image if image.ndim == 4 else image[None]
+    resized = interpolate(batch, size, mode="bilinear", antialias=True, align_corners=False)
+    return resized if image.ndim == 4 else resized[0]
