@@ -85,7 +85,6 @@ KNOWN_LONG_FILES: set[str] = {"backgrounds/bank.py", "lrp/engine.py"}
 KNOWN_LONG_BODIES: set[str] = {"cli/backgrounds.py:_filter"}
 KNOWN_LONG_TESTS: set[str] = {
     "clad/test_callback.py",
-    "cli/test_probe.py",
     "probe/test_callback.py",
     "probe/test_evaluation.py",
 }

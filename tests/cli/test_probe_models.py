@@ -1,0 +1,57 @@
+"""Models by name and their checkpoints, as `bgdebias probe` opens them."""
+
+from __future__ import annotations
+
+import torch
+from probe_command import command, trial_nets
+
+from torch_bgdebias import named_models as _models
+
+
+def test_checkpoints_of_every_kind_fit(place):
+    source = trial_nets().Small()
+    for value in source.parameters():
+        value.data.normal_()
+    state = source.state_dict()
+    kinds = {
+        "plain": state,
+        "parallel": {"module." + k: v for k, v in state.items()},
+        "compiled": {"state_dict": {"_orig_mod." + k: v for k, v in state.items()}, "epoch": 3},
+        "lightning": {"state_dict": {**{"net." + k: v for k, v in state.items()}, "loss.weight": torch.ones(2)}},
+    }
+    for name, content in kinds.items():
+        torch.save(content, f"{name}.pt")
+        loaded = _models.load_model("trial_nets:Small", checkpoint=place / f"{name}.pt").model
+        assert all(torch.equal(v, state[k]) for k, v in loaded.state_dict().items()), name
+
+
+def test_checkpoints_that_do_not_fit(place, capsys):
+    state = trial_nets().Small().state_dict()
+    wrong = {k: v for k, v in state.items() if k != "fc.bias"} | {"head.bias": torch.ones(3)}
+    wrong["fc.weight"] = torch.ones(5, 4)
+    torch.save(wrong, "wrong.pt")
+    torch.save({**state, "fc.weight": torch.ones(5, 4), "fc.bias": torch.ones(5)}, "classes.pt")
+    torch.save({"epoch": 3}, "empty.pt")
+    torch.save(trial_nets().Small(), "pickled.pt")
+    (place / "text.pt").write_text("hello")
+    for name, told in (
+        ("wrong", "1 missing (fc.bias); 1 unexpected (head.bias); 1 of another shape: (fc.weight is (5, 4) in the"),
+        ("classes", "another number of classes?"),
+        ("empty", "expected a state dict, alone or under state_dict, model_state_dict, model"),
+        ("pickled", "it holds more than tensors"),
+        ("text", "text.pt"),
+    ):
+        assert command("--model", "trial_nets:Small", "--checkpoint", f"{name}.pt") == 1
+        err = capsys.readouterr().err
+        assert told in err
+        assert err.count("\n") == 1
+
+
+def test_named_families_make_models_of_the_datas_classes():
+    found = _models.load_model("torchvision:squeezenet1_1", num_classes=5)
+    assert found.model(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+    assert found.preprocessing.size == (224, 224)
+    assert found.preprocessing.mean == (0.485, 0.456, 0.406)
+    found = _models.load_model("timm:test_resnet", num_classes=4)
+    assert found.model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 4)
+    assert found.preprocessing.size == tuple(found.model.pretrained_cfg["input_size"][1:])
