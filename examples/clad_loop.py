@@ -34,7 +34,7 @@ def train(with_clad: bool) -> None:
     )
     head = nn.Linear(32, CLASSES)
     optimizer = torch.optim.Adam([*body.parameters(), *head.parameters()], lr=3e-3)
-    swap, clad = BackgroundSwap("batch"), CLADLoss(CLASSES)
+    swap, clad = BackgroundSwap("batch", different_class=True), CLADLoss(CLASSES)
     for _ in range(STEPS):
         image, label, mask = draw(BATCH)
         embedding = body(image)
@@ -42,7 +42,7 @@ def train(with_clad: bool) -> None:
         if with_clad:
             other = swap(image, mask, label)[0]
             positive = body(other)
-            loss = loss + clad(embedding, positive, label, swap._params["background_label"])
+            loss = loss + clad(embedding, positive, label, swap.drawn["background_label"])
             loss = loss + F.cross_entropy(head(positive), label)  # CLAD+
         optimizer.zero_grad()
         loss.backward()

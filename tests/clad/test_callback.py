@@ -105,8 +105,9 @@ def by_hand(module, steps, plus=False, weight=1.0, **settings):
     optimizer, values = module.configure_optimizers(), []
     module.train()
     for image, label, mask in DataLoader(Objects(), batch_size=8):
-        other = reference.swap(image, mask=mask, label=label, generator=reference._seeded(RANK_0))
-        background = reference.swap._params["background_label"]
+        generator = reference._seeded(RANK_0)
+        other = reference.swap(image, mask=mask, label=label, different_class=True, generator=generator)
+        background = reference.swap.drawn["background_label"]
         body, head = module.model[:-1], module.model[-1]
         if reference.joint:
             anchor, positive = body(torch.cat([image, other])).chunk(2)
@@ -379,10 +380,11 @@ def test_gradient_accumulation_equals_the_sum_of_its_parts():
     reference = CLADCallback(BackgroundSwap(), num_negatives=4)
     loss = CLADLoss(K, None, 4)
     for image, label, mask in DataLoader(Objects(), batch_size=8):
-        other = reference.swap(image, mask=mask, label=label, generator=reference._seeded(RANK_0))
+        generator = reference._seeded(RANK_0)
+        other = reference.swap(image, mask=mask, label=label, different_class=True, generator=generator)
         anchor, positive = start[:-1](image), start[:-1](other)
         total = F.cross_entropy(start[-1](anchor), label)
-        ((total + loss(anchor, positive, label, reference.swap._params["background_label"])) / 3).backward()
+        ((total + loss(anchor, positive, label, reference.swap.drawn["background_label"])) / 3).backward()
         reference.steps += 1
     for ours, theirs in zip(module.model.parameters(), start.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs - 0.1 * theirs.grad)

@@ -113,7 +113,8 @@ def test_nothing_is_logged_when_not_wanted():
 def test_dict_batches_keep_their_type_and_get_background_labels():
     module = Foreign()
     spec = BatchSpec(image="pixels", label="y", mask="seg", background_label="bg")
-    trainer([BackgroundSwapCallback(BackgroundSwap(), spec)]).fit(module, loader(AsDict(background_label=True)))
+    swap = BackgroundSwap(different_class=True)
+    trainer([BackgroundSwapCallback(swap, spec)]).fit(module, loader(AsDict(background_label=True)))
     for i, batch in enumerate(module.seen):
         check_swapped(batch["pixels"], slice(8 * i, 8 * i + 8))
         assert (batch["bg"] != batch["y"]).all()

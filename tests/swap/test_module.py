@@ -59,7 +59,7 @@ def test_batch_swap_matches_a_slow_loop(batch, pattern, fill):
     swap = BackgroundSwap("batch", pattern, cells=3, p=0.7, fill=fill)
     swapped, same_mask, same_label = swap(image, mask, label)
     backgrounds = {"tile": tile_fill, "mean": mean_fill}[fill](image, mask)
-    torch.testing.assert_close(swapped, slow_swap(image, mask, backgrounds, swap._params))
+    torch.testing.assert_close(swapped, slow_swap(image, mask, backgrounds, swap.drawn))
     assert same_mask is mask
     assert same_label is label
 
@@ -67,24 +67,24 @@ def test_batch_swap_matches_a_slow_loop(batch, pattern, fill):
 @pytest.mark.parametrize("pattern", ["paste", "voronoi"])
 def test_bank_swap_matches_a_slow_loop(batch, bank, pattern):
     image, mask, label = batch
-    swap = BackgroundSwap(bank, pattern, cells=5)
+    swap = BackgroundSwap(bank, pattern, cells=5, different_class=True)
     swapped = swap(image, mask, label)[0]
     backgrounds = bank.float_images(torch.arange(9))
-    torch.testing.assert_close(swapped, slow_swap(image, mask, backgrounds, swap._params))
-    assert (bank.labels[swap._params["index"]] != label[:, None]).all()
+    torch.testing.assert_close(swapped, slow_swap(image, mask, backgrounds, swap.drawn))
+    assert (bank.labels[swap.drawn["index"]] != label[:, None]).all()
 
 
 def test_nothing_of_the_old_background_is_left(batch):
     image, mask, label = batch
     mask = (mask > 0).float()
     own = label.float()[:, None, None, None].expand_as(image)  # every image is one colour, its label
-    swap = BackgroundSwap()
+    swap = BackgroundSwap(different_class=True)
     swapped = swap(own, mask, label)[0]
     inside = mask.bool().expand_as(image)
     assert torch.equal(swapped[inside], own[inside])
-    new = swap._params["background_label"].float()[:, None, None, None].expand_as(image)
+    new = swap.drawn["background_label"].float()[:, None, None, None].expand_as(image)
     assert torch.equal(swapped[~inside], new[~inside])
-    assert (swap._params["background_label"] != label).all()
+    assert (swap.drawn["background_label"] != label).all()
 
 
 @pytest.mark.parametrize("source", ["batch", "bank"])
@@ -93,7 +93,7 @@ def test_replay_and_generator_give_identical_results(batch, bank, source, patter
     image, mask, label = batch
     swap = BackgroundSwap(bank if source == "bank" else "batch", pattern, p=0.6)
     first = swap(image, mask, label, generator=torch.Generator().manual_seed(3))[0]
-    params = swap._params
+    params = swap.drawn
     assert torch.equal(swap(image, mask, label, params=params)[0], first)
     assert torch.equal(swap(image, mask, params=pickle.loads(pickle.dumps(params)))[0], first)
     assert torch.equal(swap(image, mask, label, generator=torch.Generator().manual_seed(3))[0], first)
@@ -128,7 +128,7 @@ def test_empty_and_full_masks(batch):
     assert torch.equal(full, image)
     swap = BackgroundSwap()
     empty = swap(image, torch.zeros(6, 1, 13, 17), label)[0]
-    assert torch.equal(empty, image[swap._params["index"][:, 0]])
+    assert torch.equal(empty, image[swap.drawn["index"][:, 0]])
 
 
 @pytest.mark.parametrize("different_class", [True, False])
@@ -138,7 +138,7 @@ def test_a_batch_of_one_keeps_its_background_and_warns_once(batch, different_cla
     with pytest.warns(UserWarning, match="some images keep their background"):
         swapped = swap(image, mask, label)[0]
     assert torch.equal(swapped, image)
-    assert torch.equal(swap._params["background_label"], label)
+    assert torch.equal(swap.drawn["background_label"], label)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         swap(image, mask, label)
@@ -147,20 +147,20 @@ def test_a_batch_of_one_keeps_its_background_and_warns_once(batch, different_cla
 def test_a_batch_of_one_class_keeps_its_backgrounds(batch):
     image, mask, _ = batch
     label = torch.full((6,), 4)
-    swap = BackgroundSwap(pattern="voronoi")
+    swap = BackgroundSwap(pattern="voronoi", different_class=True)
     with pytest.warns(UserWarning, match="none of another class"):
         assert torch.equal(swap(image, mask, label)[0], image)
-    assert torch.equal(swap._params["background_label"], label)
-    assert not swap._params["apply"].any()
+    assert torch.equal(swap.drawn["background_label"], label)
+    assert not swap.drawn["apply"].any()
 
 
 def test_a_bank_of_one_class_swaps_the_others_only(batch):
     image, mask, label = batch
-    swap = BackgroundSwap(BackgroundBank(torch.zeros(4, 3, 13, 17), [1, 1, 1, 1]))
+    swap = BackgroundSwap(BackgroundBank(torch.zeros(4, 3, 13, 17), [1, 1, 1, 1]), different_class=True)
     with pytest.warns(UserWarning, match="some images keep their background"):
         swapped = swap(image, mask, label)[0]
-    assert torch.equal(swap._params["apply"], label != 1)
-    assert torch.equal(swap._params["background_label"], torch.ones(6, dtype=torch.int64))
+    assert torch.equal(swap.drawn["apply"], label != 1)
+    assert torch.equal(swap.drawn["background_label"], torch.ones(6, dtype=torch.int64))
     assert torch.equal(swapped[label == 1], image[label == 1])
 
 
@@ -182,7 +182,7 @@ def test_smaller_and_larger_banks(batch):
     large = torch.rand(1, 3, 20, 18)
     swap = BackgroundSwap(BackgroundBank(large))
     swapped = swap(image, nothing, label)[0]
-    for new, (oy, ox) in zip(swapped, swap._params["offset"][:, 0].tolist(), strict=True):
+    for new, (oy, ox) in zip(swapped, swap.drawn["offset"][:, 0].tolist(), strict=True):
         assert torch.equal(new, large[0, :, oy : oy + 13, ox : ox + 17])  # a window, no seam
 
 
@@ -193,7 +193,7 @@ def test_other_dtypes(batch, bank, dtype, pattern):
     for source in ("batch", bank):
         swap = BackgroundSwap(source, pattern)
         exact = swap(image, mask, label)[0]
-        swapped = swap(image.to(dtype), mask.to(dtype), label, params=swap._params)[0]
+        swapped = swap(image.to(dtype), mask.to(dtype), label, params=swap.drawn)[0]
         assert swapped.dtype == dtype
         torch.testing.assert_close(swapped.float(), exact, atol=0.03, rtol=0.03)
 
@@ -202,7 +202,7 @@ def test_bool_masks_and_masks_without_a_channel(batch):
     image, mask, label = batch
     swap = BackgroundSwap()
     hard = swap(image, (mask > 0.5).float(), label)[0]
-    assert torch.equal(swap(image, (mask > 0.5)[:, 0], label, params=swap._params)[0], hard)
+    assert torch.equal(swap(image, (mask > 0.5)[:, 0], label, params=swap.drawn)[0], hard)
 
 
 @pytest.mark.parametrize("pattern", ["paste", "voronoi"])
@@ -238,7 +238,18 @@ def test_the_module_compiles_without_graph_breaks(batch, pattern):
     image, mask, label = batch
     swap = BackgroundSwap("batch", pattern)
     swapped = torch.compile(swap, fullgraph=True, backend="aot_eager")(image, mask, label)[0]
-    assert torch.equal(swapped, swap(image, mask, params=swap._params)[0])
+    assert torch.equal(swapped, swap(image, mask, params=swap.drawn)[0])
+
+
+def test_what_was_drawn_is_public(batch):
+    image, mask, label = batch
+    swap = BackgroundSwap()
+    with pytest.raises(RuntimeError, match=r"drawn: expected a swap that was called, got one that was not"):
+        swap.drawn  # noqa: B018
+    swapped = swap(image, mask, label)[0]
+    assert torch.equal(swap.drawn["background_label"], label[swap.drawn["index"][:, 0]])
+    assert swap.drawn is swap._params  # kornia's own place
+    assert torch.equal(swap(image, mask, params=swap.drawn)[0], swapped)
 
 
 # kornia
@@ -264,7 +275,7 @@ def test_beside_an_augmentation_sequential(batch, after):
     if after:
         moved, moved_mask, same = geometry(image, mask, label)
         out, out_mask, out_label = swap(moved, moved_mask, same)
-        expected = slow_swap(moved, moved_mask, tile_fill(moved, moved_mask), swap._params)
+        expected = slow_swap(moved, moved_mask, tile_fill(moved, moved_mask), swap.drawn)
         torch.testing.assert_close(out, expected)
     else:
         out, out_mask, out_label = geometry(*swap(image, mask, label))
@@ -275,7 +286,9 @@ def test_beside_an_augmentation_sequential(batch, after):
 
 def test_inside_an_augmentation_sequential_says_to_go_beside(batch):
     image, mask, label = batch
-    inside = K.AugmentationSequential(K.RandomHorizontalFlip(), BackgroundSwap(), data_keys=["input", "mask", "class"])
+    inside = K.AugmentationSequential(
+        K.RandomHorizontalFlip(), BackgroundSwap(different_class=True), data_keys=["input", "mask", "class"]
+    )
     with pytest.raises(ValueError, match=r"label: expected .*call it beside the container, image, mask, label = swap"):
         inside(image, mask, label)
     inside = K.AugmentationSequential(BackgroundSwap(different_class=False), data_keys=["input", "mask"])
@@ -290,8 +303,8 @@ def test_data_keys_in_any_order_and_other_inputs_pass(batch):
     same_mask, same_boxes, swapped, _ = swap(mask, boxes, image, label)
     assert same_mask is mask
     assert same_boxes is boxes
-    assert torch.equal(BackgroundSwap()(image, mask, label, params=swap._params)[0], swapped)
-    assert torch.equal(swap(image, mask=mask, label=label, params=swap._params, data_keys=["input"]), swapped)
+    assert torch.equal(BackgroundSwap()(image, mask, label, params=swap.drawn)[0], swapped)
+    assert torch.equal(swap(image, mask=mask, label=label, params=swap.drawn, data_keys=["input"]), swapped)
     assert len(BackgroundSwap()(image, mask, label=label)) == 2
 
 
@@ -303,7 +316,7 @@ def test_copies_pickles_and_moves(batch, bank):
     torch.save(swap, buffer)
     buffer.seek(0)
     for other in (copy.deepcopy(swap), pickle.loads(pickle.dumps(swap)), torch.load(buffer, weights_only=False)):
-        assert torch.equal(other(image, mask, params=swap._params)[0], first)
+        assert torch.equal(other(image, mask, params=swap.drawn)[0], first)
     swap.to("meta")
     assert bank.device.type == "meta"
     assert swap.half() is swap
@@ -326,15 +339,17 @@ def test_bad_construction_is_named(bank):
         BackgroundSwap(p=2)
     with pytest.raises(ValueError, match="data_keys: expected 'input' among them"):
         BackgroundSwap(data_keys=["mask"])
+    with pytest.raises(ValueError, match="different_class: expected one of None, True, False, got 'other'"):
+        BackgroundSwap(different_class="other")
     with pytest.raises(TypeError, match="unexpected keyword argument 'probability'"):
         BackgroundSwap(probability=0.5)
 
 
 def test_bad_calls_are_named(batch, bank):
     image, mask, label = batch
-    swap = BackgroundSwap()
     with pytest.raises(ValueError, match=r"label: expected \(B,\) for different_class=True, got None; pass label or"):
-        swap(image, mask)
+        BackgroundSwap(different_class=True)(image, mask)
+    swap = BackgroundSwap()
     with pytest.raises(ValueError, match=r"mask: expected \(B, 1, H, W\), got none"):
         swap(image, label=label)
     with pytest.raises(ValueError, match=r"mask: expected shape \(6, 1, 13, 17\) to go with the image"):
@@ -373,6 +388,9 @@ def test_bad_params_are_named(batch):
     params = swap.generate_parameters(image.shape, label)
     with pytest.raises(KeyError, match="params: expected apply, sites, index and offset, got no sites"):
         swap(image, mask, params={k: v for k, v in params.items() if k != "sites"})
+    for dtype in (torch.float32, torch.int64):
+        with pytest.raises(TypeError, match=r"params\['apply'\]: expected bool \(6,\), got .*pass apply.bool\(\)"):
+            swap(image, mask, params={**params, "apply": params["apply"].to(dtype)})
     with pytest.raises(ValueError, match="params: expected them for a batch of 3, got 6"):
         swap(image[:3], mask[:3], params=params)
 

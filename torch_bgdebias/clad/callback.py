@@ -40,7 +40,8 @@ class CLADCallback(TrainingStepCallback):
     ``clad/queue_fill`` (share of the queue's slots that are filled), with ``plus`` also ``clad/ce_positive``.
 
     Args:
-        swap: makes the positives; its bank is moved to the module's device when a fit starts.
+        swap: makes the positives; its bank is moved to the module's device when a fit starts. Backgrounds are asked
+            of another class, as CLAD's positives need, unless the swap was made with ``different_class=False``.
         num_classes: how many keys the queue has; ``None``: outputs of the last linear layer, or, where
             ``spec.background_label`` is given, classes of the swap's bank.
         weight: lambda, a number or a function of (epoch, step), both counted from 0.
@@ -164,7 +165,8 @@ class CLADCallback(TrainingStepCallback):
         generator = self._seeded(call.module)
 
         def positives(entering: Tensor) -> Tensor:
-            swapped = self.swap(entering.detach(), mask=mask, label=key, generator=generator)
+            # another class, unless the swap was made with different_class=False
+            swapped = self.swap(entering.detach(), mask=mask, label=key, different_class=True, generator=generator)
             assert isinstance(swapped, Tensor), "one positional input gives one output"
             return swapped
 
@@ -181,7 +183,7 @@ class CLADCallback(TrainingStepCallback):
         self, module: LightningModule, pair: Pair, key: Tensor, foreground: Tensor | None, target: Tensor
     ) -> Tensor:
         assert self.loss is not None, "a training step runs after the fit has started"
-        background = self.swap._params["background_label"]
+        background = self.swap.drawn["background_label"]
         if foreground is None:
             foreground = torch.full_like(key, -1)
         elif self.spec.background_label is None:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from torch_bgdebias.backgrounds.bank import BackgroundBank
 from torch_bgdebias.backgrounds.folder import FILLS
 from torch_bgdebias.backgrounds.sampling import ClassOrder, draw_outside
-from torch_bgdebias.checks import check_finite, check_image, check_label, check_mask, check_option, values_readable
+from torch_bgdebias.checks import (
+    check_finite,
+    check_image,
+    check_label,
+    check_mask,
+    check_option,
+    describe,
+    values_readable,
+)
 from torch_bgdebias.ops import voronoi_composite
-from torch_bgdebias.swap.sampling import PATTERNS, SwapParams, sample_offsets, sample_sites
+from torch_bgdebias.swap.sampling import SwapParams, SwapSettings, sample_offsets, sample_sites
 
-if TYPE_CHECKING:
-    from torch_bgdebias.backgrounds.bank import BackgroundBank
-
-__all__ = ["batch_backgrounds", "sample_swap_params", "swap_background"]
+__all__ = ["batch_backgrounds", "draw_swap", "sample_swap_params", "swap_background"]
 
 
 def batch_backgrounds(image: Tensor, mask: Tensor, fill: str = "tile") -> Tensor:
@@ -57,15 +62,11 @@ def swap_background(
     check_image(image)
     mask = check_mask(mask, image)
     _check_finite_image(image)
-    missing = [name for name in ("apply", "sites", "index", "offset") if name not in params]
-    if missing:
-        raise KeyError(f"params: expected apply, sites, index and offset, got no {', '.join(missing)}")
-    if params["apply"].shape != image.shape[:1]:
-        raise ValueError(f"params: expected them for a batch of {len(image)}, got {len(params['apply'])}")
+    _check_params(params, len(image))
     if len(image) == 0:
         return image.clone()
-    kept = ~params["apply"][:, None, None, None]
-    mask = torch.where(kept, torch.ones((), dtype=mask.dtype, device=mask.device), mask)  # all foreground: unchanged
+    unchanged = ~params["apply"][:, None, None, None]
+    mask = torch.where(unchanged, torch.ones((), dtype=mask.dtype, device=mask.device), mask)  # all foreground
     return voronoi_composite(image, mask, bank, params["sites"], params["index"], params["offset"], mean, std)
 
 
@@ -77,21 +78,19 @@ def sample_swap_params(
     pattern: str = "paste",
     cells: int = 8,
     p: float = 1.0,
-    different_class: bool = True,
+    different_class: bool = False,
     device: torch.device | str | None = None,
     generator: torch.Generator | None = None,
 ) -> SwapParams:
     """Draw what a swap needs, every sample for itself, on the device and without reading anything back.
 
-    With ``different_class`` a background's label differs from the image's label: in the batch that is another image of
-    another class, in a bank an image with another label (in a bank without labels, any). Without it: any other image
-    of the batch, or any of the bank. Where `BackgroundBank.filter` forbade backgrounds by foreground class, ``label``
-    is that class, whatever ``different_class`` says. Backgrounds are uniform over the admissible ones. Where there is
-    none the image keeps its own background.
+    Backgrounds are uniform over all images of the batch, the image itself among them, or over the bank: they say
+    nothing about the class. With ``different_class`` they are uniform over those whose label differs from the image's.
 
     Args:
         batch_shape: (B, C, H, W) of the images.
-        label: (B,) int64, classes of the images.
+        label: (B,) int64, classes of the images; needed for ``different_class`` (unless a bank has no labels), and
+            where `BackgroundBank.filter` forbade backgrounds by foreground class.
         bank: where the backgrounds come from; ``None`` for the batch itself.
         pattern: "paste", one background an image; "voronoi", ``cells`` of them.
         cells: how many cells for "voronoi".
@@ -107,21 +106,30 @@ def sample_swap_params(
         image's own label where it keeps its background.
 
     Raises:
-        ValueError: ``different_class`` without the labels that it needs, ``p`` outside [0, 1], an unknown pattern,
-            fewer than one cell.
+        ValueError: a label that is needed and missing, ``p`` outside [0, 1], an unknown pattern, fewer than one cell.
     """
+    settings = SwapSettings(pattern, cells, p, different_class)
+    return draw_swap(batch_shape, label, bank, settings, device=device, generator=generator)
+
+
+def draw_swap(
+    batch_shape: Sequence[int],
+    label: Tensor | None,
+    bank: BackgroundBank | None,
+    settings: SwapSettings,
+    *,
+    device: torch.device | str | None = None,
+    generator: torch.Generator | None = None,
+) -> SwapParams:
+    """As `sample_swap_params`, with its options in one object."""
     batch, _, height, width = batch_shape
-    check_option(pattern, PATTERNS, name="pattern")
-    if cells < 1:
-        raise ValueError(f"cells: expected at least 1, got {cells}")
-    if not 0 <= p <= 1:
-        raise ValueError(f"p: expected a probability in [0, 1], got {p}")
     device = torch.device(device) if device is not None else _device_of(label, bank)
-    label = _needed_label(label, bank, different_class, batch, device)
-    exclude = label if different_class and (bank is None or bank.labels is not None) else None
-    count = 1 if pattern == "paste" else cells
+    different = settings.different_class and (bank is None or bank.labels is not None)
+    label = _needed_label(label, bank, different, batch, device)
+    exclude = label if different else None
+    count, pattern, cells = settings.backgrounds_per_image, settings.pattern, settings.cells
     size, bank_size = (height, width), (height, width) if bank is None else bank.size
-    gate = torch.rand(batch, device=device, generator=generator) < p
+    gate = torch.rand(batch, device=device, generator=generator) < settings.p
     if bank is None:
         index = _draw_partners(batch, exclude, count, device, generator)
     else:
@@ -141,16 +149,16 @@ def sample_swap_params(
 
 
 def _needed_label(
-    label: Tensor | None, bank: BackgroundBank | None, different_class: bool, batch: int, device: torch.device
+    label: Tensor | None, bank: BackgroundBank | None, different: bool, batch: int, device: torch.device
 ) -> Tensor | None:
-    """The labels, checked; an error where they are needed and not there."""
+    """The labels, checked; raises where they are needed and missing."""
     if label is not None:
         label = check_label(label, batch)
         if label.device != device:
             raise ValueError(f"label: expected on {device}, got {label.device}")
     elif bank is not None and bank.restricted:
         raise ValueError("label: expected (B,), the bank's backgrounds were filtered by foreground class; got None")
-    elif different_class and (bank is None or bank.labels is not None):
+    elif different:
         raise ValueError("label: expected (B,) for different_class=True, got None; pass label or different_class=False")
     return label
 
@@ -158,11 +166,17 @@ def _needed_label(
 def _draw_partners(
     batch: int, label: Tensor | None, cells: int, device: torch.device, generator: torch.Generator | None
 ) -> Tensor:
-    """Other images of the batch (B, cells), of another class when labels are given; -1 where there is none."""
+    """Images of the batch (B, cells), of another class when labels are given; -1 where there is none.
+
+    Without labels an image can get its own background: were it left out, a class would meet backgrounds of the other
+    classes more often than its own, and the background would tell which class the image is not. A batch of one image
+    has nothing to draw from.
+    """
     if label is not None:
         return ClassOrder.of(label).draw(label, cells, generator=generator)
-    own = torch.arange(batch, device=device)
-    return draw_outside(batch, own, torch.ones_like(own), cells, generator=generator)
+    none_excluded = torch.zeros(batch, dtype=torch.int64, device=device)
+    index = draw_outside(batch, none_excluded, none_excluded, cells, generator=generator)
+    return index if batch > 1 else torch.full_like(index, -1)
 
 
 def _background_label(index: Tensor, apply: Tensor, label: Tensor | None, bank: BackgroundBank | None) -> Tensor:
@@ -175,6 +189,18 @@ def _background_label(index: Tensor, apply: Tensor, label: Tensor | None, bank: 
     first = labels[:, 0]
     new = torch.where((labels == first[:, None]).all(1), first, -1)
     return torch.where(apply, new, -1 if label is None else label)
+
+
+def _check_params(params: SwapParams, batch: int) -> None:
+    missing = [name for name in ("apply", "sites", "index", "offset") if name not in params]
+    if missing:
+        raise KeyError(f"params: expected apply, sites, index and offset, got no {', '.join(missing)}")
+    if params["apply"].dtype != torch.bool:
+        raise TypeError(
+            f"params['apply']: expected bool ({batch},), got {describe(params['apply'])}; pass apply.bool()"
+        )
+    if params["apply"].shape != (batch,):
+        raise ValueError(f"params: expected them for a batch of {batch}, got {len(params['apply'])}")
 
 
 def _device_of(label: Tensor | None, bank: BackgroundBank | None) -> torch.device:

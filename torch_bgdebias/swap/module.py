@@ -14,8 +14,8 @@ from torch import Tensor
 from torch_bgdebias.backgrounds.bank import BackgroundBank
 from torch_bgdebias.backgrounds.folder import FILLS
 from torch_bgdebias.checks import check_image, check_option, values_readable
-from torch_bgdebias.swap.functional import batch_backgrounds, sample_swap_params, swap_background
-from torch_bgdebias.swap.sampling import PATTERNS, SwapParams
+from torch_bgdebias.swap.functional import batch_backgrounds, draw_swap, swap_background
+from torch_bgdebias.swap.sampling import SwapParams, SwapSettings
 
 __all__ = ["BackgroundSwap"]
 
@@ -26,12 +26,12 @@ _BESIDE = (
 
 
 class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
-    """Give every image of a batch another background, of another class or from a bank.
+    """Give every image of a batch a background that says nothing about its class.
 
     ``swap(image, mask, label)`` returns ``[new_image, mask, label]``: as in other kornia augmentations ``data_keys``
     says what the positional inputs are, and as many come back. The mask and all other inputs (labels, boxes, keypoints)
-    are returned as they came, because the foreground stays where it is. What was drawn is in ``swap._params``, the new
-    background's class among it (``background_label``); ``swap(image, mask, params=swap._params)`` repeats it.
+    are returned as they came, because the foreground stays where it is. What was drawn is in ``swap.drawn``, the new
+    background's class among it (``background_label``); ``swap(image, mask, params=swap.drawn)`` repeats it.
 
     It goes beside an `AugmentationSequential`, before or after it, not into it: kornia 0.9 hands the children of that
     container one input at a time, and refuses labels beside any mix augmentation.
@@ -40,13 +40,15 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
     through the pixels of another image's background.
 
     Args:
-        source: "batch", the background of another image of the batch with its foreground removed, or a bank.
+        source: "batch", the background of any image of the batch with its foreground removed, or a bank.
         pattern: "paste", one background, or "voronoi", ``cells`` regions with a background and a random offset each
             (On Background Bias of Post-Hoc Concept Embeddings, arXiv 2504.08602).
         cells: regions for "voronoi".
         p: probability of a swap, for each image by itself.
-        different_class: a background's label must differ from the image's label. For a bank with labels this takes them
-            to be classes of the same list; where they are scene categories pass ``False``.
+        different_class: by default (``None``) backgrounds are drawn independently of the class, its own at their share;
+            whoever needs another class (CLAD for its positives) asks for it in the call. ``True``: a background's label
+            must always differ from the image's, which turns a bias into its opposite when trained on alone. ``False``:
+            independent, whatever a call asks for (a bank whose labels are scenes, not classes).
         fill: how a foreground is removed for ``source="batch"``: "tile" (Only-BG-T of arXiv 2006.09994) or "mean".
         data_keys: what the positional inputs are; fewer inputs than keys are the first of them.
 
@@ -58,9 +60,9 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
         >>> image, mask, label = torch.rand(4, 3, 8, 8), torch.zeros(4, 1, 8, 8), torch.tensor([0, 0, 1, 2])
         >>> swap = BackgroundSwap(pattern="paste")
         >>> swapped, mask, label = swap(image, mask, label)
-        >>> bool((swap._params["background_label"] != label).all())
-        True
-        >>> torch.equal(swap(image, mask, label, params=swap._params)[0], swapped)
+        >>> swap.drawn["background_label"].shape
+        torch.Size([4])
+        >>> torch.equal(swap(image, mask, label, params=swap.drawn)[0], swapped)
         True
     """
 
@@ -70,19 +72,16 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
         pattern: str = "paste",
         cells: int = 8,
         p: float = 1.0,
-        different_class: bool = True,
+        different_class: bool | None = None,
         fill: str = "tile",
         *,
         data_keys: Sequence[str | int | DataKey] = ("input", "mask", "class"),
     ) -> None:
         if not isinstance(source, BackgroundBank) and source != "batch":
             raise ValueError(f"source: expected 'batch' or a BackgroundBank, got {source!r}")
-        check_option(pattern, PATTERNS, name="pattern")
         check_option(fill, tuple(FILLS), name="fill")
-        if isinstance(cells, bool) or not isinstance(cells, int) or cells < 1:
-            raise ValueError(f"cells: expected a whole number of at least 1, got {cells!r}")
-        if not 0 <= p <= 1:
-            raise ValueError(f"p: expected a probability in [0, 1], got {p!r}")
+        check_option(different_class, (None, True, False), name="different_class")
+        SwapSettings(pattern, cells, p)
         super().__init__(p=p, p_batch=1.0, data_keys=list(data_keys))
         if DataKey.INPUT not in self.data_keys:
             raise ValueError(f"data_keys: expected 'input' among them, got {list(data_keys)}")
@@ -90,7 +89,9 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
         self.pattern, self.cells, self.fill = pattern, cells, fill
         self.different_class = different_class
         self.flags = {"pattern": pattern, "cells": cells, "different_class": different_class, "fill": fill}
-        self._kept = _WarnOnce("BackgroundSwap: some images keep their background: none of another class")
+        self._kept = _WarnOnce(
+            "BackgroundSwap: some images keep their background: none of another class, or a batch of one"
+        )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> BackgroundSwap:
         before = self.device
@@ -105,6 +106,7 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
         label: Tensor | None = None,
         *,
         p: float | None = None,
+        different_class: bool | None = None,
         device: torch.device | str | None = None,
         generator: torch.Generator | None = None,
     ) -> SwapParams:
@@ -112,24 +114,28 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
 
         Args:
             batch_shape: (B, C, H, W).
-            label: (B,), needed for ``different_class`` unless a bank has no labels.
+            label: (B,), needed for ``different_class=True`` unless a bank has no labels.
             p: instead of the module's probability.
+            different_class: what to do where the module leaves it open (``None``).
             device: of the parameters; that of the labels or the bank by default.
             generator: on that device.
         """
-        params = sample_swap_params(
-            batch_shape,
-            label,
-            self.bank,
-            pattern=self.pattern,
-            cells=self.cells,
-            p=self.p if p is None else p,
-            different_class=self.different_class,
-            device=device,
-            generator=generator,
-        )
+        asked = different_class if self.different_class is None else self.different_class
+        settings = SwapSettings(self.pattern, self.cells, self.p if p is None else p, bool(asked))
+        params = draw_swap(batch_shape, label, self.bank, settings, device=device, generator=generator)
         self._kept.look((params["batch_prob"] > 0.5) & ~params["apply"])
         return params
+
+    @property
+    def drawn(self) -> SwapParams:
+        """What the last call drew or was given, see `sample_swap_params`; pass it as ``params`` to repeat the call.
+
+        Raises:
+            RuntimeError: nothing was swapped yet.
+        """
+        if not self._params:
+            raise RuntimeError("drawn: expected a swap that was called, got one that was not; call swap(image, mask)")
+        return self._params
 
     def forward_parameters(self, batch_shape: Sequence[int], label: Tensor | None = None) -> SwapParams:
         """As `generate_parameters`; kornia's containers call it without labels: an error where those are needed."""
@@ -145,6 +151,7 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
         label: Tensor | None = None,
         params: SwapParams | None = None,
         data_keys: Sequence[str | int | DataKey] | None = None,
+        different_class: bool | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor | list[Tensor]:
         """Swap, and return as many outputs as there are positional inputs (a tensor for one, a list for more).
@@ -153,8 +160,9 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
             *input: as ``data_keys`` says, by default image (B, C, H, W), mask (B, 1, H, W) or (B, H, W), label (B,).
             mask: the masks, when they are not among the positional inputs.
             label: the labels, when they are not among the positional inputs.
-            params: what an earlier call drew (``swap._params``) or `generate_parameters`; drawn anew by default.
+            params: what an earlier call drew (``swap.drawn``) or `generate_parameters`; drawn anew by default.
             data_keys: instead of the module's, for this call.
+            different_class: what to do where the module leaves it open (``None``).
             generator: on the image's device; torch's global one by default.
 
         Raises:
@@ -171,7 +179,9 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
             raise ValueError(f"mask: expected (B, 1, H, W), got none among {names}; {_BESIDE}")
         self._check_places(image, generator)
         if params is None:
-            params = self.generate_parameters(image.shape, label, device=image.device, generator=generator)
+            params = self.generate_parameters(
+                image.shape, label, different_class=different_class, device=image.device, generator=generator
+            )
         self._params = params
         if self.bank is None:
             new = swap_background(image, mask, batch_backgrounds(image, mask, self.fill), params)

@@ -2,18 +2,53 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
 from torch_bgdebias.checks import check_option
 
-__all__ = ["PATTERNS", "SwapParams", "sample_offsets", "sample_sites"]
+__all__ = ["PATTERNS", "SwapParams", "SwapSettings", "sample_offsets", "sample_sites"]
 
 PATTERNS = ("paste", "voronoi")
 
 #: what one swap draws: ``batch_prob`` (B,), ``apply`` (B,), ``sites`` (B, K, 2), ``index`` (B, K), ``offset`` (B, K, 2)
 #: and ``background_label`` (B,)
 SwapParams = dict[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class SwapSettings:
+    """What is drawn for a swap.
+
+    Args:
+        pattern: "paste", one background an image; "voronoi", ``cells`` of them.
+        cells: regions for "voronoi".
+        p: probability of a swap, for each image by itself.
+        different_class: a background's label must differ from the image's label; otherwise backgrounds are drawn
+            independently of the class.
+
+    Raises:
+        ValueError: an unknown pattern, fewer than one cell, ``p`` outside [0, 1].
+    """
+
+    pattern: str = "paste"
+    cells: int = 8
+    p: float = 1.0
+    different_class: bool = False
+
+    def __post_init__(self) -> None:
+        check_option(self.pattern, PATTERNS, name="pattern")
+        if isinstance(self.cells, bool) or not isinstance(self.cells, int) or self.cells < 1:
+            raise ValueError(f"cells: expected a whole number of at least 1, got {self.cells!r}")
+        if not 0 <= self.p <= 1:
+            raise ValueError(f"p: expected a probability in [0, 1], got {self.p!r}")
+
+    @property
+    def backgrounds_per_image(self) -> int:
+        """K: how many backgrounds an image gets."""
+        return 1 if self.pattern == "paste" else self.cells
 
 
 def sample_sites(
@@ -28,9 +63,9 @@ def sample_sites(
     """Sites (B, K, 2) as (y, x) in pixels: the centre for "paste" (K = 1), uniform for "voronoi" (K = cells)."""
     check_option(pattern, PATTERNS, name="pattern")
     if pattern == "paste":
-        position = torch.full((batch, 1, 2), 0.5, device=device)
+        position = torch.full((batch, 1, 2), 0.5, device=device, dtype=torch.float32)
     else:
-        position = torch.rand(batch, cells, 2, device=device, generator=generator)
+        position = torch.rand(batch, cells, 2, device=device, dtype=torch.float32, generator=generator)
     return torch.stack([position[..., 0] * size[0], position[..., 1] * size[1]], dim=-1)
 
 

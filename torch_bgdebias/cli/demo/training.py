@@ -97,8 +97,7 @@ def _baseline(model: SmallCNN, data: TrainingSet, clad_weight: float) -> Objecti
 
 def _swap(model: SmallCNN, data: TrainingSet, clad_weight: float) -> Objective:
     """Cross-entropy on images whose background was exchanged for a random one of the training scenes."""
-    # different_class would hide each class's own scenes from it, a new (negative) correlation
-    swap = BackgroundSwap(data.bank, different_class=False)
+    swap = BackgroundSwap(data.bank)
 
     def loss(batch: Batch, generator: torch.Generator) -> Tensor:
         image = swap(batch.image, mask=batch.mask, generator=generator)
@@ -112,7 +111,7 @@ def _clad(plus: bool, model: SmallCNN, data: TrainingSet, clad_weight: float) ->
 
     CLAD+ adds the cross-entropy of the swapped image. arXiv 2210.02748.
     """
-    swap = BackgroundSwap(data.bank, different_class=False)
+    swap = BackgroundSwap(data.bank)
     contrast = CLADLoss(data.num_classes)
 
     def loss(batch: Batch, generator: torch.Generator) -> Tensor:
@@ -121,7 +120,7 @@ def _clad(plus: bool, model: SmallCNN, data: TrainingSet, clad_weight: float) ->
         total = cross_entropy(model.head(anchor), batch.label)
         if plus:
             total = total + cross_entropy(model.head(positive), batch.label)
-        added: Tensor = contrast(anchor, positive, batch.label, swap._params["background_label"])
+        added: Tensor = contrast(anchor, positive, batch.label, swap.drawn["background_label"])
         return total + clad_weight * added
 
     return loss
