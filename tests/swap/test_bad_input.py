@@ -1,0 +1,99 @@
+"""What is wrong with the arguments of a swap is named."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from torch_bgdebias.swap import BackgroundBank, BackgroundSwap
+
+LABEL = torch.tensor([0, 0, 1, 1, 2, 2])
+
+
+@pytest.fixture
+def batch(generator):
+    image = torch.rand(6, 3, 13, 17, generator=generator)
+    mask = torch.zeros(6, 1, 13, 17)
+    mask[:, :, 3:9, 4:11] = torch.rand(6, 1, 6, 7, generator=generator)
+    return image, mask, LABEL.clone()
+
+
+@pytest.fixture
+def bank(generator):
+    images = torch.randint(0, 256, (9, 3, 10, 19), dtype=torch.uint8, generator=generator)
+    return BackgroundBank(images, torch.arange(9) % 3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.2))
+
+
+def test_bad_construction_is_named(bank):
+    with pytest.raises(ValueError, match="source: expected 'batch' or a BackgroundBank, got 'folder'"):
+        BackgroundSwap("folder")
+    with pytest.raises(ValueError, match="pattern: expected one of 'paste', 'voronoi', got 'cut'"):
+        BackgroundSwap(pattern="cut")
+    with pytest.raises(ValueError, match="fill: expected one of 'tile', 'mean', got 'blur'"):
+        BackgroundSwap(fill="blur")
+    with pytest.raises(ValueError, match="cells: expected a whole number of at least 1, got 0"):
+        BackgroundSwap(cells=0)
+    with pytest.raises(ValueError, match=r"p: expected a probability in \[0, 1\], got 2"):
+        BackgroundSwap(p=2)
+    with pytest.raises(ValueError, match="data_keys: expected 'input' among them"):
+        BackgroundSwap(data_keys=["mask"])
+    with pytest.raises(ValueError, match="different_class: expected one of None, True, False, got 'other'"):
+        BackgroundSwap(different_class="other")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'probability'"):
+        BackgroundSwap(probability=0.5)
+
+
+def test_bad_calls_are_named(batch, bank):
+    image, mask, label = batch
+    with pytest.raises(ValueError, match=r"label: expected \(B,\) for different_class=True, got None; pass label or"):
+        BackgroundSwap(different_class=True)(image, mask)
+    swap = BackgroundSwap()
+    with pytest.raises(ValueError, match=r"mask: expected \(B, 1, H, W\), got none"):
+        swap(image, label=label)
+    with pytest.raises(ValueError, match=r"mask: expected shape \(6, 1, 13, 17\) to go with the image"):
+        swap(image, mask[..., :-1], label)
+    with pytest.raises(TypeError, match="mask: expected bool or floating point"):
+        swap(image, mask.long(), label)
+    with pytest.raises(ValueError, match=r"mask: expected values in \[0, 1\], got \[0, 2\]"):
+        swap(image, torch.full_like(mask, 2).triu(), label)
+    with pytest.raises(ValueError, match=r"mask: expected values in \[0, 1\], got \[nan, nan\]"):
+        swap(image, mask * torch.nan, label)
+    with pytest.raises(TypeError, match="image: expected a floating point tensor"):
+        swap((image * 255).byte(), mask, label)
+    with pytest.raises(ValueError, match=r"image: expected shape \(B, C, H, W\)"):
+        swap(image[0], mask, label)
+    with pytest.raises(ValueError, match=r"label: expected shape \(6,\)"):
+        swap(image, mask, label[:3])
+    with pytest.raises(TypeError, match="label: expected integer classes"):
+        swap(image, mask, label.float())
+    with pytest.raises(ValueError, match=r"image: expected finite values, got NaN or infinity in sample\(s\) \[2\]"):
+        swap(image.index_fill(0, torch.tensor(2), torch.nan), mask, label)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'background'"):
+        swap(image, mask, label, background=None)
+    with pytest.raises(ValueError, match="mask: expected once"):
+        swap(image, mask, mask=mask)
+    with pytest.raises(ValueError, match="data_keys: expected one for each of 4 inputs"):
+        swap(image, mask, label, label)
+    with pytest.raises(ValueError, match="source: expected a bank of 1 channels as the image has, got 3"):
+        BackgroundSwap(bank)(image[:, :1], mask, label)
+    with pytest.raises(ValueError, match="source: expected the bank on the image's device meta, got cpu; call bank.to"):
+        BackgroundSwap(bank)(image.to("meta"), mask.to("meta"), label.to("meta"))
+
+
+def test_bad_params_are_named(batch):
+    image, mask, label = batch
+    swap = BackgroundSwap()
+    params = swap.generate_parameters(image.shape, label)
+    with pytest.raises(KeyError, match="params: expected apply, sites, index and offset, got no sites"):
+        swap(image, mask, params={k: v for k, v in params.items() if k != "sites"})
+    for dtype in (torch.float32, torch.int64):
+        with pytest.raises(TypeError, match=r"params\['apply'\]: expected bool \(6,\), got .*pass apply.bool\(\)"):
+            swap(image, mask, params={**params, "apply": params["apply"].to(dtype)})
+    with pytest.raises(ValueError, match="params: expected them for a batch of 3, got 6"):
+        swap(image[:3], mask[:3], params=params)
+
+
+def test_a_large_half_precision_batch_is_not_taken_for_nan():
+    image = torch.full((2, 3, 200, 200), 60.0, dtype=torch.float16)  # its sum overflows
+    label = torch.tensor([0, 1])
+    assert torch.equal(BackgroundSwap()(image, torch.zeros(2, 1, 200, 200), label)[0], image)
