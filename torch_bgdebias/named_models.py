@@ -4,43 +4,51 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import pickle
 import sys
-from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from torch_bgdebias.files import first_few
+from torch_bgdebias.checkpoints import Checkpoint, read_checkpoint
 from torch_bgdebias.preprocessing import Preprocessing
 
 __all__ = ["LoadedModel", "load_checkpoint", "load_model"]
 
-#: where training programs keep the state dict in what they save
-_PLACES = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
-#: put before every name by data parallel and ``torch.compile``
-_WRAPPERS = ("module.", "_orig_mod.")
-
 
 class LoadedModel(NamedTuple):
-    """A model, and what is known of the images it wants (fields are ``None`` where nobody says)."""
+    """A model, and what is known of it.
+
+    Attributes:
+        model: in training mode, on the CPU.
+        preprocessing: what it wants of its images; its fields are ``None`` where nobody says.
+        classes: names of its outputs, ``None`` where nobody says.
+    """
 
     model: nn.Module
     preprocessing: Preprocessing = Preprocessing()
+    classes: tuple[str, ...] | None = None
 
 
 def load_model(
-    name: str, *, num_classes: int | None = None, checkpoint: Path | None = None, pretrained: bool = False
+    name: str,
+    *,
+    num_classes: int | None = None,
+    checkpoint: Path | None = None,
+    pretrained: bool = False,
+    channels: int | None = None,
 ) -> LoadedModel:
     """Make the model and load its weights.
 
     Args:
         name: ``timm:NAME``, ``torchvision:NAME``, or ``package.module:attribute``, a module or what makes one.
-        num_classes: outputs of a timm or torchvision model, its own default when ``None``.
-        checkpoint: a state dict, or a training program's file that holds one.
-        pretrained: the weights that timm or torchvision publish (downloaded by them).
+        num_classes: outputs of a timm or torchvision model; when ``None`` as many as the checkpoint has, else its own
+            default.
+        checkpoint: a state dict, or a training program's file that holds one. What ``bgdebias train`` wrote also says
+            which images the network wants and what its classes are called.
+        pretrained: the weights that timm or torchvision publish (downloaded by them); a checkpoint takes their place.
+        channels: of the images, for timm's models; 3 when ``None``.
 
     Raises:
         ValueError: no such model, or a checkpoint that does not fit, saying which keys.
@@ -49,13 +57,21 @@ def load_model(
     family, _, rest = name.partition(":")
     if not rest:
         raise ValueError(f"model: expected timm:NAME, torchvision:NAME or package.module:attribute, got {name!r}")
-    make = {"timm": _timm, "torchvision": _torchvision}.get(family)
-    if make is None and pretrained:
-        raise ValueError(f"pretrained: expected a timm: or torchvision: model, got {name!r}")
-    loaded = _imported(family, rest) if make is None else make(rest, num_classes, pretrained)
-    if checkpoint is not None:
-        load_checkpoint(loaded.model, checkpoint)
-    return loaded
+    if family not in ("timm", "torchvision"):
+        if pretrained:
+            raise ValueError(f"pretrained: expected a timm: or torchvision: model, got {name!r}")
+        loaded = _imported(family, rest)
+        return loaded if checkpoint is None else _with_checkpoint(loaded, read_checkpoint(checkpoint))
+    published = pretrained and checkpoint is None
+    make = partial(_timm if family == "timm" else _torchvision, rest, pretrained=published, channels=channels)
+    loaded = make(num_classes)
+    if checkpoint is None:
+        return loaded
+    content = read_checkpoint(checkpoint)
+    if num_classes is None:
+        outputs = content.outputs_beside(loaded.model)
+        loaded = loaded if outputs is None else make(outputs)
+    return _with_checkpoint(loaded, content)
 
 
 def load_checkpoint(model: nn.Module, path: Path) -> None:
@@ -67,86 +83,24 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
     Raises:
         FileNotFoundError: no such file. ValueError: no state dict in it, or one that does not fit.
     """
-    found = {_unwrapped(key): value for key, value in _state_of(_read(path), path).items()}
-    wanted = model.state_dict()
-    for prefix in sorted({key.split(".", 1)[0] + "." for key in found if "." in key}):
-        inner = {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
-        if set(inner) == set(wanted):
-            found = inner
-            break
-    missing = [key for key in wanted if key not in found]
-    unexpected = [key for key in found if key not in wanted]
-    other = [
-        f"{key} is {tuple(found[key].shape)} in the checkpoint and {tuple(wanted[key].shape)} in the model"
-        for key in wanted
-        if key in found and found[key].shape != wanted[key].shape
-    ]
-    parts = [_listed("missing", missing), _listed("unexpected", unexpected), _listed("of another shape:", other)]
-    if any(parts):
-        hint = "; another number of classes?" if other and not (missing or unexpected) else ""
-        told = "; ".join(part for part in parts if part)
-        raise ValueError(f"checkpoint: {path} does not fit {type(model).__name__}: {told}{hint}")
-    model.load_state_dict(found)
+    read_checkpoint(path).load_into(model)
 
 
-def _listed(what: str, keys: list[str]) -> str:
-    return f"{len(keys)} {what} ({first_few(keys, 4)})" if keys else ""
+def _with_checkpoint(loaded: LoadedModel, content: Checkpoint) -> LoadedModel:
+    content.load_into(loaded.model)
+    return LoadedModel(loaded.model, content.preprocessing or loaded.preprocessing, content.classes or loaded.classes)
 
 
-def _read(path: Path) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint: no such file: {path}")
-    try:
-        if path.suffix == ".safetensors":
-            return importlib.import_module("safetensors.torch").load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except ImportError:
-        raise
-    except pickle.UnpicklingError as error:
-        if not _is_pickle(path):
-            raise ValueError(f"checkpoint: {path} is no file of torch.save or safetensors") from error
-        why = "it holds more than tensors, which is not loaded because that could run code"
-        raise ValueError(f"checkpoint: {path}: {why}; save model.state_dict()") from error
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError) as error:
-        known = path.suffix == ".safetensors" or _is_pickle(path)
-        told = str(error) if known else "no file of torch.save or safetensors"
-        raise ValueError(f"checkpoint: {path} cannot be read: {told}") from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":  # not a subclass of anything more telling
-            raise
-        raise ValueError(f"checkpoint: {path} cannot be read: {error}") from error
-
-
-def _is_pickle(path: Path) -> bool:
-    """Whether the file begins as ``torch.save`` writes: a zip archive, or a pickle of protocol 2 or later."""
-    with path.open("rb") as file:
-        start = file.read(2)
-    return start == b"PK" or start[:1] == b"\x80"
-
-
-def _state_of(content: Any, path: Path) -> dict[str, Tensor]:
-    for candidate in (content, *(content.get(p) for p in _PLACES if isinstance(content, Mapping))):
-        if isinstance(candidate, Mapping) and candidate:
-            tensors = {str(k): v for k, v in candidate.items() if isinstance(v, Tensor)}
-            if len(tensors) == len(candidate):
-                return tensors
-    held = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
-    raise ValueError(f"checkpoint: {path}: expected a state dict, alone or under {', '.join(_PLACES)}; it holds {held}")
-
-
-def _unwrapped(key: str) -> str:
-    while key.startswith(_WRAPPERS):
-        key = key.split(".", 1)[1]
-    return key
-
-
-def _timm(name: str, num_classes: int | None, pretrained: bool) -> LoadedModel:
+def _timm(name: str, num_classes: int | None, *, pretrained: bool, channels: int | None) -> LoadedModel:
     import timm
 
     if not timm.is_model(name):
         raise ValueError(f"model: timm has no {name!r}{_near(name, timm.list_models())}")
-    model = _made(lambda **kw: timm.create_model(name, pretrained=pretrained, **kw), num_classes)
-    return LoadedModel(model, _timm_preprocessing(model, name))
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    if channels is not None:
+        options["in_chans"] = channels
+    model = timm.create_model(name, pretrained=pretrained, **options)
+    return LoadedModel(model, _timm_preprocessing(model, name).for_channels(channels))
 
 
 def _timm_preprocessing(model: nn.Module, name: str) -> Preprocessing:
@@ -158,16 +112,20 @@ def _timm_preprocessing(model: nn.Module, name: str) -> Preprocessing:
     return Preprocessing((height, width), config["mean"], config["std"], source=f"timm's data config of {name}")
 
 
-def _torchvision(name: str, num_classes: int | None, pretrained: bool) -> LoadedModel:
+def _torchvision(name: str, num_classes: int | None, *, pretrained: bool, channels: int | None) -> LoadedModel:
     from torchvision import models
 
     if name not in (known := models.list_models(module=models)):
         raise ValueError(f"model: torchvision has no classifier {name!r}{_near(name, known)}")
     if pretrained and num_classes is not None:
         raise ValueError("num_classes: expected none with torchvision's pretrained weights, whose classes are fixed")
+    if channels not in (None, 3):
+        raise ValueError(f"channels: expected 3 with torchvision's models, got {channels}; timm's take any number")
     weights = models.get_model_weights(name).DEFAULT
-    model = _made(lambda **kw: models.get_model(name, weights=weights if pretrained else None, **kw), num_classes)
-    return LoadedModel(model, _torchvision_preprocessing(model, weights))
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    model = models.get_model(name, weights=weights if pretrained else None, **options)
+    classes = tuple(weights.meta["categories"]) if pretrained else None
+    return LoadedModel(model, _torchvision_preprocessing(model, weights), classes)
 
 
 def _torchvision_preprocessing(model: nn.Module, weights: Any) -> Preprocessing:
@@ -180,10 +138,6 @@ def _torchvision_preprocessing(model: nn.Module, weights: Any) -> Preprocessing:
     if not isinstance(size, int):
         size = int(transform.crop_size[-1])
     return Preprocessing(size, transform.mean, transform.std, source=f"the transform of torchvision's {weights}")
-
-
-def _made(make: Callable[..., nn.Module], num_classes: int | None) -> nn.Module:
-    return make() if num_classes is None else make(num_classes=num_classes)
 
 
 def _imported(module: str, attribute: str) -> LoadedModel:

@@ -31,3 +31,5 @@ DEMO_METHODS = {
     "clad": "CLAD, contrastive",
     "clad+": "CLAD with cross-entropy on the swapped images too",
 }
+#: how several outputs of a network score one class of the data
+SUPERCLASS_SCORES = ("best", "sum")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -78,6 +78,13 @@ class Preprocessing:
             return image
         mean, std = self._columns(image)
         return image * std + mean
+
+    def for_channels(self, channels: int | None) -> Preprocessing:
+        """The same for images of another number of channels: mean and std are averaged over the known ones."""
+        if channels is None or self.mean is None or self.std is None or len(self.mean) in (1, channels):
+            return self
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        return replace(self, mean=(mean,), std=(std,), source=f"{self.source}, averaged over channels".lstrip(", "))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, checkpoints and reports; :meth:`from_dict` reads it."""

@@ -12,14 +12,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import ModuleType
 from typing import Any
 
 from torch_bgdebias._version import __version__
+from torch_bgdebias.cli.suggestions import options_of, refuse_unknown
 
 __all__ = ["build_parser", "main"]
 
@@ -61,6 +61,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, Callable[[argpars
     parser.add_argument("--version", action="version", version=f"torch_bgdebias {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    parser.set_defaults(commands=subparsers.choices)
     runs: dict[str, Callable[[argparse.Namespace], int]] = {}
     for module in command_modules():
         before = set(subparsers.choices)
@@ -68,15 +69,17 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, Callable[[argpars
         for name in set(subparsers.choices) - before:
             runs[name] = module.run
             _accept_debug(subparsers.choices[name])
-            subparsers.choices[name].set_defaults(usage=subparsers.choices[name].format_usage())
+            subparsers.choices[name].set_defaults(options=options_of(subparsers.choices[name]))
     return parser, runs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``bgdebias`` with ``argv`` (``sys.argv`` when ``None``) and return its exit code."""
     parser, runs = build_parser()
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        args = parser.parse_args(argv)
+        refuse_unknown(words, parser)
+        args = parser.parse_args(words)
     except SystemExit as stop:  # argparse leaves by itself: 0 after --help and --version, 2 after a usage error
         return stop.code if isinstance(stop.code, int) else 2
     if args.command is None:
@@ -94,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             traceback.print_exc()
         else:
-            print(f"bgdebias {args.command}: error: {_with_options(one_line(error), args.usage)}", file=sys.stderr)
+            print(f"bgdebias {args.command}: error: {_with_options(one_line(error), args.options)}", file=sys.stderr)
         return 1
 
 
@@ -107,12 +110,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(text).split()) or type(error).__name__
 
 
-def _with_options(text: str, usage: str) -> str:
+def _with_options(text: str, known: Collection[str]) -> str:
     """Arguments by which a message begins, ``mean, std: expected ...``, as the options that stand for them here."""
     names, colon, rest = text.partition(": ")
     options = [f"--{_OPTIONS.get(name, name).replace('_', '-')}" for name in names.split(", ")]
-    known = all(re.search(rf"{option}\b(?!-)", usage) for option in options)
-    return f"{', '.join(options)}{colon}{rest}" if colon and known else text
+    return f"{', '.join(options)}{colon}{rest}" if colon and set(options) <= set(known) else text
 
 
 def _accept_debug(parser: argparse.ArgumentParser) -> None:

@@ -71,6 +71,7 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    parser.set_defaults(commands=actions.choices)
     _add_generate(actions)
     _add_filter(actions)
 

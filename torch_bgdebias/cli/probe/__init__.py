@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_bgdebias.cli.arguments import choices, whole
-from torch_bgdebias.names import ATTRIBUTIONS, CONCEPT_METHODS, ON_ERROR, VARIANTS
+from torch_bgdebias.names import ATTRIBUTIONS, CONCEPT_METHODS, ON_ERROR, SUPERCLASS_SCORES, VARIANTS
 
 __all__ = ["add_parser", "run"]
 
@@ -29,8 +29,10 @@ data:
                       the published variants are classified as they are, so that the challenge's own figures come out;
                       models of 9 classes, or of ImageNet's 1000, whose answers are mapped as in the challenge
   --layout voc        a folder with VOCdevkit (PASCAL VOC 2012 segmentation)
-  Class folders in alphabetical order are the model's outputs 0, 1, ...; where the model has others, --labels names a
-  JSON file {"class folder": output, ...}.
+  Class folders are the model's outputs by name where the checkpoint or the published weights know names, else in
+  alphabetical order 0, 1, ... Where neither fits, --labels names a JSON file {"class folder": output, ...}, or
+  {"class folder": [output, output, ...], ...} for a network that splits the data's classes further; what is answered
+  outside of them counts as wrong.
 
 examples:
   bgdebias probe --model torchvision:resnet18 --checkpoint best.pt --data data/test
@@ -38,6 +40,8 @@ examples:
   bgdebias probe --model my_project.nets:make_net --checkpoint last.ckpt --data data/test --size 64
   bgdebias probe --model timm:resnet50 --pretrained --data bg_challenge --layout imagenet9 --attributions grad_cam,lrp
   bgdebias probe --model torchvision:resnet50 --pretrained --data bg_challenge --layout imagenet9 --adversarial 4050
+  bgdebias probe --model torchvision:resnet18 --checkpoint before.pt --checkpoint after.pt --data data/test
+  bgdebias probe --model timm:resnet18 --checkpoint xray.pt --data chest --channels 1
   bgdebias probe --model torchvision:resnet18 --checkpoint best.pt --data data/test --json | python -m json.tool
 """
 
@@ -45,6 +49,11 @@ examples:
 _ATTRIBUTIONS_HELP = (
     f"of {', '.join(ATTRIBUTIONS)}, or '' for none (default: grad_cam); kernel_shap takes minutes on a CPU"
 )
+
+
+_MODEL_HELP = "timm:NAME, torchvision:NAME or package.module:attribute; several are compared with the first"
+_CHECKPOINT_HELP = "state dict, or a training checkpoint that holds one; one a model, or several of one model"
+_SCORE_HELP = "several outputs a class: by the best of them, or by their summed probability (default: best)"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -57,13 +66,21 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", required=True, metavar="MODEL", help="timm:NAME, torchvision:NAME or package.module:attribute")
-    add("--checkpoint", type=Path, metavar="FILE", help="state dict, or a training checkpoint that holds one")
+    add("--model", required=True, action="append", metavar="MODEL", help=_MODEL_HELP)
+    add("--checkpoint", type=Path, action="append", metavar="FILE", help=_CHECKPOINT_HELP)
     add("--pretrained", action="store_true", help="weights that timm or torchvision publish (downloads them)")
-    add("--classes", type=whole(2), metavar="N", help="outputs of the model (default: the data's classes)")
+    add(
+        "--classes",
+        type=whole(2),
+        metavar="N",
+        help="outputs of the model (default: the checkpoint's, else the data's)",
+    )
+    add("--channels", type=whole(1), choices=(1, 3), help="grey or colour (default: what the first convolution takes)")
+    add("--logits", metavar="KEY", help="index, key or attribute of the logits in what the model returns")
     add("--data", required=True, type=Path, metavar="DIR", help="pictures with masks")
     add("--layout", choices=("folder", "imagenet9", "voc"), default="folder", help="of --data (default: folder)")
-    add("--labels", type=Path, metavar="FILE", help="JSON: the model's output of each class folder")
+    add("--labels", type=Path, metavar="FILE", help="JSON: the model's output, or outputs, of each class folder")
+    add("--score", choices=SUPERCLASS_SCORES, default="best", help=_SCORE_HELP)
     add("--on-error", choices=ON_ERROR, default="raise", help="missing masks, unreadable files (%(default)s)")
     add("--size", type=whole(1), metavar="N", help="side of the pictures (default: the model's, else 224)")
     add("--mean", type=float, nargs="+", metavar="X", help="normalisation, one number or one a channel")
@@ -80,7 +97,7 @@ def add_parser(subparsers: Any) -> None:
     add("--workers", type=whole(0), default=0, metavar="N", help="processes that read pictures (default: 0)")
     add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
     add("--seed", type=whole(0), default=0, metavar="N", help="of backgrounds and coalitions (default: 0)")
-    add("--name", metavar="TEXT", help="of the model in the report (default: MODEL)")
+    add("--name", action="append", metavar="TEXT", help="of a model in the report (default: MODEL, or its checkpoint)")
     add(
         "--out", type=Path, default=Path("bgdebias-probe"), metavar="DIR", help="folder to write (default: %(default)s)"
     )

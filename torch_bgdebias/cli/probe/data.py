@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,11 +17,15 @@ from torch_bgdebias.preprocessing import Preprocessing
 __all__ = ["Prepared", "ProbeData", "class_names", "open_data"]
 
 
+#: what the eye makes of red, green and blue (ITU-R BT.601), as picture files of one channel are made
+_LUMA = (0.299, 0.587, 0.114)
+
+
 class Prepared:
     """(image, label, mask[, variants]) with images in the model's units and the label as the model numbers it."""
 
-    def __init__(self, items: Any, preprocessing: Preprocessing, outputs: list[int]) -> None:
-        self.items, self.preprocessing, self.outputs = items, preprocessing, outputs
+    def __init__(self, items: Any, preprocessing: Preprocessing, labels: Sequence[int], channels: int = 3) -> None:
+        self.items, self.preprocessing, self.labels, self.channels = items, preprocessing, labels, channels
 
     def __len__(self) -> int:
         return len(self.items)
@@ -30,10 +35,12 @@ class Prepared:
         ready = [
             {name: (self.prepared(picture), *rest) for name, (picture, *rest) in given.items()} for given in variants
         ]
-        return self.prepared(image), self.outputs[label], mask, *ready
+        return self.prepared(image), self.labels[label], mask, *ready
 
     def prepared(self, image: Tensor) -> Tensor:
-        """An image (C, H, W) in [0, 1] in the model's units."""
+        """An image (3, H, W) in [0, 1] in the model's units and channels."""
+        if self.channels == 1 and image.shape[-3] == 3:
+            image = (image * image.new_tensor(_LUMA).reshape(3, 1, 1)).sum(-3, keepdim=True)
         return self.preprocessing.normalise(image)
 
 
@@ -57,8 +64,13 @@ class ProbeData:
     def side(self) -> tuple[int, int]:
         """(height, width) of every picture."""
         size = self.preprocessing.height_width
-        assert size is not None, "open_data settles a size"
+        assert size is not None, "a size is settled before the data is opened"
         return size
+
+    def labelled(self, labels: Sequence[int]) -> ProbeData:
+        """The same pictures, the data's classes numbered as the model's outputs."""
+        given = self.dataset
+        return replace(self, dataset=Prepared(given.items, given.preprocessing, labels, given.channels))
 
 
 def class_names(args: argparse.Namespace) -> list[str]:
@@ -73,10 +85,8 @@ def class_names(args: argparse.Namespace) -> list[str]:
     return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def open_data(args: argparse.Namespace, preprocessing: Preprocessing, outputs: list[int]) -> ProbeData:
-    """Open the data set, resized as ``preprocessing`` says (224 pixels where it does not), and say what it lacks."""
-    if preprocessing.size is None:
-        preprocessing = replace(preprocessing, size=224)
+def open_data(args: argparse.Namespace, preprocessing: Preprocessing, channels: int) -> ProbeData:
+    """Open the data set, resized as ``preprocessing`` says, its classes numbered in their order."""
     size = preprocessing.height_width
     items: Any
     if args.layout == "imagenet9":
@@ -89,7 +99,8 @@ def open_data(args: argparse.Namespace, preprocessing: Preprocessing, outputs: l
     else:
         items = MaskedImageFolder(args.data, size=size, on_error=args.on_error)
     published = tuple(items.variants) if isinstance(items, ImageNet9Variants) else None
-    return ProbeData(Prepared(items, preprocessing, outputs), preprocessing, published, _left_out(items))
+    dataset = Prepared(items, preprocessing, range(len(items.classes)), channels)
+    return ProbeData(dataset, preprocessing, published, _left_out(items))
 
 
 def _left_out(items: Any) -> dict[str, Any]:

@@ -3,61 +3,139 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
-from torch_bgdebias.checks import describe
-from torch_bgdebias.models import logits_of
+from torch_bgdebias.data import to_imagenet9
+from torch_bgdebias.files import first_few
+from torch_bgdebias.models import LogitsKey, logits_of
+from torch_bgdebias.superclasses import Superclasses
 
-__all__ = ["count_outputs", "name_outputs", "read_outputs"]
+__all__ = ["Outputs", "read_labels", "settle_outputs"]
+
+NONE_OF_THEM = "none of them"
 
 
-def read_outputs(path: Path | None, names: list[str]) -> list[int]:
-    """The model's output of each class: its number, unless ``--labels`` says otherwise.
+@dataclass(frozen=True)
+class Outputs:
+    """How the model's answers are read.
+
+    Attributes:
+        labels: the number of each class of the data among ``names``.
+        names: of what is scored, K of them.
+        logits: where the logits are, or what makes (B, K) of the model's output.
+        catch_all: the last one is "none of them", which no picture and no background is.
+    """
+
+    labels: list[int]
+    names: list[str]
+    logits: LogitsKey
+    catch_all: bool = False
+
+
+def read_labels(path: Path, names: Sequence[str]) -> dict[str, list[int]]:
+    """The outputs of each class of the data, as a JSON file says; one number is a list of one.
 
     Raises:
-        ValueError: no JSON, not of that form, or a class is missing.
+        ValueError: no JSON, not of that form, a class is missing, or two classes share an output.
     """
-    if path is None:
-        return list(range(len(names)))
     try:
-        given = json.loads(path.read_text(encoding="utf-8"))
+        given = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=lambda pairs: pairs)
     except ValueError as error:
         raise ValueError(f"--labels: {path} is not JSON: {error}") from error
-    if not isinstance(given, dict) or not all(isinstance(v, int) and v >= 0 for v in given.values()):
-        raise ValueError(f'--labels: {path}: expected {{"class folder": output, ...}} with whole numbers')
-    if absent := [name for name in names if name not in given]:
+    form = 'expected {"class folder": output, ...} or {"class folder": [output, ...], ...} with whole numbers'
+    if not isinstance(given, list) or not all(isinstance(pair, tuple) for pair in given):
+        raise ValueError(f"--labels: {path}: {form}")
+    if twice := [name for name, times in Counter(name for name, _ in given).items() if times > 1]:
+        raise ValueError(f"--labels: {path} names {', '.join(twice)} more than once")
+    table = {name: value if isinstance(value, list) else [value] for name, value in given}
+    for name, outputs in table.items():
+        if not outputs or not all(isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in outputs):
+            raise ValueError(f"--labels: {path}: {form}, got {name!r}: {outputs}")
+    if absent := [name for name in names if name not in table]:
         raise ValueError(f"--labels: {path} has no output for {', '.join(absent[:5])} ({len(absent)} classes)")
-    return [given[name] for name in names]
+    owner: dict[int, str] = {}
+    for name in names:
+        for output in table[name]:
+            if owner.setdefault(output, name) != name:
+                raise ValueError(f"--labels: {path} gives output {output} to {owner[output]} and to {name}")
+    return {name: table[name] for name in names}
 
 
-def count_outputs(model: nn.Module, image: Tensor) -> int:
-    """K; a model that does not take the pictures is the user's to mend, so it is told in one line."""
-    try:
-        with torch.no_grad():
-            output = logits_of(model(image))
-    except (RuntimeError, TypeError, AssertionError) as error:
-        shown = tuple(image.shape)
-        raise ValueError(f"--model: {type(model).__name__} failed on a picture {shown}: {error}; see --size") from error
-    if output.ndim != 2 or output.shape[1] < 2:
-        raise ValueError(f"--model: expected logits of at least two classes (B, K), got {describe(output)}")
-    return int(output.shape[1])
+def settle_outputs(
+    names: Sequence[str],
+    count: int,
+    *,
+    table: dict[str, list[int]] | None,
+    known: Sequence[str] | None,
+    key: LogitsKey,
+    score: str,
+    imagenet9: bool,
+) -> Outputs:
+    """Which output is which class.
 
+    Args:
+        names: the data's classes.
+        count: the model's outputs.
+        table: what ``--labels`` says.
+        known: the outputs' own names, from the checkpoint or the published weights.
+        key: where the logits are in what the model returns.
+        score: how several outputs score one class.
+        imagenet9: the data's classes are ImageNet-9's, so that a model of 1000 is mapped as in the challenge.
 
-def name_outputs(names: list[str], outputs: list[int], count: int, labels: Path | None) -> list[str]:
-    """A name for each of the model's outputs."""
-    if max(outputs) >= count:
-        worst = names[outputs.index(max(outputs))]
-        raise ValueError(
-            f"--data: label {max(outputs)} ({worst}) is outside the model's {count} outputs; --labels FILE says which "
-            "output each class folder is"
-        )
-    if labels is None and count != len(names):
+    Raises:
+        ValueError: an output that the model does not have, or there is no telling.
+    """
+    if table is not None:
+        if (largest := max(max(outputs) for outputs in table.values())) >= count:
+            worst = next(name for name, outputs in table.items() if largest in outputs)
+            raise ValueError(_outside(largest, worst, count))
+        if any(len(outputs) > 1 for outputs in table.values()):
+            grouped = Superclasses(list(table.values()), score, key)
+            rest = grouped.count(count) > len(names)
+            return Outputs(list(range(len(names))), [*names, *([NONE_OF_THEM] if rest else [])], grouped, rest)
+        return _numbered(names, [outputs[0] for outputs in table.values()], count, key)
+    if imagenet9 and count == 1000:
+
+        def challenge(output: object) -> torch.Tensor:
+            return to_imagenet9(logits_of(output, key))
+
+        return Outputs(list(range(len(names))), [*names, NONE_OF_THEM], challenge, True)
+    if known is not None and len(known) == count and (places := _by_name(names, known)) is not None:
+        return Outputs(places, list(known), key)
+    if len(names) > count:
+        raise ValueError(_outside(len(names) - 1, names[-1], count))
+    if count != len(names):
         raise ValueError(
             f"--data: the model has {count} outputs and the data {len(names)} classes ({', '.join(names[:4])}, ...): "
             "say with --labels FILE which output each class folder is"
         )
-    by_output = {output: name for name, output in zip(names, outputs, strict=True)}
-    return [by_output.get(i, str(i)) for i in range(count)]
+    if known is not None and len(known) == count:
+        strangers = [name for name in names if name not in known]
+        raise ValueError(
+            f"--data: the model's outputs are called {first_few(known, 4)}, and {first_few(strangers, 4)} is not among "
+            "them: say with --labels FILE which output each class folder is"
+        )
+    return _numbered(names, list(range(count)), count, key)
+
+
+def _numbered(names: Sequence[str], labels: list[int], count: int, key: LogitsKey) -> Outputs:
+    by_output = dict(zip(labels, names, strict=True))
+    return Outputs(labels, [by_output.get(i, str(i)) for i in range(count)], key)
+
+
+def _by_name(names: Sequence[str], known: Sequence[str]) -> list[int] | None:
+    """The output of each class by its name; ``None`` where a name is missing, or stands for two outputs."""
+    places = {name: i for i, name in enumerate(known) if known.count(name) == 1}
+    return [places[name] for name in names] if all(name in places for name in names) else None
+
+
+def _outside(label: int, name: str, count: int) -> str:
+    return (
+        f"--data: label {label} ({name}) is outside the model's {count} outputs; --labels FILE says which output each "
+        "class folder is"
+    )

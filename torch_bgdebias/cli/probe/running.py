@@ -1,10 +1,12 @@
-"""What ``bgdebias probe`` does: model and data opened, measured, and written as a report."""
+"""What ``bgdebias probe`` does: models and data opened, measured, and written as a report."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,18 +17,44 @@ from torch_bgdebias.cli.arguments import usable_device, writable
 from torch_bgdebias.cli.probe.adversarial import adversarial, own_backgrounds, published_backgrounds
 from torch_bgdebias.cli.probe.concepts import draw_concepts, measure_concepts
 from torch_bgdebias.cli.probe.data import ProbeData, class_names, open_data
-from torch_bgdebias.cli.probe.outputs import count_outputs, name_outputs, read_outputs
-from torch_bgdebias.cli.probe.results import headline, page_settings
+from torch_bgdebias.cli.probe.models import (
+    Candidate,
+    candidates,
+    channels_of,
+    count_outputs,
+    logits_key,
+    open_model,
+    wanted_images,
+)
+from torch_bgdebias.cli.probe.outputs import Outputs, read_labels, settle_outputs
+from torch_bgdebias.cli.probe.results import headline, headlines, page_settings
 from torch_bgdebias.cli.progress import progress
-from torch_bgdebias.data import to_imagenet9
-from torch_bgdebias.named_models import LoadedModel, load_model
 from torch_bgdebias.names import VARIANTS
-from torch_bgdebias.preprocessing import Preprocessing
-from torch_bgdebias.probe import BackgroundBiasReport, evaluate_background_bias, report_to_html
+from torch_bgdebias.probe import BackgroundBiasReport, compare_models, evaluate_background_bias, report_to_html
 from torch_bgdebias.probe.passes.attributions import named_attributions
 from torch_bgdebias.writing import marked_folder
 
 __all__ = ["run_probe"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model with the data as it wants it, and how its answers are read."""
+
+    candidate: Candidate
+    model: nn.Module
+    data: ProbeData
+    outputs: Outputs
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model's report, what was noted beside it, and its file."""
+
+    opened: Opened
+    report: BackgroundBiasReport
+    notes: dict[str, Any]
+    file: Path
 
 
 def run_probe(args: argparse.Namespace) -> int:
@@ -35,44 +63,62 @@ def run_probe(args: argparse.Namespace) -> int:
         raise ValueError(f"--mean and --std: expected both or none, got only --{'mean' if args.std is None else 'std'}")
     device = usable_device(args.device)
     names = class_names(args)
-    loaded = _load_model(args, names)
-    loaded.model.to(device).eval()
-    preprocessing = _preprocessing(args, loaded.preprocessing)
-    data = open_data(args, preprocessing, read_outputs(args.labels, names))
-    _warn_of_gaps(data)
+    table = None if args.labels is None else read_labels(args.labels, names)
+    opened = [_open(args, candidate, names, table, device) for candidate in candidates(args)]
+    _warn_of_gaps(opened[0].data)
     out = writable(args.out, name="--out")
-    bank, notes = _adversarial_bank(args, data)
-    notes = {"image size": _side(data), **data.notes, **notes}
-    report = _measure(args, loaded.model, data, names, bank, device)
-    files = {"html": str(out / "report.html"), "json": str(out / "report.json")}
     with marked_folder(out):
-        if args.concepts is not None:
-            concepts = measure_concepts(args, loaded.model, data, names, device, out)
-            report.concepts = concepts.tables
-            notes["concept pictures"] = (
-                f"{concepts.fitted} to fit, {concepts.tested} to test, {concepts.classes} classes"
-            )
-        report.to_json(files["json"])
-        draw_concepts(report, out)
-        report_to_html([report], files["html"], settings={**page_settings(args), **notes})
-    print(headline(report, files, notes) if args.json else f"{report.summary()}\n\nOpen {files['html']}")
+        measured = []
+        for number, one in enumerate(opened, start=1):
+            folder = out if len(opened) == 1 else writable(out / f"model-{number}", name="--out")
+            measured.append(_measure_and_write(args, one, names, folder, device))
+        _finish(args, measured, out / "report.html")
     return 0
 
 
-def _load_model(args: argparse.Namespace, names: list[str]) -> LoadedModel:
-    outputs = args.classes or (None if args.pretrained else len(names))
-    loaded = load_model(args.model, num_classes=outputs, checkpoint=args.checkpoint, pretrained=args.pretrained)
-    if args.checkpoint is None and not args.pretrained and args.model.startswith(("timm:", "torchvision:")):
-        print("bgdebias probe: note: neither --checkpoint nor --pretrained: the weights are random", file=sys.stderr)
-    return loaded
+def _finish(args: argparse.Namespace, measured: Sequence[Measured], page: Path) -> None:
+    """Write the page and print the summary."""
+    reports = [one.report for one in measured]
+    prepared = [one.opened.data.preprocessing for one in measured]
+    comparisons = compare_models(reports)
+    settings = {**page_settings(args, [one.opened.candidate for one in measured], prepared), **measured[0].notes}
+    report_to_html(reports, page, settings=settings, comparisons=comparisons)
+    if args.json:
+        figures = [
+            headline(one.report, wanted, {"html": str(page), "json": str(one.file)}, one.notes)
+            for one, wanted in zip(measured, prepared, strict=True)
+        ]
+        print(headlines(figures, comparisons))
+        return
+    parts = [report.summary() for report in reports]
+    for report, comparison in zip(reports[1:], comparisons, strict=True):
+        unlike = f"{report.model} against {reports[0].model}: no image in common, so the change cannot be tested"
+        parts.append(unlike if comparison is None else comparison.summary())
+    print("\n\n".join(parts) + f"\n\nOpen {page}")
 
 
-def _preprocessing(args: argparse.Namespace, known: Preprocessing) -> Preprocessing:
-    """What the model wants, unless the command line says otherwise."""
-    chosen = known
-    if args.mean is not None:
-        chosen = replace(chosen, mean=args.mean, std=args.std, source="--mean and --std")
-    return chosen if args.size is None else replace(chosen, size=args.size)
+def _open(
+    args: argparse.Namespace,
+    candidate: Candidate,
+    names: list[str],
+    table: dict[str, list[int]] | None,
+    device: torch.device,
+) -> Opened:
+    loaded = open_model(args, candidate, names)
+    model = loaded.model.to(device).eval()
+    channels = channels_of(model, args.channels)
+    data = open_data(args, wanted_images(args, loaded, channels), channels)
+    key = logits_key(args.logits)
+    outputs = settle_outputs(
+        names,
+        count_outputs(model, data.dataset[0][0][None].to(device), key),
+        table=table,
+        known=loaded.classes,
+        key=key,
+        score=args.score,
+        imagenet9=args.layout == "imagenet9",
+    )
+    return Opened(candidate, model, data.labelled(outputs.labels), outputs)
 
 
 def _warn_of_gaps(data: ProbeData) -> None:
@@ -81,51 +127,53 @@ def _warn_of_gaps(data: ProbeData) -> None:
             print(f"bgdebias probe: note: {heading}: {data.notes[heading]}", file=sys.stderr)
 
 
-def _side(data: ProbeData) -> int | str:
+def _measure_and_write(
+    args: argparse.Namespace, opened: Opened, names: list[str], folder: Path, device: torch.device
+) -> Measured:
+    data, file = opened.data, folder / "report.json"
+    bank, notes = _adversarial_bank(args, data)
     height, width = data.side
-    return height if height == width else f"{height} x {width}"
+    notes = {"image size": height if height == width else f"{height} x {width}", **data.notes, **notes}
+    report = _measure(args, opened, bank, device)
+    if args.concepts is not None:
+        concepts = measure_concepts(args, opened.model, data, names, device, folder)
+        report.concepts = concepts.tables
+        notes["concept pictures"] = f"{concepts.fitted} to fit, {concepts.tested} to test, {concepts.classes} classes"
+    report.to_json(file)
+    draw_concepts(report, folder)
+    return Measured(opened, report, notes, file)
 
 
 def _measure(
-    args: argparse.Namespace,
-    model: nn.Module,
-    data: ProbeData,
-    names: list[str],
-    bank: Tensor | None,
-    device: torch.device,
+    args: argparse.Namespace, opened: Opened, bank: Tensor | None, device: torch.device
 ) -> BackgroundBiasReport:
-    count = count_outputs(model, data.dataset[0][0][None].to(device))
+    data, outputs, chunk = opened.data, opened.outputs, max(args.batch_size, 64)
     variants = list(data.published or args.variants or VARIANTS)
-    logits: Any = None
-    if args.layout == "imagenet9" and count == 1000:
-        logits, count, outputs = to_imagenet9, len(names) + 1, [*names, "none of them"]
-        if data.published is None and args.variants is None:
-            # the class after the last would be "none of them", of which there is no background
-            variants.remove("mixed_next")
-    else:
-        outputs = name_outputs(names, data.dataset.outputs, count, args.labels)
-    chunk = max(args.batch_size, 64)
+    if outputs.catch_all and data.published is None and args.variants is None:
+        # the class after the last would be "none of them", of which there is no background
+        variants.remove("mixed_next")
+    key = outputs.logits
     attributions = named_attributions(
-        args.attributions, logits=logits, samples=args.shap_samples, chunk=chunk, seed=args.seed
+        args.attributions, logits=key, samples=args.shap_samples, chunk=chunk, seed=args.seed
     )
     return evaluate_background_bias(
-        model,
+        opened.model,
         DataLoader(data.dataset, batch_size=args.batch_size, num_workers=args.workers),  # type: ignore[arg-type]
         variants=variants,
-        num_classes=count,
-        class_names=outputs,
+        num_classes=len(outputs.names),
+        class_names=outputs.names,
         mean=data.preprocessing.mean,
         std=data.preprocessing.std,
         device=device,
         seed=args.seed,
-        logits=logits,
-        scores={} if bank is None else {"adversarial_accuracy": adversarial(bank, logits=logits, chunk=chunk)},
+        logits=key,
+        scores={} if bank is None else {"adversarial_accuracy": adversarial(bank, logits=key, chunk=chunk)},
         attributions=attributions,
         explain=args.target,
         ready=None if data.published is None else 3,
         max_batches=args.max_batches,
         examples=args.examples,
-        name=args.name or args.model,
+        name=opened.candidate.label,
         progress=progress,
     )
 

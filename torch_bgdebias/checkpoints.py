@@ -1,0 +1,159 @@
+"""Checkpoints of many training programs: the state dict in them, and what ``bgdebias train`` notes beside it."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torch_bgdebias.files import first_few
+from torch_bgdebias.preprocessing import Preprocessing
+
+__all__ = ["NOTES", "Checkpoint", "notes_for_checkpoint", "read_checkpoint"]
+
+#: where training programs keep the state dict in what they save
+_PLACES = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
+#: put before every name by data parallel and ``torch.compile``
+_WRAPPERS = ("module.", "_orig_mod.")
+#: the key of a checkpoint under which this package notes what the network wants and what its classes are called
+NOTES = "torch_bgdebias"
+
+
+def notes_for_checkpoint(preprocessing: Preprocessing | None, classes: list[str] | None) -> dict[str, Any]:
+    """What to save under :data:`NOTES`, of plain types, so that ``torch.load(weights_only=True)`` reads it."""
+    return {
+        "preprocessing": None if preprocessing is None else preprocessing.to_dict(),
+        "classes": None if classes is None else [str(name) for name in classes],
+    }
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes:
+        path: its file.
+        state: name -> tensor, without the prefixes of data parallel and ``torch.compile``.
+        preprocessing: what the network was trained with, where the checkpoint says so.
+        classes: what its outputs are called, where the checkpoint says so.
+    """
+
+    path: Path
+    state: dict[str, Tensor] = field(repr=False)
+    preprocessing: Preprocessing | None = None
+    classes: tuple[str, ...] | None = None
+
+    def load_into(self, model: nn.Module) -> None:
+        """Load every key; the prefix of a LightningModule is taken off where the rest then fits exactly.
+
+        Raises:
+            ValueError: it does not fit, with the keys that are missing, too many or of another shape.
+        """
+        wanted = model.state_dict()
+        state = self._named_as(wanted)
+        missing = [key for key in wanted if key not in state]
+        unexpected = [key for key in state if key not in wanted]
+        other = [
+            f"{key} is {tuple(state[key].shape)} in the checkpoint and {tuple(wanted[key].shape)} in the model"
+            for key in wanted
+            if key in state and state[key].shape != wanted[key].shape
+        ]
+        parts = [_listed("missing", missing), _listed("unexpected", unexpected), _listed("of another shape:", other)]
+        if any(parts):
+            hint = "; another number of classes?" if other and not (missing or unexpected) else ""
+            problems = "; ".join(part for part in parts if part)
+            raise ValueError(f"checkpoint: {self.path} does not fit {type(model).__name__}: {problems}{hint}")
+        model.load_state_dict(state)
+
+    def outputs_beside(self, model: nn.Module) -> int | None:
+        """Outputs of the checkpoint's network, where it differs from ``model`` in nothing but their number."""
+        wanted = model.state_dict()
+        state = self._named_as(wanted)
+        pairs = {
+            (len(wanted[key]), len(state[key]))
+            for key in wanted
+            if key in state and wanted[key].ndim and state[key].shape != wanted[key].shape
+            if state[key].shape[1:] == wanted[key].shape[1:]
+        }
+        return pairs.pop()[1] if len(pairs) == 1 else None
+
+    def _named_as(self, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state without the one prefix that a LightningModule puts before the model's own names."""
+        for prefix in sorted({key.split(".", 1)[0] + "." for key in self.state if "." in key}):
+            inner = {key.removeprefix(prefix): value for key, value in self.state.items() if key.startswith(prefix)}
+            if set(inner) == set(wanted):
+                return inner
+        return self.state
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a file of ``torch.save`` or safetensors.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: no state dict in it, or more than tensors and plain values.
+    """
+    content = _read(path)
+    state = {_unwrapped(key): value for key, value in _state_of(content, path).items()}
+    notes = content.get(NOTES) if isinstance(content, Mapping) else None
+    if not isinstance(notes, Mapping):
+        return Checkpoint(path, state)
+    known, classes = notes.get("preprocessing"), notes.get("classes")
+    preprocessing = Preprocessing.from_dict({**known, "source": f"the checkpoint {path.name}"}) if known else None
+    return Checkpoint(path, state, preprocessing, tuple(map(str, classes)) if classes else None)
+
+
+def _listed(what: str, keys: list[str]) -> str:
+    return f"{len(keys)} {what} ({first_few(keys, 4)})" if keys else ""
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint: no such file: {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return importlib.import_module("safetensors.torch").load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except ImportError:
+        raise
+    except pickle.UnpicklingError as error:
+        if not _is_pickle(path):
+            raise ValueError(f"checkpoint: {path} is no file of torch.save or safetensors") from error
+        why = "it holds more than tensors, which is not loaded because that could run code"
+        raise ValueError(f"checkpoint: {path}: {why}; save model.state_dict()") from error
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError) as error:
+        known = path.suffix == ".safetensors" or _is_pickle(path)
+        reason = str(error) if known else "no file of torch.save or safetensors"
+        raise ValueError(f"checkpoint: {path} cannot be read: {reason}") from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":  # not a subclass of anything more telling
+            raise
+        raise ValueError(f"checkpoint: {path} cannot be read: {error}") from error
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether the file begins as ``torch.save`` writes: a zip archive, or a pickle of protocol 2 or later."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    return start == b"PK" or start[:1] == b"\x80"
+
+
+def _state_of(content: Any, path: Path) -> dict[str, Tensor]:
+    for candidate in (content, *(content.get(p) for p in _PLACES if isinstance(content, Mapping))):
+        if isinstance(candidate, Mapping) and candidate:
+            tensors = {str(k): v for k, v in candidate.items() if isinstance(v, Tensor)}
+            if len(tensors) == len(candidate):
+                return tensors
+    held = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+    raise ValueError(f"checkpoint: {path}: expected a state dict, alone or under {', '.join(_PLACES)}; it holds {held}")
+
+
+def _unwrapped(key: str) -> str:
+    while key.startswith(_WRAPPERS):
+        key = key.split(".", 1)[1]
+    return key

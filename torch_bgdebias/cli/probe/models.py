@@ -1,0 +1,143 @@
+"""The models of ``bgdebias probe``: opened one after the other, each with what it wants of its images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from torch_bgdebias.checks import describe
+from torch_bgdebias.models import LogitsKey, logits_of
+from torch_bgdebias.named_models import LoadedModel, load_model
+from torch_bgdebias.preprocessing import Preprocessing
+
+__all__ = ["Candidate", "candidates", "channels_of", "count_outputs", "logits_key", "open_model", "wanted_images"]
+
+
+class Candidate(NamedTuple):
+    """A model to measure: its name on the command line, its checkpoint, and what the report calls it."""
+
+    model: str
+    checkpoint: Path | None
+    label: str
+
+
+def candidates(args: argparse.Namespace) -> list[Candidate]:
+    """Pair models with checkpoints: one each, or several checkpoints of one model.
+
+    Raises:
+        ValueError: other numbers of checkpoints or names than of models.
+    """
+    models: list[str] = args.model
+    checkpoints: list[Path | None] = list(args.checkpoint or [])
+    if len(models) == 1 and len(checkpoints) > 1:
+        models = models * len(checkpoints)
+    if checkpoints and len(checkpoints) != len(models):
+        raise ValueError(
+            f"--checkpoint: expected one a model, or several of one model, got {len(checkpoints)} for {len(models)}"
+        )
+    labels = args.name or _labels(models, checkpoints)
+    if len(labels) != len(models):
+        raise ValueError(f"--name: expected one a model, {len(models)}, got {len(labels)}")
+    if len(set(labels)) != len(labels):
+        raise ValueError(f"--name: expected names that differ, got {', '.join(labels)}; name each model with --name")
+    return [Candidate(*row) for row in zip(models, checkpoints or [None] * len(models), labels, strict=True)]
+
+
+def _labels(models: Sequence[str], checkpoints: Sequence[Path | None]) -> list[str]:
+    """The model's name where that tells them apart, else its checkpoint's with as much of the path as is needed."""
+    if len(set(models)) == len(models):
+        return list(models)
+    parts = [
+        (model, *(path.parts if path is not None else ())) for model, path in zip(models, checkpoints, strict=True)
+    ]
+    for length in range(1, max(map(len, parts))):
+        labels = ["/".join(words[-length:]) for words in parts]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [" ".join(words) for words in parts]
+
+
+def open_model(args: argparse.Namespace, candidate: Candidate, names: Sequence[str]) -> LoadedModel:
+    """The model with its weights; outputs are those asked for, the checkpoint's, or as many as the data has classes."""
+    known = args.classes
+    if known is None and candidate.checkpoint is None and not args.pretrained:
+        known = len(names)
+    named = candidate.model.startswith(("timm:", "torchvision:"))
+    loaded = load_model(
+        candidate.model,
+        num_classes=known,
+        checkpoint=candidate.checkpoint,
+        pretrained=args.pretrained,
+        channels=args.channels,
+    )
+    if named and candidate.checkpoint is None and not args.pretrained:
+        print("bgdebias probe: note: neither --checkpoint nor --pretrained: the weights are random", file=sys.stderr)
+    return loaded
+
+
+def wanted_images(args: argparse.Namespace, loaded: LoadedModel, channels: int) -> Preprocessing:
+    """What the model wants of its images, unless the command line says otherwise; 224 pixels where nobody does."""
+    chosen = loaded.preprocessing
+    if args.mean is not None:
+        chosen = replace(chosen, mean=args.mean, std=args.std, source="--mean and --std")
+    chosen = chosen.for_channels(channels)
+    size = args.size or chosen.size or 224
+    return replace(chosen, size=size)
+
+
+def channels_of(model: nn.Module, asked: int | None) -> int:
+    """Channels of the images: as asked, else as the first convolution takes, else 3.
+
+    Raises:
+        ValueError: the first convolution takes neither 1 nor 3.
+    """
+    if asked is not None:
+        return asked
+    first = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
+    wanted = 3 if first is None or isinstance(first, nn.LazyConv2d) else first.in_channels
+    if wanted not in (1, 3):
+        raise ValueError(f"--channels: the model's first convolution takes {wanted}; pictures have 1 or 3")
+    return wanted
+
+
+def logits_key(text: str | None) -> LogitsKey:
+    """What ``--logits`` names: a number is an index."""
+    return int(text) if text is not None and text.removeprefix("-").isdigit() else text
+
+
+def count_outputs(model: nn.Module, image: Tensor, key: LogitsKey) -> int:
+    """K; a model that does not take the pictures is the user's to mend, so one line says what came.
+
+    Raises:
+        ValueError: the model fails on a picture, or returns no logits of two classes or more.
+    """
+    shown = tuple(image.shape)
+    try:
+        with torch.no_grad():
+            output = model(image)
+    except (RuntimeError, TypeError, AssertionError, ValueError, LookupError) as error:
+        hint = "it may want --channels or --size"
+        raise ValueError(f"--model: {type(model).__name__} failed on a picture {shown}: {error}; {hint}") from error
+    try:
+        logits = logits_of(output, key)
+    except (TypeError, LookupError) as error:
+        raise ValueError(f"--logits: {type(model).__name__} returned {_held(output)}: {error}") from error
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(f"--model: expected logits of at least two classes (B, K), got {describe(logits)}")
+    return int(logits.shape[1])
+
+
+def _held(output: object) -> str:
+    """What a model returned, so that --logits can name a part of it."""
+    if isinstance(output, tuple | list):
+        return f"a {type(output).__name__} of {', '.join(f'{i}: {describe(x)}' for i, x in enumerate(output))}"
+    if isinstance(output, dict):
+        return "a dict of " + ", ".join(f"{name}: {describe(x)}" for name, x in output.items())
+    return f"a {type(output).__name__}"

@@ -1,0 +1,52 @@
+"""Commands and options that there are not: named before anything else is complained of, with what may be meant."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+__all__ = ["did_you_mean", "options_of", "refuse_unknown"]
+
+
+def did_you_mean(word: str, known: Collection[str]) -> str:
+    """``"; did you mean --model?"``, or nothing where no known word is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _listed(commands: Collection[str]) -> str:
+    return f"; there are {', '.join(commands)}"
+
+
+def options_of(parser: argparse.ArgumentParser) -> list[str]:
+    """The long options of a command, as its usage shows them."""
+    return sorted({*re.findall(r"(?<![\w-])--[\w-]+", parser.format_usage()), "--debug", "--help"})
+
+
+def refuse_unknown(words: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    """Leave with exit code 2 at the first command or option that is not known.
+
+    argparse itself complains of missing options first: ``--modle x`` would be told that ``--model`` is required.
+    Parsers that have commands keep them, by name, as their default for ``commands``.
+
+    Raises:
+        SystemExit: of argparse, after it has printed the usage and the reason.
+    """
+    if "-" not in parser.prefix_chars:  # what follows is for another program's parser
+        return
+    commands: Mapping[str, argparse.ArgumentParser] = parser.get_default("commands") or {}
+    known = options_of(parser)
+    for position, word in enumerate(words):
+        if word == "--":
+            return
+        option = word.partition("=")[0]
+        if option.startswith("--"):
+            if not any(full.startswith(option) for full in known):
+                parser.error(f"unknown option {option}{did_you_mean(option, known)}")
+        elif commands and not word.startswith("-"):
+            if word not in commands:
+                parser.error(f"unknown command {word!r}{did_you_mean(word, commands) or _listed(commands)}")
+            refuse_unknown(words[position + 1 :], commands[word])
+            return

@@ -1,0 +1,82 @@
+"""A network of many classes scored on fewer: several of its outputs stand for one class of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_bgdebias.checks import check_option, describe
+from torch_bgdebias.models import LogitsKey, logits_of
+from torch_bgdebias.names import SUPERCLASS_SCORES
+
+__all__ = ["Superclasses"]
+
+
+@dataclass(frozen=True)
+class Superclasses:
+    """What a model answers as logits of superclasses, for anything that takes ``logits=``.
+
+    Outputs that belong to no superclass become a last one, "none of them", which is always wrong; it is left out where
+    every output has its place.
+
+    Args:
+        groups: the model's outputs of each superclass, K of them.
+        how: ``"best"``: the largest logit of the group, so that the answer is the group of the network's own answer;
+            ``"sum"``: the logarithm of the summed probabilities, so that many small ones count together.
+        logits: where the logits are in the model's output, as everywhere.
+
+    Raises:
+        ValueError: an empty group, an output in two groups, or another ``how``.
+
+    Example:
+        >>> import torch
+        >>> birds_and_dogs = Superclasses([[0, 1], [3]])
+        >>> birds_and_dogs(torch.tensor([[1.0, 4.0, 2.0, 3.0]])).tolist()
+        [[4.0, 3.0, 2.0]]
+    """
+
+    groups: Sequence[Sequence[int]]
+    how: str = "best"
+    logits: LogitsKey = None
+
+    def __post_init__(self) -> None:
+        check_option(self.how, SUPERCLASS_SCORES, name="how")
+        groups = tuple(tuple(group) for group in self.groups)
+        object.__setattr__(self, "groups", groups)
+        owner: dict[int, int] = {}
+        for number, group in enumerate(groups):
+            if not group:
+                raise ValueError(f"groups: expected at least one output for each superclass, got none for {number}")
+            for output in group:
+                if isinstance(output, bool) or not isinstance(output, int) or output < 0:
+                    raise ValueError(f"groups: expected outputs as whole numbers from 0 on, got {output!r}")
+                if owner.setdefault(output, number) != number:
+                    raise ValueError(f"groups: output {output} is in superclass {owner[output]} and in {number}")
+
+    def count(self, outputs: int) -> int:
+        """How many classes there are to be scored, "none of them" among them, for a model with so many outputs."""
+        return len(self.groups) + (outputs > len({output for group in self.groups for output in group}))
+
+    def __call__(self, output: Any) -> Tensor:
+        """(B, K) or, with "none of them", (B, K + 1), differentiable.
+
+        Raises:
+            ValueError: the model has fewer outputs than the groups name.
+        """
+        logits = logits_of(output, self.logits)
+        largest = max(max(group) for group in self.groups)
+        if logits.ndim != 2 or logits.shape[1] <= largest:
+            raise ValueError(f"groups: expected logits (B, K) with K above {largest}, got {describe(logits)}")
+        classes = self.count(logits.shape[1])
+        place = torch.full((logits.shape[1],), classes - 1, dtype=torch.int64)
+        for number, group in enumerate(self.groups):
+            place[list(group)] = number
+        index = place.to(logits.device).expand(len(logits), -1)
+        if self.how == "best":
+            return logits.new_full((len(logits), classes), -torch.inf).scatter_reduce(1, index, logits, "amax")
+        probability = logits.new_zeros(len(logits), classes).scatter_add(1, index, logits.softmax(1))
+        return probability.clamp_min(torch.finfo(logits.dtype).tiny).log()
