@@ -1,0 +1,94 @@
+"""The logistic regression against scikit-learn's, and what its cross-validation must not do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from torch_bgdebias.heads.logistic import Views, choose_penalty, fit_logistic
+
+
+def views(images: int = 60, classes: int = 3, dim: int = 5, copies: int = 1, seed: int = 0) -> Views:
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.arange(images) % classes
+    label[: images // 4] = 0  # classes of unequal size
+    centre = torch.randn(classes, dim, generator=generator)
+    noise = torch.randn(1 + copies, images, dim, generator=generator)
+    scale = torch.tensor([1.0, 10.0, 0.1, 1.0, 3.0])[:dim]
+    return Views((centre[label] + noise) * scale + 2, label, torch.arange(images))
+
+
+def objective(v: Views, weight: torch.Tensor, bias: torch.Tensor, penalty: float) -> torch.Tensor:
+    """The definition, with loops: mean over classes of the mean loss of their images, and the ridge."""
+    features = v.embedding.double().flatten(0, 1)
+    std = features.std(0, correction=0)
+    target = v.label.repeat(len(v.embedding))
+    loss = F.cross_entropy(features @ weight.T + bias, target, reduction="none")
+    by_class = [loss[target == k].mean() for k in range(len(weight))]
+    return torch.stack(by_class).mean() + penalty / 2 * (weight * std).square().sum()
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 1e-1])
+def test_the_gradient_at_the_minimum_is_zero(penalty):
+    v = views()
+    head = fit_logistic(v, 3, penalty)
+    weight, bias = (part.clone().requires_grad_() for part in head)
+    value = objective(v, weight, bias, penalty)
+    for gradient in torch.autograd.grad(value, (weight, bias)):
+        assert gradient.abs().max() < 1e-4
+    assert value < objective(v, weight.detach() * 1.01, bias, penalty)
+
+
+def test_as_scikit_learn_has_it():
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    v, penalty = views(), 0.03
+    features = v.embedding.double().flatten(0, 1)
+    standardised = (features - features.mean(0)) / features.std(0, correction=0)
+    target = v.label.repeat(2)
+    # scikit-learn: |w|^2 / 2 + C * (sum of weighted losses); "balanced" weighs by M / (K * images of the class)
+    fit = linear_model.LogisticRegression(
+        C=1 / (penalty * len(target)), class_weight="balanced", tol=1e-10, max_iter=5000
+    )
+    expected = torch.as_tensor(fit.fit(standardised.numpy(), target.numpy()).decision_function(standardised.numpy()))
+    logits = fit_logistic(v, 3, penalty).logits(features)
+    centred = logits - logits.mean(1, keepdim=True)
+    assert torch.allclose(centred, expected - expected.mean(1, keepdim=True), atol=2e-4)
+
+
+def test_a_start_changes_the_way_and_not_the_minimum():
+    v = views()
+    cold = fit_logistic(v, 3, 1e-2)
+    warm = fit_logistic(v, 3, 1e-2, start=fit_logistic(v, 3, 1.0))
+    assert torch.allclose(cold.weight, warm.weight, atol=1e-4)
+
+
+def test_groups_stay_together_and_classes_are_judged_alike():
+    """Copies of one photograph under several numbers would leak: with groups, chance is told as chance."""
+    generator = torch.Generator().manual_seed(1)
+    photographs = torch.randn(20, 40, generator=generator)  # labels have nothing to do with them
+    label = torch.arange(20) % 2
+    embedding = photographs.repeat_interleave(4, 0)[None].expand(2, -1, -1) + 0.01 * torch.randn(
+        2, 80, 40, generator=generator
+    )
+    many = label.repeat_interleave(4)
+    leaking = choose_penalty(Views(embedding, many, torch.arange(80)), 2, [1e-2], 4, torch.Generator().manual_seed(0))
+    grouped = Views(embedding, many, torch.arange(20).repeat_interleave(4))
+    honest = choose_penalty(grouped, 2, [1e-2], 4, torch.Generator().manual_seed(0))
+    assert leaking[0].swapped > 0.95
+    assert honest[0].swapped < 0.8
+
+
+@pytest.mark.parametrize("penalty", [0, -1.0, float("nan")])
+def test_penalty_is_positive(penalty):
+    with pytest.raises(ValueError, match="penalty: expected a number above 0, got"):
+        fit_logistic(views(), 3, penalty)
+
+
+def test_missing_class_and_single_group_are_named():
+    v = views()
+    with pytest.raises(ValueError, match=r"an image of each of 4 classes, got none of \[3\]"):
+        fit_logistic(v, 4, 0.1)
+    alone = v._replace(group=torch.zeros(60, dtype=torch.int64))
+    with pytest.raises(ValueError, match="groups: expected at least two groups"):
+        choose_penalty(alone, 3, [0.1, 1.0], 4, torch.Generator().manual_seed(0))

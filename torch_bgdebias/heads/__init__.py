@@ -1,0 +1,23 @@
+"""A new last layer for a network that exists: fitted on images and on the same images before other backgrounds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch_bgdebias._lazy import lazy
+
+if TYPE_CHECKING:
+    from torch_bgdebias.heads.debiased import (
+        DebiasedHead as DebiasedHead,
+        HeadSettings as HeadSettings,
+        fit_debiased_head as fit_debiased_head,
+    )
+    from torch_bgdebias.heads.logistic import LinearHead as LinearHead, PenaltyScore as PenaltyScore
+else:
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "torch_bgdebias.heads.debiased": ["DebiasedHead", "HeadSettings", "fit_debiased_head"],
+            "torch_bgdebias.heads.logistic": ["LinearHead", "PenaltyScore"],
+        },
+    )

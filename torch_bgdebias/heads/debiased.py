@@ -1,0 +1,189 @@
+"""``fit_debiased_head``: a new last layer for a network that exists, fitted on images and on swapped backgrounds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, TypedDict, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.heads.features import embed_views
+from torch_bgdebias.heads.logistic import LinearHead, PenaltyScore, choose_penalty, fit_logistic
+from torch_bgdebias.models import find_head, get_layer
+from torch_bgdebias.swap.module import BackgroundSwap
+
+__all__ = ["DebiasedHead", "HeadOptions", "HeadSettings", "fit_debiased_head"]
+
+
+class HeadOptions(TypedDict, total=False):
+    """The keyword arguments of `fit_debiased_head`; see `HeadSettings`."""
+
+    copies: int
+    original_weight: float
+    penalties: tuple[float, ...]
+    folds: int
+    layer: str | None
+    num_classes: int | None
+    group: str | int | None
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadSettings:
+    """How a head is fitted.
+
+    Args:
+        copies: swapped images beside each image.
+        original_weight: of the images as they are, beside 1 for each swapped copy. They carry the bias, and what goes
+            with the usual background is worth something on images with the usual background: 0 leaves them out.
+        penalties: to choose from by cross-validation on swapped images; a single one is taken as it is.
+        folds: of the cross-validation.
+        layer: name of the last linear layer; found by itself where there is one candidate.
+        num_classes: K; by default the layer's own number of outputs where it has at most twice as many as there are
+            classes in the data, else the number of classes in the data.
+        group: where in a batch a whole number names the photograph that an image was made from, so that no photograph
+            is on both sides of a split; ``None``: every image is one of its own.
+        seed: of the swaps and folds.
+
+    Raises:
+        ValueError: fewer than one copy, a weight below 0, no penalty or one that is not positive, fewer than two folds.
+    """
+
+    copies: int = 2
+    original_weight: float = 1.0
+    penalties: tuple[float, ...] = (1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+    folds: int = 4
+    layer: str | None = None
+    num_classes: int | None = None
+    group: str | int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.copies < 1:
+            raise ValueError(f"copies: expected at least 1 swapped image an image, got {self.copies!r}")
+        if not self.penalties or not all(penalty > 0 for penalty in self.penalties):
+            raise ValueError(f"penalties: expected numbers above 0, got {self.penalties!r}")
+        if not self.original_weight >= 0:
+            raise ValueError(f"original_weight: expected a number of at least 0, got {self.original_weight!r}")
+        if self.folds < 2:
+            raise ValueError(f"folds: expected at least 2, got {self.folds!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class DebiasedHead:
+    """A fitted last layer; nothing of the network has changed until :meth:`apply_`.
+
+    Args:
+        head: weight (K, D) and bias (K,), float64.
+        layer: name of the layer that it takes the place of.
+        penalty: the one that was chosen.
+        scores: balanced accuracies of all penalties by cross-validation; empty where there was nothing to choose.
+        images: how many images it was fitted on, copies not counted.
+    """
+
+    head: LinearHead
+    layer: str
+    penalty: float
+    scores: tuple[PenaltyScore, ...]
+    images: int
+
+    def apply_(self, model: nn.Module) -> nn.Module:
+        """Put the head in place of ``model``'s last layer, and return the model.
+
+        A layer of the right size keeps its parameters (the same objects) and gets new values; another one is replaced
+        by a new ``nn.Linear``: make the optimiser after that.
+
+        Raises:
+            LookupError: the model has no such layer. ValueError: the layer takes other embeddings.
+        """
+        try:
+            layer = get_layer(model, self.layer)
+        except KeyError as error:
+            raise LookupError(f"model: {error.args[0]}; pass the model that the head was fitted on") from None
+        weight, bias = self.head
+        if not isinstance(layer, nn.Linear) or layer.in_features != weight.shape[1]:
+            expected = f"nn.Linear({weight.shape[1]}, ...) called {self.layer!r}"
+            raise ValueError(f"model: expected an {expected}, got {layer}; pass the model that the head was fitted on")
+        if layer.out_features != len(weight) or layer.bias is None:
+            layer = nn.Linear(weight.shape[1], len(weight), device=layer.weight.device, dtype=layer.weight.dtype)
+            parent, _, name = self.layer.rpartition(".")
+            setattr(get_layer(model, parent) if parent else model, name, layer)
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+        return model
+
+
+def fit_debiased_head(
+    model: nn.Module,
+    loader: Iterable[Any],
+    swap: BackgroundSwap | None = None,
+    spec: BatchSpec | None = None,
+    **options: Unpack[HeadOptions],
+) -> DebiasedHead:
+    """Fit the last layer of a frozen network on images and on the same images before other backgrounds.
+
+    Features that were learned with backgrounds still describe the object; a last layer that sees every object on many
+    backgrounds stops reading the rest (last-layer retraining: Deep Feature Reweighting, arXiv 2204.02937). The fit is a
+    class-balanced logistic regression whose penalty is chosen by cross-validation on swapped images.
+
+    Args:
+        model: any classifier with a linear last layer; left as it is.
+        loader: yields images (B, C, H, W) as the model takes them, labels and masks; one pass, without augmentation
+            that moves the object from under its mask.
+        swap: draws the other backgrounds; those of the batch by default.
+        spec: where image, label and mask are in a batch.
+        **options: see `HeadSettings`.
+
+    Returns:
+        The head; ``fit_debiased_head(...).apply_(model)`` changes the model.
+
+    Raises:
+        ValueError: options out of range, no images, images that cannot be split, a class without an image.
+        LookupError: no last linear layer, or several candidates: pass ``layer=``.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 16), nn.ReLU(), nn.Linear(16, 2))
+        >>> images, labels = torch.rand(12, 3, 8, 8), torch.tensor([0, 1] * 6)
+        >>> masks = torch.zeros(12, 1, 8, 8)
+        >>> masks[:, :, 2:6, 2:6] = 1
+        >>> fitted = fit_debiased_head(model, [(images, labels, masks)], layer="3")
+        >>> fitted.layer, tuple(fitted.head.weight.shape), fitted.apply_(model) is model
+        ('3', (2, 16), True)
+    """
+    settings = HeadSettings(**options)
+    layer = settings.layer or find_head(model)[0]
+    device = next(model.parameters()).device
+    views = embed_views(
+        model,
+        loader,
+        BackgroundSwap("batch", different_class=False) if swap is None else swap,
+        layer=layer,
+        spec=spec or BatchSpec(),
+        copies=settings.copies,
+        group=settings.group,
+        device=device,
+        generator=torch.Generator(device).manual_seed(settings.seed),
+    )
+    num_classes = settings.num_classes or _number_of_classes(get_layer(model, layer), views.label)
+    scores: tuple[PenaltyScore, ...] = ()
+    penalty = settings.penalties[0]
+    if len(settings.penalties) > 1:
+        folds = torch.Generator().manual_seed(settings.seed)
+        scores = choose_penalty(
+            views, num_classes, settings.penalties, settings.folds, folds, original_weight=settings.original_weight
+        )
+        penalty = max(scores, key=lambda score: score.swapped).penalty
+    head = fit_logistic(views, num_classes, penalty, original_weight=settings.original_weight)
+    return DebiasedHead(head, layer, penalty, scores, len(views.label))
+
+
+def _number_of_classes(layer: nn.Module, label: Tensor) -> int:
+    """The layer's own number of outputs, unless it was made for other classes (an ImageNet head)."""
+    present = int(label.max()) + 1
+    outputs = layer.out_features if isinstance(layer, nn.Linear) else present
+    return outputs if present <= outputs <= 2 * present else present

@@ -1,0 +1,191 @@
+"""A regularised multinomial logistic regression on fixed features, with its penalty chosen by cross-validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from torch_bgdebias.checks import check_label
+
+__all__ = ["LinearHead", "PenaltyScore", "Views", "choose_penalty", "fit_logistic"]
+
+
+class LinearHead(NamedTuple):
+    """A last layer: ``logits = embedding @ weight.T + bias``.
+
+    Args:
+        weight: (K, D) float64.
+        bias: (K,) float64.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def logits(self, embedding: Tensor) -> Tensor:
+        """Logits (..., K) of embeddings (..., D), in float64."""
+        return embedding.to(self.weight) @ self.weight.T + self.bias
+
+
+class Views(NamedTuple):
+    """Embeddings of the same images on several backgrounds.
+
+    Args:
+        embedding: (V, N, D), the first view is the image as it is, the others have other backgrounds.
+        label: (N,) int64.
+        group: (N,) int64; images of one group are never on both sides of a split.
+    """
+
+    embedding: Tensor
+    label: Tensor
+    group: Tensor
+
+    def at(self, rows: Tensor) -> Views:
+        """The images at ``rows``."""
+        return Views(self.embedding[:, rows], self.label[rows], self.group[rows])
+
+
+class PenaltyScore(NamedTuple):
+    """What one penalty reached on images that the head was not fitted on.
+
+    Args:
+        penalty: see `fit_logistic`.
+        original: balanced accuracy on the images as they are, in [0, 1].
+        swapped: balanced accuracy on the images with other backgrounds, in [0, 1].
+    """
+
+    penalty: float
+    original: float
+    swapped: float
+
+
+def fit_logistic(
+    views: Views,
+    num_classes: int,
+    penalty: float,
+    *,
+    original_weight: float = 1.0,
+    start: LinearHead | None = None,
+    max_steps: int = 300,
+) -> LinearHead:
+    """Minimise class-balanced cross-entropy + penalty / 2 * |weight|^2 over all views (convex; L-BFGS in float64).
+
+    Features are standardised first, so that the penalty means the same whatever a layer's scale; the head that is
+    returned takes the features as they come. Every class weighs the same, whatever its number of images.
+
+    Args:
+        views: embeddings and labels; every class in [0, ``num_classes``) has at least one image.
+        num_classes: K.
+        penalty: above 0; the mean loss is of the order of 1, so 1 is strong and 1e-4 weak.
+        original_weight: of the first view, the images as they are, beside 1 for every other view. They carry the
+            bias: 0 leaves them out, and the head then sees no background that goes with a class.
+        start: a head to start from (the minimum is the same).
+        max_steps: of L-BFGS.
+
+    Raises:
+        ValueError: a penalty that is not positive, a weight below 0, a class without an image.
+    """
+    if not penalty > 0:
+        raise ValueError(f"penalty: expected a number above 0, got {penalty!r}")
+    if not original_weight >= 0:
+        raise ValueError(f"original_weight: expected a number of at least 0, got {original_weight!r}")
+    label = check_label(views.label, views.embedding.shape[1], num_classes=num_classes)
+    count = torch.bincount(label, minlength=num_classes)
+    if bool((count == 0).any()):
+        missing = (count == 0).nonzero().flatten().tolist()
+        raise ValueError(f"label: expected an image of each of {num_classes} classes, got none of {missing[:8]}")
+    features = views.embedding.double().flatten(0, 1)
+    mean, std = features.mean(0), features.std(0, correction=0).clamp(min=1e-6)
+    standardised = (features - mean) / std
+    target = label.repeat(len(views.embedding))
+    of_view = torch.ones(len(views.embedding), dtype=torch.float64, device=target.device)
+    of_view[0] = original_weight
+    weight = (1 / count.double())[target] * of_view.repeat_interleave(len(label))
+    weight /= weight.sum()
+    matrix, shift = _started(start, mean, std, num_classes, standardised)
+    optimizer = torch.optim.LBFGS([matrix, shift], max_iter=max_steps, history_size=10, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        logits = torch.addmm(shift, standardised, matrix)
+        loss = (weight * F.cross_entropy(logits, target, reduction="none")).sum() + penalty / 2 * matrix.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+    scaled = matrix.detach().T / std
+    return LinearHead(scaled, shift.detach() - scaled @ mean)
+
+
+def choose_penalty(
+    views: Views,
+    num_classes: int,
+    penalties: Sequence[float],
+    folds: int,
+    generator: torch.Generator,
+    *,
+    original_weight: float = 1.0,
+) -> tuple[PenaltyScore, ...]:
+    """Cross-validate the penalties, strongest first; folds never part a group, and hold every class where they can.
+
+    Args:
+        views: at least two views, since the choice is made on images with other backgrounds.
+        num_classes: K.
+        penalties: to try.
+        folds: how many parts, at least 2; fewer where there are fewer groups.
+        generator: of the folds.
+        original_weight: as in `fit_logistic`.
+
+    Returns:
+        One score a penalty; the best is the one with the highest ``swapped``.
+
+    Raises:
+        ValueError: a single group, which cannot be split.
+    """
+    fold = _folds(views, folds, generator)
+    hits = {penalty: torch.zeros(len(views.embedding), num_classes) for penalty in penalties}
+    count = torch.zeros(num_classes)
+    for number in range(int(fold.max()) + 1):
+        held, rest = views.at((fold == number).nonzero().flatten()), views.at((fold != number).nonzero().flatten())
+        if len(torch.unique(rest.label)) < num_classes:
+            continue  # all images of a class are of one group: that class cannot be judged and fitted at once
+        count += torch.bincount(held.label, minlength=num_classes).cpu()
+        head = None
+        for penalty in sorted(penalties, reverse=True):
+            head = fit_logistic(rest, num_classes, penalty, original_weight=original_weight, start=head)
+            right = head.logits(held.embedding).argmax(-1) == held.label
+            one_hot = F.one_hot(held.label, num_classes)
+            hits[penalty] += torch.einsum("vn,nk->vk", right.double(), one_hot.double()).float().cpu()
+    if not bool((count > 0).any()):
+        raise ValueError("groups: expected at least two groups in every class to choose a penalty, or pass one penalty")
+    scores = []
+    for penalty in sorted(penalties, reverse=True):
+        accuracy = (hits[penalty] / count)[:, count > 0].mean(1)
+        scores.append(PenaltyScore(penalty, float(accuracy[0]), float(accuracy[1:].mean())))
+    return tuple(scores)
+
+
+def _started(
+    start: LinearHead | None, mean: Tensor, std: Tensor, num_classes: int, features: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The variables of the optimisation, on standardised features: zeros, or another head's values."""
+    if start is None:
+        matrix, shift = features.new_zeros(features.shape[1], num_classes), features.new_zeros(num_classes)
+    else:
+        matrix, shift = (start.weight * std).T.contiguous(), start.bias + start.weight @ mean
+    return matrix.requires_grad_(), shift.clone().requires_grad_()
+
+
+def _folds(views: Views, folds: int, generator: torch.Generator) -> Tensor:
+    """(N,) which fold each image is in: groups shuffled, then dealt class by class."""
+    groups, inverse = torch.unique(views.group, return_inverse=True)
+    class_of = torch.zeros(len(groups), dtype=torch.int64).index_put_((inverse.cpu(),), views.label.cpu())
+    shuffled = torch.randperm(len(groups), generator=generator)
+    dealt = shuffled[torch.argsort(class_of[shuffled], stable=True)]
+    fold = torch.empty(len(groups), dtype=torch.int64)
+    fold[dealt] = torch.arange(len(groups)) % min(folds, len(groups))
+    return fold.to(inverse.device)[inverse]
