@@ -37,11 +37,12 @@ ARROWS: dict[str, set[str]] = {
     "swap": {"backgrounds"},
     "attribution": {"lrp"},
     "isnet": {"lrp"},
+    "heads": {"backgrounds", "swap"},
     "probe": {"backgrounds", "swap", "clad", "isnet", "concepts", "attribution", "metrics", "data"},
     "train": {"data"},
     "cli": {
         "lrp", "clad", "metrics", "concepts", "masks", "data", "backgrounds", "swap", "attribution", "isnet", "probe",
-        "lightning", "train",
+        "lightning", "train", "heads",
     },
 }  # fmt: skip
 #: the faces: the package itself and ``callbacks`` name what rooms define, and no room imports them

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         clad as clad,
         concepts as concepts,
         data as data,
+        heads as heads,
         isnet as isnet,
         lrp as lrp,
         masks as masks,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from torch_bgdebias.batch import BatchSpec as BatchSpec
     from torch_bgdebias.clad import CLADLoss as CLADLoss, NegativeQueue as NegativeQueue, clad_loss as clad_loss
     from torch_bgdebias.data import MaskedImageFolder as MaskedImageFolder, make_variant as make_variant
+    from torch_bgdebias.heads import fit_debiased_head as fit_debiased_head
     from torch_bgdebias.isnet import (
         BackgroundDimming as BackgroundDimming,
         ISNet as ISNet,
@@ -67,6 +69,7 @@ else:
                 "clad",
                 "concepts",
                 "data",
+                "heads",
                 "isnet",
                 "lrp",
                 "masks",
@@ -79,6 +82,7 @@ else:
             "torch_bgdebias.batch": ["BatchSpec"],
             "torch_bgdebias.clad": ["CLADLoss", "NegativeQueue", "clad_loss"],
             "torch_bgdebias.data": ["MaskedImageFolder", "make_variant"],
+            "torch_bgdebias.heads": ["fit_debiased_head"],
             "torch_bgdebias.isnet": ["BackgroundDimming", "ISNet", "ISNetLoss", "calibrate_relevance_range"],
             "torch_bgdebias.masks": ["grabcut_masks"],
             "torch_bgdebias.metrics": [

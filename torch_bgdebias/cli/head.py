@@ -1,0 +1,140 @@
+"""``bgdebias head``: a checkpoint and a masked folder in, the same network with a last layer fitted anew out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch_bgdebias.cli.arguments import real, usable_device, whole
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from torch_bgdebias.data import MaskedImageFolder
+    from torch_bgdebias.heads import DebiasedHead
+    from torch_bgdebias.preprocessing import Preprocessing
+
+__all__ = ["SCHEMA", "add_parser", "run"]
+
+#: name and version of the layout of what ``--json`` prints
+SCHEMA = "torch_bgdebias.head/1"
+
+_DESCRIPTION = """\
+Fit the last layer of a network anew, on pictures and on the same objects before other pictures' backgrounds. The rest
+of the network stays as it is, so this takes about as long as a few passes over the data. Measure the result with
+bgdebias probe.
+"""
+
+_EPILOG = """\
+The folder is images/<class>/x.jpg with masks/<class>/x.png (bgdebias masks makes masks): the training data, not what
+the result is measured on. Models as in bgdebias probe. The state dict that is written fits the same MODEL with the
+number of classes that is printed.
+
+examples:
+  bgdebias head --model torchvision:resnet18 --checkpoint best.pt --data data/train --out fixed.pt
+  bgdebias probe --model torchvision:resnet18 --checkpoint fixed.pt --data data/test
+  bgdebias head --model timm:resnet50 --pretrained --data data/train --out animals.pt
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``head`` to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "head",
+        help="fit a network's last layer anew, against its background bias",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="MODEL", help="timm:NAME, torchvision:NAME or package.module:attribute")
+    add("--checkpoint", type=Path, metavar="FILE", help="state dict, or a training checkpoint that holds one")
+    add("--pretrained", action="store_true", help="weights that timm or torchvision publish (downloads them)")
+    add("--data", required=True, type=Path, metavar="DIR", help="pictures with masks")
+    add("--out", required=True, type=Path, metavar="FILE", help="state dict to write")
+    add("--overwrite", action="store_true", help="where --out exists already")
+    add("--copies", type=whole(1), default=2, metavar="N", help="other backgrounds a picture (default: %(default)s)")
+    about = "of the pictures as they are, beside 1 for each copy (default: %(default)s)"
+    add("--original-weight", type=real(0), default=1.0, metavar="X", help=about)
+    add("--layer", metavar="LAYER", help="the last linear layer (default: found by itself)")
+    add("--size", type=whole(1), metavar="N", help="side of the pictures (default: the model's, else 224)")
+    add("--mean", type=float, nargs="+", metavar="X", help="normalisation, one number or one a channel")
+    add("--std", type=float, nargs="+", metavar="X", help="goes with --mean")
+    add("--batch-size", type=whole(2), default=64, metavar="N", help="pictures in a pass (default: %(default)s)")
+    add("--workers", type=whole(0), default=0, metavar="N", help="processes that read pictures (default: 0)")
+    add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    add("--seed", type=whole(0), default=0, metavar="N", help="of backgrounds and folds (default: 0)")
+    add("--json", action="store_true", help="print the result as JSON instead of text")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, fit, write the state dict, print what was chosen."""
+    if args.out.exists() and not args.overwrite:
+        raise FileExistsError(f"out: {args.out} exists; pass --overwrite or another name")
+    if not args.out.parent.is_dir():
+        raise FileNotFoundError(f"out: there is no folder {args.out.parent}")
+    from torch_bgdebias.writing import save_content
+
+    model, wanted, pictures = _opened(args)
+    fitted = _fitted(args, model, pictures)
+    save_content(fitted.apply_(model).state_dict(), args.out)
+    result = {
+        "schema": SCHEMA,
+        "out": str(args.out),
+        "layer": fitted.layer,
+        "classes": pictures.classes,
+        "images": fitted.images,
+        "penalty": fitted.penalty,
+        "preprocessing": wanted.to_dict(),
+        "scores": [score._asdict() for score in fitted.scores],
+    }
+    print(json.dumps(result, indent=1) if args.json else _text(args, fitted, wanted, len(pictures.classes)))
+    return 0
+
+
+def _opened(args: argparse.Namespace) -> tuple[nn.Module, Preprocessing, MaskedImageFolder]:
+    """The network on its device, what it wants of images, and the folder's pictures in those units."""
+    from torch_bgdebias.data import MaskedImageFolder
+    from torch_bgdebias.named_models import load_model
+
+    classes = MaskedImageFolder(args.data).classes
+    outputs = None if args.pretrained else len(classes)
+    loaded = load_model(args.model, num_classes=outputs, checkpoint=args.checkpoint, pretrained=args.pretrained)
+    wanted = loaded.preprocessing
+    if args.mean is not None or args.std is not None:
+        wanted = replace(wanted, mean=args.mean, std=args.std, source="--mean and --std")
+    wanted = replace(wanted, size=args.size or wanted.size or 224)
+    return loaded.model.to(usable_device(args.device)), wanted, MaskedImageFolder(args.data, transform=wanted)
+
+
+def _fitted(args: argparse.Namespace, model: nn.Module, pictures: MaskedImageFolder) -> DebiasedHead:
+    import torch
+    from torch.utils.data import DataLoader
+
+    from torch_bgdebias.heads import fit_debiased_head
+
+    order = torch.Generator().manual_seed(args.seed)  # shuffled: the other backgrounds are those of the batch
+    loader = DataLoader(pictures, batch_size=args.batch_size, shuffle=True, num_workers=args.workers, generator=order)
+    return fit_debiased_head(
+        model,
+        loader,
+        copies=args.copies,
+        original_weight=args.original_weight,
+        layer=args.layer,
+        num_classes=len(pictures.classes),
+        seed=args.seed,
+    )
+
+
+def _text(args: argparse.Namespace, fitted: DebiasedHead, wanted: Preprocessing, classes: int) -> str:
+    lines = [
+        f"last layer {fitted.layer}: {classes} classes, {fitted.images} pictures and {args.copies} copies of each",
+        "penalty   accuracy as it is   on other backgrounds   (balanced, by cross-validation)",
+    ]
+    for score in fitted.scores:
+        mark = "  <- chosen" if score.penalty == fitted.penalty else ""
+        lines.append(f"{score.penalty:<9g} {100 * score.original:>14.1f} % {100 * score.swapped:>20.1f} %{mark}")
+    return "\n".join([*lines, "", f"Images enter as: {wanted.describe()}", f"Wrote {args.out}"])
