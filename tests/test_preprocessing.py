@@ -42,13 +42,26 @@ def test_image_and_mask_are_resized_together():
     assert Preprocessing()(image, mask)[0] is image
 
 
+def test_colour_becomes_grey():
+    image = torch.rand(2, 3, 4, 4)
+    grey = Preprocessing(None, IMAGENET_MEAN, IMAGENET_STD).for_channels(1)
+    assert grey.mean == pytest.approx((0.449,), abs=1e-6)
+    assert grey.describe() == "own size, grey, mean (0.449), std (0.226) (averaged over channels)"
+    luma = 0.299 * image[:, :1] + 0.587 * image[:, 1:2] + 0.114 * image[:, 2:]
+    torch.testing.assert_close(grey.normalise(image), (luma - grey.mean[0]) / grey.std[0])
+    torch.testing.assert_close(grey(luma), grey(image))
+    assert Preprocessing(None, IMAGENET_MEAN, IMAGENET_STD).for_channels(3).mean == IMAGENET_MEAN
+    with pytest.raises(ValueError, match="channels: expected 1 or 3, got 2"):
+        Preprocessing(channels=2)
+
+
 def test_equal_settings_are_equal_however_they_were_said():
     assert Preprocessing(224, [0.5] * 3, [0.25] * 3) == Preprocessing((224, 224), (0.5,) * 3, (0.25,) * 3, source="x")
     assert Preprocessing(224) != Preprocessing((224, 192))
 
 
 def test_written_and_read():
-    for wanted in (Preprocessing(), Preprocessing((4, 6), [0.5], [0.25], source="a hand")):
+    for wanted in (Preprocessing(), Preprocessing((4, 6), [0.5], [0.25], "a hand", 1)):
         again = Preprocessing.from_dict(wanted.to_dict())
         assert again == wanted
         assert again.source == wanted.source

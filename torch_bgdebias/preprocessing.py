@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -16,20 +16,23 @@ __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Preprocessing"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+#: what the eye makes of red, green and blue (ITU-R BT.601), as picture files of one channel are made
+_LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image with pixels in [0, 1] becomes what a model takes: resized whole, then normalised a channel.
+    """How an image with pixels in [0, 1] becomes what a model takes: resized whole, made grey, normalised a channel.
 
-    Nothing is cropped, so that an object and its mask stay complete. Called with (image, mask) it prepares both, as the
-    ``transform`` of :class:`~torch_bgdebias.data.MaskedImageFolder` for instance.
+    Nothing is cropped, so that an object and its mask stay complete. Called with an image, or with (image, mask), it
+    prepares them, as the ``transform`` of :class:`~torch_bgdebias.data.MaskedImageFolder` for instance.
 
     Args:
         size: (height, width) in pixels, one number for a square, ``None`` for images as they are.
         mean: subtracted from each channel; ``None``: pixels stay in [0, 1].
         std: what each channel is divided by then; goes with ``mean``.
         source: who says so, for reports ("timm's data config of resnet50").
+        channels: 1 makes colour images grey; ``None`` or 3 leaves images as they are.
 
     Raises:
         ValueError: a size below 1, ``mean`` without ``std`` or the other way round, a std that is not above 0.
@@ -39,6 +42,7 @@ class Preprocessing:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     source: str = field(default="", compare=False)
+    channels: int | None = None
 
     def __post_init__(self) -> None:
         if self.size is not None:
@@ -47,6 +51,8 @@ class Preprocessing:
                 raise ValueError(f"size: expected (height, width) or one number, got {self.size!r}")
             height, width = (check_count(side, name="size") for side in both)
             object.__setattr__(self, "size", (height, width))
+        if self.channels not in (None, 1, 3):
+            raise ValueError(f"channels: expected 1 or 3, got {self.channels!r}")
         pair = check_mean_std(self.mean, self.std)
         object.__setattr__(self, "mean", None if pair is None else pair[0])
         object.__setattr__(self, "std", None if pair is None else pair[1])
@@ -56,17 +62,23 @@ class Preprocessing:
         """The size as two numbers."""
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
-    def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Prepare an image (C, H, W) in [0, 1] and its mask (1, H, W), or batches of both."""
-        size = self.height_width
-        return self.normalise(_resized(image, size)), _resized(mask, size).clamp(0, 1)
+    @overload
+    def __call__(self, image: Tensor) -> Tensor: ...
+    @overload
+    def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]: ...
+    def __call__(self, image: Tensor, mask: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Prepare an image (C, H, W) in [0, 1] and, where given, its mask (1, H, W), or batches of both."""
+        prepared = self.normalise(_resized(image, self.height_width))
+        return prepared if mask is None else (prepared, _resized(mask, self.height_width).clamp(0, 1))
 
     def normalise(self, image: Tensor) -> Tensor:
-        """(..., C, H, W) in [0, 1] -> in the model's units.
+        """(..., C, H, W) in [0, 1] -> in the model's channels and units.
 
         Raises:
             TypeError: not floating point. ValueError: another number of channels than ``mean`` has.
         """
+        if self.channels == 1 and image.shape[-3] == 3:
+            image = (image * image.new_tensor(_LUMA).reshape(3, 1, 1)).sum(-3, keepdim=True)
         if self.mean is None or self.std is None:
             return image
         mean, std = self._columns(image)
@@ -82,14 +94,16 @@ class Preprocessing:
     def for_channels(self, channels: int | None) -> Preprocessing:
         """The same for images of another number of channels: mean and std are averaged over the known ones."""
         if channels is None or self.mean is None or self.std is None or len(self.mean) in (1, channels):
-            return self
+            return replace(self, channels=channels)
         mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
-        return replace(self, mean=(mean,), std=(std,), source=f"{self.source}, averaged over channels".lstrip(", "))
+        source = f"{self.source}, averaged over channels".lstrip(", ")
+        return replace(self, mean=(mean,), std=(std,), source=source, channels=channels)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, checkpoints and reports; :meth:`from_dict` reads it."""
         listed = {"size": self.height_width, "mean": self.mean, "std": self.std}
-        return {**{k: None if v is None else list(v) for k, v in listed.items()}, "source": self.source}
+        lists = {name: None if values is None else list(values) for name, values in listed.items()}
+        return {**lists, "channels": self.channels, "source": self.source}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
@@ -100,12 +114,14 @@ class Preprocessing:
             values.get("mean"),
             values.get("std"),
             str(values.get("source") or ""),
+            values.get("channels"),
         )
 
     def describe(self) -> str:
         """One line for a reader: ``224 x 224, mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)``."""
         size = self.height_width
         parts = ["own size" if size is None else f"{size[0]} x {size[1]}"]
+        parts += ["grey"] if self.channels == 1 else []
         parts += (
             ["pixels in [0, 1]"] if self.mean is None else [f"mean {_listed(self.mean)}", f"std {_listed(self.std)}"]
         )

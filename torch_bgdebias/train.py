@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from torch_bgdebias.checkpoints import NOTES, notes_for_checkpoint
 from torch_bgdebias.data import MaskedImageFolder
+from torch_bgdebias.models import logits_of
 from torch_bgdebias.named_models import load_model
+from torch_bgdebias.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 __all__ = ["ImageClassifier", "MaskedFolders"]
-
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class ImageClassifier(pl.LightningModule):
@@ -29,8 +31,15 @@ class ImageClassifier(pl.LightningModule):
         checkpoint: start from these weights.
         lr: learning rate.
         weight_decay: of AdamW.
+        channels: of the images, for timm's networks; 3 when ``None``.
 
-    Batches are tuples (image, label, ...).
+    Attributes:
+        preprocessing: what images the network wants, as timm's data config, the published weights or the checkpoint
+            say; :class:`MaskedFolders` prepares them so. Checkpoints of a training on them hold it, and the names of
+            the classes, for ``bgdebias probe``.
+
+    Batches are tuples (image, label, ...). Of networks with several outputs in training, such as ``googlenet``, the
+    logits alone are trained.
     """
 
     def __init__(
@@ -41,19 +50,21 @@ class ImageClassifier(pl.LightningModule):
         checkpoint: str | None = None,
         lr: float = 1e-3,
         weight_decay: float = 1e-4,
+        channels: int | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         start = None if checkpoint is None else Path(checkpoint)
-        self.network: nn.Module = load_model(
-            network, num_classes=num_classes, checkpoint=start, pretrained=pretrained
-        ).model
+        loaded = load_model(
+            network, num_classes=num_classes, checkpoint=start, pretrained=pretrained, channels=channels
+        )
+        self.network: nn.Module = loaded.model
+        self.preprocessing = loaded.preprocessing
         self.lr, self.weight_decay = lr, weight_decay
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, K) of images (B, C, H, W)."""
-        logits: Tensor = self.network(image)
-        return logits
+        return logits_of(self.network(image))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Cross-entropy."""
@@ -76,9 +87,18 @@ class ImageClassifier(pl.LightningModule):
         epochs = max(1, self.trainer.max_epochs or 1)
         return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)]
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note what the images were and what the classes are called, where this package's folders were trained on."""
+        data = getattr(self._trainer, "datamodule", None)  # where Lightning puts it, unknown to its own types
+        if isinstance(data, MaskedFolders):
+            checkpoint[NOTES] = notes_for_checkpoint(data.preprocessing, list(data.train.classes))
+
 
 class MaskedFolders(pl.LightningDataModule):
     """Masked folders for training and validation: batches (image, label, mask), normalised, training images mirrored.
+
+    What is not said of size and normalisation is what the LightningModule in training wants (its ``preprocessing``),
+    known from the start of ``fit`` or ``validate`` on; for one that does not say, 224 pixels and ImageNet's.
 
     Args:
         train: folder with ``images/<class>/x.jpg`` and ``masks/<class>/x.png``.
@@ -91,6 +111,9 @@ class MaskedFolders(pl.LightningDataModule):
         mirror: mirror training images at random.
         on_error: ``"raise"`` or ``"skip"`` unreadable files and missing masks.
 
+    Attributes:
+        preprocessing: how images are prepared.
+
     Raises:
         FileNotFoundError: no such folder, or masks are missing. ValueError: other classes in ``val`` than in ``train``.
     """
@@ -99,23 +122,38 @@ class MaskedFolders(pl.LightningDataModule):
         self,
         train: str,
         val: str,
-        size: int = 224,
+        size: int | None = None,
         batch_size: int = 32,
         workers: int = 0,
-        mean: Sequence[float] = _IMAGENET[0],
-        std: Sequence[float] = _IMAGENET[1],
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         mirror: bool = True,
         on_error: str = "raise",
     ) -> None:
         super().__init__()
         self.batch_size, self.workers = batch_size, workers
-        self._mean, self._std = (torch.tensor(list(x)).reshape(-1, 1, 1) for x in (mean, std))
+        self._asked = Preprocessing(size, mean, std, source="the data module")
         transform = self._mirrored if mirror else self._normalised
         self.train = MaskedImageFolder(train, size, transform, on_error=on_error)
         self.val = MaskedImageFolder(val, size, self._normalised, on_error=on_error)
+        self._prepare_as(Preprocessing())
         if list(self.train.classes) != list(self.val.classes):
             only = sorted(set(self.train.classes) ^ set(self.val.classes))
             raise ValueError(f"val: expected the classes of train; not in both: {', '.join(only[:6])}")
+
+    def setup(self, stage: str) -> None:
+        """Take over what the network in training wants of its images."""
+        wanted = getattr(getattr(self.trainer, "lightning_module", None), "preprocessing", None)
+        if isinstance(wanted, Preprocessing):  # a LightningModule may have any attributes
+            self._prepare_as(wanted)
+
+    def _prepare_as(self, wanted: Preprocessing) -> None:
+        asked, usual = self._asked, Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD, "ImageNet's")
+        chosen = wanted if asked.mean is None else replace(wanted, mean=asked.mean, std=asked.std, source=asked.source)
+        if chosen.mean is None:
+            chosen = replace(chosen, mean=usual.mean, std=usual.std, source=usual.source)
+        self.preprocessing = replace(chosen, size=asked.size or chosen.size or usual.size)
+        self.train.size = self.val.size = self.preprocessing.height_width
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled; a last batch of one image is left out, which batch normalisation could not take."""
@@ -127,7 +165,7 @@ class MaskedFolders(pl.LightningDataModule):
         return DataLoader(self.val, self.batch_size, num_workers=self.workers)
 
     def _normalised(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        return (image - self._mean) / self._std, mask
+        return self.preprocessing(image, mask)
 
     def _mirrored(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         if torch.rand(()) < 0.5:

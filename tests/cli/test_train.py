@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from torch_bgdebias import cli
 from torch_bgdebias.cli.train import EXAMPLE
+from torch_bgdebias.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from torch_bgdebias.probe import BackgroundBiasReport
 
 pytest.importorskip("jsonargparse")
 
@@ -53,6 +58,55 @@ def test_trains_with_swap_probe_and_checkpoint_on_the_gap(place, capsys):
     assert cli.main(["probe", *words, "--attributions", "", "--device", "cpu", "--json"]) == 0
     assert cli.main(["train", "validate", "--config", "train.yaml", "--ckpt_path", printed["best_model"]]) == 0
     assert "bias/bg_gap" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("said", [{}, {"mean": [0.25] * 3, "std": [0.5] * 3}])
+def test_probing_prepares_images_as_training_did(place, tmp_path, capsys, said):
+    """Size and normalisation: the network's own, unless the data module's settings say otherwise."""
+    place["data"]["init_args"] = {"train": "data/train", "val": "data/val", "batch_size": 4, **said}
+    place["trainer"]["callbacks"] = [
+        {"class_path": "pytorch_lightning.callbacks.ModelCheckpoint", "init_args": {"monitor": "val_acc"}}
+    ]
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(place))
+    assert cli.main(["train", "--config", "train.yaml", "--json"]) == 0
+    best = json.loads(capsys.readouterr().out)["best_model"]
+    words = ["--model", "timm:test_resnet", "--checkpoint", best, "--data", "data/val", "--attributions", ""]
+    assert cli.main(["probe", *words, "--device", "cpu", "--json"]) == 0
+    wanted = json.loads(capsys.readouterr().out)["preprocessing"]
+    assert wanted["size"] == [160, 160]
+    assert wanted["mean"] == said.get("mean", [0.5] * 3)
+    assert wanted["std"] == [0.5] * 3
+    assert wanted["source"] == f"the checkpoint {Path(best).name}"
+    from torch_bgdebias.train import MaskedFolders
+
+    data = MaskedFolders("data/train", "data/val", mirror=False)
+    assert data.preprocessing == Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD)  # no network says anything yet
+    assert data.val[0][0].shape == (3, 224, 224)
+
+
+def test_class_folders_are_the_checkpoints(place, tmp_path, capsys):
+    """A folder of fewer classes than were trained on is read by name, not by position."""
+    assert cli.main(["train", "--config", "train.yaml", "--json"]) == 0
+    best = json.loads(capsys.readouterr().out)["best_model"]
+    for part in ("images", "masks"):
+        (tmp_path / "data/val" / part / "cat").rename(tmp_path / "data/val" / part / "no_longer_a_class")
+        shutil.rmtree(tmp_path / "data/val" / part / "no_longer_a_class")
+    words = ["--model", "timm:test_resnet", "--checkpoint", best, "--data", "data/val", "--variants", "no_fg"]
+    assert cli.main(["probe", *words, "--attributions", "", "--device", "cpu", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    report = BackgroundBiasReport.from_json(result["files"]["json"])
+    assert report.class_names == ["cat", "dog"]
+    assert set(report.images.label.tolist()) == {1}
+
+
+@pytest.mark.parametrize("network", ["googlenet", "inception_v3"])
+def test_networks_with_auxiliary_outputs_train_by_their_logits(network):
+    from torch_bgdebias.train import ImageClassifier
+
+    module = ImageClassifier(f"torchvision:{network}", num_classes=2).train()
+    logits = module(torch.rand(2, 3, 96, 96) if network == "googlenet" else torch.rand(2, 3, 299, 299))
+    assert logits.shape == (2, 2)
+    assert logits.requires_grad
 
 
 def test_other_callbacks_and_a_bank_by_class_path(place, tmp_path, capsys):

@@ -17,15 +17,11 @@ from torch_bgdebias.preprocessing import Preprocessing
 __all__ = ["Prepared", "ProbeData", "class_names", "open_data"]
 
 
-#: what the eye makes of red, green and blue (ITU-R BT.601), as picture files of one channel are made
-_LUMA = (0.299, 0.587, 0.114)
-
-
 class Prepared:
     """(image, label, mask[, variants]) with images in the model's units and the label as the model numbers it."""
 
-    def __init__(self, items: Any, preprocessing: Preprocessing, labels: Sequence[int], channels: int = 3) -> None:
-        self.items, self.preprocessing, self.labels, self.channels = items, preprocessing, labels, channels
+    def __init__(self, items: Any, preprocessing: Preprocessing, labels: Sequence[int]) -> None:
+        self.items, self.preprocessing, self.labels = items, preprocessing, labels
 
     def __len__(self) -> int:
         return len(self.items)
@@ -39,8 +35,6 @@ class Prepared:
 
     def prepared(self, image: Tensor) -> Tensor:
         """An image (3, H, W) in [0, 1] in the model's units and channels."""
-        if self.channels == 1 and image.shape[-3] == 3:
-            image = (image * image.new_tensor(_LUMA).reshape(3, 1, 1)).sum(-3, keepdim=True)
         return self.preprocessing.normalise(image)
 
 
@@ -70,7 +64,7 @@ class ProbeData:
     def labelled(self, labels: Sequence[int]) -> ProbeData:
         """The same pictures, the data's classes numbered as the model's outputs."""
         given = self.dataset
-        return replace(self, dataset=Prepared(given.items, given.preprocessing, labels, given.channels))
+        return replace(self, dataset=Prepared(given.items, given.preprocessing, labels))
 
 
 def class_names(args: argparse.Namespace) -> list[str]:
@@ -85,7 +79,7 @@ def class_names(args: argparse.Namespace) -> list[str]:
     return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def open_data(args: argparse.Namespace, preprocessing: Preprocessing, channels: int) -> ProbeData:
+def open_data(args: argparse.Namespace, preprocessing: Preprocessing) -> ProbeData:
     """Open the data set, resized as ``preprocessing`` says, its classes numbered in their order."""
     size = preprocessing.height_width
     items: Any
@@ -99,7 +93,7 @@ def open_data(args: argparse.Namespace, preprocessing: Preprocessing, channels: 
     else:
         items = MaskedImageFolder(args.data, size=size, on_error=args.on_error)
     published = tuple(items.variants) if isinstance(items, ImageNet9Variants) else None
-    dataset = Prepared(items, preprocessing, range(len(items.classes)), channels)
+    dataset = Prepared(items, preprocessing, range(len(items.classes)))
     return ProbeData(dataset, preprocessing, published, _left_out(items))
 
 

@@ -106,8 +106,7 @@ def _open(
 ) -> Opened:
     loaded = open_model(args, candidate, names)
     model = loaded.model.to(device).eval()
-    channels = channels_of(model, args.channels)
-    data = open_data(args, wanted_images(args, loaded, channels), channels)
+    data = open_data(args, wanted_images(args, loaded, channels_of(model, args.channels)))
     key = logits_key(args.logits)
     outputs = settle_outputs(
         names,
