@@ -21,9 +21,11 @@ if TYPE_CHECKING:
         draw_keep as draw_keep,
     )
     from torch_bgdebias.isnet.figures import heatmap_figure as heatmap_figure
-    from torch_bgdebias.isnet.functional import heatmap_loss as heatmap_loss
+    from torch_bgdebias.isnet.functional import HeatmapOptions as HeatmapOptions, heatmap_loss as heatmap_loss
     from torch_bgdebias.isnet.loss import ISNetLoss as ISNetLoss
-    from torch_bgdebias.isnet.watch import Explanation as Explanation, Watch as Watch
+    from torch_bgdebias.isnet.record import Explanation as Explanation
+    from torch_bgdebias.isnet.rules import Rules as Rules
+    from torch_bgdebias.isnet.watch import Watch as Watch
     from torch_bgdebias.isnet.wrapper import ISNet as ISNet
 else:
     __all__, __getattr__, __dir__ = lazy(
@@ -32,9 +34,11 @@ else:
             "torch_bgdebias.isnet.calibration": ["calibrate_relevance_range", "calibrate_relevance_ranges"],
             "torch_bgdebias.isnet.dimming": ["BackgroundDimming", "dim_background", "draw_keep"],
             "torch_bgdebias.isnet.figures": ["heatmap_figure"],
-            "torch_bgdebias.isnet.functional": ["heatmap_loss"],
+            "torch_bgdebias.isnet.functional": ["HeatmapOptions", "heatmap_loss"],
             "torch_bgdebias.isnet.loss": ["ISNetLoss"],
-            "torch_bgdebias.isnet.watch": ["Explanation", "Watch"],
+            "torch_bgdebias.isnet.record": ["Explanation"],
+            "torch_bgdebias.isnet.rules": ["Rules"],
+            "torch_bgdebias.isnet.watch": ["Watch"],
             "torch_bgdebias.isnet.wrapper": ["ISNet"],
         },
     )

@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from torch_bgdebias._deprecated import warn_renamed
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_finite, check_image
+from torch_bgdebias.isnet.record import Explanation
+from torch_bgdebias.isnet.wrapper import ISNet
 from torch_bgdebias.models import eval_mode
 
-if TYPE_CHECKING:
-    from torch_bgdebias.isnet.wrapper import ISNet
-
-__all__ = ["calibrate_relevance_range", "calibrate_relevance_ranges", "range_of_sums", "relevance_sums"]
+__all__ = [
+    "RelevanceRange",
+    "add_explanation",
+    "calibrate_relevance_range",
+    "calibrate_relevance_ranges",
+    "range_of_sums",
+    "ranges_of_sums",
+    "relevance_sums",
+]
 
 #: name of the input's own heatmaps among those of the hidden layers
 INPUT = "input"
+
+
+class RelevanceRange(tuple[float, float]):
+    """(C1, C2) of the input's heatmaps, and in ``hidden`` those of hidden layers by name."""
+
+    hidden: dict[str, tuple[float, float]]
+
+    def __new__(
+        cls, low: float, high: float, hidden: Mapping[str, tuple[float, float]] | None = None
+    ) -> RelevanceRange:
+        measured = super().__new__(cls, (low, high))
+        measured.hidden = dict(hidden or {})
+        return measured
 
 
 def relevance_sums(relevance: Tensor) -> Tensor:
@@ -47,37 +68,30 @@ def range_of_sums(count: float, total: float, squares: float) -> tuple[float, fl
     return low, min(25 * low, mu + 3 * sd)
 
 
-def calibrate_relevance_ranges(
-    isnet: ISNet,
-    loader: Iterable[Any],
-    *,
-    spec: BatchSpec | None = None,
-    max_batches: int | None = None,
-    device: torch.device | str | None = None,
-) -> dict[str, tuple[float, float]]:
-    """(C1, C2) for the input's heatmaps (key "input") and for every hidden layer that ``isnet`` explains.
+def add_explanation(sums: dict[str, Tensor], explanation: Explanation, *, check: bool = False) -> None:
+    """Add a batch's number of sums of |R|, their total and total of squares to those of each layer in ``sums``.
 
-    Arguments, errors and conditions as :func:`calibrate_relevance_range`.
+    Args:
+        sums: layer (or :data:`INPUT`) -> (3,), in float64.
+        explanation: of the batch.
+        check: refuse relevance that is not finite, where looking is free.
     """
-    spec = spec or BatchSpec()
-    if device is None:
-        device = next((p.device for p in isnet.model.parameters()), torch.device("cpu"))
-    stats: dict[str, Tensor] = {}
-    with eval_mode(isnet.model), torch.inference_mode(False), torch.enable_grad():
-        for batch in islice(loader, max_batches):
-            image = check_image(spec.image_of(batch)).detach().clone().to(device)
-            explained = isnet.explain(image, create_graph=False)
-            for name, relevance in ((INPUT, explained.relevance), *explained.hidden.items()):
-                check_finite(relevance, name=f"relevance of {name!r}")
-                add_sums(stats, name, relevance)
-    return {name: range_of_sums(*values.tolist()) for name, values in stats.items()} or {INPUT: range_of_sums(0, 0, 0)}
+    for name, relevance in ((INPUT, explanation.relevance), *explanation.hidden.items()):
+        if check:
+            check_finite(relevance, name=f"relevance of {name!r}")
+        size = relevance_sums(relevance)
+        values = torch.stack([torch.full_like(size[:1], len(size))[0], size.sum(), size.square().sum()])
+        sums[name] = sums[name] + values if name in sums else values
 
 
-def add_sums(stats: dict[str, Tensor], name: str, relevance: Tensor) -> None:
-    """Add a batch's number of sums, their total and total of squares to ``stats[name]``."""
-    sums = relevance_sums(relevance)
-    values = torch.stack([torch.full_like(sums[:1], len(sums))[0], sums.sum(), sums.square().sum()])
-    stats[name] = stats[name] + values if name in stats else values
+def ranges_of_sums(sums: Mapping[str, tuple[float, ...]]) -> RelevanceRange:
+    """The ranges of all layers from what :func:`add_explanation` added up.
+
+    Raises:
+        ValueError: no batch, or no relevance in any of a layer's heatmaps.
+    """
+    ranges = {name: range_of_sums(*values) for name, values in sums.items()} or {INPUT: range_of_sums(0, 0, 0)}
+    return RelevanceRange(*ranges.pop(INPUT), ranges)
 
 
 def calibrate_relevance_range(
@@ -87,7 +101,7 @@ def calibrate_relevance_range(
     spec: BatchSpec | None = None,
     max_batches: int | None = None,
     device: torch.device | str | None = None,
-) -> tuple[float, float]:
+) -> RelevanceRange:
     """Measure (C1, C2) for ``ISNetLoss(relevance_range=...)`` on a model trained without the heatmap loss.
 
     mu and sd are the mean and standard deviation of the sum of |relevance| over an image (all channels and pixels),
@@ -102,10 +116,25 @@ def calibrate_relevance_range(
         device: where the images go; the model's by default.
 
     Returns:
-        tuple[float, float]: C1 and C2.
+        RelevanceRange: C1 and C2 of the input's heatmaps, and in ``hidden`` those of every hidden layer that ``isnet``
+        explains; ``loss.with_ranges(found, found.hidden)`` takes all of them.
 
     Raises:
         ValueError: an empty loader, relevance that is not finite, or none at all.
     """
-    ranges = calibrate_relevance_ranges(isnet, loader, spec=spec, max_batches=max_batches, device=device)
-    return ranges[INPUT]
+    spec = spec or BatchSpec()
+    if device is None:
+        device = next((p.device for p in isnet.model.parameters()), torch.device("cpu"))
+    sums: dict[str, Tensor] = {}
+    with eval_mode(isnet.model), torch.inference_mode(False), torch.enable_grad():
+        for batch in islice(loader, max_batches):
+            image = check_image(spec.image_of(batch)).detach().clone().to(device)
+            add_explanation(sums, isnet.explain(image, create_graph=False), check=True)
+    return ranges_of_sums({name: tuple(values.tolist()) for name, values in sums.items()})
+
+
+def calibrate_relevance_ranges(isnet: ISNet, loader: Iterable[Any], **options: Any) -> dict[str, tuple[float, float]]:
+    """Deprecated: :func:`calibrate_relevance_range` measures all layers, ``hidden`` holds those beside the input."""
+    warn_renamed("calibrate_relevance_ranges", "calibrate_relevance_range, whose result has the layers in .hidden")
+    measured = calibrate_relevance_range(isnet, loader, **options)
+    return {INPUT: tuple(measured), **measured.hidden}

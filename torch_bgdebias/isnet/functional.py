@@ -7,8 +7,8 @@ via layer-wise relevance propagation optimization* (Nature Communications 15, 29
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -19,6 +19,7 @@ from torch_bgdebias.checks import check_finite, check_mask, check_option, descri
 from torch_bgdebias.precision import autocast_off
 
 __all__ = [
+    "HeatmapOptions",
     "HeatmapTerms",
     "background_term",
     "dilate_mask",
@@ -37,6 +38,47 @@ NORMALIZATION = ("absolute", "signed")
 
 _FLOOR = 1e-10  # added to the mean relevance of the foreground
 _MOST = 7 * math.log(10.0)  # -log(1 - x) with x clamped at 1 - 1e-7
+
+
+@dataclasses.dataclass(frozen=True)
+class HeatmapOptions:
+    """How heatmaps are judged.
+
+    Args:
+        relevance_range: (C1, C2), 0 < C1 <= C2, between which the sum of |relevance| over the foreground is left alone.
+        background_weight: w1.
+        foreground_weight: w2.
+        rank_decay: d in [0, 1]; 1 averages the background, smaller values look at its strongest pixels.
+        saturation: E > 0; the larger, the later the background term flattens.
+        foreground: growth of the foreground term beyond C1 + C2, "hybrid" linear or "l2" quadratic.
+        normalization: "absolute" or "signed" mean of the foreground in the background term.
+
+    Raises:
+        ValueError: an option out of range.
+    """
+
+    relevance_range: tuple[float, float] = (1.0, 25.0)
+    background_weight: float = 1.0
+    foreground_weight: float = 1.0
+    rank_decay: float = 0.9
+    saturation: float = 1.0
+    foreground: Foreground = "hybrid"
+    normalization: Normalization = "absolute"
+
+    def __post_init__(self) -> None:
+        low, high = check_range_of_relevance(self.relevance_range)
+        object.__setattr__(self, "relevance_range", (low, high))
+        for name, value in (
+            ("background_weight", self.background_weight), ("foreground_weight", self.foreground_weight),
+        ):  # fmt: skip
+            if not value >= 0.0:
+                raise ValueError(f"{name}: expected 0 or more, got {value!r}")
+        if not 0.0 <= self.rank_decay <= 1.0:
+            raise ValueError(f"rank_decay: expected in [0, 1], got {self.rank_decay!r}")
+        if not 0.0 < self.saturation < math.inf:
+            raise ValueError(f"saturation: expected above 0, got {self.saturation!r}")
+        check_option(self.foreground, FOREGROUND, name="foreground")
+        check_option(self.normalization, NORMALIZATION, name="normalization")
 
 
 class HeatmapTerms(NamedTuple):
@@ -203,34 +245,32 @@ def pool_layers(terms: list[HeatmapTerms], decay: float) -> HeatmapTerms:
 
 
 def heatmap_terms(
-    relevance: Tensor,
-    mask: Tensor,
-    *,
-    relevance_range: tuple[float, float] = (1.0, 25.0),
-    background_weight: float = 1.0,
-    foreground_weight: float = 1.0,
-    rank_decay: float = 0.9,
-    saturation: float = 1.0,
-    foreground: Foreground = "hybrid",
-    normalization: Normalization = "absolute",
-    name: str = "relevance",
+    relevance: Tensor, mask: Tensor, options: HeatmapOptions = HeatmapOptions(), *, name: str = "relevance"
 ) -> HeatmapTerms:
-    """Both terms of the heatmap loss per sample, means over maps. Arguments as :func:`heatmap_loss`."""
+    """Both terms of the heatmap loss per sample, means over maps.
+
+    Args:
+        relevance, mask: as :func:`heatmap_loss` takes them.
+        options: how they are judged.
+        name: what error messages call the relevance.
+    """
     check_relevance(relevance, name=name)
-    check_heatmap_options(relevance_range, rank_decay, saturation, foreground, normalization)
     with autocast_off(relevance):
         relevance = relevance.to(torch.promote_types(relevance.dtype, torch.float32))
         mask = check_mask(mask, relevance[:, 0])
         background = background_term(
             relevance,
             mask,
-            rank_decay=rank_decay,
-            saturation=saturation,
-            normalization=normalization,
-            expected=relevance_range[0],
+            rank_decay=options.rank_decay,
+            saturation=options.saturation,
+            normalization=options.normalization,
+            expected=options.relevance_range[0],
         ).mean(1)
-        kept = foreground_term(relevance, mask, relevance_range=relevance_range, foreground=foreground).mean(1)
-        return HeatmapTerms(background_weight * background + foreground_weight * kept, background, kept)
+        foreground = foreground_term(
+            relevance, mask, relevance_range=options.relevance_range, foreground=options.foreground
+        ).mean(1)
+        loss = options.background_weight * background + options.foreground_weight * foreground
+        return HeatmapTerms(loss, background, foreground)
 
 
 def heatmap_loss(
@@ -270,9 +310,7 @@ def heatmap_loss(
             (looked for where that is free: on the CPU).
     """
     check_option(reduction, ("mean", "none"), name="reduction")
-    loss = heatmap_terms(
-        relevance,
-        mask,
+    options = HeatmapOptions(
         relevance_range=relevance_range,
         background_weight=background_weight,
         foreground_weight=foreground_weight,
@@ -280,7 +318,8 @@ def heatmap_loss(
         saturation=saturation,
         foreground=foreground,
         normalization=normalization,
-    ).loss
+    )
+    loss = heatmap_terms(relevance, mask, options).loss
     return loss.mean() if reduction == "mean" else loss
 
 
@@ -293,24 +332,9 @@ def check_relevance(relevance: Tensor, *, name: str = "relevance") -> None:
     check_finite(relevance, name=name)
 
 
-def check_heatmap_options(
-    relevance_range: tuple[float, float], rank_decay: float, saturation: float, foreground: str, normalization: str
-) -> None:
-    """Raise ValueError naming the option that is out of range."""
-    low, high = relevance_range
+def check_range_of_relevance(bounds: tuple[float, float], *, name: str = "relevance_range") -> tuple[float, float]:
+    """Require 0 < C1 <= C2 and return them."""
+    low, high = bounds
     if not 0.0 < low <= high < math.inf:
-        raise ValueError(f"relevance_range: expected 0 < C1 <= C2, got {relevance_range!r}")
-    if not 0.0 <= rank_decay <= 1.0:
-        raise ValueError(f"rank_decay: expected in [0, 1], got {rank_decay!r}")
-    if not 0.0 < saturation < math.inf:
-        raise ValueError(f"saturation: expected above 0, got {saturation!r}")
-    check_option(foreground, FOREGROUND, name="foreground")
-    check_option(normalization, NORMALIZATION, name="normalization")
-
-
-def check_ranges(ranges: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """Require 0 < C1 <= C2 for every layer and return a plain dict."""
-    for layer, (low, high) in ranges.items():
-        if not 0.0 < low <= high < math.inf:
-            raise ValueError(f"hidden_ranges[{layer!r}]: expected 0 < C1 <= C2, got {(low, high)!r}")
-    return {layer: (float(low), float(high)) for layer, (low, high) in ranges.items()}
+        raise ValueError(f"{name}: expected 0 < C1 <= C2, got {bounds!r}")
+    return float(low), float(high)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +13,10 @@ from torch import Tensor, nn
 from torch_bgdebias.checks import check_mask, check_option
 from torch_bgdebias.isnet.functional import (
     Foreground,
+    HeatmapOptions,
     HeatmapTerms,
     Normalization,
-    check_heatmap_options,
-    check_ranges,
+    check_range_of_relevance,
     check_relevance,
     dilate_mask,
     heatmap_terms,
@@ -40,7 +42,7 @@ class ISNetLoss(nn.Module):
         foreground: "hybrid" (linear beyond C1 + C2) or "l2".
         normalization: "absolute" or "signed" mean relevance of the foreground under the background term.
         mask_dilation: pixels by which masks are grown first (what the network needs to see of an edge lies on both
-            sides of it).
+            sides of it); 0 leaves them as they are.
         layer_decay: with hidden layers, the losses of the layers, largest first, weigh d^0, d^1, ...; 1 is their mean.
         hidden_ranges: (C1, C2) of hidden layers by name; ``relevance_range`` where a layer is not named.
         reduction: "mean" over the batch or "none".
@@ -71,31 +73,48 @@ class ISNetLoss(nn.Module):
         saturation: float = 1.0,
         foreground: Foreground = "hybrid",
         normalization: Normalization = "absolute",
-        mask_dilation: int = 0,
+        mask_dilation: int = 2,
         layer_decay: float = 1.0,
         hidden_ranges: Mapping[str, tuple[float, float]] | None = None,
         reduction: Literal["mean", "none"] = "mean",
     ) -> None:
         super().__init__()
-        check_heatmap_options(relevance_range, rank_decay, saturation, foreground, normalization)
-        for name, value in (("background_weight", background_weight), ("foreground_weight", foreground_weight)):
-            if not value >= 0.0:
-                raise ValueError(f"{name}: expected 0 or more, got {value!r}")
+        self.options = HeatmapOptions(
+            relevance_range=relevance_range,
+            background_weight=background_weight,
+            foreground_weight=foreground_weight,
+            rank_decay=rank_decay,
+            saturation=saturation,
+            foreground=foreground,
+            normalization=normalization,
+        )
         if not isinstance(mask_dilation, int) or mask_dilation < 0:
             raise ValueError(f"mask_dilation: expected a whole number of pixels, got {mask_dilation!r}")
         if not 0.0 <= layer_decay <= 1.0:
             raise ValueError(f"layer_decay: expected in [0, 1], got {layer_decay!r}")
-        self.relevance_range = (float(relevance_range[0]), float(relevance_range[1]))
-        self.background_weight = background_weight
-        self.foreground_weight = foreground_weight
-        self.rank_decay = rank_decay
-        self.saturation = saturation
-        self.foreground = foreground
-        self.normalization = normalization
         self.mask_dilation = mask_dilation
         self.layer_decay = layer_decay
-        self.hidden_ranges = check_ranges(hidden_ranges or {})
+        self.hidden_ranges = _checked(hidden_ranges or {})
         self.reduction = check_option(reduction, ("mean", "none"), name="reduction")
+
+    @property
+    def relevance_range(self) -> tuple[float, float]:
+        """(C1, C2) of the input's heatmaps."""
+        return self.options.relevance_range
+
+    def with_ranges(
+        self, relevance_range: tuple[float, float], hidden_ranges: Mapping[str, tuple[float, float]] | None = None
+    ) -> Self:
+        """The same loss with other ranges of relevance, as measured by calibration; this one stays as it is.
+
+        Args:
+            relevance_range: (C1, C2) of the input's heatmaps.
+            hidden_ranges: of hidden layers, beside those that are known; a layer's own is replaced.
+        """
+        other = copy.copy(self)
+        other.options = dataclasses.replace(self.options, relevance_range=relevance_range)
+        other.hidden_ranges = {**self.hidden_ranges, **_checked(hidden_ranges or {})}
+        return other
 
     def forward(self, relevance: Tensor, mask: Tensor, hidden: Mapping[str, Tensor] | None = None) -> Tensor:
         """The loss of the input's heatmaps and, pooled by rank with them, of hidden layers' (see the class)."""
@@ -116,20 +135,15 @@ class ISNetLoss(nn.Module):
         return pool_layers(layers, self.layer_decay)
 
     def _layer(self, relevance: Tensor, mask: Tensor, relevance_range: tuple[float, float], name: str) -> HeatmapTerms:
-        return heatmap_terms(
-            relevance,
-            mask,
-            relevance_range=relevance_range,
-            background_weight=self.background_weight,
-            foreground_weight=self.foreground_weight,
-            rank_decay=self.rank_decay,
-            saturation=self.saturation,
-            foreground=self.foreground,
-            normalization=self.normalization,
-            name=name,
-        )
+        options = dataclasses.replace(self.options, relevance_range=relevance_range)
+        return heatmap_terms(relevance, mask, options, name=name)
 
     def extra_repr(self) -> str:
         """The settings, for ``print``."""
         low, high = self.relevance_range
-        return f"relevance_range=({low:g}, {high:g}), rank_decay={self.rank_decay}, foreground={self.foreground!r}"
+        decay, foreground = self.options.rank_decay, self.options.foreground
+        return f"relevance_range=({low:g}, {high:g}), rank_decay={decay}, foreground={foreground!r}"
+
+
+def _checked(ranges: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    return {layer: check_range_of_relevance(x, name=f"hidden_ranges[{layer!r}]") for layer, x in ranges.items()}

@@ -11,6 +11,7 @@ from torch_bgdebias.checks import check_option, describe
 from torch_bgdebias.lrp.scalars import Target, chosen
 
 __all__ = [
+    "DUAL_TARGETS",
     "VARIANTS",
     "DualTarget",
     "Target",
@@ -25,6 +26,7 @@ __all__ = [
 Variant: TypeAlias = Literal["selective", "stochastic", "dual", "original"]
 VARIANTS: tuple[Variant, ...] = ("selective", "stochastic", "dual", "original")
 DualTarget: TypeAlias = Literal["sum", "contrast"]
+DUAL_TARGETS: tuple[DualTarget, ...] = ("sum", "contrast")
 
 
 def explained(
@@ -34,7 +36,7 @@ def explained(
     *,
     selective_eps: float | None = None,
     multi_label: bool = False,
-    dual_target: DualTarget = "sum",
+    dual_target: DualTarget = "contrast",
     positive: bool = False,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -47,7 +49,7 @@ def explained(
             own choice.
         selective_eps: e of the papers' form of the selective variant; ``None`` for exact log-odds.
         multi_label: probabilities are sigmoids rather than a softmax.
-        dual_target: the second of the dual variant: the sum of all logits, or their :func:`random_contrast`.
+        dual_target: the second of the dual variant: the logits' :func:`random_contrast`, or the sum of all.
         positive: the first of the dual variant is the sum of the positive logits rather than of all.
         generator: for the random choices, on the logits' device.
     """
@@ -63,7 +65,7 @@ def explained(
         return logits.gather(1, random_logit(logits, generator)[:, None])
     if variant == "original":
         return logits
-    check_option(dual_target, ("sum", "contrast"), name="dual_target")
+    check_option(dual_target, DUAL_TARGETS, name="dual_target")
     first = (logits.relu() if positive else logits).sum(1)
     second = logits.sum(1) if dual_target == "sum" else random_contrast(logits, generator)
     return torch.stack([first, second], 1)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import threading
 import warnings
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import get_gradient_edge
 
 from torch_bgdebias.checks import check_finite, check_image
-from torch_bgdebias.isnet.targets import Target, explained
+from torch_bgdebias.isnet.record import Explanation, Record
+from torch_bgdebias.isnet.rules import PixelBox, Rules
+from torch_bgdebias.isnet.targets import Target
 from torch_bgdebias.lrp.blame import (
     LayerError,
     check_batch_norm,
@@ -27,80 +27,10 @@ from torch_bgdebias.lrp.blame import (
     where_infinite,
 )
 from torch_bgdebias.lrp.engine import FlexPass, running_pass
-from torch_bgdebias.models import as_map, get_layer, is_compiled, logits_of, original_module
+from torch_bgdebias.models import get_layer, is_compiled, logits_of, original_module
 from torch_bgdebias.precision import autocast_off
 
-if TYPE_CHECKING:
-    from torch_bgdebias.isnet.wrapper import ISNet
-
-__all__ = ["Explanation", "Watch"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Explanation:
-    """Heatmaps of one forward pass.
-
-    Attributes:
-        logits: (B, K), what the model returned.
-        relevance: (B, M, C, H, W), at least float32: M heatmaps an image, at the input.
-        hidden: the same at the outputs of the layers of ``deep_supervision``, (B, M, c, h, w) each.
-    """
-
-    logits: Tensor
-    relevance: Tensor
-    hidden: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Hidden:
-    """A layer's output as a place to differentiate at, and a copy, since the model may change it in place."""
-
-    edge: GradientEdge
-    value: Tensor
-    #: maps (B, h, w, c), as Swin's
-    channels_last: bool
-
-
-@dataclasses.dataclass
-class Record:
-    """One forward pass: its input as a place to differentiate at, its output, and what was caught on the way."""
-
-    #: the image as it was, and the place in the graph where it entered
-    value: Tensor
-    place: Tensor | GradientEdge
-    #: nobody but the relevance pass wants the gradient of the image
-    private: bool
-    flex: FlexPass
-    #: what else the model was given
-    rest: tuple[tuple[Any, ...], dict[str, Any]]
-    #: the pass was opened for this record
-    opened: bool = True
-    #: calls of the module within its call
-    depth: int = 0
-    output: Any = None
-    hidden: dict[str, _Hidden] = dataclasses.field(default_factory=dict)
-    finished: bool = False
-
-    def leave(self) -> None:
-        """The forward pass is over."""
-        if self.opened:
-            self.flex.close()
-        self.opened = False
-
-    def places(self) -> list[list[tuple[GradientEdge, Tensor]]]:
-        """Where each of the hidden layers has its relevance, and what the values there were."""
-        return [self.flex.places(hidden.edge, hidden.value) for hidden in self.hidden.values()]
-
-    def hidden_map(self, name: str, values: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
-        """Relevance at a hidden layer: its output times the gradient, as maps (B, c, h, w)."""
-        parts = [times(v, g) for v, g in zip(values, gradients, strict=True) if g is not None]
-        relevance = torch.stack(parts).sum(0) if parts else torch.zeros_like(wide(values[0]))
-        if relevance.ndim == 4:
-            return relevance.permute(0, 3, 1, 2) if self.hidden[name].channels_last else relevance
-        try:
-            return as_map(relevance, (self.value.shape[2], self.value.shape[3]))
-        except ValueError as error:
-            raise ValueError(f"deep_supervision: layer {name!r}: {error}") from error
+__all__ = ["Watch"]
 
 
 class _Exclusive(threading.local):
@@ -120,15 +50,17 @@ class Watch:
     threads.
 
     Args:
-        isnet: whose model is watched.
+        model: whose forward passes are recorded.
+        rules: by which they will be explained.
+        box: where the pixels lie.
         exclusive: what runs meanwhile is this watch's own affair: no other one records it.
     """
 
-    def __init__(self, isnet: ISNet, *, exclusive: bool = False) -> None:
-        self._isnet = isnet
+    def __init__(self, model: nn.Module, rules: Rules, box: PixelBox, *, exclusive: bool = False) -> None:
+        self._model, self._rules, self._box = model, rules, box
         self._records: list[Record] = []
         self._stack = ExitStack()
-        self._module = original_module(isnet.model)
+        self._module = original_module(model)
         self._exclusive = exclusive
         self._thread = 0
 
@@ -140,8 +72,7 @@ class Watch:
         return self
 
     def _prepare(self, stack: ExitStack) -> None:
-        model = self._isnet.model
-        if is_compiled(model):
+        if is_compiled(self._model):
             warnings.warn(
                 f"{type(self._module).__name__} is compiled, which cannot be differentiated twice: "
                 "the original module runs while it is explained",
@@ -149,13 +80,13 @@ class Watch:
             )
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         module = self._module
-        if self._isnet.attribution == "lrp":
+        if self._rules.attribution == "lrp":
             check_visible(module)
         before = module.register_forward_pre_hook(self._before, with_kwargs=True)
         stack.callback(before.remove)
         after = module.register_forward_hook(self._after, always_call=True)
         stack.callback(after.remove)
-        for name in self._isnet.deep_supervision:
+        for name in self._rules.layers:
             handle = get_layer(module, name).register_forward_hook(_Catch(self, name))
             stack.callback(handle.remove)
         if self._exclusive:
@@ -181,15 +112,17 @@ class Watch:
         return not _exclusive.watches or _exclusive.watches[-1] is self
 
     @property
-    def _current(self) -> Record | None:
-        """The record of the forward pass that is running."""
-        return self._records[-1] if self._records and not self._records[-1].finished else None
+    def current(self) -> Record | None:
+        """The record of the forward pass that is running in this thread."""
+        if not self._live or not self._records or self._records[-1].finished:
+            return None
+        return self._records[-1]
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not self._live:
             return None
-        if self._current is not None:
-            self._current.depth += 1
+        if self.current is not None:
+            self.current.depth += 1
             return None
         if not torch.is_grad_enabled():
             return None
@@ -213,7 +146,7 @@ class Watch:
         private = not image.requires_grad
         value = image.detach().clone().requires_grad_() if private else image.clone()
         entering = value.clone() if private else image.clone()
-        flex = self._isnet._new_pass(entering, private)
+        flex = self._new_pass(entering, private)
         if running is not None and self._joins(running, entering):
             flex = running
         place = value if private else get_gradient_edge(image)
@@ -222,9 +155,14 @@ class Watch:
             flex.open()
         return entering
 
+    def _new_pass(self, image: Tensor, private: bool) -> FlexPass:
+        if self._rules.boxed:
+            self._box.check(image)
+        return self._rules.new_pass(image, private)
+
     def _joins(self, running: FlexPass, image: Tensor) -> bool:
         """Use the pass that is running, in which the module is called, instead of one of its own."""
-        if running.agrees_with(self._isnet._new_pass(image, running.private)):
+        if running.agrees_with(self._new_pass(image, running.private)):
             running.users += 1
             return True
         if self._exclusive:  # an explanation of its own, of which the running pass is to take no notice
@@ -236,8 +174,8 @@ class Watch:
         )
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        record = self._current
-        if not self._live or record is None or module is not self._module:
+        record = self.current
+        if record is None or module is not self._module:
             return
         if record.depth > 0:
             record.depth -= 1
@@ -285,39 +223,26 @@ class Watch:
     def _explain(
         self, record: Record, target: Target, create_graph: bool, generator: torch.Generator | None
     ) -> Explanation:
-        isnet = self._isnet
-        missing = [name for name in isnet.deep_supervision if name not in record.hidden]
+        rules = self._rules
+        missing = [name for name in rules.layers if name not in record.hidden]
         if missing:
             raise ValueError(f"deep_supervision: layers {missing} did not run in the forward pass that is explained")
-        logits, scalars = self._scalars(record, target, generator)
-        if isnet.attribution == "lrp":
+        logits = logits_of(record.output, rules.logits)
+        scalars = rules.scalars(logits, target, generator)
+        if rules.attribution == "lrp":
             start = get_gradient_edge(record.place) if isinstance(record.place, Tensor) else record.place
             check_reached(self._module, logits, start, functools.partial(self._again, record, target))
-        jobs = isnet._jobs(scalars, target)
+        jobs = rules.jobs(scalars, target)
         retain = create_graph or record.flex.users > 1
         maps = [
-            isnet._map(record, scalar.sum(), logits, rule, create_graph, retain or i < len(jobs) - 1)
+            record.heatmap(
+                scalar.sum(), logits, rule, self._box, create_graph=create_graph, retain_graph=retain or i < len(jobs) - 1
+            )
             for i, (scalar, rule) in enumerate(jobs)
         ]
         heatmap = torch.stack([relevance for relevance, _ in maps], 1)
         hidden = {name: torch.stack([h[name] for _, h in maps], 1) for name in record.hidden}
         return Explanation(logits if create_graph else logits.detach(), heatmap, hidden)
-
-    def _scalars(self, record: Record, target: Target, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """The logits (B, K), and what is explained of them."""
-        isnet = self._isnet
-        logits = logits_of(record.output, isnet.logits)
-        scalars = explained(
-            isnet.variant,
-            logits,
-            target,
-            selective_eps=isnet.selective_eps,
-            multi_label=isnet.multi_label,
-            dual_target=isnet.dual_target,
-            positive=isnet.attribution == "gradient",
-            generator=generator,
-        )
-        return logits, scalars
 
     def _check_finite(self, record: Record, explanation: Explanation, target: Target) -> None:
         """Require finite relevance, where looking is free.
@@ -338,16 +263,15 @@ class Watch:
 
     def _again(self, record: Record, target: Target, index: int = 0) -> tuple[Tensor, AbstractContextManager[None]]:
         """The recorded forward pass again, for a closer look: the scalar of one heatmap, and its relevance pass."""
-        isnet = self._isnet
         args, kwargs = record.rest
-        with warnings.catch_warnings(), Watch(isnet, exclusive=True) as watch:
+        with warnings.catch_warnings(), Watch(self._model, self._rules, self._box, exclusive=True) as watch:
             warnings.simplefilter("ignore")  # the first pass has warned
             self._module(record.value, *args, **kwargs)
         again = watch._records.pop()
-        if target is None and isnet.variant == "stochastic":  # its choice was random: any logit's relevance will do
-            target = torch.ones_like(logits_of(again.output, isnet.logits).detach())
-        logits, scalars = watch._scalars(again, target, None)
-        scalar, rule = isnet._jobs(scalars, target)[index]
+        logits = logits_of(again.output, self._rules.logits)
+        if target is None and self._rules.variant == "stochastic":  # the choice was random: any logit's relevance will do
+            target = torch.ones_like(logits.detach())
+        scalar, rule = self._rules.jobs(self._rules.scalars(logits, target, None), target)[index]
         return scalar.sum(), again.flex.relevance(rule, logits)
 
 
@@ -359,39 +283,6 @@ class _Catch:
         self._name = name
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        record = self._watch._current
-        if not self._watch._live or record is None:
-            return
-        layer = f"deep_supervision: layer {self._name!r}"
-        if not isinstance(output, Tensor) or output.ndim not in (3, 4):
-            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(f"{layer} must return maps (B, c, h, w) or tokens (B, N, c), got {got}")
-        if self._name in record.hidden:
-            raise ValueError(f"{layer} is called twice in a forward pass; name one that is called once")
-        if not output.requires_grad:
-            raise ValueError(f"{layer} returned something that no gradient leads through (no_grad, or detached)")
-        last = output.ndim == 4 and _has_channels_last(module, output, record.value)
-        record.hidden[self._name] = _Hidden(get_gradient_edge(output), output.clone(), last)
-
-
-def _has_channels_last(layer: nn.Module, output: Tensor, image: Tensor) -> bool:
-    """Whether maps are (B, h, w, c): the layer's own linear layers or norms work on the last dimension."""
-    features: set[int] = set()
-    for module in layer.modules():
-        if isinstance(module, nn.Linear):
-            features |= {module.in_features, module.out_features}
-        elif isinstance(module, nn.LayerNorm):
-            features.add(module.normalized_shape[-1])
-    _, height, width, channels = output.shape
-    same_shape = abs(height * image.shape[3] / image.shape[2] - width) < 1  # as the image's, but for rounding
-    return channels in features and height not in features and same_shape
-
-
-def times(place: Tensor, gradient: Tensor) -> Tensor:
-    """Value times gradient, at least in float32."""
-    return wide(place) * wide(gradient)
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """The tensor in float32 if it has less."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+        record = self._watch.current
+        if record is not None:
+            record.catch(self._name, module, output)

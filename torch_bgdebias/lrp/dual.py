@@ -67,10 +67,6 @@ class DualPass(FlexPass):
         #: the layers that have run, by the node that made what the model got
         self._layers: dict[Any, _Open] = {}
 
-    def agrees_with(self, other: FlexPass) -> bool:
-        """Whether the rules of both are the same, so that one pass serves for both."""
-        return super().agrees_with(other) and self.stabilizer == getattr(other, "stabilizer", None)
-
     @contextmanager
     def relevance(self, rule: str = "", logits: Tensor | None = None) -> Iterator[None]:
         """Backward passes inside the block are relevance passes; the layer that made the logits is the output layer."""

@@ -86,6 +86,8 @@ class FlexPass(TorchFunctionMode):
         super().__init__()
         self.switch = Switch()
         self.epsilon = epsilon
+        #: of the z^B rule, and in subclasses of theirs
+        self.stabilizer = epsilon
         self.batch_norm = batch_norm
         self.plain = plain
         self.image = image
@@ -100,7 +102,7 @@ class FlexPass(TorchFunctionMode):
     def agrees_with(self, other: FlexPass) -> bool:
         """Whether the rules of both are the same, so that one pass serves for both."""
         mine, its = (
-            (type(p), p.epsilon, p.batch_norm, p.plain, p.remember, p.image if p.remember else None)
+            (type(p), p.epsilon, p.stabilizer, p.batch_norm, p.plain, p.remember, p.image if p.remember else None)
             for p in (self, other)
         )
         return all(a is b or (not isinstance(a, Tensor) and a == b) for a, b in zip(mine, its, strict=True))
@@ -113,6 +115,16 @@ class FlexPass(TorchFunctionMode):
     def takes_image(self, x: Tensor) -> bool:
         """Whether ``x`` is the image, a copy or another shape of it, entering a layer that is to be remembered."""
         return self.remember and any(node is self._image_node for node in sources(x, reshaped=True))
+
+    def layers_on_the_image(self) -> list[InputLayer]:
+        """The layers whose relevance follows the z^B rule; none if that was not asked for.
+
+        Raises:
+            RuntimeError: it was, and no layer takes the image.
+        """
+        if self.remember and not self.input_layers:
+            raise RuntimeError("input_rule 'zbox': no linear or convolution layer of the model takes the image itself")
+        return self.input_layers
 
     def boxed_layer(self, x: Tensor) -> InputLayer | None:
         """The layer on the image whose output ``x`` is."""

@@ -1,0 +1,189 @@
+"""One recorded forward pass, and the heatmaps that are made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from torch_bgdebias.isnet.rules import PixelBox
+from torch_bgdebias.lrp.blame import propagate
+from torch_bgdebias.lrp.engine import FlexPass
+from torch_bgdebias.lrp.input_layer import InputLayer
+from torch_bgdebias.lrp.switch import depends_on
+from torch_bgdebias.models import as_map
+
+__all__ = ["Explanation", "Record"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """Heatmaps of one forward pass.
+
+    Attributes:
+        logits: (B, K), what the model returned.
+        relevance: (B, M, C, H, W), at least float32: M heatmaps an image, at the input.
+        hidden: the same at the outputs of the layers of ``deep_supervision``, (B, M, c, h, w) each.
+    """
+
+    logits: Tensor
+    relevance: Tensor
+    hidden: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class HiddenOutput:
+    """A layer's output as a place to differentiate at, and a copy, since the model may change it in place."""
+
+    edge: GradientEdge
+    value: Tensor
+    #: maps (B, h, w, c), as Swin's
+    channels_last: bool
+
+
+@dataclasses.dataclass
+class Record:
+    """One forward pass: its input as a place to differentiate at, its output, and what was caught on the way."""
+
+    #: the image as it was, and the place in the graph where it entered
+    value: Tensor
+    place: Tensor | GradientEdge
+    #: nobody but the relevance pass wants the gradient of the image
+    private: bool
+    flex: FlexPass
+    #: what else the model was given
+    rest: tuple[tuple[Any, ...], dict[str, Any]]
+    #: the pass was opened for this record
+    opened: bool = True
+    #: calls of the module within its call
+    depth: int = 0
+    output: Any = None
+    hidden: dict[str, HiddenOutput] = dataclasses.field(default_factory=dict)
+    finished: bool = False
+
+    def leave(self) -> None:
+        """The forward pass is over."""
+        if self.opened:
+            self.flex.close()
+        self.opened = False
+
+    def catch(self, name: str, layer: nn.Module, output: Any) -> None:
+        """Note what a layer of ``deep_supervision`` returned.
+
+        Raises:
+            ValueError: no maps or tokens, a second call, or no gradient leads through it.
+        """
+        label = f"deep_supervision: layer {name!r}"
+        if not isinstance(output, Tensor) or output.ndim not in (3, 4):
+            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(f"{label} must return maps (B, c, h, w) or tokens (B, N, c), got {got}")
+        if name in self.hidden:
+            raise ValueError(f"{label} is called twice in a forward pass; name one that is called once")
+        if not output.requires_grad:
+            raise ValueError(f"{label} returned something that no gradient leads through (no_grad, or detached)")
+        last = output.ndim == 4 and _has_channels_last(layer, output, self.value)
+        self.hidden[name] = HiddenOutput(get_gradient_edge(output), output.clone(), last)
+
+    def heatmap(
+        self, scalar: Tensor, logits: Tensor, rule: str, box: PixelBox, *, create_graph: bool, retain_graph: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """One heatmap (B, C, H, W) and its counterparts in the hidden layers.
+
+        Args:
+            scalar: what is explained, summed over the batch.
+            logits: of this pass.
+            rule: of several, by which it is explained.
+            box: where the image's pixels lie, for z^B.
+            create_graph: the heatmaps can be trained through.
+            retain_graph: there is more to come from this pass.
+
+        Raises:
+            RuntimeError: no gradient path leads to the image.
+        """
+        layers, hidden = self.flex.layers_on_the_image(), self._hidden_places()
+        edges = [edge for places in hidden for edge, _ in places]
+        places = [self.place, *(layer.output for layer in layers), *edges]
+        if not scalar.requires_grad:
+            raise RuntimeError(NO_PATH)
+        with self.flex.relevance(rule, logits):
+            gradients = iter(propagate(scalar, places, create_graph=create_graph, retain_graph=retain_graph))
+        at_image, at_layers = next(gradients), list(islice(gradients, len(layers)))
+        if at_image is None and all(gradient is None for gradient in at_layers):
+            raise self._no_path(scalar)
+        with torch.set_grad_enabled(create_graph):
+            relevance = self._at_image(at_image, list(zip(layers, at_layers, strict=True)), box)
+            maps = {
+                name: self._hidden_map(name, [value for _, value in places], list(islice(gradients, len(places))))
+                for name, places in zip(self.hidden, hidden, strict=True)
+            }
+        return relevance, maps
+
+    def _at_image(
+        self, at_image: Tensor | None, layers: list[tuple[InputLayer, Tensor | None]], box: PixelBox
+    ) -> Tensor:
+        """Input x gradient, and of the layers that are treated so the z^B rule."""
+        image = self.value.detach() if self.private else self.value
+        parts = [] if at_image is None else [_times(image, at_image)]
+        low, high = box.bounds(image)
+        for layer, gradient in layers:
+            if gradient is not None:
+                at_layer = layer.relevance(gradient, low, high, self.flex.stabilizer).to(layer.x.dtype)
+                (part,) = torch.autograd.grad(
+                    layer.x, self.place, at_layer, create_graph=torch.is_grad_enabled(), retain_graph=True
+                )
+                parts.append(_wide(part))
+        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+
+    def _hidden_places(self) -> list[list[tuple[GradientEdge, Tensor]]]:
+        """Where each of the hidden layers has its relevance, and what the values there were."""
+        return [self.flex.places(output.edge, output.value) for output in self.hidden.values()]
+
+    def _hidden_map(self, name: str, values: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
+        """Relevance at a hidden layer: its output times the gradient, as maps (B, c, h, w)."""
+        parts = [_times(v, g) for v, g in zip(values, gradients, strict=True) if g is not None]
+        relevance = torch.stack(parts).sum(0) if parts else torch.zeros_like(_wide(values[0]))
+        if relevance.ndim == 4:
+            return relevance.permute(0, 3, 1, 2) if self.hidden[name].channels_last else relevance
+        try:
+            return as_map(relevance, (self.value.shape[2], self.value.shape[3]))
+        except ValueError as error:
+            raise ValueError(f"deep_supervision: layer {name!r}: {error}") from error
+
+    def _no_path(self, scalar: Tensor) -> RuntimeError:
+        if not depends_on(scalar, self.flex.image):
+            return RuntimeError(NO_PATH)
+        return RuntimeError(
+            f"{NO_PATH} in the relevance pass, in which attention weights and all other softmaxes count as constants: "
+            "pass logits, not probabilities"
+        )
+
+
+NO_PATH = "no gradient path from the model's output to the image"
+
+
+def _has_channels_last(layer: nn.Module, output: Tensor, image: Tensor) -> bool:
+    """Whether maps are (B, h, w, c): the layer's own linear layers or norms work on the last dimension."""
+    features: set[int] = set()
+    for module in layer.modules():
+        if isinstance(module, nn.Linear):
+            features |= {module.in_features, module.out_features}
+        elif isinstance(module, nn.LayerNorm):
+            features.add(module.normalized_shape[-1])
+    _, height, width, channels = output.shape
+    same_shape = abs(height * image.shape[3] / image.shape[2] - width) < 1  # as the image's, but for rounding
+    return channels in features and height not in features and same_shape
+
+
+def _times(place: Tensor, gradient: Tensor) -> Tensor:
+    """Value times gradient, at least in float32."""
+    return _wide(place) * _wide(gradient)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """The tensor in float32 if it has less."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
