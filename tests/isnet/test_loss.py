@@ -23,6 +23,11 @@ NORMALIZATION = {"absRoIMean": "absolute", "RoIMean": "signed"}
 FOREGROUND = {"L2": "l2", "hybrid": "hybrid"}
 
 
+def masks_as_they_are(**settings) -> ISNetLoss:
+    """The loss without growing masks: what is expected here is written down for the pixels of the mask itself."""
+    return ISNetLoss(**{"mask_dilation": 0, **settings})
+
+
 def case(seed: int = 0, shape: tuple[int, ...] = (3, 2, 3, 9, 7), dtype: torch.dtype = torch.float64):
     generator = torch.Generator().manual_seed(seed)
     relevance = torch.randn(shape, generator=generator, dtype=dtype)
@@ -105,7 +110,7 @@ def test_equals_the_formulas(d, signed, hybrid, scale):
 @pytest.mark.parametrize("reach", [(500.0, 600.0), (1.0, 500.0), (10.0, 12.0)])
 def test_gradient_equals_finite_differences(d, normalization, foreground, reach):
     relevance, mask = case(shape=(2, 2, 2, 6, 5))
-    loss = ISNetLoss(
+    loss = masks_as_they_are(
         relevance_range=reach, rank_decay=d, foreground=foreground, normalization=normalization, foreground_weight=0.7
     )
     assert torch.autograd.gradcheck(lambda r: loss(r, mask), (relevance.requires_grad_(),))
@@ -135,7 +140,7 @@ def test_mask_without_foreground_leaves_the_background_term(normalization):
     relevance, mask = case()
     mask[1] = 0
     relevance.requires_grad_()
-    terms = ISNetLoss(normalization=normalization).terms(relevance, mask)
+    terms = masks_as_they_are(normalization=normalization).terms(relevance, mask)
     assert terms.foreground[1] == 0
     assert terms.background[1] > 0
     assert torch.equal(terms.loss[1], terms.background[1])
@@ -144,12 +149,12 @@ def test_mask_without_foreground_leaves_the_background_term(normalization):
     assert (grad[1] * relevance[1]).sum() > 0  # less relevance is a smaller loss
     # with C1 relevance spread evenly, the strongest background is as strong as the expected mean: log(1 + 1)
     even = torch.full((1, 1, 3, 9, 7), 1 / (3 * 9 * 7), dtype=torch.float64)
-    assert ISNetLoss(normalization=normalization)(even, mask[1:2]).item() == pytest.approx(math.log(2))
+    assert masks_as_they_are(normalization=normalization)(even, mask[1:2]).item() == pytest.approx(math.log(2))
 
 
 def test_full_mask_leaves_the_foreground_term():
     relevance, mask = case()
-    terms = ISNetLoss(relevance_range=(1.0, 2.0)).terms(relevance, torch.ones_like(mask))
+    terms = masks_as_they_are(relevance_range=(1.0, 2.0)).terms(relevance, torch.ones_like(mask))
     assert torch.equal(terms.background, torch.zeros_like(terms.background))
     assert (terms.foreground > 0).all()
 
@@ -157,7 +162,7 @@ def test_full_mask_leaves_the_foreground_term():
 def test_no_relevance_at_all_is_too_little_foreground():
     _, mask = case()
     relevance = torch.zeros(3, 2, 3, 9, 7, dtype=torch.float64, requires_grad=True)
-    terms = ISNetLoss().terms(relevance, mask)
+    terms = masks_as_they_are().terms(relevance, mask)
     assert torch.equal(terms.background, torch.zeros(3, dtype=torch.float64))
     assert torch.equal(terms.foreground, torch.ones(3, dtype=torch.float64))
     (grad,) = torch.autograd.grad(terms.loss.sum(), relevance)
@@ -167,24 +172,24 @@ def test_no_relevance_at_all_is_too_little_foreground():
 def test_background_is_capped():
     relevance, mask = case()
     relevance = relevance * torch.where(mask.unsqueeze(1) > 0, 1e-12, 1e12)
-    terms = ISNetLoss().terms(relevance, mask)
+    terms = masks_as_they_are().terms(relevance, mask)
     torch.testing.assert_close(terms.background, torch.full((3,), 7 * math.log(10.0), dtype=torch.float64))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 4, 6), (1, 3, 2, 9, 7), (4, 1, 3, 8, 5)])
 def test_samples_do_not_see_each_other(shape):
     relevance, mask = case(shape=shape)
-    whole = ISNetLoss(reduction="none")(relevance, mask)
-    alone = torch.cat([ISNetLoss(reduction="none")(relevance[i : i + 1], mask[i : i + 1]) for i in range(shape[0])])
+    whole = masks_as_they_are(reduction="none")(relevance, mask)
+    alone = torch.cat([masks_as_they_are(reduction="none")(relevance[i : i + 1], mask[i : i + 1]) for i in range(shape[0])])
     assert whole.shape == (shape[0],)
     torch.testing.assert_close(whole, alone)
-    torch.testing.assert_close(ISNetLoss()(relevance, mask), whole.mean())
+    torch.testing.assert_close(masks_as_they_are()(relevance, mask), whole.mean())
 
 
 def test_maps_are_averaged():
     relevance, mask = case()
-    each = torch.stack([ISNetLoss()(relevance[:, k : k + 1], mask) for k in range(2)])
-    torch.testing.assert_close(ISNetLoss()(relevance, mask), each.mean())
+    each = torch.stack([masks_as_they_are()(relevance[:, k : k + 1], mask) for k in range(2)])
+    torch.testing.assert_close(masks_as_they_are()(relevance, mask), each.mean())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -192,11 +197,11 @@ def test_computed_in_float32(device, dtype):
     relevance, mask = case(dtype=torch.float32)
     relevance, mask = relevance.to(device), mask.to(device)
     with torch.autocast(device.type, torch.bfloat16):
-        low = ISNetLoss()(relevance.to(dtype), mask)
-        high = ISNetLoss()(relevance, mask.bool())
+        low = masks_as_they_are()(relevance.to(dtype), mask)
+        high = masks_as_they_are()(relevance, mask.bool())
     assert low.dtype == high.dtype == torch.float32
-    torch.testing.assert_close(low, ISNetLoss()(relevance.to(dtype).float(), mask))
-    torch.testing.assert_close(high, ISNetLoss()(relevance, mask[:, 0]))
+    torch.testing.assert_close(low, masks_as_they_are()(relevance.to(dtype).float(), mask))
+    torch.testing.assert_close(high, masks_as_they_are()(relevance, mask[:, 0]))
 
 
 @pytest.mark.parametrize(
@@ -218,7 +223,7 @@ def test_computed_in_float32(device, dtype):
 def test_every_setting_matters(name, other):
     relevance, mask = case()
     hidden = {"features": case(shape=(3, 2, 4, 5, 4))[0] * 3}
-    base, changed = (ISNetLoss(**settings)(relevance, mask, hidden) for settings in ({}, {name: other}))
+    base, changed = (masks_as_they_are(**settings)(relevance, mask, hidden) for settings in ({}, {name: other}))
     assert base.shape != changed.shape or not torch.allclose(base, changed)
 
 
@@ -232,14 +237,14 @@ def test_hidden_layers_get_the_mask_resized():
     assert resize_mask(mask, (8, 8)) is mask
     relevance = case(shape=(1, 1, 3, 8, 8), dtype=torch.float32)[0]
     hidden = case(shape=(1, 1, 5, 4, 4), dtype=torch.float32, seed=3)[0]
-    loss = ISNetLoss()(relevance, mask, {"conv": hidden})
-    torch.testing.assert_close(loss, (ISNetLoss()(relevance, mask) + ISNetLoss()(hidden, small)) / 2)
+    loss = masks_as_they_are()(relevance, mask, {"conv": hidden})
+    torch.testing.assert_close(loss, (masks_as_they_are()(relevance, mask) + masks_as_they_are()(hidden, small)) / 2)
 
 
 def test_layers_are_pooled_by_rank():
     relevance, mask = case(shape=(2, 1, 3, 8, 8))
     strong = relevance * (1 + 5 * (1 - mask.unsqueeze(1)))
-    loss = ISNetLoss(layer_decay=0.25, reduction="none")
+    loss = masks_as_they_are(layer_decay=0.25, reduction="none")
     weak_loss, strong_loss = loss(relevance, mask), loss(strong, mask)
     assert (strong_loss > weak_loss).all()
     expected = (strong_loss + 0.25 * weak_loss) / 1.25
@@ -263,7 +268,7 @@ def test_dilated_masks():
 
 def test_module_has_no_state_and_equals_the_function():
     relevance, mask = case()
-    loss = ISNetLoss(relevance_range=(2.0, 9.0), rank_decay=0.8)
+    loss = masks_as_they_are(relevance_range=(2.0, 9.0), rank_decay=0.8)
     assert not loss.state_dict()
     torch.testing.assert_close(
         loss(relevance, mask), heatmap_loss(relevance, mask, relevance_range=(2.0, 9.0), rank_decay=0.8)
@@ -291,12 +296,12 @@ def test_module_has_no_state_and_equals_the_function():
 )
 def test_bad_settings_are_named(settings, text):
     with pytest.raises(ValueError, match=text):
-        ISNetLoss(**settings)
+        masks_as_they_are(**settings)
 
 
 def test_bad_input_is_named():
     relevance, mask = case()
-    loss = ISNetLoss()
+    loss = masks_as_they_are()
     with pytest.raises(ValueError, match=r"mask: expected shape \(B, 1, H, W\)"):
         loss(relevance, mask.expand(-1, 3, -1, -1))
     with pytest.raises(ValueError, match=r"mask: expected shape \(3, 1, 9, 7\)"):
@@ -322,5 +327,5 @@ def test_bad_input_is_named():
 
 def test_compiles_without_a_graph_break():
     relevance, mask = case(dtype=torch.float32)
-    explained = torch._dynamo.explain(ISNetLoss())(relevance, mask)
+    explained = torch._dynamo.explain(masks_as_they_are())(relevance, mask)
     assert explained.graph_break_count == 0, explained.break_reasons

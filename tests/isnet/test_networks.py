@@ -16,7 +16,7 @@ def test_auxiliary_heads_train_on_their_own_loss_alone(variant):
     torch.manual_seed(0)
     model = models.googlenet(weights=None, num_classes=4, aux_logits=True, init_weights=False).train()
     image, label = torch.rand(2, 3, 64, 64), torch.tensor([0, 3])
-    isnet = ISNet(model, variant)
+    isnet = ISNet(model, variant, dual_target="sum")
     with isnet.watching() as watch:
         output = model(image)
         loss = F.cross_entropy(output.logits, label) + 0.3 * F.cross_entropy(output.aux_logits1, label)
@@ -49,7 +49,7 @@ def likeness(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("variant", ["selective", "dual"])
 def test_bfloat16_autocast_costs_no_more_than_in_the_plain_gradient(variant, rule):
     model, image = settled()
-    isnet, x = ISNet(model, variant, input_rule=rule), image.clone().requires_grad_()
+    isnet, x = ISNet(model, variant, dual_target="sum", input_rule=rule), image.clone().requires_grad_()
     plain, found = [], []
     for enabled in (False, True):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):

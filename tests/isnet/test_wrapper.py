@@ -45,7 +45,7 @@ def test_the_model_is_left_as_found(variant, rule):
     x = picture()
     expected = model(x)
     before = snapshot(model)
-    isnet = ISNet(model, variant, input_rule=rule, deep_supervision=["conv2"])
+    isnet = ISNet(model, variant, dual_target="sum", input_rule=rule, deep_supervision=["conv2"])
     assert isnet.model is model
     isnet.explain(x)
     with pytest.raises(RuntimeError, match="stop"), isnet.watching():
@@ -67,7 +67,7 @@ def test_the_model_is_left_as_found(variant, rule):
 @pytest.mark.parametrize("batch", [1, 3])
 def test_shapes(variant, maps, attribution, batch):
     model = small().eval()
-    isnet = ISNet(model, variant, attribution=attribution, deep_supervision=["conv1", "bn2"])
+    isnet = ISNet(model, variant, dual_target="sum", attribution=attribution, deep_supervision=["conv1", "bn2"])
     found = isnet.explain(picture(batch))
     assert found.logits.shape == (batch, 5)
     assert found.relevance.shape == (batch, maps, 3, 12, 10)
@@ -152,7 +152,7 @@ def test_relevance_without_and_in_inference_mode():
 @pytest.mark.parametrize("variant", ["selective", "dual"])
 @pytest.mark.parametrize("rule", ["gradient", "zbox"])
 def test_autocast_gives_float32_relevance_near_the_exact(dtype, variant, rule):
-    isnet, x = ISNet(small(), variant, input_rule=rule, deep_supervision=["bn1"]), picture()
+    isnet, x = ISNet(small(), variant, dual_target="sum", input_rule=rule, deep_supervision=["bn1"]), picture()
     exact = isnet.explain(x, torch.tensor([1, 2, 0]))
     with torch.autocast("cpu", dtype):
         found = isnet.explain(x, torch.tensor([1, 2, 0]))

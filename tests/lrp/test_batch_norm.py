@@ -71,7 +71,7 @@ def picture() -> Tensor:
 def assert_explained_alike(one: nn.Module, other: nn.Module, names: list[str], **options) -> None:
     found = []
     for model in (one, other):
-        isnet = ISNet(model, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.2), **options)
+        isnet = ISNet(model, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.2), dual_target="sum", **options)
         result = isnet.explain(picture(), torch.tensor([1, 3]) if options["variant"] != "dual" else None)
         assert float(result.relevance.detach().abs().max()) > 0
         result.relevance.square().sum().backward()
@@ -121,7 +121,7 @@ def test_a_gate_is_no_frozen_batch_norm(variant):
             x = self.conv1(x)
             return self.fc((x * torch.sigmoid(x.mean((2, 3), keepdim=True))).relu().mean((2, 3)))
 
-    isnet, x = ISNet(Gated().to(DOUBLE).eval(), variant), picture()
+    isnet, x = ISNet(Gated().to(DOUBLE).eval(), variant, dual_target="sum"), picture()
     torch.testing.assert_close(isnet.explain(x).relevance[:1], isnet.explain(x[:1]).relevance)
 
 

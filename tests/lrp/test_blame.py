@@ -91,7 +91,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_layer_without_second_derivative_is_named(case, variant):
     function, reason = REFUSED[case]
-    isnet = ISNet(Net(nn.Sequential(nn.Conv2d(4, 4, 1), Odd(function))), variant)
+    isnet = ISNet(Net(nn.Sequential(nn.Conv2d(4, 4, 1), Odd(function))), variant, dual_target="sum")
     expected = rf"layer 'blocks\.1\.odd\.1' \(Odd\) cannot be differentiated twice.*{reason}.*create_graph=False"
     with pytest.raises(RuntimeError, match=expected):
         isnet.explain(picture())
@@ -248,10 +248,10 @@ class Root(nn.Module):
 @pytest.mark.parametrize("variant", ["selective", "stochastic", "dual", "original"])
 def test_layer_where_relevance_becomes_infinite_is_named(variant, create_graph):
     text = r"relevance: expected finite values.*sample\(s\) \[0, 1\]; first in "
-    isnet = ISNet(Net(nn.Sequential(nn.Identity(), Root())), variant)
+    isnet = ISNet(Net(nn.Sequential(nn.Identity(), Root())), variant, dual_target="sum")
     with pytest.raises(ValueError, match=text + r"the relevance that leaves layer 'blocks\.1\.odd\.1' \(Root\)"):
         isnet.explain(picture(), create_graph=create_graph)
-    isnet = ISNet(Net(nn.Conv2d(4, 4, 1)), variant)
+    isnet = ISNet(Net(nn.Conv2d(4, 4, 1)), variant, dual_target="sum")
     with torch.no_grad():
         isnet.model.blocks[1].odd.weight[0, 0] = float("inf")
     with pytest.raises(ValueError, match=text + r"the output of layer 'blocks\.1\.odd' \(Conv2d\)"):

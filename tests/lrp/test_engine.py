@@ -190,11 +190,11 @@ def test_nothing_is_kept_alive():
     class Marker:
         pass
 
-    isnet = ISNet(network(BODIES["batchnorm"], train=True), deep_supervision=["body.2"], input_rule="zbox")
+    net = network(BODIES["batchnorm"], train=True)
     gc.disable()  # reference counting alone must do: the collector cannot see through autograd's graph
     try:
         for variant in ("selective", "dual"):
-            isnet.variant = variant
+            isnet = ISNet(net, variant, deep_supervision=["body.2"], input_rule="zbox")
             with isnet.watching() as watch:
                 logits = isnet.model(image())
             marker = Marker()

@@ -52,7 +52,7 @@ HALVES = [slice(0, 4), slice(4, 8)]
 @pytest.mark.parametrize("train", [True, False])
 def test_two_layers_on_the_image_are_as_one_with_the_weights_of_both(variant, train):
     found, expected = (
-        ISNet(Branches(one).double().train(train), variant, **BOX).explain(picture()).relevance for one in (False, True)
+        ISNet(Branches(one).double().train(train), variant, dual_target="sum", **BOX).explain(picture()).relevance for one in (False, True)
     )
     torch.testing.assert_close(found, expected)
 
@@ -98,7 +98,7 @@ class Same(nn.Module):
 def test_padding_that_is_larger_on_one_side():
     found = ISNet(Same(named=True).double(), **BOX).explain(picture()).relevance
     wide = ISNet(Same(named=False).double(), **BOX)
-    low, high = (bound.double().view(1, 3, 1, 1).expand(1, 3, 6, 5) for bound in (wide.low, wide.high))
+    low, high = (bound.double().view(1, 3, 1, 1).expand(1, 3, 6, 5) for bound in (wide.box.low, wide.box.high))
 
     def reference() -> Tensor:
         """The rule written out for an unfolded image: matrix products."""
@@ -142,5 +142,5 @@ def test_copies_and_other_shapes_of_the_image_are_the_image(variant):
 
     plain, copied = Branches(True).double(), Copied(True).double()
     with eval_mode(plain), eval_mode(copied):
-        found, expected = (ISNet(net, variant, **BOX).explain(picture()).relevance for net in (copied, plain))
+        found, expected = (ISNet(net, variant, dual_target="sum", **BOX).explain(picture()).relevance for net in (copied, plain))
     torch.testing.assert_close(found, expected)

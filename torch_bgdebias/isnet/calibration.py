@@ -137,4 +137,4 @@ def calibrate_relevance_ranges(isnet: ISNet, loader: Iterable[Any], **options: A
     """Deprecated: :func:`calibrate_relevance_range` measures all layers, ``hidden`` holds those beside the input."""
     warn_renamed("calibrate_relevance_ranges", "calibrate_relevance_range, whose result has the layers in .hidden")
     measured = calibrate_relevance_range(isnet, loader, **options)
-    return {INPUT: tuple(measured), **measured.hidden}
+    return {INPUT: (measured[0], measured[1]), **measured.hidden}

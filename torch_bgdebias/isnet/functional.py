@@ -245,7 +245,7 @@ def pool_layers(terms: list[HeatmapTerms], decay: float) -> HeatmapTerms:
 
 
 def heatmap_terms(
-    relevance: Tensor, mask: Tensor, options: HeatmapOptions = HeatmapOptions(), *, name: str = "relevance"
+    relevance: Tensor, mask: Tensor, options: HeatmapOptions, *, name: str = "relevance"
 ) -> HeatmapTerms:
     """Both terms of the heatmap loss per sample, means over maps.
 

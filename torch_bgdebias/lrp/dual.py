@@ -27,7 +27,8 @@ from torch_bgdebias.lrp import normalization
 from torch_bgdebias.lrp.arguments import bind, channel_constant, convolution_arguments, linear_arguments
 from torch_bgdebias.lrp.convolution import Geometry, convolve
 from torch_bgdebias.lrp.dual_nodes import EPSILON, ZPLUS, Kind, Layer, Pool, Sum
-from torch_bgdebias.lrp.engine import ADDITIONS, MULTIPLICATIONS, FlexPass, Handler
+from torch_bgdebias.lrp.engine import FlexPass
+from torch_bgdebias.lrp.handlers import ADDITIONS, HANDLERS, MULTIPLICATIONS, Handler
 from torch_bgdebias.lrp.input_layer import InputLayer
 from torch_bgdebias.lrp.switch import depends_on, needs_graph, sources
 
@@ -246,7 +247,7 @@ def _sum(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 DualPass.handlers = {
-    **FlexPass.handlers,
+    **HANDLERS,
     torch.conv1d: _convolution(1),
     torch.conv2d: _convolution(2),
     torch.conv3d: _convolution(3),

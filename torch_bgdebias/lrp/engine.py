@@ -11,36 +11,20 @@ training loss's own backward pass through logits and relevance, every derivative
 
 from __future__ import annotations
 
-import functools
 import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from torch_bgdebias.lrp import normalization
-from torch_bgdebias.lrp.activations import RATIOS, rectify, smooth
-from torch_bgdebias.lrp.arguments import bind, channel_constant, convolution_arguments, linear_arguments
-from torch_bgdebias.lrp.attention import attend, frozen
-from torch_bgdebias.lrp.convolution import Skip, convolve
-from torch_bgdebias.lrp.input_layer import InputLayer
-from torch_bgdebias.lrp.switch import Switch, depends_on, is_copy, needs_graph, sources
+from torch_bgdebias.lrp.handlers import HANDLERS, Handler
+from torch_bgdebias.lrp.pass_state import PassState
 
-__all__ = [
-    "ADDITIONS",
-    "MULTIPLICATIONS",
-    "FlexPass",
-    "Handler",
-    "running_pass",
-]
-
-Handler = Callable[..., Any]
+__all__ = ["FlexPass", "running_pass"]
 
 
 class _Running(threading.local):
@@ -58,99 +42,14 @@ def running_pass() -> FlexPass | None:
     return _running.passes[-1] if _running.passes else None
 
 
-class FlexPass(TorchFunctionMode):
+class FlexPass(PassState, TorchFunctionMode):
     """One explained forward pass.
 
-    Args:
-        epsilon: of the ReLU rule, >= 0.
-        batch_norm: "linear": a training batch's statistics are constants in the relevance pass; "exact": not.
-        image: what enters the model, with a history (not a leaf), if known.
-        remember: keep the linear and convolution layers that take the image in ``input_layers`` (z^B rule).
-        private: nobody wants the ordinary gradient of the image.
-        plain: no rules at all: the relevance pass is the plain gradient (but attention stays differentiable twice).
+    The arguments are those of :class:`~torch_bgdebias.lrp.pass_state.PassState`.
     """
 
     #: torch function -> what to do instead
-    handlers: ClassVar[dict[Any, Handler]] = {}
-
-    def __init__(
-        self,
-        epsilon: float = 1e-2,
-        *,
-        batch_norm: str = "linear",
-        image: Tensor | None = None,
-        remember: bool = False,
-        private: bool = False,
-        plain: bool = False,
-    ) -> None:
-        super().__init__()
-        self.switch = Switch()
-        self.epsilon = epsilon
-        #: of the z^B rule, and in subclasses of theirs
-        self.stabilizer = epsilon
-        self.batch_norm = batch_norm
-        self.plain = plain
-        self.image = image
-        self._image_node = None if image is None else image.grad_fn
-        self.remember = remember
-        self.private = private
-        self.input_layers: list[InputLayer] = []
-        self._merged: dict[Any, list[tuple[GradientEdge, Tensor]]] = {}
-        #: how many explanations will be made of this pass
-        self.users = 1
-
-    def agrees_with(self, other: FlexPass) -> bool:
-        """Whether the rules of both are the same, so that one pass serves for both."""
-        mine, its = (
-            (type(p), p.epsilon, p.stabilizer, p.batch_norm, p.plain, p.remember, p.image if p.remember else None)
-            for p in (self, other)
-        )
-        return all(a is b or (not isinstance(a, Tensor) and a == b) for a, b in zip(mine, its, strict=True))
-
-    def skip(self, x: Tensor, weight: Tensor, *, boxed: bool = False) -> Skip:
-        """What a convolution of ``x`` need not compute."""
-        fixed = weight.grad_fn is None or not depends_on(weight, self.image)
-        return Skip(self.switch, weight=fixed, image=self.private and x is self.image, boxed=boxed)
-
-    def takes_image(self, x: Tensor) -> bool:
-        """Whether ``x`` is the image, a copy or another shape of it, entering a layer that is to be remembered."""
-        return self.remember and any(node is self._image_node for node in sources(x, reshaped=True))
-
-    def layers_on_the_image(self) -> list[InputLayer]:
-        """The layers whose relevance follows the z^B rule; none if that was not asked for.
-
-        Raises:
-            RuntimeError: it was, and no layer takes the image.
-        """
-        if self.remember and not self.input_layers:
-            raise RuntimeError("input_rule 'zbox': no linear or convolution layer of the model takes the image itself")
-        return self.input_layers
-
-    def boxed_layer(self, x: Tensor) -> InputLayer | None:
-        """The layer on the image whose output ``x`` is."""
-        return next((layer for layer in self.input_layers if is_copy(x, layer.node)), None)
-
-    def box(self, layer: InputLayer, before: Tensor | None = None) -> Tensor:
-        """Remember a layer on the image, or one with the operation after it; returns what the model is to get.
-
-        Args:
-            layer: the layer.
-            before: what entered the operation, if it is one.
-        """
-        self.input_layers.append(layer)
-        if before is not None:
-            self.merge(before, layer.passed, layer.value)
-        return layer.passed
-
-    def merge(self, x: Tensor, out: Tensor, value: Tensor) -> None:
-        """Relevance passes ``x`` by on its way from ``out``, with this value, to the layer that made ``x``."""
-        for node in sources(x):
-            self._merged.setdefault(node, []).append((get_gradient_edge(out), value))
-
-    def places(self, edge: GradientEdge, value: Tensor) -> list[tuple[GradientEdge, Tensor]]:
-        """Where a layer's output has its relevance: there, and behind operations that are merged with the layer."""
-        behind = [place for following in self._merged.get(edge.node, ()) for place in self.places(*following)]
-        return [(edge, value), *behind]
+    handlers: ClassVar[dict[Any, Handler]] = HANDLERS
 
     def open(self) -> None:
         """Begin, where a ``with`` block cannot stand; :meth:`close` must follow."""
@@ -193,232 +92,3 @@ def _unguarded(func: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _mha = _unguarded(F.multi_head_attention_forward)
-
-
-def _relu(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-    x, inplace = bind(args, kwargs, "input", inplace=False)
-    return _rectified(mode, func, args, kwargs, x, None, inplace)
-
-
-def _relu_inplace(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-    (x,) = bind(args, kwargs, "input")
-    return _rectified(mode, func, args, kwargs, x, None, True)
-
-
-def _relu6(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-    x, inplace = bind(args, kwargs, "input", inplace=False)
-    return _rectified(mode, func, args, kwargs, x, 6.0, inplace, keep_input=not inplace)
-
-
-def _hardtanh(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-    x, low, high, inplace = bind(args, kwargs, "input", min_val=-1.0, max_val=1.0, inplace=False)
-    if low != 0 or high <= 0:
-        return func(*args, **kwargs)
-    inplace = inplace or func is F.hardtanh_
-    return _rectified(mode, func, args, kwargs, x, float(high), inplace, keep_input=not inplace)
-
-
-def _clamp(mode: FlexPass, func: Any, args: Any, kwargs: Any, *, inplace: bool = False) -> Any:
-    x, low, high = bind(args, kwargs, "input", min=None, max=None)
-    simple = isinstance(low, (int, float)) and low == 0 and (high is None or isinstance(high, (int, float)))
-    if not simple or (high is not None and high <= 0):
-        return func(*args, **kwargs)
-    ceiling = None if high is None else float(high)
-    return _rectified(mode, func, args, kwargs, x, ceiling, inplace, keep_input=True)
-
-
-def _threshold(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-    x, threshold, value, inplace = bind(args, kwargs, "input", threshold=None, value=None, inplace=False)
-    if threshold != 0 or value != 0:
-        return func(*args, **kwargs)
-    inplace = inplace or func is torch.threshold_
-    return _rectified(mode, func, args, kwargs, x, None, inplace, keep_input=True)
-
-
-def _rectified(
-    mode: FlexPass,
-    func: Any,
-    args: Any,
-    kwargs: Any,
-    x: Tensor,
-    ceiling: float | None,
-    inplace: bool,
-    *,
-    keep_input: bool = False,
-) -> Any:
-    if mode.plain or not needs_graph(x) or "out" in kwargs:
-        return func(*args, **kwargs)
-    layer = mode.boxed_layer(x) if mode.epsilon > 0 else None
-    a = rectify(x, mode.switch, mode.epsilon, ceiling=ceiling, inplace=inplace, keep_input=keep_input)
-    if layer is None:
-        return a
-    if inplace:  # from here on the layer's output is the ReLU's
-        layer.rectified = True
-        return a
-    return mode.box(layer.activated(a, mode.switch), x)
-
-
-def _smooth(name: str, *options: str) -> Handler:
-    """Handler of a smooth activation; ``options`` are f's own parameters, by position after the input."""
-
-    def handle(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-        x = args[0] if args else kwargs["input"]
-        if mode.plain or not needs_graph(x):
-            return func(*args, **kwargs)
-        given = dict(zip(("input", *options, "inplace"), args, strict=False)) | kwargs
-        if given.pop("inplace", False) or getattr(func, "__name__", "").endswith("_"):
-            # the value of x is needed later: compute from a copy, then overwrite the tensor in place
-            source = x.clone()
-            y = func(source.clone(), *args[1:], **{k: v for k, v in kwargs.items() if k != "input"})
-            return x.copy_(smooth(y, source, mode.switch, _ratio(name, given, options)))
-        return smooth(func(*args, **kwargs), x, mode.switch, _ratio(name, given, options))
-
-    return handle
-
-
-def _ratio(name: str, given: dict[str, Any], options: tuple[str, ...]) -> Callable[..., Tensor]:
-    chosen = {key: given[key] for key in options if key in given}
-    return functools.partial(RATIOS[name], **chosen) if chosen else RATIOS[name]
-
-
-def _hardsigmoid(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-    """Written out: torch has no second derivative of it."""
-    x, inplace = bind(args, kwargs, "input", inplace=False)
-    if not needs_graph(x):
-        return func(*args, **kwargs)
-    y = torch.clamp(x + 3, 0, 6) / 6
-    return x.copy_(y) if inplace else y
-
-
-def _softmax(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-    out = func(*args, **kwargs)
-    return out if mode.plain else frozen(out, mode.switch)
-
-
-def _attention(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-    tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
-    if not needs_graph(*tensors):
-        return func(*args, **kwargs)
-    if not mode.plain:
-        return attend(mode.switch, *args, **kwargs)
-    return attend(Switch(), *args, **kwargs)  # a switch that nobody turns on
-
-
-def _batch_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-    x, *rest = bind(
-        args, kwargs, "input", running_mean=None, running_var=None, weight=None, bias=None, training=False,
-        momentum=0.1, eps=1e-5,
-    )  # fmt: skip
-    training = rest[4]
-    if not needs_graph(x) or (training and (mode.plain or mode.batch_norm == "exact")):
-        return func(*args, **kwargs)
-    layer = mode.boxed_layer(x)
-    y, scale, mean = normalization.batch_norm(mode.switch, x, *rest, live_mean=layer is not None)
-    return y if layer is None else mode.box(layer.normalized(y, scale, mean, rest[3], mode.switch), x)
-
-
-def _normalization(function: Callable[..., Tensor], *names: str) -> Handler:
-    def handle(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-        given = dict(zip(("input", *names), args, strict=False)) | kwargs
-        x = given.pop("input")
-        if mode.plain or not needs_graph(x):
-            return func(*args, **kwargs)
-        given.pop("cudnn_enabled", None)
-        given.pop("cudnn_enable", None)
-        return function(mode.switch, x, **given)
-
-    return handle
-
-
-def _convolution(dims: int) -> Handler:
-    def handle(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-        image, weight, bias = bind(args, kwargs, "input", weight=None, bias=None)
-        if image.ndim != dims + 2 or not needs_graph(image, weight, bias):
-            return func(*args, **kwargs)
-        boxed = mode.takes_image(image)
-        x, weight, bias, geometry = convolution_arguments(dims, args, kwargs)
-        y = convolve(x, weight, bias, geometry, mode.skip(image, weight, boxed=boxed))
-        if not boxed:
-            return y
-        return mode.box(InputLayer(x, y, weight, bias, geometry))
-
-    return handle
-
-
-def _linear(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-    x, weight, bias = linear_arguments(args, kwargs)
-    if not needs_graph(x, weight, bias):
-        return func(*args, **kwargs)
-    boxed = mode.takes_image(x)
-    y = convolve(x, weight, bias, None, mode.skip(x, weight, boxed=boxed))
-    if not boxed:
-        return y
-    return mode.box(InputLayer(x, y, weight, bias, None))
-
-
-def _frozen_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
-    """Frozen batch norm, a product and a sum with constants of the channels, joins the layer that takes the image."""
-    y = func(*args, **kwargs)
-    found = channel_constant(args, kwargs) if mode.input_layers and not mode.plain else None
-    layer = None if found is None else mode.boxed_layer(found[0])
-    if found is None or layer is None or layer.geometry is None:
-        return y
-    values = found[1].to(y.dtype)
-    one, zero = torch.ones_like(values), torch.zeros_like(values)
-    if func in MULTIPLICATIONS:
-        return mode.box(layer.normalized(y, values, zero, None, mode.switch), found[0])
-    return mode.box(layer.normalized(y, one, zero, values, mode.switch), found[0])
-
-
-MULTIPLICATIONS = (torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mul__, Tensor.__rmul__)
-ADDITIONS = (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__)
-
-FlexPass.handlers = {
-    **dict.fromkeys((F.relu, torch.relu, Tensor.relu), _relu),
-    **dict.fromkeys((torch.relu_, Tensor.relu_), _relu_inplace),
-    F.relu6: _relu6,
-    **dict.fromkeys((F.hardtanh, F.hardtanh_), _hardtanh),
-    **dict.fromkeys((torch.clamp, torch.clip, Tensor.clamp, Tensor.clip, torch.clamp_min, Tensor.clamp_min), _clamp),
-    **dict.fromkeys(
-        (torch.clamp_, torch.clip_, Tensor.clamp_, Tensor.clip_, torch.clamp_min_, Tensor.clamp_min_),
-        functools.partial(_clamp, inplace=True),
-    ),
-    **dict.fromkeys((F.threshold, torch.threshold, torch.threshold_), _threshold),
-    F.gelu: _smooth("gelu", "approximate"),
-    F.silu: _smooth("silu"),
-    F.hardswish: _smooth("hardswish"),
-    F.hardsigmoid: _hardsigmoid,
-    F.mish: _smooth("mish"),
-    **dict.fromkeys((F.elu, F.elu_), _smooth("elu", "alpha")),
-    F.selu: _smooth("selu"),
-    F.celu: _smooth("celu", "alpha"),
-    F.softsign: _smooth("softsign"),
-    F.tanhshrink: _smooth("tanhshrink"),
-    **dict.fromkeys((F.tanh, torch.tanh, Tensor.tanh, torch.tanh_, Tensor.tanh_), _smooth("tanh")),
-    **dict.fromkeys((torch.selu, torch.selu_), _smooth("selu")),
-    **dict.fromkeys((torch.celu, torch.celu_), _smooth("celu", "alpha")),
-    **dict.fromkeys((F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax, F.softmin), _softmax),
-    F.scaled_dot_product_attention: _attention,
-    F.batch_norm: _batch_norm,
-    F.layer_norm: _normalization(normalization.layer_norm, "normalized_shape", "weight", "bias", "eps"),
-    torch.layer_norm: _normalization(
-        normalization.layer_norm, "normalized_shape", "weight", "bias", "eps", "cudnn_enable"
-    ),
-    F.group_norm: _normalization(normalization.group_norm, "num_groups", "weight", "bias", "eps"),
-    torch.group_norm: _normalization(
-        normalization.group_norm, "num_groups", "weight", "bias", "eps", "cudnn_enabled"
-    ),
-    F.instance_norm: _normalization(
-        normalization.instance_norm, "running_mean", "running_var", "weight", "bias", "use_input_stats", "momentum",
-        "eps",
-    ),
-    **dict.fromkeys(
-        (F.rms_norm, torch.rms_norm), _normalization(normalization.rms_norm, "normalized_shape", "weight", "eps")
-    ),
-    F.local_response_norm: _normalization(normalization.local_response_norm, "size", "alpha", "beta", "k"),
-    torch.conv1d: _convolution(1),
-    torch.conv2d: _convolution(2),
-    torch.conv3d: _convolution(3),
-    F.linear: _linear,
-    **dict.fromkeys((*MULTIPLICATIONS, *ADDITIONS), _frozen_norm),
-}  # fmt: skip
