@@ -1,4 +1,4 @@
-"""LightningModules that know nothing of ``ISNetCallback``, and the same training as a plain loop."""
+"""LightningModules that know nothing of ISNet, and the same training as a plain loop."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from torch_bgdebias import callbacks
+from torch_bgdebias.callbacks import ISNetCallback
 from torch_bgdebias.isnet import ISNet, ISNetLoss
 
 
-class ISNetCallback(callbacks.ISNetCallback):
+class PlainHeatmaps(ISNetCallback):
     """Without dimmed backgrounds and grown masks, unless a test asks for them: the images here are small."""
 
-    def __init__(self, variant="selective", loss=None, weight=0.7, spec=None, *, dimming=0.0, **options) -> None:
-        super().__init__(variant, loss or ISNetLoss(), weight, spec, dimming=dimming, **options)
+    def __init__(self, variant="selective", spec=None, *, loss=None, dimming=0.0, **options) -> None:
+        super().__init__(variant, spec, loss=loss or ISNetLoss(mask_dilation=0), dimming=dimming, **options)
 
 
 def network(norm: bool = True) -> nn.Sequential:
@@ -102,8 +102,8 @@ def by_hand(
     **options,
 ):
     """The same training in a plain loop."""
-    isnet = isnet or ISNet(module.net, **options)
-    loss = loss or ISNetLoss()
+    isnet = isnet or ISNet(module.net, **{"dual_target": "sum"} | options)
+    loss = loss or ISNetLoss(mask_dilation=0)
     optimizer = module.configure_optimizers()
     module.train()
     for epoch in range(epochs):

@@ -6,14 +6,13 @@ import warnings
 
 import pytest
 import torch
-from network_to_explain import Inner, ISNetCallback, Module, assert_differ, assert_same, by_hand, data, loader, trainer
-from torch import Tensor, nn
+from network_to_explain import Inner, Module, PlainHeatmaps, assert_differ, assert_same, by_hand, data, loader, trainer
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from torch_bgdebias import callbacks
 from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.callbacks import BackgroundSwapCallback
+from torch_bgdebias.callbacks import BackgroundSwapCallback, ISNetCallback
 from torch_bgdebias.isnet import BackgroundDimming, ISNet, ISNetLoss
 from torch_bgdebias.swap import BackgroundSwap
 
@@ -24,28 +23,83 @@ pytestmark = pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not 
 @pytest.mark.parametrize(("kind", "name"), [(Module, None), (Module, "net"), (Inner, "net")])
 def test_trains_as_a_hand_written_loop(variant, kind, name):
     module = kind()
-    trainer(ISNetCallback(variant, network=name, dual_target="sum")).fit(module, loader())
+    trainer(PlainHeatmaps(variant, network=name, dual_target="sum")).fit(module, loader())
     assert_same(module, by_hand(Module(), variant=variant), rtol=1e-4, atol=1e-6)
     assert_differ(module, by_hand(Module(), weight=0.0))
 
 
 def test_hidden_layers_and_options_reach_the_loss():
     options = {"deep_supervision": ["2"], "epsilon": 0.1, "batch_norm": "exact", "selective_eps": 1e-2}
-    loss = ISNetLoss(rank_decay=0.5, layer_decay=0.7)
+    loss = ISNetLoss(rank_decay=0.5, layer_decay=0.7, mask_dilation=0)
     module = Module()
-    trainer(ISNetCallback(loss=loss, network="net", weight=0.6, **options)).fit(module, loader())
+    trainer(PlainHeatmaps(loss=loss, network="net", weight=0.6, **options)).fit(module, loader())
     assert_same(module, by_hand(Module(), loss=loss, weight=0.6, **options), rtol=1e-4, atol=1e-6)
     assert_differ(module, by_hand(Module(), loss=loss, weight=0.6))
 
 
 def test_gradient_attribution_and_zbox():
     module = Module()
-    trainer(ISNetCallback(attribution="gradient")).fit(module, loader())
+    trainer(PlainHeatmaps(attribution="gradient")).fit(module, loader())
     assert_same(module, by_hand(Module(), attribution="gradient"), rtol=1e-4, atol=1e-6)
     options = {"input_rule": "zbox", "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.2)}
     module = Module()
-    trainer(ISNetCallback(**options)).fit(module, loader())
+    trainer(PlainHeatmaps(**options)).fit(module, loader())
     assert_same(module, by_hand(Module(), **options), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["selective", "stochastic", "dual"])
+def test_defaults_are_those_of_a_loop_with_defaults(variant):
+    """Equal weights: what the callback does by default is what the classes beneath it do by default."""
+
+    class Loop(ISNetCallback):
+        """The same draws, and the rest written by hand."""
+
+        def _prepare(self, module) -> None:
+            self.isnet, self.criterion, self.dims = ISNet(module.net, variant), ISNetLoss(), BackgroundDimming()
+
+        def _step(self, call):
+            generator = self._seeded(call.module)
+            image, label, mask = call.batch
+            explained = self.isnet.explain(self.dims(image, mask, generator=generator), generator=generator)
+            heatmaps = self.criterion(explained.relevance, mask)
+            return 0.3 * F.cross_entropy(explained.logits, label) + 0.7 * heatmaps
+
+    module, expected, plain = Module(), Module(), Module()
+    trainer(ISNetCallback(variant, weight=0.7, log=False)).fit(module, wide_loader())
+    Loop.__name__ = "ISNetCallback"  # part of what the draws depend on
+    trainer(Loop(variant)).fit(expected, wide_loader())
+    trainer(ISNetCallback(variant, weight=0.7, loss=ISNetLoss(mask_dilation=0))).fit(plain, wide_loader())
+    assert_same(module, expected, rtol=1e-5, atol=1e-7)
+    assert_differ(module, plain)
+
+
+def wide_loader() -> DataLoader:
+    """Masks that have a background left when they are grown."""
+    image, label, mask = data().tensors
+    mask = torch.zeros_like(mask)
+    mask[:, :, 3:5, 3:5] = 1
+    return DataLoader(TensorDataset(image, label, mask), batch_size=8)
+
+
+def test_positions_of_earlier_releases_go_on_working():
+    loss, spec = ISNetLoss(), BatchSpec(mask="seg")
+    with pytest.warns(DeprecationWarning, match=r"is now ISNetCallback\(variant, spec, loss=..., weight=...\)"):
+        old = ISNetCallback("dual", loss, 0.4, spec, dimming=0.5)
+    assert (old.rules.variant, old.loss, old.weight, old.spec) == ("dual", loss, 0.4, spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        new = ISNetCallback("dual", spec, loss=loss, weight=0.4, dimming=0.5)
+    assert new.state_key == old.state_key
+
+
+def test_states_of_several_are_told_apart():
+    options = [
+        {}, {"seed": 1}, {"variant": "dual"}, {"spec": BatchSpec(mask=3)}, {"network": "net"}, {"epsilon": 0.1},
+        {"loss": ISNetLoss(rank_decay=0.5)}, {"weight": 0.5}, {"deep_supervision": ["net.0"]}, {"mean": (0.5,)},
+    ]  # fmt: skip
+    keys = [ISNetCallback(**given).state_key for given in options]
+    assert len(set(keys)) == len(keys)
+    assert keys == [ISNetCallback(**given).state_key for given in options]
 
 
 def test_dims_backgrounds_before_the_step_sees_them():
@@ -57,8 +111,8 @@ def test_dims_backgrounds_before_the_step_sees_them():
             return super().training_step(batch, batch_idx)
 
     module = Watching()
-    trainer(callbacks.ISNetCallback(loss=ISNetLoss(), weight=0.6, dimming=1.0)).fit(module, loader())
-    expected, loss = Module(), ISNetLoss()
+    trainer(ISNetCallback(loss=ISNetLoss(mask_dilation=0), weight=0.6, dimming=1.0)).fit(module, loader())
+    expected, loss = Module(), ISNetLoss(mask_dilation=0)
     isnet, optimizer = ISNet(expected.net), expected.configure_optimizers()
     for (image, label, mask), dimmed in zip([*loader(), *loader()], seen, strict=True):
         keep = (dimmed / image)[:, :1, :1, :1].flatten()
@@ -83,14 +137,14 @@ def test_part_of_the_batch_is_dimmed():
             return super().training_step(batch, batch_idx)
 
     data_loader = loader(64, 64)
-    trainer(callbacks.ISNetCallback(dimming=0.5), max_epochs=1).fit(Watching(), data_loader)
+    trainer(ISNetCallback(dimming=0.5), max_epochs=1).fit(Watching(), data_loader)
     changed = (seen[0] != next(iter(data_loader))[0]).flatten(1).any(1)
     assert 0.2 < changed.float().mean() < 0.8
 
 
 def test_without_weight_it_is_the_plain_training():
     module, plain = Module(), Module()
-    trainer(ISNetCallback(weight=0.0)).fit(module, loader())
+    trainer(PlainHeatmaps(weight=0.0)).fit(module, loader())
     trainer().fit(plain, loader())
     assert_same(module, plain, rtol=0, atol=0)
 
@@ -103,18 +157,18 @@ def test_weight_follows_epochs_and_steps():
         return 0.3 if epoch == 0 else 0.8
 
     module = Module()
-    trainer(ISNetCallback(weight=schedule)).fit(module, loader())
+    trainer(PlainHeatmaps(weight=schedule)).fit(module, loader())
     assert seen == [(0, 0), (0, 1), (1, 2), (1, 3)]
     assert_same(module, by_hand(Module(), weight=lambda epoch: 0.3 if epoch == 0 else 0.8), rtol=1e-4, atol=1e-6)
     with pytest.raises(ValueError, match=r"weight: expected P in \[0, 1\], got 1.5"):
-        trainer(ISNetCallback(weight=lambda epoch, step: 1.5)).fit(Module(), loader())
+        trainer(PlainHeatmaps(weight=lambda epoch, step: 1.5)).fit(Module(), loader())
 
 
 def test_leaves_no_trace():
     module = Module()
     keys, step = list(module.state_dict()), module.training_step
     names = [n for n, _ in module.named_modules()]
-    trainer(ISNetCallback(deep_supervision=["net.0"])).fit(module, loader())
+    trainer(PlainHeatmaps(deep_supervision=["net.0"])).fit(module, loader())
     assert "training_step" not in vars(module)
     assert module.training_step == step
     assert list(module.state_dict()) == keys
@@ -133,24 +187,24 @@ def test_leaves_no_trace_after_an_exception(fraction):
 
     module = Failing()
     with pytest.raises(ZeroDivisionError, match="in the middle"):
-        trainer(ISNetCallback(fraction=fraction)).fit(module, loader())
+        trainer(PlainHeatmaps(fraction=fraction)).fit(module, loader())
     assert "training_step" not in vars(module)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
     module.training_step = Module.training_step.__get__(module)
-    trainer(ISNetCallback(fraction=fraction)).fit(module, loader())  # and it can be used again
+    trainer(PlainHeatmaps(fraction=fraction)).fit(module, loader())  # and it can be used again
 
 
 def test_logs_the_parts():
     module = Module()
-    loss = ISNetLoss(background_weight=2.0)
-    run = trainer(ISNetCallback(weight=0.25, loss=loss), max_epochs=1)
+    loss = ISNetLoss(background_weight=2.0, mask_dilation=0)
+    run = trainer(PlainHeatmaps(weight=0.25, loss=loss), max_epochs=1)
     run.fit(module, loader())
     logged = {name: float(value) for name, value in run.callback_metrics.items()}
     assert set(logged) == {"isnet/heatmap_loss", "isnet/background", "isnet/foreground", "isnet/weight"}
     assert logged["isnet/weight"] == 0.25
     total = 2 * logged["isnet/background"] + logged["isnet/foreground"]
     assert logged["isnet/heatmap_loss"] == pytest.approx(total, rel=1e-5)
-    silent = trainer(ISNetCallback(log=False), max_epochs=1)
+    silent = trainer(PlainHeatmaps(log=False), max_epochs=1)
     silent.fit(Module(), loader())
     assert not silent.callback_metrics
 
@@ -166,7 +220,7 @@ def test_one_forward_pass_a_step_unless_only_a_part_is_taken():
     for fraction, expected in ((1.0, [8, 8]), (0.4, [8, 3, 8, 3]), (0.01, [8, 1, 8, 1])):
         module = Counting(norm=False)
         module.sizes = []
-        trainer(ISNetCallback(fraction=fraction), max_epochs=1).fit(module, loader())
+        trainer(PlainHeatmaps(fraction=fraction), max_epochs=1).fit(module, loader())
         assert module.sizes == expected
 
 
@@ -182,7 +236,7 @@ def test_a_part_of_the_batch_is_explained_with_its_own_masks():
     module = Module(norm=False, lr=0.0)
     batches = DataLoader(TensorDataset(image, label, mask), batch_size=8)
     for seed in (0, 0, 1):
-        trainer(ISNetCallback(loss=Recording(), fraction=0.5, seed=seed), max_epochs=2).fit(module, batches)
+        trainer(PlainHeatmaps(loss=Recording(), fraction=0.5, seed=seed), max_epochs=2).fit(module, batches)
     isnet = ISNet(module.net)
     for relevance, part in seen:
         rows = [int((mask[:, 0, 0, 0] == value).nonzero()) for value in part[:, 0, 0, 0]]
@@ -198,7 +252,7 @@ def test_stochastic_draws_are_the_callback_s_own():
     def fit(seed: int, torch_seed: int) -> Module:
         module = Module()
         torch.manual_seed(torch_seed)
-        trainer(ISNetCallback("stochastic", seed=seed)).fit(module, loader())
+        trainer(PlainHeatmaps("stochastic", seed=seed)).fit(module, loader())
         return module
 
     assert_same(fit(0, 1), fit(0, 2), rtol=0, atol=0)
@@ -209,7 +263,7 @@ def test_compiled_network_is_unwrapped_with_a_warning():
     module = Module()
     module.net = torch.compile(module.net, backend="eager")
     with pytest.warns(UserWarning, match="is compiled"):
-        trainer(ISNetCallback(network="net")).fit(module, loader())
+        trainer(PlainHeatmaps(network="net")).fit(module, loader())
     expected = by_hand(Module())
     assert_same(module.net._orig_mod, expected.net, rtol=1e-4, atol=1e-6)
 
@@ -224,7 +278,7 @@ def test_several_labels_an_image(variant):
             return classify(self(batch[0]), batch[1])
 
     module = ManyLabels()
-    trainer(ISNetCallback(variant, multi_label=True, dual_target="sum")).fit(module, loader())
+    trainer(PlainHeatmaps(variant, multi_label=True, dual_target="sum")).fit(module, loader())
     assert all(torch.isfinite(p).all() for p in module.parameters())
     if variant == "stochastic":  # its draws are the callback's own
         assert_differ(module, by_hand(Module(), weight=0.0, classify=classify))
@@ -246,7 +300,7 @@ def test_batches_of_any_kind():
 
     module = Mapping()
     spec = BatchSpec(image="pixels", label="y", mask="seg")
-    trainer(ISNetCallback(spec=spec)).fit(module, loader(collate_fn=collate))
+    trainer(PlainHeatmaps(spec=spec)).fit(module, loader(collate_fn=collate))
     assert_same(module, by_hand(Module()), rtol=1e-4, atol=1e-6)
 
 
@@ -259,10 +313,10 @@ def test_output_as_a_dict_of_logits():
             return F.cross_entropy(self(batch[0])["scores"], batch[1])
 
     module = Answer()
-    trainer(ISNetCallback(logits="scores")).fit(module, loader())
+    trainer(PlainHeatmaps(logits="scores")).fit(module, loader())
     assert_same(module, by_hand(Module()), rtol=1e-4, atol=1e-6)
     with pytest.raises(TypeError, match="no logits at None"):
-        trainer(ISNetCallback()).fit(Answer(), loader())
+        trainer(PlainHeatmaps()).fit(Answer(), loader())
 
 
 def test_stacks_with_the_background_swap():
@@ -274,7 +328,7 @@ def test_stacks_with_the_background_swap():
     for order in (1, -1):
         seen: list[Tensor] = []
         module = Recording()
-        callbacks = [BackgroundSwapCallback(BackgroundSwap("batch"), seed=1), ISNetCallback()][::order]
+        callbacks = [BackgroundSwapCallback(BackgroundSwap("batch"), seed=1), PlainHeatmaps()][::order]
         trainer(*callbacks).fit(module, loader())
         swapped = [(image, *batch[1:]) for image, batch in zip(seen, [*loader(), *loader()], strict=True)]
         assert not torch.equal(seen[0], next(iter(loader()))[0])
@@ -283,9 +337,9 @@ def test_stacks_with_the_background_swap():
 
 def test_two_of_them_explain_one_forward_pass():
     module = Module()
-    loss = ISNetLoss(rank_decay=0.5)
+    loss = ISNetLoss(rank_decay=0.5, mask_dilation=0)
     trainer(
-        ISNetCallback("original", weight=0.4, network="net"), ISNetCallback("selective", loss=loss, weight=0.2)
+        PlainHeatmaps("original", weight=0.4, network="net"), PlainHeatmaps("selective", loss=loss, weight=0.2)
     ).fit(module, loader())
     expected = Module()
     a, b = ISNet(expected.net, "original"), ISNet(expected.net, "selective")
@@ -294,14 +348,14 @@ def test_two_of_them_explain_one_forward_pass():
         for image, label, mask in loader():
             with a.watching() as first, b.watching() as second:
                 total = F.cross_entropy(expected.net(image), label)
-            for watch, heatmaps, p in ((second, loss, 0.2), (first, ISNetLoss(), 0.4)):
+            for watch, heatmaps, p in ((second, loss, 0.2), (first, ISNetLoss(mask_dilation=0), 0.4)):
                 total = (1 - p) * total + p * heatmaps(watch.explain().relevance, mask)
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
     assert_same(module, expected, rtol=1e-4, atol=1e-6)
     with pytest.raises(RuntimeError, match="is called in a forward pass that is explained already, by other rules"):
-        trainer(ISNetCallback("dual"), ISNetCallback()).fit(Module(), loader())
+        trainer(PlainHeatmaps("dual"), PlainHeatmaps()).fit(Module(), loader())
 
 
 def test_a_skipped_batch_stays_skipped():
@@ -314,75 +368,9 @@ def test_a_skipped_batch_stays_skipped():
         module = Skipping(norm=False)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*training_step.*returned.*None")
-            trainer(ISNetCallback(fraction=fraction), max_epochs=1).fit(module, loader())
+            trainer(PlainHeatmaps(fraction=fraction), max_epochs=1).fit(module, loader())
         assert_differ(module, Module(norm=False))
     second = list(loader())[1:]
     module = Skipping(norm=False)
-    trainer(ISNetCallback(), max_epochs=1).fit(module, loader())
+    trainer(PlainHeatmaps(), max_epochs=1).fit(module, loader())
     assert_same(module, by_hand(Module(norm=False), epochs=1, batches=second), rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("fraction", [1.0, 0.5])
-def test_a_network_that_the_step_does_not_call_is_named(fraction):
-    with pytest.raises(RuntimeError, match=r"did not call Inner.forward.*network=.*net \(Sequential\)"):
-        trainer(ISNetCallback(fraction=fraction)).fit(Inner(), loader())
-    with pytest.raises(KeyError, match="layer 'nett' is not in Module; near names: net"):
-        trainer(ISNetCallback(network="nett")).fit(Module(), loader())
-    with pytest.raises(KeyError, match="layer 'conv9'"):
-        trainer(ISNetCallback(deep_supervision=["conv9"])).fit(Module(), loader())
-
-
-def test_bad_batches_are_named():
-    image, label, mask = data().tensors
-    with pytest.raises(KeyError, match="batch has no mask at 2"):
-        trainer(ISNetCallback()).fit(Module(), DataLoader(TensorDataset(image, label), batch_size=8))
-    small = DataLoader(TensorDataset(image, label, mask[:, :, 1:]), batch_size=8)
-    with pytest.raises(ValueError, match=r"mask: expected shape \(8, 1, 8, 8\)"):
-        trainer(ISNetCallback()).fit(Module(), small)
-    raw = DataLoader(TensorDataset((image * 255).byte(), label, mask), batch_size=8)
-    with pytest.raises(TypeError, match=r"image: expected a floating point tensor, got uint8 .*pass dimming=0"):
-        trainer(ISNetCallback(dimming=1.0)).fit(Module(), raw)
-    whole = DataLoader(TensorDataset(image, label, mask.long()), batch_size=8)
-    with pytest.raises(TypeError, match=r"mask: expected bool .* got int64 .*; pass mask.bool\(\) if it holds 0 and 1"):
-        trainer(ISNetCallback()).fit(Module(), whole)
-    image = image.clone()
-    image[3] = float("nan")
-    broken = DataLoader(TensorDataset(image, label, mask), batch_size=8)
-    with pytest.raises(ValueError, match=r"relevance: expected finite values.*sample\(s\) \[3\]"):
-        trainer(ISNetCallback()).fit(Module(norm=False), broken)
-
-
-def test_manual_optimisation_is_refused():
-    class Manual(Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.automatic_optimization = False
-
-        def training_step(self, batch, batch_idx):
-            loss = super().training_step(batch, batch_idx)
-            self.manual_backward(loss)
-            self.optimizers().step()
-
-    with pytest.raises(TypeError, match=r"Manual: with manual optimisation .* use ISNet and ISNetLoss in your own"):
-        trainer(ISNetCallback()).fit(Manual(), loader())
-
-
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        ({"variant": "both"}, "variant: expected one of"),
-        ({"weight": 1.2}, r"weight: expected P in \[0, 1\]"),
-        ({"dimming": 1.5}, r"dimming: expected in \[0, 1\], got 1.5"),
-        ({"fraction": 0.0}, r"fraction: expected in \(0, 1\]"),
-        ({"calibrate": -1}, "calibrate: expected a number of batches"),
-        ({"epsilon": -1.0}, "epsilon"),
-        ({"input_rule": "wsquare"}, "input_rule: expected one of"),
-        ({"batch_norm": "none"}, "batch_norm: expected one of"),
-        ({"attribution": "shap"}, "attribution: expected one of"),
-    ],
-)
-def test_bad_options_are_named_at_once(options, text):
-    with pytest.raises(ValueError, match=text):
-        ISNetCallback(**options)
-    with pytest.raises(TypeError, match="loss: expected an ISNetLoss, got CrossEntropyLoss"):
-        ISNetCallback(loss=nn.CrossEntropyLoss())

@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 import torch
 from network_to_explain import (
     Frozen,
-    ISNetCallback,
     Module,
+    PlainHeatmaps,
     assert_differ,
     assert_moved_alike,
     assert_same,
@@ -33,12 +33,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not 
 
 def test_gradient_accumulation_and_clipping():
     module = Module(norm=False)
-    trainer(ISNetCallback(), accumulate_grad_batches=2).fit(module, loader(32))
+    trainer(PlainHeatmaps(), accumulate_grad_batches=2).fit(module, loader(32))
     expected = by_hand(Module(norm=False), batches=loader(32), accumulate=2)
     assert_same(module, expected, rtol=1e-4, atol=1e-6)
     clipped = Module(norm=False, lr=1.0)
     before = copy.deepcopy(clipped)
-    trainer(ISNetCallback(), gradient_clip_val=1e-3, max_epochs=1).fit(clipped, loader(8))
+    trainer(PlainHeatmaps(), gradient_clip_val=1e-3, max_epochs=1).fit(clipped, loader(8))
     first, second = (nn.utils.parameters_to_vector(m.parameters()).detach() for m in (clipped, before))
     assert (first - second).norm().item() == pytest.approx(1e-3, rel=1e-3)
 
@@ -52,7 +52,9 @@ def test_mixed_precision_keeps_relevance_in_float32(fraction):
 
     dtypes: set[torch.dtype] = set()
     module = Module()
-    run = trainer(ISNetCallback(loss=Recording(), fraction=fraction), precision="bf16-mixed", max_epochs=1)
+    run = trainer(
+        PlainHeatmaps(loss=Recording(mask_dilation=0), fraction=fraction), precision="bf16-mixed", max_epochs=1
+    )
     run.fit(module, loader(8))
     assert dtypes == {torch.float32}
     assert all(torch.isfinite(p).all() for p in module.parameters())
@@ -71,7 +73,7 @@ def test_averaged_weights_are_those_of_the_loop(averaging_first):
             return optimizer
 
     module, averaging = Module(), pl.callbacks.EMAWeightAveraging(decay=0.9)
-    callbacks = [averaging, ISNetCallback()] if averaging_first else [ISNetCallback(), averaging]
+    callbacks = [averaging, PlainHeatmaps()] if averaging_first else [PlainHeatmaps(), averaging]
     trainer(*callbacks).fit(module, loader(32))
     expected = by_hand(Averaged(), batches=loader(32))
     assert_same(module.net, expected.mean.module, rtol=1e-4, atol=1e-6)
@@ -85,7 +87,7 @@ def test_half_precision_inside_the_user_s_step():
                 return F.cross_entropy(self(batch[0]).float(), batch[1])
 
     module = Half()
-    trainer(ISNetCallback(), max_epochs=1).fit(module, loader(8))
+    trainer(PlainHeatmaps(), max_epochs=1).fit(module, loader(8))
     assert_moved_alike(module, by_hand(Module(), epochs=1, batches=loader(8)))
 
 
@@ -101,8 +103,8 @@ def test_half_precision_inside_the_user_s_step():
     ids=["selective", "stochastic", "dual", "part", "calibrated"],
 )
 def test_resuming_equals_running_through(tmp_path, options):
-    def run(epochs: int, path: str | None = None) -> tuple[Module, ISNetCallback]:
-        module, callback = Module(), ISNetCallback(**options)
+    def run(epochs: int, path: str | None = None) -> tuple[Module, PlainHeatmaps]:
+        module, callback = Module(), PlainHeatmaps(**options)
         keep = ModelCheckpoint(tmp_path / str(epochs), save_top_k=-1, filename="{epoch}")
         fit = trainer(callback, keep, max_epochs=epochs, enable_checkpointing=True)
         # an order of the batches that depends on the epoch's number alone
@@ -119,7 +121,7 @@ def test_resuming_equals_running_through(tmp_path, options):
 
 
 def test_calibrates_once_and_keeps_it_in_the_checkpoint(tmp_path):
-    callback = ISNetCallback(calibrate=2, network="net", deep_supervision=["0"], weight=0.5)
+    callback = PlainHeatmaps(calibrate=2, network="net", deep_supervision=["0"], weight=0.5)
     module = Module()
     before = copy.deepcopy(module)
     keep = ModelCheckpoint(tmp_path, save_last=True)
@@ -130,10 +132,10 @@ def test_calibrates_once_and_keeps_it_in_the_checkpoint(tmp_path):
     whole = calibrate_relevance_range(isnet, loader(32))
     assert callback.loss.relevance_range[0] == pytest.approx(whole[0], rel=0.5)  # half of the images were measured
     assert set(callback.loss.hidden_ranges) == {"0"}
-    exact = ISNetCallback(calibrate=4)
+    exact = PlainHeatmaps(calibrate=4)
     trainer(exact, max_epochs=1).fit(copy.deepcopy(before), loader(32))
     assert exact.loss.relevance_range == pytest.approx(whole)
-    fresh = ISNetCallback(calibrate=2, network="net", deep_supervision=["0"], weight=0.5)
+    fresh = PlainHeatmaps(calibrate=2, network="net", deep_supervision=["0"], weight=0.5)
     ranges = dict(callback.loss.hidden_ranges), callback.loss.relevance_range
     again = trainer(fresh, enable_checkpointing=True, max_epochs=3, default_root_dir=tmp_path)
     again.fit(Module(), loader(32, shuffle=True), ckpt_path=str(tmp_path / "last.ckpt"), weights_only=False)
@@ -149,7 +151,7 @@ def test_calibration_does_not_change_the_order_of_the_batches():
 
         seen: list[float] = []
         torch.manual_seed(7)
-        trainer(ISNetCallback(**options)).fit(Recording(), loader(32, shuffle=True))
+        trainer(PlainHeatmaps(**options)).fit(Recording(), loader(32, shuffle=True))
         return seen
 
     assert fit(calibrate=3) == fit()
@@ -169,9 +171,9 @@ def test_a_part_of_the_batch_is_taken_of_what_the_step_s_own_call_got():
 
     seen: list[Tensor] = []
 
-    class Recording(ISNetCallback):
-        def on_fit_start(self, trainer, pl_module) -> None:
-            super().on_fit_start(trainer, pl_module)
+    class Recording(PlainHeatmaps):
+        def _prepare(self, module) -> None:
+            super()._prepare(module)
             explain = self._isnet.explain
             self._isnet.explain = lambda image, *a, **k: (seen.append(image.clone()), explain(image, *a, **k))[1]
 
@@ -184,11 +186,11 @@ def test_a_part_of_the_batch_is_taken_of_what_the_step_s_own_call_got():
 def test_the_box_rule_is_taken_where_the_normalisation_is_known():
     module = Module()
     options = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.2)}
-    trainer(ISNetCallback(**options), max_epochs=1).fit(module, loader())
+    trainer(PlainHeatmaps(**options), max_epochs=1).fit(module, loader())
     expected = by_hand(Module(), epochs=1, input_rule="zbox", **options)
     assert_same(module, expected, rtol=1e-4, atol=1e-6)
     plain = Module()
-    trainer(ISNetCallback(input_rule="gradient", **options), max_epochs=1).fit(plain, loader())
+    trainer(PlainHeatmaps(input_rule="gradient", **options), max_epochs=1).fit(plain, loader())
     assert_same(plain, by_hand(Module(), epochs=1), rtol=1e-4, atol=1e-6)
 
 
@@ -204,7 +206,7 @@ class Prepared(Module):
 def test_calibration_sees_the_batches_of_the_training(precision):
     image, label, mask = data().tensors
     batches = DataLoader(TensorDataset((image * 255).round(), label, mask), batch_size=8)
-    callback = ISNetCallback(calibrate=2)
+    callback = PlainHeatmaps(calibrate=2)
     trainer(callback, precision=precision, max_epochs=1).fit(Prepared(), batches)
     rounded = DataLoader(TensorDataset((image * 255).round() / 255, label, mask), batch_size=8)
     expected = calibrate_relevance_range(ISNet(Module().net), rounded)
@@ -220,8 +222,8 @@ def test_calibration_sees_the_batches_of_the_training(precision):
 def test_two_processes_equal_one(variant, module):
     """The stochastic variant, and contrasts, draw for each process and so differ on purpose."""
     one = module()
-    trainer(ISNetCallback(variant, calibrate=1, dual_target="sum")).fit(one, loader(16, batch_size=16))
+    trainer(PlainHeatmaps(variant, calibrate=1, dual_target="sum")).fit(one, loader(16, batch_size=16))
     two = module()
-    callback = ISNetCallback(variant, calibrate=1, dual_target="sum")
+    callback = PlainHeatmaps(variant, calibrate=1, dual_target="sum")
     trainer(callback, strategy="ddp_spawn", devices=2).fit(two, loader(16, batch_size=8))
     assert_same(one, two, rtol=1e-4, atol=1e-6)

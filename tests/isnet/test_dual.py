@@ -36,7 +36,8 @@ def test_reference_heatmaps_and_gradients(vectors, name, rule):
     }
     model = sequential(name == "sequential_bn").eval()
     model.load_state_dict({k.removeprefix("state/"): v for k, v in arrays.items() if k.startswith("state/")})
-    found = ISNet(model, "dual", dual_target="sum", input_rule="zbox" if rule == "dual_zb" else "gradient").explain(arrays["x"])
+    isnet = ISNet(model, "dual", dual_target="sum", input_rule="zbox" if rule == "dual_zb" else "gradient")
+    found = isnet.explain(arrays["x"])
     assert distance(found.logits, arrays["logits"]) < 1e-5
     for index in (0, 1):
         assert distance(found.relevance[:, index], arrays[f"{rule}/heatmap"][:, index]) < 1e-5
@@ -211,8 +212,9 @@ def test_what_cancels_in_the_sum_is_seen_in_the_contrast(attribution):
     with torch.no_grad():  # the first pixel raises one logit as much as it lowers the other
         model[1].weight.copy_(torch.tensor([[1.0, 0.5, 0, 0], [-1.0, 0, 0.5, 0]]))
     image = torch.ones(64, 1, 2, 2)
+    options = {"attribution": attribution, "epsilon": 1e-30}
     epsilon = {
-        target: ISNet(model, "dual", attribution=attribution, dual_target=target, epsilon=1e-30).explain(image).relevance
+        target: ISNet(model, "dual", dual_target=target, **options).explain(image).relevance
         for target in ("sum", "contrast")
     }
     assert float(epsilon["sum"][:, 1, 0, 0, 0].abs().max()) == 0

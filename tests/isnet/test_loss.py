@@ -179,8 +179,9 @@ def test_background_is_capped():
 @pytest.mark.parametrize("shape", [(1, 1, 1, 4, 6), (1, 3, 2, 9, 7), (4, 1, 3, 8, 5)])
 def test_samples_do_not_see_each_other(shape):
     relevance, mask = case(shape=shape)
-    whole = masks_as_they_are(reduction="none")(relevance, mask)
-    alone = torch.cat([masks_as_they_are(reduction="none")(relevance[i : i + 1], mask[i : i + 1]) for i in range(shape[0])])
+    each = masks_as_they_are(reduction="none")
+    whole = each(relevance, mask)
+    alone = torch.cat([each(relevance[i : i + 1], mask[i : i + 1]) for i in range(shape[0])])
     assert whole.shape == (shape[0],)
     torch.testing.assert_close(whole, alone)
     torch.testing.assert_close(masks_as_they_are()(relevance, mask), whole.mean())

@@ -15,6 +15,11 @@ from torch_bgdebias import ISNet
 VARIANTS = ["selective", "stochastic", "dual", "original"]
 
 
+def summed(model: nn.Module, variant: str, **options) -> ISNet:
+    """With the dual variant's sum of all logits, which is not drawn at random."""
+    return ISNet(model, variant, dual_target="sum", **options)
+
+
 def picture(side: int = 6) -> Tensor:
     return torch.rand(4, 3, side, side, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
@@ -29,21 +34,21 @@ def explained(isnet: ISNet, x: Tensor) -> Tensor:
 def test_looking_at_a_layer_does_not_change_the_heatmaps(variant, train, rule):
     """Layers by name, and hooks of the user's that return copies, also of another layout or dtype and back."""
     model = Small().double().train(train)
-    expected = explained(ISNet(model, variant, dual_target="sum", input_rule=rule), picture())
+    expected = explained(summed(model, variant, input_rule=rule), picture())
     names = [name for name, _ in model.named_children()][:4]
-    found = explained(ISNet(model, variant, dual_target="sum", input_rule=rule, deep_supervision=names), picture())
+    found = explained(summed(model, variant, input_rule=rule, deep_supervision=names), picture())
     torch.testing.assert_close(found, expected)
     model.conv1.register_forward_hook(lambda _, __, out: out.clone())
     model.conv2.register_forward_hook(lambda _, __, out: out.clone(memory_format=torch.channels_last))
     model.fc.register_forward_hook(lambda _, __, out: out.to(torch.float32).double().clone())
     torch.testing.assert_close(
-        explained(ISNet(model, variant, dual_target="sum", input_rule=rule), picture()), expected, rtol=1e-5, atol=1e-9
+        explained(summed(model, variant, input_rule=rule), picture()), expected, rtol=1e-5, atol=1e-9
     )
 
 
 def test_a_layer_before_batch_norm_has_the_relevance_of_the_two_in_the_dual_variant():
     model = Small().double()
-    found = ISNet(model, "dual", dual_target="sum", deep_supervision=["conv2", "bn2"]).explain(picture()).hidden
+    found = summed(model, "dual", deep_supervision=["conv2", "bn2"]).explain(picture()).hidden
     torch.testing.assert_close(found["conv2"], found["bn2"])
     assert found["bn2"].abs().sum() > 0
 
@@ -67,7 +72,7 @@ def test_a_layer_with_a_shortcut_has_the_relevance_of_both_ways(variant, rule):
             return self.net.fc((F.relu(z) + z).mean((2, 3)))
 
     for scale in (0.0, 1.0):
-        one, two = (ISNet(Shortcut(twice, scale).double().eval(), variant, dual_target="sum", input_rule=rule) for twice in (False, True))
+        one, two = (summed(Shortcut(twice, scale).double().eval(), variant, input_rule=rule) for twice in (False, True))
         one.deep_supervision, two.deep_supervision = ("net.conv1",), ("net.conv1", "same")
         found, expected = one.explain(picture()), two.explain(picture())
         torch.testing.assert_close(found.relevance, expected.relevance)
@@ -144,8 +149,8 @@ def test_the_output_layer_is_known_behind_copies_and_reshapes(end):
     def logits(output: Tensor) -> Tensor:
         return output.float().double().clone().flatten(1)
 
-    found = explained(ISNet(nn.Sequential(model, end), "dual", dual_target="sum", logits=logits), picture())
-    torch.testing.assert_close(found, explained(ISNet(model, "dual", dual_target="sum"), picture()), rtol=1e-5, atol=1e-8)
+    found = explained(summed(nn.Sequential(model, end), "dual", logits=logits), picture())
+    torch.testing.assert_close(found, explained(summed(model, "dual"), picture()), rtol=1e-5, atol=1e-8)
 
 
 class Outer(nn.Module):
@@ -160,7 +165,7 @@ class Outer(nn.Module):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_watches_of_a_network_and_of_one_inside_it(variant):
     model, x = Outer().double().eval(), picture()
-    outer, inner = ISNet(model, variant, dual_target="sum", deep_supervision=["net.bn2"]), ISNet(model.net, variant, dual_target="sum")
+    outer, inner = summed(model, variant, deep_supervision=["net.bn2"]), summed(model.net, variant)
     with outer.watching() as a, inner.watching() as b, inner.watching() as c:
         model(x)
     assert (len(a), len(b), len(c)) == (1, 1, 1)
@@ -209,7 +214,9 @@ def test_a_model_that_calls_itself_is_one_forward_pass(variant):
 
     once = Once()
     once.net = model.net
-    torch.testing.assert_close(explained(ISNet(model, variant, dual_target="sum"), picture()), explained(ISNet(once, variant, dual_target="sum"), picture()))
+    torch.testing.assert_close(
+        explained(summed(model, variant), picture()), explained(summed(once, variant), picture())
+    )
 
 
 def test_a_retry_after_a_failure_is_what_is_explained():

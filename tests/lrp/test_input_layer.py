@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch_bgdebias import ISNet
 from torch_bgdebias.models import eval_mode
 
-BOX = {"input_rule": "zbox", "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25), "epsilon": 1e-6}
+BOX = {"input_rule": "zbox", "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25), "epsilon": 1e-6, "dual_target": "sum"}
 
 
 def picture() -> Tensor:
@@ -52,7 +52,7 @@ HALVES = [slice(0, 4), slice(4, 8)]
 @pytest.mark.parametrize("train", [True, False])
 def test_two_layers_on_the_image_are_as_one_with_the_weights_of_both(variant, train):
     found, expected = (
-        ISNet(Branches(one).double().train(train), variant, dual_target="sum", **BOX).explain(picture()).relevance for one in (False, True)
+        ISNet(Branches(one).double().train(train), variant, **BOX).explain(picture()).relevance for one in (False, True)
     )
     torch.testing.assert_close(found, expected)
 
@@ -142,5 +142,5 @@ def test_copies_and_other_shapes_of_the_image_are_the_image(variant):
 
     plain, copied = Branches(True).double(), Copied(True).double()
     with eval_mode(plain), eval_mode(copied):
-        found, expected = (ISNet(net, variant, dual_target="sum", **BOX).explain(picture()).relevance for net in (copied, plain))
+        found, expected = (ISNet(net, variant, **BOX).explain(picture()).relevance for net in (copied, plain))
     torch.testing.assert_close(found, expected)

@@ -39,6 +39,7 @@ class RelevanceRange(tuple[float, float]):
     def __new__(
         cls, low: float, high: float, hidden: Mapping[str, tuple[float, float]] | None = None
     ) -> RelevanceRange:
+        """The pair, with the layers' pairs beside it."""
         measured = super().__new__(cls, (low, high))
         measured.hidden = dict(hidden or {})
         return measured

@@ -244,9 +244,7 @@ def pool_layers(terms: list[HeatmapTerms], decay: float) -> HeatmapTerms:
     return HeatmapTerms(*((part.gather(-1, order) * weights).sum(-1) for part in (loss, background, foreground)))
 
 
-def heatmap_terms(
-    relevance: Tensor, mask: Tensor, options: HeatmapOptions, *, name: str = "relevance"
-) -> HeatmapTerms:
+def heatmap_terms(relevance: Tensor, mask: Tensor, options: HeatmapOptions, *, name: str = "relevance") -> HeatmapTerms:
     """Both terms of the heatmap loss per sample, means over maps.
 
     Args:

@@ -125,9 +125,7 @@ class Rules:
     @property
     def boxed(self) -> bool:
         """Whether z^B is wanted where the image enters."""
-        return self.input_rule == "zbox" or (
-            self.input_rule is None and self.mean is not None and self.std is not None
-        )
+        return self.input_rule == "zbox" or (self.input_rule is None and self.mean is not None and self.std is not None)
 
     def scalars(self, logits: Tensor, target: Target, generator: torch.Generator | None) -> Tensor:
         """What is explained of the logits (B, K): (B, M), differentiable."""
@@ -189,9 +187,7 @@ class PixelBox(nn.Module):
 
     def bounds(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """The smallest and the largest valid image (1, C, H, W), like ``image``."""
-        low, high = (
-            bound.to(image).view(-1, 1, 1).expand(1, *image.shape[1:]) for bound in (self.low, self.high)
-        )
+        low, high = (bound.to(image).view(-1, 1, 1).expand(1, *image.shape[1:]) for bound in (self.low, self.high))
         return low, high
 
     def check(self, image: Tensor) -> None:

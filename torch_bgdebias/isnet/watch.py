@@ -234,12 +234,10 @@ class Watch:
             check_reached(self._module, logits, start, functools.partial(self._again, record, target))
         jobs = rules.jobs(scalars, target)
         retain = create_graph or record.flex.users > 1
-        maps = [
-            record.heatmap(
-                scalar.sum(), logits, rule, self._box, create_graph=create_graph, retain_graph=retain or i < len(jobs) - 1
-            )
-            for i, (scalar, rule) in enumerate(jobs)
-        ]
+        maps = []
+        for i, (scalar, rule) in enumerate(jobs, 1):
+            options = {"create_graph": create_graph, "retain_graph": retain or i < len(jobs)}
+            maps.append(record.heatmap(scalar.sum(), logits, rule, self._box, **options))
         heatmap = torch.stack([relevance for relevance, _ in maps], 1)
         hidden = {name: torch.stack([h[name] for _, h in maps], 1) for name in record.hidden}
         return Explanation(logits if create_graph else logits.detach(), heatmap, hidden)
@@ -269,7 +267,7 @@ class Watch:
             self._module(record.value, *args, **kwargs)
         again = watch._records.pop()
         logits = logits_of(again.output, self._rules.logits)
-        if target is None and self._rules.variant == "stochastic":  # the choice was random: any logit's relevance will do
+        if target is None and self._rules.variant == "stochastic":  # drawn at random: any logit's relevance will do
             target = torch.ones_like(logits.detach())
         scalar, rule = self._rules.jobs(self._rules.scalars(logits, target, None), target)[index]
         return scalar.sum(), again.flex.relevance(rule, logits)

@@ -40,9 +40,10 @@ class ISNet(nn.Module):
 
     Args:
         model: any image classifier; it stays the caller's, untouched.
-        variant: what is explained, M maps an image; or a :class:`~torch_bgdebias.isnet.Rules` object with everything. "selective": the log-odds of the lowest logit (M = 1).
-            "stochastic": one logit, the highest with probability 1/2, else a random other one (M = 1). "dual": LRP-z+
-            and LRP-epsilon of all logits at once (M = 2). "original": every logit (M = K).
+        variant: what is explained, M maps an image; or :class:`~torch_bgdebias.isnet.Rules` with everything below.
+            "selective": the log-odds of the lowest logit (M = 1). "stochastic": one logit, the highest with probability
+            1/2, else a random other one (M = 1). "dual": LRP-z+ and LRP-epsilon of all logits at once (M = 2).
+            "original": every logit (M = K).
         epsilon: stabiliser of LRP, >= 0. With 0 the relevance of a ReLU network is input x gradient; above 0 with
             "dual" and z^B.
         input_rule: "gradient", or "zbox": the z^B rule at the linear and convolution layers that take the image, whose
