@@ -67,8 +67,6 @@ KNOWN_CIRCLES: set[str] = {
     "backgrounds/bank.py",
     "backgrounds/screening/filter.py",
     "backgrounds/stream.py",
-    "isnet/watch.py",
-    "isnet/wrapper.py",
     "probe/figures.py",
     "probe/page/charts.py",
     "probe/page/concept_section.py",
@@ -82,7 +80,7 @@ KNOWN_CIRCLES: set[str] = {
     "probe/results/layout.py",
     "probe/results/measurement.py",
 }
-KNOWN_LONG_FILES: set[str] = {"backgrounds/bank.py", "lrp/engine.py"}
+KNOWN_LONG_FILES: set[str] = {"backgrounds/bank.py"}
 KNOWN_LONG_BODIES: set[str] = {"cli/backgrounds.py:_filter"}
 KNOWN_LONG_TESTS: set[str] = {
     "clad/test_callback.py",

@@ -72,8 +72,10 @@ def test_a_layer_with_a_shortcut_has_the_relevance_of_both_ways(variant, rule):
             return self.net.fc((F.relu(z) + z).mean((2, 3)))
 
     for scale in (0.0, 1.0):
-        one, two = (summed(Shortcut(twice, scale).double().eval(), variant, input_rule=rule) for twice in (False, True))
-        one.deep_supervision, two.deep_supervision = ("net.conv1",), ("net.conv1", "same")
+        one, two = (
+            summed(Shortcut(twice, scale).double().eval(), variant, input_rule=rule, deep_supervision=names)
+            for twice, names in ((False, ("net.conv1",)), (True, ("net.conv1", "same")))
+        )
         found, expected = one.explain(picture()), two.explain(picture())
         torch.testing.assert_close(found.relevance, expected.relevance)
         assert found.relevance.abs().sum() > 0

@@ -9,7 +9,7 @@ from isnet_networks import distance, picture, small
 from torch import Tensor, nn
 
 from torch_bgdebias import ISNet
-from torch_bgdebias.isnet import Explanation
+from torch_bgdebias.isnet import Explanation, Rules
 
 
 def snapshot(model: nn.Module) -> dict[str, object]:
@@ -204,6 +204,12 @@ def test_refusals_name_what_is_wrong():
         ISNet(small(), epsilon=-1)
     with pytest.raises(ValueError, match="epsilon: expected a number >= 0"):
         ISNet(small(), epsilon=float("nan"))
+    with pytest.raises(ValueError, match="epsilon: expected a number > 0 for the dual variant, got 0: .* NaN"):
+        ISNet(small(), "dual", epsilon=0)
+    with pytest.raises(TypeError, match="variant: a Rules object holds all options; pass them to it"):
+        ISNet(small(), Rules("dual"), epsilon=0.1)
+    with pytest.raises(AttributeError, match="epsilon"):
+        ISNet(small()).epsilon = 0.1
     with pytest.raises(TypeError, match="deep_supervision: expected a list of layer names"):
         ISNet(small(), deep_supervision="conv")
     with pytest.raises(TypeError, match="target: expected a tensor of classes"):

@@ -47,7 +47,7 @@ class Rules:
 
     Args:
         variant: "selective", "stochastic", "dual" or "original".
-        epsilon: stabiliser of LRP, >= 0; above 0 with "dual" and with z^B, which divide by sums that may vanish.
+        epsilon: stabiliser of LRP, >= 0; above 0 with "dual", which divides by sums that may be 0.
         input_rule: "zbox" or "gradient"; ``None`` takes "zbox" where ``mean`` and ``std`` are given.
         mean, std: per channel, of the images' normalisation; ``None`` where images are in [0, 1].
         deep_supervision: names of the layers whose outputs are explained too.
@@ -103,11 +103,10 @@ class Rules:
             raise ValueError("batch_norm: the dual variant merges batch norm into the layer before it, 'linear' only")
         if not self.epsilon >= 0:
             raise ValueError(f"epsilon: expected a number >= 0, got {self.epsilon}")
-        if self.epsilon == 0 and (dual or self.boxed):
-            rule = "the dual variant divides" if dual else "the z^B rule (input_rule 'zbox') divides"
+        if self.epsilon == 0 and dual:
             raise ValueError(
-                f"epsilon: expected a number > 0, got 0: {rule} by sums that may be 0; "
-                "take a small one, or the default 0.01"
+                "epsilon: expected a number > 0 for the dual variant, got 0: LRP-z+ and LRP-epsilon divide by sums "
+                "that may be 0, and gradients would be NaN; take a small one, or the default 0.01"
             )
 
     def _check_box(self) -> None:

@@ -45,7 +45,7 @@ class ISNet(nn.Module):
             1/2, else a random other one (M = 1). "dual": LRP-z+ and LRP-epsilon of all logits at once (M = 2).
             "original": every logit (M = K).
         epsilon: stabiliser of LRP, >= 0. With 0 the relevance of a ReLU network is input x gradient; above 0 with
-            "dual" and z^B.
+            "dual".
         input_rule: "gradient", or "zbox": the z^B rule at the linear and convolution layers that take the image, whose
             pixels lie in [0, 1] before normalisation by ``mean`` and ``std``; what reaches the image by other ways is
             input x gradient. ``None``: "zbox" where ``mean`` and ``std`` are given.

@@ -126,7 +126,10 @@ class _Share(Function):
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, value: Tensor, z: Tensor, offset: Tensor, epsilon: float) -> Tensor:
         below = z - offset
-        below += (below >= 0).to(below.dtype).mul_(2 * epsilon).sub_(epsilon)
+        if epsilon > 0:
+            below += (below >= 0).to(below.dtype).mul_(2 * epsilon).sub_(epsilon)
+        else:  # a sum of parts >= 0 that is 0 has nothing to share out
+            below.masked_fill_(below == 0, torch.inf)
         ctx.save_for_backward(gradient, value, below)
         ctx.shape = offset.shape
         return (gradient * value).div_(below)
