@@ -43,7 +43,7 @@ def build() -> nn.Sequential:
 
 def train(net: nn.Module, data: tuple[Tensor, Tensor, Tensor], *, weight: float, epochs: int, variant: str) -> None:
     isnet = ISNet(net, variant=variant, dual_target="contrast")
-    heatmap_loss, dimming = ISNetLoss(mask_dilation=2), BackgroundDimming()
+    heatmap_loss, dimming = ISNetLoss(), BackgroundDimming()
     optimizer = torch.optim.Adam(net.parameters(), 2e-3)
     image, mask, label = data
     for _ in range(epochs):
