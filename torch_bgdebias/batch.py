@@ -1,30 +1,45 @@
-"""``BatchSpec``: what in the user's batch is image, label and mask. Batches keep their type."""
+"""``BatchSpec``: where image, label and mask are in a batch. ``MaskedBatch``: two items that carry masks along."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from torch import Tensor
+from torch.utils.data import default_collate
 
-__all__ = ["BatchSpec"]
+__all__ = ["BatchSpec", "MaskedBatch", "Place", "collate_masked"]
 
-Key: TypeAlias = "int | str | None"
+Step: TypeAlias = "int | str"
+#: index, key or attribute; a path of them, as a tuple or with dots; a function of the batch; or None
+Place: TypeAlias = "int | str | tuple[int | str, ...] | Callable[[Any], Tensor] | None"
+
+#: what a module that was written without masks does not expect in its batches
+_HIDDEN = ("mask", "background_label")
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchSpec:
-    """Which tuple index, dict key or attribute of a batch holds what.
+    """Where in a batch the images, labels and masks are.
+
+    A place is a tuple index, a dict key or an attribute; a path of them, ``("labelled", 0)`` or ``"input.image"``; or a
+    function of the batch, which is only read: ``BatchSpec(label=lambda batch: batch[1].argmax(1))``.
 
     Args:
         image: where the images (B, C, H, W) are.
         label: where the labels are.
         mask: where the foreground masks (B, 1, H, W) are; ``None`` when the batch has none.
         background_label: where the background's class is; ``None`` when the batch does not say.
+        hide_mask: for a LightningModule whose steps and transfer hooks know nothing of masks (``x, y = batch``): the
+            callbacks take mask and background label out of the batch before the module's own methods get it. A tuple
+            or list gets shorter, a dict loses the key.
 
     A batch may be a tuple, named tuple, list, mapping or an object with attributes (dataclass).
+
+    Raises:
+        TypeError: a place of another kind, or a mask to hide that is given by a function.
 
     Example:
         >>> import torch
@@ -35,10 +50,20 @@ class BatchSpec:
         (0.0, True)
     """
 
-    image: Key = 0
-    label: Key = 1
-    mask: Key = 2
-    background_label: Key = None
+    image: Place = 0
+    label: Place = 1
+    mask: Place = 2
+    background_label: Place = None
+    hide_mask: bool = dataclasses.field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for field in ("image", "label", "mask", "background_label"):
+            _check_place(field, getattr(self, field))
+            if self.hide_mask and field in _HIDDEN and callable(getattr(self, field)):
+                raise TypeError(
+                    f"hide_mask: expected an index, key or path for {field}, got a function, which cannot say what to "
+                    "take out of the batch"
+                )
 
     def image_of(self, batch: Any) -> Tensor:
         """The images. Raises KeyError naming what the batch holds when they are not there."""
@@ -59,31 +84,94 @@ class BatchSpec:
     def replace(self, batch: Any, **fields: Tensor) -> Any:
         """A shallow copy of ``batch`` of the same type with some fields (by this class's names) exchanged."""
         for field, value in fields.items():
-            key = self._key(field)
-            self._lookup(batch, field, key)  # a field that is not there is an error, never an addition
-            batch = _replaced(batch, key, value)
+            self._lookup(batch, field)  # a field that is not there is an error, never an addition
+            place = self._place(field)
+            if callable(place):
+                raise TypeError(f"{field}: expected a place that can be written to, got a function; pass a key or path")
+            batch = _changed(batch, _steps(batch, place), _constant(value))
         return batch
 
-    def _key(self, field: str) -> int | str:
-        key = getattr(self, field)
-        if key is None:
+    def without_mask(self, batch: Any) -> tuple[Any, dict[str, Any]]:
+        """The batch as a module without masks knows it, and what was taken out, for :meth:`with_mask`.
+
+        What is not there stays away: batches of two pass as they are.
+        """
+        taken: dict[str, Any] = {}
+        for field in self._hidden():
+            try:
+                taken[field] = self._lookup(batch, field)
+            except KeyError:
+                continue
+        for field in self._hidden():  # from the back, so that indices stay right
+            if field in taken:
+                batch = _removed(batch, _steps(batch, getattr(self, field)))
+        return batch, taken
+
+    def with_mask(self, batch: Any, taken: Mapping[str, Any]) -> Any:
+        """The batch with what :meth:`without_mask` took out of it, at its place again."""
+        for field in reversed(self._hidden()):
+            if field in taken:
+                batch = _inserted(batch, _steps(batch, getattr(self, field)), taken[field])
+        return batch
+
+    def _hidden(self) -> list[str]:
+        """Fields to take out, later indices first."""
+        given = [field for field in _HIDDEN if getattr(self, field) is not None and not callable(getattr(self, field))]
+        return sorted(given, key=lambda field: str(_last(getattr(self, field))).zfill(9), reverse=True)
+
+    def _place(self, field: str) -> int | str | tuple[Step, ...] | Callable[[Any], Tensor]:
+        place: Place = getattr(self, field)
+        if place is None:
             raise KeyError(f"batch: BatchSpec has no place for {field!r}; pass BatchSpec({field}=...)")
-        return key  # type: ignore[no-any-return]
+        return place
 
     def _get(self, batch: Any, field: str) -> Tensor:
-        value = self._lookup(batch, field, self._key(field))
+        value = self._lookup(batch, field)
         if not isinstance(value, Tensor):
-            raise TypeError(f"batch[{self._key(field)!r}] ({field}): expected a tensor, got {type(value).__name__}")
+            where = self._place(field)
+            raise TypeError(f"batch[{where!r}] ({field}): expected a tensor, got {type(value).__name__}")
         return value
 
-    def _lookup(self, batch: Any, field: str, key: int | str) -> Any:
-        try:
-            if isinstance(batch, Mapping) or isinstance(key, int):
-                return batch[key]
-            return getattr(batch, key)
-        except (KeyError, IndexError, TypeError, AttributeError):
-            hint = f"; pass BatchSpec({field}=...) to say where it is"
-            raise KeyError(f"batch has no {field} at {key!r}; it holds {_contents(batch)}{hint}") from None
+    def _lookup(self, batch: Any, field: str) -> Any:
+        place = self._place(field)
+        if callable(place):
+            return place(batch)
+        value = batch
+        for step in _steps(batch, place):
+            try:
+                value = _entry(value, step)
+            except (KeyError, IndexError, TypeError, AttributeError):
+                hint = f"; pass BatchSpec({field}=...) to say where it is"
+                raise KeyError(f"batch has no {field} at {place!r}; it holds {_contents(value)}{hint}") from None
+        return value
+
+
+def _check_place(field: str, place: object) -> None:
+    if place is None or callable(place) or (isinstance(place, int | str) and not isinstance(place, bool)):
+        return
+    if isinstance(place, tuple) and place and all(isinstance(s, int | str) and not isinstance(s, bool) for s in place):
+        return
+    raise TypeError(
+        f"{field}: expected an index, a key, a path such as ('labelled', 0), a function of the batch or None, "
+        f"got {place!r}"
+    )
+
+
+def _steps(batch: Any, place: int | str | tuple[Step, ...]) -> tuple[Step, ...]:
+    """The place as a path; a name with dots is one where the batch has nothing of this very name."""
+    if isinstance(place, tuple):
+        return place
+    if isinstance(place, str) and "." in place and not (isinstance(batch, Mapping) and place in batch):
+        return tuple(int(step) if step.isdecimal() else step for step in place.split("."))
+    return (place,)
+
+
+def _last(place: int | str | tuple[Step, ...]) -> Step:
+    return place[-1] if isinstance(place, tuple) else place
+
+
+def _entry(value: Any, step: Step) -> Any:
+    return value[step] if isinstance(value, Mapping) or isinstance(step, int) else getattr(value, step)
 
 
 def _contents(batch: Any) -> str:
@@ -94,10 +182,53 @@ def _contents(batch: Any) -> str:
     return f"a {type(batch).__name__}"
 
 
-def _replaced(batch: Any, key: int | str, value: Tensor) -> Any:
+def _changed(batch: Any, steps: tuple[Step, ...], change: Callable[[Any], Any]) -> Any:
+    """A copy of the batch in which ``change`` was applied to what is at the end of the path."""
+    if not steps:
+        return change(batch)
+    return _replaced(batch, steps[0], _changed(_entry(batch, steps[0]), steps[1:], change))
+
+
+def _constant(value: Any) -> Callable[[Any], Any]:
+    return lambda _: value
+
+
+def _removed(batch: Any, steps: tuple[Step, ...]) -> Any:
+    def shorter(holder: Any) -> Any:
+        step = steps[-1]
+        if isinstance(holder, Mapping):
+            new: Any = copy.copy(holder)
+            del new[step]
+            return new
+        if not isinstance(holder, list | tuple):
+            return holder  # an attribute more disturbs nobody
+        index = step if isinstance(step, int) else holder._fields.index(step)  # type: ignore[union-attr]
+        index %= len(holder)
+        items = [item for i, item in enumerate(holder) if i != index]
+        return items if isinstance(holder, list) else tuple(items)
+
+    return _changed(batch, steps[:-1], shorter)
+
+
+def _inserted(batch: Any, steps: tuple[Step, ...], value: Any) -> Any:
+    def longer(holder: Any) -> Any:
+        step = steps[-1]
+        if isinstance(holder, list | tuple):
+            if not isinstance(step, int):
+                return holder  # it was a named tuple, which the module has made a plain one
+            index = step if step >= 0 else len(holder) + 1 + step
+            items = [*holder[:index], value, *holder[index:]]
+            return items if isinstance(holder, list) else tuple(items)
+        return _replaced(holder, step, value)
+
+    return _changed(batch, steps[:-1], longer)
+
+
+def _replaced(batch: Any, key: Step, value: Any) -> Any:
+    new: Any
     if isinstance(batch, Mapping):
         new = copy.copy(batch)
-        new[key] = value  # type: ignore[index]
+        new[key] = value
         return new
     if isinstance(batch, tuple):
         items = list(batch)
@@ -109,5 +240,85 @@ def _replaced(batch: Any, key: int | str, value: Tensor) -> Any:
         new_list[key] = value  # type: ignore[index]
         return new_list
     new = copy.copy(batch)
-    setattr(new, str(key), value)
+    if isinstance(key, int):
+        new[key] = value  # its own way of setting an item
+    else:
+        setattr(new, key, value)
     return new
+
+
+@dataclasses.dataclass
+class MaskedBatch:
+    """Unpacks to image and label, as ``x, y = batch`` expects, and has the mask as an attribute.
+
+    The mask stays with it where batches go: through a loader's workers and pinned memory, to a device, through a
+    trainer's change of precision. ``BatchSpec()`` reads it as it is.
+
+    Args:
+        image: (B, C, H, W).
+        label: the labels, of any kind.
+        mask: (B, 1, H, W), 1 = foreground.
+        background_label: (B,), where the data has it.
+
+    Example:
+        >>> import torch
+        >>> batch = MaskedBatch(torch.rand(2, 3, 4, 4), torch.tensor([0, 1]), torch.ones(2, 1, 4, 4))
+        >>> x, y = batch
+        >>> x is batch[0], len(batch), batch.to("cpu").mask.shape
+        (True, 2, torch.Size([2, 1, 4, 4]))
+    """
+
+    image: Tensor
+    label: Any
+    mask: Tensor
+    background_label: Tensor | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.image
+        yield self.label
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return (self.image, self.label)[index]
+        return getattr(self, _name(index))
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        setattr(self, _name(index), value)
+
+    def to(self, *args: Any, **kwargs: Any) -> MaskedBatch:
+        """As ``Tensor.to``, of everything that is a tensor."""
+        return self._each(lambda tensor: tensor.to(*args, **kwargs))
+
+    def pin_memory(self) -> MaskedBatch:
+        """In pinned memory, as a loader asks for."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> MaskedBatch:
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return MaskedBatch(**{k: change(v) if isinstance(v, Tensor) else v for k, v in values.items()})
+
+
+def collate_masked(items: Sequence[Any]) -> MaskedBatch:
+    """The loader's ``collate_fn`` for data sets of (image, label, mask) and (image, label, mask, background label).
+
+    Raises:
+        ValueError: items of another length.
+    """
+    if len(items[0]) not in (3, 4):
+        raise ValueError(
+            "collate_masked: expected items (image, label, mask) or (image, label, mask, background label), got "
+            f"{len(items[0])} values"
+        )
+    return MaskedBatch(*default_collate([tuple(item) for item in items]))
+
+
+def _name(index: int) -> str:
+    names = [field.name for field in dataclasses.fields(MaskedBatch)]
+    if index in (-1, -2):  # the last of the two that it unpacks to
+        index += 2
+    if not 0 <= index < len(names):
+        raise IndexError(f"batch index: expected 0 (image) to {len(names) - 1} ({names[-1]}), got {index}")
+    return names[index]
