@@ -221,7 +221,7 @@ def bank():
 
 CALLBACKS = {
     "swap": lambda: BackgroundSwapCallback(BackgroundSwap(pattern="voronoi")),
-    "swap from a bank": lambda: BackgroundSwapCallback(BackgroundSwap(bank()), schedule=lambda epoch: 0.5),
+    "swap from a bank": lambda: BackgroundSwapCallback(BackgroundSwap(bank()), schedule=lambda epoch, step: 0.5),
     "CLAD": lambda: CLADCallback(BackgroundSwap(), num_negatives=4),
     "CLAD+ jointly, from a bank": lambda: CLADCallback(BackgroundSwap(bank()), plus=True, joint=True),
     "ISNet, selective": lambda: ISNetCallback("selective"),

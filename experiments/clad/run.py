@@ -63,7 +63,7 @@ def callbacks(method: str, setting: Setting, args: argparse.Namespace, options: 
         return [BackgroundSwapCallback(swap, BatchSpec(label=3) if by_background else BatchSpec(), seed=args.seed)]
     keys = setting.categories if by_background else None
     options = {"weight": args.weight, **options}
-    return [CLADCallback(swap, keys, plus=method == "CLAD+", spec=spec, seed=args.seed, **options)]
+    return [CLADCallback(swap, num_classes=keys, plus=method == "CLAD+", spec=spec, seed=args.seed, **options)]
 
 
 def run(

@@ -101,7 +101,7 @@ def fresh(seed=0, **kwargs):
 def by_hand(module, steps, plus=False, weight=1.0, **settings):
     """The same training as a plain loop: own swap with the callback's draws, own losses, own passes."""
     reference = CLADCallback(BackgroundSwap(), **settings)
-    loss = CLADLoss(K, None, reference.num_negatives, reference.temperature)
+    loss = reference.settings.new_loss(K)
     optimizer, values = module.configure_optimizers(), []
     module.train()
     for image, label, mask in DataLoader(Objects(), batch_size=8):
@@ -109,7 +109,7 @@ def by_hand(module, steps, plus=False, weight=1.0, **settings):
         other = reference.swap(image, mask=mask, label=label, different_class=True, generator=generator)
         background = reference.swap.drawn["background_label"]
         body, head = module.model[:-1], module.model[-1]
-        if reference.joint:
+        if reference.settings.joint:
             anchor, positive = body(torch.cat([image, other])).chunk(2)
         else:
             anchor, positive = body(image), body(other)
@@ -264,7 +264,7 @@ def test_images_normalised_by_the_step_are_swapped_as_they_enter_the_network():
 
 def test_any_layer_by_name_and_maps_are_averaged():
     for layer, width in (("model.4", 216), ("model.2", 6), ("model.6", 10)):
-        callback = CLADCallback(BackgroundSwap(), K, layer=layer, plus=True)
+        callback = CLADCallback(BackgroundSwap(), num_classes=K, layer=layer, plus=True)
         fit(fresh(), callback)
         assert callback.loss.queue.dim == width
 
@@ -283,7 +283,7 @@ def test_an_ambiguous_head_lists_the_candidates():
     with pytest.raises(LookupError, match="'other' took no part in training_step"):
         fit(TwoHeads(), CLADCallback(BackgroundSwap(), layer="other"))
     with pytest.raises(KeyError, match=r"layer 'model\.60' is not in TwoHeads; near names: model\.6"):
-        fit(TwoHeads(), CLADCallback(BackgroundSwap(), K, layer="model.60"))
+        fit(TwoHeads(), CLADCallback(BackgroundSwap(), num_classes=K, layer="model.60"))
 
 
 class MultiLabel(Plain):
@@ -309,7 +309,7 @@ def test_multi_label_targets():
     trainer = fit(module(), CLADCallback(BackgroundSwap(), spec=spec, **settings), form="dict")
     assert trainer.callback_metrics["clad/ce_positive"] > 0
     site = BatchSpec(image="image", label="many", mask="mask", background_label="site")
-    callback = CLADCallback(BackgroundSwap(), 2, spec=site)  # the batch says the key
+    callback = CLADCallback(BackgroundSwap(), num_classes=2, spec=site)  # the batch says the key
     fit(module(), callback, form="dict")
     assert callback.loss.queue.fill.tolist() == [(Objects().site == 1).sum(), (Objects().site == 0).sum()]
 
@@ -319,7 +319,7 @@ def test_the_key_may_be_the_site():
     module = fresh(image="image", label="label")
     with pytest.raises(ValueError, match="num_classes: expected how many background labels there are"):
         fit(module, CLADCallback(BackgroundSwap(), spec=spec), form="dict")
-    callback = CLADCallback(BackgroundSwap(), 2, spec=spec, num_negatives=50)
+    callback = CLADCallback(BackgroundSwap(), num_classes=2, spec=spec, num_negatives=50)
     fit(module, callback, form="dict")
     data = Objects()
     # every image was put on a background of the other site
@@ -361,7 +361,7 @@ def test_two_at_once_keep_their_own_state(tmp_path):
     def callbacks():
         site = BatchSpec(image="image", label="label", mask="mask", background_label="site")
         plain = BatchSpec(image="image", label="label", mask="mask")
-        return CLADCallback(BackgroundSwap(), 2, spec=site), CLADCallback(BackgroundSwap(), spec=plain)
+        return CLADCallback(BackgroundSwap(), num_classes=2, spec=site), CLADCallback(BackgroundSwap(), spec=plain)
 
     first = callbacks()
     trainer = fit(fresh(image="image", label="label"), *first, form="dict")
@@ -526,6 +526,6 @@ def test_bad_settings_are_named():
     with pytest.raises(ValueError, match="temperature: expected a finite number above 0"):
         CLADCallback(BackgroundSwap(), temperature=0.0)
     with pytest.raises(ValueError, match="num_classes: expected a positive integer"):
-        CLADCallback(BackgroundSwap(), 0)
+        CLADCallback(BackgroundSwap(), num_classes=0)
     with pytest.raises(ValueError, match="num_classes: expected how many"):
         fit(fresh(), CLADCallback(BackgroundSwap(), layer="model.3"))

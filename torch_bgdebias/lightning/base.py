@@ -16,6 +16,9 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.checks import describe
+from torch_bgdebias.lightning.hiding import hide_mask
 from torch_bgdebias.lightning.options import option_text
 from torch_bgdebias.lightning.packages import CallbackBase, LightningModule, Trainer
 from torch_bgdebias.lightning.step import StepCall, wrap_training_step
@@ -36,6 +39,7 @@ class LightningCallback(CallbackBase):
     Args:
         seed: of the draws.
         log: log, do not, or log under this prefix.
+        spec: where things are in a batch; with ``hide_mask`` the module's own methods get batches without masks.
         options: everything that may differ between two callbacks of the class, for the checkpoint's key.
 
     Raises:
@@ -45,15 +49,26 @@ class LightningCallback(CallbackBase):
     #: of the logged names
     log_prefix: ClassVar[str] = ""
 
-    def __init__(self, seed: int = 0, *, log: bool | str = True, options: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        log: bool | str = True,
+        spec: BatchSpec | None = None,
+        options: Mapping[str, object] | None = None,
+    ) -> None:
+        if spec is not None and not isinstance(spec, BatchSpec):
+            raise TypeError(f"spec: expected a BatchSpec, got {describe(spec)}")
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise TypeError(f"seed: expected a whole number, got {seed!r}")
         if not isinstance(log, bool | str):
             raise TypeError(f"log: expected True, False or a prefix for the names, got {log!r}")
-        self.seed = seed
+        self.seed, self.spec = seed, spec or BatchSpec()
+        self._restores: list[Callable[[], None]] = []
         self._logs = bool(log)  # Lightning writes its own `log` onto callbacks
         self._prefix = self._own_prefix = log if isinstance(log, str) else self.log_prefix
-        described = {name: option_text(value) for name, value in (options or {}).items()}
+        named = {**({} if spec is None else {"spec": spec}), **(options or {})}
+        described = {name: option_text(value) for name, value in named.items()}
         self._state_key = self._generate_state_key(**described, seed=seed)
 
     @property
@@ -62,7 +77,7 @@ class LightningCallback(CallbackBase):
         return self._state_key
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the names for the log."""
+        """Find the names for the log; keep masks from the module where that was asked for."""
         alike = [
             callback
             for callback in trainer.callbacks  # type: ignore[union-attr]
@@ -70,6 +85,16 @@ class LightningCallback(CallbackBase):
         ]
         place = next((i for i, callback in enumerate(alike, 1) if callback is self), 1)
         self._prefix = self._own_prefix if place == 1 else f"{self._own_prefix}_{place}"
+        if self.spec.hide_mask:
+            self._restores.append(hide_mask(trainer, pl_module, self, self.spec))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the module's own methods back."""
+        self._leave()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the module's own methods back."""
+        self._leave()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Find this callback's state where its options, and so its key, were others when it was written."""
@@ -83,6 +108,11 @@ class LightningCallback(CallbackBase):
             self.load_state_dict(states[theirs[0]])
         elif theirs:
             rank_zero_warn(f"{name}: the checkpoint has no state of these options, so this one starts anew")
+
+    def _leave(self) -> None:
+        for restore in self._restores:
+            restore()
+        self._restores = []
 
     def _log_values(self, module: LightningModule, values: Mapping[str, float | Tensor], batch_size: int) -> None:
         """Log means over the epoch; plain numbers are put on the device without waiting for it."""
@@ -104,17 +134,23 @@ class TrainingStepCallback(LightningCallback):
     and the same on every rank, so a resumed run draws what an uninterrupted one would have.
 
     Args:
-        seed, log, options: see :class:`LightningCallback`.
+        seed, log, spec, options: see :class:`LightningCallback`.
     """
 
     #: what to use in a step of one's own instead, where the callback adds to the loss; "" where it does not
     by_hand: ClassVar[str] = ""
 
-    def __init__(self, seed: int = 0, *, log: bool | str = True, options: Mapping[str, object] | None = None) -> None:
-        super().__init__(seed, log=log, options=options)
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        log: bool | str = True,
+        spec: BatchSpec | None = None,
+        options: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(seed, log=log, spec=spec, options=options)
         #: training batches seen
         self.steps = 0
-        self._restore: Callable[[], None] | None = None
         self._ready = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -123,15 +159,9 @@ class TrainingStepCallback(LightningCallback):
         if stage == "fit":
             self._refuse(pl_module)
             self._ready = False
-            self._restore = wrap_training_step(pl_module, self, self._around, trainer=trainer)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Put the module's own training step back."""
-        self._leave()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Put the module's own training step back."""
-        self._leave()
+            if trainer.global_step == 0 and trainer.current_epoch == 0:  # not a fit that goes on where one ended
+                self._begin()
+            self._restores.append(wrap_training_step(pl_module, self, self._around, trainer=trainer))
 
     def state_dict(self) -> dict[str, Any]:
         """Batches seen and the seed, the same on every rank."""
@@ -143,6 +173,10 @@ class TrainingStepCallback(LightningCallback):
 
     def _step(self, call: StepCall) -> Any:
         raise NotImplementedError(f"{type(self).__name__} goes around a training step and must say how")
+
+    def _begin(self) -> None:
+        """A run starts: forget the batches of an earlier one."""
+        self.steps = 0
 
     def _prepare(self, module: LightningModule) -> None:
         """Find what is needed of the module, which is on its device; before the first step of a fit."""
@@ -176,11 +210,6 @@ class TrainingStepCallback(LightningCallback):
         number = random.Random(f"{type(self).__name__} {self.seed} {module.global_rank} {self.steps}").getrandbits(63)
         return torch.Generator(module.device).manual_seed(number)
 
-    def _leave(self) -> None:
-        if self._restore is not None:
-            self._restore()
-            self._restore = None
-
 
 class ReadingCallback(LightningCallback):
     """A callback that measures at the end of validation and test epochs, and changes nothing.
@@ -190,7 +219,7 @@ class ReadingCallback(LightningCallback):
 
     Args:
         every_n_epochs: n.
-        seed, log, options: see :class:`LightningCallback`.
+        seed, log, spec, options: see :class:`LightningCallback`.
 
     Raises:
         ValueError: ``every_n_epochs`` below 1.
@@ -202,9 +231,10 @@ class ReadingCallback(LightningCallback):
         every_n_epochs: int = 1,
         seed: int = 0,
         log: bool | str = True,
+        spec: BatchSpec | None = None,
         options: Mapping[str, object] | None = None,
     ) -> None:
-        super().__init__(seed, log=log, options=options)
+        super().__init__(seed, log=log, spec=spec, options=options)
         if every_n_epochs < 1:
             raise ValueError(f"every_n_epochs: expected at least 1, got {every_n_epochs}")
         self.every_n_epochs = every_n_epochs
@@ -227,7 +257,8 @@ class ReadingCallback(LightningCallback):
         self._measure_and_log(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Say so where a fit was never measured."""
+        """Say so where a fit was never measured; give the module's own methods back."""
+        super().teardown(trainer, pl_module, stage)
         if stage == "fit" and not self._measured and trainer.current_epoch:  # a tuner's run goes back to epoch 0
             rank_zero_warn(
                 f"{type(self).__name__} measured nothing: it measures at the end of validation epochs, and there was "

@@ -1,4 +1,4 @@
-"""Going around a module's ``training_step`` for the time of a fit.
+"""Going around a module's methods, ``training_step`` above all, for the time of a run.
 
 Lightning ignores what callback hooks return, so a callback that changes the batch or the loss goes around the module's
 ``training_step``. Several callbacks may do so: one chain per module keeps them in the order in which they came and puts
@@ -22,30 +22,36 @@ from typing import Any, TypeAlias
 
 from torch_bgdebias.lightning.packages import LightningModule, Trainer
 
-__all__ = ["StepCall", "StepChange", "wrap_training_step"]
+__all__ = ["StepCall", "StepChange", "wrap_method", "wrap_training_step"]
 
 
 class StepCall:
     """One call of ``training_step`` on its way through the callbacks: the batch may be exchanged, then it runs."""
 
     def __init__(
-        self, module: LightningModule, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        module: LightningModule,
+        inner: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        position: int = 0,
     ) -> None:
         self.module = module
         self._inner = inner
         self._args = list(args)
         self._kwargs = dict(kwargs)
-        self._name = None if args else _batch_argument(inner, kwargs)
+        self._position = position
+        self._name = None if len(args) > position else _batch_argument(inner, kwargs, position)
 
     @property
     def batch(self) -> Any:
         """The batch that the rest of the chain, and in the end the user's step, will get."""
-        return self._args[0] if self._name is None else self._kwargs[self._name]
+        return self._args[self._position] if self._name is None else self._kwargs[self._name]
 
     @batch.setter
     def batch(self, batch: Any) -> None:
         if self._name is None:
-            self._args[0] = batch
+            self._args[self._position] = batch
         else:
             self._kwargs[self._name] = batch
 
@@ -65,50 +71,58 @@ class _Link:
     owner: object
     change: StepChange
     trainer: weakref.ref[Trainer] | None
+    position: int
+    innermost: bool
 
 
-class _Step:
-    """What stands in for a module's ``training_step``. In a copy of the module, or a pickled one, its own step does.
+class _Around:
+    """What stands in for a method. In a copy of the module, or a pickled one, its own method does.
 
     It is held by the module alone (as its attribute), so a module that nobody else holds is collected as ever.
     """
 
-    def __init__(self, module: LightningModule) -> None:
+    def __init__(self, module: Any, name: str) -> None:
         self.links: list[_Link] = []
+        self._name = name
         self._module = weakref.ref(module)
-        self._own = module.__dict__.get("training_step")  # an instance attribute of the user's, if there was one
-        self._original = module.training_step
+        self._own = module.__dict__.get(name)  # an instance attribute of the user's, if there was one
+        self._original = getattr(module, name)
         functools.update_wrapper(self, self._original)
         # Lightning reads the signature to see which arguments to pass
         self.__signature__ = inspect.signature(self._original)
-        module.training_step = self  # type: ignore[method-assign]
+        setattr(module, name, self)
+
+    def add(self, link: _Link) -> None:
+        """Go around with one more change, instead of an earlier one of the same owner."""
+        others = [other for other in self.links if other.owner is not link.owner or other.innermost != link.innermost]
+        self.links = sorted([*others, link], key=lambda link: link.innermost)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The module's step, with the changes around it, the first one outermost."""
+        """The module's method, with the changes around it, the first one outermost."""
         module = self._module()
         assert module is not None, "the module is alive while its own method runs"
         self._drop_stale(module)
         inner: Callable[..., Any] = self._original
         for link in reversed(self.links):
-            inner = functools.partial(_call, module, link.change, inner)
+            inner = functools.partial(_call, module, link, inner)
         return inner(*args, **kwargs)
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, Any]]:
-        return _own_step, (self._module(), self._own)
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _own_method, (self._module(), self._name, self._own)
 
     def leave(self, owner: object) -> None:
         """Drop an owner's change; with the last one the module's own step comes back."""
         self.links = [link for link in self.links if link.owner is not owner]
         module = self._module()
         # somebody may have gone around this one meanwhile: it then stays, and only passes on
-        if self.links or module is None or module.__dict__.get("training_step") is not self:
+        if self.links or module is None or module.__dict__.get(self._name) is not self:
             return
         if self._own is None:
-            del module.training_step
+            delattr(module, self._name)
         else:
-            module.training_step = self._own  # type: ignore[method-assign]
+            setattr(module, self._name, self._own)
 
-    def _drop_stale(self, module: LightningModule) -> None:
+    def _drop_stale(self, module: Any) -> None:
         current = _trainer_of(module)
         for link in [link for link in self.links if link.trainer is not None]:
             assert link.trainer is not None
@@ -130,20 +144,43 @@ def wrap_training_step(
         change: called with a :class:`StepCall`.
         trainer: whose run it belongs to: the change leaves when the run ends, however it ends.
     """
-    step = module.__dict__.get("training_step")
-    if not isinstance(step, _Step):
-        step = _Step(module)
-    step.links = [link for link in step.links if link.owner is not owner]
-    step.links.append(_Link(owner, change, None if trainer is None else weakref.ref(trainer)))
+    return wrap_method(module, "training_step", owner, change, trainer=trainer)
+
+
+def wrap_method(
+    module: Any,
+    name: str,
+    owner: object,
+    change: StepChange,
+    *,
+    trainer: Trainer | None = None,
+    position: int = 0,
+    innermost: bool = False,
+) -> Callable[[], None]:
+    """As :func:`wrap_training_step`, for any method of a module or data module that gets a batch.
+
+    Args:
+        module: a LightningModule or LightningDataModule.
+        name: of the method.
+        owner: whose change it is.
+        change: called with a :class:`StepCall`.
+        trainer: whose run it belongs to.
+        position: of the batch among the method's arguments.
+        innermost: inside of all changes that are not, next to the user's own method.
+    """
+    around = module.__dict__.get(name)
+    if not isinstance(around, _Around):
+        around = _Around(module, name)
+    around.add(_Link(owner, change, None if trainer is None else weakref.ref(trainer), position, innermost))
     if trainer is None:
-        return functools.partial(step.leave, owner)
+        return functools.partial(around.leave, owner)
     # the finalizer must not keep alive what it waits for: the owner may know the module, which knows its trainer
-    end = weakref.finalize(trainer, _leave_if_alive, weakref.ref(step), weakref.ref(owner))
+    end = weakref.finalize(trainer, _leave_if_alive, weakref.ref(around), weakref.ref(owner))
     end.atexit = False
     torn = _Teardown.of(trainer)
 
     def restore() -> None:
-        step.leave(owner)
+        around.leave(owner)
         end.detach()
         torn.forget(restore)
 
@@ -188,31 +225,31 @@ class _Teardown:
             self._strategy.teardown = self._own
 
 
-def _call(module: LightningModule, change: StepChange, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return change(StepCall(module, inner, args, kwargs))
+def _call(module: Any, link: _Link, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return link.change(StepCall(module, inner, args, kwargs, link.position))
 
 
-def _leave_if_alive(step: weakref.ref[_Step], owner: weakref.ref[object]) -> None:
-    alive, whose = step(), owner()
+def _leave_if_alive(around: weakref.ref[_Around], owner: weakref.ref[object]) -> None:
+    alive, whose = around(), owner()
     if alive is not None and whose is not None:
         alive.leave(whose)
 
 
-def _own_step(module: LightningModule, own: Callable[..., Any] | None) -> Callable[..., Any]:
-    return types.MethodType(type(module).training_step, module) if own is None else own
+def _own_method(module: Any, name: str, own: Callable[..., Any] | None) -> Callable[..., Any]:
+    return types.MethodType(getattr(type(module), name), module) if own is None else own
 
 
-def _trainer_of(module: LightningModule) -> object:
+def _trainer_of(module: Any) -> object:
     try:
         return module.trainer
     except RuntimeError:  # Lightning's way of saying that there is none
         return None
 
 
-def _batch_argument(step: Callable[..., Any], kwargs: dict[str, Any]) -> str:
+def _batch_argument(method: Callable[..., Any], kwargs: dict[str, Any], position: int) -> str:
     if "batch" in kwargs:
         return "batch"
-    for name in inspect.signature(step).parameters:
+    for name in list(inspect.signature(method).parameters)[position:]:
         if name in kwargs:
             return name
-    raise TypeError(f"training_step was called without a batch; it got {sorted(kwargs)}")
+    raise TypeError(f"{method.__name__} was called without a batch; it got {sorted(kwargs)}")

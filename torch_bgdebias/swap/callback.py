@@ -2,31 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
+from torch import Tensor
+
+from torch_bgdebias._deprecated import warn_renamed
 from torch_bgdebias.backgrounds.stream import StreamedBackgroundBank
 from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.lightning import LightningModule, StepCall, Trainer, TrainingStepCallback
+from torch_bgdebias.checks import describe
+from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, TrainingStepCallback
 from torch_bgdebias.swap.module import BackgroundSwap
 
-__all__ = ["BackgroundSwapCallback"]
+__all__ = ["BackgroundSwapCallback", "SwappingCallback"]
 
 
-class BackgroundSwapCallback(TrainingStepCallback):
+class SwappingCallback(TrainingStepCallback):
+    """A training-step callback that has a swap: its bank follows the module, and a stream's place is in the checkpoint.
+
+    Args:
+        swap: the augmentation.
+        spec: where image, mask and label are in a batch.
+        refresh: images that a `StreamedBackgroundBank` exchanges a step.
+        seed, log, options: see :class:`~torch_bgdebias.lightning.LightningCallback`.
+
+    Raises:
+        TypeError: ``swap`` is no BackgroundSwap.
+        ValueError: a negative ``refresh``.
+    """
+
+    def __init__(
+        self,
+        swap: BackgroundSwap,
+        spec: BatchSpec | None,
+        *,
+        refresh: int,
+        seed: int,
+        log: bool | str,
+        options: Mapping[str, object],
+    ) -> None:
+        if not isinstance(swap, BackgroundSwap):
+            raise TypeError(f"swap: expected a BackgroundSwap, got {describe(swap)}")
+        if refresh < 0:
+            raise ValueError(f"refresh: expected 0 or more, got {refresh}")
+        self.swap, self.refresh = swap, refresh
+        super().__init__(seed, log=log, spec=spec, options={"swap": swap, "refresh": refresh, **options})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Batches seen and the seed, the same on every rank; a streamed bank's place in its folder."""
+        state = super().state_dict()
+        if isinstance(self.swap.bank, StreamedBackgroundBank):
+            state["bank"] = self.swap.bank.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on drawing where the checkpoint was written."""
+        super().load_state_dict(state_dict)
+        if isinstance(self.swap.bank, StreamedBackgroundBank) and "bank" in state_dict:
+            self.swap.bank.load_state_dict(state_dict["bank"])
+
+    def _prepare(self, module: LightningModule) -> None:
+        """Follow the module to its device."""
+        self.swap.to(module.device)
+        if self.swap.bank is not None:
+            self.swap.bank.to(module.device)
+
+    def _refresh_bank(self) -> None:
+        if isinstance(self.swap.bank, StreamedBackgroundBank):
+            self.swap.bank.refresh(min(self.refresh, len(self.swap.bank)))
+
+
+class BackgroundSwapCallback(SwappingCallback):
     """Swap the backgrounds of every training batch before the module's ``training_step`` sees it.
 
     The user's module stays as it is: no parameter, buffer or submodule is added, and its own ``training_step`` is back
-    after the fit, also after a failed one. Validation and test batches are left alone.
+    after the fit, however it ends. Validation and test batches are left alone.
 
     Draws depend on the seed, the process' rank and the number of training batches seen, which is in the checkpoint: a
     resumed run draws the same as an uninterrupted one, on every rank. A `StreamedBackgroundBank` resumes as well.
 
     Args:
-        swap: the augmentation; its bank is moved to the module's device when a fit starts.
+        swap: the augmentation; its bank is moved to the module's device in the first step.
         spec: where image, mask and label are in a batch; when it names a place for ``background_label`` and the batch
-            has one, the new backgrounds' classes are written there.
-        schedule: probability of a swap in an epoch, a function of its number (from 0); the swap's own ``p`` by default.
+            has one, the new backgrounds' classes are written there. Labels are needed only where the swap looks for
+            another class (``different_class``); elsewhere they may be anything, or absent.
+        schedule: probability of a swap, a function of the epoch and of the training batches seen, both from 0; the
+            swap's own ``p`` by default.
         start_epoch: no swapping before it.
         seed: of the draws.
         refresh: images that a `StreamedBackgroundBank` exchanges a step.
@@ -42,79 +104,88 @@ class BackgroundSwapCallback(TrainingStepCallback):
         >>> trainer = pl.Trainer(callbacks=[callback], logger=False, accelerator="cpu", enable_progress_bar=False)
     """
 
+    log_prefix: ClassVar[str] = "background_swap"
+
     def __init__(
         self,
         swap: BackgroundSwap,
         spec: BatchSpec | None = None,
         *,
-        schedule: Callable[[int], float] | None = None,
+        schedule: Schedule | None = None,
         start_epoch: int = 0,
         seed: int = 0,
         refresh: int = 8,
-        log: bool = True,
+        log: bool | str = True,
     ) -> None:
-        super().__init__(seed)
-        if not isinstance(swap, BackgroundSwap):
-            raise TypeError(f"swap: expected a BackgroundSwap, got {type(swap).__name__}")
-        if start_epoch < 0 or refresh < 0:
-            raise ValueError(f"start_epoch, refresh: expected 0 or more, got {start_epoch}, {refresh}")
-        self.swap = swap
-        self.spec = spec or BatchSpec()
-        self.schedule = schedule
+        if start_epoch < 0:
+            raise ValueError(f"start_epoch: expected 0 or more, got {start_epoch}")
+        options = {"schedule": schedule, "start_epoch": start_epoch}
+        super().__init__(swap, spec, refresh=refresh, seed=seed, log=log, options=options)
+        self.schedule = _of_epoch_and_step(schedule)
         self.start_epoch = start_epoch
-        self.refresh = refresh
-        self._logs = log  # Lightning writes its own `log` onto callbacks
 
-    @property
-    def state_key(self) -> str:
-        """Tells several swaps of one trainer apart, by pattern, seed and first epoch."""
-        return self._generate_state_key(pattern=self.swap.pattern, seed=self.seed, start_epoch=self.start_epoch)
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Follow the module to its device."""
-        self.swap.to(pl_module.device)
-        if self.swap.bank is not None:
-            self.swap.bank.to(pl_module.device)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Batches seen and the seed, the same on every rank; a streamed bank's place in its folder."""
-        state = super().state_dict()
-        if isinstance(self.swap.bank, StreamedBackgroundBank):
-            state["bank"] = self.swap.bank.state_dict()
-        return state
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on drawing where the checkpoint was written."""
-        super().load_state_dict(state_dict)
-        if isinstance(self.swap.bank, StreamedBackgroundBank) and "bank" in state_dict:
-            self.swap.bank.load_state_dict(state_dict["bank"])
-
-    def probability(self, epoch: int) -> float:
-        """Probability of a swap in an epoch."""
+    def probability(self, epoch: int, step: int = 0) -> float:
+        """Probability of a swap at an epoch and a number of training batches seen."""
         if epoch < self.start_epoch:
             return 0.0
-        return self.swap.p if self.schedule is None else float(self.schedule(epoch))
+        return self.swap.p if self.schedule is None else float(self.schedule(epoch, step))
 
     def _step(self, call: StepCall) -> Any:
-        module = call.module
-        p = self.probability(module.current_epoch)
-        if isinstance(self.swap.bank, StreamedBackgroundBank) and p > 0:
-            self.swap.bank.refresh(min(self.refresh, len(self.swap.bank)))
-        call.batch = self._swapped(call.batch, module, p)
-        self.steps += 1
+        p = self.probability(call.module.current_epoch, self.steps)
+        if p > 0:
+            self._refresh_bank()
+        call.batch = self._swapped(call.batch, call.module, p)
         return call.run()
 
     def _swapped(self, batch: Any, module: LightningModule, p: float) -> Any:
         spec = self.spec
         image, mask = spec.image_of(batch), spec.mask_of(batch)
-        label = None if spec.label is None else spec.label_of(batch)
-        generator = self._seeded(module)
-        params = self.swap.generate_parameters(image.shape, label, p=p, device=image.device, generator=generator)
-        fields = {"image": image if p == 0 else self.swap(image, mask=mask, label=label, params=params)}
+        params = self.swap.generate_parameters(
+            image.shape, self._label(batch), p=p, device=image.device, generator=self._seeded(module)
+        )
+        fields: dict[str, Tensor] = {}
+        if p > 0:
+            swapped = self.swap(image, mask=mask, params=params)
+            assert isinstance(swapped, Tensor), "one positional input gives one output"
+            fields["image"] = swapped
         if spec.background_label is not None:
             fields["background_label"] = params["background_label"]
-        if self._logs:
-            fraction = params["apply"].float().mean()
-            name = "background_swap/fraction"
-            module.log(name, fraction, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(image))
+        self._log_values(module, {"fraction": params["apply"].float().mean()}, batch_size=len(image))
         return spec.replace(batch, **fields)
+
+    def _label(self, batch: Any) -> Tensor | None:
+        """One class an image where the batch has them, ``None`` where it has not and none is needed."""
+        bank = self.swap.bank
+        needed = bool(self.swap.different_class) and (bank is None or bank.labels is not None)
+        if self.spec.label is None:
+            return None  # the swap says what is missing
+        try:
+            label = self.spec.label_of(batch)
+        except (KeyError, TypeError):
+            if needed:
+                raise
+            return None
+        if label.ndim == 1 and not label.is_floating_point():
+            return label
+        if needed:
+            raise TypeError(
+                f"label: expected one class an image (B,), got {describe(label)}; pass "
+                "BackgroundSwap(different_class=False), which needs no labels, or BatchSpec(label=function of the "
+                "batch) that makes one class an image, for example lambda batch: batch[1].argmax(1)"
+            )
+        return None
+
+
+def _of_epoch_and_step(schedule: Schedule | None) -> Schedule | None:
+    """The schedule; one of the epoch alone, as in earlier releases, goes on working."""
+    if schedule is None:
+        return None
+    try:
+        inspect.signature(schedule).bind(0, 0)
+    except TypeError:
+        warn_renamed("schedule(epoch)", "schedule(epoch, step)", stacklevel=3)
+        of_epoch: Any = schedule
+        return lambda epoch, step: float(of_epoch(epoch))
+    except ValueError:  # a built-in function without a signature
+        pass
+    return schedule

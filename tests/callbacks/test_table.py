@@ -1,0 +1,293 @@
+"""Every callback through the same trainings: one table, so that none is left out."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import importlib
+import pickle
+
+import any_trainer as small
+import pytest
+import torch
+
+TRAINING, READING, CALLBACKS, PACKAGES = small.TRAINING, small.READING, small.CALLBACKS, small.PACKAGES
+#: not on the common base yet
+LATER = pytest.mark.xfail(reason="follows the common contract later", strict=False)
+ALL = [pytest.param(name, marks=[] if name in ("swap", "clad") else [LATER]) for name in CALLBACKS]
+TRAINED = [pytest.param(name, marks=[] if name in ("swap", "clad") else [LATER]) for name in TRAINING]
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*have no `val_dataloader`"),
+]
+
+
+def weights(module) -> torch.Tensor:
+    return torch.nn.utils.parameters_to_vector(module.parameters()).detach().clone()
+
+
+def fit(callbacks, package=PACKAGES[0], module=None, ckpt=None, **options):
+    module = small.theirs(package) if module is None else module
+    run = small.trainer(callbacks, package, **options)
+    run.fit(module, small.loader(), small.loader(), ckpt_path=ckpt, **({"weights_only": False} if ckpt else {}))
+    return module, run
+
+
+def left_alone(module) -> bool:
+    hooks = any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in module.modules())
+    return "training_step" not in vars(module) and not hooks
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("bare", [False, True], ids=["in a list", "bare"])
+def test_both_packages(name, package, bare):
+    callback = CALLBACKS[name]()
+    for each in PACKAGES:
+        assert isinstance(callback, importlib.import_module(each).Callback)
+    module, run = fit(callback if bare else [callback], package)
+    assert weights(module).isfinite().all()
+    # the other package's trainer makes the same of it
+    other, _ = fit([CALLBACKS[name]()], PACKAGES[1 - PACKAGES.index(package)])
+    assert torch.equal(weights(module), weights(other))
+    assert any(key.startswith(f"{callback.log_prefix or 'bias'}/") or "/" in key for key in run.callback_metrics)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_training_changes_where_it_should_and_nothing_is_left(name):
+    plain, _ = fit([])
+    module, _ = fit([CALLBACKS[name]()])
+    assert set(vars(module)) == set(vars(plain))
+    assert list(module.state_dict()) == list(plain.state_dict())
+    assert [n for n, _ in module.named_modules()] == [n for n, _ in plain.named_modules()]
+    assert [m.training for m in module.modules()] == [m.training for m in plain.modules()]
+    assert left_alone(module)
+    assert torch.equal(weights(module), weights(plain)) == (name in READING)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_global_generator_is_left_alone(name):
+    torch.manual_seed(3)
+    fit([])
+    plain = torch.rand(2)
+    torch.manual_seed(3)
+    fit([CALLBACKS[name]()])
+    assert torch.equal(torch.rand(2), plain)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_resuming_goes_on_as_if_nothing_had_happened(name, tmp_path):
+    whole, _ = fit([CALLBACKS[name]()], max_epochs=4)
+    _, first = fit([CALLBACKS[name]()], max_epochs=2)
+    first.save_checkpoint(tmp_path / "half.ckpt")
+    torch.rand(5)
+    second, run = fit([CALLBACKS[name]()], max_epochs=4, ckpt=tmp_path / "half.ckpt")
+    assert run.global_step == 12
+    assert torch.equal(weights(second), weights(whole))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_second_fit_is_as_the_first(name):
+    callback = CALLBACKS[name]()
+    first, _ = fit([callback])
+    second, _ = fit([callback])
+    assert torch.equal(weights(first), weights(second))
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_trainer_that_goes_on_counts_on(name):
+    callback = TRAINING[name]()
+    module, run = fit([callback])
+    assert callback.steps == 6
+    run.fit_loop.max_epochs = 4
+    run.fit(module, small.loader())
+    assert callback.steps == 12
+
+
+class Stop(Exception):
+    """The user's own error."""
+
+
+def failing(after: int, error=Stop):
+    def training_step(self, batch, batch_idx):
+        if batch_idx == after:
+            raise error("the user's own error")
+        return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    return small.theirs(training_step=training_step)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("error", [Stop, KeyboardInterrupt])
+def test_the_step_is_back_after_an_exception(name, error):
+    module = failing(1, error)
+    with pytest.raises(SystemExit if error is KeyboardInterrupt else Stop):
+        fit([CALLBACKS[name]()], module=module)
+    assert left_alone(module)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("hook", ["setup", "on_fit_start", "on_train_batch_end", "teardown"])
+def test_the_step_is_back_after_an_error_in_another_callback(name, hook):
+    def fail(*args, **kwargs):
+        raise Stop(hook)
+
+    Other = type("Other", (importlib.import_module(PACKAGES[0]).Callback,), {hook: fail})
+    for order in (1, -1):
+        module = small.theirs()
+        with pytest.raises(Stop):
+            fit([CALLBACKS[name](), Other()][::order], module=module)
+        assert left_alone(module)
+
+
+TUNED = {
+    "lr_find": {"num_training": 4, "update_attr": False},
+    "scale_batch_size": {"max_trials": 1, "steps_per_trial": 2},
+}
+
+
+def with_own_loader(step=None):
+    def batches(self):
+        return small.loader(batch_size=self.batch_size)
+
+    methods = {"train_dataloader": batches, "val_dataloader": batches}
+    return small.theirs(**methods, **({"training_step": step} if step else {}))
+
+
+def tune(callbacks, module, method):
+    run = small.trainer(callbacks)
+    getattr(importlib.import_module(f"{PACKAGES[0]}.tuner").Tuner(run), method)(module, **TUNED[method])
+    return run
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("method", TUNED)
+def test_tuners(name, method, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module, callback = with_own_loader(), CALLBACKS[name]()
+    start = weights(module)
+    run = tune([callback], module, method)
+    assert left_alone(module)
+    assert torch.equal(weights(module), start)
+    # and a fit afterwards is as one without tuning
+    module.batch_size = 8
+    run.fit(module, small.loader())
+    plain, _ = fit([CALLBACKS[name]()])
+    assert torch.allclose(weights(module), weights(plain))
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("method", TUNED)
+def test_the_step_is_back_after_an_exception_in_a_tuner(name, method, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def training_step(self, batch, batch_idx):
+        if batch_idx == 1:
+            raise Stop("the user's own error")
+        return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    module = with_own_loader(training_step)
+    with pytest.raises(Stop):
+        tune([CALLBACKS[name]()], module, method)
+    assert left_alone(module)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("order", [1, -1], ids=["before", "after"])
+def test_the_finder_as_a_callback(name, order, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    finder = importlib.import_module(f"{PACKAGES[0]}.callbacks").LearningRateFinder
+    callback, module = CALLBACKS[name](), with_own_loader()
+    run = small.trainer([finder(num_training_steps=4, update_attr=False), callback][::order])
+    module.batch_size = 8
+    run.fit(module)
+    assert left_alone(module)
+    assert torch.allclose(weights(module), weights(fit([CALLBACKS[name]()])[0]))
+    if name in TRAINING:
+        assert callback.steps == 6
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_trainer_that_is_dropped_gives_the_step_back(name):
+    module, callback = small.theirs(), TRAINING[name]()
+    run = small.trainer([callback])
+    run.strategy.connect(module)
+    callback.setup(run, module, "fit")
+    assert "training_step" in vars(module)
+    del run
+    gc.collect()
+    assert left_alone(module)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_change_of_another_trainer_does_not_act(name):
+    """Should every hook have failed: the next fit of the module is the user's own."""
+    module, callback = small.theirs(), TRAINING[name]()
+    run = small.trainer([callback])
+    callback.setup(run, module, "fit")
+    fit([], module=module)
+    assert torch.equal(weights(module), weights(fit([])[0]))
+    assert left_alone(module)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_strategy_gets_its_own_method_back(name):
+    _, run = fit([TRAINING[name]()])
+    assert "teardown" not in vars(run.strategy)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_callbacks_can_be_copied_and_pickled(name):
+    callback = CALLBACKS[name]()
+    if name != "isnet":  # holds a function that cannot be pickled
+        pickle.loads(pickle.dumps(callback))
+    assert copy.deepcopy(callback).state_key == callback.state_key
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_several_of_a_kind_keep_their_names_and_states_apart(name):
+    callbacks = [CALLBACKS[name](), CALLBACKS[name](seed=1)] if name != "concepts" else [CALLBACKS[name]()]
+    _, run = fit(callbacks)
+    assert len({callback.state_key for callback in callbacks}) == len(callbacks)
+    if name in TRAINING:
+        logged = {key for key in run.callback_metrics if "/" in key}
+        prefix = callbacks[0].log_prefix
+        assert {key.replace(f"{prefix}_2/", f"{prefix}/") for key in logged if f"{prefix}_2/" in key} == {
+            key for key in logged if key.startswith(f"{prefix}/")
+        }
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_nothing_is_logged_when_not_wanted(name):
+    _, run = fit([TRAINING[name](log=False)])
+    assert not [key for key in run.callback_metrics if "/" in key]
+    _, run = fit([TRAINING[name](log="mine")])
+    assert {key.split("/")[0] for key in run.callback_metrics if "/" in key} == {"mine"}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_step_that_fetches_its_own_batches_is_refused(name):
+    def training_step(self, dataloader_iter):
+        return None
+
+    with pytest.raises(TypeError, match="takes a dataloader_iter and fetches its batches itself"):
+        fit([TRAINING[name]()], module=small.theirs(training_step=training_step))
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_manual_optimisation(name):
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(torch.nn.functional.cross_entropy(self(batch[0]), batch[1]))
+        optimizer.step()
+
+    module = small.theirs(training_step=training_step)
+    module.automatic_optimization = False
+    if name == "swap":  # changes the batch alone
+        fit([TRAINING[name]()], module=module)
+        return
+    with pytest.raises(TypeError, match=r"optimises manually, so there is no loss to add to: use \w+"):
+        fit([TRAINING[name]()], module=module)
+    assert left_alone(module)
