@@ -119,7 +119,6 @@ class ISNetCallback(TrainingStepCallback):
             _check_weight(weight)
         #: the heatmap loss; after calibration one with the ranges that were measured
         self.loss = ISNetLoss() if loss is None else loss
-        self.spec = spec or BatchSpec()
         self.weight, self.network = weight, network
         self.dimming = BackgroundDimming(dimming)
         self.fraction, self.calibrate = fraction, calibrate
@@ -128,8 +127,9 @@ class ISNetCallback(TrainingStepCallback):
         super().__init__(
             seed,
             log=log,
+            spec=spec,
             options={
-                "rules": self.rules, "spec": self.spec, "loss": self.loss, "weight": weight, "network": network,
+                "rules": self.rules, "loss": self.loss, "weight": weight, "network": network,
                 "dimming": dimming, "fraction": fraction, "calibrate": calibrate,
             },
         )  # fmt: skip
