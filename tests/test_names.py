@@ -11,7 +11,6 @@ from torch_bgdebias.concepts.probe import METHODS as CONCEPT_METHODS
 from torch_bgdebias.data import VARIANTS
 from torch_bgdebias.probe.callback import METRICS
 from torch_bgdebias.probe.passes.attributions import ATTRIBUTIONS
-from torch_bgdebias.swap.sampling import PATTERNS
 
 
 def test_one_list_of_each():
@@ -19,7 +18,6 @@ def test_one_list_of_each():
     assert (*names.ATTRIBUTIONS, "isnet") == ATTRIBUTIONS
     assert names.METRICS == METRICS
     assert names.CONCEPT_METHODS == CONCEPT_METHODS
-    assert names.PATTERNS == PATTERNS
     assert list(names.DEMO_METHODS) == list(METHODS)
     assert set(names.MIXED_VARIANTS) | set(names.OBJECTLESS_VARIANTS) < set(names.VARIANTS)
 

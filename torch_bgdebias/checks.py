@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from numbers import Real
 from typing import TypeVar
 
 import torch
@@ -165,10 +166,11 @@ def check_count(value: int, *, name: str, least: int = 1) -> int:
     return value
 
 
-def check_share(value: float, *, name: str, kind: str = "a number") -> float:
+def check_share(value: float, *, name: str, kind: str = "") -> float:
     """Require a number in [0, 1]; ``kind`` is its word in the message, such as ``"a probability"``."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"{name}: expected {kind} in [0, 1], got {value!r}")
+    number: object = value
+    if isinstance(number, bool) or not isinstance(number, Real) or not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected {kind}{' ' * bool(kind)}in [0, 1], got {value!r}")
     return value
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from torch_bgdebias.checks import check_share
 from torch_bgdebias.compositing import paste
 from torch_bgdebias.data.scenes import draw_scenes
 from torch_bgdebias.data.tensors import MaskedItem, MaskedTensors
@@ -92,8 +93,7 @@ def _draw(images_per_class: int, size: int, correlation: float, seed: int) -> Ma
         raise ValueError(f"images_per_class: expected at least 1, got {images_per_class}")
     if size < 16:
         raise ValueError(f"size: expected at least 16 pixels, got {size}")
-    if not 0.0 <= correlation <= 1.0:
-        raise ValueError(f"correlation: expected a share in [0, 1], got {correlation!r}")
+    check_share(correlation, name="correlation", kind="a share")
     numbers = torch.Generator().manual_seed(seed)
     count = images_per_class * len(EXAMPLE_CLASSES)
     label = torch.arange(len(EXAMPLE_CLASSES)).repeat_interleave(images_per_class)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.heads.features import embed_views
 from torch_bgdebias.heads.logistic import LinearHead, PenaltyScore, choose_penalty, fit_logistic
-from torch_bgdebias.models import find_head, get_layer
+from torch_bgdebias.models import device_of, find_head, get_layer
 from torch_bgdebias.swap.module import BackgroundSwap
 
 __all__ = ["DebiasedHead", "HeadOptions", "HeadSettings", "fit_debiased_head"]
@@ -157,7 +157,7 @@ def fit_debiased_head(
     """
     settings = HeadSettings(**options)
     layer = settings.layer or find_head(model)[0]
-    device = next(model.parameters()).device
+    device = device_of(model)
     views = embed_views(
         model,
         loader,

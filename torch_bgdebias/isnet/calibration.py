@@ -15,7 +15,7 @@ from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_finite, check_image
 from torch_bgdebias.isnet.record import Explanation
 from torch_bgdebias.isnet.wrapper import ISNet
-from torch_bgdebias.models import eval_mode
+from torch_bgdebias.models import device_of, eval_mode
 
 __all__ = [
     "RelevanceRange",
@@ -125,7 +125,7 @@ def calibrate_relevance_range(
     """
     spec = spec or BatchSpec()
     if device is None:
-        device = next((p.device for p in isnet.model.parameters()), torch.device("cpu"))
+        device = device_of(isnet.model)
     sums: dict[str, Tensor] = {}
     with eval_mode(isnet.model), torch.inference_mode(False), torch.enable_grad():
         for batch in islice(loader, max_batches):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torch_bgdebias._deprecated import warn_renamed
 from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.checks import describe
+from torch_bgdebias.checks import check_share, describe
 from torch_bgdebias.isnet.calibration import RelevanceRange
 from torch_bgdebias.isnet.callback_calibration import measured_range
 from torch_bgdebias.isnet.dimming import BackgroundDimming
@@ -109,8 +109,7 @@ class ISNetCallback(TrainingStepCallback):
         self.rules = variant if isinstance(variant, Rules) else Rules(variant, **options)
         if not 0.0 < fraction <= 1.0:
             raise ValueError(f"fraction: expected in (0, 1], got {fraction!r}")
-        if not 0.0 <= dimming <= 1.0:
-            raise ValueError(f"dimming: expected in [0, 1], got {dimming!r}")
+        check_share(dimming, name="dimming")
         if not isinstance(calibrate, int) or calibrate < 0:
             raise ValueError(f"calibrate: expected a number of batches, 0 or more, got {calibrate!r}")
         if loss is not None and not isinstance(loss, ISNetLoss):

@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from torch_bgdebias.checks import check_image, check_mask, describe
+from torch_bgdebias.checks import check_image, check_mask, check_share, describe
 
 __all__ = ["BackgroundDimming", "dim_background", "draw_keep"]
 
@@ -35,8 +35,7 @@ def draw_keep(
     Raises:
         ValueError: p outside [0, 1].
     """
-    if not 0.0 <= p <= 1.0:
-        raise ValueError(f"p: expected in [0, 1], got {p!r}")
+    check_share(p, name="p")
     dimmed = torch.rand(batch, generator=generator, device=device) < p
     return torch.where(dimmed, torch.rand(batch, generator=generator, device=device), 1.0)
 
@@ -84,8 +83,7 @@ class BackgroundDimming(nn.Module):
 
     def __init__(self, p: float = 1.0) -> None:
         super().__init__()
-        if not 0.0 <= p <= 1.0:
-            raise ValueError(f"p: expected in [0, 1], got {p!r}")
+        check_share(p, name="p")
         self.p = p
 
     def forward(

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torch_bgdebias.checks import check_finite, check_mask, check_option, describe
-from torch_bgdebias.precision import autocast_off
+from torch_bgdebias.checks import check_finite, check_mask, check_option, check_share, describe
+from torch_bgdebias.precision import autocast_off, working_precision
 
 __all__ = [
     "HeatmapOptions",
@@ -73,8 +73,7 @@ class HeatmapOptions:
         ):  # fmt: skip
             if not value >= 0.0:
                 raise ValueError(f"{name}: expected 0 or more, got {value!r}")
-        if not 0.0 <= self.rank_decay <= 1.0:
-            raise ValueError(f"rank_decay: expected in [0, 1], got {self.rank_decay!r}")
+        check_share(self.rank_decay, name="rank_decay")
         if not 0.0 < self.saturation < math.inf:
             raise ValueError(f"saturation: expected above 0, got {self.saturation!r}")
         check_option(self.foreground, FOREGROUND, name="foreground")
@@ -102,8 +101,7 @@ def rank_pool(values: Tensor, decay: float) -> Tensor:
     Returns:
         Tensor: (...).
     """
-    if not 0.0 <= decay <= 1.0:
-        raise ValueError(f"decay: expected in [0, 1], got {decay!r}")
+    check_share(decay, name="decay")
     if decay == 1.0:
         return values.mean(-1)
     weights = _rank_weights(values.shape[-1], decay, values)
@@ -254,7 +252,7 @@ def heatmap_terms(relevance: Tensor, mask: Tensor, options: HeatmapOptions, *, n
     """
     check_relevance(relevance, name=name)
     with autocast_off(relevance):
-        relevance = relevance.to(torch.promote_types(relevance.dtype, torch.float32))
+        relevance = working_precision(relevance)
         mask = check_mask(mask, relevance[:, 0])
         background = background_term(
             relevance,

@@ -7,10 +7,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal, Self
 
-import torch
 from torch import Tensor, nn
 
-from torch_bgdebias.checks import check_mask, check_option
+from torch_bgdebias.checks import check_mask, check_option, check_share
 from torch_bgdebias.isnet.functional import (
     Foreground,
     HeatmapOptions,
@@ -23,6 +22,7 @@ from torch_bgdebias.isnet.functional import (
     pool_layers,
     resize_mask,
 )
+from torch_bgdebias.precision import working_precision
 
 __all__ = ["ISNetLoss"]
 
@@ -90,8 +90,7 @@ class ISNetLoss(nn.Module):
         )
         if not isinstance(mask_dilation, int) or mask_dilation < 0:
             raise ValueError(f"mask_dilation: expected a whole number of pixels, got {mask_dilation!r}")
-        if not 0.0 <= layer_decay <= 1.0:
-            raise ValueError(f"layer_decay: expected in [0, 1], got {layer_decay!r}")
+        check_share(layer_decay, name="layer_decay")
         self.mask_dilation = mask_dilation
         self.layer_decay = layer_decay
         self.hidden_ranges = _checked(hidden_ranges or {})
@@ -124,7 +123,7 @@ class ISNetLoss(nn.Module):
     def terms(self, relevance: Tensor, mask: Tensor, hidden: Mapping[str, Tensor] | None = None) -> HeatmapTerms:
         """Loss, background term and foreground term per sample, each (B,) (weights enter the loss only)."""
         check_relevance(relevance)
-        mask = check_mask(mask, relevance[:, 0].to(torch.promote_types(relevance.dtype, torch.float32)))
+        mask = check_mask(mask, working_precision(relevance[:, 0]))
         mask = dilate_mask(mask, self.mask_dilation)
         layers = [self._layer(relevance, mask, self.relevance_range, "relevance")]
         for name, heatmaps in (hidden or {}).items():

@@ -17,6 +17,7 @@ from torch_bgdebias.lrp.engine import FlexPass
 from torch_bgdebias.lrp.input_layer import InputLayer
 from torch_bgdebias.lrp.switch import depends_on
 from torch_bgdebias.models import as_map
+from torch_bgdebias.precision import working_precision
 
 __all__ = ["Explanation", "Record"]
 
@@ -136,7 +137,7 @@ class Record:
                 (part,) = torch.autograd.grad(
                     layer.x, self.place, at_layer, create_graph=torch.is_grad_enabled(), retain_graph=True
                 )
-                parts.append(_wide(part))
+                parts.append(working_precision(part))
         return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
     def _hidden_places(self) -> list[list[tuple[GradientEdge, Tensor]]]:
@@ -146,7 +147,7 @@ class Record:
     def _hidden_map(self, name: str, values: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
         """Relevance at a hidden layer: its output times the gradient, as maps (B, c, h, w)."""
         parts = [_times(v, g) for v, g in zip(values, gradients, strict=True) if g is not None]
-        relevance = torch.stack(parts).sum(0) if parts else torch.zeros_like(_wide(values[0]))
+        relevance = torch.stack(parts).sum(0) if parts else torch.zeros_like(working_precision(values[0]))
         if relevance.ndim == 4:
             return relevance.permute(0, 3, 1, 2) if self.hidden[name].channels_last else relevance
         try:
@@ -181,9 +182,4 @@ def _has_channels_last(layer: nn.Module, output: Tensor, image: Tensor) -> bool:
 
 def _times(place: Tensor, gradient: Tensor) -> Tensor:
     """Value times gradient, at least in float32."""
-    return _wide(place) * _wide(gradient)
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """The tensor in float32 if it has less."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    return working_precision(place) * working_precision(gradient)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from torch_bgdebias.checks import check_option, describe
 from torch_bgdebias.lrp.scalars import Target, chosen
+from torch_bgdebias.precision import working_precision
 
 __all__ = [
     "DUAL_TARGETS",
@@ -55,7 +56,7 @@ def explained(
     """
     if logits.ndim != 2:
         raise ValueError(f"model output: expected logits (B, K), got {describe(logits)}")
-    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    logits = working_precision(logits)
     if target is not None:
         return chosen(logits, target)
     check_option(variant, VARIANTS, name="variant")

@@ -15,6 +15,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from torch_bgdebias.lrp.switch import Choose, Switch, needs_graph
+from torch_bgdebias.precision import working_precision
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm"]
 
@@ -143,7 +144,7 @@ def group_norm(
         return y
     grouped = x.reshape(x.shape[0], num_groups, -1)
     with torch.no_grad():
-        wide = grouped.float() if grouped.dtype in (torch.float16, torch.bfloat16) else grouped
+        wide = working_precision(grouped)
         var, mean = torch.var_mean(wide, 2, correction=0, keepdim=True)
     inverse = _LiveInverse.apply(grouped, (var + eps).rsqrt(), mean)
     per_channel = inverse.expand(-1, -1, x.shape[1] // num_groups).reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
@@ -178,7 +179,7 @@ def rms_norm(
         return y
     dims = tuple(range(-len(normalized_shape), 0))
     with torch.no_grad():
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        wide = working_precision(x)
         small = torch.finfo(wide.dtype).eps if eps is None else eps
         inverse = (wide.square().mean(dims, keepdim=True) + small).rsqrt()
     inverse = _LiveInverse.apply(x, inverse, None)

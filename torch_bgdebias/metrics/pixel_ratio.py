@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_bgdebias.checks import check_finite, check_image, check_mask
+from torch_bgdebias.checks import check_count, check_finite, check_image, check_mask
 from torch_bgdebias.metrics.consistency import _ClassSums
 from torch_bgdebias.metrics.functional import Average, _groups, _mean_compute, _sums
 
@@ -110,9 +110,7 @@ class PixelRatio(_ClassSums):
         **kwargs: Any,
     ) -> None:
         super().__init__(num_classes, average, **kwargs)
-        if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
-            raise ValueError(f"bins: expected a whole number of at least 1, got {bins!r}")
-        self.bins, self.keep_values = bins, keep_values
+        self.bins, self.keep_values = check_count(bins, name="bins"), keep_values
         self.add_state("bin_counts", torch.zeros((num_classes or 1) * bins, dtype=torch.int64), dist_reduce_fx="sum")
         if keep_values:
             self.add_state("ratios", [], dist_reduce_fx="cat")

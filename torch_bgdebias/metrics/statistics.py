@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from torch_bgdebias.checks import check_option
+from torch_bgdebias.names import CORRECTIONS
 
 __all__ = [
     "Interval",
@@ -268,7 +269,7 @@ def correct_p_values(p_values: ArrayLike, method: Literal["holm", "benjamini-hoc
         >>> correct_p_values([0.01, 0.04, 0.03]).round(2).tolist()
         [0.03, 0.06, 0.06]
     """
-    check_option(method, ("holm", "benjamini-hochberg"), name="method")
+    check_option(method, CORRECTIONS, name="method")
     p = _column(p_values, "p_values")
     given = ~np.isnan(p)
     m = int(given.sum())

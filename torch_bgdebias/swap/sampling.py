@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from torch_bgdebias.checks import check_option
+from torch_bgdebias.names import PATTERNS
 
-__all__ = ["PATTERNS", "SwapParams", "SwapSettings", "sample_offsets", "sample_sites"]
+__all__ = ["SwapParams", "SwapSettings", "sample_offsets", "sample_sites"]
 
-PATTERNS = ("paste", "voronoi")
 
 #: what one swap draws: ``batch_prob`` (B,), ``apply`` (B,), ``sites`` (B, K, 2), ``index`` (B, K), ``offset`` (B, K, 2)
 #: and ``background_label`` (B,)

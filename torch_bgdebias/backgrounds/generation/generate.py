@@ -21,7 +21,7 @@ from torch_bgdebias.backgrounds.generation.sources import (
     uniform_noise,
     versions,
 )
-from torch_bgdebias.checks import describe
+from torch_bgdebias.checks import check_count, describe
 from torch_bgdebias.writing import marked_folder, save_png
 
 __all__ = ["Generation", "generate_backgrounds", "write_backgrounds"]
@@ -138,8 +138,7 @@ def write_backgrounds(
             the folder that were made with other settings, a source that keeps giving the same picture.
         TypeError: no source.
     """
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ValueError(f"n: expected a whole number of at least 1, got {n!r}")
+    check_count(n, name="n")
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
     model_free = source == "noise" if isinstance(source, str) else _is_function(source)
