@@ -43,6 +43,12 @@ def fills_image(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     return (bottom - top) * (right - left) >= size[0] * size[1]
 
 
+def has_background(mask: Tensor) -> Tensor:
+    """(B,) bool: something of the image lies outside of the foreground's box, so that there is a background to take."""
+    top, left, bottom, right = bounding_boxes(mask).unbind(1)
+    return (bottom - top) * (right - left) < mask.shape[-2] * mask.shape[-1]
+
+
 def paste(foreground: Tensor, mask: Tensor, background: Tensor) -> Tensor:
     """Blend: mask * foreground + (1 - mask) * background.
 
@@ -101,6 +107,10 @@ def mean_fill(image: Tensor, mask: Tensor, threshold: float = FOREGROUND_THRESHO
     inside = check_mask(mask, image) > threshold
     box = box_mask(_boxes_of(inside), (image.shape[2], image.shape[3]))
     return torch.where(box, _background_mean(image, inside), image)
+
+
+#: what removes a foreground, by name
+FILLS = {"tile": tile_fill, "mean": mean_fill}
 
 
 def _boxes_of(inside: Tensor) -> Tensor:

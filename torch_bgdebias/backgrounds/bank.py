@@ -5,27 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from torch_bgdebias.backgrounds import storage
+from torch_bgdebias.backgrounds.folder import ImageFiles, read_dataset
 from torch_bgdebias.backgrounds.forbidden import ForbiddenDraws, ForbiddenPairs
+from torch_bgdebias.backgrounds.pool import check_images, check_normalisation, in_image_units
 from torch_bgdebias.backgrounds.sampling import ClassOrder, draw_outside
-from torch_bgdebias.checks import check_finite, check_label, describe
-from torch_bgdebias.writing import save_content
-
-if TYPE_CHECKING:
-    from torch.utils.data import Dataset
-
-    from torch_bgdebias.backgrounds.screening.filter import FilterStep
-    from torch_bgdebias.backgrounds.screening.viewer import Classifier
-    from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.backgrounds.screening.filter import FilterSettings, FilterStep, Verdict
+from torch_bgdebias.backgrounds.screening.viewer import Classifier
+from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.checks import check_label, describe
 
 __all__ = ["BackgroundBank"]
-
-_FORMAT = 2
-_READABLE = (1, 2)  # 1 knew no filters
 
 
 class BackgroundBank:
@@ -63,7 +59,7 @@ class BackgroundBank:
         std: Tensor | Sequence[float] | None = None,
         classes: Sequence[str] | None = None,
     ) -> None:
-        self.images = _check_images(images)
+        self.images = check_images(images)
         self.labels: Tensor | None = None
         self.classes = None if classes is None else tuple(classes)
         self.num_classes = 0
@@ -74,7 +70,7 @@ class BackgroundBank:
         self._draws: ForbiddenDraws | None = None
         #: what `filter` did to make this bank, first step first
         self.filters: tuple[FilterStep, ...] = ()
-        self.mean, self.std = _check_normalisation(mean, std, images)
+        self.mean, self.std = check_normalisation(mean, std, images)
         if labels is not None:
             self._set_labels(check_label(torch.as_tensor(labels), len(images), name="labels").to(images.device))
 
@@ -209,16 +205,10 @@ class BackgroundBank:
 
     def float_images(self, index: Tensor) -> Tensor:
         """The images at ``index`` (n,), float (n, C, Hb, Wb) in the training images' range."""
-        images = self.images[index]
-        if images.dtype == torch.uint8:
-            images = images.float() / 255
-        if self.mean is not None and self.std is not None:
-            mean, std = self.mean.to(images.dtype), self.std.to(images.dtype)
-            images = (images - mean[:, None, None]) / std[:, None, None]
-        return images
+        return in_image_units(self.images[index], self.mean, self.std)
 
     def subset(self, index: Tensor) -> BackgroundBank:
-        """A bank of some of the backgrounds: labels, their names and the normalisation stay what they were.
+        """A bank of some of the backgrounds, with all that is known of them: labels, normalisation, filters and lists.
 
         Args:
             index: int64 positions, or a bool (N,). A copy of those images is made.
@@ -226,8 +216,18 @@ class BackgroundBank:
         Raises:
             ValueError: nothing chosen.
         """
-        labels = None if self.labels is None else self.labels[index]
-        return BackgroundBank(self.images[index], labels, mean=self.mean, std=self.std, classes=self.classes)
+        positions = torch.arange(len(self))[index.cpu()]
+        pairs = None if self.forbidden_pairs is None else self.forbidden_pairs.select(positions)
+        return self._with(Verdict(self.filters, positions, pairs), self.images[positions.to(self.device)])
+
+    def _with(self, verdict: Verdict, images: Tensor) -> BackgroundBank:
+        """Another bank of the images that stay, with the lists by foreground class and the history of filters."""
+        labels = None if self.labels is None else self.labels[verdict.stay.to(self.device)]
+        bank = BackgroundBank(images, labels, mean=self.mean, std=self.std, classes=self.classes)
+        bank.filters = verdict.steps
+        if verdict.forbidden is not None:
+            bank.forbid(verdict.forbidden)
+        return bank
 
     def labels_at(self, index: Tensor) -> Tensor:
         """Labels at ``index`` of any shape; -1 where the index is -1 or the bank has no labels."""
@@ -236,28 +236,22 @@ class BackgroundBank:
         return torch.where(index >= 0, self.labels[index.clamp(min=0)], -1)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the bank as one file for `load`, whole or not at all."""
-        cpu: list[Any] = [None if t is None else t.cpu() for t in (self.images, self.labels, self.mean, self.std)]
-        content: dict[str, Any] = dict(zip(("images", "labels", "mean", "std"), cpu, strict=True))
-        content["forbidden"] = None if self.forbidden_pairs is None else list(self.forbidden_pairs)
-        filters = [step.to_dict() for step in self.filters]
-        about = {"format": _FORMAT, "classes": self.classes and list(self.classes), "filters": filters}
-        save_content({**about, **content}, path)
+        """Write the bank with its filters and lists as one file for `load`, whole or not at all."""
+        content = storage.BankContent(
+            self.images, self.labels, self.mean, self.std, self.classes, self.forbidden_pairs, self.filters
+        )
+        storage.write(content, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, mmap: bool = True) -> BackgroundBank:
         """Read what `save` wrote; ``mmap`` leaves the images on the disk until they are used."""
-        content: dict[str, Any] = torch.load(path, weights_only=True, mmap=mmap, map_location="cpu")
-        if not isinstance(content, dict) or content.get("format") not in _READABLE:
-            raise ValueError(f"path: expected a file written by BackgroundBank.save (format {_FORMAT}), got {path}")
-        fields = {name: content[name] for name in ("mean", "std", "classes")}
-        bank = BackgroundBank(content["images"], content["labels"], **fields)
-        if content.get("filters"):
-            from torch_bgdebias.backgrounds.screening.filter import FilterStep
-
-            bank.filters = tuple(FilterStep(**step) for step in content["filters"])
-        if content.get("forbidden") is not None:
-            bank.forbid(ForbiddenPairs(*(part.clone() for part in content["forbidden"])))
+        content = storage.read(path, mmap=mmap)
+        bank = BackgroundBank(
+            content.images, content.labels, mean=content.mean, std=content.std, classes=content.classes
+        )
+        bank.filters = content.filters
+        if content.forbidden is not None:
+            bank.forbid(content.forbidden)
         return bank
 
     def filter(
@@ -281,23 +275,11 @@ class BackgroundBank:
         resized to its input size (no central crop: the borders are shown too); what it saw is kept on the disk.
 
         Args:
-            classifier: a timm model by name (``"resnet50"``, with the weights that timm publishes), a module (used
-                where it is, in evaluation mode, and given back as it was), or any callable from images (B, C, h, w)
-                to logits (B, K).
-            forbidden: classes as indices, names or WordNet ids (``[9, "ostrich", "n01518878"]``): images in which one
-                is seen leave the bank. A mapping {foreground class: classes} keeps the images, and keeps each
-                foreground class away from those in which one of its own forbidden classes is seen, whenever
-                backgrounds are drawn.
-            top_k: how many of the best classes count as seen.
-            class_names: of the classifier's outputs; those of ImageNet by default, where it has as many.
-            size: (h, w) for the classifier; a timm model's own by default, else as they are.
-            mean: per channel, of the normalisation after scaling to [0, 1]; a timm model's own by default, else none.
-            std: goes with ``mean``.
-            batch_size: images in a pass.
-            device: for a classifier given by name; the bank's by default.
-            cache: folder of what was seen, a folder of the user's cache by default; ``False`` keeps nothing. Entries
-                are found by the image's pixels and by the classifier's weights and settings; a callable that is no
-                module has nothing to be recognised by, so nothing is kept for it.
+            classifier: a timm model by name, a module, or any callable from images (B, C, h, w) to logits (B, K).
+            forbidden: classes as indices, names or WordNet ids: images in which one is seen leave the bank. A mapping
+                {foreground class: classes} keeps the images, and keeps each foreground class away from those in which
+                one of its own forbidden classes is seen, whenever backgrounds are drawn.
+            top_k, class_names, size, mean, std, batch_size, device, cache: see `FilterSettings`.
 
         Returns:
             BackgroundBank: another bank; this one stays as it is. ``filters`` tells what was removed and why.
@@ -316,12 +298,17 @@ class BackgroundBank:
             >>> len(bank.filter(brightness, ["light"], top_k=1, class_names=["dark", "light"]))
             2
         """
-        from torch_bgdebias.backgrounds.screening.filter import FilterRequest, filter_bank
-
-        view = {"size": size, "mean": mean, "std": std, "class_names": class_names}
         folder = cache if cache is None or isinstance(cache, bool) else Path(cache)
-        request = FilterRequest(classifier, forbidden, top_k, view, batch_size, device or self.device, folder)
-        return filter_bank(self, request)
+        place = device or self.device
+        settings = FilterSettings(
+            classifier, forbidden, top_k, class_names, size, mean, std, batch_size, device=place, cache=folder
+        )
+        return self._filtered(settings)
+
+    def _filtered(self, settings: FilterSettings) -> BackgroundBank:
+        verdict = settings.judge(settings.look(self.images), self.filters, self.forbidden_pairs)
+        whole = len(verdict.stay) == len(self)  # lists by foreground class remove nothing: the images are shared then
+        return self._with(verdict, self.images if whole else self.images[verdict.stay.to(self.device)])
 
     @classmethod
     def from_folder(
@@ -358,8 +345,6 @@ class BackgroundBank:
             OSError: an unreadable image, when ``on_error="raise"``.
             ValueError: every image was unreadable, or ``classes`` that are not there.
         """
-        from torch_bgdebias.backgrounds.folder import ImageFiles
-
         files = ImageFiles.scan(root, size, classes=classes, channels=channels, on_error=on_error)
         images, labels = files.read_all(threads)
         return BackgroundBank(images, labels, mean=mean, std=std, classes=files.classes)
@@ -392,31 +377,5 @@ class BackgroundBank:
         Raises:
             ValueError: an empty dataset, images outside [0, 1] with ``dtype=torch.uint8``, a mask that does not fit.
         """
-        from torch_bgdebias.backgrounds.folder import read_dataset
-
         images, labels = read_dataset(dataset, fill, spec, dtype=dtype, batch_size=batch_size, num_workers=num_workers)
         return BackgroundBank(images, labels, mean=mean, std=std)
-
-
-def _check_images(images: Tensor) -> Tensor:
-    if not isinstance(images, Tensor) or not (images.dtype == torch.uint8 or images.is_floating_point()):
-        raise TypeError(f"images: expected a uint8 or floating point tensor (N, C, H, W), got {describe(images)}")
-    if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(f"images: expected shape (N, C, H, W) with at least one image, got {describe(images)}")
-    return images if images.dtype == torch.uint8 else check_finite(images.detach(), name="images")
-
-
-def _check_normalisation(mean: Any, std: Any, images: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    if mean is None and std is None:
-        return None, None
-    if mean is None or std is None:
-        raise ValueError("mean, std: expected both or neither")
-    pair = []
-    for name, value in (("mean", mean), ("std", std)):
-        tensor = torch.as_tensor(value, dtype=torch.float32).flatten()
-        if tensor.numel() != images.shape[1]:
-            raise ValueError(f"{name}: expected {images.shape[1]} values, one a channel, got {tensor.numel()}")
-        pair.append(tensor)
-    if not bool((pair[1] > 0).all()):
-        raise ValueError(f"std: expected positive values, got {pair[1].tolist()}")
-    return pair[0].to(images.device), pair[1].to(images.device)

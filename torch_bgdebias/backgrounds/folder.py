@@ -8,15 +8,16 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_image, check_option
-from torch_bgdebias.compositing import mean_fill, tile_fill
+from torch_bgdebias.compositing import FILLS
 from torch_bgdebias.files import (
     UnreadableImageError,
     as_tensor,
@@ -28,13 +29,7 @@ from torch_bgdebias.files import (
     white_level,
 )
 
-if TYPE_CHECKING:
-    from torch.utils.data import Dataset
-
-__all__ = ["FILLS", "ImageFiles", "cover", "read_dataset"]
-
-#: what removes a foreground, by name
-FILLS = {"tile": tile_fill, "mean": mean_fill}
+__all__ = ["ImageFiles", "cover", "read_dataset"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +164,7 @@ def read_dataset(
     if dtype is not None and dtype != torch.uint8 and not dtype.is_floating_point:
         raise ValueError(f"dtype: expected torch.uint8, a floating point dtype or None, got {dtype}")
     spec = spec or BatchSpec()
-    loader: Iterable[Any] = torch.utils.data.DataLoader(dataset, batch_size=batch_size, num_workers=num_workers)
+    loader: Iterable[Any] = DataLoader(dataset, batch_size=batch_size, num_workers=num_workers)
     images, labels = [], []
     for batch in loader:
         image = spec.image_of(batch)

@@ -51,6 +51,15 @@ class ForbiddenPairs(NamedTuple):
         pairs = torch.unique(torch.stack([images, rows], dim=1), dim=0)
         return ForbiddenPairs(labels, pairs[:, 1].contiguous(), pairs[:, 0].contiguous())
 
+    def table(self, label: Tensor, total: int) -> Tensor:
+        """(B, total) bool on the labels' device: is an image forbidden to a foreground of class ``label`` (B,)?"""
+        forbidden = torch.zeros(len(self.labels) + 1, total, dtype=torch.bool)
+        forbidden[self.rows, self.images] = True
+        forbidden, labels = forbidden.to(label.device), self.labels.to(label.device)
+        row = torch.searchsorted(labels, label.contiguous())
+        listed = labels[row.clamp(max=len(labels) - 1)] == label
+        return forbidden[torch.where(listed, row, len(labels))]
+
     def counts(self) -> Tensor:
         """(G,) how many images each foreground class is kept from."""
         return torch.bincount(self.rows, minlength=len(self.labels))

@@ -14,6 +14,7 @@ from torch_bgdebias.backgrounds.bank import BackgroundBank
 from torch_bgdebias.backgrounds.folder import ImageFiles
 from torch_bgdebias.backgrounds.forbidden import ForbiddenDraws, ForbiddenPairs
 from torch_bgdebias.backgrounds.sampling import ClassOrder
+from torch_bgdebias.backgrounds.screening.filter import FilterSettings
 
 __all__ = ["StreamedBackgroundBank"]
 
@@ -179,6 +180,16 @@ class StreamedBackgroundBank(BackgroundBank):
             order = ClassOrder.of(labels)
             self._order = ClassOrder(*(part.to(self.device, non_blocking=True) for part in order))
         self._lay_out(order)
+
+    def _filtered(self, settings: FilterSettings) -> StreamedBackgroundBank:
+        readable, screening = settings.look_at_files(self.files)
+        pairs = None if self.file_pairs is None else self.file_pairs.select(torch.tensor(readable))
+        verdict = settings.judge(screening, self.filters, pairs)
+        bank = self.over(self.files.only([readable[row] for row in verdict.stay.tolist()]))
+        bank.filters = verdict.steps
+        if verdict.forbidden is not None:
+            bank.forbid_files(verdict.forbidden)
+        return bank
 
     def over(self, files: ImageFiles) -> StreamedBackgroundBank:
         """A bank of the same capacity, seed and device that reads other files."""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from torch_bgdebias.backgrounds.bank import BackgroundBank
-from torch_bgdebias.backgrounds.folder import FILLS
 from torch_bgdebias.backgrounds.sampling import ClassOrder, draw_outside
 from torch_bgdebias.checks import (
     check_finite,
@@ -19,6 +18,7 @@ from torch_bgdebias.checks import (
     describe,
     values_readable,
 )
+from torch_bgdebias.compositing import FILLS
 from torch_bgdebias.ops import voronoi_composite
 from torch_bgdebias.swap.sampling import SwapParams, SwapSettings, sample_offsets, sample_sites
 

@@ -12,8 +12,8 @@ from kornia.constants import DataKey
 from torch import Tensor
 
 from torch_bgdebias.backgrounds.bank import BackgroundBank
-from torch_bgdebias.backgrounds.folder import FILLS
 from torch_bgdebias.checks import check_image, check_option, values_readable
+from torch_bgdebias.compositing import FILLS
 from torch_bgdebias.swap.functional import batch_backgrounds, draw_swap, swap_background
 from torch_bgdebias.swap.sampling import SwapParams, SwapSettings
 

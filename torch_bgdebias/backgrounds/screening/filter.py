@@ -1,12 +1,11 @@
-"""Filtering of banks: what a classifier sees in the backgrounds, and which of them must go."""
+"""What a classifier sees in backgrounds, and the verdict: which of them must go, or be kept from which foregrounds."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,12 +15,9 @@ from torch_bgdebias.backgrounds.forbidden import ForbiddenPairs
 from torch_bgdebias.backgrounds.screening.classes import ClassNames
 from torch_bgdebias.backgrounds.screening.seen import SeenCache, cache_folder, content_keys
 from torch_bgdebias.backgrounds.screening.viewer import Classifier, Viewer
-from torch_bgdebias.backgrounds.stream import StreamedBackgroundBank
+from torch_bgdebias.checks import check_count
 
-if TYPE_CHECKING:
-    from torch_bgdebias.backgrounds.bank import BackgroundBank
-
-__all__ = ["FilterRequest", "FilterStep", "Screening", "filter_bank", "screen", "screen_files"]
+__all__ = ["FilterSettings", "FilterStep", "Screening", "Verdict", "screen", "screen_files"]
 
 #: classes kept in the cache for each image, so that a larger top_k does not need another look
 _DEPTH = 20
@@ -65,19 +61,6 @@ class FilterStep:
 
 
 @dataclasses.dataclass(frozen=True)
-class FilterRequest:
-    """The arguments of `BackgroundBank.filter`; ``view`` holds size, mean, std and class_names."""
-
-    classifier: Classifier
-    forbidden: Sequence[int | str] | Mapping[int, Sequence[int | str]]
-    top_k: int
-    view: dict[str, Any]
-    batch_size: int
-    device: torch.device | str
-    cache: Path | bool | None
-
-
-@dataclasses.dataclass(frozen=True)
 class Screening:
     """What a classifier saw.
 
@@ -117,44 +100,43 @@ def screen(
 
     Arguments as `BackgroundBank.filter`; ``check`` lists classes that must exist, asked after the first image already.
     """
-    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-        raise ValueError(f"top_k: expected a whole number of at least 1, got {top_k!r}")
+    check_count(top_k, name="top_k")
     viewer = Viewer(classifier, size=size, mean=mean, std=std, device=device)
     folder = None if cache is False or viewer.identity is None else cache_folder() if cache in (None, True) else cache
-    kept = SeenCache(folder if isinstance(folder, Path) else None, viewer.identity or "callable")
+    cache_file = SeenCache(folder if isinstance(folder, Path) else None, viewer.identity or "callable")
     seen: list[Tensor] = []
     names: ClassNames | None = None
     try:
         for number, images in enumerate(batches, start=1):
             if names is None:
-                count = kept.num_classes or viewer.logits(images[:1]).shape[1]
-                kept.num_classes = count
+                count = cache_file.num_classes or viewer.logits(images[:1]).shape[1]
+                cache_file.num_classes = count
                 if top_k > count:
                     raise ValueError(f"top_k: expected in [1, {count}], the classifier's classes, got {top_k}")
                 names = ClassNames(count, class_names)
                 for entries in check:
                     names.find(entries)
-            seen.append(_best(images, viewer, kept, top_k))
+            seen.append(_best(images, viewer, cache_file, top_k))
             if number % _WRITE_EVERY == 0:
-                kept.write()
+                cache_file.write()
     finally:
-        kept.write()
+        cache_file.write()
     if names is None:
         raise ValueError("images: expected at least one image to look at, got none")
     return Screening(viewer.name, torch.cat(seen), names)
 
 
-def _best(images: Tensor, viewer: Viewer, kept: SeenCache, top_k: int) -> Tensor:
+def _best(images: Tensor, viewer: Viewer, cache: SeenCache, top_k: int) -> Tensor:
     """(B, top_k) best classes; the classifier looks at those that are not known yet."""
     keys = content_keys(images)
-    new = [place for place, key in enumerate(keys) if kept.get(key, top_k) is None]
+    new = [place for place, key in enumerate(keys) if cache.get(key, top_k) is None]
     if new:
         logits = viewer.logits(images if len(new) == len(images) else images[torch.tensor(new, device=images.device)])
         best = logits.topk(min(max(top_k, _DEPTH), logits.shape[1])).indices.cpu()
         for place, classes in zip(new, best, strict=True):
-            kept.put(keys[place], classes)
-    found = [kept.get(key, top_k) for key in keys]
-    return torch.stack([classes for classes in found if classes is not None])
+            cache.put(keys[place], classes)
+    best_classes = [cache.get(key, top_k) for key in keys]
+    return torch.stack([classes for classes in best_classes if classes is not None])
 
 
 def screen_files(
@@ -178,83 +160,122 @@ def screen_files(
     return positions, screening
 
 
-def filter_bank(bank: BackgroundBank, request: FilterRequest) -> BackgroundBank:
-    """See `BackgroundBank.filter`."""
-    lists = _lists(request.forbidden)
-    view = {"device": request.device, "cache": request.cache, "check": list(lists.values()), **request.view}
-    earlier = bank.filters
-    if isinstance(bank, StreamedBackgroundBank):
-        options = {"batch_size": request.batch_size, **view}
-        positions, screening = screen_files(bank.files, request.classifier, request.top_k, **options)
-        if len(positions) < len(bank.files.paths):
-            bank = _subset(bank, torch.tensor(positions))
-    else:
-        screening = screen(torch.split(bank.images, request.batch_size), request.classifier, request.top_k, **view)
-    found = {label: screening.names.find(entries) for label, entries in lists.items()}
-    classes = list(dict.fromkeys(index for indices in found.values() for index in indices))
-    hits = {label: screening.hits(indices) for label, indices in found.items()}
-    about = (screening.classifier, request.top_k, len(screening.seen))
-    by_class = screening.by_class(classes)
-    if None in hits:
-        step = FilterStep(*about, int(hits[None].sum()), by_class)
-        if step.dropped == step.before:
-            raise ValueError(f"forbidden: no background is left: {_told(earlier, step)}")
-        new = _subset(bank, (~hits[None]).nonzero().flatten())
-    else:
-        by_label = {label: hit for label, hit in hits.items() if label is not None}
-        counts = {label: int(hit.sum()) for label, hit in by_label.items()}
-        step = FilterStep(*about, 0, by_class, counts)
-        new = _restricted(bank, ForbiddenPairs.of(by_label), lambda: _told(earlier, step))
-    new.filters = (*earlier, step)
-    return new
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What a filter decided about N images.
+
+    Attributes:
+        steps: of earlier filters and of this one.
+        stay: (n,) int64, positions of the images that stay, ascending.
+        forbidden: foreground classes that must not get some of those, with positions among them; ``None``: all may.
+    """
+
+    steps: tuple[FilterStep, ...]
+    stay: Tensor
+    forbidden: ForbiddenPairs | None
 
 
-def _told(earlier: Sequence[FilterStep], step: FilterStep) -> str:
-    return "; then ".join(str(one) for one in (*earlier, step))
+@dataclasses.dataclass(frozen=True)
+class FilterSettings:
+    """How a classifier looks at backgrounds and what must not be seen.
 
+    Args:
+        classifier: a timm model by name (``"resnet50"``, with the weights that timm publishes), a module (used where it
+            is, in evaluation mode, and given back as it was), or any callable from images (B, C, h, w) to logits
+            (B, K).
+        forbidden: classes as indices, names or WordNet ids (``[9, "ostrich", "n01518878"]``), whose images go; or a
+            mapping {foreground class: classes}, whose images stay and are kept from those foregrounds.
+        top_k: how many of the best classes count as seen.
+        class_names: of the classifier's outputs; those of ImageNet by default, where it has as many.
+        size: (h, w) for the classifier; a timm model's own by default, else as they are.
+        mean: per channel, of the normalisation after scaling to [0, 1]; a timm model's own by default, else none.
+        std: goes with ``mean``.
+        batch_size: images in a pass.
+        device: for a classifier given by name.
+        cache: folder of what was seen, a folder of the user's cache by default; ``False`` keeps nothing. Entries are
+            found by the image's pixels and by the classifier's weights and settings; a callable that is no module has
+            nothing to be recognised by, so nothing is kept for it.
 
-def _lists(forbidden: Sequence[int | str] | Mapping[int, Sequence[int | str]]) -> dict[int | None, Sequence[int | str]]:
-    if not isinstance(forbidden, Mapping):
-        lists: dict[int | None, Sequence[int | str]] = {None: forbidden}
-    else:
-        for label in forbidden:
-            if isinstance(label, bool) or not isinstance(label, int):
+    Raises:
+        TypeError: a foreground class that is no whole number.
+        ValueError: nothing forbidden, ``top_k`` or ``batch_size`` below 1.
+    """
+
+    classifier: Classifier
+    forbidden: Sequence[int | str] | Mapping[int, Sequence[int | str]]
+    top_k: int = 5
+    class_names: Sequence[str] | None = None
+    size: int | tuple[int, int] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    batch_size: int = 64
+    device: torch.device | str | None = None
+    cache: Path | bool | None = None
+
+    def __post_init__(self) -> None:
+        check_count(self.top_k, name="top_k")
+        check_count(self.batch_size, name="batch_size")
+        lists = self.lists()
+        for label in lists:
+            if label is not None and (isinstance(label, bool) or not isinstance(label, int)):
                 raise TypeError(f"forbidden: expected foreground classes as whole numbers, got {label!r}")
-        lists = {label: forbidden[label] for label in forbidden}
-    if not any(isinstance(entries, str) or len(entries) for entries in lists.values()):
-        raise ValueError("forbidden: expected at least one class, got none")
-    return lists
+        if not any(isinstance(entries, str) or len(entries) for entries in lists.values()):
+            raise ValueError("forbidden: expected at least one class, got none")
+
+    def lists(self) -> dict[int | None, Sequence[int | str]]:
+        """The forbidden classes by foreground class; of all foregrounds under ``None``."""
+        if isinstance(self.forbidden, Mapping):
+            return {label: self.forbidden[label] for label in self.forbidden}
+        return {None: self.forbidden}
+
+    def _view(self) -> dict[str, Any]:
+        names = ("size", "mean", "std", "class_names", "device", "cache")
+        return {"check": list(self.lists().values()), **{name: getattr(self, name) for name in names}}
+
+    def look(self, images: Tensor) -> Screening:
+        """Show the classifier images (N, C, H, W)."""
+        return screen(torch.split(images, self.batch_size), self.classifier, self.top_k, **self._view())
+
+    def look_at_files(self, files: ImageFiles) -> tuple[list[int], Screening]:
+        """Show it the files; the positions of the readable ones, and what was seen in those."""
+        return screen_files(files, self.classifier, self.top_k, batch_size=self.batch_size, **self._view())
+
+    def judge(
+        self, screening: Screening, earlier: Sequence[FilterStep] = (), forbidden: ForbiddenPairs | None = None
+    ) -> Verdict:
+        """Decide about the N images that were looked at.
+
+        Args:
+            screening: what was seen in them.
+            earlier: filters that they went through already.
+            forbidden: the lists that those made.
+
+        Raises:
+            KeyError: a class that the classifier does not have.
+            ValueError: no background is left, for all or for one foreground class; the message says which filter
+                removed how many.
+        """
+        classes = {label: screening.names.find(entries) for label, entries in self.lists().items()}
+        hits = {label: screening.hits(indices) for label, indices in classes.items()}
+        total = len(screening.seen)
+        about = (screening.classifier, self.top_k, total)
+        by_class = screening.by_class(list(dict.fromkeys(i for indices in classes.values() for i in indices)))
+        if None in hits:
+            step = FilterStep(*about, int(hits[None].sum()), by_class)
+            if step.dropped == step.before:
+                raise ValueError(f"forbidden: no background is left: {_history(earlier, step)}")
+            stay = (~hits[None]).nonzero().flatten()
+            return Verdict((*earlier, step), stay, None if forbidden is None else forbidden.select(stay))
+        by_label = {label: hit for label, hit in hits.items() if label is not None}
+        step = FilterStep(*about, 0, by_class, {label: int(hit.sum()) for label, hit in by_label.items()})
+        pairs = ForbiddenPairs.of(by_label)
+        pairs = pairs if forbidden is None else pairs.joined(forbidden)
+        left_out = pairs.labels[pairs.counts() == total].tolist()
+        if left_out:
+            classes_text = f"foreground class(es) {left_out[:8]}: {_history(earlier, step)}"
+            raise ValueError(f"forbidden: no background is left for {classes_text}")
+        return Verdict((*earlier, step), torch.arange(total), pairs)
 
 
-def _subset(bank: BackgroundBank, kept: Tensor) -> BackgroundBank:
-    """The bank's images (a streamed bank's files) at ``kept``, with the lists by foreground class that it had."""
-    from torch_bgdebias.backgrounds.bank import BackgroundBank
-
-    if isinstance(bank, StreamedBackgroundBank):
-        streamed = bank.over(bank.files.only(kept.tolist()))
-        if bank.file_pairs is not None:
-            streamed.forbid_files(bank.file_pairs.select(kept))
-        return streamed
-    place = kept.to(bank.device)
-    labels = None if bank.labels is None else bank.labels[place]
-    smaller = BackgroundBank(bank.images[place], labels, mean=bank.mean, std=bank.std, classes=bank.classes)
-    if bank.forbidden_pairs is not None:
-        smaller.forbid(bank.forbidden_pairs.select(kept))
-    return smaller
-
-
-def _restricted(bank: BackgroundBank, pairs: ForbiddenPairs, told: Callable[[], str]) -> BackgroundBank:
-    """The same images with more lists by foreground class."""
-    total = len(bank.files.paths) if isinstance(bank, StreamedBackgroundBank) else len(bank)
-    earlier = bank.file_pairs if isinstance(bank, StreamedBackgroundBank) else bank.forbidden_pairs
-    pairs = pairs if earlier is None else pairs.joined(earlier)
-    left_out = pairs.labels[pairs.counts() == total].tolist()
-    if left_out:
-        raise ValueError(f"forbidden: no background is left for foreground class(es) {left_out[:8]}: {told()}")
-    if isinstance(bank, StreamedBackgroundBank):
-        fresh = bank.over(bank.files)
-        fresh.forbid_files(pairs)
-        return fresh
-    same = copy.copy(bank)
-    same.forbid(pairs)
-    return same
+def _history(earlier: Sequence[FilterStep], step: FilterStep) -> str:
+    return "; then ".join(str(one) for one in (*earlier, step))

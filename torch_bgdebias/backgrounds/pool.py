@@ -1,0 +1,251 @@
+"""Backgrounds to draw from, whatever they come from, and the one conversion to an image's units, size and place."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from torch_bgdebias.backgrounds.forbidden import ForbiddenPairs
+from torch_bgdebias.checks import check_finite, check_label, check_mask, describe, values_readable
+from torch_bgdebias.compositing import has_background, tile_fill
+
+__all__ = [
+    "BackgroundSource",
+    "Labelled",
+    "Pool",
+    "as_pool",
+    "check_images",
+    "check_normalisation",
+    "check_units",
+    "in_image_units",
+]
+
+#: images that reach further than this out of [0, 1] are normalised, not overshoots of a resize or added noise
+_BEYOND = 0.5
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """Images (N, C, H, W) with a class or category each (N,), or ``None``: drawn scenes, for example."""
+
+    @property
+    def images(self) -> Tensor:
+        """The backgrounds, uint8 or float."""
+        ...
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Their classes."""
+        ...
+
+
+@runtime_checkable
+class _Normalised(Protocol):
+    @property
+    def mean(self) -> Tensor | Sequence[float] | None: ...
+
+    @property
+    def std(self) -> Tensor | Sequence[float] | None: ...
+
+
+@runtime_checkable
+class _Restricted(Protocol):
+    @property
+    def forbidden_pairs(self) -> ForbiddenPairs | None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """Backgrounds to choose from; `as_pool` makes one.
+
+    Args:
+        images: (N, C, Hb, Wb), uint8 or float; or a list of N pictures (C, H, W) of any sizes.
+        labels: (N,) int64, -1 unknown; ``None`` where there are none.
+        mean: (C,) normalisation of the (scaled) pixels; ``None``: they are in the images' units.
+        std: (C,), with ``mean``.
+        masks: (N, 1, Hb, Wb) foregrounds that are tiled over when an image is taken.
+        usable: (N,) bool, false where the foreground leaves no background; ``None``: all are.
+        forbidden: which foreground classes must not get which images.
+        name: the argument's name, for messages.
+    """
+
+    images: Tensor | Sequence[Tensor]
+    labels: Tensor | None = None
+    mean: Tensor | None = None
+    std: Tensor | None = None
+    masks: Tensor | None = None
+    usable: Tensor | None = None
+    forbidden: ForbiddenPairs | None = None
+    name: str = "backgrounds"
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def unnormalised(self) -> Pool:
+        """The same pool for images in [0, 1]."""
+        return dataclasses.replace(self, mean=None, std=None)
+
+    def take(self, index: Tensor, like: Tensor) -> Tensor:
+        """The backgrounds at ``index`` in the size, dtype, units and place of the images ``like``.
+
+        Args:
+            index: (n,) int64; -1 gives the first background.
+            like: (B, C, H, W) float images.
+
+        Returns:
+            (n, C, H, W), foregrounds removed where the pool has masks.
+
+        Raises:
+            ValueError: other channels than the images; uint8 backgrounds without mean and std beside normalised images.
+        """
+        index = index.clamp(min=0)
+        if not isinstance(self.images, Tensor):
+            pictures = [self._converted(self.images[i][None], like, None) for i in index.tolist()]
+            return torch.cat(pictures)
+        masks = None if self.masks is None else self.masks[index.to(self.masks.device)].to(like.device)
+        return self._converted(self.images[index.to(self.images.device)], like, masks)
+
+    def allowed(self, label: Tensor) -> Tensor | None:
+        """(B, N) bool: may a foreground of each class ``label`` (B,) stand on each background? ``None``: all may."""
+        return None if self.forbidden is None else ~self.forbidden.table(label, len(self))
+
+    def _converted(self, images: Tensor, like: Tensor, masks: Tensor | None) -> Tensor:
+        if images.shape[1] != like.shape[1]:
+            expected, got = like.shape[1], images.shape[1]
+            raise ValueError(f"{self.name}: expected images of {expected} channels, got {got}")
+        if images.dtype == torch.uint8 and self.mean is None:
+            check_units(like, name=self.name)
+        converted = in_image_units(images.to(like.device), self.mean, self.std, dtype=like.dtype)
+        if masks is not None:
+            converted = tile_fill(converted, masks)
+        if converted.shape[2:] != like.shape[2:]:
+            converted = F.interpolate(converted, like.shape[2:], mode="bilinear", antialias=True)
+        return converted
+
+
+#: what `as_pool` takes
+BackgroundSource = Tensor | Labelled | Pool
+
+
+def as_pool(
+    source: BackgroundSource,
+    *,
+    labels: Tensor | None = None,
+    masks: Tensor | None = None,
+    mean: Tensor | Sequence[float] | None = None,
+    std: Tensor | Sequence[float] | None = None,
+    name: str = "backgrounds",
+) -> Pool:
+    """Backgrounds from a tensor, a bank in memory or streamed, or anything with images and labels.
+
+    Args:
+        source: uint8 or float images (N, C, H, W), an object with such ``images`` and ``labels`` (and, as a
+            ``BackgroundBank``, ``mean``, ``std`` and lists of forbidden foregrounds), or a pool, which stays as it is.
+        labels: (N,) instead of the source's own.
+        masks: (N, 1, H, W) foregrounds still to be removed.
+        mean: per channel, the images' normalisation: uint8 backgrounds follow it, unless the source has its own.
+            Float backgrounds without a normalisation of their own are in the images' units already.
+        std: with ``mean``.
+        name: the argument's name, for messages.
+
+    Raises:
+        TypeError: no such images, labels that are no integers.
+        ValueError: no image, another rank, masks, labels or a normalisation that do not fit.
+    """
+    if isinstance(source, Pool):
+        return source
+    own_mean = own_std = None
+    forbidden = None
+    if isinstance(source, Tensor):
+        images = source
+    elif isinstance(source, Labelled) and isinstance(source.images, Tensor):
+        images, labels = source.images, source.labels if labels is None else labels
+        if isinstance(source, _Normalised):
+            own_mean, own_std = source.mean, source.std
+        if isinstance(source, _Restricted):
+            forbidden = source.forbidden_pairs
+    else:
+        raise TypeError(f"{name}: expected uint8 or float backgrounds (N, C, H, W) or a bank, got {describe(source)}")
+    check_images(images, name=name, values=False)
+    if own_mean is None and own_std is None and images.dtype == torch.uint8:
+        own_mean, own_std = mean, std
+    place = check_normalisation(own_mean, own_std, images)
+    if labels is not None:
+        labels = check_label(torch.as_tensor(labels), len(images), name=f"{name.removesuffix('s')}_labels")
+    usable = None
+    if masks is not None:
+        shape = (len(images), 1, *images.shape[2:])
+        masks = check_mask(masks, name=f"{name.removesuffix('s')}_masks")
+        if masks.shape != shape:
+            raise ValueError(f"{name.removesuffix('s')}_masks: expected shape {shape}, got {tuple(masks.shape)}")
+        usable = has_background(masks)
+    return Pool(images, labels, *place, masks, usable, forbidden, name)
+
+
+def in_image_units(
+    images: Tensor, mean: Tensor | None, std: Tensor | None, *, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Backgrounds (n, C, H, W) as floats: uint8 scaled to [0, 1], then normalised where there is a mean.
+
+    Args:
+        images: uint8 or float.
+        mean: (C,), or ``None``.
+        std: (C,), or ``None``.
+        dtype: of the result; float32 for uint8 and the images' own otherwise by default.
+    """
+    if images.dtype == torch.uint8:
+        images = images.to(dtype or torch.float32) / 255
+    images = images.to(dtype or images.dtype)
+    if mean is None or std is None:
+        return images
+    mean, std = (part.to(images.device, images.dtype)[:, None, None] for part in (mean, std))
+    return (images - mean) / std
+
+
+def check_units(image: Tensor, *, name: str) -> None:
+    """Refuse backgrounds in [0, 1] beside images that are normalised, where looking at the pixels is free.
+
+    Raises:
+        ValueError: pixels far outside of [0, 1].
+    """
+    if not image.numel() or not values_readable(image):
+        return
+    low, high = (float(value) for value in image.detach().aminmax())
+    if low < -_BEYOND or high > 1 + _BEYOND:
+        raise ValueError(
+            f"{name}: expected mean and std beside normalised images (values from {low:.3g} to {high:.3g}), got uint8 "
+            "backgrounds without them, which are in [0, 1]; pass the images' mean= and std= to the bank"
+        )
+
+
+def check_images(images: Tensor, *, name: str = "images", values: bool = True) -> Tensor:
+    """Require backgrounds (N, C, H, W), at least one, uint8 or float; ``values``: finite ones."""
+    if not isinstance(images, Tensor) or not (images.dtype == torch.uint8 or images.is_floating_point()):
+        raise TypeError(f"{name}: expected a uint8 or floating point tensor (N, C, H, W), got {describe(images)}")
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"{name}: expected shape (N, C, H, W) with at least one image, got {describe(images)}")
+    return images if images.dtype == torch.uint8 or not values else check_finite(images.detach(), name=name)
+
+
+def check_normalisation(
+    mean: Tensor | Sequence[float] | None, std: Tensor | Sequence[float] | None, images: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """Mean and std as float32 (C,) on the images' device, or neither."""
+    if mean is None and std is None:
+        return None, None
+    if mean is None or std is None:
+        raise ValueError("mean, std: expected both or neither")
+    pair = []
+    for name, value in (("mean", mean), ("std", std)):
+        tensor = torch.as_tensor(value, dtype=torch.float32).flatten()
+        if tensor.numel() != images.shape[1]:
+            raise ValueError(f"{name}: expected {images.shape[1]} values, one a channel, got {tensor.numel()}")
+        pair.append(tensor)
+    if not bool((pair[1] > 0).all()):
+        raise ValueError(f"std: expected positive values, got {pair[1].tolist()}")
+    return pair[0].to(images.device), pair[1].to(images.device)
