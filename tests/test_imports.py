@@ -29,7 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "lightning": set(),
     "lrp": set(),
     "clad": set(),
-    "metrics": set(),
+    "metrics": {"backgrounds"},
     "concepts": set(),
     "masks": set(),
     "data": {"masks", "backgrounds"},

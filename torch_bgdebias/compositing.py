@@ -7,7 +7,16 @@ from torch import Tensor
 
 from torch_bgdebias.checks import check_image, check_mask, values_readable
 
-__all__ = ["FOREGROUND_THRESHOLD", "bounding_boxes", "box_mask", "fills_image", "mean_fill", "paste", "tile_fill"]
+__all__ = [
+    "FILLS",
+    "FOREGROUND_THRESHOLD",
+    "bounding_boxes",
+    "box_mask",
+    "fills_image",
+    "mean_fill",
+    "paste",
+    "tile_fill",
+]
 
 #: a pixel whose mask is above this counts as foreground when a foreground is removed: a background keeps at most 5 % of
 #: the object in any pixel, while the faint tails of a predicted mask do not blow the bounding box up to the whole image
@@ -41,12 +50,6 @@ def fills_image(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Which boxes (B, 4) of `bounding_boxes` are the whole image (H, W) and leave no background beside: bool (B,)."""
     top, left, bottom, right = boxes.unbind(-1)
     return (bottom - top) * (right - left) >= size[0] * size[1]
-
-
-def has_background(mask: Tensor) -> Tensor:
-    """(B,) bool: something of the image lies outside of the foreground's box, so that there is a background to take."""
-    top, left, bottom, right = bounding_boxes(mask).unbind(1)
-    return (bottom - top) * (right - left) < mask.shape[-2] * mask.shape[-1]
 
 
 def paste(foreground: Tensor, mask: Tensor, background: Tensor) -> Tensor:

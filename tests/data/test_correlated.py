@@ -242,11 +242,16 @@ BANK = bank()
         ({"scale": 0.0}, ValueError, r"scale: expected a positive factor"),
         ({"scale": (1.0, 0.5)}, ValueError, r"scale: expected a positive factor or \(low, high\), got \(1.0, 0.5\)"),
         ({"mapping": [0, 9]}, ValueError, r"mapping: expected categories of the bank \(0, 1, 2, 3\), got \[9\]"),
-        ({"bank": torch.zeros(3)}, TypeError, r"bank: expected .images"),
-        ({"bank": SimpleNamespace(images=BANK.images, labels=None)}, TypeError, r"bank: expected .labels.*NoneType"),
-        ({"bank": SimpleNamespace(images=BANK.images, labels=BANK.labels[:2])}, TypeError, r"expected .labels"),
+        ({"bank": torch.zeros(3)}, ValueError, r"bank: expected shape \(N, C, H, W\)"),
+        ({"bank": "scenes"}, TypeError, r"bank: expected uint8 or float images.*got str 'scenes'"),
+        ({"bank": SimpleNamespace(images=BANK.images, labels=None)}, TypeError, r"bank: expected .labels.*got None"),
+        ({"bank": SimpleNamespace(images=BANK.images, labels=BANK.labels[:2])}, ValueError, r"bank_labels: expected"),
         ({"bank": SimpleNamespace(images=BANK.images, labels=BANK.labels * 0 - 1)}, ValueError, r"of a known category"),
-        ({"bank": SimpleNamespace(images=BANK.images[:0], labels=BANK.labels[:0])}, ValueError, r"with N > 0"),
+        (
+            {"bank": SimpleNamespace(images=BANK.images[:0], labels=BANK.labels[:0])},
+            ValueError,
+            r"bank: expected at least one image, got none",
+        ),
         ({"bank": SimpleNamespace(images=BANK.images * 1.0, labels=BANK.labels)}, ValueError, r"in \[0, 1\], not norm"),
         ({"backdrop": 1}, TypeError, "backdrop"),
     ],
@@ -273,7 +278,11 @@ def test_bad_arguments(change, error, text):
             ValueError,
             r"foregrounds\[0\] image: expected values in",
         ),
-        ((torch.zeros(1, 8, 8), 0, torch.zeros(1, 8, 8)), ValueError, r"bank: expected images of 1 channels, got 3"),
+        (
+            (torch.zeros(1, 8, 8), 0, torch.zeros(1, 8, 8)),
+            ValueError,
+            r"bank: expected 1 channels like the images, got 3",
+        ),
     ],
 )
 def test_bad_items_are_named(item, error, text):

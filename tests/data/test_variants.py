@@ -256,8 +256,8 @@ BAD = [
     ({"num_classes": 2}, ValueError, r"label: expected classes in \[0, 1\]"),
     ({"mean": (0.5,)}, ValueError, r"mean, std: expected both or none, got only mean"),
     ({"mean": (0.5, 0.5), "std": (1.0, 1.0)}, ValueError, r"mean: expected 1 or 3 values"),
-    ({"backgrounds": torch.rand(4, 1, 8, 8)}, ValueError, r"backgrounds: expected shape \(N, 3, H, W\)"),
-    ({"backgrounds": "scenes"}, TypeError, r"backgrounds: expected a float or uint8 tensor.*str 'scenes'"),
+    ({"backgrounds": torch.rand(4, 1, 8, 8)}, ValueError, r"backgrounds: expected 3 channels like the images, got 1"),
+    ({"backgrounds": "scenes"}, TypeError, r"backgrounds: expected uint8 or float images.*str 'scenes'"),
     ({"background_labels": torch.zeros(4).long()}, ValueError, r"backgrounds: expected with background_labels"),
     (
         {"backgrounds": torch.rand(4, 3, 8, 8), "background_labels": torch.zeros(3).long()},

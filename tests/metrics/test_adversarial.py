@@ -191,13 +191,13 @@ def test_autocast_and_the_mode_after_an_error() -> None:
 def test_bad_input() -> None:
     image, mask, label, backgrounds = _data()
     model = _model()
-    with pytest.raises(TypeError, match=r"bank: expected backgrounds .* got SimpleNamespace"):
+    with pytest.raises(TypeError, match=r"bank: expected uint8 or float images .* got SimpleNamespace"):
         adversarial_background_accuracy(model, image, mask, label, SimpleNamespace(labels=None))
-    with pytest.raises(TypeError, match=r"bank: expected backgrounds .* got int64"):
+    with pytest.raises(TypeError, match=r"bank: expected uint8 or float images .* got int64"):
         adversarial_background_accuracy(model, image, mask, label, backgrounds.long())
-    with pytest.raises(ValueError, match="bank: expected at least one background"):
+    with pytest.raises(ValueError, match="bank: expected at least one image, got none"):
         AdversarialBackgroundAccuracy(backgrounds[:0])
-    with pytest.raises(ValueError, match="bank: expected images with 3 channels, got float32"):
+    with pytest.raises(ValueError, match="bank: expected 3 channels like the images, got 1"):
         adversarial_background_accuracy(model, image, mask, label, backgrounds[:, :1])
     with pytest.raises(ValueError, match="chunk: expected a whole number of at least 1, got 0"):
         adversarial_background_accuracy(model, image, mask, label, backgrounds, chunk=0)

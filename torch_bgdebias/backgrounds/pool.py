@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from torch_bgdebias.backgrounds.forbidden import ForbiddenPairs
 from torch_bgdebias.checks import check_finite, check_label, check_mask, describe, values_readable
-from torch_bgdebias.compositing import has_background, tile_fill
+from torch_bgdebias.compositing import bounding_boxes, fills_image, tile_fill
 
 __all__ = [
     "BackgroundSource",
@@ -27,6 +27,7 @@ __all__ = [
 
 #: images that reach further than this out of [0, 1] are normalised, not overshoots of a resize or added noise
 _BEYOND = 0.5
+_EXPECTED = "expected uint8 or float images (N, C, H, W), or a bank of them"
 
 
 @runtime_checkable
@@ -117,7 +118,7 @@ class Pool:
     def _converted(self, images: Tensor, like: Tensor, masks: Tensor | None) -> Tensor:
         if images.shape[1] != like.shape[1]:
             expected, got = like.shape[1], images.shape[1]
-            raise ValueError(f"{self.name}: expected images of {expected} channels, got {got}")
+            raise ValueError(f"{self.name}: expected {expected} channels like the images, got {got}")
         if images.dtype == torch.uint8 and self.mean is None:
             check_units(like, name=self.name)
         converted = in_image_units(images.to(like.device), self.mean, self.std, dtype=like.dtype)
@@ -170,8 +171,13 @@ def as_pool(
         if isinstance(source, _Restricted):
             forbidden = source.forbidden_pairs
     else:
-        raise TypeError(f"{name}: expected uint8 or float backgrounds (N, C, H, W) or a bank, got {describe(source)}")
-    check_images(images, name=name, values=False)
+        raise TypeError(f"{name}: {_EXPECTED}, got {describe(source)}")
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise TypeError(f"{name}: {_EXPECTED}, got {describe(images)}")
+    if images.ndim != 4:
+        raise ValueError(f"{name}: expected shape (N, C, H, W), got {describe(images)}")
+    if not len(images):
+        raise ValueError(f"{name}: expected at least one image, got none")
     if own_mean is None and own_std is None and images.dtype == torch.uint8:
         own_mean, own_std = mean, std
     place = check_normalisation(own_mean, own_std, images)
@@ -183,7 +189,7 @@ def as_pool(
         masks = check_mask(masks, name=f"{name.removesuffix('s')}_masks")
         if masks.shape != shape:
             raise ValueError(f"{name.removesuffix('s')}_masks: expected shape {shape}, got {tuple(masks.shape)}")
-        usable = has_background(masks)
+        usable = ~fills_image(bounding_boxes(masks), (masks.shape[2], masks.shape[3]))
     return Pool(images, labels, *place, masks, usable, forbidden, name)
 
 
@@ -223,13 +229,13 @@ def check_units(image: Tensor, *, name: str) -> None:
         )
 
 
-def check_images(images: Tensor, *, name: str = "images", values: bool = True) -> Tensor:
-    """Require backgrounds (N, C, H, W), at least one, uint8 or float; ``values``: finite ones."""
+def check_images(images: Tensor, *, name: str = "images") -> Tensor:
+    """Require backgrounds (N, C, H, W), at least one, uint8 or finite float."""
     if not isinstance(images, Tensor) or not (images.dtype == torch.uint8 or images.is_floating_point()):
         raise TypeError(f"{name}: expected a uint8 or floating point tensor (N, C, H, W), got {describe(images)}")
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"{name}: expected shape (N, C, H, W) with at least one image, got {describe(images)}")
-    return images if images.dtype == torch.uint8 or not values else check_finite(images.detach(), name=name)
+    return images if images.dtype == torch.uint8 else check_finite(images.detach(), name=name)
 
 
 def check_normalisation(

@@ -10,8 +10,7 @@ from torch_bgdebias.cli.arguments import choices, whole, writable
 from torch_bgdebias.cli.progress import note, progress
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from torch_bgdebias.backgrounds.pool import Pool
     from torch_bgdebias.data import MaskedImageFolder, MaskedTensors, Variant
 
 __all__ = ["NAMES", "add_parser", "run"]
@@ -89,34 +88,26 @@ def _targets(data: MaskedImageFolder) -> list[Path]:
     return list(seen)
 
 
-class _Pool:
-    """Backgrounds with their foreground tiled over, their classes, and where each sample's own is (-1: nowhere)."""
-
-    def __init__(self, images: Tensor, labels: Tensor, place: Tensor) -> None:
-        self.images, self.labels, self.place = images, labels, place
-
-
-def _pool(tensors: MaskedTensors) -> _Pool:
+def _pool(tensors: MaskedTensors) -> Pool:
+    """The folder's own backgrounds with their foreground tiled over; those that are all foreground are not usable."""
     import torch
 
-    from torch_bgdebias.compositing import bounding_boxes, tile_fill
+    from torch_bgdebias.backgrounds.pool import Pool
+    from torch_bgdebias.compositing import bounding_boxes, fills_image, tile_fill
 
     filled, usable = [], []
     for image, mask in zip(torch.split(tensors.images, _BATCH), torch.split(tensors.masks, _BATCH), strict=True):
         share = mask.float() / 255
         filled.append(tile_fill(image.float(), share).round().to(torch.uint8))
-        top, left, bottom, right = bounding_boxes(share).unbind(1)
-        usable.append((bottom - top) * (right - left) < mask.shape[2] * mask.shape[3])
-    kept = torch.cat(usable)  # where the box is everything there is no background to give
-    place = torch.where(kept, kept.cumsum(0) - 1, -1)
-    return _Pool(torch.cat(filled)[kept], tensors.labels[kept], place)
+        usable.append(~fills_image(bounding_boxes(share), (mask.shape[2], mask.shape[3])))
+    return Pool(torch.cat(filled), tensors.labels, usable=torch.cat(usable))
 
 
 def _write(
     name: str,
     data: MaskedImageFolder,
     tensors: MaskedTensors,
-    pool: _Pool | None,
+    pool: Pool | None,
     targets: list[Path],
     args: argparse.Namespace,
 ) -> tuple[int, int]:
@@ -138,7 +129,7 @@ def _write(
     return written, len(targets) - written
 
 
-def _made(name: str, tensors: MaskedTensors, part: slice, pool: _Pool | None, classes: int, generator: Any) -> Variant:
+def _made(name: str, tensors: MaskedTensors, part: slice, pool: Pool | None, classes: int, generator: Any) -> Variant:
     import torch
 
     from torch_bgdebias.data import Variant, make_variant
@@ -154,9 +145,8 @@ def _made(name: str, tensors: MaskedTensors, part: slice, pool: _Pool | None, cl
         mask,
         label,
         name,
-        backgrounds=pool.images,
-        background_labels=pool.labels,
-        exclude=pool.place[part],
+        backgrounds=pool,
+        exclude=torch.arange(len(tensors.labels))[part],
         num_classes=classes,
         generator=generator,
     )

@@ -7,6 +7,7 @@ or from changing camera positions.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from torch_bgdebias.backgrounds.pool import BackgroundSource, Pool, as_pool
 from torch_bgdebias.checks import check_option, check_range, describe
 from torch_bgdebias.compositing import paste
 from torch_bgdebias.files import check_size, first_few
@@ -60,7 +62,8 @@ class CorrelatedBackgrounds(Dataset[tuple[Tensor, int, Tensor, int]]):
         foregrounds: data set of (image float (3, H, W) in [0, 1], label, mask (1, H, W) in [0, 1]); more entries are
             dropped. Should yield the same item for the same index if the result is to be reproducible.
         bank: any object with ``images`` (N, 3, Hb, Wb), uint8 or float in [0, 1], and ``labels`` (N,) integer category
-            per image, -1 unknown (never used): drawn scenes, a ``BackgroundBank`` (its normalisation is not applied).
+            per image, -1 unknown (never used): drawn scenes, a ``BackgroundBank`` (its normalisation is not applied,
+            its lists of forbidden foregrounds are obeyed).
         correlation: in [0, 1].
         camera: ``"frontal"``, ``"medium"``, ``"high"``, a ``Camera`` of your own, or ``None``: the foreground and its
             mask are warped together by a random similarity and perspective; the background is not.
@@ -91,7 +94,7 @@ class CorrelatedBackgrounds(Dataset[tuple[Tensor, int, Tensor, int]]):
     def __init__(
         self,
         foregrounds: Dataset[Any],
-        bank: Any,
+        bank: BackgroundSource,
         correlation: float = 1.0,
         camera: str | Camera | None = None,
         seed: int = 0,
@@ -107,11 +110,11 @@ class CorrelatedBackgrounds(Dataset[tuple[Tensor, int, Tensor, int]]):
         self.foregrounds, self.correlation, self.camera, self.seed = foregrounds, float(correlation), camera, seed
         self.size = check_size(size)
         self.scale = _interval(scale)
-        self.images, labels = _bank_tensors(bank)
-        self.categories: list[int] = sorted(set(labels.tolist()) - {-1})
+        self._pool = _checked_pool(bank)
+        self._labels = torch.as_tensor(self._pool.labels).cpu()
+        self.categories: list[int] = sorted(set(self._labels.tolist()) - {-1})
         if not self.categories:
             raise ValueError("bank: expected at least one background of a known category, got none")
-        self._members = [(labels == category).nonzero().flatten() for category in self.categories]
         self.mapping = _checked_mapping(mapping, self.categories)
         self._epoch: Tensor = torch.zeros(1, dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # workers that stay alive see it change
@@ -148,11 +151,23 @@ class CorrelatedBackgrounds(Dataset[tuple[Tensor, int, Tensor, int]]):
         # one stream for the background and one for the camera: the same index sees the same background at every level
         where, pose = (_generator(self.seed, self.epoch, index, stream) for stream in range(2))
         category = self._draw_category(label, where)
-        members = self._members[self.categories.index(category)]
-        background = self.images[members[int(torch.randint(len(members), (1,), generator=where))]]
+        members = self._members(label, category)
+        chosen = members[torch.randint(len(members), (1,), generator=where)]
         image, mask = self._placed(image, mask, pose)
-        composed = paste(image[None], mask[None], _fitted(background, image)[None])[0]
+        background = self._pool.take(chosen, image[None]).clamp(0, 1)
+        composed = paste(image[None], mask[None], background)[0]
         return composed, label, mask, category
+
+    def _members(self, label: int, category: int) -> Tensor:
+        """Positions of the category's backgrounds that a foreground of class ``label`` may stand on."""
+        belongs = self._labels == category
+        allowed = self._pool.allowed(torch.tensor([label]))
+        members = (belongs if allowed is None else belongs & allowed[0]).nonzero().flatten()
+        if not len(members):
+            raise ValueError(
+                f"bank: expected a background of category {category} for class {label}, its filters leave none"
+            )
+        return members
 
     def _draw_category(self, label: int, generator: torch.Generator) -> int:
         assigned = self.category_of(label)
@@ -221,17 +236,16 @@ def _interval(scale: float | tuple[float, float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _bank_tensors(bank: Any) -> tuple[Tensor, Tensor]:
-    images, labels = getattr(bank, "images", None), getattr(bank, "labels", None)
-    if not isinstance(images, Tensor) or not (images.dtype == torch.uint8 or images.is_floating_point()):
-        raise TypeError(f"bank: expected .images, a uint8 or float tensor (N, 3, H, W), got {describe(images)}")
-    if images.ndim != 4 or len(images) == 0:
-        raise ValueError(f"bank: expected .images (N, 3, H, W) with N > 0, got {describe(images)}")
-    if images.is_floating_point() and not (float(images.amin()) >= 0 and float(images.amax()) <= 1):
-        raise ValueError("bank: expected float .images in [0, 1], not normalised, got values outside")
-    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.shape != images.shape[:1]:
-        raise TypeError(f"bank: expected .labels, an integer tensor ({len(images)},), got {describe(labels)}")
-    return images.cpu(), labels.cpu()
+def _checked_pool(bank: BackgroundSource) -> Pool:
+    """The bank's backgrounds in [0, 1], on the host."""
+    pool = as_pool(bank, name="bank").unnormalised()
+    if pool.labels is None:
+        raise TypeError("bank: expected .labels, an integer category for each image, got None")
+    if not isinstance(pool.images, Tensor):
+        raise TypeError("bank: expected images of one size (N, C, H, W), got a list")
+    if pool.images.is_floating_point() and not (float(pool.images.amin()) >= 0 and float(pool.images.amax()) <= 1):
+        raise ValueError("bank: expected float images in [0, 1], not normalised, got values outside")
+    return dataclasses.replace(pool, images=pool.images.cpu())
 
 
 def _checked_mapping(mapping: Mapping[int, int] | Sequence[int] | None, categories: list[int]) -> dict[int, int] | None:
@@ -256,14 +270,3 @@ def _checked_item(item: Any, index: int) -> tuple[Tensor, int, Tensor]:
     if mask.shape != (1, *image.shape[1:]):
         raise ValueError(f"{where}: expected mask (1, {image.shape[1]}, {image.shape[2]}), got {tuple(mask.shape)}")
     return image, int(label), mask
-
-
-def _fitted(background: Tensor, image: Tensor) -> Tensor:
-    """A bank's image as float [0, 1] in the size of ``image``."""
-    if background.shape[0] != image.shape[0]:
-        raise ValueError(f"bank: expected images of {image.shape[0]} channels, got {background.shape[0]}")
-    values = background.float() / 255 if background.dtype == torch.uint8 else background.float()
-    if values.shape[1:] != image.shape[1:]:
-        size = (image.shape[1], image.shape[2])
-        values = F.interpolate(values[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
-    return values

@@ -16,13 +16,14 @@ name             foreground                          background
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from torch_bgdebias.checks import check_finite, check_image, check_label, check_mask, check_option, describe
-from torch_bgdebias.compositing import FOREGROUND_THRESHOLD, bounding_boxes, box_mask, paste, tile_fill
+from torch_bgdebias.backgrounds.pool import BackgroundSource, Pool, as_pool
+from torch_bgdebias.checks import check_finite, check_image, check_label, check_mask, check_option
+from torch_bgdebias.compositing import FOREGROUND_THRESHOLD, bounding_boxes, box_mask, fills_image, paste, tile_fill
 
 __all__ = ["VARIANTS", "Variant", "make_variant"]
 
@@ -47,25 +48,13 @@ class Variant(NamedTuple):
     valid: Tensor
 
 
-class _Pool(NamedTuple):
-    """Backgrounds to choose from: images (N, C, Hb, Wb), classes (N,), and masks of foregrounds still to remove."""
-
-    images: Tensor
-    labels: Tensor
-    masks: Tensor | None
-    usable: Tensor | None
-    exclude: Tensor | None
-    mean: Tensor | None = None
-    std: Tensor | None = None
-
-
 def make_variant(
     image: Tensor,
     mask: Tensor,
     label: Tensor,
     name: str,
     *,
-    backgrounds: Tensor | Any | None = None,
+    backgrounds: BackgroundSource | None = None,
     background_labels: Tensor | None = None,
     background_masks: Tensor | None = None,
     exclude: Tensor | None = None,
@@ -89,7 +78,7 @@ def make_variant(
         backgrounds: pool (N, C, Hb, Wb) for the mixed variants, without foregrounds unless ``background_masks`` comes
             with it: float in the image's units, or uint8, which is scaled to [0, 1] and normalised with ``mean`` and
             ``std``; or a ``BackgroundBank`` (any object with ``.images`` and ``.labels``), whose own ``mean`` and
-            ``std`` come first. Other sizes are resized to the image's.
+            ``std`` come first and whose lists of forbidden foregrounds are obeyed. Other sizes are resized.
         background_labels: (N,) classes of the pool, -1 unknown. Only ``mixed_rand`` does without them (it then draws
             uniformly over the images).
         background_masks: (N, 1, Hb, Wb) masks of foregrounds in the pool, removed by tiling from the chosen images.
@@ -120,8 +109,8 @@ def make_variant(
     check_finite(check_image(image), name="image")
     mask = check_mask(mask, image)
     label = check_label(label, len(image), num_classes=num_classes)
-    scale, shift = _normalisation(image, mean, std)
-    black = shift.expand_as(image)
+    units = _normalisation(image, mean, std)
+    black = torch.zeros_like(image) if units is None else (-units[0] / units[1])[:, None, None].expand_as(image)
     valid = (mask > FOREGROUND_THRESHOLD).flatten(1).any(1)
     background_label = label
     if name == "only_fg":
@@ -133,30 +122,33 @@ def make_variant(
     elif name == "no_fg":
         made = paste(black, mask, image)
     else:
-        pool = _pool(image, mask, label, name, backgrounds, background_labels, background_masks, exclude)
-        index, found = _choose(label, pool, name, num_classes, generator)
-        made = paste(image, mask, _taken(image, pool, index, scale, shift))
-        background_label, valid = pool.labels[index] if len(pool.labels) else label, valid & found
+        pool, exclude = _pool(
+            image, mask, label, name, backgrounds, background_labels, background_masks, exclude, units
+        )
+        unknown = torch.full((len(pool),), -1, device=label.device)
+        labels = unknown if pool.labels is None else pool.labels.to(label.device)
+        index, exists = _choose(label, labels, pool, exclude, name, num_classes, generator)
+        made = paste(image, mask, pool.take(index, image)) if len(pool) else image
+        background_label, valid = labels[index] if len(pool) else label, valid & exists
     return Variant(
         torch.where(valid[:, None, None, None], made, image), torch.where(valid, background_label, label), valid
     )
 
 
-def _normalisation(image: Tensor, mean: Any, std: Any) -> tuple[Tensor, Tensor]:
-    """Scale and shift (1, C, 1, 1) from [0, 1] to the image's units; the shift alone is black."""
-    if (mean is None) != (std is None):
-        given = "mean" if std is None else "std"
-        raise ValueError(f"mean, std: expected both or none, got only {given}")
-    if mean is None:
-        one = image.new_ones(1, image.shape[1], 1, 1)
-        return one, torch.zeros_like(one)
-    values = []
-    for key, value in (("mean", mean), ("std", std)):
-        tensor = torch.as_tensor(value, dtype=image.dtype, device=image.device)
-        if tensor.numel() not in (1, image.shape[1]):
-            raise ValueError(f"{key}: expected 1 or {image.shape[1]} values, one per channel, got {tensor.numel()}")
-        values.append(tensor.reshape(1, -1, 1, 1).expand(1, image.shape[1], 1, 1))
-    return 1 / values[1], -values[0] / values[1]
+def _normalisation(
+    image: Tensor, mean: Sequence[float] | Tensor | None, std: Sequence[float] | Tensor | None
+) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation, (C,) each, in the image's dtype and place."""
+    if mean is None and std is None:
+        return None
+    if mean is None or std is None:
+        raise ValueError(f"mean, std: expected both or none, got only {'mean' if std is None else 'std'}")
+    channels = image.shape[1]
+    pair = [torch.as_tensor(value, dtype=image.dtype, device=image.device).flatten() for value in (mean, std)]
+    for key, tensor in zip(("mean", "std"), pair, strict=True):
+        if tensor.numel() not in (1, channels):
+            raise ValueError(f"{key}: expected 1 or {channels} values, one per channel, got {tensor.numel()}")
+    return pair[0].expand(channels), pair[1].expand(channels)
 
 
 def _pool(
@@ -164,99 +156,67 @@ def _pool(
     mask: Tensor,
     label: Tensor,
     name: str,
-    backgrounds: Any,
+    backgrounds: BackgroundSource | None,
     labels: Tensor | None,
     masks: Tensor | None,
     exclude: Tensor | None,
-) -> _Pool:
+    units: tuple[Tensor, Tensor] | None,
+) -> tuple[Pool, Tensor | None]:
+    """The backgrounds to choose from, and the place in them that each image must not get."""
     if backgrounds is None:
         if not (labels is None and masks is None and exclude is None):
             raise ValueError("backgrounds: expected with background_labels, background_masks or exclude, got None")
         own = torch.arange(len(image), device=image.device)
-        return _Pool(image, label, mask, _has_background(mask), own)
-    mean = std = None
-    if not isinstance(backgrounds, Tensor) and hasattr(backgrounds, "images"):
-        labels = backgrounds.labels if labels is None else labels
-        mean, std = getattr(backgrounds, "mean", None), getattr(backgrounds, "std", None)
-        backgrounds = backgrounds.images
-    if not isinstance(backgrounds, Tensor) or not (backgrounds.dtype == torch.uint8 or backgrounds.is_floating_point()):
-        raise TypeError(f"backgrounds: expected a float or uint8 tensor (N, C, H, W), got {describe(backgrounds)}")
-    if backgrounds.ndim != 4 or backgrounds.shape[1] != image.shape[1]:
-        raise ValueError(f"backgrounds: expected shape (N, {image.shape[1]}, H, W), got {describe(backgrounds)}")
-    if labels is None:
-        if name != "mixed_rand":
-            raise ValueError(f"background_labels: {name} needs the class of every background, got None")
-        labels = torch.full((len(backgrounds),), -1, device=image.device)
-    labels = check_label(labels, len(backgrounds), name="background_labels").to(image.device)
-    usable = None
-    if masks is not None:
-        shape = (len(backgrounds), 1, *backgrounds.shape[2:])
-        masks = check_mask(masks, name="background_masks")
-        if masks.shape != shape:
-            raise ValueError(f"background_masks: expected shape {shape}, got {tuple(masks.shape)}")
-        usable = _has_background(masks).to(image.device)
+        usable = ~fills_image(bounding_boxes(mask), (mask.shape[2], mask.shape[3]))
+        return Pool(image, label, masks=mask, usable=usable), own
+    mean, std = (None, None) if units is None else units
+    pool = as_pool(backgrounds, labels=labels, masks=masks, mean=mean, std=std)
+    if pool.labels is None and name != "mixed_rand":
+        raise ValueError(f"background_labels: {name} needs the class of every background, got None")
     if exclude is not None:
         exclude = check_label(exclude, len(image), name="exclude").to(image.device)
-    return _Pool(backgrounds, labels, masks, usable, exclude, mean, std)
-
-
-def _has_background(mask: Tensor) -> Tensor:
-    """(N,) bool: the foreground's box leaves something of the image."""
-    top, left, bottom, right = bounding_boxes(mask).unbind(1)
-    return (bottom - top) * (right - left) < mask.shape[2] * mask.shape[3]
+    return pool, exclude
 
 
 def _choose(
-    label: Tensor, pool: _Pool, name: str, num_classes: int | None, generator: torch.Generator | None
+    label: Tensor,
+    labels: Tensor,
+    pool: Pool,
+    exclude: Tensor | None,
+    name: str,
+    num_classes: int | None,
+    generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor]:
     """Position in the pool (B,) and whether there is one (B,): uniform over classes, then over a class's images."""
-    batch, count = len(label), len(pool.labels)
+    batch, count = len(label), len(labels)
     if count == 0 or batch == 0:
         return torch.zeros_like(label), torch.zeros_like(label, dtype=torch.bool)
-    allowed = torch.ones(batch, count, dtype=torch.bool, device=label.device)
-    if name == "mixed_same":
-        allowed = pool.labels == label[:, None]
-    elif name == "mixed_next":
-        largest = torch.maximum(label.amax(), pool.labels.amax()) + 1
-        following = (label + 1) % (largest if num_classes is None else num_classes)
-        allowed = pool.labels == following[:, None]
+    available = torch.ones(batch, count, dtype=torch.bool, device=label.device)
     if pool.usable is not None:
-        allowed = allowed & pool.usable
-    if pool.exclude is not None:
-        allowed = allowed & (torch.arange(count, device=label.device) != pool.exclude[:, None])
+        available = available & pool.usable.to(label.device)
+    if exclude is not None:
+        available = available & (torch.arange(count, device=label.device) != exclude[:, None])
+    permitted = pool.allowed(label)
+    if permitted is not None:
+        available = available & permitted
+    allowed = available
+    if name == "mixed_same":
+        allowed = available & (labels == label[:, None])
+    elif name == "mixed_next":
+        largest = torch.maximum(label.amax(), labels.amax()) + 1
+        following = (label + 1) % (largest if num_classes is None else num_classes)
+        allowed = available & (labels == following[:, None])
     # Gumbel's trick: the largest key is a draw in proportion to the weights, here one over the size of an image's class
     noise = torch.rand(batch, count, generator=generator, device=label.device).clamp_(1e-30, 1 - 1e-7)
-    keys = -torch.log(-torch.log(noise)) - torch.log(_class_sizes(pool).clamp(min=1).float())
+    keys = -torch.log(-torch.log(noise)) - torch.log(_class_sizes(labels, available).clamp(min=1).float())
     keys = torch.where(allowed, keys, -torch.inf)
     return keys.argmax(1), allowed.any(1)
 
 
-def _class_sizes(pool: _Pool) -> Tensor:
-    """How many images of the class of image n a sample may get, (N,) or (B, N) where samples exclude one."""
-    labels = pool.labels if pool.usable is None else torch.where(pool.usable, pool.labels, -2)
-    ordered = labels.sort().values
-    sizes = torch.searchsorted(ordered, labels, right=True) - torch.searchsorted(ordered, labels)
-    if pool.exclude is None:
-        return sizes
-    excluded = torch.where(pool.exclude >= 0, labels[pool.exclude.clamp(min=0)], -3)
-    return sizes - (labels == excluded[:, None]).long()
-
-
-def _taken(image: Tensor, pool: _Pool, index: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """The chosen backgrounds in the image's size, dtype and units, their foregrounds removed."""
-    if len(pool.images) == 0:
-        return image
-    place = index.to(pool.images.device)
-    chosen = pool.images[place].to(image.device)
-    raw = chosen.dtype == torch.uint8
-    chosen = chosen.to(image.dtype) / 255 if raw else chosen.to(image.dtype)
-    if pool.mean is not None and pool.std is not None:
-        scale, shift = _normalisation(image, pool.mean, pool.std)
-        raw = True
-    if raw:
-        chosen = chosen * scale + shift
-    if pool.masks is not None:
-        chosen = tile_fill(chosen, pool.masks[index.to(pool.masks.device)].to(image.device))
-    if chosen.shape[2:] != image.shape[2:]:
-        chosen = torch.nn.functional.interpolate(chosen, image.shape[2:], mode="bilinear", antialias=True)
-    return chosen
+def _class_sizes(labels: Tensor, available: Tensor) -> Tensor:
+    """How many available images there are of the class of each image, (B, N)."""
+    group = torch.searchsorted(labels.sort().values, labels.contiguous())  # one number a class, without a host read
+    counts = torch.zeros_like(available, dtype=torch.int64).scatter_add_(
+        1, group.expand_as(available), available.long()
+    )
+    return counts.gather(1, group.expand_as(available))

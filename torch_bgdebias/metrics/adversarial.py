@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from torch_bgdebias.checks import check_finite, check_image, check_label, check_mask, describe
+from torch_bgdebias.backgrounds.pool import BackgroundSource, Pool, as_pool
+from torch_bgdebias.checks import check_count, check_finite, check_image, check_label, check_mask, describe
 from torch_bgdebias.compositing import FOREGROUND_THRESHOLD, paste
 from torch_bgdebias.metrics.consistency import _ClassSums
 from torch_bgdebias.metrics.functional import Average, _groups, _mean_compute, _sums
@@ -46,7 +47,7 @@ def adversarial_background_accuracy(
     image: Tensor,
     mask: Tensor,
     label: Tensor,
-    bank: Any,
+    bank: BackgroundSource,
     *,
     predict: Predict | None = None,
     logits: LogitsKey = None,
@@ -66,7 +67,7 @@ def adversarial_background_accuracy(
             (N, C, Hb, Wb) themselves: uint8, which is scaled to [0, 1] and normalised with the bank's ``mean`` and
             ``std``, or float in the images' units (with ``mean`` and ``std``: normalised by them too). Other sizes are
             resized. The bank stays where it is, a few of its images are moved at a time. Backgrounds should hold no
-            foreground (``only_bg_t``, scenes).
+            foreground (``only_bg_t``, scenes); those that a bank's filter forbids to a class are not counted for it.
         predict: from logits to classes; the largest logit by default. A 1000-class model on ImageNet-9:
             ``data.imagenet9_prediction``.
         logits: where the logits are in the model's output.
@@ -98,9 +99,8 @@ def adversarial_background_accuracy(
     check_finite(check_image(image), name="image")
     mask = check_mask(mask, image)
     label = check_label(label, len(image)).to(image.device)
-    source = _Source.of(bank, image)
-    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
-        raise ValueError(f"chunk: expected a whole number of at least 1, got {chunk!r}")
+    pool = as_pool(bank, name="bank")
+    check_count(chunk, name="chunk")
     valid = (mask > FOREGROUND_THRESHOLD).flatten(1).any(1)
     fooled_by, predicted = torch.full_like(label, -1), torch.full_like(label, -1)
     with torch.no_grad(), eval_mode(model):
@@ -108,12 +108,13 @@ def adversarial_background_accuracy(
         def answers(batch: Tensor) -> Tensor:
             return _classes(logits_of(model(batch), logits), len(batch), predict)
 
+        attack = _Attack(answers, image, mask, label, pool, chunk)
         there = valid.nonzero()[:, 0]
         for start in range(0, len(there), chunk):
             active = there[start : start + chunk]
-            _attack(answers, image, mask, label, active, source, chunk, fooled_by, predicted)
+            attack.on(active, fooled_by, predicted)
     robust = valid & (fooled_by < 0)
-    tried = torch.where(fooled_by < 0, len(source), fooled_by + 1) * valid
+    tried = torch.where(fooled_by < 0, len(pool), fooled_by + 1) * valid
     accuracy = (robust.sum() / valid.sum()).to(torch.float32)
     return AdversarialBackgrounds(accuracy, robust, fooled_by, predicted, tried, valid)
 
@@ -156,7 +157,7 @@ class AdversarialBackgroundAccuracy(_ClassSums):
 
     def __init__(
         self,
-        bank: Any,
+        bank: BackgroundSource,
         num_classes: int | None = None,
         average: Average = "micro",
         *,
@@ -168,12 +169,12 @@ class AdversarialBackgroundAccuracy(_ClassSums):
         super().__init__(num_classes, average, **kwargs)
         self._shared = _Shared(bank)
         self._predict, self._logits, self._chunk = predict, logits, chunk
-        size = len(_images_of(bank))
+        size = len(as_pool(bank, name="bank"))
         self.add_state("count_fooled_by", torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("count_without_foreground", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     @property
-    def bank(self) -> Any:
+    def bank(self) -> BackgroundSource:
         """The backgrounds, as given."""
         return self._shared.bank
 
@@ -208,80 +209,43 @@ class AdversarialBackgroundAccuracy(_ClassSums):
 class _Shared:
     """Holds what a copy of the metric holds too: banks can be as large as the memory."""
 
-    def __init__(self, bank: Any) -> None:
+    def __init__(self, bank: BackgroundSource) -> None:
         self.bank = bank
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
         return self
 
 
-class _Source:
-    """Backgrounds in an image's size, dtype and units, some at a time."""
+@dataclasses.dataclass(frozen=True)
+class _Attack:
+    """Foregrounds, the backgrounds to try on them, and the model's answer to a batch of composites."""
 
-    def __init__(self, images: Tensor, scale: Tensor | None, shift: Tensor | None, like: Tensor) -> None:
-        self.images, self.scale, self.shift, self.like = images, scale, shift, like
+    answers: Callable[[Tensor], Tensor]
+    image: Tensor
+    mask: Tensor
+    label: Tensor
+    pool: Pool
+    chunk: int
 
-    @classmethod
-    def of(cls, bank: Any, image: Tensor) -> _Source:
-        images = _images_of(bank)
-        if images.shape[1] != image.shape[1]:
-            raise ValueError(f"bank: expected images with {image.shape[1]} channels, got {describe(images)}")
-        mean, std = getattr(bank, "mean", None), getattr(bank, "std", None)
-        if isinstance(bank, Tensor) or mean is None or std is None:
-            return cls(images, None, None, image)
-        pair = [torch.as_tensor(x, dtype=image.dtype, device=image.device).reshape(-1, 1, 1) for x in (mean, std)]
-        return cls(images, pair[1], pair[0], image)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, start: int, stop: int) -> Tensor:
-        """Backgrounds ``start`` to ``stop`` as (n, C, H, W) in the images' dtype, on their device."""
-        chosen = self.images[start:stop].to(self.like.device)
-        chosen = chosen.to(self.like.dtype) / (255 if chosen.dtype == torch.uint8 else 1)
-        if self.scale is not None and self.shift is not None:
-            chosen = (chosen - self.shift) / self.scale
-        if chosen.shape[2:] != self.like.shape[2:]:
-            chosen = F.interpolate(chosen, self.like.shape[2:], mode="bilinear", antialias=True)
-        return chosen
-
-
-def _images_of(bank: Any) -> Tensor:
-    images = bank if isinstance(bank, Tensor) else getattr(bank, "images", None)
-    if not isinstance(images, Tensor) or not (images.dtype == torch.uint8 or images.is_floating_point()):
-        expected = "backgrounds (N, C, H, W), uint8 or float, or an object with such .images"
-        raise TypeError(f"bank: expected {expected}, got {describe(bank if images is None else images)}")
-    if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(f"bank: expected at least one background (N, C, H, W), got {describe(images)}")
-    return images
-
-
-def _attack(
-    answers: Callable[[Tensor], Tensor],
-    image: Tensor,
-    mask: Tensor,
-    label: Tensor,
-    active: Tensor,
-    source: _Source,
-    chunk: int,
-    fooled_by: Tensor,
-    predicted: Tensor,
-) -> None:
-    """Try the whole bank on the foregrounds at ``active`` (A <= chunk), noting the first that fools each."""
-    start = 0
-    while start < len(source) and len(active):
-        stop = min(len(source), start + max(1, chunk // len(active)))
-        backgrounds = source.take(start, stop)
-        width = len(backgrounds)
-        rows = active.repeat_interleave(width)
-        composite = paste(image[rows], mask[rows], backgrounds.repeat(len(active), 1, 1, 1))
-        said = answers(composite).reshape(len(active), width)
-        wrong = said != label[active, None]
-        first = wrong.int().argmax(1)  # of equal values the first
-        fooled = wrong.any(1)
-        fooled_by[active] = torch.where(fooled, start + first, -1)
-        predicted[active] = torch.where(fooled, said.gather(1, first[:, None])[:, 0], -1)
-        active, start = active[~fooled], stop
+    def on(self, active: Tensor, fooled_by: Tensor, predicted: Tensor) -> None:
+        """Try the whole pool on the foregrounds at ``active`` (A <= chunk), noting the first that fools each."""
+        start, total = 0, len(self.pool)
+        while start < total and len(active):
+            stop = min(total, start + max(1, self.chunk // len(active)))
+            backgrounds = self.pool.take(torch.arange(start, stop), self.image)
+            width = len(backgrounds)
+            rows = active.repeat_interleave(width)
+            composite = paste(self.image[rows], self.mask[rows], backgrounds.repeat(len(active), 1, 1, 1))
+            classes = self.answers(composite).reshape(len(active), width)
+            wrong = classes != self.label[active, None]
+            allowed = self.pool.allowed(self.label[active])
+            if allowed is not None:  # where the foreground must not stand, an error is not the foreground's
+                wrong = wrong & allowed[:, start:stop]
+            first = wrong.int().argmax(1)  # of equal values the first
+            fooled = wrong.any(1)
+            fooled_by[active] = torch.where(fooled, start + first, -1)
+            predicted[active] = torch.where(fooled, classes.gather(1, first[:, None])[:, 0], -1)
+            active, start = active[~fooled], stop
 
 
 def _classes(output: Tensor, batch: int, predict: Predict | None) -> Tensor:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from torch_bgdebias.checks import check_label, describe
-from torch_bgdebias.compositing import bounding_boxes, tile_fill
+from torch_bgdebias.backgrounds.pool import BackgroundSource, Pool, as_pool
+from torch_bgdebias.compositing import bounding_boxes, fills_image, tile_fill
 
 __all__ = ["BackgroundPool", "Gatherer", "Kept"]
 
@@ -62,8 +61,7 @@ class Gatherer:
 
     def add_batch(self, ids: NDArray[np.uint64], image: Tensor, label: Tensor, mask: Tensor) -> None:
         """Take the backgrounds of a batch; foregrounds are tiled over, images that are all foreground left out."""
-        boxes = bounding_boxes(mask).cpu()
-        whole = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) >= mask.shape[2] * mask.shape[3]
+        whole = fills_image(bounding_boxes(mask), (mask.shape[2], mask.shape[3])).tolist()
         labels, keys = label.tolist(), mixed_hash(ids, self.seed).tolist()
         wanted = [i for i, id in enumerate(ids.tolist()) if not whole[i] and self._wants(keys[i], id, labels[i])]
         if not wanted:
@@ -93,64 +91,46 @@ class Gatherer:
 
     def entries(self) -> list[Kept]:
         """What was kept, sorted by class and key."""
-        kept = [Kept(-key, id, label, image) for label, heap in self._heaps.items() for key, id, image in heap]
-        return sorted(kept, key=lambda entry: (entry.label, entry.key))
+        entries = [Kept(-key, id, label, image) for label, heap in self._heaps.items() for key, id, image in heap]
+        return sorted(entries, key=lambda entry: (entry.label, entry.key))
 
     def pool(self) -> BackgroundPool:
         """The backgrounds as a pool from which no image gets its own."""
-        kept = self.entries()
-        return BackgroundPool([k.image for k in kept], [k.label for k in kept], [k.id for k in kept])
+        entries = self.entries()
+        labels = torch.tensor([entry.label for entry in entries], dtype=torch.int64)
+        return BackgroundPool(Pool([entry.image for entry in entries], labels), [entry.id for entry in entries])
 
 
 class BackgroundPool:
-    """Backgrounds to paste foregrounds on.
+    """Backgrounds to paste foregrounds on, chosen by fingerprints.
 
     Args:
-        images: N pictures (C, Hb, Wb), float in the images' own units or uint8.
-        labels: N classes, in the numbering of the images' labels; -1 unknown.
+        pool: the backgrounds; their labels are in the numbering of the images' labels, -1 unknown.
         ids: fingerprints of the images they were taken from, so that no image gets its own; ``None``: from elsewhere.
-        mean: uint8 pictures are scaled to [0, 1] and normalised with ``mean`` and ``std``.
-        std: see ``mean``.
     """
 
-    def __init__(
-        self,
-        images: Sequence[Tensor] | Tensor,
-        labels: Sequence[int],
-        ids: Sequence[int] | None = None,
-        *,
-        mean: Any = None,
-        std: Any = None,
-    ) -> None:
-        self.images, self.labels = images, np.asarray(labels, np.int64)
-        self._mean, self._std = mean, std
+    def __init__(self, pool: Pool, ids: Sequence[int] | None = None) -> None:
+        self._pool = pool
+        labels = [-1] * len(pool) if pool.labels is None else pool.labels.tolist()
+        self.labels = np.asarray(labels, np.int64)
         self._rows = {int(c): np.flatnonzero(self.labels == c) for c in np.unique(self.labels)}
         self._own = (
             {} if ids is None else {(int(c), i): row for row, (c, i) in enumerate(zip(labels, ids, strict=True))}
         )
 
     @classmethod
-    def of(cls, backgrounds: Any, labels: Tensor | None = None, *, mean: Any = None, std: Any = None) -> BackgroundPool:
-        """A pool from a tensor (N, C, H, W), or an object with ``images`` and ``labels`` (a ``BackgroundBank``)."""
+    def of(
+        cls,
+        backgrounds: BackgroundPool | BackgroundSource,
+        labels: Tensor | None = None,
+        *,
+        mean: Sequence[float] | Tensor | None = None,
+        std: Sequence[float] | Tensor | None = None,
+    ) -> BackgroundPool:
+        """A pool from anything that `as_pool` takes; arguments as there."""
         if isinstance(backgrounds, BackgroundPool):
             return backgrounds
-        if not isinstance(backgrounds, Tensor) and isinstance(getattr(backgrounds, "images", None), Tensor):
-            labels = backgrounds.labels if labels is None else labels
-            own_mean, own_std = (getattr(backgrounds, name, None) for name in ("mean", "std"))
-            mean, std = (own_mean, own_std) if own_mean is not None else (mean, std)
-            backgrounds = backgrounds.images
-        right = isinstance(backgrounds, Tensor) and (
-            backgrounds.dtype == torch.uint8 or backgrounds.is_floating_point()
-        )
-        if not right or backgrounds.ndim != 4:
-            kind = describe(backgrounds)
-            raise TypeError(f"backgrounds: expected uint8 or float images (N, C, H, W), or a bank of them, got {kind}")
-        if not len(backgrounds):
-            raise ValueError("backgrounds: expected at least one image, got none")
-        if labels is None:
-            return cls(backgrounds, [-1] * len(backgrounds), mean=mean, std=std)
-        checked = check_label(torch.as_tensor(labels), len(backgrounds), name="background_labels")
-        return cls(backgrounds, checked.tolist(), mean=mean, std=std)
+        return cls(as_pool(backgrounds, labels=labels, mean=mean, std=std))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -165,45 +145,40 @@ class BackgroundPool:
         """
         first = mixed_hash(ids, 8 * seed + MIXED.index(name))
         second = mixed_hash(first, 1)
-        draws = zip(ids.tolist(), labels, first.tolist(), second.tolist(), strict=True)
-        return np.array([self._draw(name, *draw, num_classes) for draw in draws], dtype=np.int64)
+        permitted = self._pool.allowed(torch.as_tensor(labels, dtype=torch.int64))
+        rows = np.full(len(labels), -1, np.int64)
+        for place, draw in enumerate(zip(ids.tolist(), labels, first.tolist(), second.tolist(), strict=True)):
+            allowed = None if permitted is None else permitted[place].numpy()
+            rows[place] = self._draw(name, *draw, num_classes, allowed)
+        return rows
 
-    def _draw(self, name: str, id: int, label: int, first: int, second: int, num_classes: int) -> int:
+    def _draw(
+        self,
+        name: str,
+        id: int,
+        label: int,
+        first: int,
+        second: int,
+        num_classes: int,
+        allowed: NDArray[np.bool_] | None,
+    ) -> int:
         if name == "mixed_rand":
-            classes = [c for c in self._rows if self._available(c, id)]
+            classes = [c for c in self._rows if len(self._available(c, id, allowed))]
             if not classes:
                 return -1
             wanted = classes[first % len(classes)]
         else:
             wanted = label if name == "mixed_same" else (label + 1) % num_classes
-        count = self._available(wanted, id)
-        if not count:
-            return -1
-        rows, own, at = self._rows[wanted], self._own.get((wanted, id)), second % count
-        return int(rows[at + (own is not None and rows[at] >= own)])  # rows ascend: step over the image's own
+        rows = self._available(wanted, id, allowed)
+        return int(rows[second % len(rows)]) if len(rows) else -1
 
-    def _available(self, label: int, id: int) -> int:
-        rows = self._rows.get(label)
-        return 0 if rows is None else len(rows) - ((label, id) in self._own)
+    def _available(self, label: int, id: int, allowed: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+        """Rows of a class, ascending, without the image's own and without those that its foreground must not get."""
+        rows = self._rows.get(label, np.empty(0, np.int64))
+        own = self._own.get((label, id))
+        rows = rows if own is None else rows[rows != own]
+        return rows if allowed is None else rows[allowed[rows]]
 
     def take(self, rows: NDArray[np.int64], like: Tensor) -> Tensor:
         """The backgrounds (B, C, H, W) of some rows (-1 counts as 0) in the size, units and place of ``like``."""
-        pictures = [_sized(self.images[max(int(row), 0)], like) for row in rows]
-        stacked = torch.stack(pictures).to(like.device)
-        if stacked.shape[1] != like.shape[1]:
-            raise ValueError(f"backgrounds: expected {like.shape[1]} channels like the images, got {stacked.shape[1]}")
-        if stacked.dtype != torch.uint8:
-            return stacked.to(like.dtype)
-        stacked = stacked.to(like.dtype) / 255
-        if self._mean is None:
-            return stacked
-        mean, std = (torch.as_tensor(x, dtype=like.dtype, device=like.device) for x in (self._mean, self._std))
-        return (stacked - mean.reshape(1, -1, 1, 1)) / std.reshape(1, -1, 1, 1)
-
-
-def _sized(picture: Tensor, like: Tensor) -> Tensor:
-    if picture.shape[1:] == like.shape[2:]:
-        return picture
-    size = (like.shape[2], like.shape[3])
-    resized = F.interpolate(picture[None].float(), size, mode="bilinear", antialias=True)[0]
-    return resized.round().clamp(0, 255).to(torch.uint8) if picture.dtype == torch.uint8 else resized.to(picture.dtype)
+        return self._pool.take(torch.from_numpy(rows), like)
