@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -89,17 +90,34 @@ def test_sizes_masks_and_lists_of_pictures(raw, generator):
     torch.testing.assert_close(pictures.take(torch.tensor([1, 0]), like)[0], raw[1, :, :3, :4] / 255)
 
 
-def test_bytes_beside_normalised_images_are_refused(raw):
-    text = (
-        r"expected mean and std beside normalised images \(values from -1 to -1\), got uint8 .*pass the images' mean="
-    )
+def test_bytes_beside_normalised_images_are_warned_of(raw):
+    text = r"uint8 backgrounds without mean and std are in \[0, 1\], .*pass the images' mean= and std= to the bank"
     pool = as_pool(BackgroundBank(raw))
-    with pytest.raises(ValueError, match=f"backgrounds: {text}"):
+    with pytest.warns(UserWarning, match=f"backgrounds: {text}"):
         pool.take(torch.tensor([0]), LIKE)
-    with pytest.raises(ValueError, match=text):
+    with pytest.warns(UserWarning, match=text):
         make_variant(LIKE, torch.eye(6, 8)[None], torch.tensor([0]), "mixed_rand", backgrounds=raw)
+    with pytest.warns(UserWarning, match=f"bank: {text}"):
+        BackgroundSwap(BackgroundBank(raw))(LIKE, mask=torch.zeros(1, 1, 6, 8))
     slightly_outside = torch.full((1, 3, 6, 8), -0.2)  # what resizing and noise make of [0, 1]
-    assert pool.take(torch.tensor([0]), slightly_outside).amax() <= 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pool.take(torch.tensor([0]), slightly_outside)
+        make_variant(LIKE, torch.eye(6, 8)[None], torch.tensor([0]), "mixed_rand", backgrounds=raw, mean=MEAN, std=STD)
+        BackgroundSwap(BackgroundBank(raw, mean=MEAN, std=STD))(LIKE, mask=torch.zeros(1, 1, 6, 8))
+
+
+def test_black_of_normalised_images_needs_their_mean():
+    arguments = (LIKE, torch.eye(6, 8)[None], torch.tensor([0]))
+    for name in ("only_fg", "only_bg_b", "no_fg"):
+        with pytest.warns(
+            UserWarning, match=r"image: pixels reach far out of \[0, 1\].* 0 is not black; pass the mean="
+        ):
+            make_variant(*arguments, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_variant(*arguments, "only_bg_t")
+        make_variant(*arguments, "only_fg", mean=MEAN, std=STD)
 
 
 def test_bad_sources_are_named(raw):

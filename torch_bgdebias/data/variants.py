@@ -15,13 +15,14 @@ name             foreground                          background
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from torch_bgdebias.backgrounds.pool import BackgroundSource, Pool, as_pool
+from torch_bgdebias.backgrounds.pool import BackgroundSource, Pool, as_pool, looks_normalised
 from torch_bgdebias.checks import check_finite, check_image, check_label, check_mask, check_option
 from torch_bgdebias.compositing import FOREGROUND_THRESHOLD, bounding_boxes, box_mask, fills_image, paste, tile_fill
 
@@ -29,6 +30,13 @@ __all__ = ["VARIANTS", "Variant", "make_variant"]
 
 #: names of the variants, in the order of the paper's table
 VARIANTS = ("only_fg", "only_bg_b", "only_bg_t", "no_fg", "mixed_same", "mixed_rand", "mixed_next")
+
+#: those that paint something black
+_BLACK = ("only_fg", "only_bg_b", "no_fg")
+_NO_BLACK = (
+    "image: pixels reach far out of [0, 1], as normalised ones do, so that 0 is not black; pass the mean= and std= "
+    "that they were normalised with"
+)
 
 
 class Variant(NamedTuple):
@@ -110,6 +118,8 @@ def make_variant(
     mask = check_mask(mask, image)
     label = check_label(label, len(image), num_classes=num_classes)
     units = _normalisation(image, mean, std)
+    if units is None and name in _BLACK and looks_normalised(image):
+        warnings.warn(_NO_BLACK, stacklevel=2)
     black = torch.zeros_like(image) if units is None else (-units[0] / units[1])[:, None, None].expand_as(image)
     valid = (mask > FOREGROUND_THRESHOLD).flatten(1).any(1)
     background_label = label

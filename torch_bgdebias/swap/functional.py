@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from torch_bgdebias.backgrounds.bank import BackgroundBank
+from torch_bgdebias.backgrounds.pool import warn_of_units
 from torch_bgdebias.backgrounds.sampling import ClassOrder, draw_outside
 from torch_bgdebias.checks import (
     check_finite,
@@ -62,6 +63,8 @@ def swap_background(
     check_image(image)
     mask = check_mask(mask, image)
     _check_finite_image(image)
+    if bank.dtype == torch.uint8 and mean is None:
+        warn_of_units(image, name="bank")
     _check_params(params, len(image))
     if len(image) == 0:
         return image.clone()
