@@ -228,8 +228,8 @@ def warn_of_units(image: Tensor, *, name: str) -> None:
     """Warn where backgrounds in [0, 1] meet images that are normalised."""
     if looks_normalised(image):
         warnings.warn(
-            f"{name}: uint8 backgrounds without mean and std are in [0, 1], but the images' pixels reach far out of it, "
-            "as normalised ones do; pass the images' mean= and std= to the bank",
+            f"{name}: uint8 backgrounds without mean and std are in [0, 1], but the images' pixels reach far out of "
+            "it, as normalised ones do; pass the images' mean= and std= to the bank",
             stacklevel=3,
         )
 
