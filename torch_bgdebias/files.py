@@ -33,6 +33,7 @@ __all__ = [
     "resized",
     "same_form",
     "spread",
+    "turned",
     "white_level",
 ]
 
@@ -193,7 +194,7 @@ def decoded(path: str | Path, *, at_least: tuple[int, int] | None = None, mode: 
                 _draft(file, at_least, mode)
             file.load()
             turn = _orientation_of(file)
-            return file if turn == 1 else file.transpose(_TRANSPOSED[turn])
+            return turned(file, turn)
     except FileNotFoundError as error:
         if Path(path).is_symlink():
             raise UnreadableImageError(f"unreadable image file {path}: a link to a file that is not there") from error
@@ -209,6 +210,11 @@ def orientation(path: str | Path) -> int:
             return _orientation_of(file)
     except Exception:  # reading the picture is what names a broken file
         return 1
+
+
+def turned(picture: Image.Image, turn: int) -> Image.Image:
+    """A picture as stored, turned upright by its EXIF orientation."""
+    return picture.transpose(_TRANSPOSED[turn]) if turn in _TRANSPOSED else picture
 
 
 def white_level(paths: Sequence[Path], *, look_at: int = 256) -> float | None:

@@ -22,6 +22,8 @@ CONCEPT_METHODS = ("net2vec", "loce")
 PATTERNS = ("paste", "voronoi")
 #: corrections for many tests at once
 CORRECTIONS = ("holm", "benjamini-hochberg")
+#: how mask files say what is object: found out, two values, label numbers, grey levels, transparency, label colours
+MASK_ENCODINGS = ("auto", "binary", "index", "soft", "alpha", "colour")
 #: what is done with a file that cannot be read, or an image without its mask
 ON_ERROR = ("raise", "skip")
 #: what ``bgdebias demo`` trains; the first is what the others are compared with

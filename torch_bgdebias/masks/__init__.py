@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from torch_bgdebias._lazy import lazy
 
 if TYPE_CHECKING:
+    from torch_bgdebias.masks.encodings import MaskEncoding as MaskEncoding, MaskEncodingError as MaskEncodingError
     from torch_bgdebias.masks.grabcut import grabcut_masks as grabcut_masks
     from torch_bgdebias.masks.reading import open_mask as open_mask, read_mask as read_mask
 else:
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
+            "torch_bgdebias.masks.encodings": ["MaskEncoding", "MaskEncodingError"],
             "torch_bgdebias.masks.grabcut": ["grabcut_masks"],
             "torch_bgdebias.masks.reading": ["open_mask", "read_mask"],
         },

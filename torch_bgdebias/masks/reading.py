@@ -1,46 +1,234 @@
-"""Reading mask files: what they hold, as foreground."""
+"""Reading mask files as foreground: one at a time, or with what a folder's masks together say about their encoding."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from torch_bgdebias.files import as_tensor, decoded, resized
+from torch_bgdebias.files import UnreadableImageError, as_tensor, first_few, resized, spread
+from torch_bgdebias.masks.contents import MaskContents, Plane, load_mask
+from torch_bgdebias.masks.detection import refusal, resolve
+from torch_bgdebias.masks.encodings import MaskEncoding, MaskEncodingError
+from torch_bgdebias.masks.foreground import foreground_of
 
-__all__ = ["open_mask", "read_mask"]
+__all__ = ["MaskPicture", "MaskReader", "open_mask", "read_mask"]
+
+#: how many pixels of a folder's masks are looked at together, at most
+_PIXELS = 50_000_000
+#: share of a picture's edge, and of its area, from which a folder's masks look inverted
+_EDGE, _AREA = 0.75, 0.5
 
 
-def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> Tensor:
+class MaskPicture(NamedTuple):
+    """A mask as 8-bit grey pictures.
+
+    Attributes:
+        foreground: 255 = object, 0 = background, soft in between; 0 where it is void.
+        void: 255 where a pixel is neither object nor background, ``None`` where there is no such pixel.
+    """
+
+    foreground: Image.Image
+    void: Image.Image | None
+
+
+def read_mask(
+    path: str | Path, size: tuple[int, int] | None = None, *, encoding: MaskEncoding | str = "auto"
+) -> Tensor:
     """Read a foreground mask as uint8 (1, H, W), 255 = foreground; see ``open_mask`` for formats and errors.
 
     Args:
         path: the file.
         size: (H, W) to resize to (bilinear with anti-aliasing, so hard masks get soft edges).
+        encoding: how the file says what is object.
     """
-    return as_tensor(resized(open_mask(path), size))
+    return as_tensor(resized(open_mask(path, encoding=encoding), size))
 
 
-def open_mask(path: str | Path) -> Image.Image:
-    """Decode a foreground mask to 8-bit grey, 255 = foreground; values in between are a soft mask.
+def open_mask(path: str | Path, *, encoding: MaskEncoding | str = "auto") -> Image.Image:
+    """Decode a foreground mask to 8-bit grey, 255 = foreground, values in between a soft mask; void is 0.
 
-    A file of nothing but 0 and 1 is read as 0 and 255: taken literally it would be a mask that is empty to the eye and
-    to every method.
+    Args:
+        path: an image, or an array (.npy).
+        encoding: how the file says what is object; a string is a ``MaskEncoding`` of that kind.
 
     Raises:
         FileNotFoundError: no such file.
         UnreadableImageError: it cannot be decoded; the message names the file.
+        MaskEncodingError: its values do not say what is object; shows them and the options.
     """
-    picture = decoded(path)
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture).astype(np.int64)
-        deep = values.max(initial=0) > 255
-        picture = Image.fromarray((values >> 8 if deep else values).clip(0, 255).astype(np.uint8))
-    elif picture.mode == "P" and max(picture.tobytes(), default=0) <= 1:
-        picture = Image.frombytes("L", picture.size, picture.tobytes())  # indices 0 and 1, whatever the colours
-    picture = picture.convert("L")
-    if picture.getextrema()[1] == 1:
-        picture = picture.point([0, *[255] * 255])
-    return picture
+    wanted = MaskEncoding(encoding) if isinstance(encoding, str) else encoding
+    return MaskReader(wanted, {}).open(path).foreground
+
+
+class MaskReader:
+    """Reads the masks of one data set, all in the same way.
+
+    Args:
+        wanted: what the user said about the encoding.
+        encodings: resolved encodings by kind of file, as ``of_folder`` finds them. A kind of file that is not there is
+            judged by each file alone.
+    """
+
+    def __init__(self, wanted: MaskEncoding, encodings: Mapping[str, MaskEncoding]) -> None:
+        self.wanted = wanted
+        self.encodings = dict(encodings)
+
+    @classmethod
+    def of_folder(
+        cls,
+        paths: Sequence[Path],
+        wanted: MaskEncoding,
+        *,
+        look_at: int = 48,
+        root: str | Path = "",
+        strict: bool = True,
+    ) -> MaskReader:
+        """Look at a folder's masks together.
+
+        Args:
+            paths: mask files, of which ``look_at`` are read, evenly spread.
+            wanted: what the user said; the labels of ``foreground`` are not judged any further.
+            look_at: how many.
+            root: the data set's folder, for messages.
+            strict: raise where one kind of file (colours among numbers) does not say what is object; else only where
+                none does, and reading such a file is the error.
+
+        Raises:
+            MaskEncodingError: their values do not say what is object; or they look inverted, or hold no object or no
+                background at all, so that nothing can be measured.
+        """
+        masks: list[MaskContents] = []
+        pixels = 0
+        for path in spread(paths, look_at):
+            try:
+                masks.append(load_mask(path))
+            except (UnreadableImageError, FileNotFoundError):
+                continue  # named when the sample is read
+            pixels += masks[-1].values.size
+            if pixels > _PIXELS:
+                break
+        groups: dict[str, list[MaskContents]] = {}
+        for mask in masks:
+            groups.setdefault(_group(mask, wanted), []).append(mask)
+        reader = cls(wanted, {})
+        refused: list[tuple[str, MaskEncodingError]] = []
+        for name, members in groups.items():
+            try:
+                reader.encodings[name] = resolve(members, wanted)
+            except MaskEncodingError as error:
+                refused.append((name, error))
+        if refused and (strict or not reader.encodings):
+            raise refused[0][1]
+        reader._require_measurable([mask for mask in masks if _group(mask, wanted) in reader.encodings], root)
+        return reader
+
+    def open(self, path: str | Path) -> MaskPicture:
+        """Decode one mask.
+
+        Raises:
+            FileNotFoundError, UnreadableImageError: as ``open_mask``.
+            MaskEncodingError: it holds values that do not go with those of the other masks.
+        """
+        foreground, void = self._planes(load_mask(path))
+        return MaskPicture(
+            Image.fromarray(foreground),
+            None if void is None else Image.fromarray(void.astype(np.uint8) * np.uint8(255)),
+        )
+
+    def _planes(self, mask: MaskContents) -> tuple[Plane, Plane | None]:
+        group = _group(mask, self.wanted)
+        encoding = self.encodings.get(group)
+        if encoding is None:
+            encoding = resolve([mask], self.wanted)
+        elif group == "numbers" and self.wanted == MaskEncoding():
+            encoding = _fitting(mask, encoding)
+        return foreground_of(mask, encoding)
+
+    def _cover(self, mask: MaskContents) -> Plane | None:
+        try:
+            return np.asarray(self._planes(mask)[0] > 127)
+        except MaskEncodingError:
+            return None  # named when the sample is read
+
+    def _require_measurable(self, masks: Sequence[MaskContents], root: str | Path) -> None:
+        """Object and background in some mask, and not each in the other's place."""
+        covers = [cover for mask in masks if (cover := self._cover(mask)) is not None]
+        if not covers:
+            return
+        holds = f"holds {_values_of(masks)}"
+        where = f"{root or masks[0].path}: masks ({len(masks)} looked at, the first {masks[0].path.name}"
+        area = float(np.mean([cover.mean() for cover in covers]))
+        if area == 0:
+            given = f" with foreground={list(self.wanted.foreground)}" if self.wanted.foreground is not None else ""
+            raise MaskEncodingError(
+                f"{where}, {masks[0].mode}, {holds}): expected an object in some, got none{given}; say "
+                "foreground=[...] with the values that are object"
+            )
+        if self.wanted.foreground is not None:
+            return
+        rings = [np.concatenate([cover[0], cover[-1], cover[:, 0], cover[:, -1]]) for cover in covers]
+        edge = float(np.mean([ring.mean() for ring in rings]))
+        if edge > _EDGE and area > _AREA:
+            every = sum(all(side.any() for side in (c[0], c[-1], c[:, 0], c[:, -1])) for c in covers)
+            raise MaskEncodingError(
+                f"{where}, {masks[0].mode}, {holds}) cover {area:.0%} of their pictures on average and touch every "
+                f"border in {every} of {len(masks)}: inverted? Say foreground=[0] if 0 is the object, or, if they are "
+                "right, foreground=[...] with the values that are object"
+            )
+        if "numbers" in self.encodings and self.encodings["numbers"].kind == "soft":
+            _warn_of_halves(masks, where)
+
+
+def _group(mask: MaskContents, wanted: MaskEncoding) -> str:
+    if mask.alpha is not None and wanted.kind in ("auto", "alpha"):
+        return "alpha"
+    return "colours" if wanted.by_colour or wanted.kind in ("colour", "alpha") else mask.kind
+
+
+def _fitting(mask: MaskContents, folder: MaskEncoding) -> MaskEncoding:
+    """The encoding of one mask of numbers beside those that were looked at together.
+
+    Raises:
+        MaskEncodingError: it is encoded in another way.
+    """
+    white, largest = folder.white or 0.0, max(mask.levels)
+    if folder.kind == "soft" and (largest == 0 or white == 1 or largest > white / 4):
+        return folder
+    if folder.kind == "binary" and (set(mask.levels) <= {0, white} or (mask.lossy and largest > white / 2)):
+        return folder
+    alone = resolve([mask], MaskEncoding())
+    if folder.kind == "binary" and alone.kind == "soft" and alone.white == white:
+        return alone
+    hard = {"binary", "index"}
+    if {folder.kind, alone.kind} <= hard and alone.void in ((), folder.void):
+        return folder if folder.void else alone  # two tools, 0/1 and 0/255 or labels: object is what is not 0 in both
+    scale = f" up to {white:g}" if white else f" with void={list(folder.void or ())}"
+    raise refusal(
+        [mask],
+        f"{_values_of([mask])}, where the folder's other masks are {folder.kind}{scale}",
+        "save them alike, or say encoding= and foreground=",
+    )
+
+
+def _warn_of_halves(masks: Sequence[MaskContents], where: str) -> None:
+    halves = sum(bool({127.0, 128.0} & set(mask.levels)) and len(mask.levels) <= 2 for mask in masks)
+    if halves:
+        warnings.warn(
+            f"{where}): {halves} hold one level of 127 or 128 where others hold 255; it is read as half foreground. If "
+            'it is a label, say encoding="index"',
+            stacklevel=5,
+        )
+
+
+def _values_of(masks: Sequence[MaskContents]) -> str:
+    if any(mask.values.ndim == 3 or mask.palette is not None for mask in masks):
+        colours = {colour: None for mask in masks for colour in mask.colours}
+        return f"the colours {first_few(colours, 6)}"
+    levels = sorted({level for mask in masks for level in mask.levels})
+    return f"the values {first_few((f'{level:g}' for level in levels), 6)}"

@@ -1,0 +1,89 @@
+"""A foreground written in every encoding that people's masks have: `test_encodings.py` reads it back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from torch_bgdebias.masks.contents import voc_palette
+
+VOC_PALETTE = voc_palette().ravel().tolist()
+
+
+def labels(inside, numbers=(1, 2), void=None, band=None):
+    """The object's columns split among several labels."""
+    parts = np.array(numbers)[np.arange(inside.shape[1]) * len(numbers) // inside.shape[1]]
+    index = np.where(inside, parts[None, :], 0)
+    return index if void is None else np.where(band, void, index)
+
+
+def band_around(inside):
+    """Background pixels beside the object: what VOC leaves void."""
+    grown = inside.copy()
+    for axis in (0, 1):
+        for step in (1, -1):
+            grown |= np.roll(inside, step, axis)
+    return grown & ~inside
+
+
+def paletted(index, palette, path, **options):
+    picture = Image.fromarray(index.astype(np.uint8), "P")
+    picture.putpalette(palette)
+    picture.save(path, **options)
+
+
+def coloured(inside, inner, outer=(0, 0, 0)):
+    return np.where(inside[..., None], inner, outer).astype(np.uint8)
+
+
+def save(values, path, **options):
+    Image.fromarray(values).save(path, **options)
+
+
+Write = Callable[[np.ndarray, Path], None]
+
+#: name -> (ending, how a foreground (H, W) bool is written)
+ENCODERS: dict[str, tuple[str, Write]] = {
+    "0 and 255": (".png", lambda m, p: save(m.astype(np.uint8) * 255, p)),
+    "0 and 1": (".png", lambda m, p: save(m.astype(np.uint8), p)),
+    "0 and 1, 16 bit": (".png", lambda m, p: save(m.astype(np.uint16), p)),
+    "0 and 255, 16 bit": (".tif", lambda m, p: save(m.astype(np.uint16) * 255, p)),
+    "0 and 65535": (".png", lambda m, p: save(m.astype(np.uint16) * 65535, p)),
+    "one level": (".png", lambda m, p: save(m.astype(np.uint8) * 128, p)),
+    "one bit": (".png", lambda m, p: Image.fromarray(m).save(p)),
+    "grey gif": (".gif", lambda m, p: save(m.astype(np.uint8) * 255, p)),
+    "RGB gif": (".gif", lambda m, p: save(coloured(m, (255, 255, 255)), p)),
+    "quantised": (".png", lambda m, p: Image.fromarray(coloured(m, (255, 255, 255))).quantize(2).save(p)),
+    "palette, white first": (".png", lambda m, p: paletted(~m, [255, 255, 255, 0, 0, 0], p)),
+    "palette, red first": (".png", lambda m, p: paletted(~m, [255, 0, 0, 0, 0, 0], p)),
+    "VOC with void": (".png", lambda m, p: paletted(labels(m, (15, 7), 255, band_around(m)), VOC_PALETTE, p)),
+    "VOC as grey numbers": (".png", lambda m, p: save(labels(m, (15, 7), 255, band_around(m)).astype(np.uint8), p)),
+    "VOC as RGB": (".png", lambda m, p: save(voc_palette()[labels(m, (15, 7), 255, band_around(m))], p)),
+    "DAVIS": (".png", lambda m, p: paletted(labels(m, (1, 2)), VOC_PALETTE, p)),
+    "label map": (".png", lambda m, p: save(labels(m, (1, 2, 3)).astype(np.uint8), p)),
+    "instance ids": (".png", lambda m, p: save(labels(m, (1, 90, 200)).astype(np.uint8), p)),
+    "instance ids, 16 bit": (".png", lambda m, p: save(labels(m, (1000, 26001)).astype(np.uint16), p)),
+    "instance ids, tif": (".tif", lambda m, p: save(labels(m, (3, 70000)).astype(np.int32), p)),
+    "red": (".png", lambda m, p: save(coloured(m, (255, 0, 0)), p)),
+    "blue": (".bmp", lambda m, p: save(coloured(m, (0, 0, 255)), p)),
+    "CVAT's pink, webp": (".webp", lambda m, p: save(coloured(m, (250, 50, 83)), p, lossless=True)),
+    "ImageNet-S": (".png", lambda m, p: save(coloured(m, (3, 1, 0)), p)),
+    "alpha of a picture": (".png", lambda m, p: save(cut_out(m), p)),
+    "grey with alpha": (".png", lambda m, p: save(np.dstack([np.full(m.shape, 9), m * 255]).astype(np.uint8), p)),
+    "JPEG": (".jpg", lambda m, p: save(m.astype(np.uint8) * 255, p, quality=90)),
+    "RGB JPEG": (".jfif", lambda m, p: Image.fromarray(coloured(m, (255, 255, 255))).save(p, "JPEG", quality=90)),
+    "bool array": (".npy", lambda m, p: np.save(p, m)),
+    "float array": (".npy", lambda m, p: np.save(p, m.astype(np.float32))),
+    "float array to 255": (".npy", lambda m, p: np.save(p, m[None] * 255.0)),
+    "label array": (".npy", lambda m, p: np.save(p, labels(m, (1, 5)).astype(np.int64))),
+    "float tif": (".tif", lambda m, p: save(m.astype(np.float32), p)),
+}
+
+
+def cut_out(inside):
+    """A picture whose background is transparent, with colours under it that nobody sees."""
+    colours = np.random.default_rng(0).integers(0, 256, (*inside.shape, 3))
+    return np.dstack([colours, inside * 255]).astype(np.uint8)

@@ -1,0 +1,168 @@
+"""A random foreground is read back from every encoding; void never counts as object."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+from mask_encoders import ENCODERS, band_around
+
+from torch_bgdebias.masks import MaskEncoding, MaskEncodingError, read_mask
+from torch_bgdebias.masks.reading import MaskReader
+
+
+@st.composite
+def foregrounds(draw):
+    """A blob: an ellipse in a picture of any size, sometimes with a hole; never empty, never everything."""
+    height, width = draw(st.integers(24, 60)), draw(st.integers(24, 60))
+    top, left = draw(st.floats(0.3, 0.7)) * height, draw(st.floats(0.3, 0.7)) * width
+    tall, wide = draw(st.floats(0.12, 0.28)) * height, draw(st.floats(0.12, 0.28)) * width
+    y, x = np.mgrid[:height, :width]
+    inside = ((y - top) / tall) ** 2 + ((x - left) / wide) ** 2 <= 1
+    if draw(st.booleans()):
+        inside &= ~((np.abs(y - top) < 2) & (np.abs(x - left) < 2))
+    return inside
+
+
+@pytest.mark.parametrize("name", list(ENCODERS))
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(inside=foregrounds())
+def test_the_same_foreground_comes_back(name, inside):
+    ending, write = ENCODERS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"mask{ending}"
+        write(inside, path)
+        alone = read_mask(path).numpy()[0]
+        together = MaskReader.of_folder([path], MaskEncoding()).open(path)
+    np.testing.assert_array_equal(alone > 127, inside, err_msg=name)
+    np.testing.assert_array_equal(np.asarray(together.foreground), alone)
+    assert name.startswith(("JPEG", "RGB JPEG")) or set(np.unique(alone)) <= {0, 255}
+    if name.startswith("VOC"):
+        np.testing.assert_array_equal(np.asarray(together.void) > 0, band_around(inside))
+    else:
+        assert together.void is None
+
+
+@settings(max_examples=20, deadline=None)
+@given(inside=foregrounds(), seed=st.integers(0, 99))
+def test_soft_masks_stay_soft(inside, seed):
+    soft = np.clip(inside + np.random.default_rng(seed).normal(0, 0.2, inside.shape), 0, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, values, exact in (
+            ("8.png", np.round(soft * 255).astype(np.uint8), 0.5),
+            ("16.png", np.round(soft * 65535).astype(np.uint16), 0.51),
+            ("f.npy", soft.astype(np.float32), 0.51),
+        ):
+            path = Path(folder) / name
+            ENCODERS["bool array"][1](values, path) if name == "f.npy" else _save(values, path)
+            np.testing.assert_allclose(read_mask(path).numpy()[0], soft * 255, atol=exact)
+
+
+def _save(values, path):
+    from PIL import Image
+
+    Image.fromarray(values).save(path)
+
+
+INSIDE = np.zeros((20, 24), bool)
+INSIDE[5:15, 6:14] = True
+
+
+def written(folder, values, name="m.png"):
+    path = folder / name
+    if name.endswith(".npy"):
+        np.save(path, values)
+    else:
+        _save(values, path)
+    return path
+
+
+def areas(*levels):
+    """Background of the first level, an object whose columns have the others."""
+    values = np.full(INSIDE.shape, levels[0])
+    columns = np.array(levels[1:])[np.arange(8) * len(levels[1:]) // 8]
+    values[5:15, 6:14] = columns[None]
+    return values
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (
+            areas(2, 1, 3).astype(np.uint8),
+            r"m.png \(L\): what is object\? Found the values 1, 2, 3, and no 0 .*foreground=",
+        ),
+        (
+            areas(0, 128, 255).astype(np.uint8),
+            r'areas of the values 0, 128, 255; say encoding="soft" .* "binary" .*"index"',
+        ),
+        (areas(0, 85, 170, 255).astype(np.uint8), r"areas of the values 0, 85, 170, 255"),
+        (np.arange(480).reshape(20, 24).astype(np.uint8) % 100, r"100 values up to 99 that form no areas"),
+        (np.full((20, 24, 3), (255, 255, 0), np.uint8), r"the colours \(255, 255, 0\), and no black for background"),
+        (np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8), r"no black|colours: a preview"),
+    ],
+)
+def test_what_cannot_be_known_is_shown(tmp_path, values, text):
+    with pytest.raises(MaskEncodingError, match=text):
+        read_mask(written(tmp_path, values))
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (areas(-8.0, 9.0), r"values from -8 to 9; .*apply a sigmoid"),
+        (areas(0.0, np.nan), r"values from nan to nan"),
+        (areas(0.0, 3.5), r"fractions up to 3.5"),
+    ],
+)
+def test_arrays_that_are_no_masks(tmp_path, values, text):
+    with pytest.raises(MaskEncodingError, match=text):
+        read_mask(written(tmp_path, values, "m.npy"))
+
+
+def test_options_settle_it(tmp_path):
+    trimap = written(tmp_path, areas(2, 1, 3).astype(np.uint8))
+    picture = MaskReader(MaskEncoding(foreground=(1,), void=(3,)), {}).open(trimap)
+    assert (np.asarray(picture.foreground) > 0).sum() == 40
+    assert (np.asarray(picture.void) > 0).sum() == 40
+    halves = written(tmp_path, areas(0, 128, 255).astype(np.uint8), "halves.png")
+    for kind, total in (("soft", 40 * 128 + 40 * 255), ("binary", 80 * 255), ("index", 40 * 255)):
+        assert int(read_mask(halves, encoding=kind).sum()) == total
+    assert int(read_mask(halves, encoding=MaskEncoding("index", void=())).sum()) == 80 * 255
+    colours = written(tmp_path, np.where(INSIDE[..., None], (255, 0, 0), (255, 255, 255)).astype(np.uint8), "c.png")
+    for label in ("#ff0000", (255, 0, 0)):
+        assert int(read_mask(colours, encoding=MaskEncoding(foreground=(label,))).sum()) == 80 * 255
+
+
+@pytest.mark.parametrize("kind", ["0 and 255", "0 and 1", "float array", "JPEG", "label map", "grey with alpha"])
+def test_foreground_0_turns_round(tmp_path, kind):
+    ending, write = ENCODERS[kind]
+    write(~INSIDE, tmp_path / f"m{ending}")
+    assert (
+        (read_mask(tmp_path / f"m{ending}", encoding=MaskEncoding(foreground=(0,))) > 127).numpy()[0] == INSIDE
+    ).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"kind": "mask"}, r"encoding: expected one of 'auto', .* got 'mask'"),
+        ({"foreground": (1.5,)}, r"foreground: expected whole numbers from 0 or colours .* got 1.5"),
+        ({"void": ("red",)}, r"void: expected whole numbers .* got 'red'"),
+        ({"foreground": ()}, r"foreground: expected some labels, got none"),
+        ({"foreground": (1, 2), "void": (2,)}, r"void: expected other labels than foreground, got 2 in both"),
+    ],
+)
+def test_bad_settings(arguments, text):
+    with pytest.raises(ValueError, match=text):
+        MaskEncoding(**arguments)
+
+
+def test_settings_are_a_value():
+    assert MaskEncoding(foreground=[1, "#ff0000"]).foreground == (1, (255, 0, 0))
+    assert dataclasses.replace(MaskEncoding("index"), void=255).void == (255,)
+    assert MaskEncoding() == MaskEncoding("auto")

@@ -1,0 +1,186 @@
+"""``MaskContents``: what a mask file holds, before anything is said about what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from torch_bgdebias.files import UnreadableImageError, decoded
+
+__all__ = ["MASK_EXTENSIONS", "Colour", "MaskContents", "Plane", "load_mask", "voc_palette"]
+
+#: endings of arrays that are read as masks, beside those of images
+MASK_EXTENSIONS = frozenset((".npy",))
+
+#: (H, W), or (H, W, 3) of colours
+Plane: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+#: red, green, blue, 0 to 255
+Colour = tuple[int, int, int]
+
+_BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
+#: how far the channels of a grey picture may lie apart after a lossy file
+_CHROMA_NOISE = 24
+
+
+@dataclass(frozen=True, eq=False)
+class MaskContents:
+    """The values of one mask file, in the form that says most about them.
+
+    Args:
+        path: the file.
+        mode: PIL's mode, or an array's type and shape, for messages.
+        kind: ``"numbers"`` (grey values or an array), ``"labels"`` (indices into a palette of label colours),
+            ``"colours"`` or ``"palette"`` (indices whose palette has no black: nobody can say which is background).
+        values: (H, W) numbers or labels, (H, W, 3) uint8 for colours.
+        alpha: (H, W) uint8 where something is transparent, else ``None``.
+        lossy: whether the file's format changes values (JPEG).
+        palette: (K, 3) uint8, of palette files.
+    """
+
+    path: Path
+    mode: str
+    kind: str
+    values: Plane
+    alpha: Plane | None = None
+    lossy: bool = False
+    palette: Plane | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.values.shape[0], self.values.shape[1]
+
+    @cached_property
+    def levels(self) -> dict[float, int]:
+        """Each value that occurs with its number of pixels, ascending; of numbers and labels."""
+        if self.values.dtype == np.uint8:
+            counts = np.bincount(self.values.ravel(), minlength=1)
+            return {float(value): int(counts[value]) for value in np.flatnonzero(counts)}
+        values, counts = np.unique(self.values, return_counts=True)
+        return dict(zip(values.astype(float).tolist(), counts.tolist(), strict=True))
+
+    @cached_property
+    def colours(self) -> dict[Colour, int]:
+        """Each colour that occurs with its number of pixels, most frequent first."""
+        if self.palette is not None:
+            return {self.colour_of(int(index)): count for index, count in self.levels.items()}
+        packed = self.as_colours().astype(np.int64) @ np.array([65536, 256, 1])
+        values, counts = np.unique(packed, return_counts=True)
+        by_count = sorted(zip(counts.tolist(), values.tolist(), strict=True), key=lambda pair: -pair[0])
+        return {(value >> 16, value >> 8 & 255, value & 255): count for count, value in by_count}
+
+    def colour_of(self, index: int) -> Colour:
+        """The palette's colour of an index; what lies beyond a palette's end is black."""
+        assert self.palette is not None
+        red, green, blue = self.palette[index].tolist() if index < len(self.palette) else _BLACK
+        return red, green, blue
+
+    def flat(self, apart_from: Sequence[float]) -> float:
+        """Share of the pixels of other values that have a neighbour of the same value: labels have, soft edges not."""
+        between = ~np.isin(self.values, list(apart_from))
+        alike = np.zeros(self.size, bool)
+        for axis in (0, 1):
+            same = np.diff(self.values.astype(float), axis=axis) == 0
+            ahead = [slice(None), slice(None)]
+            behind = [slice(None), slice(None)]
+            ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
+            alike[tuple(ahead)] |= same
+            alike[tuple(behind)] |= same
+        return float(alike[between].mean()) if between.any() else 1.0
+
+    def as_colours(self) -> Plane:
+        """(H, W, 3) uint8."""
+        if self.palette is not None:
+            table = np.zeros((256, 3), np.uint8)
+            table[: len(self.palette)] = self.palette[:256]
+            return np.take(table, self.values, axis=0)
+        return self.values if self.values.ndim == 3 else np.repeat(self.values[..., None], 3, axis=2)
+
+
+def load_mask(path: str | Path) -> MaskContents:
+    """Read a mask file: an image, or an array (.npy) of shape (H, W), (H, W, 1), (1, H, W), or (H, W, 3) uint8.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnreadableImageError: it cannot be decoded, or holds an array of another kind; the message names it.
+    """
+    path = Path(path)
+    return _from_array(path) if path.suffix.lower() == ".npy" else _from_picture(path, decoded(path))
+
+
+def voc_palette() -> Plane:
+    """PASCAL VOC's 256 label colours (256, 3): bit j of an index goes to the high bits of red, green, blue in turn."""
+    colours = np.zeros((256, 3), np.uint8)
+    for index in range(256):
+        for bit in range(8):
+            for channel in range(3):
+                colours[index, channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit) if bit < 3 else 0
+    return colours
+
+
+def _from_picture(path: Path, picture: Image.Image) -> MaskContents:
+    lossy = _is_lossy(path)
+    mode = picture.mode
+    if mode == "P":
+        return _from_palette(path, picture)
+    if mode == "1":
+        return MaskContents(path, mode, "numbers", np.asarray(picture).astype(np.uint8))
+    if mode == "L" or mode.startswith("I") or mode == "F":
+        values = np.asarray(picture)
+        return MaskContents(path, mode, "numbers", values, lossy=lossy)
+    alpha = None
+    if mode in ("LA", "PA", "RGBA", "La", "RGBa"):
+        alpha = np.asarray(picture.convert("RGBA"))[..., 3]
+        alpha = None if alpha.min() == 255 else alpha
+    return _from_colours(path, mode, np.asarray(picture.convert("RGB")), alpha, lossy)
+
+
+def _is_lossy(path: Path) -> bool:
+    """By the first bytes, as names may say something else."""
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    return head[:2] == b"\xff\xd8" or (head[8:12] == b"WEBP" and b"VP8L" not in head)
+
+
+def _from_palette(path: Path, picture: Image.Image) -> MaskContents:
+    indices = np.asarray(picture)
+    palette = np.asarray(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    holds = MaskContents(path, "P", "labels", indices, palette=palette)
+    used = set(holds.colours)
+    if bool((palette.max(1, initial=0) == palette.min(1, initial=255)).all()) or used <= {_BLACK, _WHITE}:
+        return MaskContents(path, "P", "numbers", holds.as_colours()[..., 0])  # a grey picture: its colours say it
+    if len(palette) and tuple(palette[0].tolist()) == _BLACK:
+        return holds
+    if _BLACK in used:
+        return MaskContents(path, "P", "colours", holds.as_colours())
+    return MaskContents(path, "P", "palette", indices, palette=palette)
+
+
+def _from_colours(path: Path, mode: str, colours: Plane, alpha: Plane | None, lossy: bool) -> MaskContents:
+    apart = int((colours.max(2).astype(int) - colours.min(2)).max(initial=0))
+    if apart <= (_CHROMA_NOISE if lossy else 0):
+        return MaskContents(path, mode, "numbers", colours[..., 1], alpha, lossy)
+    return MaskContents(path, mode, "colours", colours, alpha, lossy)
+
+
+def _from_array(path: Path) -> MaskContents:
+    try:
+        values = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # numpy raises whatever a damaged header leads it to
+        raise UnreadableImageError(f"unreadable mask file {path}: {error}") from error
+    mode = f"array {values.dtype} {values.shape}"
+    if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
+        values = values[0] if values.shape[0] == 1 else values[..., 0]
+    if values.ndim == 3 and values.shape[2] == 3 and values.dtype == np.uint8:
+        return _from_colours(path, mode, values, None, False)
+    if values.ndim != 2 or values.dtype.kind not in "biuf" or 0 in values.shape:
+        raise UnreadableImageError(f"mask file {path}: expected an array (H, W) of numbers, got {mode}")
+    return MaskContents(path, mode, "numbers", values.astype(np.uint8) if values.dtype == bool else values)

@@ -1,0 +1,279 @@
+"""``resolve``: finding out from what mask files hold how they say what is object, or what has to be said."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from torch_bgdebias.files import first_few
+from torch_bgdebias.masks.contents import Colour, MaskContents, voc_palette
+from torch_bgdebias.masks.encodings import Label, MaskEncoding, MaskEncodingError
+from torch_bgdebias.masks.foreground import foreground_of
+
+__all__ = ["refusal", "resolve"]
+
+VOC_VOID: Colour = (224, 224, 192)
+_BLACK: Colour = (0, 0, 0)
+#: labels up to here are taken for labels even where they form no areas
+_SMALL = 63
+
+
+def resolve(masks: Sequence[MaskContents], wanted: MaskEncoding) -> MaskEncoding:
+    """The encoding of masks of one kind of file that were looked at together.
+
+    Args:
+        masks: at least one, all of the same ``MaskContents.kind``; where ``alpha`` is there it is what decides.
+        wanted: what the user said, ``MaskEncoding()`` for nothing.
+
+    Returns:
+        An encoding with no kind ``"auto"``, ``void`` filled in, and ``white`` where it is needed.
+
+    Raises:
+        MaskEncodingError: nothing fits; shows what was found and names the options.
+    """
+    if wanted.kind == "alpha" or (wanted.kind == "auto" and any(mask.alpha is not None for mask in masks)):
+        return _resolve_alpha(masks, wanted)
+    if masks[0].kind == "colours" or wanted.kind == "colour" or wanted.by_colour:
+        return _resolve_colours(masks, wanted)
+    if masks[0].palette is not None:
+        return _resolve_indices(masks, wanted)
+    return _resolve_numbers(masks, wanted)
+
+
+def refusal(masks: Sequence[MaskContents], found: str, options: str) -> MaskEncodingError:
+    """The error that shows a mask, what is in the masks, and what settles it."""
+    first = masks[0]
+    of = f" and {len(masks) - 1} more" if len(masks) > 1 else ""
+    return MaskEncodingError(f"mask {first.path}{of} ({first.mode}): what is object? Found {found}; {options}")
+
+
+_LABELS = "say foreground=[...] (and void=[...]) with the labels that are object, or fix the files"
+_EITHER = 'say encoding="soft" (grey levels are shares), "binary" (two values) or "index" (labels), or foreground=[...]'
+_EITHER_LABELS = (
+    'say encoding="index" (0 is background), or foreground=[...] with the indices or colours that are object'
+)
+_COLOURS = 'say foreground=["#rrggbb", ...] (and void=[...]) with the colours that are object, or encoding="colour"'
+
+
+def _resolve_indices(masks: Sequence[MaskContents], wanted: MaskEncoding) -> MaskEncoding:
+    """Indices into a palette of colours."""
+    if masks[0].kind == "palette" and wanted.kind == "auto" and wanted.foreground is None:
+        colours = sorted({colour for mask in masks for colour in mask.colours})
+        raise refusal(masks, f"a palette without black, with the colours {first_few(colours)}", _EITHER_LABELS)
+    if wanted.kind == "soft":
+        raise refusal(
+            masks, "indices into a palette of colours", f'encoding="soft" needs grey levels; {_EITHER_LABELS}'
+        )
+    if wanted.kind == "binary":
+        return dataclasses.replace(wanted, void=wanted.void or ())
+    # VOC, and the tools that write its palette, keep 255 for what is neither
+    return dataclasses.replace(wanted, kind="index", void=_apart(wanted.foreground, wanted.void, (255,)))
+
+
+def _apart(
+    foreground: tuple[Label, ...] | None, void: tuple[Label, ...] | None, default: tuple[Label, ...]
+) -> tuple[Label, ...]:
+    """Void as given, else the default but for labels that are foreground."""
+    return void if void is not None else tuple(label for label in default if label not in (foreground or ()))
+
+
+def _resolve_numbers(masks: Sequence[MaskContents], wanted: MaskEncoding) -> MaskEncoding:
+    _require_range(masks)
+    if wanted.kind in ("binary", "soft"):
+        return dataclasses.replace(wanted, void=wanted.void or (), white=wanted.white or _white(masks, wanted.kind))
+    levels = _union(masks)
+    if wanted.kind == "index":
+        return dataclasses.replace(wanted, void=_apart(wanted.foreground, wanted.void, _default_void(levels)))
+    if wanted.foreground is not None or wanted.void:
+        return _resolve_given(masks, wanted)
+    return _guess_numbers(masks)
+
+
+def _resolve_given(masks: Sequence[MaskContents], wanted: MaskEncoding) -> MaskEncoding:
+    """Numbers with labels that the user gave: which are shares, turned round or not, and which are labels."""
+    try:
+        guess = _guess_numbers(masks)
+    except MaskEncodingError:
+        guess = MaskEncoding("index", void=())
+    ends = {0, int(guess.white or 0)}
+    if guess.kind == "soft" and not wanted.void and set(wanted.foreground or ()) <= ends:
+        return dataclasses.replace(wanted, kind="soft", void=(), white=guess.white)
+    if guess.kind == "binary" and masks[0].lossy and set(wanted.foreground or ()) <= ends:
+        return dataclasses.replace(wanted, kind="binary", void=(), white=guess.white)
+    return dataclasses.replace(wanted, kind="index", void=_apart(wanted.foreground, wanted.void, guess.void or ()))
+
+
+def _guess_numbers(masks: Sequence[MaskContents]) -> MaskEncoding:
+    """Numbers about which nothing was said."""
+    levels = _union(masks)
+    largest, fractions = levels[-1], any(level != int(level) for level in levels)
+    top = 65535.0 if largest > 255 else 255.0
+    if fractions:
+        if largest > 1 and not 250 <= largest <= 255:
+            raise refusal(masks, f"fractions up to {largest:g}", _EITHER + "; shares go up to 1 or to 255")
+        return MaskEncoding("soft", void=(), white=1.0 if largest <= 1 else 255.0)
+    if set(levels) <= {0, 1}:
+        return MaskEncoding("binary", void=(), white=1.0)
+    if set(levels) <= {0, top} or (top == 255 and all(level == 0 or level >= 250 for level in levels)):
+        return MaskEncoding("binary", void=(), white=top)
+    if any(mask.lossy for mask in masks):
+        return _guess_lossy(masks, largest)
+    if top not in levels:
+        return _guess_labels(masks, levels)
+    return _guess_with_top(masks, levels, top)
+
+
+def _guess_lossy(masks: Sequence[MaskContents], largest: float) -> MaskEncoding:
+    """JPEG: two values with noise about them, or soft."""
+    counts = {level: sum(mask.levels.get(level, 0) for mask in masks) for level in _union(masks)}
+    clear = sum(n for level, n in counts.items() if level <= 64 or level >= 191) / sum(counts.values())
+    if largest < 200:
+        raise refusal(masks, f"a JPEG with values up to {largest:g}", "JPEG cannot hold labels: save the masks as PNG")
+    return MaskEncoding("binary" if clear >= 0.95 else "soft", void=(), white=255.0)
+
+
+def _guess_labels(masks: Sequence[MaskContents], levels: list[float]) -> MaskEncoding:
+    """Whole numbers that do not reach white."""
+    if 0 not in levels:
+        raise refusal(masks, f"the values {_shown(levels)}, and no 0 for background", _LABELS)
+    if set(levels) <= _voc_greys() and 220 in levels:
+        return MaskEncoding("index", void=(220,))
+    several = len(levels) > 2 and levels[-1] > _SMALL
+    if several and _flat(masks, (0,)) < 0.5:
+        raise refusal(masks, f"{len(levels)} values up to {levels[-1]:g} that form no areas", _EITHER)
+    return MaskEncoding("index", void=())
+
+
+def _guess_with_top(masks: Sequence[MaskContents], levels: list[float], top: float) -> MaskEncoding:
+    """Whole numbers that reach white: soft edges, or labels beside a void of 255."""
+    between = [level for level in levels if 0 < level < top]
+    flat = _flat(masks, (0, top))
+    with_top = [mask for mask in masks if top in mask.levels]
+    beside = [mask for mask in with_top if any(level in mask.levels for level in between)]
+    if (between[-1] <= _SMALL and top == 255) or (top > 255 and flat >= 0.5 and beside):
+        if flat < 0.3:
+            raise refusal(masks, f"faint values {_shown(between)} beside {top:g} that form no areas", _EITHER)
+        if beside and 2 * len(beside) < len(with_top):
+            found = (
+                f"{top:g} alone in {len(with_top) - len(beside)} masks, and beside {_shown(between)} in {len(beside)}"
+            )
+            raise refusal(beside, found, f"{_LABELS}: is {top:g} void, or object?")
+        return MaskEncoding("index", void=(int(top),) if beside else ())
+    if flat < 0.5:
+        return MaskEncoding("soft", void=(), white=top)
+    if not beside and set(between) <= {127, 128}:
+        return MaskEncoding("soft", void=(), white=top)
+    raise refusal(masks, f"areas of the values {_shown(levels)}", _EITHER)
+
+
+def _resolve_alpha(masks: Sequence[MaskContents], wanted: MaskEncoding) -> MaskEncoding:
+    """The channel of transparency, unless the colours are a mask of their own that says something else."""
+    planes = [
+        MaskContents(mask.path, f"alpha of {mask.mode}", "numbers", mask.alpha)
+        for mask in masks
+        if mask.alpha is not None
+    ]
+    if not planes:
+        raise refusal(masks, "no transparency", 'encoding="alpha" needs some; leave encoding out')
+    if wanted.kind == "auto":
+        _require_agreement(masks)
+    inner = resolve(planes, dataclasses.replace(wanted, kind="auto"))
+    if inner.kind == "index":  # one level, whatever it is: a cover that can be seen through
+        inner = dataclasses.replace(inner, white=max(_union(planes)))
+    return dataclasses.replace(inner, kind="alpha", white=inner.white or 255.0, void=())
+
+
+def _require_agreement(masks: Sequence[MaskContents]) -> None:
+    for mask in masks:
+        bare = dataclasses.replace(mask, alpha=None)
+        if mask.alpha is None or len(bare.colours if mask.kind == "colours" else bare.levels) < 2:
+            continue
+        try:
+            own = foreground_of(bare, resolve([bare], MaskEncoding()))[0] > 127
+        except MaskEncodingError:
+            continue  # a picture, cut out: its colours are no mask
+        apart = float((own != (mask.alpha > int(mask.alpha.max()) / 2)).mean())
+        if apart > 0.02:
+            raise refusal(
+                [mask],
+                f"a channel of transparency and colours that say different things on {apart:.0%} of the pixels",
+                'say encoding="alpha", or "colour", "binary", "index" for the colours',
+            )
+
+
+def _resolve_colours(masks: Sequence[MaskContents], wanted: MaskEncoding) -> MaskEncoding:
+    colours: dict[Colour, int] = {}
+    for mask in masks:
+        for colour, count in mask.colours.items():
+            colours[colour] = colours.get(colour, 0) + count
+    shown = first_few((f"{colour}" for colour in sorted(colours, key=lambda c: -colours[c])), 6)
+    void = (VOC_VOID,) if wanted.void is None else wanted.void
+    if wanted.kind in ("index", "soft"):
+        raise refusal(masks, f"the colours {shown}", f'encoding="{wanted.kind}" needs numbers; {_COLOURS}')
+    if wanted.foreground is not None:
+        return dataclasses.replace(wanted, kind="colour", void=void)
+    if wanted.kind == "binary" and len(colours) == 2:
+        return dataclasses.replace(wanted, kind="colour", foreground=(max(colours, key=sum),), void=void)
+    if _BLACK not in colours and not any(mask.lossy for mask in masks):
+        raise refusal(masks, f"the colours {shown}, and no black for background", _COLOURS)
+    if wanted.kind == "auto" and (busy := next((mask for mask in masks if _is_picture(mask)), None)) is not None:
+        raise refusal([busy], f"{len(busy.colours)} colours: a preview or a photograph?", _COLOURS)
+    return dataclasses.replace(wanted, kind="colour", void=void)
+
+
+def _is_picture(mask: MaskContents) -> bool:
+    """Whether colours are many and neither few areas nor shades at the edges of some."""
+    if len(mask.colours) <= 64:
+        return False
+    coarse = (mask.as_colours() >> 5).astype(np.int64) @ np.array([64, 8, 1])
+    counts = np.bincount(coarse.ravel())
+    frequent = counts[counts >= 0.005 * coarse.size]
+    bright = mask.as_colours().max(2)
+    clear = float(((bright < 32) | (bright >= 96)).mean())
+    return bool(len(frequent) > 24 or clear < 0.9 or float((bright < 32).mean()) < 0.01)
+
+
+def _union(masks: Sequence[MaskContents]) -> list[float]:
+    return sorted({level for mask in masks for level in mask.levels})
+
+
+def _flat(masks: Sequence[MaskContents], apart_from: Sequence[float]) -> float:
+    """Of the masks that have other values than these, the share of such pixels that lie in areas."""
+    shares = [mask.flat(apart_from) for mask in masks if not set(mask.levels) <= set(apart_from)]
+    return sum(shares) / len(shares) if shares else 1.0
+
+
+def _default_void(levels: Sequence[float]) -> tuple[Label, ...]:
+    return (255,) if 255 in levels and any(0 < level < 255 for level in levels) and levels[-1] == 255 else ()
+
+
+def _white(masks: Sequence[MaskContents], kind: str) -> float:
+    largest = _union(masks)[-1]
+    if kind == "binary":
+        return largest or 1.0
+    if masks[0].values.dtype.kind == "f":
+        return 1.0 if largest <= 1 else 255.0 if largest <= 255 else 65535.0
+    return 255.0 if largest <= 255 else 65535.0
+
+
+def _require_range(masks: Sequence[MaskContents]) -> None:
+    for mask in masks:
+        low, high = float(mask.values.min()), float(mask.values.max())
+        if not np.isfinite((low, high)).all() or low < 0:
+            raise refusal(
+                [mask],
+                f"values from {low:g} to {high:g}",
+                "masks hold none below 0 and none that is not finite: apply a sigmoid to logits, save labels from 0",
+            )
+
+
+def _voc_greys() -> set[float]:
+    """What VOC's label colours become when a program turns the masks grey."""
+    red, green, blue = voc_palette().astype(int).T
+    return set(((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(float).tolist())
+
+
+def _shown(levels: Sequence[float]) -> str:
+    return first_few((f"{level:g}" for level in levels), 8)

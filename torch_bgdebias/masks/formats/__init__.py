@@ -1,0 +1,1 @@
+"""Files of annotation tools: outlines and run lengths in JSON and XML."""
