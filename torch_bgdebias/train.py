@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from torch_bgdebias.checkpoints import NOTES, notes_for_checkpoint
 from torch_bgdebias.data import MaskedImageFolder
+from torch_bgdebias.masks.encodings import mask_encoding
 from torch_bgdebias.models import logits_of
 from torch_bgdebias.named_models import load_model
 from torch_bgdebias.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
@@ -110,6 +111,10 @@ class MaskedFolders(pl.LightningDataModule):
         std: goes with ``mean``.
         mirror: mirror training images at random.
         on_error: ``"raise"`` or ``"skip"`` unreadable files and missing masks.
+        encoding: how the masks say what is object; this and the next three are those of ``MaskedImageFolder``.
+        foreground: values or labels that are object.
+        void: values or labels that are neither.
+        mask_suffix: what a mask's name has after its image's.
 
     Attributes:
         preprocessing: how images are prepared.
@@ -129,13 +134,28 @@ class MaskedFolders(pl.LightningDataModule):
         std: Sequence[float] | None = None,
         mirror: bool = True,
         on_error: str = "raise",
+        encoding: str = "auto",
+        foreground: list[int | str] | None = None,
+        void: list[int | str] | None = None,
+        mask_suffix: str = "",
     ) -> None:
         super().__init__()
         self.batch_size, self.workers = batch_size, workers
         self._asked = Preprocessing(size, mean, std, source="the data module")
         transform = self._mirrored if mirror else self._normalised
-        self.train = MaskedImageFolder(train, size, transform, on_error=on_error)
-        self.val = MaskedImageFolder(val, size, self._normalised, on_error=on_error)
+        masks = mask_encoding(encoding, foreground, void)
+        self.train = MaskedImageFolder(
+            train, size, transform, on_error=on_error, encoding=masks, mask_suffix=mask_suffix
+        )
+        self.val = MaskedImageFolder(
+            val,
+            size,
+            self._normalised,
+            on_error=on_error,
+            encoding=masks,
+            mask_suffix=mask_suffix,
+            white=self.train.white,
+        )
         self._prepare_as(Preprocessing())
         if list(self.train.classes) != list(self.val.classes):
             only = sorted(set(self.train.classes) ^ set(self.val.classes))

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
         ImageNetS as ImageNetS,
         OxfordPets as OxfordPets,
         VOCObjects as VOCObjects,
-        Waterbirds as Waterbirds,
     )
     from torch_bgdebias.data.correlated import (
         CAMERAS as CAMERAS,
@@ -54,13 +53,15 @@ if TYPE_CHECKING:
     )
     from torch_bgdebias.data.tensors import MaskedTensorDataset as MaskedTensorDataset, MaskedTensors as MaskedTensors
     from torch_bgdebias.data.variants import VARIANTS as VARIANTS, Variant as Variant, make_variant as make_variant
+    from torch_bgdebias.data.waterbirds import Waterbirds as Waterbirds
     from torch_bgdebias.files import UnreadableImageError as UnreadableImageError
+    from torch_bgdebias.masks.encodings import MaskEncoding as MaskEncoding, MaskEncodingError as MaskEncodingError
     from torch_bgdebias.masks.grabcut import grabcut_masks as grabcut_masks
 else:
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
-            "torch_bgdebias.data.adapters": ["ImageNetS", "OxfordPets", "VOCObjects", "Waterbirds"],
+            "torch_bgdebias.data.adapters": ["ImageNetS", "OxfordPets", "VOCObjects"],
             "torch_bgdebias.data.correlated": ["CAMERAS", "Camera", "CorrelatedBackgrounds"],
             "torch_bgdebias.data.digits": ["ThresholdMasked", "digits_with_masks", "mnist_with_masks", "read_idx"],
             "torch_bgdebias.data.examples": ["EXAMPLE_CLASSES", "example_folder", "example_loader"],
@@ -77,7 +78,9 @@ else:
             "torch_bgdebias.data.scenes": ["SCENE_CATEGORIES", "Scenes", "draw_scenes", "paint_scenes"],
             "torch_bgdebias.data.tensors": ["MaskedTensorDataset", "MaskedTensors"],
             "torch_bgdebias.data.variants": ["VARIANTS", "Variant", "make_variant"],
+            "torch_bgdebias.data.waterbirds": ["Waterbirds"],
             "torch_bgdebias.files": ["UnreadableImageError"],
+            "torch_bgdebias.masks.encodings": ["MaskEncoding", "MaskEncodingError"],
             "torch_bgdebias.masks.grabcut": ["grabcut_masks"],
         },
     )

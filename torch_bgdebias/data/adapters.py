@@ -1,4 +1,4 @@
-"""Data sets in their published layouts as (image, label, mask): VOC, Oxford pets, ImageNet-S, Waterbirds.
+"""Data sets in their published layouts as (image, label, mask): PASCAL VOC, Oxford pets, ImageNet-S.
 
 All yield image float32 (3, H, W) in [0, 1], label int, mask float32 (1, H, W) in [0, 1], 1 = foreground, and take
 ``size`` (H, W) to resize both and ``transform``, called with (image, mask).
@@ -6,36 +6,20 @@ All yield image float32 (3, H, W) in [0, 1], label int, mask float32 (1, H, W) i
 
 from __future__ import annotations
 
-import csv
-from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from torch_bgdebias.checks import check_option
-from torch_bgdebias.data.folder import MaskSizeError
+from torch_bgdebias.data.masked_files import Flags, Grey, MaskedFiles, as_bytes
 from torch_bgdebias.data.tensors import JointTransform
-from torch_bgdebias.files import (
-    as_tensor,
-    check_size,
-    decoded,
-    first_few,
-    folder_listing,
-    image_files,
-    open_image,
-    require_files,
-    resized,
-)
-from torch_bgdebias.masks.reading import open_mask
+from torch_bgdebias.files import category_folders, decoded, first_few, folder_listing, image_files, require_files
+from torch_bgdebias.masks.contents import load_mask, voc_palette
+from torch_bgdebias.masks.encodings import MaskEncodingError
 
-__all__ = ["ImageNetS", "OxfordPets", "VOCObjects", "Waterbirds"]
-
-Grey = np.ndarray[Any, np.dtype[np.uint8]]
+__all__ = ["ImageNetS", "OxfordPets", "VOCObjects"]
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
@@ -43,46 +27,12 @@ VOC_CLASSES = (
 )
 
 
-class _MaskedFiles(Dataset[Any]):
-    """What the adapters share: image files, classes, and a way to get each mask."""
-
-    classes: Sequence[str]
-
-    def __init__(self, size: int | tuple[int, int] | None, transform: JointTransform | None) -> None:
-        self.size = check_size(size)
-        self.transform = transform
-        self.images: list[Path] = []
-        self.labels: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Any:
-        image, mask = self._pair(index)
-        return image, self.labels[index], mask
-
-    @abstractmethod
-    def _mask(self, index: int) -> Grey | Image.Image:
-        """The mask of sample ``index``, 0 to 255."""
-
-    def _pair(self, index: int) -> tuple[Tensor, Tensor]:
-        picture, cover = open_image(self.images[index]), self._mask(index)
-        mask = cover if isinstance(cover, Image.Image) else Image.fromarray(cover)
-        if mask.size != picture.size:
-            raise MaskSizeError(
-                f"mask of {self.images[index]}: expected the image's size {picture.size[::-1]} (H, W), "
-                f"got {mask.size[::-1]}"
-            )
-        pair = tuple(as_tensor(resized(side, self.size)).float().div_(255) for side in (picture, mask))
-        return (pair[0], pair[1]) if self.transform is None else self.transform(pair[0], pair[1])
-
-
-class VOCObjects(_MaskedFiles):
+class VOCObjects(MaskedFiles):
     """PASCAL VOC segmentation with one class per image: the object class that covers the most pixels.
 
-    The mask is every pixel of that class; other objects and the unlabelled border around objects are background. Ties
-    go to the class that comes first in the alphabet. Images without an object are left out (``.skipped`` counts them).
-    All mask files are read once when the data set is opened.
+    The mask is every pixel of that class; other objects are background. The unlabelled border around objects (255) is
+    neither: 0 in the mask, true in :meth:`void`. Ties go to the class that comes first in the alphabet. Images without
+    an object are left out (``.skipped`` counts them). All mask files are read once when the data set is opened.
 
     Args:
         root: as for torchvision's ``VOCSegmentation``: the folder that holds ``VOCdevkit``.
@@ -95,6 +45,7 @@ class VOCObjects(_MaskedFiles):
     Raises:
         RuntimeError: torchvision does not find the data.
         UnreadableImageError: a file that cannot be decoded; names it.
+        MaskEncodingError: masks of other colours or numbers than VOC's; or no image with an object in it.
     """
 
     classes = VOC_CLASSES
@@ -116,19 +67,25 @@ class VOCObjects(_MaskedFiles):
         self.masks: list[Path] = []
         self.skipped = 0
         for image, mask in zip(source.images, source.masks, strict=True):
-            pixels = np.bincount(np.asarray(decoded(mask)).ravel(), minlength=256)[1 : len(VOC_CLASSES) + 1]
+            pixels = np.bincount(_voc_index(Path(mask)).ravel(), minlength=256)[1 : len(VOC_CLASSES) + 1]
             if pixels.max() == 0:
                 self.skipped += 1
                 continue
             self.images.append(Path(image))
             self.masks.append(Path(mask))
             self.labels.append(int(pixels.argmax()))
+        if not self.images:
+            raise MaskEncodingError(f"{root}: expected objects in the masks of {image_set}, got none in {self.skipped}")
 
     def _mask(self, index: int) -> Grey:
-        return _bytes(np.asarray(decoded(self.masks[index])) == self.labels[index] + 1)
+        return as_bytes(_voc_index(self.masks[index]) == self.labels[index] + 1)
+
+    def _void(self, index: int) -> Flags:
+        void: Flags = _voc_index(self.masks[index]) == 255
+        return void
 
 
-class OxfordPets(_MaskedFiles):
+class OxfordPets(MaskedFiles):
     """Oxford-IIIT Pet: breeds (or cat / dog) with masks from the trimaps.
 
     Args:
@@ -173,16 +130,22 @@ class OxfordPets(_MaskedFiles):
         self._values[1], self._values[3] = 255, round(255 * boundary)
 
     def _mask(self, index: int) -> Grey:
-        trimap: Grey = np.asarray(decoded(self.masks[index]))
+        trimap = np.asarray(decoded(self.masks[index]))
+        values = np.unique(trimap).tolist()
+        if trimap.ndim != 2 or not set(values) <= {1, 2, 3}:
+            raise MaskEncodingError(
+                f"mask {self.masks[index]}: expected a trimap of 1 (animal), 2 (background) and 3 (the band between), "
+                f"got {first_few(values)}"
+            )
         return np.take(self._values, trimap)
 
 
-class ImageNetS(_MaskedFiles):
+class ImageNetS(MaskedFiles):
     """ImageNet-S (919, 300 or 50 classes): the pixels of the image's own class are the foreground.
 
     Layout: ``<root>/<split>/<wnid>/*.JPEG`` and ``<root>/<split>-segmentation/<wnid>/*.png``. The masks are RGB files
-    that hold the class id as R + 256 G: 0 is everything else, 1000 is to be ignored (background here). Class ids count
-    from 1 in the sorted order of the data set's wnids.
+    that hold the class id as R + 256 G: 0 is everything else, 1000 is to be ignored (0 in the mask, true in
+    :meth:`void`). Class ids count from 1 in the sorted order of the data set's wnids.
 
     Args:
         root: for example ``ImageNetS50``.
@@ -217,9 +180,9 @@ class ImageNetS(_MaskedFiles):
                 raise FileNotFoundError(
                     f"{root}: expected the folder {path.name}, found {first_few(folder_listing(Path(root)))}"
                 )
-        there = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        there = sorted(path.name for path in category_folders(folder))
         if isinstance(categories, str | Path):
-            categories = Path(categories).read_text().split()
+            categories = Path(categories).read_text(encoding="utf-8-sig").split()
         self.classes = sorted(categories) if categories is not None else there
         unknown = sorted(set(there) - set(self.classes))
         if unknown or not there:
@@ -232,88 +195,45 @@ class ImageNetS(_MaskedFiles):
                 self.labels.append(self.classes.index(name))
         require_files(self.masks, root)
 
-    def _mask(self, index: int) -> Grey:
+    def _ids(self, index: int) -> np.ndarray[Any, np.dtype[np.int32]]:
         colours = np.asarray(decoded(self.masks[index]).convert("RGB")).astype(np.int32)
-        ids = colours[..., 0] + 256 * colours[..., 1]
+        return colours[..., 0] + 256 * colours[..., 1]
+
+    def _void(self, index: int) -> Flags:
+        void: Flags = self._ids(index) == 1000
+        return void
+
+    def _mask(self, index: int) -> Grey:
+        ids = self._ids(index)
         own = ids == self.labels[index] + 1
         if not own.any() and ((ids > 0) & (ids != 1000)).any():
             raise ValueError(
                 f"{self.masks[index]}: expected pixels of class id {self.labels[index] + 1}, "
                 f"got {first_few(np.unique(ids).tolist())}; pass categories= with all wnids of the data set"
             )
-        return _bytes(own)
+        return as_bytes(own)
 
 
-class Waterbirds(_MaskedFiles):
-    """Waterbirds-style folders: birds cut out and pasted onto places that go with their class.
-
-    ``metadata.csv`` in the root has the columns ``img_filename``, ``y`` (class), ``split`` (0 train, 1 val, 2 test) and
-    ``place`` (background class). Items are (image, label, mask, place), read with ``BatchSpec(background_label=3)``;
-    without ``masks`` they are (image, label, place): ``BatchSpec(mask=None, background_label=2)``.
-
-    Args:
-        root: folder with ``metadata.csv`` and the images.
-        split: ``"train"``, ``"val"`` or ``"test"``.
-        masks: folder with ``<img_filename>`` as .png: the ``segmentations`` of CUB-200-2011. Their grey levels (how
-            many annotators agreed) are a soft mask.
-        size: (H, W) of image and mask, ``None``: as they are.
-        transform: takes and returns (image, mask); without masks it gets a full one.
-
-    Attributes:
-        places: the background class of every sample.
+def _voc_index(path: Path) -> Grey:
+    """VOC's class numbers of one mask file, from palette indices, grey numbers, or VOC's colours.
 
     Raises:
-        FileNotFoundError: no ``metadata.csv``, or images or masks that are missing (the first few are listed).
-        ValueError: unknown split, no sample in it, or columns that are missing.
+        MaskEncodingError: other colours or numbers.
     """
-
-    classes = ("landbird", "waterbird")
-
-    def __init__(
-        self,
-        root: str | Path,
-        split: str = "train",
-        *,
-        masks: str | Path | None = None,
-        size: int | tuple[int, int] | None = None,
-        transform: JointTransform | None = None,
-    ) -> None:
-        super().__init__(size, transform)
-        check_option(split, ("train", "val", "test"), name="split")
-        table = Path(root) / "metadata.csv"
-        if not table.is_file():
-            raise FileNotFoundError(
-                f"{root}: expected metadata.csv in it, found {first_few(folder_listing(Path(root)))}"
-            )
-        with open(table, newline="") as file:
-            rows = list(csv.DictReader(file))
-        columns = {"img_filename", "y", "split", "place"}
-        if not rows or not columns <= rows[0].keys():
-            raise ValueError(f"{table}: expected the columns {sorted(columns)}, got {sorted(rows[0]) if rows else []}")
-        rows = [row for row in rows if int(row["split"]) == ("train", "val", "test").index(split)]
-        if not rows:
-            raise ValueError(f"split: {table} has no sample of {split!r}")
-        self.images = [Path(root) / row["img_filename"] for row in rows]
-        self.labels = [int(row["y"]) for row in rows]
-        self.places = [int(row["place"]) for row in rows]
-        self.masks = (
-            None if masks is None else [(Path(masks) / row["img_filename"]).with_suffix(".png") for row in rows]
+    mask = load_mask(path)
+    if mask.mode == "RGB":
+        packed = mask.as_colours().astype(np.int64) @ np.array([65536, 256, 1])
+        known = voc_palette().astype(np.int64) @ np.array([65536, 256, 1])
+        order = np.argsort(known)
+        place = order[np.searchsorted(known, packed, sorter=order).clip(0, 255)]
+        index = np.where(known[place] == packed, place, 256)
+    else:
+        index = mask.values.astype(np.int64)
+    strange = sorted(set(np.unique(index).tolist()) - {*range(len(VOC_CLASSES) + 1), 255})
+    if strange:
+        shown = first_few(mask.colours) if mask.mode == "RGB" else first_few(strange)
+        raise MaskEncodingError(
+            f"mask {path} ({mask.mode}): expected VOC's palette, class numbers 0 to 20 and 255, or VOC's colours, "
+            f"got {shown}"
         )
-        require_files(self.images, root)
-        if self.masks is not None:
-            require_files(self.masks, str(masks))
-
-    def __getitem__(self, index: int) -> Any:
-        image, mask = self._pair(index)
-        if self.masks is None:
-            return image, self.labels[index], self.places[index]
-        return image, self.labels[index], mask, self.places[index]
-
-    def _mask(self, index: int) -> Image.Image:
-        if self.masks is None:
-            return Image.new("L", open_image(self.images[index]).size, 255)
-        return open_mask(self.masks[index])
-
-
-def _bytes(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> Grey:
-    return mask.astype(np.uint8) * np.uint8(255)
+    return index.astype(np.uint8)

@@ -12,65 +12,76 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torch_bgdebias.checks import check_option
+from torch_bgdebias.data.pairing import MaskedSample, class_names, missing_masks_text, pair
 from torch_bgdebias.data.tensors import JointTransform, MaskedItem, MaskedTensors
 from torch_bgdebias.files import (
     UnreadableImageError,
     as_tensor,
     check_size,
     first_few,
-    image_files,
     open_image,
+    orientation,
     resized,
+    spread,
+    turned,
+    white_level,
 )
-from torch_bgdebias.masks.reading import open_mask, read_mask
+from torch_bgdebias.masks.encodings import Label, MaskEncoding, MaskEncodingError, mask_encoding
+from torch_bgdebias.masks.reading import MaskReader
 
-__all__ = ["MaskSizeError", "MaskedImageFolder", "MaskedSample"]
+__all__ = ["MaskSizeError", "MaskedImageFolder", "MaskedSample", "MaskedTriple", "read_pair"]
 
 
 class MaskSizeError(ValueError):
     """A mask file that has another size than its image. Names both files and both sizes."""
 
 
-class MaskedSample(NamedTuple):
-    """Where one sample's files are: image, mask, and the class's index."""
+class MaskedTriple(NamedTuple):
+    """What an image and its mask hold, at one size.
 
-    image: Path
-    mask: Path
-    label: int
+    Attributes:
+        image: (3, H, W) uint8.
+        mask: (1, H, W) uint8, 255 = foreground; 0 where it is void.
+        void: (1, H, W) bool, true where a pixel is neither object nor background.
+    """
+
+    image: Tensor
+    mask: Tensor
+    void: Tensor
 
 
 class MaskedImageFolder(Dataset[MaskedItem]):
     """``images/<class>/x.jpg`` with ``masks/<class>/x.png``: items (image, label, mask).
 
-    An image and its mask share class and name; the endings may differ (any image format on either side).
+    An image and its mask share class and name; the endings may differ (any image format on either side, and .npy for
+    masks). What the masks' values mean is found out from the files, or an error shows it and names the option.
     An item is a tuple of image float32 (3, H, W) in [0, 1], label int, and mask float32 (1, H, W) in [0, 1],
     1 = foreground, so the default collate function makes the batch (image, label, mask) of ``BatchSpec()``.
 
     Args:
         root: folder that holds ``images/`` and ``masks/``.
-        size: (H, W), or one int for a square, to which image and mask are resized (the aspect ratio may change).
-            ``None`` keeps each file's own size; a loader then needs batches of one or its own collate function.
-        transform: called with (image, mask) after resizing, returns both: random crops and flips go here, so that they
-            stay in step.
-        on_error: ``"raise"``: a missing mask is an error when the folder is opened; an unreadable or truncated file,
-            or a mask of another size than its image, when it is read, always naming the file. ``"skip"``: every file
-            is decoded once when the folder is opened, samples with something wrong are left out, listed in
-            ``.skipped`` as (file, reason), and counted in one warning.
-        min_foreground: leave out samples whose mask covers less than this share of the image, in [0, 1] (reads every
-            mask once when the folder is opened); how many is in ``.filtered``.
-        classes: names of the classes to take, in the order of their indices; by default all, sorted.
+        size: (H, W), or one int for a square, to which image and mask are resized; ``None``: each file's own.
+        transform: called with (image, mask) after resizing, returns both: random crops and flips go here.
+        on_error: what to do about missing masks, unreadable files, masks of another size or encoding than the others:
+            ``"raise"`` (when it is opened or read, naming the file), or ``"skip"``: everything is read once and what is
+            wrong is left out, listed in ``.skipped`` and counted in a warning.
+        min_foreground: leave out samples whose mask covers less than this share of the image (``.filtered`` counts).
+        classes: folders to take, in the order of their indices; by default all, by name, or by number.
+        encoding: ``"auto"``, ``"binary"``, ``"index"``, ``"soft"``, ``"alpha"``, ``"colour"``, or a ``MaskEncoding``.
+        foreground: values, label numbers or colours that are object; ``[0]`` turns inverted masks round.
+        void: those that are neither object nor background; see :meth:`void`.
+        mask_suffix: what a mask's name has after its image's; without a folder ``masks/`` it is looked for beside it.
+        white: value of white in images of more than 8 bits, by default found from all.
 
     Attributes:
-        classes: class names by index.
-        class_to_idx: index by class name.
+        classes, class_to_idx: class names by index, and the other way round.
         samples: list of ``MaskedSample(image, mask, label)``.
-        skipped: what ``on_error="skip"`` left out, list of (file, reason).
-        filtered: how many samples ``min_foreground`` left out.
+        skipped, filtered: what ``on_error="skip"`` left out, list of (file, reason); how many ``min_foreground`` did.
 
     Raises:
-        FileNotFoundError: no ``images`` folder, no classes, no images, or masks that are missing (the first few and
-            their number are listed).
-        ValueError: bad ``size``, ``on_error`` or ``min_foreground``, or nothing left after filtering.
+        FileNotFoundError: no ``images`` folder, no classes, no images, or masks that are missing.
+        MaskEncodingError: masks that do not say what is object, look inverted, or hold nothing to measure.
+        ValueError: bad settings, two masks of one name, or nothing left.
     """
 
     def __init__(
@@ -82,6 +93,11 @@ class MaskedImageFolder(Dataset[MaskedItem]):
         *,
         min_foreground: float = 0.0,
         classes: Sequence[str] | None = None,
+        encoding: str | MaskEncoding = "auto",
+        foreground: Sequence[Label | str] | None = None,
+        void: Sequence[Label | str] | None = None,
+        mask_suffix: str = "",
+        white: float | None = None,
     ) -> None:
         self.root = Path(root)
         self.size = check_size(size)
@@ -89,11 +105,18 @@ class MaskedImageFolder(Dataset[MaskedItem]):
         self.on_error = check_option(on_error, ("raise", "skip"), name="on_error")
         if not 0.0 <= min_foreground <= 1.0:
             raise ValueError(f"min_foreground: expected a share in [0, 1], got {min_foreground!r}")
+        self.encoding = mask_encoding(encoding, foreground, void)
+        self.mask_suffix = mask_suffix
         self.skipped: list[tuple[Path, str]] = []
         self.filtered = 0
-        self.classes = _classes(self.root, classes)
+        self.classes = class_names(self.root, classes)
         self.class_to_idx = {name: index for index, name in enumerate(self.classes)}
         self.samples = self._paired()
+        self.white = white_level([sample.image for sample in self.samples]) if white is None else white
+        self._masks = MaskReader.of_folder(
+            [sample.mask for sample in self.samples], self.encoding, root=self.root, strict=on_error == "raise"
+        )
+        self._warn_of_turned_pictures()
         if on_error == "skip":
             self._leave_out_unreadable()
         if min_foreground > 0:
@@ -113,11 +136,19 @@ class MaskedImageFolder(Dataset[MaskedItem]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> MaskedItem:
-        image, label, mask = self._read(self.samples[index])
-        pair = (image.float().div_(255), mask.float().div_(255))
+        sample = self.samples[index]
+        read = self._read(sample)
+        pair = (read.image.float().div_(255), read.mask.float().div_(255))
         if self.transform is not None:
             pair = self.transform(*pair)
-        return pair[0], label, pair[1]
+        return pair[0], sample.label, pair[1]
+
+    def void(self, index: int) -> Tensor:
+        """Where sample ``index`` is neither object nor background, (1, H, W) bool; ``transform`` is not applied.
+
+        Its mask is 0 there, so that void never counts as object.
+        """
+        return self._read(self.samples[index]).void
 
     def tensors(self) -> MaskedTensors:
         """Read everything into uint8 tensors (``transform`` is not applied).
@@ -126,45 +157,61 @@ class MaskedImageFolder(Dataset[MaskedItem]):
             ValueError: no ``size`` was given and the files are not all of one size.
         """
         read = [self._read(sample) for sample in self.samples]
-        shapes = {tuple(image.shape) for image, _, _ in read}
+        shapes = {tuple(triple.image.shape) for triple in read}
         if len(shapes) > 1:
             raise ValueError(f"size: expected (H, W) to stack images of {len(shapes)} sizes, got None")
-        images, labels, masks = zip(*read, strict=True)
-        return MaskedTensors(torch.stack(images), torch.tensor(labels), torch.stack(masks))
+        images, masks = (torch.stack([triple[part] for triple in read]) for part in (0, 1))
+        return MaskedTensors(images, torch.tensor(self.labels), masks)
 
-    def _read(self, sample: MaskedSample) -> tuple[Tensor, int, Tensor]:
-        image, mask = read_pair(sample.image, sample.mask, self.size)
-        return image, sample.label, mask
+    def _read(self, sample: MaskedSample) -> MaskedTriple:
+        return read_pair(sample.image, sample.mask, self.size, masks=self._masks, white=self.white)
 
     def _paired(self) -> list[MaskedSample]:
-        samples, missing = [], []
-        found = 0
-        for label, name in enumerate(self.classes):
-            images, masks = self.root / "images" / name, self.root / "masks" / name
-            by_stem = {path.relative_to(masks).with_suffix(""): path for path in reversed(image_files(masks))}
-            for path in image_files(images):
-                found += 1
-                mask = by_stem.get(path.relative_to(images).with_suffix(""))
-                if mask is None:
-                    missing.append(path)
-                else:
-                    samples.append(MaskedSample(path, mask, label))
-        if not found:
+        pairs = pair(self.root, self.classes, self.mask_suffix)
+        if not pairs.images:
             raise FileNotFoundError(f"{self.root / 'images'}: no image files in {len(self.classes)} class folder(s)")
-        if missing and (self.on_error == "raise" or not samples):
-            names = (f"masks/{path.relative_to(self.root / 'images').with_suffix('.png')}" for path in missing)
-            raise FileNotFoundError(
-                f"{self.root}: {len(missing)} of {found} images have no mask: {first_few(names)}; "
-                f"add them, or make masks with: bgdebias masks {self.root / 'images'} {self.root / 'masks'}"
+        if pairs.missing and (self.on_error == "raise" or not pairs.samples):
+            raise FileNotFoundError(missing_masks_text(self.root, pairs, self.mask_suffix))
+        named = [f"{image.name}: {first_few(path.name for path in several)}" for image, several in pairs.doubled]
+        if named and self.on_error == "raise":
+            raise ValueError(
+                f"{self.root}: expected one mask of each name, got several for {len(named)} images: "
+                f"{first_few(named)}; "
+                "take one away"
             )
-        self.skipped += [(path, "no mask") for path in missing]
-        return samples
+        if pairs.previews:
+            mask, others = pairs.previews[0]
+            warnings.warn(
+                f"{self.root}: {len(pairs.previews)} masks have pictures of the same name that were passed over as "
+                f"previews, JPEG holds no labels: {mask.name} was taken, {first_few(path.name for path in others)} not",
+                stacklevel=4,
+            )
+        self.skipped += [(path, "no mask") for path in pairs.missing]
+        self.skipped += [
+            (image, f"several masks: {first_few(p.name for p in paths)}") for image, paths in pairs.doubled
+        ]
+        return pairs.samples
+
+    def _warn_of_turned_pictures(self) -> None:
+        """A flag for 180 degrees, or a square picture: nothing shows whether the mask was drawn before or after."""
+        may_have = [
+            s.image for s in self.samples if s.image.suffix.lower() not in (".bmp", ".gif", ".pgm", ".png", ".ppm")
+        ]
+        flagged = [(path, turn) for path in spread(may_have, 500) if (turn := orientation(path)) > 1]
+        if flagged:
+            path, turn = flagged[0]
+            warnings.warn(
+                f"{self.root}: {len(flagged)} pictures ({path.name}: EXIF orientation {turn}) were stored turned and "
+                "are read upright; their masks must be drawn on the upright picture (a mask of the stored size turns "
+                "with it)",
+                stacklevel=3,
+            )
 
     def _leave_out_unreadable(self) -> None:
         def reason(sample: MaskedSample) -> str | None:
             try:
-                read_pair(sample.image, sample.mask, None)
-            except (UnreadableImageError, MaskSizeError) as error:
+                self._read(sample)
+            except (UnreadableImageError, MaskSizeError, MaskEncodingError) as error:
                 return str(error)
             return None
 
@@ -179,42 +226,50 @@ class MaskedImageFolder(Dataset[MaskedItem]):
 
     def _leave_out_small(self, least: float) -> None:
         def reason(sample: MaskedSample) -> str | None:
-            share = float(read_mask(sample.mask).float().mean()) / 255
+            share = float(as_tensor(self._masks.open(sample.mask).foreground).float().mean()) / 255
             return f"foreground {share:.4f}" if share < least else None
 
         self.samples, small = _split(self.samples, reason)
         self.filtered = len(small)
 
 
-def read_pair(image_path: Path, mask_path: Path, size: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
-    """Read an image (3, H, W) and its mask (1, H, W), both uint8, and require that the files have one size.
+def read_pair(
+    image_path: Path,
+    mask_path: Path,
+    size: tuple[int, int] | None,
+    *,
+    masks: MaskReader | None = None,
+    white: float | None = None,
+) -> MaskedTriple:
+    """Read an image and its mask, and require that the files have one size.
+
+    A mask that was drawn on the pixels as stored, of a picture that its EXIF flag turns by 90 degrees, is turned along.
+
+    Args:
+        image_path: the image.
+        mask_path: its mask.
+        size: (H, W) to resize to, ``None``: as they are.
+        masks: reads the mask; by default its encoding is found from the file alone.
+        white: as in ``open_image``.
 
     Raises:
         UnreadableImageError: one of them cannot be decoded.
         MaskSizeError: their sizes differ.
+        MaskEncodingError: the mask does not say what is object.
     """
-    image, mask = open_image(image_path), open_mask(mask_path)
-    if image.size != mask.size:
+    image = open_image(image_path, white=white)
+    foreground, void = (masks or MaskReader(MaskEncoding(), {})).open(mask_path)
+    if image.size != foreground.size == image.size[::-1]:
+        turn = orientation(image_path)
+        foreground, void = turned(foreground, turn), None if void is None else turned(void, turn)
+    if image.size != foreground.size:
         raise MaskSizeError(
             f"mask {mask_path}: expected the size {(image.height, image.width)} (H, W) of its image {image_path}, "
-            f"got {(mask.height, mask.width)}"
+            f"got {(foreground.height, foreground.width)}"
         )
-    return as_tensor(resized(image, size)), as_tensor(resized(mask, size))
-
-
-def _classes(root: Path, wanted: Sequence[str] | None) -> list[str]:
-    images = root / "images"
-    if not images.is_dir():
-        raise FileNotFoundError(f"{root}: expected images/<class>/ and masks/<class>/ in it, found no folder {images}")
-    there = sorted(path.name for path in images.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not there:
-        raise FileNotFoundError(f"{images}: expected one folder per class, found none")
-    if wanted is None:
-        return there
-    absent = [name for name in wanted if name not in there]
-    if absent:
-        raise ValueError(f"classes: {first_few(absent)} not in {images}, which has {first_few(there, 20)}")
-    return list(wanted)
+    mask = as_tensor(resized(foreground, size))
+    neither = torch.zeros_like(mask, dtype=torch.bool) if void is None else as_tensor(resized(void, size)) > 127
+    return MaskedTriple(as_tensor(resized(image, size)), mask.masked_fill(neither, 0), neither)
 
 
 def _split(

@@ -1,0 +1,140 @@
+"""A folder's masks are looked at together: encodings, inversion, void, orientation, one scale for deep images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from mask_encoders import ENCODERS, VOC_PALETTE, paletted
+from PIL import Image
+
+from torch_bgdebias.data import MaskedImageFolder, MaskEncoding, MaskEncodingError
+
+INSIDE = np.zeros((20, 24), bool)
+INSIDE[5:15, 6:14] = True
+
+
+def make(root, write, n=4, classes=("cat", "dog")):
+    """``write(path without ending, number)`` writes each mask."""
+    for k, name in enumerate(classes):
+        for part in ("images", "masks"):
+            (root / part / name).mkdir(parents=True, exist_ok=True)
+        for i in range(n):
+            pixels = np.random.default_rng(10 * k + i).integers(60, 200, (20, 24, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(root / f"images/{name}/{i}.png")
+            write(root / f"masks/{name}/{i}", i)
+    return root
+
+
+def grey(values):
+    return lambda path, i: Image.fromarray(np.asarray(values(i), np.uint8)).save(path.with_suffix(".png"))
+
+
+@pytest.mark.parametrize("name", list(ENCODERS))
+def test_every_encoding_reads_as_the_object(tmp_path, name):
+    ending, write = ENCODERS[name]
+    data = MaskedImageFolder(make(tmp_path, lambda path, i: write(INSIDE, path.with_suffix(ending))))
+    for i in range(len(data)):
+        np.testing.assert_array_equal(data[i][2][0].numpy() > 0.5, INSIDE)
+
+
+def test_one_label_a_picture_and_mixed_tools(tmp_path):
+    data = MaskedImageFolder(make(tmp_path, grey(lambda i: INSIDE * (i + 1))))
+    assert {float(data[i][2].sum()) for i in range(8)} == {80.0}
+    data = MaskedImageFolder(make(tmp_path, grey(lambda i: INSIDE * (255 if i % 2 else 1))))
+    assert {float(data[i][2].sum()) for i in range(8)} == {80.0}
+
+
+@pytest.mark.parametrize("kind", ["0 and 255", "0 and 1", "float array", "JPEG"])
+def test_inverted_masks_are_questioned_and_turned_round(tmp_path, kind):
+    ending, write = ENCODERS[kind]
+    root = make(tmp_path, lambda path, i: write(~INSIDE, path.with_suffix(ending)))
+    text = r"masks \(8 looked at, .* cover 83 % of .* touch every border in 8 of 8: inverted\? Say foreground=\[0\]"
+    with pytest.raises(MaskEncodingError, match=text.replace(" %", "%")):
+        MaskedImageFolder(root)
+    np.testing.assert_array_equal(MaskedImageFolder(root, foreground=[0])[0][2][0].numpy() > 0.5, INSIDE)
+    if kind != "JPEG":
+        one = 1 if kind != "0 and 255" else 255
+        np.testing.assert_array_equal(MaskedImageFolder(root, foreground=[one])[0][2][0].numpy() > 0.5, ~INSIDE)
+
+
+def test_masks_without_any_object(tmp_path):
+    root = make(tmp_path, grey(lambda i: INSIDE * 0))
+    with pytest.raises(MaskEncodingError, match=r"values 0\): expected an object in some, got none; say foreground="):
+        MaskedImageFolder(root)
+    root = make(tmp_path, grey(lambda i: INSIDE * 3))
+    with pytest.raises(MaskEncodingError, match=r"values 0, 3\): expected an object .* none with foreground=\[15\]"):
+        MaskedImageFolder(root, foreground=[15])
+
+
+@pytest.mark.parametrize("number", range(30, 33))
+def test_a_mask_that_is_encoded_otherwise_is_named(tmp_path, number):
+    """Whether or not it is among the masks that are looked at when the folder is opened."""
+    root = make(tmp_path, grey(lambda i: INSIDE * 255), n=60)
+    odd = np.where(INSIDE, np.where(np.arange(24) < 10, 1, 255), 0)
+    Image.fromarray(odd.astype(np.uint8)).save(root / f"masks/cat/{number}.png")
+    with pytest.raises(
+        MaskEncodingError, match=rf"cat/{number}.png.*(values 0, 1, 255, where the folder's|beside 1 in 1)"
+    ):
+        [MaskedImageFolder(root)[i] for i in range(120)]
+
+
+def test_one_odd_mask_can_be_left_out(tmp_path):
+    root = make(tmp_path, grey(lambda i: INSIDE * 255), n=60)
+    Image.fromarray(np.full((20, 24), 7, np.uint8)).save(root / "masks/cat/10.png")
+    Image.fromarray(np.full((20, 24, 3), (9, 8, 7), np.uint8)).save(root / "masks/cat/31.png")
+    with pytest.warns(UserWarning, match=r"skipped [12] of 120 images: .*31.png \(mask .*what is object\?"):
+        assert len(MaskedImageFolder(root, on_error="skip")) in (118, 119)
+
+
+def test_void_is_neither_object_nor_background(tmp_path):
+    ring = np.zeros_like(INSIDE)
+    ring[4, 6:14] = ring[15, 6:14] = True
+    index = np.where(ring, 255, np.where(INSIDE, 15, 0))
+    root = make(tmp_path, lambda path, i: paletted(index, VOC_PALETTE, path.with_suffix(".png")))
+    data = MaskedImageFolder(root)
+    assert data[0][2].sum() == 80
+    np.testing.assert_array_equal(data.void(0)[0].numpy(), ring)
+    small = MaskedImageFolder(root, size=(10, 12))
+    assert small.void(0).dtype == torch.bool
+    assert not (small[0][2][small.void(0)] > 0).any()
+    assert MaskedImageFolder(root, encoding=MaskEncoding("index", void=()))[0][2].sum() == 96
+    with pytest.raises(ValueError, match="expected foreground and void inside the MaskEncoding"):
+        MaskedImageFolder(root, encoding=MaskEncoding("index"), void=[255])
+
+
+def photo(root, orientation, size, stored_mask):
+    """A white object on black as one sees it, stored turned; its mask drawn on the upright or the stored picture."""
+    width, height = size
+    upright = np.zeros((height, width, 3), np.uint8)
+    upright[2:8, 3:9] = 255
+    turn = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}[orientation]
+    for part in ("images/c", "masks/c"):
+        (root / part).mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(upright).transpose(turn).save(root / "images/c/1.jpg", exif=exif, quality=98)
+    mask = Image.fromarray(upright[..., 0])
+    (mask.transpose(turn) if stored_mask else mask).save(root / "masks/c/1.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size", "stored_mask"),
+    [(3, (32, 24), False), (6, (24, 24), False), (6, (32, 24), False), (6, (32, 24), True)],
+)
+def test_turned_photographs_lie_under_their_masks(tmp_path, orientation, size, stored_mask):
+    with pytest.warns(UserWarning, match=rf"1 pictures \(1.jpg: EXIF orientation {orientation}\) were stored turned"):
+        image, _, mask = MaskedImageFolder(photo(tmp_path, orientation, size, stored_mask))[0]
+    assert ((image.mean(0) > 0.5) == (mask[0] > 0.5)).all()
+
+
+def test_deep_images_have_one_scale(tmp_path):
+    root = make(tmp_path, grey(lambda i: INSIDE * 255))
+    for i, level in enumerate((400, 4000, 200, 3000)):
+        for name in ("cat", "dog"):
+            Image.fromarray(np.full((20, 24), level, np.uint16)).save(root / f"images/{name}/{i}.png")
+    data = MaskedImageFolder(root)
+    assert data.white == 4095
+    assert [round(float(data[i][0].mean()) * 4095, -2) for i in range(4)] == [400, 4000, 200, 3000]
+    assert MaskedImageFolder(root, white=65535)[1][0].mean() < 0.07

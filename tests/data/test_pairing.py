@@ -1,0 +1,163 @@
+"""Which mask belongs to which image: suffixes, Unicode forms, previews, links, classes; what is said when none does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import unicodedata
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from torch_bgdebias.data import MaskedImageFolder
+
+INSIDE = np.zeros((20, 24), bool)
+INSIDE[5:15, 6:14] = True
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for k, name in enumerate(("cat", "dog")):
+        for i in range(3):
+            add(tmp_path, name, str(i), seed=10 * k + i)
+    return tmp_path
+
+
+def add(root, name, stem, seed=0):
+    for part in ("images", "masks"):
+        (root / part / name).mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(60, 200, (20, 24, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(root / f"images/{name}/{stem}.png")
+    Image.fromarray(INSIDE.astype(np.uint8) * 255).save(root / f"masks/{name}/{stem}.png")
+
+
+def opened_in_silence(root, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = MaskedImageFolder(root, **options)
+    for i in range(len(data)):
+        np.testing.assert_array_equal(data[i][2][0].numpy() > 0.5, INSIDE)
+    return data
+
+
+def rename_masks(root, rename):
+    for path in list((root / "masks").rglob("*.png")):
+        rename(path)
+
+
+@pytest.mark.parametrize("suffix", ["_mask", "msk", ".seg"])
+def test_a_suffix_is_proposed_and_taken(folder, suffix):
+    rename_masks(folder, lambda path: path.rename(path.with_name(f"{path.stem}{suffix}.png")))
+    text = rf'6 of 6 images have no mask: .*masks/cat holds 0{suffix}.png, .*: pass mask_suffix="{suffix}"'
+    with pytest.raises(FileNotFoundError, match=text):
+        MaskedImageFolder(folder)
+    assert len(opened_in_silence(folder, mask_suffix=suffix)) == 6
+
+
+def test_masks_beside_the_images(folder):
+    for path in list((folder / "masks").rglob("*.png")):
+        path.rename(folder / "images" / path.parent.name / f"{path.stem}_mask.png")
+    shutil.rmtree(folder / "masks")
+    with pytest.raises(FileNotFoundError, match=r'images/cat holds 0_mask.png, .*: pass mask_suffix="_mask"'):
+        MaskedImageFolder(folder)
+    assert len(opened_in_silence(folder, mask_suffix="_mask")) == 6
+
+
+def test_names_with_the_image_s_ending_and_arrays_are_found(folder):
+    rename_masks(folder, lambda path: path.rename(path.with_name(path.name + ".png")))
+    assert len(opened_in_silence(folder)) == 6
+    for path in list((folder / "masks/cat").iterdir()):
+        np.save(path.with_name(path.name.split(".")[0] + ".npy"), INSIDE)
+        path.unlink()
+    assert len(opened_in_silence(folder)) == 6
+
+
+def test_names_in_two_unicode_forms_are_one(folder):
+    for part, form in (("images", "NFD"), ("masks", "NFC")):
+        old = folder / part / "cat"
+        (old / "0.png").rename(old / f"{unicodedata.normalize(form, 'é')}.png")
+        old.rename(folder / part / unicodedata.normalize(form, "chaton mâle"))
+    assert len(opened_in_silence(folder)) == 6
+
+
+def test_a_preview_is_passed_over_and_counted(folder):
+    Image.open(folder / "images/cat/0.png").save(folder / "masks/cat/0.jpg")
+    with pytest.warns(UserWarning, match=r"1 masks have pictures of the same name .*: 0.png was taken, 0.jpg not"):
+        data = MaskedImageFolder(folder)
+    np.testing.assert_array_equal(data[0][2][0].numpy() > 0.5, INSIDE)
+
+
+def test_two_masks_of_one_name_are_named(folder):
+    Image.fromarray(~INSIDE).save(folder / "masks/cat/0.gif")
+    with pytest.raises(ValueError, match=r"one mask of each name, got several for 1 images: 0.png: 0.gif, 0.png; take"):
+        MaskedImageFolder(folder)
+    with pytest.warns(UserWarning, match=r"skipped 1 of 6 images: 0.png \(several masks: 0.gif, 0.png\)"):
+        assert len(MaskedImageFolder(folder, on_error="skip")) == 5
+
+
+def test_linked_folders_and_files_count(folder):
+    for part in ("images", "masks"):
+        shutil.move(folder / part / "dog", folder / f"{part}-elsewhere")
+        os.symlink(folder / f"{part}-elsewhere", folder / part / "dog")
+    os.symlink(folder / "images/cat/0.png", folder / "images/cat/9.png")
+    os.symlink(folder / "masks/cat/0.png", folder / "masks/cat/9.png")
+    assert len(opened_in_silence(folder)) == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "holds", "kind"),
+    [
+        ("0.json", {"shapes": [], "imageHeight": 20, "imageWidth": 24}, "LabelMe"),
+        ("coco.json", {"images": [], "annotations": [], "categories": []}, "COCO"),
+        ("0.xml", "<annotation><filename>0.png</filename><object></object></annotation>", "PASCAL VOC"),
+        ("all.xml", '<annotations><image id="0" name="0.png"></image></annotations>', "CVAT"),
+    ],
+)
+def test_annotations_beside_the_pictures_are_noticed(folder, name, holds, kind):
+    shutil.rmtree(folder / "masks")
+    (folder / "images/cat" / name).write_text(holds if isinstance(holds, str) else json.dumps(holds))
+    (folder / "images/cat/other.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=rf"6 of 6 images have no mask: .*annotations \({kind}: {name}\)"):
+        MaskedImageFolder(folder)
+
+
+def test_numbered_classes_say_that_torchvision_sorts_otherwise(tmp_path):
+    for number in range(12):
+        add(tmp_path, str(number), "0")
+    with pytest.warns(UserWarning, match=r"numbers and are taken in their order, 0, 1, 2 and 9 more; torchvision's"):
+        data = MaskedImageFolder(tmp_path)
+    assert data.classes == [str(number) for number in range(12)]
+    shutil.rmtree(tmp_path / "images/1")
+    for number in (10, 11):
+        shutil.rmtree(tmp_path / f"images/{number}")
+    with pytest.warns(UserWarning, match=r"classes are the numbers 0, 2, 3, 4, 5 and 4 more, and class 0 has label 0"):
+        MaskedImageFolder(tmp_path)
+
+
+def test_classes_that_may_not_be_what_was_meant(folder):
+    add(folder, "Cat", "0")
+    (folder / "images/empty").mkdir()
+    with (
+        pytest.warns(UserWarning, match="classes Cat, cat differ in capitals"),
+        pytest.warns(UserWarning, match=r"empty of 4 class folders hold no pictures and still count as classes"),
+    ):
+        assert MaskedImageFolder(folder).classes == ["Cat", "cat", "dog", "empty"]
+
+
+def test_parts_in_place_of_classes(tmp_path):
+    add(tmp_path, "train/cat", "0")
+    add(tmp_path, "val/cat", "0")
+    with pytest.raises(ValueError, match=r"one folder per class, got the parts train, val .*: train/images/<class>/"):
+        MaskedImageFolder(tmp_path)
+
+
+def test_classes_two_folders_deep(tmp_path):
+    for name in ("a/abbey", "a/airport", "b/bar"):
+        add(tmp_path, name, "0")
+    with pytest.warns(UserWarning, match=r'below the classes \(abbey, airport, bar\); .*classes=\["a/abbey", ...\]'):
+        assert MaskedImageFolder(tmp_path).classes == ["a", "b"]
+    data = opened_in_silence(tmp_path, classes=["a/abbey", "a/airport", "b/bar"])
+    assert data.labels == [0, 1, 2]

@@ -1,0 +1,81 @@
+"""``MaskedFiles``: what the adapters to published data sets share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from torch_bgdebias.data.folder import MaskSizeError
+from torch_bgdebias.data.tensors import JointTransform
+from torch_bgdebias.files import as_tensor, check_size, open_image, orientation, resized, turned
+
+__all__ = ["Flags", "Grey", "MaskedFiles", "as_bytes"]
+
+#: (H, W) of 0 to 255
+Grey = np.ndarray[Any, np.dtype[np.uint8]]
+#: (H, W)
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+class MaskedFiles(Dataset[Any]):
+    """What the adapters share: image files, classes, and a way to get each mask."""
+
+    classes: Sequence[str]
+
+    def __init__(self, size: int | tuple[int, int] | None, transform: JointTransform | None) -> None:
+        self.size = check_size(size)
+        self.transform = transform
+        self.images: list[Path] = []
+        self.labels: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Any:
+        image, mask = self._pair(index)
+        return image, self.labels[index], mask
+
+    @abstractmethod
+    def _mask(self, index: int) -> Grey | Image.Image:
+        """The mask of sample ``index``, 0 to 255."""
+
+    def _void(self, index: int) -> Flags | None:
+        """Where sample ``index`` is neither object nor background, (H, W); ``None``: nowhere."""
+        return None
+
+    def void(self, index: int) -> Tensor:
+        """Where sample ``index`` is neither object nor background, (1, H, W) bool; ``transform`` is not applied.
+
+        Its mask is 0 there, so that void never counts as object.
+        """
+        flags = self._void(index)
+        if flags is None:
+            height, width = self.size or open_image(self.images[index]).size[::-1]
+            return torch.zeros(1, height, width, dtype=torch.bool)
+        return as_tensor(resized(Image.fromarray(as_bytes(flags)), self.size)) > 127
+
+    def _pair(self, index: int) -> tuple[Tensor, Tensor]:
+        picture, cover = open_image(self.images[index]), self._mask(index)
+        mask = cover if isinstance(cover, Image.Image) else Image.fromarray(cover)
+        if picture.size != mask.size == picture.size[::-1]:
+            mask = turned(mask, orientation(self.images[index]))  # drawn on the pixels as stored
+        if mask.size != picture.size:
+            raise MaskSizeError(
+                f"mask of {self.images[index]}: expected the image's size {picture.size[::-1]} (H, W), "
+                f"got {mask.size[::-1]}"
+            )
+        pair = tuple(as_tensor(resized(side, self.size)).float().div_(255) for side in (picture, mask))
+        return (pair[0], pair[1]) if self.transform is None else self.transform(pair[0], pair[1])
+
+
+def as_bytes(mask: Flags) -> Grey:
+    """True as 255."""
+    return mask.astype(np.uint8) * np.uint8(255)

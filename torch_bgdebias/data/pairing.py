@@ -1,0 +1,226 @@
+"""Which mask belongs to which image: class folders, names, suffixes, and what is there when a mask is not."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from torch_bgdebias.files import EXTENSIONS, category_folders, first_few, folder_listing, image_files, same_form, spread
+from torch_bgdebias.masks.contents import MASK_EXTENSIONS
+from torch_bgdebias.masks.formats.notice import annotation_files
+
+__all__ = ["MaskedSample", "Pairs", "class_names", "missing_masks_text", "pair"]
+
+#: names of the parts of a data set, one folder above its classes
+_SPLITS = frozenset(("dev", "test", "testing", "train", "training", "trainval", "val", "valid", "validation"))
+_LOSSY = frozenset((".jfif", ".jpe", ".jpeg", ".jpg"))
+
+
+class MaskedSample(NamedTuple):
+    """Where one sample's files are: image, mask, and the class's index."""
+
+    image: Path
+    mask: Path
+    label: int
+
+
+@dataclass
+class Pairs:
+    """The samples of a folder, and the images for which there is no one mask.
+
+    Args:
+        samples: images with their masks.
+        missing: images without a mask.
+        doubled: images with several masks, of which none is better than the others.
+        previews: images with one mask and pictures of the same name that are none.
+    """
+
+    samples: list[MaskedSample] = field(default_factory=list)
+    missing: list[Path] = field(default_factory=list)
+    doubled: list[tuple[Path, list[Path]]] = field(default_factory=list)
+    previews: list[tuple[Path, list[Path]]] = field(default_factory=list)
+
+    @property
+    def images(self) -> int:
+        """How many images there are."""
+        return len(self.samples) + len(self.missing) + len(self.doubled)
+
+
+def class_names(root: Path, wanted: Sequence[str] | None = None) -> list[str]:
+    """The classes of ``root/images`` in label order: by name; by number where all names are whole numbers.
+
+    Args:
+        root: the data set's folder.
+        wanted: the classes to take, in their order; a name may hold slashes (``"a/abbey"``).
+
+    Raises:
+        FileNotFoundError: no ``images`` folder, or none in it.
+        ValueError: wanted classes that are not there, folders whose names look alike, or parts in place of classes.
+    """
+    images = root / "images"
+    if not images.is_dir():
+        raise FileNotFoundError(f"{root}: expected images/<class>/ and masks/<class>/ in it, found no folder {images}")
+    there = [path.name for path in category_folders(images)]
+    if not there:
+        raise FileNotFoundError(f"{images}: expected one folder per class, found none")
+    if wanted is not None:
+        absent = [name for name in wanted if not (images / name).is_dir()]
+        if absent:
+            raise ValueError(f"classes: {first_few(absent)} not in {images}, which has {first_few(there, 20)}")
+        return list(wanted)
+    if {name.lower() for name in there} <= _SPLITS:
+        raise ValueError(
+            f"{images}: expected one folder per class, got the parts {first_few(there)} of a data set; give each part "
+            f"a folder of its own: {there[0]}/images/<class>/ and {there[0]}/masks/<class>/"
+        )
+    _warn_of_order(images, there)
+    return there
+
+
+def _warn_of_order(images: Path, names: list[str]) -> None:
+    """Where a number of a class may not be what a model's output has."""
+    if names != sorted(names):
+        warnings.warn(
+            f"{images}: the classes are numbers and are taken in their order, {first_few(names, 3)}; torchvision's "
+            "ImageFolder sorts them as text (10 before 2): for a model trained with that, pass classes= in its order",
+            stacklevel=4,
+        )
+    elif all(name.isdecimal() for name in names):
+        numbers = [int(name) for name in names]
+        if numbers not in (list(range(len(names))), list(range(1, len(names) + 1))):
+            warnings.warn(
+                f"{images}: the classes are the numbers {first_few(names)}, and class {names[0]} has label 0; if a "
+                "model's outputs have these numbers, say so with labels",
+                stacklevel=4,
+            )
+    alike = Counter(name.lower() for name in names)
+    if twins := [name for name in names if alike[name.lower()] > 1]:
+        warnings.warn(f"{images}: the classes {first_few(twins)} differ in capitals only; are they one?", stacklevel=4)
+
+
+def pair(root: Path, classes: Sequence[str], suffix: str = "") -> Pairs:
+    """Find each image's mask: the file of the same class and name, whatever its ending.
+
+    Args:
+        root: folder with ``images/`` and ``masks/``; without the latter masks of a suffix are looked for beside the
+            images.
+        classes: folders in ``images/``, in label order.
+        suffix: what a mask's name has after its image's: ``"_mask"`` for ``x_mask.png``.
+    """
+    pairs = Pairs()
+    mask_root = root / "masks" if (root / "masks").is_dir() or not suffix else root / "images"
+    counts = []
+    for label, name in enumerate(classes):
+        masks = _mask_index(_same_folder(mask_root, name))
+        images = image_files(root / "images" / name)
+        if suffix and mask_root.name == "images":  # a picture's mask lies beside it and is no picture itself
+            names = {path.with_suffix("") for path in images}
+            images = [p for p in images if p.with_name(p.stem.removesuffix(suffix)) not in names - {p.with_suffix("")}]
+        counts.append((name, images))
+        for image in images:
+            _pair_one(pairs, image, image.relative_to(root / "images" / name), masks, label, suffix)
+    _warn_of_folders(root / "images", counts)
+    return pairs
+
+
+def _pair_one(pairs: Pairs, image: Path, relative: Path, masks: dict[str, list[Path]], label: int, suffix: str) -> None:
+    """Add one image where it belongs."""
+    names = (relative.with_suffix(""), relative)  # x.png or x.jpg.png for x.jpg
+    candidates = next((found for n in names if (found := masks.get(same_form(n.as_posix()) + suffix))), [])
+    clean = [path for path in candidates if path.suffix.lower() not in _LOSSY]
+    if not candidates:
+        pairs.missing.append(image)
+    elif len(candidates) == 1:
+        pairs.samples.append(MaskedSample(image, candidates[0], label))
+    elif len(clean) == 1:
+        pairs.samples.append(MaskedSample(image, clean[0], label))
+        pairs.previews.append((clean[0], [path for path in candidates if path not in clean]))
+    else:
+        pairs.doubled.append((image, candidates))
+
+
+def _mask_index(folder: Path) -> dict[str, list[Path]]:
+    """Masks by name without ending, in one Unicode form."""
+    index: dict[str, list[Path]] = {}
+    for path in image_files(folder, extensions=EXTENSIONS | MASK_EXTENSIONS):
+        index.setdefault(same_form(path.relative_to(folder).with_suffix("").as_posix()), []).append(path)
+    return index
+
+
+def _same_folder(root: Path, name: str) -> Path:
+    """The folder of that name, in whatever Unicode form it is written."""
+    if (root / name).is_dir() or not root.is_dir():
+        return root / name
+    return next((path for path in root.iterdir() if same_form(path.name) == same_form(name)), root / name)
+
+
+def _warn_of_folders(images: Path, counts: Sequence[tuple[str, Sequence[Path]]]) -> None:
+    """Classes without pictures, and pictures so deep that other folders may be the classes."""
+    if empty := [name for name, paths in counts if not paths]:
+        warnings.warn(
+            f"{images}: {first_few(empty)} of {len(counts)} class folders hold no pictures and still count as classes; "
+            "leave them out with classes=",
+            stacklevel=4,
+        )
+    below = [path.relative_to(images / name).parts[:-1] for name, paths in counts for path in spread(paths, 200)]
+    folders = {parts[0] for parts in below if parts}
+    if below and all(below) and len(folders) > len(counts):
+        warnings.warn(
+            f"{images}: all pictures lie in folders below the classes ({first_few(sorted(folders))}); if those are the "
+            f'classes, pass classes=["{counts[0][0]}/{min(folders)}", ...]',
+            stacklevel=4,
+        )
+
+
+def missing_masks_text(root: Path, pairs: Pairs, suffix: str) -> str:
+    """What to do about images without a mask: what lies where their masks were looked for, and which option fits."""
+    names = (f"masks/{p.relative_to(root / 'images').with_suffix('')}{suffix}.png" for p in pairs.missing)
+    text = f"{root}: {len(pairs.missing)} of {pairs.images} images have no mask: {first_few(names)}; "
+    return text + (_other_suffix(root, pairs, suffix) or _annotations(root, pairs) or _masks_to_make(root))
+
+
+def _other_suffix(root: Path, pairs: Pairs, suffix: str) -> str | None:
+    for images in sorted({path.parent for path in pairs.missing}):
+        for folder in (root / "masks" / images.relative_to(root / "images"), images):
+            there = image_files(folder, extensions=EXTENSIONS | MASK_EXTENSIONS)
+            proposal = _suffix_among(there, [path for path in pairs.missing if path.parent == images], suffix)
+            if proposal:
+                listed = first_few((path.name for path in there if proposal in path.stem), 3)
+                return f'{folder} holds {listed}: pass mask_suffix="{proposal}"'
+    return None
+
+
+def _annotations(root: Path, pairs: Pairs) -> str | None:
+    beside = sorted({path.parent for path in pairs.missing})
+    noticed = annotation_files([*beside, root, root / "annotations", root / "masks", *(root / "masks").glob("*")])
+    if not noticed:
+        return None
+    kinds = first_few(dict.fromkeys(kind for _, kind in noticed))
+    files = first_few((path.name for path, _ in noticed), 3)
+    return (
+        f"there are annotations ({kinds}: {files}), which are not read here: let the tool export them as PNG masks, or "
+        f"{_masks_to_make(root)}"
+    )
+
+
+def _masks_to_make(root: Path) -> str:
+    there = folder_listing(root / "masks") if (root / "masks").is_dir() else []
+    holds = f"{root / 'masks'} holds {first_few(there)}; " if there else ""
+    return f"{holds}add them, or make masks with: bgdebias masks {root / 'images'} {root / 'masks'}"
+
+
+def _suffix_among(there: Sequence[Path], missing: Sequence[Path], suffix: str) -> str | None:
+    """What files have after the names of at least half of these images."""
+    looked_at = [path.stem for path in spread(missing, 50)]
+    rests = Counter(
+        rest
+        for image in looked_at
+        for rest in {path.stem.removeprefix(image) for path in there if path.stem.startswith(image)}
+        if rest not in ("", suffix) and not rest[0].isdecimal()  # 10 is no mask of 1
+    )
+    rest, count = rests.most_common(1)[0] if rests else ("", 0)
+    return rest if 2 * count >= len(looked_at) else None
