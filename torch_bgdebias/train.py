@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 
 from torch_bgdebias.checkpoints import NOTES, notes_for_checkpoint
 from torch_bgdebias.data import MaskedImageFolder
-from torch_bgdebias.masks.encodings import mask_encoding
 from torch_bgdebias.models import logits_of
 from torch_bgdebias.named_models import load_model
 from torch_bgdebias.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
@@ -143,19 +142,10 @@ class MaskedFolders(pl.LightningDataModule):
         self.batch_size, self.workers = batch_size, workers
         self._asked = Preprocessing(size, mean, std, source="the data module")
         transform = self._mirrored if mirror else self._normalised
-        masks = mask_encoding(encoding, foreground, void)
-        self.train = MaskedImageFolder(
-            train, size, transform, on_error=on_error, encoding=masks, mask_suffix=mask_suffix
-        )
-        self.val = MaskedImageFolder(
-            val,
-            size,
-            self._normalised,
-            on_error=on_error,
-            encoding=masks,
-            mask_suffix=mask_suffix,
-            white=self.train.white,
-        )
+        reading: dict[str, Any] = {"on_error": on_error, "encoding": encoding, "foreground": foreground, "void": void}
+        reading["mask_suffix"] = mask_suffix
+        self.train = MaskedImageFolder(train, size, transform, **reading)
+        self.val = MaskedImageFolder(val, size, self._normalised, white=self.train.white, **reading)
         self._prepare_as(Preprocessing())
         if list(self.train.classes) != list(self.val.classes):
             only = sorted(set(self.train.classes) ^ set(self.val.classes))

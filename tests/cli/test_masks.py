@@ -114,3 +114,34 @@ def test_given_masks_of_another_size(folder):
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / "truth/cat/a.png")
     with pytest.raises(MaskSizeError, match=r"mask .*truth/cat/a.png: expected the size \(40, 50\)"):
         command(folder, folder / "masks", "--compare", folder / "truth")
+
+
+def test_masks_below_the_pictures_are_no_pictures(folder, capsys):
+    root = folder / "images"
+    assert command(root, root / "masks") == 0
+    first = sorted((root / "masks").rglob("*.png"))
+    assert command(root, root / "masks") == 0
+    assert sorted((root / "masks").rglob("*.png")) == first
+    assert len(first) == 3
+    assert "0 masks written" in capsys.readouterr().out
+
+
+def test_annotations_beside_the_pictures_are_told(folder, capsys):
+    (folder / "images/all.json").write_text('{"images": [], "annotations": []}')
+    assert command(folder, folder / "out") == 0
+    assert "note: there are annotations (COCO: all.json), which GrabCut does not use" in capsys.readouterr().err
+
+
+def test_given_masks_are_compared_by_what_they_are(folder, capsys):
+    """Void counts on neither side, a suffix is part of the names, labels are labels."""
+    assert command(folder, folder / "out") == 0
+    for path in (folder / "out").rglob("*.png"):
+        labels = np.where(np.asarray(Image.open(path)) > 0, 3, 0)
+        labels[:, :25] = 255  # void over a half: nothing there can be wrong
+        given = folder / "given" / path.relative_to(folder / "out")
+        given.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(labels.astype(np.uint8)).save(given.with_name(f"{path.stem}_mask.png"))
+    with pytest.raises(ValueError, match="no given mask has the name of any of the 3 pictures"):
+        command(folder, folder / "out", "--compare", folder / "given")
+    assert command(folder, folder / "out", "--compare", folder / "given", "--mask-suffix", "_mask") == 0
+    assert "mean 1.000" in capsys.readouterr().out

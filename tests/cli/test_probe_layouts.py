@@ -117,6 +117,8 @@ def test_adversarial_backgrounds(place, capsys):
     for mask in (place / "data/masks").rglob("*.png"):
         Image.new("L", (12, 12), 255).save(mask)
     assert command(*words, 5) == 1
+    assert "cover 100% of their pictures on average and touch every border in 9 of 9" in capsys.readouterr().err
+    assert command(*words, 5, "--foreground", 255) == 1  # they are what is meant
     assert "none of 5 pictures has a background beside its foreground" in capsys.readouterr().err
 
 

@@ -7,12 +7,14 @@ import math
 import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from torch_bgdebias.names import MASK_ENCODINGS
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["choices", "real", "usable_device", "whole", "writable"]
+__all__ = ["add_mask_arguments", "choices", "labels", "mask_options", "real", "usable_device", "whole", "writable"]
 
 
 def whole(least: int) -> Callable[[str], int]:
@@ -52,6 +54,33 @@ def choices(known: Collection[str]) -> Callable[[str], list[str]]:
         return given
 
     return names
+
+
+def labels(text: str) -> list[str]:
+    """Values, label numbers or colours separated by commas; an empty text is none."""
+    return [label.strip() for label in text.split(",") if label.strip()]
+
+
+def add_mask_arguments(parser: argparse.ArgumentParser) -> None:
+    """How the masks of a folder are to be read, where they do not say it themselves."""
+    add = parser.add_argument_group("masks").add_argument
+    about = "how masks say what is object (default: found out, or an error that shows what they hold)"
+    add("--encoding", choices=MASK_ENCODINGS, default="auto", help=about)
+    about = "values, label numbers or #rrggbb that are object; 0 turns inverted masks round"
+    add("--foreground", type=labels, metavar="A,B", help=about)
+    add("--void", type=labels, metavar="A,B", help="those that are neither object nor background, '' for none")
+    about = "what a mask's name has after its picture's: _mask for x_mask.png"
+    add("--mask-suffix", default="", metavar="TEXT", help=about)
+
+
+def mask_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The keyword arguments of ``MaskedImageFolder`` that ``add_mask_arguments`` asked for."""
+    return {
+        "encoding": args.encoding,
+        "foreground": args.foreground,
+        "void": args.void,
+        "mask_suffix": args.mask_suffix,
+    }
 
 
 def writable(out: Path, *, name: str) -> Path:

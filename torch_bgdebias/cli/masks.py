@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch_bgdebias.cli.arguments import add_mask_arguments
 from torch_bgdebias.cli.progress import note, progress
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch_bgdebias.masks.reading import MaskReader
 
 __all__ = ["add_parser", "run"]
 
@@ -50,22 +52,28 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace masks that are there (otherwise they are kept)"
     )
+    add_mask_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the masks; print how many, and how they compare."""
     from torch_bgdebias.files import UnreadableImageError, first_few, image_files
+    from torch_bgdebias.masks.encodings import mask_encoding
+    from torch_bgdebias.masks.reading import MaskReader
     from torch_bgdebias.writing import marked_folder
 
     root = args.input / "images" if (args.input / "images").is_dir() else args.input
-    pictures = image_files(root) if root.is_dir() else []
+    made = args.output.resolve()
+    pictures = [path for path in image_files(root) if made == root.resolve() or made not in path.resolve().parents]
     if not pictures:
         raise FileNotFoundError(f"{root}: expected a folder with pictures, found none")
     if args.compare is not None and not args.compare.is_dir():
         raise FileNotFoundError(f"--compare: expected a folder of masks, found no folder {args.compare}")
     targets = [(args.output / path.relative_to(root)).with_suffix(".png") for path in pictures]
     _require_distinct(pictures, targets)
-    given = _given_masks(args.compare)
+    _note_annotations(root, pictures)
+    given = _given_masks(args.compare, args.mask_suffix)
+    reader = MaskReader.of_folder(list(given.values()), mask_encoding(args.encoding, args.foreground, args.void))
     written, kept, skipped = 0, 0, []
     scores: dict[str, list[float]] = {}
     with marked_folder(args.output):
@@ -78,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
                     _write(picture, target, args)
                     written += 1
                 if name.with_suffix("") in given:
-                    score = _overlap(target, given[name.with_suffix("")])
+                    score = _overlap(target, given[name.with_suffix("")], reader)
                     scores.setdefault(name.parent.as_posix(), []).append(score)
             except UnreadableImageError as error:
                 if args.on_error == "raise":
@@ -102,28 +110,48 @@ def _write(picture: Path, target: Path, args: argparse.Namespace) -> None:
     save_png(mask.mul(255).byte(), target)
 
 
-def _given_masks(folder: Path | None) -> dict[Path, Path]:
-    from torch_bgdebias.files import image_files
+def _note_annotations(root: Path, pictures: list[Path]) -> None:
+    """Outlines that somebody drew are better than any that GrabCut finds."""
+    from torch_bgdebias.files import first_few
+    from torch_bgdebias.masks.formats.notice import annotation_files
+
+    noticed = annotation_files(
+        [*sorted({path.parent for path in pictures}), root, root.parent, root.parent / "annotations"]
+    )
+    if noticed:
+        kinds = ", ".join(dict.fromkeys(kind for _, kind in noticed))
+        files = first_few((path.name for path, _ in noticed), 3)
+        print(
+            f"bgdebias masks: note: there are annotations ({kinds}: {files}), "
+            "which GrabCut does not use: let the tool export them as PNG masks if they outline the objects",
+            file=sys.stderr,
+        )
+
+
+def _given_masks(folder: Path | None, suffix: str) -> dict[Path, Path]:
+    from torch_bgdebias.files import EXTENSIONS, image_files
+    from torch_bgdebias.masks.contents import MASK_EXTENSIONS
 
     if folder is None:
         return {}
-    return {path.relative_to(folder).with_suffix(""): path for path in image_files(folder)}
+    files = image_files(folder, extensions=EXTENSIONS | MASK_EXTENSIONS)
+    return {path.relative_to(folder).with_name(path.stem.removesuffix(suffix)): path for path in files}
 
 
-def _overlap(made: Path, given: Path) -> float:
-    """Intersection over union of two mask files; 1 where both are empty."""
+def _overlap(made: Path, given: Path, reader: MaskReader) -> float:
+    """Intersection over union of two mask files where the given one is not void; 1 where both are empty."""
     from torch_bgdebias.data.folder import MaskSizeError
+    from torch_bgdebias.files import as_tensor
     from torch_bgdebias.masks.reading import read_mask
 
-    a, b = (_hard(read_mask(path)) for path in (made, given))
+    truth = reader.open(given)
+    a, b = read_mask(made) > 127, as_tensor(truth.foreground) > 127
     if a.shape != b.shape:
         raise MaskSizeError(f"mask {given}: expected the size {tuple(a.shape[1:])} of {made}, got {tuple(b.shape[1:])}")
+    if truth.void is not None:
+        a = a & (as_tensor(truth.void) == 0)
     union = int((a | b).sum())
     return int((a & b).sum()) / union if union else 1.0
-
-
-def _hard(mask: Tensor) -> Tensor:
-    return mask > 127
 
 
 def _report(scores: dict[str, list[float]], pictures: int) -> None:

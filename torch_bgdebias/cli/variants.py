@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch_bgdebias.cli.arguments import choices, whole, writable
+from torch_bgdebias.cli.arguments import add_mask_arguments, choices, mask_options, whole, writable
 from torch_bgdebias.cli.progress import note, progress
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def add_parser(subparsers: Any) -> None:
     add("--seed", type=whole(0), default=0, metavar="N", help="of the choice of backgrounds (default: 0)")
     add("--on-error", choices=("raise", "skip"), default="raise", help="unreadable files, missing masks (%(default)s)")
     add("--overwrite", action="store_true", help="write into variants' folders that are there already")
+    add_mask_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.names:
         raise ValueError(f"--names: expected some of {', '.join(NAMES)}, got none")
-    data = MaskedImageFolder(args.input, size=args.size, on_error=args.on_error)
+    data = MaskedImageFolder(args.input, size=args.size, on_error=args.on_error, **mask_options(args))
     targets = _targets(data)
     writable(args.output, name="OUT")
     for name in args.names:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from torch_bgdebias.cli.arguments import choices, whole
+from torch_bgdebias.cli.arguments import add_mask_arguments, choices, whole
 from torch_bgdebias.names import ATTRIBUTIONS, CONCEPT_METHODS, ON_ERROR, SUPERCLASS_SCORES, VARIANTS
 
 __all__ = ["add_parser", "run"]
@@ -24,7 +24,8 @@ models:
                            in [0, 1] unless --mean and --std say otherwise
 
 data:
-  --layout folder     images/<class>/x.jpg with masks/<class>/x.png, 255 = foreground (bgdebias masks makes masks)
+  --layout folder     images/<class>/x.jpg with masks/<class>/x.png (bgdebias masks makes masks); what the masks' values
+                      mean is found out, or asked for with --encoding, --foreground, --void
   --layout imagenet9  the Background Challenge's release: original/val/00_dog/..., mixed_same/val/..., fg_mask/val/...;
                       the published variants are classified as they are, so that the challenge's own figures come out;
                       models of 9 classes, or of ImageNet's 1000, whose answers are mapped as in the challenge
@@ -102,6 +103,7 @@ def add_parser(subparsers: Any) -> None:
         "--out", type=Path, default=Path("bgdebias-probe"), metavar="DIR", help="folder to write (default: %(default)s)"
     )
     add("--json", action="store_true", help="print the headline figures as JSON instead of text")
+    add_mask_arguments(parser)
     _add_concept_arguments(parser)
 
 

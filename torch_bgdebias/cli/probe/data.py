@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from torch_bgdebias.cli.arguments import mask_options
 from torch_bgdebias.data import ImageNet9, ImageNet9Variants, MaskedImageFolder, VOCObjects
-from torch_bgdebias.files import first_few
+from torch_bgdebias.files import category_folders, first_few
 from torch_bgdebias.names import VARIANTS
 from torch_bgdebias.preprocessing import Preprocessing
 
@@ -76,7 +77,7 @@ def class_names(args: argparse.Namespace) -> list[str]:
     root = args.data / "images"
     if not root.is_dir():
         raise FileNotFoundError(f"--data: expected images/<class>/ and masks/<class>/ in {args.data}, found no {root}")
-    return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [path.name for path in category_folders(root)]
 
 
 def open_data(args: argparse.Namespace, preprocessing: Preprocessing) -> ProbeData:
@@ -91,7 +92,7 @@ def open_data(args: argparse.Namespace, preprocessing: Preprocessing) -> ProbeDa
         except RuntimeError as error:  # what torchvision raises where the data is not
             raise FileNotFoundError(f"--data: no PASCAL VOC 2012 in {args.data}: {error}") from error
     else:
-        items = MaskedImageFolder(args.data, size=size, on_error=args.on_error)
+        items = MaskedImageFolder(args.data, size=size, on_error=args.on_error, **mask_options(args))
     published = tuple(items.variants) if isinstance(items, ImageNet9Variants) else None
     dataset = Prepared(items, preprocessing, range(len(items.classes)))
     return ProbeData(dataset, preprocessing, published, _left_out(items))
