@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # "auto" builds what the machine can build; "none" skips the extension (docs/extension.md)
 export TORCH_BGDEBIAS_BUILD ?= auto
 
-.PHONY: demo test test-slow lint build extension sanitize cuda bench clean
+.PHONY: demo test test-slow lint build extension sanitize cuda cuda-host bench clean
 
 $(BIN)/.ready: pyproject.toml setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -39,6 +39,9 @@ sanitize: $(BIN)/.ready  ## CPU kernel under AddressSanitizer and UBSan
 
 cuda: $(BIN)/.ready  ## compile the CUDA source where nvcc is
 	bash .ci/cuda.sh $(BIN)/python
+
+cuda-host: $(BIN)/.ready  ## the CUDA kernel compiled as C++, against the plain one
+	bash .ci/cuda_host.sh $(BIN)/python
 
 bench: $(BIN)/.ready  ## what the speed figures in the documentation were printed by
 	$(BIN)/python benchmarks/bench_voronoi.py
