@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from torch_bgdebias import cli
-from torch_bgdebias.probe.results.aggregate import summarise
-from torch_bgdebias.probe.results.measurement import ImageResults
+from torch_bgdebias.probe.report import summarise
+from torch_bgdebias.probe.results.images import ImageResults
 
 
 @pytest.fixture

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
+
+from torch_bgdebias.probe import BackgroundBiasReport
 
 K, SIDE = 4, 10
 
@@ -60,3 +62,14 @@ def cheat() -> Reader:
 def honest() -> Reader:
     """Reads the object's colour in the middle."""
     return Reader(1, 5, 5)
+
+
+def toy_loader(n: int = 40, batch_size: int = 7, **kwargs) -> DataLoader:
+    """Toy images in batches, the last one smaller."""
+    return DataLoader(ToyImages(n, **kwargs), batch_size=batch_size)
+
+
+def same_images(a: BackgroundBiasReport, b: BackgroundBiasReport, *, but: tuple[str, ...] = ()) -> None:
+    """Both reports hold the same results of the same images."""
+    one, two = a.to_dict()["images"], b.to_dict()["images"]
+    assert {k: v for k, v in one.items() if k not in but} == {k: v for k, v in two.items() if k not in but}

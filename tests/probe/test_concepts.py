@@ -9,9 +9,8 @@ import pytest
 from torch_bgdebias.concepts import ConceptTransfer
 from torch_bgdebias.metrics import correct_p_values, paired_permutation_test
 from torch_bgdebias.probe.concepts import analyse_concepts, biased_pairs, concept_heatmap, concept_tables
-from torch_bgdebias.probe.report import report_html
-from torch_bgdebias.probe.results.aggregate import summarise
-from torch_bgdebias.probe.results.measurement import BackgroundBiasReport, ImageResults
+from torch_bgdebias.probe.report import BackgroundBiasReport, report_html, summarise
+from torch_bgdebias.probe.results.images import ImageResults
 
 
 def result(n=40):

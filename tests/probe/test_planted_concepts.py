@@ -9,8 +9,8 @@ from torch import nn
 
 from torch_bgdebias.concepts import ConceptProbe, ConceptSamples, concept_transfer
 from torch_bgdebias.probe import analyse_concepts, biased_pairs, concept_heatmap, concept_tables
-from torch_bgdebias.probe.results.aggregate import summarise
-from torch_bgdebias.probe.results.measurement import ImageResults
+from torch_bgdebias.probe.report import summarise
+from torch_bgdebias.probe.results.images import ImageResults
 
 
 class Net(nn.Module):

@@ -36,14 +36,14 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the files, write the page, print the summaries."""
-    from torch_bgdebias.probe import BackgroundBiasReport, compare_models, report_to_html
+    from torch_bgdebias.probe import BackgroundBiasReport, compare_models
 
     reports = [BackgroundBiasReport.from_json(file) for file in args.files]
     if args.out.is_dir() or not args.out.parent.is_dir():
         why = "it is a folder" if args.out.is_dir() else f"there is no folder {args.out.parent}"
         raise ValueError(f"--out: expected a file to write, got {args.out}: {why}")
     comparisons = compare_models(reports)
-    report_to_html(reports, args.out, title=args.title, comparisons=comparisons)
+    reports[0].to_html(args.out, others=reports[1:], title=args.title, comparisons=comparisons)
     if args.json:
         result = {
             "schema": "torch_bgdebias.headlines/2",
@@ -53,11 +53,11 @@ def run(args: argparse.Namespace) -> int:
         }
         print(json.dumps(result, indent=1, allow_nan=False))
     else:
-        told = [report.summary() for report in reports]
+        texts = [report.summary() for report in reports]
         for report, comparison in zip(reports[1:], comparisons, strict=True):
             absent = f"{report.model} against {reports[0].model}: no image in common, so the change cannot be tested"
-            told.append(absent if comparison is None else comparison.summary())
-        print("\n\n".join(told) + f"\n\nOpen {args.out}")
+            texts.append(absent if comparison is None else comparison.summary())
+        print("\n\n".join(texts) + f"\n\nOpen {args.out}")
     return 0
 
 
@@ -68,5 +68,5 @@ def _headline(report: dict[str, Any]) -> dict[str, Any]:
     headline = {"model": report["model"], "bg_gap": report["bg_gap"], "accuracy": accuracy}
     if report["concepts"]:
         tables = [ConceptTable.from_dict(table) for table in report["concepts"]]
-        headline["biased_concepts"] = [pair for table in tables for pair in table.told()]
+        headline["biased_concepts"] = [pair for table in tables for pair in table.biased_rows()]
     return headline

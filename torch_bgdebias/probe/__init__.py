@@ -13,9 +13,16 @@ if TYPE_CHECKING:
         concept_heatmap as concept_heatmap,
         concept_tables as concept_tables,
     )
-    from torch_bgdebias.probe.evaluation import evaluate_background_bias as evaluate_background_bias
-    from torch_bgdebias.probe.report import report_figures as report_figures, report_to_html as report_to_html
-    from torch_bgdebias.probe.results.aggregate import compare_reports as compare_reports, summarise as summarise
+    from torch_bgdebias.probe.evaluation import (
+        EvaluationSettings as EvaluationSettings,
+        evaluate_background_bias as evaluate_background_bias,
+    )
+    from torch_bgdebias.probe.former import (
+        compare_reports as compare_reports,
+        report_figures as report_figures,
+        report_to_html as report_to_html,
+    )
+    from torch_bgdebias.probe.report import BackgroundBiasReport as BackgroundBiasReport, summarise as summarise
     from torch_bgdebias.probe.results.comparison import (
         Change as Change,
         ClassChange as ClassChange,
@@ -28,12 +35,10 @@ if TYPE_CHECKING:
         ConceptTable as ConceptTable,
         biased_pairs as biased_pairs,
     )
+    from torch_bgdebias.probe.results.images import Example as Example, ImageResults as ImageResults
     from torch_bgdebias.probe.results.measurement import (
-        BackgroundBiasReport as BackgroundBiasReport,
         ClassResult as ClassResult,
         Estimate as Estimate,
-        Example as Example,
-        ImageResults as ImageResults,
         ScoreResult as ScoreResult,
         VariantResult as VariantResult,
     )
@@ -43,9 +48,9 @@ else:
         {
             "torch_bgdebias.probe.callback": ["BackgroundBiasProbe"],
             "torch_bgdebias.probe.concepts": ["analyse_concepts", "concept_heatmap", "concept_tables"],
-            "torch_bgdebias.probe.evaluation": ["evaluate_background_bias"],
-            "torch_bgdebias.probe.report": ["report_figures", "report_to_html"],
-            "torch_bgdebias.probe.results.aggregate": ["compare_reports", "summarise"],
+            "torch_bgdebias.probe.evaluation": ["EvaluationSettings", "evaluate_background_bias"],
+            "torch_bgdebias.probe.former": ["compare_reports", "report_figures", "report_to_html"],
+            "torch_bgdebias.probe.report": ["BackgroundBiasReport", "summarise"],
             "torch_bgdebias.probe.results.comparison": ["Change", "ClassChange", "ModelComparison", "compare_models"],
             "torch_bgdebias.probe.results.concepts": [
                 "ConceptBackground",
@@ -53,12 +58,10 @@ else:
                 "ConceptTable",
                 "biased_pairs",
             ],
+            "torch_bgdebias.probe.results.images": ["Example", "ImageResults"],
             "torch_bgdebias.probe.results.measurement": [
-                "BackgroundBiasReport",
                 "ClassResult",
                 "Estimate",
-                "Example",
-                "ImageResults",
                 "ScoreResult",
                 "VariantResult",
             ],

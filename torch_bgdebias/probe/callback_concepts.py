@@ -6,21 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 
+from torch_bgdebias._deprecated import renamed_arguments
 from torch_bgdebias.concepts import ConceptProbe, ConceptSamples, ConceptTransfer, concept_transfer
 from torch_bgdebias.concepts.activations import Forward
 from torch_bgdebias.concepts.experiment import Variant
+from torch_bgdebias.lightning import LightningModule, ReadingCallback, Trainer
 from torch_bgdebias.probe.passes.loading import rng_untouched
 
 __all__ = ["ConceptProbeCallback"]
 
 
-class ConceptProbeCallback(pl.Callback):
-    """Fit Net2Vec vectors at the end of a validation epoch, test them, log the mean IoU.
+class ConceptProbeCallback(ReadingCallback):
+    """Fit Net2Vec vectors at the end of a validation or test epoch, test them, log the mean IoU.
 
-    Logs ``{prefix}/{layer}/{background}``: the mean over test images whose masks are large enough for the layer; a
+    Logs ``concepts/{layer}/{background}``: the mean over test images whose masks are large enough for the layer; a
     background on which there is none is not logged.
 
     Args:
@@ -28,8 +29,9 @@ class ConceptProbeCallback(pl.Callback):
         test: other samples.
         categories: name -> backgrounds of the test samples, as for :func:`torch_bgdebias.concepts.concept_transfer`.
         layers: names; ``None``: an early, a middle and a late one.
-        every_n_epochs: how often.
-        prefix: of the logged names.
+        every_n_epochs: how often in a fit.
+        seed: of the order in which vectors are fitted.
+        log: log, do not, or log under this prefix.
         forward: how to run the module; ``None``: ``pl_module(images)``.
         **settings: of :class:`torch_bgdebias.concepts.ConceptProbe` (size, epochs, lr, ...).
 
@@ -37,6 +39,9 @@ class ConceptProbeCallback(pl.Callback):
         result: the last measurement, or ``None``.
     """
 
+    log_prefix = "concepts"
+
+    @renamed_arguments(prefix="log")
     def __init__(
         self,
         fit: ConceptSamples,
@@ -45,22 +50,19 @@ class ConceptProbeCallback(pl.Callback):
         categories: Mapping[str, Variant] | None = None,
         layers: Sequence[str] | None = None,
         every_n_epochs: int = 1,
-        prefix: str = "concepts",
+        seed: int = 0,
+        log: bool | str = True,
         forward: Forward | None = None,
         **settings: Any,
     ) -> None:
-        if every_n_epochs < 1:
-            raise ValueError(f"every_n_epochs: expected at least 1, got {every_n_epochs}")
-        ConceptProbe(torch.nn.Identity(), **settings)  # what does not fit is told now, not after an epoch
+        options = {"categories": list(categories or ()), "layers": layers, "every_n_epochs": every_n_epochs, "log": log}
+        super().__init__(every_n_epochs=every_n_epochs, seed=seed, log=log, options={**options, **settings})
+        ConceptProbe(torch.nn.Identity(), **settings)  # what does not fit is refused now, not after an epoch
         self.samples, self.categories, self.layers = (fit, test), categories, layers
-        self.every_n_epochs, self.prefix = every_n_epochs, prefix
         self._forward, self._settings = forward, settings
         self.result: ConceptTransfer | None = None
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure and log."""
-        if trainer.sanity_checking or trainer.current_epoch % self.every_n_epochs:
-            return
+    def _read(self, trainer: Trainer, pl_module: LightningModule) -> Mapping[str, float]:
         with rng_untouched(), trainer.precision_plugin.forward_context():
             probe = ConceptProbe(pl_module, self.layers, forward=self._forward, **self._settings)
             self.result = concept_transfer(probe, *self.samples, categories=self.categories, methods=("net2vec",))
@@ -69,6 +71,5 @@ class ConceptProbeCallback(pl.Callback):
             values = self.result.values(layer)
             for place, background in enumerate(self.result.categories):
                 if not np.isnan(values[:, place]).all():
-                    named[f"{self.prefix}/{layer}/{background}"] = float(np.nanmean(values[:, place]))
-        # every process has measured the same: the mean over processes keeps it
-        pl_module.log_dict(named, on_step=False, on_epoch=True, sync_dist=trainer.world_size > 1)
+                    named[f"{layer}/{background}"] = float(np.nanmean(values[:, place]))
+        return named

@@ -111,7 +111,7 @@ def concept_heatmap(rows: list[ConceptBackground], *, level: float = 0.05, title
     categories = list(dict.fromkeys(row.category for row in rows))
     cells: dict[tuple[str, str], Interval] = {(row.concept, row.category): row.iou for row in rows}
     cells.update({(row.concept, ORIGINAL): row.original for row in rows})
-    told = {(row.concept, row.category) for row in rows if row.corrected <= level}
+    significant = {(row.concept, row.category) for row in rows if row.corrected <= level}
     columns = [ORIGINAL, *categories]
     table = np.array([[cells[c, k].value for k in columns] for c in concepts])
     figure: Figure = figure_module.Figure(figsize=(2.2 + 0.95 * len(columns), 1.6 + 0.5 * len(concepts)))
@@ -120,7 +120,7 @@ def concept_heatmap(rows: list[ConceptBackground], *, level: float = 0.05, title
     picture = axes.imshow(table, cmap="cividis", vmin=0, vmax=high, aspect="auto")
     for i, c in enumerate(concepts):
         for j, k in enumerate(columns):
-            cell, star = cells[c, k], "*" if (c, k) in told else ""
+            cell, star = cells[c, k], "*" if (c, k) in significant else ""
             if math.isnan(cell.value):
                 continue
             text = f"{cell.value:.2f}{star}\n{cell.low:.2f} to {cell.high:.2f}"

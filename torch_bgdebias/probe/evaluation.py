@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.data.variants import VARIANTS
-from torch_bgdebias.models import LogitsKey, eval_mode
-from torch_bgdebias.probe.passes.attributions import Attribution, named_attributions
+from torch_bgdebias.models import eval_mode
+from torch_bgdebias.names import VARIANTS
 from torch_bgdebias.probe.passes.gathering import BackgroundPool
 from torch_bgdebias.probe.passes.loading import Share, rng_untouched
-from torch_bgdebias.probe.passes.measure import Evaluation, ImageScore
-from torch_bgdebias.probe.results.aggregate import summarise
-from torch_bgdebias.probe.results.measurement import BackgroundBiasReport
+from torch_bgdebias.probe.passes.measure import Collected, Evaluation, joined
+from torch_bgdebias.probe.passes.settings import EvaluationOptions, EvaluationSettings, ImageScore
+from torch_bgdebias.probe.report import BackgroundBiasReport, summarise
 
-__all__ = ["DEFAULT_VARIANTS", "ImageScore", "evaluate_background_bias"]
+__all__ = ["DEFAULT_VARIANTS", "EvaluationSettings", "ImageScore", "evaluate_background_bias", "report_of"]
 
 #: what is measured unless the caller says otherwise: all seven of ImageNet-9
 DEFAULT_VARIANTS = VARIANTS
@@ -29,82 +29,44 @@ def evaluate_background_bias(
     model: nn.Module,
     loader: Iterable[Any],
     *,
-    spec: BatchSpec | None = None,
-    variants: Sequence[str] | None = None,
+    settings: EvaluationSettings | None = None,
     backgrounds: Any = None,
     background_labels: Tensor | None = None,
-    num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
     device: torch.device | str | None = None,
-    seed: int = 0,
-    forward: Callable[[nn.Module, Tensor], Any] | None = None,
-    logits: LogitsKey = None,
-    layer: str | None = None,
-    embeddings: bool = True,
-    scores: Mapping[str, ImageScore] | None = None,
-    attributions: Sequence[str] | Mapping[str, Attribution] = (),
-    explain: str = "predicted",
-    ready: int | str | None = None,
     max_batches: int | None = None,
-    max_backgrounds: int = 512,
-    examples: int = 0,
     name: str | None = None,
-    confidence: float = 0.95,
-    n_resamples: int = 2000,
     progress: Callable[..., Iterable[Any]] | None = None,
+    **options: Unpack[EvaluationOptions],
 ) -> BackgroundBiasReport:
     """Measure how much a classifier looks at the background.
 
     Every image is classified as it is and in the variants of Noise or Signal (see ``data.make_variant``). Backgrounds
     for the mixed variants come from the loader's own images, gathered in a first pass (foregrounds tiled over, the same
-    number of every class), or from ``backgrounds``. Which one an image gets depends on ``seed`` and the image's content
-    alone, never on batch size, order or neighbours; it never gets its own. The model is in evaluation mode without
-    gradients meanwhile and left as found; global random states are left as found too.
+    number of every class), or from ``backgrounds``. Which one an image gets depends on ``seed`` and the image alone,
+    never on batch size, order or neighbours; it never gets its own. The model is in evaluation mode without gradients
+    meanwhile and left as it was; global random states too.
 
     Args:
-        model: any module whose output holds logits (B, K), K > 1.
+        model: any module whose output holds logits (B, K), K > 1 (or one logit, with ``task="binary"``).
         loader: batches with images (B, C, H, W) float, labels and masks; iterated twice (once with ``backgrounds``), so
             a generator will not do. It should yield the same images each time: no random augmentation.
-        spec: where image, label and mask are in a batch.
-        variants: names from ``data.VARIANTS``; all seven when ``None``. BG-Gap needs mixed_same and mixed_rand.
+        settings: all options in one object; the default one when ``None``.
         backgrounds: a pool (N, C, Hb, Wb), uint8 (normalised with ``mean`` and ``std``) or float in the images' units,
             or an object with ``images`` and ``labels``, such as a ``BackgroundBank``. They must hold no foregrounds.
         background_labels: (N,) classes of the pool in the numbering of the images' labels; without them only mixed_rand
             is possible, and every image counts as having no partner for the other two.
-        num_classes: K, checked against the model's output when given.
         class_names: K names; the data set's ``classes`` when it has K of them, else numbers.
-        mean: per channel, that the images were normalised with: makes black black in only_fg, only_bg_b and no_fg, and
-            colours right in examples.
-        std: goes with ``mean``.
         device: where to evaluate; the model must be there already. By default where its parameters are.
-        seed: of the choice of backgrounds and of the bootstrap.
-        forward: ``forward(model, image)`` for models that want more than ``model(image)``.
-        logits: where the logits are in the output: index, key, attribute or function; by itself when ``None``.
-        layer: name of the layer whose **input** is the embedding; the last linear layer when ``None``. When that cannot
-            be told, feature consistency is left out with a warning.
-        embeddings: read embeddings (feature consistency); off saves the hook.
-        scores: further per-image scores of the original images by name.
-        attributions: names (``grad_cam``, ``kernel_shap``, ``lrp``, or ``isnet`` for an ``ISNet``), or functions
-            (model, image, target (B,)) -> (B, 1, H, W) by name. Each adds the score ``pixel_ratio/<name>`` and a
-            heatmap to every example.
-        explain: the class that attributions explain, ``"predicted"`` or ``"label"``.
-        ready: index or key of a dict in the batch that holds the variants ready made, each as images (B, C, H, W) or as
-            (images, background labels (B,), which are there (B,) bool), such as ``data.ImageNet9Variants`` yields;
-            ``None`` makes them here.
-        max_batches: stop after so many batches.
-        max_backgrounds: backgrounds kept in host memory, in the images' dtype (512 of 3 x 224 x 224 take 0.3 GB); at
-            least two a class are kept whatever the limit.
-        examples: how many of the images that a new background hurt most to keep as pictures, with their heatmaps.
+        max_batches: measure so many batches, spread over the data set and its classes where it has a length.
         name: of the model in the report; its class's name when ``None``.
-        confidence: of the intervals.
-        n_resamples: bootstrap resamples.
         progress: ``progress(batches, total=..., label=...)`` wraps the passes over the loader.
+        **options: fields of :class:`torch_bgdebias.probe.EvaluationSettings`, such as ``spec``, ``variants``, ``mean``
+            and ``std``, ``seed``, ``attributions``; they go before those of ``settings``.
 
     Raises:
         KeyError: a batch lacks what ``spec`` names (no masks, for instance).
-        TypeError, ValueError: anything that does not fit, named: a label that the model has no output for, one logit
+        TypeError, ValueError: anything that does not fit, by name: a label that the model has no output for, one logit
             per image, non-finite logits, an empty loader.
 
     Example:
@@ -116,16 +78,12 @@ def evaluate_background_bias(
         >>> len(report.images), list(report.variants)
         (8, ['original', 'mixed_same', 'mixed_rand'])
     """
-    spec = BatchSpec() if spec is None else spec
-    names = tuple(DEFAULT_VARIANTS if variants is None else variants)
-    evaluation = Evaluation(
-        model, spec, names, mean=mean, std=std, device=device, seed=seed, forward=forward, logits=logits, layer=layer,
-        embeddings=embeddings, scores=scores, attributions=named_attributions(attributions, logits=logits, seed=seed),
-        explain=explain, ready=ready, num_classes=num_classes, examples=examples,
-    )  # fmt: skip
-    if evaluation.no_embedding:
-        warnings.warn(evaluation.no_embedding, stacklevel=2)
-    share = Share(loader, spec, max_batches=max_batches)
+    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    chosen = dataclasses.replace(EvaluationSettings() if settings is None else settings, **given)
+    evaluation = Evaluation(model, chosen, device=device)
+    share = Share(loader, chosen.spec, max_batches=max_batches)
+    if no_embedding := evaluation.run.no_embedding:
+        warnings.warn(no_embedding, stacklevel=2)
 
     def walk(label: str) -> Iterable[Any]:
         return share if progress is None else progress(share, total=len(share), label=label)
@@ -133,22 +91,85 @@ def evaluate_background_bias(
     with rng_untouched(), eval_mode(model), torch.no_grad():
         pool = None
         if backgrounds is not None:
-            pool = BackgroundPool.of(backgrounds, background_labels, mean=mean, std=std)
-        elif evaluation.mixed and ready is None:
-            pool = evaluation.gather(walk("backgrounds"), max_backgrounds).pool()
-        images = evaluation.collect(walk("images"), pool)
-    if images is None:
-        raise ValueError("loader: expected at least one batch with an image, got none")
-    counts = evaluation.counts(images, pool)
-    options = {"max_batches": max_batches, "max_backgrounds": max_backgrounds, "own_backgrounds": backgrounds is None}
-    return summarise(
-        images,
+            pool = BackgroundPool.of(backgrounds, background_labels, mean=chosen.mean, std=chosen.std)
+        elif chosen.mixed and chosen.ready is None:
+            pool = evaluation.gather(walk("backgrounds")).pool()
+        collected = joined([evaluation.collect(walk("images"), pool)])
+    classes = len(np.unique(collected.images.label))
+    messages = [message for message in warnings_of(collected) if message != no_embedding]
+    if max_batches is not None and not share.spread and classes < collected.num_classes:
+        messages.append(
+            f"max_batches: the loader's first {max_batches} batches hold {classes} of the model's "
+            f"{collected.num_classes} classes, and a loader of this kind cannot be spread over its data set: shuffle it"
+        )
+    for message in messages:
+        warnings.warn(message, stacklevel=2)
+    recorded = {"device": str(evaluation.device), "max_batches": max_batches, "own_backgrounds": backgrounds is None}
+    return report_of(
+        collected,
+        chosen,
+        pool,
         model=type(model).__name__ if name is None else name,
-        class_names=evaluation.class_names(class_names, loader),
-        confidence=confidence,
-        n_resamples=n_resamples,
-        seed=seed,
-        counts=counts,
-        settings={**evaluation.settings(), **options},
-        examples=evaluation.examples.examples(),
+        class_names=names_of_classes(class_names, loader, collected.num_classes),
+        recorded=recorded,
     )
+
+
+def report_of(
+    collected: Collected,
+    settings: EvaluationSettings,
+    pool: BackgroundPool | None,
+    *,
+    model: str,
+    class_names: Sequence[str],
+    recorded: Mapping[str, Any],
+) -> BackgroundBiasReport:
+    """The report of what was collected.
+
+    Args:
+        collected: over all images.
+        settings: how it was measured.
+        pool: the backgrounds.
+        model: the model's name.
+        class_names: K names.
+        recorded: further settings to keep.
+    """
+    outputs = "probabilities" if collected.probabilities else "logits"
+    return summarise(
+        collected.images,
+        model=model,
+        class_names=class_names,
+        confidence=settings.confidence,
+        n_resamples=settings.n_resamples,
+        seed=settings.seed,
+        counts=collected.counts(settings, pool),
+        settings={**settings.described(), "embedding_layer": collected.layer, "outputs": outputs, **recorded},
+        examples=collected.examples.examples(),
+    )
+
+
+def warnings_of(collected: Collected) -> list[str]:
+    """What whoever reads the numbers should know."""
+    messages = [collected.no_embedding] if collected.no_embedding else []
+    if collected.probabilities:
+        messages.append(
+            "model output: every row is at least 0 and adds up to 1, so a softmax was taken already: its logarithm is "
+            "used as logits; pass logits= to say where the logits are"
+        )
+    return messages
+
+
+def names_of_classes(given: Sequence[str] | None, loader: Any, count: int) -> list[str]:
+    """Names of the model's K classes: those given, those of the data set where it has K, or numbers.
+
+    Raises:
+        ValueError: another number of names was given.
+    """
+    if given is not None:
+        if len(given) != count:
+            raise ValueError(f"class_names: expected {count} names, one per output of the model, got {len(given)}")
+        return [str(name) for name in given]
+    names = getattr(getattr(loader, "dataset", None), "classes", None)
+    if isinstance(names, (list, tuple)) and len(names) == count:
+        return [str(name) for name in names]
+    return [str(i) for i in range(count)]

@@ -1,4 +1,4 @@
-"""Figures of a report for loggers and papers; matplotlib is imported when one is drawn."""
+"""Figures of a measurement for loggers and papers; matplotlib is imported when one is drawn."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ import numpy as np
 import torch
 
 from torch_bgdebias._optional import require
-from torch_bgdebias.isnet import heatmap_figure
+from torch_bgdebias.isnet.figures import heatmap_figure
 from torch_bgdebias.probe.concepts import concept_heatmap
-from torch_bgdebias.probe.page.sections import VARIANTS, confidence
-from torch_bgdebias.probe.passes.heatmaps import unpacked_heatmap
-from torch_bgdebias.probe.results.measurement import BackgroundBiasReport, Estimate
+from torch_bgdebias.probe.results.heatmaps import unpacked_heatmap
+from torch_bgdebias.probe.results.measurement import Estimate, Measurement
+from torch_bgdebias.probe.results.spelling import VARIANT_WORDS, is_known
+from torch_bgdebias.probe.results.summary import classes_by_gap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["report_figures"]
+__all__ = ["figures_of"]
 
 _BLUE, _ORANGE, _RULE = "#0b6fb8", "#d2691e", "#dfe4ea"
 
 
-def report_figures(report: BackgroundBiasReport) -> dict[str, Figure]:
+def figures_of(report: Measurement) -> dict[str, Figure]:
     """Figures by name: ``variants``, ``classes`` (where a gap was measured), ``scores/<name>``, ``examples``,
     ``heatmaps`` (of the examples, where attributions were measured) and ``concepts/<layer>/<method>``.
 
@@ -36,7 +37,7 @@ def report_figures(report: BackgroundBiasReport) -> dict[str, Figure]:
         ImportError: matplotlib is not installed; the message says which extra brings it.
     """
     figures = {"variants": _variants(report)}
-    if any(c.bg_gap is not None and math.isfinite(c.bg_gap.value) for c in report.per_class):
+    if any(is_known(c.bg_gap) for c in report.per_class):
         figures["classes"] = _classes(report)
     for name in report.scores:
         figures[f"scores/{name}"] = _score(report, name)
@@ -57,21 +58,20 @@ def _new(width: float, height: float) -> Figure:
     return figure
 
 
-def _variants(report: BackgroundBiasReport) -> Figure:
-    present = [v for v in VARIANTS if v in report.variants]
+def _variants(report: Measurement) -> Figure:
+    present = [v for v in VARIANT_WORDS if v in report.variants]
     figure = _new(6.4, 0.8 + 0.38 * len(present))
     axes = figure.add_subplot()
     estimates = [report.variants[v].accuracy for v in present]
-    _barh(axes, [VARIANTS[v] for v in present], estimates, _BLUE)
+    _barh(axes, [VARIANT_WORDS[v] for v in present], estimates, _BLUE)
     axes.set_xlim(0, 100)
-    axes.set_xlabel(f"accuracy, % (with {100 * confidence([report]):g}% interval)")
+    axes.set_xlabel(f"accuracy, % (with {100 * report.confidence:g}% interval)")
     axes.set_title(report.model)
     return figure
 
 
-def _classes(report: BackgroundBiasReport) -> Figure:
-    rows = [c for c in report.per_class if c.bg_gap is not None and math.isfinite(c.bg_gap.value)]
-    rows = sorted(rows, key=lambda c: -c.bg_gap.value if c.bg_gap else 0.0)[:40]
+def _classes(report: Measurement) -> Figure:
+    rows = classes_by_gap(report)[:40]
     figure = _new(6.4, 0.9 + 0.26 * len(rows))
     axes = figure.add_subplot()
     _barh(axes, [f"{c.name} ({c.n})" for c in rows], [c.bg_gap for c in rows if c.bg_gap], _ORANGE)
@@ -81,7 +81,7 @@ def _classes(report: BackgroundBiasReport) -> Figure:
     return figure
 
 
-def _score(report: BackgroundBiasReport, name: str) -> Figure:
+def _score(report: Measurement, name: str) -> Figure:
     figure = _new(5.0, 3.0)
     axes = figure.add_subplot()
     values = [float(v) for v in report.images.scores.get(name, ()) if math.isfinite(v)]
@@ -96,7 +96,7 @@ def _score(report: BackgroundBiasReport, name: str) -> Figure:
     return figure
 
 
-def _examples(report: BackgroundBiasReport) -> Figure:
+def _examples(report: Measurement) -> Figure:
     """A row per image, a column per variant, all on one pair of axes: one pair a picture took seconds to lay out."""
     columns = list(dict.fromkeys(name for e in report.examples for name in e.pictures))
     matplotlib = require("matplotlib.figure", purpose="drawing a report's figures")
@@ -112,18 +112,20 @@ def _examples(report: BackgroundBiasReport) -> Figure:
                 x, y = column + 0.5, row + 0.58
                 extent = (x - half * width, x + half * width, y + half * height / 1.167, y - half * height / 1.167)
                 axes.imshow(example.pictures[variant], extent=extent, aspect="auto")
-            said = example.prediction.get(variant)
-            short = shorten(str(said if said is None else names.get(said, said)), 22, placeholder="...")
-            told = "" if said is None else f"\n{short} {100 * example.confidence[variant]:.0f}%"
-            wrong = said is not None and said != example.label
+            prediction = example.prediction.get(variant)
+            name = "" if prediction is None else shorten(str(names.get(prediction, prediction)), 22, placeholder="...")
+            answer = "" if prediction is None else f"\n{name} {100 * example.confidence[variant]:.0f}%"
+            wrong = prediction is not None and prediction != example.label
             colour = "#b3261e" if wrong else "black"
-            axes.text(column + 0.5, row + 0.17, f"{variant}{told}", fontsize=7, color=colour, ha="center", va="bottom")
+            axes.text(
+                column + 0.5, row + 0.17, f"{variant}{answer}", fontsize=7, color=colour, ha="center", va="bottom"
+            )
     axes.set_xlim(0, len(columns))
     axes.set_ylim(len(report.examples), 0)
     return figure
 
 
-def _heatmaps(report: BackgroundBiasReport) -> Figure:
+def _heatmaps(report: Measurement) -> Figure:
     """Heatmaps of the examples that have the first one's size and maps, with their outlines."""
     names = list(report.examples[0].heatmaps)
     size = report.examples[0].pictures["original"].shape

@@ -1,102 +1,219 @@
-"""The report as one HTML file that needs nothing else: no network, no other file, no plotting package."""
+"""``BackgroundBiasReport``: a measurement that can be printed, drawn, kept as JSON and written as one HTML file.
+
+The page needs nothing else: no network, no other file, no plotting package.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping, Sequence
-from html import escape
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch_bgdebias._version import __version__
-from torch_bgdebias.probe.figures import report_figures
-from torch_bgdebias.probe.page import pictures, sections, tables
-from torch_bgdebias.probe.page.concept_section import concept_section
-from torch_bgdebias.probe.page.pictures import Cell, ImageGrid
-from torch_bgdebias.probe.page.verdict import hero
+from torch_bgdebias.probe.figures import figures_of
+from torch_bgdebias.probe.page.concepts import concepts_section
+from torch_bgdebias.probe.page.pictures import Cell, ImageGrid, examples_section, grid_section
+from torch_bgdebias.probe.page.render import page_html
+from torch_bgdebias.probe.page.sections import (
+    curves_section,
+    footnotes_section,
+    header,
+    scores_section,
+    settings_section,
+    variants_section,
+    verdict_section,
+)
+from torch_bgdebias.probe.page.tables import classes_section, overview_section
+from torch_bgdebias.probe.results.aggregate import measurement_of
 from torch_bgdebias.probe.results.comparison import ModelComparison, compare_models
-from torch_bgdebias.probe.results.measurement import BackgroundBiasReport
+from torch_bgdebias.probe.results.images import Example, ImageResults
+from torch_bgdebias.probe.results.layout import measurement_from_dict, measurement_to_dict
+from torch_bgdebias.probe.results.measurement import Measurement
+from torch_bgdebias.probe.results.summary import summary_text
 from torch_bgdebias.writing import write_text
 
-__all__ = ["Cell", "ImageGrid", "report_figures", "report_html", "report_to_html"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["BackgroundBiasReport", "Cell", "ImageGrid", "report_html", "summarise"]
+
+#: panel -> model -> one value per epoch
+Curves = Mapping[str, Mapping[str, Sequence[float]]]
 
 
-def report_to_html(
-    reports: Sequence[BackgroundBiasReport],
-    path: str | Path,
+@dataclasses.dataclass(eq=False)
+class BackgroundBiasReport(Measurement):
+    """What :func:`torch_bgdebias.probe.evaluate_background_bias` returns; its numbers are those of ``Measurement``."""
+
+    def summary(self) -> str:
+        """The headline numbers as text, percentages with intervals, what they say, and the worst classes."""
+        return summary_text(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain lists, numbers and text (NaN as ``None``), with the schema's name."""
+        return measurement_to_dict(self)
+
+    def to_json(self, path: str | Path) -> None:
+        """Write :meth:`to_dict` as strict JSON; a number that is not defined (NaN) becomes ``null``."""
+        write_text(path, json.dumps(self.to_dict(), allow_nan=False))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> BackgroundBiasReport:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: another schema, or a field is missing or unknown.
+        """
+        return _report(measurement_from_dict(data))
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> BackgroundBiasReport:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            OSError: no such file, or it cannot be read; the message says what was expected.
+            ValueError: not JSON, another schema, a field that is missing or of another kind; the message names the
+                file.
+        """
+        expected = "expected a report's JSON file, as BackgroundBiasReport.to_json and bgdebias probe write it"
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            why = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
+            raise type(error)(f"{path}: {expected}; {why}") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: {expected}; it is not text") from error
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"{path}: {expected}; it is not JSON: {error}") from error
+        try:
+            return cls.from_dict(data)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def to_html(
+        self,
+        path: str | Path,
+        *,
+        others: Sequence[Measurement] = (),
+        title: str = "Background bias report",
+        curves: Curves | None = None,
+        grids: Sequence[ImageGrid] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        comparisons: Sequence[ModelComparison | None] | None = None,
+    ) -> Path:
+        """Write one page about this model, or about several side by side, of which this one is "before".
+
+        Args:
+            path: the file to write; its folder must exist.
+            others: later models to show beside this one; all should come from the same test images.
+            title: heading and title of the page.
+            curves: training curves: panel -> model -> one value per epoch. Fractions are drawn in percent, unless the
+                panel is called a loss or a value is above 1.
+            grids: tables of pictures, shown in this order.
+            settings: further settings to list, such as the command and its arguments.
+            comparisons: what :func:`torch_bgdebias.probe.compare_models` gave for these models; made when ``None``.
+
+        Returns:
+            ``path``.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        page = report_html(
+            [self, *others], title=title, curves=curves, grids=grids, settings=settings, comparisons=comparisons
+        )
+        path = Path(path)
+        write_text(path, page)
+        return path
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Figures by name (:func:`torch_bgdebias.probe.figures.figures_of`); needs matplotlib."""
+        return figures_of(self)
+
+
+def summarise(
+    images: ImageResults,
     *,
-    title: str = "Background bias report",
-    curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
-    grids: Sequence[ImageGrid] | None = None,
+    model: str,
+    class_names: Sequence[str],
+    confidence: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    counts: Mapping[str, int] | None = None,
     settings: Mapping[str, Any] | None = None,
-    comparisons: Sequence[ModelComparison | None] | None = None,
-) -> Path:
-    """Write one page about one model, or about several side by side; the first one is "before".
+    examples: Sequence[Example] = (),
+) -> BackgroundBiasReport:
+    """Compute a report from per-image results; also the way to have other intervals from a report that was kept.
 
     Args:
-        reports: at least one; with several, all should come from the same test images.
-        path: the file to write; its folder must exist.
-        title: heading and title of the page.
-        curves: training curves: panel -> model -> one value per epoch. Fractions are drawn in percent, unless the
-            panel is called a loss or a value is above 1.
-        grids: tables of pictures, shown in this order.
-        settings: further settings to list, such as the command and its arguments.
-        comparisons: what :func:`torch_bgdebias.probe.compare_models` gave for these reports; made when ``None``.
+        images: per-image results, as in ``report.images``.
+        model: the model's name.
+        class_names: names of all K classes.
+        confidence: of the intervals.
+        n_resamples: bootstrap resamples.
+        seed: of the bootstrap.
+        counts: further counts to carry.
+        settings: further settings to carry.
+        examples: pictures to carry.
 
-    Returns:
-        ``path``.
-
-    Raises:
-        ValueError: no report.
-        OSError: the file cannot be written.
+    Example:
+        >>> import numpy as np
+        >>> columns = {"original": np.array([0, 1]), "mixed_same": np.array([0, 1]), "mixed_rand": np.array([0, 0])}
+        >>> sure = {name: np.ones(2, np.float32) for name in columns}
+        >>> images = ImageResults(np.array([5, 9], np.uint64), np.array([0, 1]), columns, sure)
+        >>> summarise(images, model="toy", class_names=["cat", "dog"]).bg_gap.value
+        0.5
     """
-    path = Path(path)
-    page = report_html(reports, title=title, curves=curves, grids=grids, settings=settings, comparisons=comparisons)
-    write_text(path, page)
-    return path
+    measurement = measurement_of(
+        images,
+        model=model,
+        class_names=class_names,
+        confidence=confidence,
+        n_resamples=n_resamples,
+        seed=seed,
+        counts=counts,
+        settings=settings,
+        examples=examples,
+    )
+    return _report(measurement)
 
 
 def report_html(
-    reports: Sequence[BackgroundBiasReport],
+    reports: Sequence[Measurement],
     *,
     title: str = "Background bias report",
-    curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    curves: Curves | None = None,
     grids: Sequence[ImageGrid] | None = None,
     settings: Mapping[str, Any] | None = None,
     comparisons: Sequence[ModelComparison | None] | None = None,
 ) -> str:
-    """The page that :func:`report_to_html` writes, as text."""
+    """The page that :meth:`BackgroundBiasReport.to_html` writes, as text.
+
+    Raises:
+        ValueError: no report.
+    """
     if not reports:
         raise ValueError("reports: expected at least one BackgroundBiasReport, got none")
     compared = compare_models(reports) if comparisons is None else comparisons
-    parts = [sections.header(title, reports), hero(reports, compared), tables.overview(reports, compared)]
-    parts.append(sections.variants(reports))
-    parts += [pictures.grid(g, anchor=f"grid-{i}") for i, g in enumerate(grids or (), start=1)]
+    sections = [header(title, reports), verdict_section(reports, compared), overview_section(reports, compared)]
+    sections.append(variants_section(reports))
+    sections += [grid_section(g, anchor=f"grid-{i}") for i, g in enumerate(grids or (), start=1)]
     if curves:
-        parts.append(sections.curves(curves, reports))
-    parts.append(tables.classes(reports, compared))
+        sections.append(curves_section(curves, reports))
+    sections.append(classes_section(reports, compared))
     if any(r.scores for r in reports):
-        parts.append(sections.scores(reports))
+        sections.append(scores_section(reports))
     if any(r.concepts for r in reports):
-        parts.append(concept_section(reports))
-    parts += [pictures.examples(r) for r in reports if r.examples]
-    parts += [sections.settings(reports, settings), sections.footnotes(reports)]
-    parts.append(f"<footer>Written by torch_bgdebias {escape(__version__)}.</footer>")
-    slots = {"version": escape(__version__, quote=True), "title": escape(title), "body": "\n".join(parts)}
-    return _filled(_resource("template.html"), {**slots, **{k: _resource(f"template.{k}") for k in ("css", "js")}})
+        sections.append(concepts_section(reports))
+    sections += [examples_section(r) for r in reports if r.examples]
+    sections += [settings_section(reports, settings), footnotes_section(reports)]
+    return page_html(title, sections)
 
 
-def _resource(name: str) -> str:
-    return (files("torch_bgdebias.probe.page") / name).read_text(encoding="utf-8")
-
-
-def _filled(template: str, slots: Mapping[str, str]) -> str:
-    """Put each slot in its place; what a slot holds is never searched for further slots."""
-    done, rest = [], template
-    while True:
-        before, mark, rest = rest.partition("{{")
-        done.append(before)
-        if not mark:
-            return "".join(done)
-        name, _, rest = rest.partition("}}")
-        done.append(slots[name])
+def _report(measurement: Measurement) -> BackgroundBiasReport:
+    fields = {field.name: getattr(measurement, field.name) for field in dataclasses.fields(measurement)}
+    return BackgroundBiasReport(**fields)

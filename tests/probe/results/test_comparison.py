@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from torch_bgdebias.metrics import bootstrap_mean_difference, correct_p_values, paired_permutation_test
-from torch_bgdebias.probe import ImageResults, compare_models, report_to_html, summarise
-from torch_bgdebias.probe.page import tables
-from torch_bgdebias.probe.results.measurement import BackgroundBiasReport
+from torch_bgdebias.probe import BackgroundBiasReport, ImageResults, compare_models, summarise
+from torch_bgdebias.probe.page.render import section_html
+from torch_bgdebias.probe.page.tables import classes_section
 
 K, N = 6, 300
 LABEL = np.arange(N) % K
@@ -133,12 +133,12 @@ def test_the_page_shows_changes_with_intervals_and_classes_with_tests(
     reports: list[BackgroundBiasReport], tmp_path: Path
 ) -> None:
     found = compare_models(reports)
-    page = report_to_html(reports, tmp_path / "r.html").read_text(encoding="utf-8")
+    page = reports[0].to_html(tmp_path / "r.html", others=reports[1:]).read_text(encoding="utf-8")
     gap = found[0].figures["bg_gap"].difference
     shown = [f"{100 * x:+.1f}".replace("-", "−") for x in (gap.value, gap.low, gap.high)]
     assert f"{shown[0]}<span class='about'><small>{shown[1]} to {shown[2]}</small><small>p &lt; 0.001</small>" in page
     assert "Pixel ratio, grad cam" in page
-    table = tables.classes(reports, found)
+    table = section_html(classes_section(reports, found))
     rows = re.findall(r"<tr>(.*?)</tr>", re.findall(r"<tbody>(.*)</tbody>", table)[0])
     change = found[0].per_class[2].changes["bg_gap"]
     assert f"data-value='{change.difference.value:.6f}' class='delta sure'" in rows[2]
@@ -156,7 +156,7 @@ def test_classes_without_a_gap_are_compared_by_accuracy() -> None:
 
     reports = [plain("one", 0), plain("two", 200)]
     found = compare_models(reports)
-    assert "change of" not in tables.classes(reports)
-    assert "Change is that of the accuracy against one" in tables.classes(reports, found)
+    assert "change of" not in section_html(classes_section(reports))
+    assert "Change is that of the accuracy against one" in section_html(classes_section(reports, found))
     assert "accuracy/original changed in 6 of 6 classes" in found[0].summary()
     assert not math.isnan(found[0].per_class[0].changes["accuracy/original"].corrected)

@@ -11,7 +11,7 @@ import torch
 from torch_bgdebias.cli.demo.data import DemoData
 from torch_bgdebias.cli.demo.training import METHODS, SmallCNN, Trained, predict
 from torch_bgdebias.compositing import paste
-from torch_bgdebias.probe import BackgroundBiasReport, report_to_html
+from torch_bgdebias.probe import BackgroundBiasReport
 from torch_bgdebias.probe.report import Cell, ImageGrid
 
 __all__ = ["write_page"]
@@ -34,9 +34,9 @@ def write_page(
     curves = {panel: curves[panel] for panel in [*panels, "Training loss"]}
     models = {METHODS[name].label: result.model for name, result in trained.items()}
     path = out / "report.html"
-    report_to_html(
-        reports,
+    reports[0].to_html(
         path,
+        others=reports[1:],
         title="Background bias: before and after",
         curves=curves,
         grids=[_grid(models, data)],

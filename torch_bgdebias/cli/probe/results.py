@@ -53,7 +53,7 @@ def headline(
         "files": dict(files),
     }
     if report.concepts:
-        result["biased_concepts"] = [pair for table in report.concepts for pair in table.told()]
+        result["biased_concepts"] = [pair for table in report.concepts for pair in table.biased_rows()]
     return result
 
 

@@ -30,7 +30,7 @@ from torch_bgdebias.cli.probe.outputs import Outputs, read_labels, settle_output
 from torch_bgdebias.cli.probe.results import headline, headlines, page_settings
 from torch_bgdebias.cli.progress import progress
 from torch_bgdebias.names import VARIANTS
-from torch_bgdebias.probe import BackgroundBiasReport, compare_models, evaluate_background_bias, report_to_html
+from torch_bgdebias.probe import BackgroundBiasReport, compare_models, evaluate_background_bias
 from torch_bgdebias.probe.passes.attributions import named_attributions
 from torch_bgdebias.writing import marked_folder
 
@@ -82,7 +82,7 @@ def _finish(args: argparse.Namespace, measured: Sequence[Measured], page: Path) 
     prepared = [one.opened.data.preprocessing for one in measured]
     comparisons = compare_models(reports)
     settings = {**page_settings(args, [one.opened.candidate for one in measured], prepared), **measured[0].notes}
-    report_to_html(reports, page, settings=settings, comparisons=comparisons)
+    reports[0].to_html(page, others=reports[1:], settings=settings, comparisons=comparisons)
     if args.json:
         figures = [
             headline(one.report, wanted, {"html": str(page), "json": str(one.file)}, one.notes)
@@ -172,6 +172,7 @@ def _measure(
         ready=None if data.published is None else 3,
         max_batches=args.max_batches,
         examples=args.examples,
+        recorded={} if bank is None else {"score_settings": {"adversarial_accuracy": {"backgrounds": len(bank)}}},
         name=opened.candidate.label,
         progress=progress,
     )

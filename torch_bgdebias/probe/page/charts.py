@@ -1,7 +1,7 @@
-"""Charts of the HTML report as inline SVG: sharp in print, a few kilobytes each, no plotting package needed.
+"""The geometry of a report's charts: where each shape stands. ``templates/charts.html`` draws them as inline SVG.
 
-Values are fractions (0.872) and drawn in percent or points; the interval of an estimate is a whisker.
-Colours are CSS classes (``c0``, ``c1``, ...), one per model, set in ``template.css``.
+Values are fractions (0.872) and shown in percent or points; the interval of an estimate is a whisker. Colours are CSS
+classes (``c0``, ``c1``, ...), one per model, set in ``templates/page.css``.
 """
 
 from __future__ import annotations
@@ -9,26 +9,47 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
-from typing import TypeGuard
+from dataclasses import dataclass
+from typing import Literal
 
 from torch_bgdebias.probe.results.measurement import Estimate
+from torch_bgdebias.probe.results.spelling import interval_of, is_known, percent, points, spell
 
-__all__ = ["bars", "histogram", "intervals", "lines"]
-
+__all__ = ["Chart", "Shape", "bars", "histogram", "intervals", "lines", "ticks"]
 
 #: where a value lands on the page
 Scale = Callable[[float], float]
+_MUTED = "muted"
 
 
-def is_known(estimate: Estimate | None) -> TypeGuard[Estimate]:
-    """Whether there is a finite value."""
-    return estimate is not None and math.isfinite(estimate.value)
+@dataclass(frozen=True)
+class Shape:
+    """One shape of a chart, in the chart's own units.
+
+    Attributes:
+        kind: which shape.
+        style: CSS classes.
+        at: its numbers: x1, y1, x2, y2 of a line; x, y of text; x, y, width, height of a bar; x, y, radius of a dot;
+            x, y alternating of a curve.
+        text: what a text says, or what is shown when the mouse rests on the shape.
+        anchor: of a text: ``start``, ``middle`` or ``end``.
+    """
+
+    kind: Literal["line", "text", "bar", "dot", "curve"]
+    style: str
+    at: tuple[float, ...]
+    text: str = ""
+    anchor: str = "start"
 
 
-def interval_of(estimate: Estimate) -> tuple[float, float] | None:
-    """The interval, where both of its ends are finite."""
-    return (estimate.low, estimate.high) if math.isfinite(estimate.low) and math.isfinite(estimate.high) else None
+@dataclass(frozen=True)
+class Chart:
+    """Shapes on a canvas of ``width`` x ``height``; ``label`` says to screen readers what is shown."""
+
+    width: int
+    height: float
+    label: str
+    shapes: Sequence[Shape]
 
 
 def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
@@ -40,7 +61,7 @@ def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
     return [round(i * step, 10) for i in range(first, last + 1)]
 
 
-def bars(categories: Sequence[str], series: Mapping[str, Sequence[Estimate | None]], *, label: str) -> str:
+def bars(categories: Sequence[str], series: Mapping[str, Sequence[Estimate | None]], *, label: str) -> Chart:
     """Horizontal bars from 0 to 100 %, one group per category, one bar per model, with interval whiskers.
 
     Args:
@@ -48,8 +69,7 @@ def bars(categories: Sequence[str], series: Mapping[str, Sequence[Estimate | Non
         series: model -> one estimate per category; unknown ones say so in place of a bar.
         label: what the chart shows, for screen readers.
     """
-    left, right, top, bar, gap = 222, 64, 8, 16, 14
-    width = 800
+    left, right, top, bar, gap, width = 222, 64, 8, 16, 14, 800
     group = bar * len(series) + gap
     height = top + group * len(categories) + 26
     plot = width - left - right
@@ -57,17 +77,16 @@ def bars(categories: Sequence[str], series: Mapping[str, Sequence[Estimate | Non
     def x(value: float) -> float:
         return left + plot * min(max(value, 0.0), 1.0)
 
-    parts = [_grid(x, [0, 0.2, 0.4, 0.6, 0.8, 1.0], top, height - 26, percent)]
+    shapes = _grid(x, [0, 0.2, 0.4, 0.6, 0.8, 1.0], top, height - 26, percent)
     for row, category in enumerate(categories):
         y0 = top + row * group + gap / 2
-        parts.append(_text(left - 10, y0 + bar * len(series) / 2 + 4, category, "end"))
+        shapes.append(_text(left - 10, y0 + bar * len(series) / 2 + 4, category, "end"))
         for index, (name, estimates) in enumerate(series.items()):
-            y = y0 + index * bar
-            parts.append(_bar(x, y, bar, estimates[row], index, f"{name}, {category}"))
-    return _svg(width, height, parts, label)
+            shapes += _bar(x, y0 + index * bar, bar, estimates[row], index, f"{name}, {category}")
+    return Chart(width, height, label, shapes)
 
 
-def intervals(rows: Sequence[tuple[str, Estimate | None]], *, label: str) -> str:
+def intervals(rows: Sequence[tuple[str, Estimate | None]], *, label: str) -> Chart:
     """One dot with its interval per model on a common scale in points, zero marked."""
     ends = [v for _, e in rows if is_known(e) for v in (*(interval_of(e) or ()), e.value)]
     marks = ticks(min([0.0, *ends]), max([0.1, *ends]))
@@ -77,25 +96,23 @@ def intervals(rows: Sequence[tuple[str, Estimate | None]], *, label: str) -> str
     def x(value: float) -> float:
         return left + (width - left - right) * (value - marks[0]) / (marks[-1] - marks[0])
 
-    parts = [_grid(x, marks, top, height - 26, lambda v: f"{100 * v:.0f}".replace("-", "−"))]
-    parts.append(f'<line class="zero" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="{top}" y2="{height - 26}"/>')
+    shapes = _grid(x, marks, top, height - 26, lambda v: f"{100 * v:.0f}".replace("-", "−"))
+    shapes.append(Shape("line", "zero", (x(0), top, x(0), height - 26)))
     for index, (name, estimate) in enumerate(rows):
         y = top + step * (index + 0.5)
-        parts.append(_text(left - 10, y + 4, name, "end"))
-        if is_known(estimate):
-            parts.append(f"<g><title>{escape(name)}: {escape(spell(estimate, points=True))}</title>")
-            ends_here = interval_of(estimate)
-            if ends_here:
-                low, high = (x(v) for v in ends_here)
-                parts.append(f'<line class="s{index % 6} thick" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>')
-            parts.append(f'<circle class="c{index % 6}" cx="{x(estimate.value):.1f}" cy="{y}" r="6"/></g>')
-            parts.append(_text(width - right + 12, y + 4, points(estimate.value), "start", "value"))
-        else:
-            parts.append(_text(left + 6, y + 4, "not known", "start", "muted"))
-    return _svg(width, height, parts, label)
+        shapes.append(_text(left - 10, y + 4, name, "end"))
+        if not is_known(estimate):
+            shapes.append(_text(left + 6, y + 4, "not known", "start", _MUTED))
+            continue
+        words = f"{name}: {spell(estimate, points=True)}"
+        if ends_here := interval_of(estimate):
+            shapes.append(Shape("line", f"s{index % 6} thick", (x(ends_here[0]), y, x(ends_here[1]), y), words))
+        shapes.append(Shape("dot", f"c{index % 6}", (x(estimate.value), y, 6), words))
+        shapes.append(_text(width - right + 12, y + 4, points(estimate.value), "start", "value"))
+    return Chart(width, height, label, shapes)
 
 
-def lines(series: Mapping[str, Sequence[float]], *, label: str, unit: str = "%", colours: Mapping[str, int]) -> str:
+def lines(series: Mapping[str, Sequence[float]], *, label: str, unit: str = "%", colours: Mapping[str, int]) -> Chart:
     """One line per model over epochs 1, 2, ...; percent on a 0 to 100 scale, any other unit on its own.
 
     Args:
@@ -115,29 +132,24 @@ def lines(series: Mapping[str, Sequence[float]], *, label: str, unit: str = "%",
     def y(value: float) -> float:
         return top + (height - top - bottom) * (1 - (value - marks[0]) / (marks[-1] - marks[0]))
 
-    parts = []
-    for mark in marks:
-        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y(mark):.1f}" y2="{y(mark):.1f}"/>')
-        parts.append(_text(left - 7, y(mark) + 4, percent(mark) if unit == "%" else f"{mark:g}", "end", "tick"))
+    shapes = _levels(y, marks, left, width - right, percent if unit == "%" else lambda v: f"{v:g}")
     shown = sorted({round(1 + i * (length - 1) / min(5, max(length - 1, 1))) for i in range(min(6, length))})
-    parts += [_text(x(e), height - bottom + 17, str(e), "middle", "tick") for e in shown]
-    parts.append(_text((left + width - right) / 2, height - 4, "epoch", "middle", "tick"))
+    shapes += [_text(x(e), height - bottom + 17, str(e), "middle", "tick") for e in shown]
+    shapes.append(_text((left + width - right) / 2, height - 4, "epoch", "middle", "tick"))
     for name, values in series.items():
         colour = colours.get(name, 0) % 6
         dots = [(x(e), y(v), v) for e, v in enumerate(values, start=1) if math.isfinite(v)]
-        path = " ".join(f"{px:.1f},{py:.1f}" for px, py, _ in dots)
-        parts.append(f'<polyline class="s{colour} line" points="{path}"/>')
+        shapes.append(Shape("curve", f"s{colour} line", tuple(z for dot in dots for z in dot[:2])))
         for px, py, value in dots:
-            told = percent(value, 1) if unit == "%" else f"{value:.3g}"
-            parts.append(f'<circle class="c{colour}" cx="{px:.1f}" cy="{py:.1f}" r="3.2">')
-            parts.append(f"<title>{escape(name)}: {told}</title></circle>")
-    return _svg(width, height, parts, label)
+            words = f"{name}: {percent(value, 1) if unit == '%' else f'{value:.3g}'}"
+            shapes.append(Shape("dot", f"c{colour}", (px, py, 3.2), words))
+    return Chart(width, height, label, shapes)
 
 
-def histogram(series: Mapping[str, Sequence[float]], *, label: str, bins: int = 20) -> str:
+def histogram(series: Mapping[str, Sequence[float]], *, label: str, bins: int = 20) -> Chart:
     """Distributions of values in [0, 1], one outlined step curve per model, as shares of that model's images."""
     width, height, left, right, top, bottom = 370, 210, 46, 14, 10, 38
-    shares = {name: _shares(values, bins) for name, values in series.items()}
+    shares = {name: shares_of(values, bins) for name, values in series.items()}
     peak = max((s for share in shares.values() for s in share), default=0.0)
     marks = ticks(0.0, max(peak, 0.05), about=4)
 
@@ -147,51 +159,20 @@ def histogram(series: Mapping[str, Sequence[float]], *, label: str, bins: int = 
     def y(value: float) -> float:
         return top + (height - top - bottom) * (1 - value / marks[-1])
 
-    parts = []
-    for mark in marks:
-        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y(mark):.1f}" y2="{y(mark):.1f}"/>')
-        parts.append(_text(left - 7, y(mark) + 4, percent(mark), "end", "tick"))
-    parts += [_text(x(v), height - bottom + 17, f"{v:g}", "middle", "tick") for v in (0, 0.25, 0.5, 0.75, 1)]
+    shapes = _levels(y, marks, left, width - right, percent)
+    shapes += [_text(x(v), height - bottom + 17, f"{v:g}", "middle", "tick") for v in (0, 0.25, 0.5, 0.75, 1)]
     for index, (name, share) in enumerate(shares.items()):
         corners = [(b / bins, s) for b, s in enumerate(share)] + [(1.0, share[-1] if share else 0.0)]
-        steps = [f"M{x(0):.1f},{y(0):.1f}"]
+        steps = [x(0), y(0)]
         for (x0, value), (x1, _) in itertools.pairwise(corners):
-            steps.append(f"L{x(x0):.1f},{y(value):.1f}L{x(x1):.1f},{y(value):.1f}")
-        steps.append(f"L{x(1):.1f},{y(0):.1f}")
-        parts.append(f'<path class="s{index % 6} area c{index % 6}" d="{"".join(steps)}">')
-        parts.append(f"<title>{escape(name)}</title></path>")
-    return _svg(width, height, parts, label)
+            steps += [x(x0), y(value), x(x1), y(value)]
+        steps += [x(1), y(0)]
+        shapes.append(Shape("curve", f"s{index % 6} area c{index % 6}", tuple(steps), name))
+    return Chart(width, height, label, shapes)
 
 
-def percent(value: float, digits: int = 0) -> str:
-    """0.872 -> ``87%`` (thin and without a space: axis labels are narrow)."""
-    return f"{100 * value:.{digits}f}%"
-
-
-def points(value: float) -> str:
-    """A difference of accuracies: 0.504 -> ``+50.4``, with a true minus sign; nothing rounds to ``-0.0``."""
-    rounded = round(100 * value, 1)
-    return f"{'−' if rounded < 0 else '+' if rounded > 0 else ''}{abs(rounded):.1f}"
-
-
-def spell(estimate: Estimate | None, *, points: bool = False, confidence: float = 0.95) -> str:
-    """An estimate in words: ``50.4 points (95% interval 47.9 to 52.8)``."""
-    if not is_known(estimate):
-        return "not known"
-    told = f"{number(estimate.value)} points" if points else percent(estimate.value, 1)
-    ends = interval_of(estimate)
-    if ends is None:
-        return told
-    return f"{told} ({100 * confidence:g}% interval {number(ends[0])} to {number(ends[1])})"
-
-
-def number(value: float) -> str:
-    """A fraction in points with one decimal and a true minus sign."""
-    rounded = round(100 * value, 1)
-    return f"{'−' if rounded < 0 else ''}{abs(rounded):.1f}"
-
-
-def _shares(values: Sequence[float], bins: int) -> list[float]:
+def shares_of(values: Sequence[float], bins: int) -> list[float]:
+    """Share of the finite values in each of ``bins`` equal parts of [0, 1]."""
     counts = [0] * bins
     finite = [v for v in values if math.isfinite(v)]
     for value in finite:
@@ -199,35 +180,35 @@ def _shares(values: Sequence[float], bins: int) -> list[float]:
     return [c / max(1, len(finite)) for c in counts]
 
 
-def _bar(x: Scale, y: float, bar: int, estimate: Estimate | None, index: int, name: str) -> str:
+def _bar(x: Scale, y: float, bar: int, estimate: Estimate | None, index: int, name: str) -> list[Shape]:
     if not is_known(estimate):
-        return _text(x(0) + 6, y + bar - 4, "not known", "start", "muted small")
-    colour = index % 6
-    value = estimate.value
-    parts = [f"<g><title>{escape(name)}: {escape(spell(estimate))}</title>"]
-    parts.append(f'<rect class="c{colour}" x="{x(0):.1f}" y="{y + 1:.1f}" width="{x(value) - x(0):.1f}" ')
-    parts.append(f'height="{bar - 2}" rx="1.5"/>')
-    ends = interval_of(estimate)
-    if ends:
-        low, high = (x(v) for v in ends)
-        parts.append(f'<line class="whisker" x1="{low:.1f}" x2="{high:.1f}" y1="{y + bar / 2}" y2="{y + bar / 2}"/>')
-    parts.append("</g>")
-    parts.append(_text(x(1) + 12, y + bar - 4, percent(value, 1), "start", "value small"))
-    return "".join(parts)
+        return [_text(x(0) + 6, y + bar - 4, "not known", "start", f"{_MUTED} small")]
+    value, words = estimate.value, f"{name}: {spell(estimate)}"
+    shapes = [Shape("bar", f"c{index % 6}", (x(0), y + 1, x(value) - x(0), bar - 2), words)]
+    if ends := interval_of(estimate):
+        shapes.append(Shape("line", "whisker", (x(ends[0]), y + bar / 2, x(ends[1]), y + bar / 2), words))
+    return [*shapes, _text(x(1) + 12, y + bar - 4, percent(value, 1), "start", "value small")]
 
 
-def _grid(x: Scale, marks: Sequence[float], top: float, bottom: float, spelled: Callable[[float], str]) -> str:
-    parts = []
+def _grid(x: Scale, marks: Sequence[float], top: float, bottom: float, spelled: Callable[[float], str]) -> list[Shape]:
+    """Upright lines with their numbers below."""
+    shapes = []
     for mark in marks:
-        parts.append(f'<line class="grid" x1="{x(mark):.1f}" x2="{x(mark):.1f}" y1="{top}" y2="{bottom}"/>')
-        parts.append(_text(x(mark), bottom + 17, spelled(mark), "middle", "tick"))
-    return "".join(parts)
+        shapes.append(Shape("line", "grid", (x(mark), top, x(mark), bottom)))
+        shapes.append(_text(x(mark), bottom + 17, spelled(mark), "middle", "tick"))
+    return shapes
 
 
-def _text(x: float, y: float, text: str, anchor: str, style: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{style}">{escape(text)}</text>'
+def _levels(
+    y: Scale, marks: Sequence[float], left: float, right: float, spelled: Callable[[float], str]
+) -> list[Shape]:
+    """Level lines with their numbers on the left."""
+    shapes = []
+    for mark in marks:
+        shapes.append(Shape("line", "grid", (left, y(mark), right, y(mark))))
+        shapes.append(_text(left - 7, y(mark) + 4, spelled(mark), "end", "tick"))
+    return shapes
 
 
-def _svg(width: int, height: float, parts: Sequence[str], label: str) -> str:
-    inner = "".join(parts)
-    return f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{escape(label)}">{inner}</svg>'
+def _text(x: float, y: float, text: str, anchor: str, style: str = "") -> Shape:
+    return Shape("text", style, (x, y), text, anchor)

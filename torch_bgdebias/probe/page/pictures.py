@@ -1,4 +1,4 @@
-"""Tables of pictures in the HTML report: each picture is a PNG inside the page."""
+"""What tables of pictures are given: each picture is a PNG inside the page."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
 
-from torch_bgdebias.probe.page.charts import percent
-from torch_bgdebias.probe.page.sections import OBJECTLESS, VARIANTS, key, section
-from torch_bgdebias.probe.passes.heatmaps import heat_picture
-from torch_bgdebias.probe.results.measurement import BackgroundBiasReport, Example
+from torch_bgdebias.names import OBJECTLESS_VARIANTS
+from torch_bgdebias.probe.page.render import Section
+from torch_bgdebias.probe.page.sections import colour_key
+from torch_bgdebias.probe.results.heatmaps import heat_picture
+from torch_bgdebias.probe.results.images import Example
+from torch_bgdebias.probe.results.measurement import Measurement
+from torch_bgdebias.probe.results.spelling import VARIANT_WORDS, percent
 
-__all__ = ["Cell", "ImageGrid", "examples", "grid", "png"]
+__all__ = ["Cell", "ImageGrid", "examples_section", "grid_section", "png"]
+
+_STYLES = {True: "right", False: "wrong", None: ""}
 
 
 @dataclass(frozen=True)
@@ -62,48 +66,76 @@ class ImageGrid:
     models: Sequence[str] = ()
 
 
-def grid(grid: ImageGrid, *, anchor: str = "") -> str:
-    """A table of pictures, each a PNG inside the page."""
-    heads = "".join(f"<th scope='col'>{escape(c)}</th>" for c in grid.columns)
-    body = []
-    for name, cells in grid.rows:
-        shown = "".join(f"<td>{_picture(c) if c is not None else ''}</td>" for c in cells)
-        body.append(f"<tr><th scope='row'>{escape(name)}</th>{shown}</tr>")
-    caption = f"<p class='note'>{escape(grid.caption)}</p>" if grid.caption else ""
-    table = f"<table class='pictures'><thead><tr><th></th>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    return section(grid.title, f"{caption}{key(grid.models)}<div class='wide'>{table}</div>", anchor=anchor)
+@dataclass(frozen=True)
+class Line:
+    """A line under a picture; ``colour`` is that of the model that it speaks for."""
+
+    text: str
+    style: str
+    colour: int | None
 
 
-def examples(report: BackgroundBiasReport) -> str:
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a data URI, with its size and the lines under it."""
+
+    source: str
+    width: int
+    height: int
+    alt: str
+    lines: Sequence[Line]
+
+
+def grid_section(grid: ImageGrid, *, anchor: str = "") -> Section:
+    """A table of pictures."""
+    rows = [(name, [None if cell is None else _picture(cell) for cell in cells]) for name, cells in grid.rows]
+    return Section(
+        "pictures.html",
+        {
+            "title": grid.title,
+            "anchor": anchor,
+            "caption": grid.caption,
+            "key": colour_key(grid.models),
+            "columns": grid.columns,
+            "rows": rows,
+        },
+    )
+
+
+def examples_section(report: Measurement) -> Section:
     """The images that the change of background hurt most, as the report kept them."""
-    shown = list(dict.fromkeys(name for e in report.examples for name in e.pictures))
+    variants = list(dict.fromkeys(name for e in report.examples for name in e.pictures))
     maps = list(dict.fromkeys(name for e in report.examples for name in e.heatmaps))
     heads = [f"heatmap: {name}" for name in maps]
-    heads = [VARIANTS.get(shown[0], shown[0]), *heads, *(VARIANTS.get(name, name) for name in shown[1:])]
+    heads = [
+        VARIANT_WORDS.get(variants[0], variants[0]),
+        *heads,
+        *(VARIANT_WORDS.get(name, name) for name in variants[1:]),
+    ]
     ratios = _ratios(report, maps)
     rows = []
     for example in report.examples:
-        cells = [_variant_cell(report, example, name) for name in shown]
+        cells = [_variant_cell(report, example, name) for name in variants]
         cells[1:1] = [_heat_cell(example, name, ratios[name].get(example.id)) for name in maps]
         rows.append((_class_name(report, example.label), cells))
-    told = "Test images that were right before and wrong after their background changed, most confident first."
+    caption = "Test images that were right before and wrong after their background changed, most confident first."
     if maps:
-        told += (
+        caption += (
             " Heatmaps are of the image as given: red speaks for the class, blue against it, each on its own scale. "
             "The object is outlined, and the figure is its share of the positive evidence."
         )
-    return grid(ImageGrid(f"Worst images: {report.model}", heads, rows, told))
+    return grid_section(ImageGrid(f"Worst images: {report.model}", heads, rows, caption))
 
 
-def _variant_cell(report: BackgroundBiasReport, example: Example, variant: str) -> Cell | None:
+def _variant_cell(report: Measurement, example: Example, variant: str) -> Cell | None:
     if variant not in example.pictures:
         return None
     lines: list[tuple[str, bool | None]] = []
     if variant in example.prediction:
-        said = example.prediction[variant]
-        told = f"{_class_name(report, said)} {percent(example.confidence[variant])}"
-        # without the object nothing is right or wrong to say
-        lines = [(told, None if variant in OBJECTLESS else said == example.label)]
+        prediction = example.prediction[variant]
+        answer = f"{_class_name(report, prediction)} {percent(example.confidence[variant])}"
+        # without the object there is no right or wrong answer
+        lines = [(answer, None if variant in OBJECTLESS_VARIANTS else prediction == example.label)]
     return Cell(example.pictures[variant], lines, f"image {example.id}, {variant}")
 
 
@@ -112,11 +144,11 @@ def _heat_cell(example: Example, name: str, ratio: float | None) -> Cell | None:
         return None
     picture = heat_picture(example.pictures["original"], example.heatmaps[name], example.mask)
     known = ratio is not None and np.isfinite(ratio)
-    told = f"{percent(ratio)} on the object" if known and ratio is not None else "nothing speaks for it"
-    return Cell(picture, [(told, None)], f"image {example.id}, heatmap of {name}")
+    words = f"{percent(ratio)} on the object" if known and ratio is not None else "nothing speaks for it"
+    return Cell(picture, [(words, None)], f"image {example.id}, heatmap of {name}")
 
 
-def _ratios(report: BackgroundBiasReport, maps: Sequence[str]) -> dict[str, dict[int, float]]:
+def _ratios(report: Measurement, maps: Sequence[str]) -> dict[str, dict[int, float]]:
     """Pixel ratio by attribution and image."""
     ids = [int(id) for id in report.images.id]
     columns = {name: report.images.scores.get(f"pixel_ratio/{name}") for name in maps}
@@ -135,17 +167,12 @@ def png(picture: NDArray[np.uint8]) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _picture(cell: Cell) -> str:
+def _picture(cell: Cell) -> Picture:
     height, width = cell.picture.shape[:2]
-    marks = {True: "right", False: "wrong", None: ""}
-    dots = [f"<i class='dot k{model % 6}'></i>" for model in cell.models] or [""] * len(cell.lines)
-    lines = "".join(
-        f"<span class='{marks[ok]}'>{dot}{escape(text)}</span>"
-        for (text, ok), dot in zip(cell.lines, dots, strict=True)
-    )
-    image = f"<img src='{png(cell.picture)}' width='{width}' height='{height}' alt='{escape(cell.alt, quote=True)}'>"
-    return image + lines
+    colours: Sequence[int | None] = cell.models or [None] * len(cell.lines)
+    lines = [Line(text, _STYLES[right], colour) for (text, right), colour in zip(cell.lines, colours, strict=True)]
+    return Picture(png(cell.picture), width, height, cell.alt, lines)
 
 
-def _class_name(report: BackgroundBiasReport, label: int) -> str:
+def _class_name(report: Measurement, label: int) -> str:
     return report.class_names[label] if 0 <= label < len(report.class_names) else str(label)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from torch_bgdebias.probe.passes.heatmaps import packed_heatmap, packed_mask
-from torch_bgdebias.probe.results.measurement import Example, ImageResults
+from torch_bgdebias.probe.results.heatmaps import packed_heatmap, packed_mask
+from torch_bgdebias.probe.results.images import Example, ImageResults
 
 __all__ = ["ExampleKeeper"]
 

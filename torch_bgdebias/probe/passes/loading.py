@@ -1,9 +1,8 @@
-"""Walking over a loader: where each image is, which part a process takes, what identifies an image."""
+"""Walking over a loader: where each image is, and which part of them a process takes."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
@@ -11,21 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler
 
 from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.probe.passes.subsets import labels_of, spread_positions
 
-__all__ = ["Share", "fingerprints", "rng_untouched"]
-
-
-def fingerprints(image: Tensor) -> NDArray[np.uint64]:
-    """(B,) 48-bit hashes of the images' content (shape, dtype and values), the same in any order, batch or process."""
-    array = image.detach().cpu().contiguous()
-    kind = f"{array.dtype}{tuple(array.shape[1:])}".encode()
-    rows = array.reshape(len(array), -1).view(torch.uint8).numpy()  # bytes, so that bfloat16 works too
-    digests = [hashlib.blake2b(row.tobytes(), digest_size=6, key=kind[:64]).digest() for row in rows]
-    return np.array([int.from_bytes(digest, "little") for digest in digests], dtype=np.uint64)
+__all__ = ["Share", "rng_untouched"]
 
 
 @contextlib.contextmanager
@@ -54,8 +44,10 @@ class Share:
         spec: where the images are in a batch (to count them).
         rank: this process.
         world: number of processes.
-        max_images: evaluate this many images, spread evenly over a map-style data set, the first ones elsewhere.
-        max_batches: stop after so many of the loader's batches.
+        max_images: evaluate this many images, spread over a map-style data set and its classes, the first ones
+            elsewhere.
+        max_batches: evaluate as many images as so many batches hold, spread in the same way; elsewhere stop after so
+            many of the loader's batches.
         move: applied to every batch before anything else looks at it, such as the transfer to a device.
 
     Raises:
@@ -82,14 +74,22 @@ class Share:
         self._positions: NDArray[np.int64] | None = None
         self._length: int | None = None  # of a data set that a foreign distributed sampler has split
         self._loader: Iterable[Any] = loader
-        if world > 1 or max_images is not None:
+        if world > 1 or max_images is not None or max_batches is not None:
             self._split(loader)
+
+    @property
+    def spread(self) -> bool:
+        """Whether a subset is spread over the data set, rather than the first images of the loader."""
+        return self._positions is not None
 
     def _split(self, loader: Iterable[Any]) -> None:
         if type(loader) is DataLoader and _plain(loader):
             count = len(loader.dataset)  # type: ignore[arg-type]
-            keep = min(count, count if self.max_images is None else self.max_images)
-            chosen = np.linspace(0, count - 1, keep).round().astype(np.int64) if keep else np.zeros(0, np.int64)
+            limits = [count] if self.max_images is None else [count, self.max_images]
+            if self.max_batches is not None and loader.batch_size is not None:
+                limits.append(self.max_batches * loader.batch_size)
+                self.max_batches = None
+            chosen = spread_positions(count, min(limits), labels_of(loader.dataset))
             self._positions = chosen[self.rank :: self.world]
             self._loader = _over(loader, self._positions.tolist())
         elif isinstance(loader, DataLoader) and self.world > 1:

@@ -18,9 +18,11 @@ from torch_bgdebias.metrics.statistics import (
     correct_p_values,
     paired_permutation_test,
 )
-from torch_bgdebias.probe.results.aggregate import matched_images, paired_columns
+from torch_bgdebias.probe.results.columns import paired_columns
 from torch_bgdebias.probe.results.layout import plain
-from torch_bgdebias.probe.results.measurement import BackgroundBiasReport, Estimate
+from torch_bgdebias.probe.results.measurement import Estimate, Measurement
+from torch_bgdebias.probe.results.pairing import matched_images
+from torch_bgdebias.probe.results.spelling import p_words
 from torch_bgdebias.writing import write_text
 
 __all__ = ["COMPARISON_SCHEMA", "Change", "ClassChange", "ModelComparison", "compare_models"]
@@ -100,7 +102,7 @@ class ModelComparison:
         head = f"{self.second} against {self.first}: {self.n} common images, {level:g} % paired bootstrap intervals, "
         lines = [f"{head}paired permutation tests, p corrected for {tests['figures']} tests ({_method(self)})"]
         width = max((len(name) for name in self.figures), default=0)
-        lines += [f"  {name:<{width}}  {_told(name, change)}" for name, change in self.figures.items()]
+        lines += [f"  {name:<{width}}  {_in_words(name, change)}" for name, change in self.figures.items()]
         figure = "bg_gap" if "bg_gap" in self.figures else "accuracy/original"
         if tests["classes"].get(figure):
             lines += _class_lines(self, figure)
@@ -118,7 +120,7 @@ class ModelComparison:
 
 
 def compare_models(
-    reports: Sequence[BackgroundBiasReport],
+    reports: Sequence[Measurement],
     *,
     confidence: float | None = None,
     n_resamples: int = 2000,
@@ -181,9 +183,7 @@ class _Raw:
     per_class: list[ClassChange]
 
 
-def _raw(
-    first: BackgroundBiasReport, second: BackgroundBiasReport, boot: Mapping[str, Any], drawn: Mapping[str, Any]
-) -> _Raw | None:
+def _raw(first: Measurement, second: Measurement, boot: Mapping[str, Any], drawn: Mapping[str, Any]) -> _Raw | None:
     rows = matched_images(first.images, second.images)
     if rows is None:
         return None
@@ -249,7 +249,7 @@ def _method(comparison: ModelComparison) -> str:
     return {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}[comparison.settings["correction"]]
 
 
-def _told(name: str, change: Change) -> str:
+def _in_words(name: str, change: Change) -> str:
     """``-48.2 points [-53.0, -43.1], p < 0.001 (n = 400)``; cosines and ratios as they are."""
     d = change.difference
     if math.isnan(d.value):
@@ -257,12 +257,7 @@ def _told(name: str, change: Change) -> str:
     share = name == "bg_gap" or name.startswith(("accuracy/", "decision_consistency/"))
     scale, digits, unit = (100, 1, " points") if share else (1, 4, "")
     value, low, high = (f"{scale * x + 0.0:+.{digits}f}" for x in (d.value, d.low, d.high))
-    return f"{value}{unit} [{low}, {high}], {told_p(change.corrected)} (n = {d.n})"
-
-
-def told_p(p: float) -> str:
-    """A p-value as it is printed: ``p = 0.012``, ``p < 0.001``."""
-    return "p not known" if math.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return f"{value}{unit} [{low}, {high}], {p_words(change.corrected)} (n = {d.n})"
 
 
 def _class_lines(comparison: ModelComparison, figure: str) -> list[str]:
@@ -270,6 +265,6 @@ def _class_lines(comparison: ModelComparison, figure: str) -> list[str]:
     tests = comparison.settings["tests"]["classes"][figure]
     what = f"  {figure} changed in {len(changed)} of {len(comparison.per_class)} classes"
     head = f"{what} (p < {1 - comparison.settings['confidence']:.2g}, corrected for {tests} tests)"
-    lines = [f"    {c.name}: {_told(figure, c.changes[figure])}" for c in changed[:5]]
+    lines = [f"    {c.name}: {_in_words(figure, c.changes[figure])}" for c in changed[:5]]
     more = [f"    and {len(changed) - 5} more"] if len(changed) > 5 else []
     return [head + (":" if lines else ""), *lines, *more]

@@ -81,7 +81,7 @@ class ConceptTable:
         """:func:`biased_pairs` with its defaults."""
         return biased_pairs(self.rows)
 
-    def told(self) -> list[dict[str, Any]]:
+    def biased_rows(self) -> list[dict[str, Any]]:
         """The biased pairs as plain values, for a command's JSON."""
         return [
             {"layer": self.layer, "method": self.method, "concept": r.concept, "background": r.category,

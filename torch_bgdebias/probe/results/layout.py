@@ -13,17 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torch_bgdebias.probe.results.concepts import ConceptTable
-from torch_bgdebias.probe.results.measurement import (
-    BackgroundBiasReport,
-    ClassResult,
-    Estimate,
-    Example,
-    ImageResults,
-    ScoreResult,
-    VariantResult,
-)
+from torch_bgdebias.probe.results.images import Example, ImageResults
+from torch_bgdebias.probe.results.measurement import ClassResult, Estimate, Measurement, ScoreResult, VariantResult
 
-__all__ = ["SCHEMA", "plain", "report_from_dict", "report_to_dict"]
+__all__ = ["SCHEMA", "measurement_from_dict", "measurement_to_dict", "plain"]
 
 #: name and version of the JSON layout; a reader refuses others
 SCHEMA = "torch_bgdebias.report/3"
@@ -31,9 +24,9 @@ SCHEMA = "torch_bgdebias.report/3"
 _READABLE = (SCHEMA, "torch_bgdebias.report/2", "torch_bgdebias.report/1")
 
 
-def report_to_dict(report: BackgroundBiasReport) -> dict[str, Any]:
+def measurement_to_dict(report: Measurement) -> dict[str, Any]:
     """Everything in a report as JSON can hold it (NaN as ``None``), with the schema's name."""
-    fields = {f.name: plain(getattr(report, f.name)) for f in dataclasses.fields(report)}
+    fields = {f.name: plain(getattr(report, f.name)) for f in dataclasses.fields(Measurement)}
     return {"schema": SCHEMA, **fields}
 
 
@@ -106,30 +99,30 @@ def _images(data: Mapping[str, Any]) -> ImageResults:
 
 
 def _example(data: Mapping[str, Any]) -> Example:
-    kept = {"heatmaps": {}, "mask": None, **data}
+    complete = {"heatmaps": {}, "mask": None, **data}
     pictures, heatmaps = (
-        {k: _picture(packed) for k, packed in kept[name].items()} for name in ("pictures", "heatmaps")
+        {k: _picture(packed) for k, packed in complete[name].items()} for name in ("pictures", "heatmaps")
     )
-    mask = None if kept["mask"] is None else _picture(kept["mask"])
-    said = (dict(data["prediction"]), dict(data["confidence"]))
-    return Example(int(data["id"]), int(data["label"]), pictures, *said, heatmaps, mask)
+    mask = None if complete["mask"] is None else _picture(complete["mask"])
+    answers = (dict(data["prediction"]), dict(data["confidence"]))
+    return Example(int(data["id"]), int(data["label"]), pictures, *answers, heatmaps, mask)
 
 
-def report_from_dict(data: Mapping[str, Any]) -> BackgroundBiasReport:
-    """The inverse of :func:`report_to_dict`.
+def measurement_from_dict(data: Mapping[str, Any]) -> Measurement:
+    """The inverse of :func:`measurement_to_dict`.
 
     Raises:
         ValueError: another schema, or a field is missing, unknown or of another kind.
     """
-    found = data.get("schema") if isinstance(data, Mapping) else None
-    if found not in _READABLE:
-        family, _, version = str(found).rpartition("/")
+    schema = data.get("schema") if isinstance(data, Mapping) else None
+    if schema not in _READABLE:
+        family, _, version = str(schema).rpartition("/")
         newer = family == SCHEMA.rpartition("/")[0] and version.isdigit() and int(version) > int(SCHEMA.split("/")[1])
         hint = ": written by a newer torch_bgdebias, install that to read it" if newer else ""
-        raise ValueError(f"schema: expected {SCHEMA!r}, got {found!r}{hint}")
-    if found != SCHEMA:
+        raise ValueError(f"schema: expected {SCHEMA!r}, got {schema!r}{hint}")
+    if schema != SCHEMA:
         data = {"concepts": [], **data}
-    wanted = {field.name for field in dataclasses.fields(BackgroundBiasReport)} | {"schema"}
+    wanted = {field.name for field in dataclasses.fields(Measurement)} | {"schema"}
     if wanted != set(data):
         missing, unknown = sorted(wanted - set(data)), sorted(set(data) - wanted)
         raise ValueError(f"report: missing fields {missing}, unknown fields {unknown}")
@@ -153,8 +146,8 @@ def _check_lengths(images: ImageResults) -> None:
             raise ValueError(f"images.{name}: expected {len(images.id)} values, one an image, got {column.shape}")
 
 
-def _read_report(data: Mapping[str, Any]) -> BackgroundBiasReport:
-    return BackgroundBiasReport(
+def _read_report(data: Mapping[str, Any]) -> Measurement:
+    return Measurement(
         model=data["model"],
         class_names=list(data["class_names"]),
         variants={name: _variant(item) for name, item in data["variants"].items()},

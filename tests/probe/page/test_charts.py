@@ -1,0 +1,52 @@
+"""Charts: ranges, unknown values, holes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from torch_bgdebias.probe.page import charts
+from torch_bgdebias.probe.page.render import Section, section_html
+from torch_bgdebias.probe.results.measurement import Estimate
+from torch_bgdebias.probe.results.spelling import points
+
+NAN = Estimate(math.nan, math.nan, math.nan, 0)
+
+
+def svg(chart: charts.Chart) -> str:
+    """The chart as the page draws it."""
+    return section_html(Section("curves.html", {"panels": [("title", chart)], "key": []}))
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(0.504, "+50.4"), (-0.007, "−0.7"), (0.0, "0.0"), (-0.0001, "0.0"), (0.0004, "0.0")]
+)
+def test_points(value: float, told: str) -> None:
+    assert points(value) == told
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 0.0), (-0.03, 0.57), (0.0, 3.7), (-1.0, 1.0), (0.0, 1e-6), (0, 1234.5)]
+)
+def test_ticks_cover_the_range_in_a_few_round_steps(low: float, high: float) -> None:
+    marks = charts.ticks(low, high)
+    assert marks[0] <= low + 1e-9
+    assert marks[-1] >= high - 1e-9
+    assert 2 <= len(marks) <= 8 or low == high
+
+
+def test_charts_draw_unknown_values_and_holes() -> None:
+    known = Estimate(0.5, 0.4, 0.6, 10)
+    assert svg(charts.bars(["a", "b"], {"m": [known, NAN]}, label="x")).count("<rect") == 1
+    assert "not known" in svg(charts.intervals([("m", None)], label="x"))
+    assert svg(charts.lines({"m": [0.1, math.nan, 0.3]}, label="x", colours={"m": 0})).count("<circle") == 2
+    assert "<svg" in svg(charts.lines({"m": []}, label="x", colours={}))
+    assert "nan" not in svg(charts.histogram({"m": [math.nan, 0.0, 1.0], "n": []}, label="x"))
+
+
+def test_histogram_shares_are_those_of_numpy() -> None:
+    values = np.random.default_rng(0).random(100)
+    expected = np.histogram(values, bins=20, range=(0, 1))[0] / 100
+    assert charts.shares_of(values.tolist(), 20) == pytest.approx(expected.tolist())

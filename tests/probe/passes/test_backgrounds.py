@@ -1,0 +1,115 @@
+"""Which background an image gets."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from probe_toy import K, Reader, ToyImages, cheat, same_images, toy_loader
+from torch.utils.data import DataLoader
+
+from torch_bgdebias.data import make_variant
+from torch_bgdebias.probe import evaluate_background_bias
+from torch_bgdebias.probe.passes.gathering import BackgroundPool
+
+MIXED = ("mixed_same", "mixed_rand", "mixed_next")
+
+
+def test_limited_pool_does_not_depend_on_order() -> None:
+    data = ToyImages(60)
+    options = {"variants": MIXED, "max_backgrounds": 12}
+    one = evaluate_background_bias(cheat(), DataLoader(data, batch_size=7), **options)
+    two = evaluate_background_bias(cheat(), DataLoader(data, batch_size=60, shuffle=True), **options)
+    assert one.counts["backgrounds"] == 12
+    same_images(one, two, but=("position",))
+
+
+def test_seed_decides() -> None:
+    reports = [evaluate_background_bias(cheat(), toy_loader(), variants=["mixed_rand"], seed=s) for s in (3, 3, 4)]
+    same_images(reports[0], reports[1])
+    first, other = (r.images.background_label["mixed_rand"] for r in reports[1:])
+    assert (first != other).any()
+
+
+def test_random_class_is_uniform_and_never_the_own_image() -> None:
+    data = ToyImages(400)
+    seen = []
+
+    class Spy(Reader):
+        def forward(self, image):
+            seen.append(image.clone())
+            return super().forward(image)
+
+    report = evaluate_background_bias(
+        Spy(0, 0, 0), DataLoader(data, batch_size=400), variants=["mixed_same", "mixed_rand"]
+    )
+    original, same, rand = seen
+    outside = ~data.masks[0, 0].bool()
+    for changed in (same, rand):
+        assert (
+            (changed - original).abs()[:, 2][:, outside].sum(1) > 0
+        ).all()  # another image's noise around the object
+        assert torch.equal(changed[:, :, ~outside], original[:, :, ~outside])
+    share = np.bincount(report.images.background_label["mixed_rand"], minlength=K) / 400
+    np.testing.assert_allclose(share, 0.25, atol=0.08)
+
+
+def test_agrees_with_make_variant_where_there_is_no_choice() -> None:
+    data = ToyImages(2, classes=2)
+    seen = []
+
+    class Spy(Reader):
+        def forward(self, image):
+            seen.append(image.clone())
+            return super().forward(image)
+
+    evaluate_background_bias(Spy(0, 0, 0), [data[:]], variants=["mixed_next"], num_classes=K)
+    expected = make_variant(data.images, data.masks, data.labels, "mixed_next", num_classes=K)
+    assert expected.valid.tolist() == [True, False]
+    torch.testing.assert_close(seen[1], expected.image, rtol=0, atol=0)
+
+
+def test_variants_follow_make_variant_with_normalisation() -> None:
+    data = ToyImages(6)
+    mean, std = (0.3, 0.2, 0.1), (0.5, 0.4, 0.3)
+    seen = []
+
+    class Spy(Reader):
+        def forward(self, image):
+            seen.append(image.clone())
+            return super().forward(image)
+
+    evaluate_background_bias(Spy(0, 0, 0), [data[:]], variants=["only_fg", "only_bg_b"], mean=mean, std=std)
+    for name, image in zip(("only_fg", "only_bg_b"), seen[1:], strict=True):
+        expected = make_variant(data.images, data.masks, data.labels, name, mean=mean, std=std)
+        torch.testing.assert_close(image, expected.image)
+
+
+def test_external_backgrounds() -> None:
+    colours = torch.zeros(K, 3, 6, 6)
+    colours[:, 0] = (torch.arange(K) / 10)[:, None, None]
+    labelled = evaluate_background_bias(
+        cheat(), toy_loader(), variants=MIXED, backgrounds=colours, background_labels=torch.arange(K)
+    )
+    assert labelled.variants["mixed_same"].accuracy.value == 1
+    assert labelled.variants["mixed_next"].accuracy.value == 0
+    unlabelled = evaluate_background_bias(cheat(), toy_loader(), variants=MIXED, backgrounds=colours)
+    assert unlabelled.variants["mixed_same"].n_left_out == 40
+    assert math.isnan(unlabelled.variants["mixed_same"].accuracy.value)
+    assert unlabelled.counts["without_partner_mixed_same"] == 40
+    assert unlabelled.variants["mixed_rand"].n_left_out == 0
+    assert math.isnan(unlabelled.bg_gap.value)
+
+
+def test_bank_of_bytes_is_normalised() -> None:
+    mean, std = [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
+    pictures = torch.randint(0, 256, (3, 3, 10, 10), dtype=torch.uint8)
+
+    class Bank:
+        images, labels = pictures, torch.tensor([0, 1, 2])
+
+    taken = BackgroundPool.of(Bank(), mean=mean, std=std).take(np.array([2, 0]), torch.zeros(2, 3, 10, 10))
+    shape = (1, 3, 1, 1)
+    expected = (pictures[[2, 0]] / 255 - torch.tensor(mean).reshape(shape)) / torch.tensor(std).reshape(shape)
+    torch.testing.assert_close(taken, expected)

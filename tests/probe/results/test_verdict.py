@@ -1,0 +1,61 @@
+"""What the numbers say, in sentences: every case of one model and of two."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from probe_pages import make_report
+
+from torch_bgdebias.probe import compare_models
+from torch_bgdebias.probe.results.measurement import Estimate
+from torch_bgdebias.probe.results.verdict import pick_after, verdict
+
+NAN = Estimate(math.nan, math.nan, math.nan, 0)
+
+
+def marked(sentence) -> str:
+    """A sentence as the page writes it, with its weights."""
+    return "".join(f"<b>{words.text}</b>" if words.strong else words.text for words in sentence)
+
+
+@pytest.mark.parametrize(
+    ("gap", "expected"),
+    [
+        (Estimate(0.3, 0.2, 0.4, 100), "loses <b>30.0 points</b>"),
+        (Estimate(0.01, -0.02, 0.04, 100), "no dependence on the background can be shown"),
+        (Estimate(-0.3, -0.4, -0.2, 100), "more accurate on random backgrounds"),
+        (Estimate(0.3, math.nan, math.nan, 1), "too few to judge"),
+        (NAN, "is not known"),
+        (None, "is not known"),
+    ],
+)
+def test_verdict_on_one_model(gap: Estimate | None, expected: str) -> None:
+    (sentence,) = verdict([replace(make_report(), bg_gap=gap)], [])
+    assert expected in marked(sentence)
+
+
+@pytest.mark.parametrize(
+    ("same", "rand", "n", "expected"),
+    [
+        (0.95, 0.95, 2000, "hardly matters any more"),
+        (0.9, 0.75, 2000, "of the loss is gone"),
+        (0.9, 0.42, 200, "does not show that it helped"),
+        (0.95, 0.1, 2000, "the loss is larger"),
+    ],
+)
+def test_verdict_on_two_models(same: float, rand: float, n: int, expected: str) -> None:
+    reports = [make_report(n=n), make_report("other", same=same, rand=rand, n=n, seed=3)]
+    assert expected in marked(verdict(reports, compare_models(reports))[1])
+
+
+def test_no_gap_at_chance_is_no_success() -> None:
+    reports = [make_report(), make_report("other", same=0.25, rand=0.25, seed=3)]
+    assert "not more accurate" in marked(verdict(reports, compare_models(reports))[1])
+
+
+def test_after_is_the_most_accurate_on_random_backgrounds() -> None:
+    reports = [make_report(rand=0.9), make_report(rand=0.5), make_report(rand=0.8), make_report(rand=0.6)]
+    assert pick_after(reports) == 2
+    assert pick_after(reports[:1]) is None

@@ -1,0 +1,86 @@
+"""Which of a trainer's images a probe measures."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sized
+from typing import Any
+
+from torch_bgdebias.lightning import Trainer
+
+__all__ = ["LoaderLimits", "stage_loader"]
+
+_FLOOR = 40  # a budget never asks for fewer images than this: it binds from 640 validation images on
+
+
+@dataclasses.dataclass(frozen=True)
+class LoaderLimits:
+    """How many images are measured, and of which of the trainer's loaders.
+
+    Args:
+        max_images: measure at most so many images, spread over the data set and its classes.
+        budget: with the trainer's own loader and no ``max_images``: passes over images of the probe (one each for the
+            original, every variant, and gathering backgrounds), as a share of the validation epoch's. It limits the
+            images, but never to fewer than 40, and says so once where it leaves fewer than 256, since the interval is
+            wide then. Attributions are not within it. ``None``: all images.
+        dataloader_idx: which validation (or test) loader, where the trainer has several.
+    """
+
+    max_images: int | None = None
+    budget: float | None = 0.25
+    dataloader_idx: int = 0
+
+    def __post_init__(self) -> None:
+        if self.budget is not None and not self.budget > 0:
+            raise ValueError(f"budget: expected a positive share of a validation epoch or None, got {self.budget}")
+        if self.max_images is not None and self.max_images < 1:
+            raise ValueError(f"max_images: expected at least 1 or None, got {self.max_images}")
+
+    def part_of(
+        self, loader: Any, allowed: float, processes: int, *, passes: int
+    ) -> tuple[int | None, int | None, int]:
+        """Images and batches to measure (``None``: all), and how many images a budget chose from (0: no budget did).
+
+        Args:
+            loader: the trainer's.
+            allowed: batches that the trainer takes from it.
+            processes: that share the work.
+            passes: over the images, that of gathering backgrounds among them.
+        """
+        count = _images_of(loader)
+        if count is None:
+            return self.max_images, None if math.isinf(allowed) else int(allowed) * processes, 0
+        limit, cut_from = self.max_images, 0
+        seen = count if math.isinf(allowed) else min(count, int(allowed) * loader.batch_size * processes)
+        if limit is None and self.budget is not None:
+            limit = max(_FLOOR, int(seen * self.budget / passes))
+            cut_from = seen if limit < seen else 0
+        limit = seen if limit is None else min(limit, seen)
+        return None if limit >= count else limit, None, cut_from
+
+
+def stage_loader(trainer: Trainer, index: int) -> tuple[Any, float]:
+    """The trainer's test loader while it tests, else its validation loader, and how many batches it takes from it.
+
+    Raises:
+        ValueError: there is none, or none of this index.
+    """
+    stage = "test" if trainer.testing else "validation"
+    loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+    allowed = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
+    if loaders is None:
+        raise ValueError(f"loader: expected one, because the trainer has no {stage} loader; pass it to the probe")
+    if isinstance(loaders, Mapping):
+        loaders = list(loaders.values())
+    if not isinstance(loaders, (list, tuple)):
+        loaders = [loaders]
+    if not 0 <= index < len(loaders):
+        raise ValueError(f"dataloader_idx: expected less than {len(loaders)} {stage} loader(s), got {index}")
+    return loaders[index], float(allowed[index]) if allowed else math.inf
+
+
+def _images_of(loader: Any) -> int | None:
+    """Images in the loader's data set, ``None`` where that cannot be told."""
+    data = getattr(loader, "dataset", None)
+    return len(data) if isinstance(data, Sized) and getattr(loader, "batch_size", None) else None

@@ -1,0 +1,48 @@
+"""Templates filled: what a page shows is handed over as plain values, and whatever a template prints is escaped."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+
+from torch_bgdebias._version import __version__
+
+__all__ = ["FOOTNOTES", "Section", "page_html", "section_html"]
+
+#: the footnotes in their order; templates refer to them by name
+FOOTNOTES = ("gap", "variants", "decisions", "features", "pixel_ratio", "intervals", "changes")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: the template that draws it, and the values that this template is given as ``data``."""
+
+    template: str
+    data: Any
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("torch_bgdebias.probe.page", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["footnotes"] = FOOTNOTES
+    return environment
+
+
+def section_html(section: Section) -> str:
+    """The markup of one section."""
+    return _environment().get_template(section.template).render(data=section.data)
+
+
+def page_html(title: str, sections: Sequence[Section]) -> str:
+    """A whole page, with its style and script inside."""
+    return _environment().get_template("page.html").render(title=title, sections=sections, version=__version__)

@@ -1,0 +1,106 @@
+"""What an image is known by: its picture before normalisation, its mask and its label.
+
+So the same image is the same one in another order, batch or process, and for a model with another normalisation.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from torch_bgdebias.checks import describe
+
+__all__ = ["fingerprints", "ids_of_names"]
+
+_BITS = 48
+#: a value this near to a whole one of 0 ... 255 came from 8 bits: normalising and undoing it moves it by far less
+_NEAR = 0.1
+#: numbers that a picture that never was 8-bit is known by, and the step to which they are rounded
+_SUMS, _STEP = 16, 1 / 32
+
+
+def fingerprints(
+    image: Tensor,
+    label: Tensor,
+    mask: Tensor,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> NDArray[np.uint64]:
+    """(B,) 48-bit hashes of images with their masks and labels.
+
+    A picture of 8 bits is known by its bytes. Any other (resized as floats, or normalised by nobody knows what) is
+    known by 16 rounded sums of its pixels with random signs: rounding errors of a normalisation move these over a step
+    in about one image of a thousand, which then counts as another image in a comparison across normalisations.
+
+    Args:
+        image: (B, C, H, W).
+        label: (B,) int64.
+        mask: (B, 1, H, W) in [0, 1].
+        mean: per channel, that the images were normalised with.
+        std: goes with ``mean``.
+    """
+    pixels = image.detach().float()
+    if mean is not None and std is not None:
+        shift, scale = (torch.as_tensor(x, dtype=torch.float32, device=image.device) for x in (mean, std))
+        pixels = pixels * scale.reshape(-1, 1, 1) + shift.reshape(-1, 1, 1)
+    levels = pixels * 255
+    whole = levels.round()
+    flat = (levels - whole).abs_().flatten(1).amax(1) < _NEAR
+    eight_bit = flat & (whole.flatten(1).amin(1) >= 0) & (whole.flatten(1).amax(1) <= 255)
+    known_bytes = whole.clamp_(0, 255).to(torch.uint8).flatten(1).cpu().numpy()
+    outlines = (mask.detach().float() * 255).round().clamp(0, 255).to(torch.uint8).flatten(1).cpu().numpy()
+    kind = f"{tuple(image.shape[1:])}".encode()
+    rounded: NDArray[np.int64] | None = None
+    hashes = np.zeros(len(image), np.uint64)
+    for row, (is_bytes, number) in enumerate(zip(eight_bit.tolist(), label.tolist(), strict=True)):
+        if not is_bytes and rounded is None:
+            rounded = _rounded_sums(pixels)
+        picture = known_bytes[row].tobytes() if is_bytes or rounded is None else rounded[row].tobytes()
+        hashes[row] = _hash(picture, outlines[row].tobytes(), f"{number}".encode(), key=kind)
+    return hashes
+
+
+def ids_of_names(names: Any, size: int) -> NDArray[np.uint64]:
+    """(B,) hashes of names or numbers that the data set gives its images.
+
+    Raises:
+        TypeError: not a sequence of strings or whole numbers, one an image.
+    """
+    values = names.tolist() if isinstance(names, Tensor) and not names.is_floating_point() else names
+    if not isinstance(values, (list, tuple)) or not all(isinstance(v, (str, int)) for v in values):
+        raise TypeError(f"ids: expected names or whole numbers, one an image, got {describe(names)}")
+    if len(values) != size:
+        raise TypeError(f"ids: expected {size} names or whole numbers, one an image, got {len(values)}")
+    return np.array([_hash(f"{type(v).__name__} {v}".encode(), key=b"name") for v in values], np.uint64)
+
+
+def _rounded_sums(pixels: Tensor) -> NDArray[np.int64]:
+    flat = pixels.flatten(1).double().cpu()
+    sums = flat @ _signs(flat.shape[1])
+    return (sums / _STEP).round().long().numpy()
+
+
+@functools.lru_cache(maxsize=4)
+def _signs(count: int) -> Tensor:
+    """(count, 16) of +-1 / sqrt(count), the same in every process."""
+    z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    bits = (z[:, None] >> np.arange(_SUMS, dtype=np.uint64) + np.uint64(20)) & np.uint64(1)
+    return torch.from_numpy((2.0 * bits - 1) / count**0.5)
+
+
+def _hash(*parts: bytes, key: bytes) -> int:
+    digest = hashlib.blake2b(digest_size=_BITS // 8, key=key[:64])
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return int.from_bytes(digest.digest(), "little")

@@ -1,0 +1,100 @@
+"""One model's logits and embeddings, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from torch_bgdebias.checks import describe
+from torch_bgdebias.models import LayerTap, find_head, get_layer, tap
+from torch_bgdebias.probe.passes.outputs import are_probabilities, class_logits
+from torch_bgdebias.probe.passes.settings import EvaluationSettings
+
+__all__ = ["ModelRun"]
+
+_LEFT_OUT = "feature consistency is left out, pass layer= to have it"
+
+
+class ModelRun:
+    """Runs a model as the settings say.
+
+    Args:
+        model: the model.
+        settings: say how its output is read and which layer's input is the embedding.
+
+    Attributes:
+        layer: name of the layer whose input is the embedding; ``None`` where there is none to read.
+        no_embedding: why there is none although one was asked for; empty otherwise.
+        probabilities: whether an output so far was a softmax already.
+    """
+
+    def __init__(self, model: nn.Module, settings: EvaluationSettings) -> None:
+        self.model, self.settings = model, settings
+        self.layer: str | None = None
+        self.no_embedding = ""
+        self.probabilities = False
+        if settings.embeddings and settings.mixed:
+            self._find_layer()
+
+    @contextmanager
+    def watching(self) -> Iterator[LayerTap | None]:
+        """Read the embedding layer inside."""
+        if self.layer is None:
+            yield None
+        else:
+            with tap(self.model, [self.layer]) as seen:
+                yield seen
+
+    def prepared(self, image: Tensor) -> Tensor:
+        """Images as the model wants them."""
+        return image if self.settings.preprocess is None else self.settings.preprocess(image)
+
+    def __call__(
+        self, image: Tensor, seen: LayerTap | None, *, variant: str, number: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits (B, K) float32 on the host, and embeddings (B, D) or ``None``.
+
+        Args:
+            image: (B, C, H, W) as the loader yields them.
+            seen: from :meth:`watching`.
+            variant: of the images, for errors.
+            number: of the batch, for errors.
+        """
+        settings, prepared = self.settings, self.prepared(image)
+        output = self.model(prepared) if settings.forward is None else settings.forward(self.model, prepared)
+        where = f"{variant}, batch {number}"
+        logits = class_logits(output, settings.logits, size=len(image), task=settings.task, where=where)
+        if are_probabilities(logits):
+            self.probabilities = True
+            logits = logits.clamp_min(torch.finfo(torch.float32).tiny).log()
+        return logits, None if seen is None else self._embedding(seen, len(image))
+
+    def _embedding(self, seen: LayerTap, size: int) -> Tensor | None:
+        if self.layer is None:  # given up in an earlier batch
+            return None
+        calls = seen.inputs[self.layer]
+        embedding = calls[-1] if calls else None
+        for tensors in (*seen.inputs.values(), *seen.outputs.values()):
+            tensors.clear()
+        if isinstance(embedding, Tensor) and embedding.ndim >= 2 and len(embedding) == size:
+            return embedding.flatten(1)
+        got = "nothing" if embedding is None else describe(embedding)
+        message = f"layer {self.layer!r}: expected one embedding an image as its input, got {got}"
+        if self.settings.layer is not None:
+            raise ValueError(message)
+        self.layer, self.no_embedding = None, f"{_LEFT_OUT}: {message}"  # a wrong guess must not end a training
+        return None
+
+    def _find_layer(self) -> None:
+        if self.settings.layer is not None:
+            get_layer(self.model, self.settings.layer)
+            self.layer = self.settings.layer
+            return
+        try:
+            outputs = 1 if self.settings.task == "binary" else self.settings.num_classes
+            self.layer = find_head(self.model, num_classes=outputs)[0]
+        except LookupError as error:
+            self.no_embedding = f"{_LEFT_OUT}: {error}"

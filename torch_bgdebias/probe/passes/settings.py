@@ -1,0 +1,185 @@
+"""``EvaluationSettings``: everything that is chosen about a measurement, checked once and passed on whole."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypedDict
+
+from torch import Tensor, nn
+
+from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.checks import check_option
+from torch_bgdebias.models import LogitsKey
+from torch_bgdebias.names import MIXED_VARIANTS, VARIANTS
+from torch_bgdebias.probe.passes.attributions import Attribution, named_attributions
+from torch_bgdebias.probe.passes.outputs import TASKS, logits_for
+
+__all__ = ["EvaluationOptions", "EvaluationSettings", "ImageScore", "MeasuringOptions", "Task", "ratio_name"]
+
+#: a further score per image: (model, image, mask, label) -> (B,) float, NaN where it is undefined
+ImageScore: TypeAlias = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+#: ``multiclass``: one logit a class, one class an image; ``binary``: one logit, above 0 for class 1
+Task: TypeAlias = Literal["multiclass", "binary"]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSettings:
+    """How a model is measured, whatever the model and the data.
+
+    Args:
+        spec: where image, label and mask are in a batch.
+        variants: names from ``data.VARIANTS``; all seven when ``None``. BG-Gap needs mixed_same and mixed_rand.
+        task: ``"multiclass"``, or ``"binary"`` for models with one logit, of which class 1 is predicted above 0.
+        num_classes: K, checked against the model's output when given.
+        mean: per channel, that the images were normalised with: makes black black in only_fg, only_bg_b and no_fg,
+            colours right in examples, and lets images be recognised in a measurement with another normalisation.
+        std: goes with ``mean``.
+        preprocess: applied to images (B, C, H, W) right before the model: variants are made of the images as the loader
+            yields them, and the model sees what it saw in training. ``None``: the loader yields what the model wants.
+        seed: of the choice of backgrounds and of the bootstrap.
+        forward: ``forward(model, image)`` for models that want more than ``model(image)``.
+        logits: where the logits are in the output: index, key, attribute or function; by itself when ``None``.
+        layer: name of the layer whose **input** is the embedding; the last linear layer when ``None``. When that cannot
+            be told, feature consistency is left out with a warning.
+        embeddings: read embeddings (feature consistency); off saves the hook.
+        scores: further per-image scores of the original images by name.
+        attributions: names (``grad_cam``, ``kernel_shap``, ``lrp``, or ``isnet`` for an ``ISNet``), or functions
+            (model, image, target (B,)) -> (B, 1, H, W) by name. Each adds the score ``pixel_ratio/<name>`` and a
+            heatmap to every example.
+        explain: the class that attributions explain, ``"predicted"`` or ``"label"``.
+        ready: index or key of a dict in the batch that holds the variants ready made, each as images (B, C, H, W) or as
+            (images, background labels (B,), which are there (B,) bool), such as ``data.ImageNet9Variants`` yields;
+            ``None`` makes them here.
+        ids: index or key of names or numbers in the batch by which images are known in other measurements; by their
+            picture, mask and label when ``None``.
+        max_backgrounds: backgrounds kept in host memory, in the images' dtype (512 of 3 x 224 x 224 take 0.3 GB); at
+            least two a class are kept whatever the limit.
+        examples: how many of the images that a new background hurt most to keep as pictures, with their heatmaps.
+        confidence: of the intervals.
+        n_resamples: bootstrap resamples.
+        recorded: further settings to keep in the report, such as the size of a bank that a score uses; models are
+            compared only where these agree.
+
+    Raises:
+        ValueError: an option that does not exist, or a number out of range.
+    """
+
+    spec: BatchSpec = dataclasses.field(default_factory=BatchSpec)
+    variants: Sequence[str] | None = None
+    task: Task = "multiclass"
+    num_classes: int | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    preprocess: Callable[[Tensor], Tensor] | None = None
+    seed: int = 0
+    forward: Callable[[nn.Module, Tensor], Any] | None = None
+    logits: LogitsKey = None
+    layer: str | None = None
+    embeddings: bool = True
+    scores: Mapping[str, ImageScore] = dataclasses.field(default_factory=dict)
+    attributions: Sequence[str] | Mapping[str, Attribution] = ()
+    explain: str = "predicted"
+    ready: int | str | None = None
+    ids: int | str | None = None
+    max_backgrounds: int = 512
+    examples: int = 0
+    confidence: float = 0.95
+    n_resamples: int = 2000
+    recorded: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for variant in self.variants or ():
+            check_option(variant, VARIANTS, name="variants")
+        if self.spec.mask is None:
+            raise ValueError("mask: expected foreground masks in every batch; pass BatchSpec(mask=...) saying where")
+        if self.seed < 0:
+            raise ValueError(f"seed: expected a number of at least 0, got {self.seed}")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError(f"mean, std: expected both or none, got only {'mean' if self.std is None else 'std'}")
+        check_option(self.explain, ("predicted", "label"), name="explain")
+        check_option(self.task, TASKS, name="task")
+        for name, least in (("max_backgrounds", 2), ("examples", 0), ("n_resamples", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence: expected a number in (0, 1), got {self.confidence!r}")
+        if twice := [name for name in self.attribution_functions if ratio_name(name) in self.scores]:
+            raise ValueError(f"scores: {ratio_name(twice[0])!r} is what attributions measure; give it one name only")
+
+    @property
+    def variant_names(self) -> tuple[str, ...]:
+        """The variants to evaluate, each once."""
+        return tuple(dict.fromkeys(VARIANTS if self.variants is None else self.variants))
+
+    @property
+    def mixed(self) -> tuple[str, ...]:
+        """Those of them that take a background from another image."""
+        return tuple(name for name in self.variant_names if name in MIXED_VARIANTS)
+
+    @property
+    def attribution_functions(self) -> dict[str, Attribution]:
+        """Attributions by name."""
+        return named_attributions(self.attributions, logits=logits_for(self.task, self.logits), seed=self.seed)
+
+    def described(self) -> dict[str, Any]:
+        """The settings as a report keeps them."""
+        attributions = list(self.attribution_functions)
+        return {
+            "variants": list(self.variant_names),
+            "seed": self.seed,
+            "mean": None if self.mean is None else [float(x) for x in self.mean],
+            "std": None if self.std is None else [float(x) for x in self.std],
+            "preprocess": None if self.preprocess is None else _name_of(self.preprocess),
+            "task": self.task,
+            "batch": dataclasses.asdict(self.spec),
+            "scores": list(self.scores),
+            "attributions": attributions,
+            "explained_class": self.explain if attributions else None,
+            "variants_are": "as given" if self.ready is not None else "made here",
+            "images_are_known_by": "picture, mask and label" if self.ids is None else f"the batch's {self.ids!r}",
+            "max_backgrounds": self.max_backgrounds,
+            **self.recorded,
+        }
+
+
+class MeasuringOptions(TypedDict, total=False):
+    """The fields of :class:`EvaluationSettings` as keyword arguments, but ``spec`` and ``seed``."""
+
+    variants: Sequence[str] | None
+    task: Task
+    num_classes: int | None
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    preprocess: Callable[[Tensor], Tensor] | None
+    forward: Callable[[nn.Module, Tensor], Any] | None
+    logits: LogitsKey
+    layer: str | None
+    embeddings: bool
+    scores: Mapping[str, ImageScore] | None
+    attributions: Sequence[str] | Mapping[str, Attribution]
+    explain: str
+    ready: int | str | None
+    ids: int | str | None
+    max_backgrounds: int
+    examples: int
+    confidence: float
+    n_resamples: int
+    recorded: Mapping[str, Any]
+
+
+class EvaluationOptions(MeasuringOptions, total=False):
+    """The fields of :class:`EvaluationSettings` as keyword arguments; ``None`` leaves a field as it is."""
+
+    spec: BatchSpec | None
+    seed: int
+
+
+def ratio_name(attribution: str) -> str:
+    """What the pixel ratio of an attribution is called."""
+    return f"pixel_ratio/{attribution}"
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    name = getattr(function, "__qualname__", None)
+    return str(name) if name is not None else " ".join(repr(function).split())

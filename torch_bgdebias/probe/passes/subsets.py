@@ -1,0 +1,77 @@
+"""Which images stand for a data set where not all are measured: spread over its length and its classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["labels_of", "spread_positions"]
+
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+def spread_positions(count: int, keep: int, labels: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """``keep`` of the positions 0 ... count - 1, ascending.
+
+    Evenly spaced where that gives every class its share. Else, with labels, every class gets its share (and at least
+    one image while there are enough), evenly spaced within the class; without labels the spacing follows the golden
+    ratio, which falls into step with no order of classes.
+
+    Args:
+        count: images of the data set.
+        keep: how many to choose.
+        labels: (count,) their classes, where they are known without opening a picture.
+    """
+    keep = min(keep, count)
+    if keep <= 0:
+        return np.zeros(0, np.int64)
+    if keep == count:
+        return np.arange(count)
+    if labels is None:
+        order = np.argsort((np.arange(count) * _GOLDEN) % 1.0, kind="stable")
+        return np.sort(order[:keep]).astype(np.int64)
+    even = np.linspace(0, count - 1, keep).round().astype(np.int64)
+    classes, totals = np.unique(labels, return_counts=True)
+    share = keep * totals / count
+    if bool((np.abs([(labels[even] == c).sum() for c in classes] - share) < 1).all()):
+        return even
+    chosen = []
+    for c, number in zip(classes, _whole_shares(share, keep), strict=True):
+        members = np.flatnonzero(labels == c)
+        steps = (np.arange(number) + 0.5) / max(number, 1) * len(members)
+        chosen.append(members[steps.astype(np.int64)])
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def labels_of(dataset: Any) -> NDArray[np.int64] | None:
+    """(N,) classes that a data set knows without opening its pictures (``labels`` or ``targets``); ``None`` else."""
+    indices = getattr(dataset, "indices", None)
+    if indices is not None and hasattr(dataset, "dataset"):  # torch.utils.data.Subset
+        inner = labels_of(dataset.dataset)
+        return None if inner is None else inner[np.asarray(indices, np.int64)]
+    for name in ("labels", "targets"):
+        values = getattr(dataset, name, None)
+        if isinstance(values, Tensor):
+            values = values.cpu().numpy()
+        if not isinstance(values, (list, tuple, np.ndarray)) or not isinstance(dataset, Sized):
+            continue
+        array = np.asarray(values)
+        if array.shape == (len(dataset),) and array.dtype.kind in "iu":
+            return array.astype(np.int64)
+    return None
+
+
+def _whole_shares(share: NDArray[np.float64], keep: int) -> NDArray[np.int64]:
+    """Whole numbers that add up to ``keep``, near the shares, none of them 0 while there are enough."""
+    whole = np.floor(share).astype(np.int64)
+    if keep >= len(share):
+        whole = np.maximum(whole, 1)
+    while whole.sum() > keep:
+        whole[np.argmax(whole - share)] -= 1
+    while whole.sum() < keep:
+        whole[np.argmax(share - whole)] += 1
+    return whole

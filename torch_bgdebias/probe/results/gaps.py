@@ -1,0 +1,153 @@
+"""What a BG-Gap says, in sentences: how far it is from 0, and to which side.
+
+A gap above 0 is accuracy lost on random backgrounds, a gap below 0 accuracy lost on the own class's: both are a
+dependence on the background, so a model is judged by the distance from 0.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from torch_bgdebias.probe.results.measurement import Estimate
+from torch_bgdebias.probe.results.spelling import (
+    Sentence,
+    Words,
+    interval_of,
+    interval_words,
+    is_known,
+    number,
+    percent,
+    say,
+    strong,
+)
+
+__all__ = ["NARROW", "Side", "bias_sentence", "change_sentence", "side_of"]
+
+#: an interval that holds 0 and stays within so far of it shows that the background hardly matters
+NARROW = 0.05
+
+#: ``random``: accuracy is lost on random backgrounds; ``own``: on those of the own class; ``neither``: the interval
+#: holds 0; ``unknown``: there is no gap or no interval
+Side: TypeAlias = Literal["random", "own", "neither", "unknown"]
+
+_WHERE = {"random": "backgrounds of random classes", "own": "backgrounds of their own class"}
+
+
+def side_of(gap: Estimate | None) -> Side:
+    """On which backgrounds accuracy is lost beyond chance."""
+    ends = interval_of(gap) if is_known(gap) else None
+    if ends is None:
+        return "unknown"
+    return "random" if ends[0] > 0 else "own" if ends[1] < 0 else "neither"
+
+
+def bias_sentence(model: str, gap: Estimate | None, level: float) -> Sentence:
+    """What one model's gap says.
+
+    Args:
+        model: its name.
+        gap: its BG-Gap.
+        level: of the interval, in (0, 1).
+    """
+    if not is_known(gap):
+        return say("The BG-Gap of ", strong(model), " is not known: the variants mixed_same and mixed_rand were not ",
+                   "both measured.")  # fmt: skip
+    side, interval = side_of(gap), interval_words(gap, level)
+    if side == "unknown":
+        return say(strong(model), f" has a BG-Gap of {number(gap.value)} points (no interval), from {gap.n} image(s): ",
+                   "too few to judge.")  # fmt: skip
+    if side == "neither":
+        return say(
+            "For ", strong(model), f" no dependence on the background can be shown: its BG-Gap is {number(gap.value)} ",
+            f"points ({interval}); a loss of more than {_either_way(gap)} is unlikely.",
+        )  # fmt: skip
+    lost = strong(f"{number(abs(gap.value))} points")
+    stands = say(strong(model), " loses ", lost, f" of accuracy ({interval}) when its objects stand in front of ")
+    if side == "random":
+        return (*stands, Words(f"{_WHERE[side]}: it reads part of its answer off the background."))
+    return (
+        *stands,
+        Words(
+            f"{_WHERE[side]}: it is more accurate on random backgrounds. This is a bias too, of the other sign: the "
+        ),
+        Words("background speaks against the class that belongs to it."),
+    )
+
+
+def change_sentence(model: str, before: Estimate, after: Estimate, *, differs: bool, level: float) -> Sentence:
+    """What became of the gap with another model.
+
+    Args:
+        model: the later model's name.
+        before: the first model's gap.
+        after: the later model's.
+        differs: whether the two differ beyond chance.
+        level: of the intervals, in (0, 1).
+    """
+    interval = interval_words(after, level)
+    in_brackets = f" ({interval})" if interval else ""
+    points_now = f"{number(after.value)} points"
+    name, side = strong(model), side_of(after)
+    if side == "unknown":
+        return say("With ", name, f" it is {points_now}, from {after.n} image(s): too few to judge.")
+    if not differs:
+        return say(
+            "With ", name, f" it is {points_now}{in_brackets}; the difference may be chance, so this measurement does ",
+            "not show that it helped.",
+        )  # fmt: skip
+    if side == "neither":
+        return _no_longer_shown(name, before, after, in_brackets)
+    was = side_of(before)
+    if was not in ("random", "own"):
+        return say(
+            "With ", name, " there is a bias where none could be shown: ", strong(points_now), f"{in_brackets}, ",
+            f"accuracy that is lost on {_WHERE[side]}.",
+        )  # fmt: skip
+    if side != was:
+        return _turned_round(name, before, after, in_brackets)
+    if abs(after.value) > abs(before.value):
+        return say("With ", name, f" the loss is larger: {points_now}{in_brackets}.")
+    gone = percent(1 - after.value / before.value)
+    return say("With ", name, " ", strong(points_now), f" are left{in_brackets}: {gone} of the loss is gone.")
+
+
+def _no_longer_shown(name: Words, before: Estimate, after: Estimate, in_brackets: str) -> Sentence:
+    """The later gap's interval holds 0."""
+    if side_of(before) not in ("random", "own"):
+        return say(
+            "With ", name, f" it is {number(after.value)} points{in_brackets}: it differs from before, but neither ",
+            "gap is shown to be other than 0.",
+        )  # fmt: skip
+    rounded = number(after.value)
+    left = strong("none of it is left" if rounded == "0.0" else f"{rounded} points are left")
+    ends = (after.low, after.high)
+    if max(map(abs, ends)) < NARROW:
+        return say("With ", name, " ", left, f"{in_brackets}: what is behind the object hardly matters any more.")
+    return say(
+        "With ", name, " ", left, f"{in_brackets}: no loss can be shown any more, on few images; one of up to ",
+        f"{_either_way(after)} is possible.",
+    )  # fmt: skip
+
+
+def _turned_round(name: Words, before: Estimate, after: Estimate, in_brackets: str) -> Sentence:
+    """Both gaps are shown, on different sides of 0."""
+    far, was = number(abs(after.value)), number(abs(before.value))
+    size = (
+        "less"
+        if abs(after.value) < abs(before.value)
+        else "more"
+        if abs(after.value) > abs(before.value)
+        else "as much"
+    )
+    compared = f"as much as before ({was})" if size == "as much" or far == was else f"{size} than before ({was})"
+    lost_on = _WHERE["own" if after.value < 0 else "random"]
+    return say(
+        "With ", name, " ", strong("the bias has turned round"), f": {number(after.value)} points{in_brackets}. It ",
+        f"now loses {far} points on {lost_on}, {compared}: the background still matters.",
+    )  # fmt: skip
+
+
+def _either_way(gap: Estimate) -> str:
+    """How large a loss the interval leaves possible, on either kind of background."""
+    on_random, on_own = max(gap.high, 0.0), max(-gap.low, 0.0)
+    return f"{number(on_random)} points on random backgrounds, or of {number(on_own)} on the own class's,"

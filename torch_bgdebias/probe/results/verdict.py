@@ -1,0 +1,112 @@
+"""What the numbers of one or several models say, in sentences that a manager can read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch_bgdebias.probe.results.comparison import ModelComparison
+from torch_bgdebias.probe.results.gaps import bias_sentence, change_sentence
+from torch_bgdebias.probe.results.measurement import Estimate, Measurement
+from torch_bgdebias.probe.results.spelling import (
+    VARIANT_WORDS,
+    Sentence,
+    Words,
+    interval_of,
+    is_known,
+    p_words,
+    percent,
+    points,
+    say,
+    strong,
+)
+
+__all__ = ["pick_after", "shown_models", "verdict"]
+
+#: with more models than this, the verdict speaks of the best one alone
+_MOST = 4
+
+
+def pick_after(reports: Sequence[Measurement]) -> int | None:
+    """Which report stands for "after": of those after the first, the one whose worst variant is the best."""
+    if len(reports) < 2:
+        return None
+
+    def merit(index: int) -> float:
+        worst = reports[index].worst_variant()
+        return -1.0 if worst is None else worst[1].value
+
+    return max(range(1, len(reports)), key=merit)
+
+
+def shown_models(reports: Sequence[Measurement]) -> list[int]:
+    """Which later reports a verdict speaks of."""
+    after = pick_after(reports)
+    return [] if after is None else list(range(1, len(reports))) if len(reports) <= _MOST else [after]
+
+
+def verdict(reports: Sequence[Measurement], comparisons: Sequence[ModelComparison | None]) -> list[Sentence]:
+    """What the first model loses, and what is left of that with the others.
+
+    Of more than three others only the best one is spoken of. An interval that holds zero is never called a bias, one
+    that is wide is said to be so, and one below zero is a bias of the other sign.
+    """
+    first = reports[0]
+    sentences = [bias_sentence(first.model, first.bg_gap, first.confidence)]
+    if not is_known(first.bg_gap):
+        return sentences
+    for index in shown_models(reports):
+        if is_known(reports[index].bg_gap):
+            sentences.append(_change(first, reports[index], comparisons[index - 1]))
+    return sentences
+
+
+def _change(before: Measurement, after: Measurement, comparison: ModelComparison | None) -> Sentence:
+    old, new = before.bg_gap, after.bg_gap
+    assert is_known(old)
+    assert is_known(new)
+    differs = _differs(old, new, comparison, before.confidence)
+    sentence = change_sentence(after.model, old, new, differs=differs, level=before.confidence)
+    return (*sentence, *_interval_of_change(comparison), *_accuracy_change(before, after))
+
+
+def _differs(old: Estimate, new: Estimate, comparison: ModelComparison | None, level: float) -> bool:
+    """Whether the gaps differ beyond chance: by the paired test, or by intervals that do not overlap."""
+    if comparison is not None and "bg_gap" in comparison.figures:
+        return comparison.figures["bg_gap"].corrected < 1 - level
+    first, second = interval_of(old), interval_of(new)
+    return first is not None and second is not None and (second[1] < first[0] or second[0] > first[1])
+
+
+def _interval_of_change(comparison: ModelComparison | None) -> Sentence:
+    change = None if comparison is None else comparison.figures.get("bg_gap")
+    ends = None if change is None else interval_of(change.difference)
+    if change is None or ends is None:
+        return ()
+    by = f" The gap changes by {points(change.difference.value)} points ({points(ends[0])} to {points(ends[1])}, "
+    return say(f"{by}{p_words(change.corrected)}).")
+
+
+def _accuracy_change(before: Measurement, after: Measurement) -> Sentence:
+    old, new = before.accuracy("mixed_rand"), after.accuracy("mixed_rand")
+    if not is_known(old) or not is_known(new):
+        return ()
+    moved = f" Accuracy on random backgrounds goes from {percent(old.value, 1)} to {percent(new.value, 1)}"
+    sentence: list[str | Words] = [f"{moved}{_own_accuracy_change(before, after)}."]
+    if new.value <= old.value:
+        sentence += [
+            " It is ",
+            strong("not more accurate"),
+            " there: a model that has learned nothing has no gap either.",
+        ]
+    worst_before, worst_after = before.worst_variant(), after.worst_variant()
+    if worst_before and worst_after and worst_after[1].value < worst_before[1].value:
+        now, then = (f"{percent(e.value, 1)} ({VARIANT_WORDS[variant]})" for variant, e in (worst_after, worst_before))
+        sentence += [" Its ", strong("worst accuracy is lower"), f": {now} instead of {then}."]
+    return say(*sentence)
+
+
+def _own_accuracy_change(before: Measurement, after: Measurement) -> str:
+    old, new = before.accuracy("mixed_same"), after.accuracy("mixed_same")
+    if not is_known(old) or not is_known(new):
+        return ""
+    return f", on backgrounds of the own class from {percent(old.value, 1)} to {percent(new.value, 1)}"
