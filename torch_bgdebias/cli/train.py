@@ -40,7 +40,7 @@ trainer:
         mean: [0.485, 0.456, 0.406]
         std: [0.229, 0.224, 0.225]
     - class_path: pytorch_lightning.callbacks.ModelCheckpoint
-      init_args: {monitor: bias/bg_gap, mode: min, save_last: true}
+      init_args: {monitor: bias/worst_variant, mode: max, save_last: true}
 """
 
 _HELP = """\

@@ -91,6 +91,8 @@ def overview_section(reports: Sequence[Measurement], comparisons: Comparisons) -
     compared = any(c is not None for c in comparisons)
     if compared:
         note += f" Changes are against {reports[0].model}, on the images of both, with their own intervals."
+        refused = list(dict.fromkeys(name for c in comparisons if c is not None for name in c.refused))
+        note += "".join(f" {name} was measured at other settings and is not compared." for name in refused)
     elif len(reports) > 1:
         note += " The models were not measured on the same images, so changes cannot be tested."
     models = [r.model for r in reports]

@@ -19,10 +19,11 @@ from torch_bgdebias.metrics.statistics import (
     paired_permutation_test,
 )
 from torch_bgdebias.probe.results.columns import paired_columns
+from torch_bgdebias.probe.results.gaps import change_sentence
 from torch_bgdebias.probe.results.layout import plain
 from torch_bgdebias.probe.results.measurement import Estimate, Measurement
-from torch_bgdebias.probe.results.pairing import matched_images
-from torch_bgdebias.probe.results.spelling import p_words
+from torch_bgdebias.probe.results.pairing import differing_settings, incomparable_scores, matched_images
+from torch_bgdebias.probe.results.spelling import is_known, p_words, plain_text
 from torch_bgdebias.writing import write_text
 
 __all__ = ["COMPARISON_SCHEMA", "Change", "ClassChange", "ModelComparison", "compare_models"]
@@ -77,10 +78,14 @@ class ModelComparison:
         first: name of the model that stands for "before".
         second: name of the other one.
         n: images that both reports have.
-        figures: figure -> change over all common images, named as in ``compare_reports``.
+        figures: figure -> change over all common images: ``bg_gap``, ``accuracy/<variant>``,
+            ``decision_consistency/<variant>``, ``feature_consistency/<variant>``, and every score by its name.
         per_class: one entry per class with common images.
         settings: ``confidence``, ``n_resamples``, ``n_permutations``, ``seed``, ``correction``, and how many tests each
             correction is for (``tests``: over all images, and per figure over the classes).
+        gaps: BG-Gap of the first and of the second over all of their own images.
+        differing: what was not the same in the two measurements, in words; part of a change may come from that.
+        refused: scores that were measured in ways that cannot be compared.
     """
 
     first: str
@@ -89,18 +94,35 @@ class ModelComparison:
     figures: dict[str, Change]
     per_class: list[ClassChange]
     settings: dict[str, Any]
+    gaps: tuple[Estimate | None, Estimate | None] = (None, None)
+    differing: list[str] = dataclasses.field(default_factory=list)
+    refused: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def gap_differs(self) -> bool:
+        """Whether the gap differs beyond chance, after correction."""
+        change = self.figures.get("bg_gap")
+        return change is not None and change.corrected < 1 - float(self.settings["confidence"])
 
     def changed_classes(self, figure: str = "bg_gap") -> list[ClassChange]:
         """Classes in which a figure differs beyond chance after correction, the largest change first."""
         level = 1 - float(self.settings["confidence"])
-        found = [c for c in self.per_class if figure in c.changes and c.changes[figure].corrected < level]
-        return sorted(found, key=lambda c: -abs(c.changes[figure].difference.value))
+        changed = [c for c in self.per_class if figure in c.changes and c.changes[figure].corrected < level]
+        return sorted(changed, key=lambda c: -abs(c.changes[figure].difference.value))
 
     def summary(self) -> str:
         """The changes as text, in points where the figure is a share."""
         level, tests = 100 * float(self.settings["confidence"]), self.settings["tests"]
-        head = f"{self.second} against {self.first}: {self.n} common images, {level:g} % paired bootstrap intervals, "
+        whose = f"{self.second} against {self.first}"
+        if self.differing:
+            whose += f", measured at other settings ({'; '.join(self.differing)})"
+        head = f"{whose}: {self.n} common images, {level:g} % paired bootstrap intervals, "
         lines = [f"{head}paired permutation tests, p corrected for {tests['figures']} tests ({_method(self)})"]
+        lines += [f"  {name} is not comparable: it was measured at other settings" for name in self.refused]
+        before, after = self.gaps
+        if is_known(before) and is_known(after):
+            sentence = change_sentence(self.second, before, after, differs=self.gap_differs, level=level / 100)
+            lines.append(f"  {plain_text(sentence)}")
         width = max((len(name) for name in self.figures), default=0)
         lines += [f"  {name:<{width}}  {_in_words(name, change)}" for name, change in self.figures.items()]
         figure = "bg_gap" if "bg_gap" in self.figures else "accuracy/original"
@@ -133,8 +155,10 @@ def compare_models(
     Every figure's change gets a paired bootstrap interval (an image is drawn with the results of both models) and a
     paired permutation test. The figures over all images, of all later models, are one family of tests. In the classes
     each figure has a family of its own: all classes of all later models. The p-values of a family are corrected
-    together. Images are matched as in :func:`torch_bgdebias.probe.compare_reports`; an image that lacks a figure in
-    either model is left out of that change, so it can differ a little from the difference of the models' own figures.
+    together. An image is known by its picture, mask and label, or by the id that the data set gave it; one that lacks a
+    figure in either model is left out of that change, so it can differ a little from the difference of the models' own
+    figures. What was not the same in the two measurements is named in ``differing``; scores that were measured in
+    ways that cannot be compared are ``refused``.
 
     Args:
         reports: at least one; the first is "before".
@@ -181,6 +205,9 @@ class _Raw:
     n: int
     figures: dict[str, Change]
     per_class: list[ClassChange]
+    gaps: tuple[Estimate | None, Estimate | None]
+    differing: list[str]
+    refused: list[str]
 
 
 def _raw(first: Measurement, second: Measurement, boot: Mapping[str, Any], drawn: Mapping[str, Any]) -> _Raw | None:
@@ -191,7 +218,8 @@ def _raw(first: Measurement, second: Measurement, boot: Mapping[str, Any], drawn
         {name: column[at] for name, column in paired_columns(report.images).items()}
         for report, at in zip((first, second), rows, strict=True)
     )
-    shared = [name for name in before if name in after]
+    refused = incomparable_scores(first, second)
+    shared = [name for name in before if name in after and name not in refused]
     in_classes = [n for n in shared if n in CLASS_FIGURES or n in first.images.scores]
     label = first.images.label[rows[0]]
 
@@ -203,7 +231,9 @@ def _raw(first: Measurement, second: Measurement, boot: Mapping[str, Any], drawn
         chosen = label == k
         name = first.class_names[k] if k < len(first.class_names) else str(k)
         per_class.append(ClassChange(int(k), name, int(chosen.sum()), changes(in_classes, chosen)))
-    return _Raw(len(label), changes(shared, np.ones(len(label), bool)), per_class)
+    figures = changes(shared, np.ones(len(label), bool))
+    differing = differing_settings(first, second, rows)
+    return _Raw(len(label), figures, per_class, (first.bg_gap, second.bg_gap), differing, refused)
 
 
 def _change(before: Floats, after: Floats, boot: Mapping[str, Any], drawn: Mapping[str, Any]) -> Change:
@@ -219,7 +249,7 @@ def _corrected(
 ) -> list[ModelComparison | None]:
     """The same with corrected p-values: one family over all images, one per figure over the classes."""
     overall: list[Change] = [c for r in raw if r is not None for c in r.figures.values()]
-    found = iter(correct_p_values([c.p_value for c in overall], method).tolist())
+    over_all = iter(correct_p_values([c.p_value for c in overall], method).tolist())
     # a generator each, filled in the order in which the changes are walked through below
     names = dict.fromkeys(n for r in raw if r is not None for c in r.per_class for n in c.changes)
     values = {
@@ -233,7 +263,7 @@ def _corrected(
         if r is None:
             done.append(None)
             continue
-        figures = {n: dataclasses.replace(c, corrected=next(found)) for n, c in r.figures.items()}
+        figures = {n: dataclasses.replace(c, corrected=next(over_all)) for n, c in r.figures.items()}
         per_class = [
             dataclasses.replace(
                 c,
@@ -241,7 +271,8 @@ def _corrected(
             )
             for c in r.per_class
         ]
-        done.append(ModelComparison(models[0], model, r.n, figures, per_class, {**settings, "tests": tests}))
+        noted = {**settings, "tests": tests}
+        done.append(ModelComparison(models[0], model, r.n, figures, per_class, noted, r.gaps, r.differing, r.refused))
     return done
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch_bgdebias.probe.results.images import ImageResults
 from torch_bgdebias.probe.results.measurement import Measurement
 
-__all__ = ["differing_settings", "matched_images"]
+__all__ = ["differing_settings", "incomparable_scores", "matched_images"]
 
 #: settings that may differ between two measurements that are compared: they do not change what is asked of a model
 _FREE = frozenset(
@@ -21,8 +21,11 @@ _FREE = frozenset(
         "device",
         "embedding_layer",
         "epoch",
+        "images_enter",
         "n_resamples",
+        "outputs",
         "processes",
+        "score_settings",
         "scores",
         "variants",
     }
@@ -43,17 +46,51 @@ def matched_images(first: ImageResults, second: ImageResults) -> tuple[NDArray[n
     return np.array(one, np.int64), np.array(two, np.int64)
 
 
-def differing_settings(first: Measurement, second: Measurement) -> dict[str, tuple[Any, Any]]:
-    """Settings that two measurements should share to be compared, by name, with both of their values."""
+def differing_settings(
+    first: Measurement, second: Measurement, rows: tuple[NDArray[np.int64], NDArray[np.int64]]
+) -> list[str]:
+    """What was not the same in two measurements although it should be to compare them, in words.
+
+    Args:
+        first: one of them.
+        second: the other one.
+        rows: of the images that both have, from :func:`matched_images`.
+    """
     names = [n for n in {**first.settings, **second.settings} if n not in _FREE]
     if not (first.settings.get("attributions") and second.settings.get("attributions")):
         names = [n for n in names if n != "explained_class"]
     pairs = {n: (first.settings.get(n), second.settings.get(n)) for n in names}
-    differing = {n: pair for n, pair in pairs.items() if pair[0] != pair[1]}
+    differing = [f"{_named(n)}: {_shown(a)} and {_shown(b)}" for n, (a, b) in pairs.items() if a != b]
     one, two = ({c.label: c.name for c in measurement.per_class} for measurement in (first, second))
-    if any(one[label] != two[label] for label in one.keys() & two.keys()):
-        differing["class names"] = (list(one.values()), list(two.values()))
+    if names_differ := [label for label in one if label in two and one[label] != two[label]]:
+        label = names_differ[0]
+        differing.append(f"names of {len(names_differ)} classes, such as {one[label]} and {two[label]} for {label}")
+    for variant, labels in first.images.background_label.items():
+        if variant in second.images.background_label:
+            other = second.images.background_label[variant][rows[1]]
+            moved = int((labels[rows[0]] != other).sum())
+            if moved:
+                differing.append(f"{variant} has backgrounds of other classes for {moved} of {len(other)} images")
     return differing
+
+
+def incomparable_scores(first: Measurement, second: Measurement) -> list[str]:
+    """Scores that both have, measured in ways that differ, such as against banks of other sizes."""
+    one, two = (measurement.settings.get("score_settings") or {} for measurement in (first, second))
+    shared = [name for name in first.scores if name in second.scores]
+    return [name for name in shared if one.get(name) != two.get(name)]
+
+
+def _named(setting: str) -> str:
+    return {"mean": "preprocessing (mean)", "std": "preprocessing (std)", "preprocess": "preprocessing"}.get(
+        setting, setting.replace("_", " ")
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_shown(v) for v in value)}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _keys(images: ImageResults) -> list[tuple[int, int, int]]:

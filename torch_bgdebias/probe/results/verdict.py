@@ -64,15 +64,21 @@ def _change(before: Measurement, after: Measurement, comparison: ModelComparison
     old, new = before.bg_gap, after.bg_gap
     assert is_known(old)
     assert is_known(new)
-    differs = _differs(old, new, comparison, before.confidence)
+    differs = _differs(old, new, comparison)
     sentence = change_sentence(after.model, old, new, differs=differs, level=before.confidence)
-    return (*sentence, *_interval_of_change(comparison), *_accuracy_change(before, after))
+    settings: Sentence = ()
+    if comparison is not None and comparison.differing:
+        what = "; ".join(comparison.differing)
+        settings = say(
+            strong("The two were measured at other settings"), f" ({what}), which may be part of the change. "
+        )
+    return (*settings, *sentence, *_interval_of_change(comparison), *_accuracy_change(before, after))
 
 
-def _differs(old: Estimate, new: Estimate, comparison: ModelComparison | None, level: float) -> bool:
+def _differs(old: Estimate, new: Estimate, comparison: ModelComparison | None) -> bool:
     """Whether the gaps differ beyond chance: by the paired test, or by intervals that do not overlap."""
     if comparison is not None and "bg_gap" in comparison.figures:
-        return comparison.figures["bg_gap"].corrected < 1 - level
+        return comparison.gap_differs
     first, second = interval_of(old), interval_of(new)
     return first is not None and second is not None and (second[1] < first[0] or second[0] > first[1])
 
