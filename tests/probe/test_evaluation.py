@@ -224,3 +224,47 @@ def test_progress_wraps_both_passes() -> None:
 
     evaluate_background_bias(cheat(), toy_loader(), variants=["mixed_rand"], progress=progress)
     assert seen == [("backgrounds", 6), ("images", 6)]
+
+
+def test_one_logit_is_classified_at_zero() -> None:
+    class OneLogit(nn.Module):
+        def forward(self, image):
+            return (image[:, 0, 0, 0] - 0.05) * 100
+
+    batches = [(x, y.float()[:, None], m) for x, y, m in toy_loader(classes=2)]  # as binary cross-entropy wants them
+    options = {"variants": ["mixed_same", "mixed_rand"], "embeddings": False, "task": "binary"}
+    report = evaluate_background_bias(OneLogit(), batches, **options)
+    assert report.class_names == ["0", "1"]
+    np.testing.assert_array_equal(report.images.prediction["mixed_rand"], report.images.background_label["mixed_rand"])
+    assert report.variants["mixed_same"].accuracy.value == 1
+    expected = torch.sigmoid(torch.tensor([5.0]))
+    assert report.images.confidence["original"] == pytest.approx(float(expected))
+    with pytest.raises(ValueError, match="expected one logit an image for task='binary', got float32 tensor of shape"):
+        evaluate_background_bias(cheat(), batches, **options)
+
+
+def test_a_softmax_head_is_noticed() -> None:
+    class Softmax(Reader):
+        def forward(self, image):
+            return super().forward(image).softmax(1)
+
+    plain = evaluate_background_bias(cheat(), toy_loader(), variants=["mixed_rand"])
+    with pytest.warns(UserWarning, match="every row is at least 0 and adds up to 1, so a softmax was taken already"):
+        report = evaluate_background_bias(Softmax(0, 0, 0), toy_loader(), variants=["mixed_rand"])
+    np.testing.assert_allclose(report.images.confidence["original"], plain.images.confidence["original"], rtol=1e-5)
+    assert report.settings["outputs"] == "probabilities"
+    assert plain.settings["outputs"] == "logits"
+
+
+def test_preprocessing_belongs_to_the_model() -> None:
+    class Shifted(Reader):
+        def forward(self, image):
+            return super().forward((image + 1) / 2)
+
+    plain = evaluate_background_bias(
+        cheat(), toy_loader(), variants=MIXED, attributions={"all": lambda m, x, t: x.abs()}
+    )
+    report = evaluate_background_bias(
+        Shifted(0, 0, 0), toy_loader(), variants=MIXED, preprocess=lambda image: image * 2 - 1
+    )
+    assert {n: v.accuracy for n, v in report.variants.items()} == {n: v.accuracy for n, v in plain.variants.items()}

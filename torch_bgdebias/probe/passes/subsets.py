@@ -37,12 +37,13 @@ def spread_positions(count: int, keep: int, labels: NDArray[np.int64] | None = N
     even = np.linspace(0, count - 1, keep).round().astype(np.int64)
     classes, totals = np.unique(labels, return_counts=True)
     share = keep * totals / count
-    if bool((np.abs([(labels[even] == c).sum() for c in classes] - share) < 1).all()):
+    number = np.array([(labels[even] == c).sum() for c in classes])
+    if bool((np.abs(number - share) < 1).all()) and (keep < len(classes) or bool((number > 0).all())):
         return even
     chosen = []
-    for c, number in zip(classes, _whole_shares(share, keep), strict=True):
+    for c, wanted in zip(classes, _whole_shares(share, keep), strict=True):
         members = np.flatnonzero(labels == c)
-        steps = (np.arange(number) + 0.5) / max(number, 1) * len(members)
+        steps = (np.arange(wanted) + 0.5) / max(wanted, 1) * len(members)
         chosen.append(members[steps.astype(np.int64)])
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
@@ -71,7 +72,7 @@ def _whole_shares(share: NDArray[np.float64], keep: int) -> NDArray[np.int64]:
     if keep >= len(share):
         whole = np.maximum(whole, 1)
     while whole.sum() > keep:
-        whole[np.argmax(whole - share)] -= 1
+        whole[np.argmax(np.where(whole > (keep >= len(share)), whole - share, -np.inf))] -= 1
     while whole.sum() < keep:
         whole[np.argmax(share - whole)] += 1
     return whole

@@ -1,0 +1,150 @@
+"""Every case of one gap, of two, and of accuracy that was lost on the way: judged by the distance from 0."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from torch_bgdebias.probe import BackgroundBiasReport, ImageResults, compare_models, summarise
+from torch_bgdebias.probe.report import report_html
+from torch_bgdebias.probe.results.gaps import bias_sentence, change_sentence, side_of
+from torch_bgdebias.probe.results.measurement import Estimate
+from torch_bgdebias.probe.results.spelling import plain_text
+from torch_bgdebias.probe.results.verdict import pick_after
+
+
+def gap(value: float, low: float, high: float, n: int = 200) -> Estimate:
+    """In points."""
+    return Estimate(value / 100, low / 100, high / 100, n)
+
+
+NONE = Estimate(math.nan, math.nan, math.nan, 0)
+
+
+ONE_MODEL = [
+    (gap(45, 30, 60), "random", "A loses 45.0 points of accuracy (95% interval 30.0 to 60.0) when its objects stand "
+     "in front of backgrounds of random classes: it reads part of its answer off the background."),
+    (gap(-45, -60, -30), "own", "A loses 45.0 points of accuracy (95% interval −60.0 to −30.0) when its objects "
+     "stand in front of backgrounds of their own class: it is more accurate on random backgrounds. This is a bias "
+     "too, of the other sign: the background speaks against the class that belongs to it."),
+    (gap(1, -2, 4), "neither", "For A no dependence on the background can be shown: its BG-Gap is 1.0 points (95% "
+     "interval −2.0 to 4.0); a loss of more than 4.0 points on random backgrounds, or of 2.0 on the own class's, is "
+     "unlikely."),
+    (gap(-10, -30, 9), "neither", "For A no dependence on the background can be shown: its BG-Gap is −10.0 points "
+     "(95% interval −30.0 to 9.0); a loss of more than 9.0 points on random backgrounds, or of 30.0 on the own "
+     "class's, is unlikely."),
+    (gap(0, 0, 0), "neither", "For A no dependence on the background can be shown: its BG-Gap is 0.0 points (95% "
+     "interval 0.0 to 0.0); a loss of more than 0.0 points on random backgrounds, or of 0.0 on the own class's, is "
+     "unlikely."),
+    (gap(100, math.nan, math.nan, 1), "unknown", "A has a BG-Gap of 100.0 points (no interval), from 1 image(s): too "
+     "few to judge."),
+    (NONE, "unknown", "The BG-Gap of A is not known: the variants mixed_same and mixed_rand were not both measured."),
+    (None, "unknown", "The BG-Gap of A is not known: the variants mixed_same and mixed_rand were not both measured."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("estimate", "side", "expected"), ONE_MODEL)
+def test_one_model(estimate: Estimate | None, side: str, expected: str) -> None:
+    assert side_of(estimate) == side
+    assert plain_text(bias_sentence("A", estimate, 0.95)) == expected
+
+
+LOSS, INVERTED, SMALL, WIDE = gap(45, 30, 60), gap(-45, -60, -30), gap(1, -2, 4), gap(-12, -31, 6)
+
+
+TWO_MODELS = [
+    # a loss on random backgrounds before
+    (LOSS, gap(10, 5, 15), True, "With B 10.0 points are left (95% interval 5.0 to 15.0): 78% of the loss is gone."),
+    (LOSS, gap(70, 62, 78), True, "With B the loss is larger: 70.0 points (95% interval 62.0 to 78.0)."),
+    (LOSS, SMALL, True, "With B 1.0 points are left (95% interval −2.0 to 4.0): what is behind the object hardly "
+     "matters any more."),
+    (LOSS, gap(0, -2, 2), True, "With B none of it is left (95% interval −2.0 to 2.0): what is behind the object "
+     "hardly matters any more."),
+    (LOSS, gap(-1, -3, 1), True, "With B −1.0 points are left (95% interval −3.0 to 1.0): what is behind the object "
+     "hardly matters any more."),
+    (LOSS, WIDE, True, "With B −12.0 points are left (95% interval −31.0 to 6.0): no loss can be shown any more, on "
+     "few images; one of up to 6.0 points on random backgrounds, or of 31.0 on the own class's, is possible."),
+    (LOSS, gap(40, 28, 52), False, "With B it is 40.0 points (95% interval 28.0 to 52.0); the difference may be "
+     "chance, so this measurement does not show that it helped."),
+    (LOSS, INVERTED, True, "With B the bias has turned round: −45.0 points (95% interval −60.0 to −30.0). It now "
+     "loses 45.0 points on backgrounds of their own class, as much as before (45.0): the background still matters."),
+    (LOSS, gap(-20, -30, -10), True, "With B the bias has turned round: −20.0 points (95% interval −30.0 to −10.0). "
+     "It now loses 20.0 points on backgrounds of their own class, less than before (45.0): the background still "
+     "matters."),
+    (LOSS, gap(-60, -70, -50), True, "With B the bias has turned round: −60.0 points (95% interval −70.0 to −50.0). "
+     "It now loses 60.0 points on backgrounds of their own class, more than before (45.0): the background still "
+     "matters."),
+    (LOSS, gap(100, math.nan, math.nan, 1), True, "With B it is 100.0 points, from 1 image(s): too few to judge."),
+    # a loss on the own class's backgrounds before
+    (INVERTED, gap(-10, -15, -5), True, "With B −10.0 points are left (95% interval −15.0 to −5.0): 78% of the loss "
+     "is gone."),
+    (INVERTED, gap(-70, -78, -62), True, "With B the loss is larger: −70.0 points (95% interval −78.0 to −62.0)."),
+    (INVERTED, LOSS, True, "With B the bias has turned round: 45.0 points (95% interval 30.0 to 60.0). It now loses "
+     "45.0 points on backgrounds of random classes, as much as before (45.0): the background still matters."),
+    (INVERTED, SMALL, True, "With B 1.0 points are left (95% interval −2.0 to 4.0): what is behind the object hardly "
+     "matters any more."),
+    # nothing shown before
+    (SMALL, LOSS, True, "With B there is a bias where none could be shown: 45.0 points (95% interval 30.0 to 60.0), "
+     "accuracy that is lost on backgrounds of random classes."),
+    (SMALL, INVERTED, True, "With B there is a bias where none could be shown: −45.0 points (95% interval −60.0 to "
+     "−30.0), accuracy that is lost on backgrounds of their own class."),
+    (WIDE, SMALL, True, "With B it is 1.0 points (95% interval −2.0 to 4.0): it differs from before, but neither gap "
+     "is shown to be other than 0."),
+    (SMALL, WIDE, False, "With B it is −12.0 points (95% interval −31.0 to 6.0); the difference may be chance, so "
+     "this measurement does not show that it helped."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "after", "differs", "expected"), TWO_MODELS)
+def test_two_models(before: Estimate, after: Estimate, differs: bool, expected: str) -> None:
+    assert plain_text(change_sentence("B", before, after, differs=differs, level=0.95)) == expected
+
+
+def report(name: str, same: float, rand: float, original: float = 0.95, n: int = 400) -> BackgroundBiasReport:
+    """A model that is right with exactly these shares of the images."""
+    label = np.arange(n) % 4
+    answers = {}
+    for variant, share in (("original", original), ("mixed_same", same), ("mixed_rand", rand)):
+        right = np.arange(n) * 7919 % n < share * n
+        answers[variant] = np.where(right, label, (label + 1) % 4)
+    sure = {variant: np.ones(n, np.float32) for variant in answers}
+    images = ImageResults(np.arange(n, dtype=np.uint64), label, answers, sure)
+    return summarise(images, model=name, class_names=list("abcd"), n_resamples=200)
+
+
+def test_an_inverted_bias_is_nowhere_called_a_cure() -> None:
+    """+45 to -45 points, own-background accuracy 0 %: page, text of the report and of the comparison."""
+    before, after = report("before", 0.9, 0.45), report("after", 0.0, 0.45, original=0.0)
+    (comparison,) = compare_models([before, after])
+    assert comparison is not None
+    page = report_html([before, after])
+    for text in (page, comparison.summary()):
+        assert "the bias has turned round" in text
+        for cure in ("none of it is left", "hardly matters", "of the loss is gone"):
+            assert cure not in text
+    assert "loses 45.0 points of accuracy" in after.summary()
+    assert "of the other sign" in after.summary()
+    assert "of the other sign" in report_html([after])
+    assert "worst accuracy is lower" in page
+    assert "0.0% (as given) instead of 45.0% (random backgrounds)" in page
+
+
+def test_accuracy_that_was_lost_is_said() -> None:
+    page = report_html([report("before", 0.9, 0.5), report("after", 0.25, 0.25, original=0.25)])
+    assert "not more accurate" in page
+    assert "worst accuracy is lower</b>: 25.0% (as given) instead of 50.0% (random backgrounds)" in page
+    better = report_html([report("before", 0.9, 0.5), report("after", 0.95, 0.94)])
+    assert "worst accuracy is lower" not in better
+    assert "not more accurate" not in better
+
+
+def test_of_several_the_one_whose_worst_variant_is_best_stands_for_after() -> None:
+    inverted = report("inverted", 0.2, 0.99, original=0.2)
+    models = [report("before", 0.9, 0.4), inverted, report("even", 0.8, 0.8), report("half", 0.9, 0.6)]
+    assert pick_after(models) == 2
+    assert inverted.worst_variant()[0] in ("original", "mixed_same")
+    page = report_html(models)
+    assert "With <b>inverted</b> <b>the bias has turned round</b>" in page
+    assert "With <b>even</b> <b>none of it is left</b>" in page

@@ -1,0 +1,153 @@
+"""The probe measures what the module sees, or says that it does not; in every stage, and never in silence."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from probe_modules import Cheat, Plain, fit
+from probe_toy import K, ToyImages, cheat
+from torch import nn
+from torch.utils.data import DataLoader
+
+from torch_bgdebias.callbacks import BackgroundBiasProbe
+from torch_bgdebias.probe import EvaluationSettings, evaluate_background_bias
+
+
+class NormalisesInItsStep(Cheat):
+    """Its network reads the background of images in [-1, 1], which its steps make; its forward takes those."""
+
+    def forward(self, image):
+        return self.reader((image + 1) / 2)
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_acc", (self(batch[0] * 2 - 1).argmax(1) == batch[1]).float().mean())
+
+
+class FlipsInItsStep(Cheat):
+    def validation_step(self, batch, batch_idx):
+        self.log("val_acc", (self(batch[0].flip(3)).argmax(1) == batch[1]).float().mean())
+
+
+def test_a_normalisation_inside_the_step_is_measured_as_it_is() -> None:
+    probe = BackgroundBiasProbe()
+    trainer = fit(NormalisesInItsStep(), probe, epochs=1)
+    expected = evaluate_background_bias(
+        cheat(), DataLoader(ToyImages(40), batch_size=40), variants=["mixed_same", "mixed_rand"]
+    )
+    metrics = trainer.callback_metrics
+    assert metrics["bias/acc_original"] == metrics["val_acc"] == 1
+    assert float(metrics["bias/bg_gap"]) == pytest.approx(expected.bg_gap.value)
+    assert "channels times [2.0, 2.0, 2.0] plus [-1.0, -1.0, -1.0]" in probe.report.settings["preprocess"]
+    assert probe.report.settings["images_enter"] == "as in the module's own step"
+
+
+def test_what_cannot_be_told_is_said_and_no_number_given() -> None:
+    probe = BackgroundBiasProbe()
+    with pytest.warns(UserWarning, match=r"does not measure FlipsInItsStep: it is given the batch's images changed"):
+        trainer = fit(FlipsInItsStep(), probe, epochs=2)
+    assert probe.report is None
+    for name in ("bg_gap", "abs_gap", "worst_variant"):
+        assert math.isnan(trainer.callback_metrics[f"bias/{name}"])
+    assert "bias/acc_original" not in trainer.callback_metrics
+    told = BackgroundBiasProbe(preprocess=lambda image: image.flip(3))
+    metrics = fit(FlipsInItsStep(), told, epochs=1).callback_metrics
+    assert metrics["bias/acc_original"] == metrics["val_acc"]
+    assert told.report.settings["preprocess"].endswith("<lambda>")
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_it_measures_in_every_stage(stage: str) -> None:
+    module, probe = Cheat(), BackgroundBiasProbe(every_n_epochs=7)
+    module.test_step = module.validation_step
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[probe]
+    )
+    getattr(trainer, stage)(module, DataLoader(ToyImages(20), batch_size=5), verbose=False)
+    assert trainer.callback_metrics["bias/acc_mixed_same"] == 1
+    assert trainer.callback_metrics["bias/worst_variant"] == trainer.callback_metrics["bias/acc_mixed_rand"]
+
+
+def test_a_fit_without_validation_says_that_nothing_was_measured() -> None:
+    loader = DataLoader(ToyImages(20), batch_size=5)
+    with pytest.warns(UserWarning, match="BackgroundBiasProbe measured nothing: it measures at the end of validation"):
+        fit(Plain(), BackgroundBiasProbe(loader), epochs=1, limit_val_batches=0, num_sanity_val_steps=0)
+
+
+def test_a_wrongly_guessed_embedding_layer_does_not_end_the_training(caplog) -> None:
+    class Odd(Cheat):
+        """Its last linear layer is asked once for the whole batch."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.extra = nn.Linear(K, K)
+
+        def forward(self, image):
+            self.extra(torch.zeros(1, K, device=image.device))
+            return self.reader(image)
+
+    with caplog.at_level("INFO"):
+        trainer = fit(Odd(), BackgroundBiasProbe(), epochs=1)
+    assert "feature consistency is left out" in caplog.text
+    assert "bias/feature_consistency" not in trainer.callback_metrics
+    assert trainer.callback_metrics["bias/acc_original"] == 1
+    with pytest.raises(ValueError, match="layer 'extra': expected one embedding an image as its input"):
+        fit(Odd(), BackgroundBiasProbe(layer="extra"), epochs=1)
+
+
+def test_the_best_checkpoint_is_not_the_most_inverted_one() -> None:
+    """Epoch 0: right on random backgrounds and never on its own; epoch 1: right everywhere."""
+
+    class Learning(Cheat):
+        def forward(self, image):
+            right = self.reader(image)
+            return right.roll(1, 1) if self.current_epoch == 0 else right
+
+    values = []
+
+    class Noting(pl.Callback):
+        def on_validation_end(self, trainer, pl_module):
+            if not trainer.sanity_checking:
+                values.append({k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("bias/")})
+
+    fit(Learning(), BackgroundBiasProbe(), Noting(), epochs=2)
+    gaps, worst = ([v[f"bias/{name}"] for v in values] for name in ("bg_gap", "worst_variant"))
+    assert gaps[0] < 0 < gaps[1], "the minimum of the signed gap is the inverted model"
+    assert worst[0] == 0
+    assert worst[0] < worst[1]
+    assert [v["bias/abs_gap"] for v in values] == pytest.approx([abs(g) for g in gaps])
+
+
+def test_settings_in_one_object_and_former_names() -> None:
+    settings = EvaluationSettings(variants=["mixed_same", "mixed_rand"], n_resamples=50, seed=3, confidence=0.9)
+    probe = BackgroundBiasProbe(settings=settings)
+    assert (probe.settings.seed, probe.settings.confidence, probe.settings.n_resamples) == (3, 0.9, 50)
+    assert BackgroundBiasProbe(settings=settings, confidence=0.8).settings.confidence == 0.8
+    with pytest.warns(DeprecationWarning, match=r"BackgroundBiasProbe\(loader, every_n_epochs=n\)"):
+        assert BackgroundBiasProbe(None, 5).every_n_epochs == 5
+    with pytest.warns(DeprecationWarning, match=r"BackgroundBiasProbe\(prefix=...\) is now BackgroundBiasProbe\(log="):
+        trainer = fit(Cheat(), BackgroundBiasProbe(prefix="bg"), epochs=1)
+    assert "bg/bg_gap" in trainer.callback_metrics
+    assert BackgroundBiasProbe().state_key != BackgroundBiasProbe(seed=1).state_key
+    silent = fit(Cheat(), BackgroundBiasProbe(log=False), epochs=1)
+    assert not [name for name in silent.callback_metrics if "bg_gap" in name]
+
+
+def test_one_logit() -> None:
+    class OneLogit(Cheat):
+        def forward(self, image):
+            return (image[:, 0, 0, 0] - 0.05)[:, None] * 100  # above 0 where the background is that of class 1
+
+    two = DataLoader(ToyImages(20, classes=2), batch_size=5)
+    module = OneLogit()
+    module.validation_step = lambda batch, batch_idx: None
+    with pytest.raises(ValueError, match="or task='binary' for a model with one logit"):
+        fit(module, BackgroundBiasProbe(two, metrics=["bg_gap"]), epochs=1)
+    probe = BackgroundBiasProbe(two, task="binary")
+    metrics = fit(module, probe, epochs=1).callback_metrics
+    assert metrics["bias/acc_original"] == metrics["bias/acc_mixed_same"] == 1
+    rand = probe.report.images
+    assert (rand.prediction["mixed_rand"] == rand.background_label["mixed_rand"]).all()
+    assert [c.n for c in probe.report.per_class] == [10, 10]
