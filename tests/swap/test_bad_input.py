@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from torch_bgdebias.swap import BackgroundBank, BackgroundSwap
+from torch_bgdebias.swap import BackgroundBank, BackgroundSwap, sample_swap_params, swap_background
 
 LABEL = torch.tensor([0, 0, 1, 1, 2, 2])
 
@@ -97,3 +97,37 @@ def test_a_large_half_precision_batch_is_not_taken_for_nan():
     image = torch.full((2, 3, 200, 200), 60.0, dtype=torch.float16)  # its sum overflows
     label = torch.tensor([0, 1])
     assert torch.equal(BackgroundSwap()(image, torch.zeros(2, 1, 200, 200), label)[0], image)
+
+
+@pytest.mark.parametrize("pattern", ["paste", "voronoi"])
+def test_backgrounds_that_are_not_finite_or_do_not_fit_are_named(batch, pattern):
+    image, mask, label = batch
+    bank = torch.rand(5, 3, 13, 17)
+    params = sample_swap_params(image.shape, label, BackgroundBank(bank), pattern=pattern)
+    for value in (torch.nan, torch.inf, -torch.inf):
+        with pytest.raises(
+            ValueError, match=r"bank: expected finite values, got NaN or infinity in sample\(s\) \[0, 1"
+        ):
+            swap_background(image, mask, torch.full_like(bank, value), params)
+    huge = torch.full_like(bank, 1e20)
+    assert torch.isfinite(swap_background(image, mask, huge, params)).all()
+    with pytest.raises(
+        ValueError, match=r"bank: expected backgrounds that fit the images' float16, got values up to 1e"
+    ):
+        swap_background(image.half(), mask.half(), huge, params)
+    largest = torch.full_like(image, 3e38)  # whose mean overflows on the way
+    assert torch.isfinite(BackgroundSwap("batch", pattern)(largest, mask=mask)).all()
+    with pytest.raises(ValueError, match="bank: expected finite values"):
+        BackgroundSwap("batch", pattern, fill="mean")(largest, mask=mask)
+
+
+def test_an_image_that_is_not_finite_is_the_one_that_is_named(batch):
+    image, mask, label = batch
+    for fill in ("tile", "mean"):  # its background goes to other images of the batch
+        for place in ((2, 0, 0, 0), (2, 0, 5, 6)):
+            bad = image.clone()
+            bad[place] = torch.nan
+            with pytest.raises(
+                ValueError, match=r"image: expected finite values, got NaN or infinity in sample\(s\) \[2\]"
+            ):
+                BackgroundSwap(fill=fill)(bad, mask, label)

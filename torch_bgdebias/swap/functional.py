@@ -57,12 +57,12 @@ def swap_background(
 
     Raises:
         TypeError: a tensor of another dtype.
-        ValueError: shapes that do not agree, mask outside [0, 1], NaN, parameters of another batch.
+        ValueError: shapes that do not agree, mask outside [0, 1], images or backgrounds that are not finite or do not
+            fit the dtype (seen on the CPU only), parameters of another batch.
         KeyError: a parameter is missing.
     """
     check_image(image)
     mask = check_mask(mask, image)
-    _check_finite_image(image)
     if bank.dtype == torch.uint8 and mean is None:
         warn_of_units(image, name="bank")
     _check_params(params, len(image))
@@ -70,7 +70,10 @@ def swap_background(
         return image.clone()
     unchanged = ~params["apply"][:, None, None, None]
     mask = torch.where(unchanged, torch.ones((), dtype=mask.dtype, device=mask.device), mask)  # all foreground
-    return voronoi_composite(image, mask, bank, params["sites"], params["index"], params["offset"], mean, std)
+    places = (params["sites"], params["index"], params["offset"])
+    swapped = voronoi_composite(image, mask, bank, *places, mean, std)
+    _check_finite_result(swapped, image, bank)
+    return swapped
 
 
 def sample_swap_params(
@@ -212,7 +215,14 @@ def _device_of(label: Tensor | None, bank: BackgroundBank | None) -> torch.devic
     return torch.device("cpu") if label is None else label.device
 
 
-def _check_finite_image(image: Tensor) -> None:
-    # a sum is one quick pass; only when it is not finite the exact check looks for the sample (or finds an overflow)
-    if values_readable(image) and not bool(torch.isfinite(image.detach().sum())):
-        check_finite(image, name="image")
+def _check_finite_result(swapped: Tensor, image: Tensor, bank: Tensor) -> None:
+    # a sum is one quick pass; only when it is not finite the exact checks look for the cause (or find an overflow)
+    if not values_readable(swapped) or bool(torch.isfinite(swapped.detach().sum())):
+        return
+    check_finite(image, name="image")
+    if bank.is_floating_point():
+        check_finite(bank, name="bank")
+    if not bool(torch.isfinite(swapped.detach()).all()):
+        largest = float(bank.detach().abs().amax())
+        kind = str(image.dtype).removeprefix("torch.")
+        raise ValueError(f"bank: expected backgrounds that fit the images' {kind}, got values up to {largest:.3g}")
