@@ -177,36 +177,17 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _filter(args: argparse.Namespace) -> int:
-    from torch_bgdebias.backgrounds.folder import ImageFiles
-    from torch_bgdebias.backgrounds.screening.filter import FilterStep, screen_files
-    from torch_bgdebias.cli.arguments import usable_device
-    from torch_bgdebias.named_models import load_model
+    from torch_bgdebias.backgrounds.screening.filter import FilterStep
 
     forbidden = [entry for word in [*args.forbidden, *_lines(args.forbidden_file)] for entry in _classes(word)]
     if not forbidden:
         raise ValueError("--forbidden: expected at least one class, here or in --forbidden-file, got none")
     if args.model.startswith(("timm:", "torchvision:")) and not (args.pretrained or args.checkpoint):
         raise ValueError("--model: expected --pretrained or --checkpoint: random weights see nothing")
-    names = _lines(args.class_names) or None
-    device = usable_device(args.device)
     for name in ("move", "copy"):
         if getattr(args, name) is not None:
             _apart(args.input, getattr(args, name), f"--{name}")
-    ImageFiles.scan(args.input, 1, on_error=args.on_error)  # a wrong folder is told before the weights are loaded
-    outputs = len(names) if names and not args.pretrained else None
-    loaded = load_model(args.model, num_classes=outputs, checkpoint=args.checkpoint, pretrained=args.pretrained)
-    files = ImageFiles.scan(args.input, args.size or loaded.preprocessing.height_width or 224, on_error=args.on_error)
-    view = {
-        "mean": loaded.preprocessing.mean,
-        "std": loaded.preprocessing.std,
-        "size": files.size,
-        "class_names": names,
-    }
-    cache = False if args.no_cache else args.cache
-    model = loaded.model.to(device).eval()
-    readable, screening = screen_files(
-        files, model, args.top_k, batch_size=args.batch_size, cache=cache, check=[forbidden], **view
-    )
+    files, readable, screening = _screened(args, forbidden)
     classes = screening.names.find(forbidden)
     hits = screening.hits(classes).tolist()
     step = FilterStep(args.model, args.top_k, len(hits), sum(hits), screening.by_class(classes))
@@ -217,12 +198,8 @@ def _filter(args: argparse.Namespace) -> int:
     if args.json:
         rows = [[screening.names[i] for i in screening.seen[row].tolist() if i in classes] for row in dropped.values()]
         listed = {str(path.relative_to(args.input)): seen for path, seen in zip(dropped, rows, strict=True)}
-        about = {
-            "schema": SCHEMA,
-            "action": "filter",
-            "in": str(args.input),
-            "unreadable": len(files.paths) - len(hits),
-        }
+        unreadable = len(files.paths) - len(hits)
+        about = {"schema": SCHEMA, "action": "filter", "in": str(args.input), "unreadable": unreadable}
         print(json.dumps({**about, **step.to_dict(), "files": listed}, indent=1))
         return 0
     done = "moved" if args.move else "dropped" if args.copy else "would be dropped (nothing touched: --move or --copy)"
@@ -233,6 +210,35 @@ def _filter(args: argparse.Namespace) -> int:
     return 0
 
 
+def _screened(args: argparse.Namespace, forbidden: list[int | str]) -> tuple[ImageFiles, list[int], Screening]:
+    """The folder's files, the positions of the readable ones, and what the model saw in those."""
+    from torch_bgdebias.backgrounds.folder import ImageFiles
+    from torch_bgdebias.backgrounds.screening.filter import screen_files
+    from torch_bgdebias.cli.arguments import usable_device
+    from torch_bgdebias.named_models import load_model
+
+    names = _lines(args.class_names) or None
+    device = usable_device(args.device)
+    ImageFiles.scan(args.input, 1, on_error=args.on_error)  # a wrong folder is named before the weights are loaded
+    outputs = len(names) if names and not args.pretrained else None
+    loaded = load_model(args.model, num_classes=outputs, checkpoint=args.checkpoint, pretrained=args.pretrained)
+    wanted = loaded.preprocessing
+    files = ImageFiles.scan(args.input, args.size or wanted.height_width or 224, on_error=args.on_error)
+    readable, screening = screen_files(
+        files,
+        loaded.model.to(device).eval(),
+        args.top_k,
+        batch_size=args.batch_size,
+        cache=False if args.no_cache else args.cache,
+        check=[forbidden],
+        mean=wanted.mean,
+        std=wanted.std,
+        size=files.size,
+        class_names=names,
+    )
+    return files, readable, screening
+
+
 def _put(
     args: argparse.Namespace,
     files: ImageFiles,
@@ -241,7 +247,7 @@ def _put(
     screening: Screening,
     classes: list[int],
 ) -> None:
-    """Move what is dropped and copy what stays, as asked; a folder's list of generated pictures is told."""
+    """Move what is dropped and copy what stays, as asked; a folder's list of generated pictures follows."""
     from torch_bgdebias.backgrounds.generation.manifest import MANIFEST, Manifest
     from torch_bgdebias.writing import copy_file, marked_folder, move_file
 

@@ -24,7 +24,7 @@ from torch_bgdebias.backgrounds.generation.sources import (
 from torch_bgdebias.checks import check_count, describe
 from torch_bgdebias.writing import marked_folder, save_png
 
-__all__ = ["Generation", "generate_backgrounds", "write_backgrounds"]
+__all__ = ["Generation", "GenerationSettings", "generate_backgrounds", "write_backgrounds"]
 
 #: how often another seed is tried where a picture came out like an earlier one, or black
 _ATTEMPTS = 5
@@ -48,6 +48,53 @@ class Generation:
     kept: int
     repeated: int
     size: tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationSettings:
+    """How many pictures are made, and how.
+
+    Args:
+        n: pictures of each category.
+        seed: of the whole.
+        size: (H, W) asked of the source, or one number for both; a pipeline's own by default, 224 x 224 for others.
+        batch_size: pictures in a call.
+        device: where a text-to-image pipeline runs; a GPU where there is one by default.
+        dtype: of its weights; float16 on a GPU and float32 elsewhere by default.
+        negative_prompt: what must not be seen, for pipelines that take one.
+        revision: of the weights on the hub.
+        options: of the pipeline's call, such as ``{"num_inference_steps": 20}``.
+
+    Raises:
+        ValueError: a number or size below 1.
+    """
+
+    n: int
+    seed: int = 0
+    size: int | tuple[int, int] | None = None
+    batch_size: int = 4
+    device: torch.device | str | None = None
+    dtype: torch.dtype | None = None
+    negative_prompt: str | None = None
+    revision: str | None = None
+    options: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        check_count(self.n, name="n")
+        check_count(self.batch_size, name="batch_size")
+        if self.size is not None and min(self.size if isinstance(self.size, tuple) else (self.size,)) < 1:
+            raise ValueError(f"size: expected (H, W) of at least one pixel, got {self.size!r}")
+
+    def asked_size(self, model_free: bool) -> tuple[int, int] | None:
+        """(H, W) asked of the source; ``None``: its own."""
+        if isinstance(self.size, int):
+            return self.size, self.size
+        return self.size or (_MODEL_FREE_SIZE if model_free else None)
+
+    def of_pipeline(self) -> dict[str, Any]:
+        """What only a text-to-image pipeline takes."""
+        names = ("device", "dtype", "negative_prompt", "revision", "options")
+        return {name: getattr(self, name) for name in names}
 
 
 def generate_backgrounds(
@@ -122,14 +169,7 @@ def write_backgrounds(
             ``(prompts, seeds, size) -> (B, 3, H, W)``, such as `torch_bgdebias.data.paint_scenes`.
         prompts: {category: prompt}, or categories that are their own prompts; ``BACKGROUND_PROMPTS`` for pipelines,
             ``["noise"]`` for noise.
-        seed: of the whole.
-        size: (H, W) asked of the source; a pipeline's own by default, 224 x 224 for others.
-        batch_size: pictures in a call.
-        device: see `TextToImage`, as the following.
-        dtype: of the weights.
-        negative_prompt: what must not be seen.
-        revision: of the weights on the hub.
-        options: of the pipeline's call, such as ``{"num_inference_steps": 20}``.
+        seed, size, batch_size, device, dtype, negative_prompt, revision, options: see `GenerationSettings`.
 
     Raises:
         ImportError: the extra ``diffusers`` is not installed.
@@ -138,22 +178,17 @@ def write_backgrounds(
             the folder that were made with other settings, a source that keeps giving the same picture.
         TypeError: no source.
     """
-    check_count(n, name="n")
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    settings = GenerationSettings(n, seed, size, batch_size, device, dtype, negative_prompt, revision, options)
     model_free = source == "noise" if isinstance(source, str) else _is_function(source)
-    settings = {"device": device, "dtype": dtype, "negative_prompt": negative_prompt, "revision": revision}
-    asked = (size, size) if isinstance(size, int) else size or (_MODEL_FREE_SIZE if model_free else None)
-    if asked is not None and min(asked) < 1:
-        raise ValueError(f"size: expected (H, W) of at least one pixel, got {size!r}")
     table = _prompts(prompts, source, model_free)
-    make, name = _maker(source, model_free, {**settings, "options": options})
+    make, name = _maker(source, model_free, settings.of_pipeline())
+    asked = settings.asked_size(model_free)
     root = Path(out)
     about = {"source": name, "options": dict(getattr(make, "options", {})), "asked_size": asked}
     with marked_folder(root):
-        writer = _Writer(root, make, about, seed, versions(make))
+        writer = _Writer(root, make, about, settings.seed, versions(make))
         for category, prompt in table.items():
-            for wanted in _batches(writer.missing(category, prompt, n), batch_size):
+            for wanted in _batches(writer.missing(category, prompt, settings.n), settings.batch_size):
                 writer.make(category, prompt, wanted)
     return Generation(root, writer.made, writer.kept, writer.repeated, writer.size_of_first())
 
