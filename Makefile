@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # "auto" builds what the machine can build; "none" skips the extension (docs/extension.md)
 export TORCH_BGDEBIAS_BUILD ?= auto
 
-.PHONY: demo test test-slow lint build extension sanitize cuda cuda-host bench clean
+.PHONY: demo test test-slow lint site build extension sanitize cuda cuda-host bench clean
 
 $(BIN)/.ready: pyproject.toml setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -27,6 +27,10 @@ lint: $(BIN)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+site: $(BIN)/.ready  ## the documentation as a site in build/site; any warning fails
+	$(BIN)/python site/assemble.py build/site-source
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 build: $(BIN)/.ready  ## sdist and wheel, and the wheel imported in an empty environment
 	bash .ci/build.sh $(BIN)/python

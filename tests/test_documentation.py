@@ -47,7 +47,10 @@ BLOCKS = [
     for number, code in enumerate(blocks(page))
 ]
 TEXTS = {page: page.read_text(encoding="utf-8") for page in [*PAGES, *sorted(ROOT.glob("experiments/**/README.md"))]}
-TEXTS |= {ROOT / name: (ROOT / name).read_text(encoding="utf-8") for name in ("CONTRIBUTING.md", "CHANGELOG.md")}
+TEXTS |= {
+    ROOT / name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
+}
 
 
 @pytest.mark.parametrize(("code", "holds"), BLOCKS)
@@ -125,6 +128,16 @@ def headings(page: Path) -> set[str]:
     """Anchors as GitHub and Sphinx make them."""
     titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_messages_of_the_troubleshooting_page_exist():
+    """The first cell of each row is part of a message in the sources, where strings may be broken over lines."""
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "torch_bgdebias").rglob("*.py"))
+    joined = re.sub(r"""["']\s*\n\s*f?["']""", "", sources)
+    rows = re.findall(r"^\| (`.*?) \|", TEXTS[ROOT / "docs/troubleshooting.md"], flags=re.MULTILINE)
+    messages = [message for row in rows for message in re.findall(r"`([^`]+)`", row)]
+    assert len(messages) >= 20
+    assert not [message for message in messages if message not in joined]
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.relative_to(ROOT).as_posix())
