@@ -32,9 +32,10 @@ LogitsKey: TypeAlias = "int | str | Callable[[Any], Tensor] | None"
 
 
 def original_module(module: nn.Module) -> nn.Module:
-    """The module under ``torch.compile`` and (distributed) data parallel wrappers, with the same parameters."""
+    """The module under the wrappers of ``torch.compile``, (distributed) data parallel and Fabric; same parameters."""
     inner: object = getattr(module, "_orig_mod", None)
-    if inner is None and isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+    wrapped = isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+    if inner is None and (wrapped or type(module).__name__ == "_FabricModule"):  # told by name, without the package
         inner = module.module
     if isinstance(inner, nn.Module):
         return original_module(inner)
@@ -48,8 +49,14 @@ def device_of(model: nn.Module, default: torch.device | str = "cpu") -> torch.de
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Whether ``torch.compile`` wraps this module or one inside it (such modules do not run newly added hooks)."""
-    return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in module.modules())
+    """Whether ``torch.compile`` wraps this module or one inside it (such modules do not run newly added hooks).
+
+    A compiled LightningModule that Lightning has unwrapped is one, too: its steps are what is compiled.
+    """
+    return any(
+        hasattr(m, "_orig_mod") or m._compiled_call_impl is not None or getattr(m, "_compiler_ctx", None) is not None
+        for m in module.modules()
+    )
 
 
 def get_layer(model: nn.Module, name: str) -> nn.Module:

@@ -7,21 +7,24 @@ from collections.abc import Callable
 from typing import Any, ClassVar, ParamSpec, TypeVar, Unpack, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torch_bgdebias._deprecated import warn_renamed
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_share, describe
 from torch_bgdebias.isnet.calibration import RelevanceRange
 from torch_bgdebias.isnet.callback_calibration import measured_range
+from torch_bgdebias.isnet.callback_fit import Fit, loss_of
+from torch_bgdebias.isnet.callback_transfer import watch_transfers
+from torch_bgdebias.isnet.calls import around_calls
 from torch_bgdebias.isnet.dimming import BackgroundDimming
 from torch_bgdebias.isnet.loss import ISNetLoss
 from torch_bgdebias.isnet.record import Explanation
 from torch_bgdebias.isnet.rules import RuleOptions, Rules
 from torch_bgdebias.isnet.targets import Variant
 from torch_bgdebias.isnet.wrapper import ISNet
-from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, TrainingStepCallback, add_to_loss
-from torch_bgdebias.models import get_layer, original_module
+from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, Trainer, TrainingStepCallback, add_to_loss
+from torch_bgdebias.models import get_layer, logits_of, original_module
 
 __all__ = ["ISNetCallback", "Schedule"]
 
@@ -60,7 +63,8 @@ class ISNetCallback(TrainingStepCallback):
         spec: where images and masks are in a batch.
         loss: the heatmap loss; ``ISNetLoss()`` by default.
         weight: P in [0, 1], or a function of the epoch and of the batches seen so far. With P = 0 nothing is explained.
-        network: name of the submodule that maps images to logits; the LightningModule's own ``forward`` by default.
+        network: name of the submodule that maps images to logits; the LightningModule's own ``forward`` by default. Of
+            parts that the step calls one after the other: the names of the first and the last, ("backbone", "head").
         dimming: share of the images whose background is dimmed by a random amount before the step sees them
             (:mod:`~torch_bgdebias.isnet.dimming` says why); 0 leaves the batch as it is. Normalise bright images: they
             are dimmed towards 0.
@@ -95,7 +99,7 @@ class ISNetCallback(TrainingStepCallback):
         *,
         loss: ISNetLoss | None = None,
         weight: float | Schedule = 0.7,
-        network: str | None = None,
+        network: str | tuple[str, str] | None = None,
         dimming: float = 1.0,
         fraction: float = 1.0,
         calibrate: int = 0,
@@ -114,6 +118,14 @@ class ISNetCallback(TrainingStepCallback):
             raise ValueError(f"calibrate: expected a number of batches, 0 or more, got {calibrate!r}")
         if loss is not None and not isinstance(loss, ISNetLoss):
             raise TypeError(f"loss: expected an ISNetLoss, got {type(loss).__name__}")
+        if isinstance(network, (tuple, list)):
+            if len(network) != 2:
+                raise ValueError(f"network: expected a name, or those of the first and the last part, got {network!r}")
+            if fraction < 1.0 or calibrate:
+                raise ValueError(
+                    "network: fraction < 1 and calibrate take a forward pass of their own, for which one module has to "
+                    "map images to logits; give its name instead of two"
+                )
         if not callable(weight):
             _check_weight(weight)
         #: the heatmap loss; after calibration one with the ranges that were measured
@@ -133,6 +145,8 @@ class ISNetCallback(TrainingStepCallback):
             },
         )  # fmt: skip
         self._isnet: ISNet | None = None
+        self._fit = Fit("")
+        self._restores: list[Callable[[], None]] = []
 
     def state_dict(self) -> dict[str, Any]:
         """Batches seen, the seed and the loss's ranges of relevance, the same on every rank."""
@@ -160,8 +174,14 @@ class ISNetCallback(TrainingStepCallback):
 
     def _prepare(self, module: LightningModule) -> None:
         """Find the network, follow it to its device, and calibrate, once."""
-        network = module if self.network is None else get_layer(module, self.network)
+        network = get_layer(module, self.network) if isinstance(self.network, str) else module
+        for name in () if self.network is None or isinstance(self.network, str) else self.network:
+            get_layer(module, name)
         self._isnet = ISNet(network, self.rules)
+        self._fit = Fit(self._called(module))
+        for owner in (module, getattr(module.trainer, "datamodule", None)):
+            if owner is not None:
+                self._restores.append(watch_transfers(owner, self.spec, self._fit.look_at_transfer))
         self._isnet.box.to(module.device)
         if self.calibrate and not self.calibrated:
             found = measured_range(module, self._isnet, self.spec, self.calibrate, lambda: self._seeded(module))
@@ -186,6 +206,8 @@ class ISNetCallback(TrainingStepCallback):
             output, explanation = self._explained(call, generator)
         if explanation is None:  # the step skipped this batch
             return output
+        if self._fit.views is not None and self.fraction == 1.0:
+            explanation = explanation.rows(self._fit.views)
         terms = self.loss.terms(explanation.relevance, mask, explanation.hidden)
         loss = terms.loss.mean()
         parts = {"heatmap_loss": loss, "background": terms.background.mean(), "foreground": terms.foreground.mean()}
@@ -204,40 +226,55 @@ class ISNetCallback(TrainingStepCallback):
     def _explained(self, call: StepCall, generator: torch.Generator) -> tuple[Any, Explanation | None]:
         """Run the step and explain its own forward pass."""
         assert self._isnet is not None, "a training step runs after the network was found"
-        with self._isnet.watching() as watch:
+        ends = self.network if isinstance(self.network, (tuple, list)) else (None, None)
+        with self._isnet.watching(*ends) as watch:
             output = call.run()
         if output is None:
             return None, None
         if not len(watch):
             raise self._not_called(call.module)
         # the first pass is the step's own; callbacks further in may have added passes after it
-        return output, watch.explain(create_graph=True, index=0, generator=generator)
+        self._fit.look_at(watch.entered(0), self.spec.image_of(call.batch))
+        explanation = watch.explain(create_graph=True, index=0, generator=generator)
+        self._fit.look_at_loss(loss_of(output), explanation.logits)
+        return output, explanation
 
     def _explained_part(
         self, call: StepCall, mask: Tensor, generator: torch.Generator
     ) -> tuple[Any, Explanation | None, Tensor]:
         """Run the step, then explain a random part of the images that entered the network."""
         assert self._isnet is not None, "a training step runs after the network was found"
-        entered: list[Tensor] = []
+        entered: list[tuple[Tensor, Tensor]] = []
+        returned: list[Any] = []
 
-        def record(_: nn.Module, args: tuple[Any, ...]) -> None:
+        def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if torch.is_grad_enabled() and not entered:  # the network may change it in place
-                entered.extend(x.detach().clone() for x in args[:1])
+                entered.extend((x, x.detach().clone()) for x in args[:1])
 
-        handle = original_module(self._isnet.model).register_forward_pre_hook(record)
-        try:
+        with around_calls(original_module(self._isnet.model), enter, lambda output: returned.append(output)):
             output = call.run()
-        finally:
-            handle.remove()
         if output is None:
             return None, None, mask
         if not entered:
             raise self._not_called(call.module)
-        image = entered[0]
+        (origin, image), batch_image = entered[0], self.spec.image_of(call.batch)
+        self._fit.look_at(origin, batch_image)
+        self._fit.look_at_loss(loss_of(output), logits_of(returned[-1], self.rules.logits))
+        if self._fit.views is not None:
+            image = image[self._fit.views]
         count = max(1, round(self.fraction * len(image)))
         part = torch.randperm(len(image), generator=generator, device=image.device)[:count]
         explanation = self._isnet.explain(image[part], create_graph=True, generator=generator)
         return output, explanation, mask[part]
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what could not be said without waiting for the device."""
+        self._fit.say()
+
+    def _called(self, module: LightningModule) -> str:
+        if self.network is None:
+            return f"{type(module).__name__}.forward"
+        return f"the network {self.network!r}" if isinstance(self.network, str) else f"the parts {self.network!r}"
 
     def _not_called(self, module: LightningModule) -> RuntimeError:
         children = [
@@ -245,15 +282,23 @@ class ISNetCallback(TrainingStepCallback):
             for name, child in module.named_children()
             if next(child.parameters(), None) is not None
         ]
-        called = f"{type(module).__name__}.forward" if self.network is None else f"the network {self.network!r}"
+        one = f"pass ISNetCallback(network=...) with the submodule that maps images to logits: {', '.join(children)}"
+        two = ""
+        if len(children) > 1:
+            first, last = (child.split(" ")[0] for child in (children[0], children[-1]))
+            two = (
+                f"; or, where training_step calls parts one after the other, with the first and the last of them: "
+                f"network=({first!r}, {last!r})"
+            )
         return RuntimeError(
-            f"network: training_step did not call {called} with gradients enabled, so there is nothing to explain "
-            "(a call of `.forward` itself runs no hooks: call the module); "
-            f"pass ISNetCallback(network=...) with the submodule that maps images to logits: {', '.join(children)}"
+            f"network: training_step did not call {self._called(module)} with gradients enabled, so there is nothing "
+            f"to explain; {one}{two}"
         )
 
     def _leave(self) -> None:
         self._isnet = None
+        while self._restores:
+            self._restores.pop()()
         super()._leave()
 
 

@@ -36,6 +36,11 @@ class Explanation:
     relevance: Tensor
     hidden: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
+    def rows(self, which: slice) -> Explanation:
+        """The same of some of the images."""
+        hidden = {name: maps[which] for name, maps in self.hidden.items()}
+        return Explanation(self.logits[which], self.relevance[which], hidden)
+
 
 @dataclasses.dataclass(frozen=True)
 class HiddenOutput:
@@ -51,6 +56,8 @@ class HiddenOutput:
 class Record:
     """One forward pass: its input as a place to differentiate at, its output, and what was caught on the way."""
 
+    #: what the model was called with
+    origin: Tensor
     #: the image as it was, and the place in the graph where it entered
     value: Tensor
     place: Tensor | GradientEdge
@@ -110,7 +117,7 @@ class Record:
         edges = [edge for places in hidden for edge, _ in places]
         places = [self.place, *(layer.output for layer in layers), *edges]
         if not scalar.requires_grad:
-            raise RuntimeError(NO_PATH)
+            raise RuntimeError(CUT_OFF)
         with self.flex.relevance(rule, logits):
             gradients = iter(propagate(scalar, places, create_graph=create_graph, retain_graph=retain_graph))
         at_image, at_layers = next(gradients), list(islice(gradients, len(layers)))
@@ -157,7 +164,7 @@ class Record:
 
     def _no_path(self, scalar: Tensor) -> RuntimeError:
         if not depends_on(scalar, self.flex.image):
-            return RuntimeError(NO_PATH)
+            return RuntimeError(CUT_OFF)
         return RuntimeError(
             f"{NO_PATH} in the relevance pass, in which attention weights and all other softmaxes count as constants: "
             "pass logits, not probabilities"
@@ -165,6 +172,10 @@ class Record:
 
 
 NO_PATH = "no gradient path from the model's output to the image"
+CUT_OFF = (
+    f"{NO_PATH}: a part of the model runs under torch.no_grad or on detached values; freeze weights with "
+    "requires_grad_(False) instead, through which heatmaps pass"
+)
 
 
 def _has_channels_last(layer: nn.Module, output: Tensor, image: Tensor) -> bool:

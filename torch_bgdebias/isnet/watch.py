@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from torch_bgdebias.checks import check_finite, check_image
+from torch_bgdebias.isnet.calls import around_calls
 from torch_bgdebias.isnet.record import Explanation, Record
 from torch_bgdebias.isnet.rules import PixelBox, Rules
 from torch_bgdebias.isnet.targets import Target
 from torch_bgdebias.lrp.blame import (
     LayerError,
+    Rerun,
     check_batch_norm,
     check_reached,
     check_trainable,
@@ -53,14 +55,25 @@ class Watch:
         model: whose forward passes are recorded.
         rules: by which they will be explained.
         box: where the pixels lie.
+        ends: the parts of the model between whose calls a forward pass lies, the one that takes the image and the one
+            that returns the logits; ``None``: the model itself.
         exclusive: what runs meanwhile is this watch's own affair: no other one records it.
     """
 
-    def __init__(self, model: nn.Module, rules: Rules, box: PixelBox, *, exclusive: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        rules: Rules,
+        box: PixelBox,
+        *,
+        ends: tuple[nn.Module, nn.Module] | None = None,
+        exclusive: bool = False,
+    ) -> None:
         self._model, self._rules, self._box = model, rules, box
         self._records: list[Record] = []
         self._stack = ExitStack()
         self._module = original_module(model)
+        self._first, self._last = (original_module(end) for end in ends or (model, model))
         self._exclusive = exclusive
         self._thread = 0
 
@@ -82,10 +95,11 @@ class Watch:
         module = self._module
         if self._rules.attribution == "lrp":
             check_visible(module)
-        before = module.register_forward_pre_hook(self._before, with_kwargs=True)
-        stack.callback(before.remove)
-        after = module.register_forward_hook(self._after, always_call=True)
-        stack.callback(after.remove)
+        if self._first is self._last:
+            stack.enter_context(around_calls(self._first, self._before, self._after))
+        else:
+            stack.enter_context(around_calls(self._first, self._before, lambda _: None))
+            stack.enter_context(around_calls(self._last, lambda *_: None, self._after))
         for name in self._rules.layers:
             handle = get_layer(module, name).register_forward_hook(_Catch(self, name))
             stack.callback(handle.remove)
@@ -118,18 +132,18 @@ class Watch:
             return None
         return self._records[-1]
 
-    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if not self._live:
             return None
         if self.current is not None:
-            self.current.depth += 1
+            self.current.depth += self._first is self._last
             return None
         if not torch.is_grad_enabled():
             return None
         if not args:
-            raise TypeError(f"{type(module).__name__}: expected the image as first positional argument")
+            raise TypeError(f"{type(self._first).__name__}: expected the image as first positional argument")
         image = check_image(args[0])
-        check_batch_norm(module)
+        check_batch_norm(self._module)
         if image.is_inference():
             raise RuntimeError("image: made in inference mode; explain(image) copes with that, watching() cannot")
         return (self._record(image, (args[1:], kwargs)), *args[1:]), kwargs
@@ -141,7 +155,7 @@ class Watch:
             # it already is a place of that pass's graph
             private = running.private and image is running.image
             edge = get_gradient_edge(image)
-            self._records.append(Record(image.clone(), edge, private, running, rest, opened=False))
+            self._records.append(Record(image, image.clone(), edge, private, running, rest, opened=False))
             return image
         private = not image.requires_grad
         value = image.detach().clone().requires_grad_() if private else image.clone()
@@ -150,7 +164,7 @@ class Watch:
         if running is not None and self._joins(running, entering):
             flex = running
         place = value if private else get_gradient_edge(image)
-        self._records.append(Record(value, place, private, flex, rest, opened=flex is not running))
+        self._records.append(Record(image, value, place, private, flex, rest, opened=flex is not running))
         if flex is not running:
             flex.open()
         return entering
@@ -173,9 +187,9 @@ class Watch:
             "whether the variant is 'dual'"
         )
 
-    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _after(self, output: Any) -> None:
         record = self.current
-        if record is None or module is not self._module:
+        if record is None:
             return
         if record.depth > 0:
             record.depth -= 1
@@ -185,6 +199,10 @@ class Watch:
         record.finished = output is not None
         if not record.finished:  # it broke off
             self._records.remove(record)
+
+    def entered(self, index: int = -1) -> Tensor:
+        """The images (B, C, H, W) of a recorded pass, the very tensor that the model was called with."""
+        return self._records[index].origin
 
     def explain(
         self,
@@ -208,7 +226,7 @@ class Watch:
             )
         record = self._records.pop(index)
         create_graph = torch.is_grad_enabled() if create_graph is None else create_graph
-        rerun = functools.partial(self._again, record, target)
+        rerun = self._rerun(record, target)
         with torch.enable_grad():
             try:
                 with autocast_off(record.value):
@@ -231,7 +249,7 @@ class Watch:
         scalars = rules.scalars(logits, target, generator)
         if rules.attribution == "lrp":
             start = get_gradient_edge(record.place) if isinstance(record.place, Tensor) else record.place
-            check_reached(self._module, logits, start, functools.partial(self._again, record, target))
+            check_reached(self._module, logits, start, self._rerun(record, target))
         jobs = rules.jobs(scalars, target)
         retain = create_graph or record.flex.users > 1
         maps = []
@@ -255,9 +273,13 @@ class Watch:
                 check_finite(relevance.flatten(1), name=name)
             except ValueError as error:
                 bad = ~torch.isfinite(relevance.detach()).flatten(2).all(2).all(0)
-                rerun = functools.partial(self._again, record, target, int(bad.nonzero()[0]))
+                rerun = self._rerun(record, target, int(bad.nonzero()[0]))
                 place = where_infinite(self._module, record.value.detach(), rerun)
                 raise ValueError(f"{error}; {place}") from error
+
+    def _rerun(self, record: Record, target: Target, index: int = 0) -> Rerun | None:
+        """How to run a recorded pass again, which takes a model that can be called by itself."""
+        return functools.partial(self._again, record, target, index) if self._first is self._last else None
 
     def _again(self, record: Record, target: Target, index: int = 0) -> tuple[Tensor, AbstractContextManager[None]]:
         """The recorded forward pass again, for a closer look: the scalar of one heatmap, and its relevance pass."""

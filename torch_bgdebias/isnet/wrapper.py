@@ -19,6 +19,7 @@ Either way one ordinary ``loss.backward()`` follows, and the gradients it leaves
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from operator import attrgetter
 
@@ -137,14 +138,28 @@ class ISNet(nn.Module):
         """The model's logits (B, K), at the model's own cost."""
         return logits_of(self.model(image), self.rules.logits)
 
-    def watching(self) -> Watch:
+    def watching(self, first: str | None = None, last: str | None = None) -> Watch:
         """A context in which the model's own forward passes are recorded; explain them with ``watch.explain()``.
 
         Forward passes under ``torch.no_grad``, in other threads and those that :meth:`explain` makes are not recorded.
-        Several watches may be open at once, of the same module or of one inside another, as long as their rules
-        (``epsilon``, ``batch_norm``, ``input_rule``, the dual variant or another) are the same.
+        A call of ``model.forward`` is one as well. Several watches may be open at once, of the same module or of one
+        inside another, as long as their rules (``epsilon``, ``batch_norm``, ``input_rule``, the dual variant or
+        another) are the same.
+
+        Args:
+            first: name of the part of the model that takes the image, where code calls its parts one after the other;
+                the model itself by default.
+            last: name of the part that returns the logits; ``first`` by default.
+
+        Raises:
+            KeyError: the model has no such part.
         """
-        return Watch(self.model, self.rules, self.box)
+        if first is None and last is None:
+            return Watch(self.model, self.rules, self.box)
+        inner = original_module(self.model)
+        start = inner if first is None else get_layer(inner, first)
+        end = start if last is None else get_layer(inner, last)
+        return Watch(self.model, self.rules, self.box, ends=(start, end))
 
     def explain(
         self,
@@ -177,5 +192,9 @@ class ISNet(nn.Module):
             if image.is_inference():
                 image = image.clone()
             with Watch(self.model, self.rules, self.box, exclusive=True) as watch:
-                self.model(image)
-            return watch.explain(target, create_graph, generator=generator)
+                logits = logits_of(self.model(image), self.rules.logits)
+            explanation = watch.explain(target, create_graph, generator=generator)
+            if logits.dtype == explanation.logits.dtype:
+                return explanation
+            # a wrapper's precision: Fabric gives back float32
+            return dataclasses.replace(explanation, logits=logits if create_graph else logits.detach())

@@ -31,7 +31,8 @@ __all__ = [
     "where_infinite",
 ]
 
-#: the forward pass once more: the explained scalar, and the context in which backward passes are relevance passes
+#: the forward pass once more: the explained scalar, and the context in which backward passes are relevance passes.
+#: Functions that take ``None`` in its place do without the layer's name.
 Rerun = Callable[[], tuple[Tensor, AbstractContextManager[None]]]
 
 
@@ -127,7 +128,7 @@ def check_visible(module: nn.Module) -> None:
             )
 
 
-def check_reached(module: nn.Module, logits: Tensor, start: GradientEdge, rerun: Rerun) -> None:
+def check_reached(module: nn.Module, logits: Tensor, start: GradientEdge, rerun: Rerun | None) -> None:
     """Refuse functions that run as one compiled piece, inside which no rule would act: ``check_visible`` sees modules.
 
     A scripted function is compiled at its second call only, and cannot be told before.
@@ -138,9 +139,11 @@ def check_reached(module: nn.Module, logits: Tensor, start: GradientEdge, rerun:
     kind = _compiled([logits.grad_fn], {start.node})
     if not kind:
         return
-    with _as_it_was(module), _recorded(module) as calls:
-        rerun()
-    guilty = [c for c in calls if _compiled([e.node for e in c.outputs], {e.node for e in c.inputs})]
+    guilty: list[_Call] = []
+    if rerun is not None:
+        with _as_it_was(module), _recorded(module) as calls:
+            rerun()
+        guilty = [c for c in calls if _compiled([e.node for e in c.outputs], {e.node for e in c.inputs})]
     raise RuntimeError(
         f"{_innermost(guilty) or _itself(module)} calls a function under {kind}, so that the rules of LRP cannot reach "
         "its operations: use the Python function"
@@ -198,7 +201,7 @@ def _message(node: Any) -> str:
     return f"{node.name()} cannot be differentiated"
 
 
-def check_trainable(module: nn.Module, relevance: Tensor, rerun: Rerun) -> None:
+def check_trainable(module: nn.Module, relevance: Tensor, rerun: Rerun | None) -> None:
     """Refuse relevance that cannot be differentiated.
 
     Raises:
@@ -209,7 +212,7 @@ def check_trainable(module: nn.Module, relevance: Tensor, rerun: Rerun) -> None:
         raise _error(_refusing_layer(module, rerun, twice=True) or _itself(module), reason, twice=True)
 
 
-def refusal(module: nn.Module, error: LayerError, rerun: Rerun, *, create_graph: bool) -> RuntimeError:
+def refusal(module: nn.Module, error: LayerError, rerun: Rerun | None, *, create_graph: bool) -> RuntimeError:
     """What to raise when the relevance pass failed: the layer's name with torch's words, or torch's words alone."""
     layer = _refusing_layer(module, rerun, twice=create_graph)
     if "torch.utils.checkpoint" in str(error):
@@ -229,17 +232,21 @@ def _error(layer: str, reason: str, *, twice: bool) -> RuntimeError:
     )
 
 
-def _refusing_layer(module: nn.Module, rerun: Rerun, *, twice: bool) -> str | None:
+def _refusing_layer(module: nn.Module, rerun: Rerun | None, *, twice: bool) -> str | None:
+    if rerun is None:
+        return None
     with _as_it_was(module), _recorded(module) as calls:
         _, relevance = rerun()
         with relevance:
             return _innermost([call for call in calls if _refuses(call, twice)])
 
 
-def where_infinite(module: nn.Module, image: Tensor, rerun: Rerun) -> str:
+def where_infinite(module: nn.Module, image: Tensor, rerun: Rerun | None) -> str:
     """Where values that are not finite come from: the image, a layer's output, or the relevance that leaves a layer."""
     if not bool(torch.isfinite(image).all()):
         return "the image is not finite"
+    if rerun is None:
+        return "in which layer is not known, since the parts of the model are called one by one"
     with _as_it_was(module), _recorded(module) as calls:
         scalar, relevance = rerun()
         for call in calls:  # a layer ends before those that contain it

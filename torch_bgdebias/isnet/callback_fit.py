@@ -1,0 +1,146 @@
+"""What ``ISNetCallback`` finds out in a fit's first steps: what enters the network, and whether it decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_utilities.core.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from torch_bgdebias.checks import describe, values_readable
+from torch_bgdebias.isnet.decision import link_to_loss
+from torch_bgdebias.isnet.entering import more_than_pointwise, same_images, views_of
+
+__all__ = ["Fit", "loss_of"]
+
+#: random flips and crops leave some batches as they are
+_STEPS_LOOKED_AT = 8
+
+_WHAT_TO_DO = (
+    "move images and masks together: in the data set, or in on_after_batch_transfer, before training_step gets them"
+)
+
+
+class Fit:
+    """What a fit's first steps have shown.
+
+    Args:
+        called: the network, as error messages name it.
+    """
+
+    def __init__(self, called: str) -> None:
+        self.called = called
+        #: which rows of what enters the network are the batch's own images; ``None``: all
+        self.views: slice | None = None
+        self._looked, self._known, self._warned, self._decides = 0, False, False, False
+        self._flags: list[Tensor] = []
+        self._transfers, self._transfer_flags = 0, list[Tensor]()
+
+    def look_at(self, entered: Tensor, image: Tensor) -> None:
+        """Compare what entered the network with the batch's images.
+
+        Raises:
+            ValueError: the batch's masks cannot fit what entered.
+        """
+        if len(entered) != len(image) or entered.shape[2:] != image.shape[2:]:
+            self._find_views(entered, image)
+            return
+        if self._looked >= _STEPS_LOOKED_AT or self._warned:
+            return
+        self._looked += 1
+        if not same_images(entered, image):
+            self._flags.append(more_than_pointwise(entered, image))
+            if values_readable(entered):
+                self.say()
+
+    def look_at_transfer(self, before: Tensor, after: Tensor) -> bool:
+        """Compare images before and after the module's transfer hooks, which left the masks alone.
+
+        Returns:
+            bool: whether there is anything left to see.
+        """
+        if before.shape != after.shape:
+            self._warn_of_transfer()
+        elif not same_images(after, before) and before.device == after.device:
+            changed = more_than_pointwise(after, before)
+            if not values_readable(after):
+                self._transfer_flags.append(changed)
+            elif bool(changed):
+                self._warn_of_transfer()
+        self._transfers += 1
+        return self._transfers < _STEPS_LOOKED_AT and not self._warned
+
+    def _warn_of_transfer(self) -> None:
+        if not self._warned:
+            self._warned = True
+            rank_zero_warn(
+                "the batch-transfer hooks (on_before_batch_transfer, on_after_batch_transfer) change the images that "
+                "training_step gets by more than a normalisation, and leave their masks as they are: ISNetCallback "
+                "then trains against masks that do not fit. To mend it, let the hook move image and mask together"
+            )
+
+    def say(self) -> None:
+        """Warn, once, if images were found to be changed; waits for the device where they are on one."""
+        if any(bool(flag) for flag in self._transfer_flags):
+            self._warn_of_transfer()
+        self._transfer_flags = []
+        changed = any(bool(flag) for flag in self._flags)
+        self._flags = []
+        if changed and not self._warned:
+            self._warned = True
+            rank_zero_warn(
+                f"training_step changes the images before {self.called} gets them by more than a normalisation (a "
+                "flip, a crop, a mix of images?), and the batch's masks know nothing of it: ISNetCallback then trains "
+                f"against masks that do not fit. To mend it, {_WHAT_TO_DO}"
+            )
+
+    def _find_views(self, entered: Tensor, image: Tensor) -> None:
+        if self.views is not None and len(entered) % len(image) == 0:
+            return
+        self.views = views_of(entered, image)
+        if self.views is None:
+            raise ValueError(
+                f"training_step runs other images through {self.called} than the batch has: {describe(entered)} "
+                f"entered, the batch holds {describe(image)}, and no part of the former is the latter, so its masks "
+                f"do not fit; {_WHAT_TO_DO}"
+            )
+        rank_zero_warn(
+            f"training_step runs {len(entered)} images through {self.called} for a batch of {len(image)}: the heatmap "
+            "loss of ISNetCallback looks at those that are the batch's own, for other views there are no masks"
+        )
+
+    def look_at_loss(self, loss: Tensor, logits: Tensor) -> None:
+        """Refuse a network whose output is not what the step decides by; once.
+
+        Raises:
+            RuntimeError: further layers follow, or the loss does not depend on what the network returned.
+        """
+        if self._decides:
+            return
+        link = link_to_loss(loss, logits)
+        if link == "features":
+            raise RuntimeError(
+                f"network: {self.called} returned a {describe(logits.detach())} that goes through further layers "
+                "before it becomes training_step's loss: these are features and no logits, and explaining them would "
+                "not explain the decision; pass ISNetCallback(network=...) with the submodule whose output is the "
+                "logits, or the names of the first and the last part, network=('backbone', 'head')"
+            )
+        if link == "none":
+            raise RuntimeError(
+                f"network: training_step's loss does not depend on what {self.called} returned (detached, or another "
+                "call's output was used), so its heatmaps are not those of the decision; pass "
+                "ISNetCallback(network=...) with the submodule whose output the loss is computed from"
+            )
+        self._decides = True
+
+
+def loss_of(output: Any) -> Tensor:
+    """The loss in what a training step returned.
+
+    Raises:
+        TypeError: there is none.
+    """
+    loss = output.get("loss") if isinstance(output, dict) else output
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"training_step: expected a loss tensor or a dict with 'loss', got {type(output).__name__}")
+    return loss

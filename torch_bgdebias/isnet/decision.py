@@ -1,0 +1,81 @@
+"""Whether what a network returned is what the training step's loss is made of, or whether further layers follow."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+from torch import Tensor
+
+__all__ = ["Link", "link_to_loss"]
+
+#: "logits": the loss is made of them; "features": layers lie between; "none": nothing leads from the loss to them
+Link: TypeAlias = Literal["logits", "features", "none"]
+
+#: parts of the names of nodes of linear and convolution layers
+_PRODUCTS = ("Addmm", "MmBackward", "Bmm", "Baddbmm", "MvBackward", "Convolution", "Convolve", "LinearBackward")
+#: parts of the names of nodes that turn logits into probabilities, or into a loss
+_DECISIONS = ("Softmax", "Sigmoid", "BinaryCrossEntropy", "MarginLoss", "SoftMargin")
+
+
+def link_to_loss(loss: Tensor, logits: Tensor) -> Link:
+    """How the loss hangs on a network's output.
+
+    A way from the loss to the output passes softmax, means, sums and weights. Where every way passes a product with
+    learned weights, or a product that comes before the softmax (its weights may be frozen), the output is no decision
+    but features of one.
+
+    Args:
+        loss: what the training step returned.
+        logits: (B, K), what the network returned.
+    """
+    goal = logits.grad_fn
+    if goal is None or loss.grad_fn is None:
+        return "none"
+    seen: set[tuple[Any, bool]] = set()
+    waiting: list[tuple[Any, bool]] = [(loss.grad_fn, False)]
+    behind: list[Any] = []  # nodes of layers, which are not passed at first
+    while waiting:
+        node, decided = waiting.pop()
+        if node is goal:
+            return "logits"
+        if node is None or (node, decided) in seen:
+            continue
+        seen.add((node, decided))
+        decided = decided or _is_one_of(node, _DECISIONS)
+        if _is_one_of(node, _PRODUCTS) and (decided or _has_leaf(node)):
+            behind.append(node)
+            continue
+        waiting += [(following, decided) for following, _ in node.next_functions]
+    return "features" if _reaches(behind, goal) else "none"
+
+
+def _is_one_of(node: Any, names: tuple[str, ...]) -> bool:
+    return any(name in node.name() for name in names)
+
+
+def _has_leaf(node: Any) -> bool:
+    """Whether one of a product's factors is a parameter, transposed or cast at most."""
+    nodes = [following for following, _ in node.next_functions]
+    while nodes:
+        following = nodes.pop()
+        if following is None:
+            continue
+        if hasattr(following, "variable"):
+            return True
+        if following.name().removesuffix("Backward0") in ("T", "Transpose", "ToCopy", "View", "Unsqueeze", "Expand"):
+            nodes += [after for after, _ in following.next_functions]
+    return False
+
+
+def _reaches(nodes: list[Any], goal: Any) -> bool:
+    seen: set[Any] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node is goal:
+            return True
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+    return False
