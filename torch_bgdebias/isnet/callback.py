@@ -182,7 +182,7 @@ class ISNetCallback(TrainingStepCallback):
         for owner in (module, getattr(module.trainer, "datamodule", None)):
             if owner is not None:
                 self._restores.append(watch_transfers(owner, self.spec, self._fit.look_at_transfer))
-        self._isnet.box.to(module.device)
+        self._isnet.box.to(module.device, non_blocking=True)
         if self.calibrate and not self.calibrated:
             found = measured_range(module, self._isnet, self.spec, self.calibrate, lambda: self._seeded(module))
             self._take_range(found)
