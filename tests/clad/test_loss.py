@@ -241,3 +241,20 @@ def test_widths_may_not_change(generator):
     loss(anchor, positive, label, other)
     with pytest.raises(ValueError, match="anchor: expected width 8, got .* 5"):
         loss(anchor[:, :5], positive[:, :5], label, other)
+
+
+@pytest.mark.parametrize(("exponent", "dtype"), [(19, torch.float32), (30, torch.float32), (200, torch.float64)])
+def test_embeddings_too_long_for_cosines_are_refused_by_name(exponent, dtype):
+    """Finite, but their products are not: the loss was NaN."""
+    label, embedding = torch.arange(4), torch.randn(4, 8, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    loss = CLADLoss(4)
+    loss(embedding, embedding, label, label.roll(1))
+    longest = torch.finfo(dtype).max ** 0.5 / 2
+    assert loss(embedding * longest / 6, embedding, label, label.roll(1)).isfinite()
+    with pytest.raises(ValueError, match=r"positive: expected embeddings of a length up to .*; normalise them"):
+        loss(embedding, embedding * 10.0**exponent, label, label.roll(1))
+    loss.eval()
+    with pytest.raises(
+        ValueError, match=r"anchor: expected embeddings of a length up to .* in sample\(s\) \[0, 1, 2, 3\]"
+    ):
+        loss(embedding * 10.0**exponent, embedding, label, label.roll(1))

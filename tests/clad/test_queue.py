@@ -163,3 +163,29 @@ def test_bad_input_is_named():
         with pytest.raises(error, match=text):
             call()
     assert queue.fill.tolist() == [0, 0, 0]  # a refused batch leaves no trace
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda s: s["fill"].fill_(10**6), r"fill: expected values in \[0, 4\], got \[1000000, 1000000\]"),
+        (lambda s: s["fill"].fill_(-5), r"fill: expected values in \[0, 4\], got \[-5, -5\]"),
+        (lambda s: s["position"].fill_(-7), r"position: expected values in \[0, 3\], got \[-7, -7\]"),
+        (lambda s: s["position"].fill_(3), r"position: expected the value of fill for queues that are not full"),
+        (lambda s: s["rows"].fill_(math.nan), r"rows: expected finite embeddings"),
+        (lambda s: s.update(fill=s["fill"].float()), r"fill: expected integers, got float32 tensor of shape \(3,\)"),
+        (lambda s: s.update(foreground=s["foreground"] > 0), r"foreground: expected integers, got bool"),
+    ],
+)
+def test_a_state_that_no_queue_has_is_refused_by_name(change, error):
+    queue = NegativeQueue(3, 4, 2)
+    queue.enqueue(torch.ones(3, 2), torch.tensor([0, 1, 1]))
+    before = {name: value.clone() for name, value in queue.state_dict().items()}
+    state = {name: value.clone() for name, value in before.items()}
+    change(state)
+    with pytest.raises(ValueError, match=error):
+        queue.load_state_dict(state)
+    assert all(torch.equal(before[name], value) for name, value in queue.state_dict().items())
+    with pytest.raises(ValueError, match=f"queue.{error}"):  # inside a loss, as a checkpoint names it
+        torch.nn.ModuleDict({"queue": queue}).load_state_dict({f"queue.{name}": v for name, v in state.items()})
+    queue.load_state_dict(before)

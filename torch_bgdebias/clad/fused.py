@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from torch_bgdebias.checks import check_finite, values_readable
 
-__all__ = ["inverse_length", "queue_info_nce"]
+__all__ = ["check_lengths", "inverse_length", "queue_info_nce"]
 
 _TINY = 1e-8
 Groups: TypeAlias = tuple[Tensor, list[tuple[int, int, int]]]
@@ -25,12 +25,32 @@ _CHUNK = 2**22
 def inverse_length(tensor: Tensor, *, name: str | None = None) -> Tensor:
     """One over the length along the last dimension, without that dimension; 0 for a zero vector.
 
-    With a ``name``, non-finite values are an error where reading them is free: the lengths tell of them at little cost.
+    With a ``name``, values that :func:`check_lengths` refuses are an error.
     """
     length = torch.linalg.vector_norm(tensor, dim=-1)
-    if name is not None and values_readable(length) and not bool(length.detach().isfinite().all()):
-        check_finite(tensor, name=name)
+    if name is not None:
+        check_lengths(length, tensor, name=name)
     return torch.reciprocal(length.masked_fill(length <= _TINY, math.inf))
+
+
+def check_lengths(length: Tensor, tensor: Tensor, *, name: str) -> None:
+    """Raise ValueError for embeddings that are not finite or too long for cosines, where reading them is free.
+
+    Of two vectors longer than 9e18 float32 holds neither the product nor one over it. The lengths tell of both at
+    little cost.
+    """
+    if not values_readable(length):
+        return
+    longest = torch.finfo(length.dtype).max ** 0.5 / 2
+    fitting = length.detach() <= longest  # false for NaN
+    if not bool(fitting.all()):
+        check_finite(tensor, name=name)
+        dtype = str(length.dtype).removeprefix("torch.")
+        samples = ((~fitting).flatten(1).any(1) if fitting.ndim > 1 else ~fitting).nonzero().flatten().tolist()
+        raise ValueError(
+            f"{name}: expected embeddings of a length up to {longest:.2g}, where {dtype} can take cosines, got "
+            f"{float(length.detach().max()):.2g} in sample(s) {samples[:5]}; normalise them"
+        )
 
 
 def queue_info_nce(

@@ -7,11 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torch_bgdebias.checks import check_embedding, check_finite, check_label, describe, values_readable
+from torch_bgdebias.checks import check_embedding, check_label, describe, values_readable
 from torch_bgdebias.clad.distributed import gather_rows
 from torch_bgdebias.clad.functional import check_key
+from torch_bgdebias.clad.fused import check_lengths
 
 __all__ = ["NegativeQueue"]
+
+_BUFFERS = ("rows", "foreground", "position", "fill")
 
 
 class NegativeQueue(nn.Module):
@@ -90,8 +93,7 @@ class NegativeQueue(nn.Module):
     @torch.no_grad()
     def _enqueue(self, embedding: Tensor, background_label: Tensor, foreground: Tensor | None, *, name: str) -> None:
         length = torch.linalg.vector_norm(embedding, dim=1, dtype=torch.promote_types(embedding.dtype, torch.float32))
-        if values_readable(length) and not bool(length.isfinite().all()):
-            check_finite(embedding, name=name)
+        check_lengths(length, embedding, name=name)
         key = check_key(background_label, embedding.shape[0], self.num_classes, name="background_label")
         if foreground is None:
             foreground = torch.full_like(key, -1)
@@ -173,7 +175,27 @@ class NegativeQueue(nn.Module):
         self.position.copy_((self.position + count) % self.size)
         self.fill.copy_((self.fill + count).clamp_max(self.size))
 
+    def _check_state(self, state: dict[str, Any], prefix: str) -> None:
+        """Raise ValueError for rows that no queue writes: they would be drawn as negatives, or none would be."""
+        if not all(isinstance(value, Tensor) and values_readable(value) for value in state.values()):
+            return  # what is missing is told by load_state_dict
+        fill, position, shape = state["fill"], state["position"], (self.num_classes,)
+        for name, value in (("fill", fill), ("position", position), ("foreground", state["foreground"])):
+            if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+                raise ValueError(f"{prefix}{name}: expected integers, got {describe(value)}")
+        if fill.shape != shape or position.shape != shape:
+            return
+        for name, value, most in (("fill", fill, self.size), ("position", position, self.size - 1)):
+            if bool(((value < 0) | (value > most)).any()):
+                low, high = (int(bound) for bound in value.aminmax())
+                raise ValueError(f"{prefix}{name}: expected values in [0, {most}], got [{low}, {high}]")
+        if bool(((fill < self.size) & (position != fill)).any()):
+            raise ValueError(f"{prefix}position: expected the value of fill for queues that are not full")
+        if not bool(state["rows"].isfinite().all()):
+            raise ValueError(f"{prefix}rows: expected finite embeddings, got some that are not")
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        self._check_state({name: state_dict.get(prefix + name) for name in _BUFFERS}, prefix)
         saved = state_dict.get(f"{prefix}rows")
         if self._lazy and isinstance(saved, Tensor) and saved.ndim == 3 and saved.shape[2] != self.rows.shape[2]:
             # a width that is taken from the data is taken from the checkpoint as well
