@@ -20,7 +20,8 @@ from setuptools.command.build_ext import build_ext
 VARIABLE = "TORCH_BGDEBIAS_BUILD"
 WORDS = ("auto", "none", "cpu", "cuda")
 
-#: The stable ABI of the oldest supported torch (2.10): what is built against a newer one still loads there.
+#: The stable ABI that the kernels are written in is that of torch 2.10: what is built against a newer one still loads
+#: there. The package itself runs from torch 2.5 on, with its plain torch kernel.
 TARGET_VERSION = "0x020a000000000000"
 CUDA_ARCHITECTURES = "7.5;8.0;9.0+PTX"  # unless TORCH_CUDA_ARCH_LIST says otherwise, as for torch's own extensions
 
@@ -66,7 +67,7 @@ def torch_folder() -> Path:
         ) from error
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < (2, 10):
-        raise CannotBuild(f"torch {torch.__version__} is older than 2.10")
+        raise CannotBuild(f"the compiled kernels need torch 2.10 or newer, this is {torch.__version__}")
     return Path(torch.__file__).parent
 
 

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from torch_bgdebias._deprecated import warn_renamed
+from torch_bgdebias._optional import said_to_need
 
 __all__ = ["lazy", "renamed_names"]
 
@@ -44,7 +45,8 @@ def lazy(
             raise AttributeError(message, name=name, obj=sys.modules[face])
         if where[name] == face:
             return importlib.import_module(f"{face}.{name}")
-        value: object = getattr(importlib.import_module(where[name]), name)
+        with said_to_need(f"{face}.{name}"):
+            value: object = getattr(importlib.import_module(where[name]), name)
         setattr(sys.modules[face], name, value)  # the next look-up does not come here
         return value
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 #: import name -> extra of torch_bgdebias that installs it
 EXTRAS = {
+    "timm": "models",
+    "torchvision": "models",
+    "zennit": "lrp",
     "captum": "attribution",
     "cv2": "opencv",
     "diffusers": "diffusers",
@@ -23,7 +28,25 @@ def require(package: str, *, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        extra = EXTRAS[package.split(".")[0]]
-        raise ImportError(
-            f"{purpose} needs {package}, which could not be imported ({error}): pip install 'torch_bgdebias[{extra}]'"
-        ) from error
+        raise _with_hint(package.split(".")[0], purpose, error) from error
+
+
+@contextmanager
+def said_to_need(purpose: str) -> Iterator[None]:
+    """Within the block: an ImportError of a package that an extra brings says which extra to install for ``purpose``.
+
+    Raises:
+        ImportError: that, or of any other package as it came.
+    """
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in EXTRAS or "pip install" in str(error):
+            raise
+        raise _with_hint(package, purpose, error) from error
+
+
+def _with_hint(package: str, purpose: str, error: ImportError) -> ImportError:
+    hint = f"pip install 'torch_bgdebias[{EXTRAS[package]}]'"
+    return ImportError(f"{purpose} needs {package}, which could not be imported ({error}): {hint}", name=error.name)

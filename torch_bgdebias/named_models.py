@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from torch_bgdebias._optional import require
 from torch_bgdebias.checkpoints import Checkpoint, read_checkpoint
 from torch_bgdebias.preprocessing import Preprocessing
 
@@ -92,8 +93,7 @@ def _with_checkpoint(loaded: LoadedModel, content: Checkpoint) -> LoadedModel:
 
 
 def _timm(name: str, num_classes: int | None, *, pretrained: bool, channels: int | None) -> LoadedModel:
-    import timm
-
+    timm: Any = require("timm", purpose=f"timm:{name}")
     if not timm.is_model(name):
         raise ValueError(f"model: timm has no {name!r}{_near(name, timm.list_models())}")
     options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
@@ -113,8 +113,7 @@ def _timm_preprocessing(model: nn.Module, name: str) -> Preprocessing:
 
 
 def _torchvision(name: str, num_classes: int | None, *, pretrained: bool, channels: int | None) -> LoadedModel:
-    from torchvision import models
-
+    models: Any = require("torchvision.models", purpose=f"torchvision:{name}")
     if name not in (known := models.list_models(module=models)):
         raise ValueError(f"model: torchvision has no classifier {name!r}{_near(name, known)}")
     if pretrained and num_classes is not None:

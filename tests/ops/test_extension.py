@@ -145,3 +145,15 @@ def test_cpu_extension_builds_from_nothing_and_loads(checkout):
     elsewhere = checkout / "elsewhere"
     shutil.unpack_archive(wheel, elsewhere, "zip")
     assert report(elsewhere)[:3] == ["loaded", "('cpu',)", "0"]
+
+
+def test_an_older_torch_is_named(monkeypatch, tmp_path):
+    """The package runs from torch 2.5 on, the compiled kernels from 2.10 on."""
+    import torch
+
+    for version, stable in (("2.9.1", False), ("2.5.0+cpu", False), ("2.10.0", True), ("3.0.0a0+git1", True)):
+        monkeypatch.setattr(torch, "__version__", version)
+        status = _load(tmp_path)
+        assert status.state == "absent"
+        assert (status.reason == "not built (docs/extension.md says how)") == stable
+        assert stable or status.reason == f"the compiled kernels need torch 2.10 or newer, this is {version}"

@@ -74,6 +74,9 @@ def _load(folder: Path) -> ExtensionStatus:
     if wanted == "off":
         return ExtensionStatus("absent", f"switched off by {VARIABLE}=off")
     found = sorted(folder.glob("_C*.so"))
+    if not _has_stable_abi():
+        reason = f"the compiled kernels need torch 2.10 or newer, this is {torch.__version__}"
+        return ExtensionStatus("absent", reason, str(found[0]) if found else None)
     if not found:
         return ExtensionStatus("absent", "not built (docs/extension.md says how)")
     path = found[0]
@@ -91,3 +94,8 @@ def _load(folder: Path) -> ExtensionStatus:
     if "cpu" not in devices:
         return ExtensionStatus("refused", "it registers no kernel", str(path))
     return ExtensionStatus("loaded", "compiled kernels are in use", str(path), devices)
+
+
+def _has_stable_abi() -> bool:
+    """Whether this torch has the stable ABI that the kernels are built for."""
+    return tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) >= (2, 10)
