@@ -8,13 +8,11 @@ from pathlib import Path
 from torch_bgdebias import names
 from torch_bgdebias.cli.demo.training import METHODS
 from torch_bgdebias.concepts.probe import METHODS as CONCEPT_METHODS
-from torch_bgdebias.data import VARIANTS
 from torch_bgdebias.probe.callback import METRICS
 from torch_bgdebias.probe.passes.attributions import ATTRIBUTIONS
 
 
 def test_one_list_of_each():
-    assert names.VARIANTS == VARIANTS
     assert (*names.ATTRIBUTIONS, "isnet") == ATTRIBUTIONS
     assert names.METRICS == METRICS
     assert names.CONCEPT_METHODS == CONCEPT_METHODS

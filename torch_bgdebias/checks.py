@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "check_both_or_none",
     "check_count",
     "check_embedding",
     "check_finite",
@@ -174,6 +175,12 @@ def check_share(value: float, *, name: str, kind: str = "") -> float:
     return value
 
 
+def check_both_or_none(mean: object, std: object) -> None:
+    """Require a mean with its standard deviation, or neither."""
+    if (mean is None) != (std is None):
+        raise ValueError(f"mean, std: expected both or none, got only {'mean' if std is None else 'std'}")
+
+
 def check_mean_std(
     mean: Sequence[float] | None, std: Sequence[float] | None, *, channels: int | None = None
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -187,10 +194,9 @@ def check_mean_std(
     Raises:
         ValueError: one without the other, other lengths, values that are not finite, or a std that is not above 0.
     """
-    if mean is None and std is None:
-        return None
+    check_both_or_none(mean, std)
     if mean is None or std is None:
-        raise ValueError(f"mean, std: expected both or none, got only {'mean' if std is None else 'std'}")
+        return None
     pair = (tuple(float(x) for x in mean), tuple(float(x) for x in std))
     lengths = {len(pair[0]), len(pair[1])}
     if len(lengths) > 1 or 0 in lengths or (channels is not None and lengths - {1, channels}):

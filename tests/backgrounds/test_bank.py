@@ -87,7 +87,7 @@ def test_bad_banks_are_named():
         BackgroundBank(torch.tensor([0.0, torch.nan]).view(2, 1, 1, 1))
     with pytest.raises(ValueError, match="mean: expected 3 values, one a channel, got 1"):
         BackgroundBank(images, mean=[0.5], std=[0.5])
-    with pytest.raises(ValueError, match="mean, std: expected both or neither"):
+    with pytest.raises(ValueError, match="mean, std: expected both or none"):
         BackgroundBank(images, mean=[0.5] * 3)
     with pytest.raises(ValueError, match="std: expected positive values"):
         BackgroundBank(images, mean=[0.5] * 3, std=[0.5, 0.0, 0.5])

@@ -131,7 +131,7 @@ def test_bad_sources_are_named(raw):
         as_pool(raw[:0])
     with pytest.raises(ValueError, match="backgrounds: expected 1 channels like the images, got 3"):
         as_pool(raw).take(torch.tensor([0]), torch.rand(1, 1, 6, 8))
-    with pytest.raises(ValueError, match="mean, std: expected both or neither"):
+    with pytest.raises(ValueError, match="mean, std: expected both or none"):
         as_pool(raw, mean=MEAN)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torch_bgdebias.backgrounds.forbidden import ForbiddenPairs
-from torch_bgdebias.checks import check_finite, check_label, check_mask, describe, values_readable
+from torch_bgdebias.checks import check_both_or_none, check_finite, check_label, check_mask, describe, values_readable
 from torch_bgdebias.compositing import bounding_boxes, fills_image, tile_fill
 
 __all__ = [
@@ -247,10 +247,9 @@ def check_normalisation(
     mean: Tensor | Sequence[float] | None, std: Tensor | Sequence[float] | None, images: Tensor
 ) -> tuple[Tensor | None, Tensor | None]:
     """Mean and std as float32 (C,) on the images' device, or neither."""
-    if mean is None and std is None:
-        return None, None
+    check_both_or_none(mean, std)
     if mean is None or std is None:
-        raise ValueError("mean, std: expected both or neither")
+        return None, None
     pair = []
     for name, value in (("mean", mean), ("std", std)):
         tensor = torch.as_tensor(value, dtype=torch.float32).flatten()

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from torch_bgdebias.checks import check_option
+from torch_bgdebias._optional import require
+from torch_bgdebias.checks import check_option, check_share
 from torch_bgdebias.data.masked_files import Flags, Grey, MaskedFiles, as_bytes
 from torch_bgdebias.data.tensors import JointTransform
 from torch_bgdebias.files import category_folders, decoded, first_few, folder_listing, image_files, require_files
@@ -61,9 +62,8 @@ class VOCObjects(MaskedFiles):
         transform: JointTransform | None = None,
     ) -> None:
         super().__init__(size, transform)
-        from torchvision.datasets import VOCSegmentation
-
-        source = VOCSegmentation(str(root), year=year, image_set=image_set, download=download)
+        datasets = require("torchvision.datasets", purpose="VOCObjects")
+        source = datasets.VOCSegmentation(str(root), year=year, image_set=image_set, download=download)
         self.masks: list[Path] = []
         self.skipped = 0
         for image, mask in zip(source.images, source.masks, strict=True):
@@ -115,13 +115,11 @@ class OxfordPets(MaskedFiles):
         transform: JointTransform | None = None,
     ) -> None:
         super().__init__(size, transform)
-        from torchvision.datasets import OxfordIIITPet
-
+        datasets = require("torchvision.datasets", purpose="OxfordPets")
         check_option(target, ("category", "binary-category"), name="target")
-        if not 0.0 <= boundary <= 1.0:
-            raise ValueError(f"boundary: expected a mask value in [0, 1], got {boundary!r}")
+        check_share(boundary, name="boundary", kind="a mask value")
         kinds = [target, "segmentation"]
-        source = OxfordIIITPet(str(root), split=split, target_types=kinds, download=download)
+        source = datasets.OxfordIIITPet(str(root), split=split, target_types=kinds, download=download)
         binary = target == "binary-category"
         self.classes = source.bin_classes if binary else source.classes
         self.images, self.masks = list(source._images), list(source._segs)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from torch_bgdebias.backgrounds.pool import BackgroundSource, Pool, as_pool
-from torch_bgdebias.checks import check_option, check_range, describe
+from torch_bgdebias.checks import check_option, check_range, check_share, describe
 from torch_bgdebias.compositing import paste
 from torch_bgdebias.files import check_size, first_few
 
@@ -103,8 +103,7 @@ class CorrelatedBackgrounds(Dataset[tuple[Tensor, int, Tensor, int]]):
         scale: float | tuple[float, float] = 1.0,
         mapping: Mapping[int, int] | Sequence[int] | None = None,
     ) -> None:
-        if not isinstance(correlation, int | float) or not 0.0 <= correlation <= 1.0:
-            raise ValueError(f"correlation: expected a number in [0, 1], got {correlation!r}")
+        check_share(correlation, name="correlation", kind="a number")
         if isinstance(camera, str):
             camera = CAMERAS[check_option(camera, CAMERAS, name="camera")]
         self.foregrounds, self.correlation, self.camera, self.seed = foregrounds, float(correlation), camera, seed

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from torch_bgdebias.checks import check_option
+from torch_bgdebias.checks import check_option, check_share
 from torch_bgdebias.data.pairing import MaskedSample, class_names, missing_masks_text, pair
 from torch_bgdebias.data.tensors import JointTransform, MaskedItem, MaskedTensors
 from torch_bgdebias.files import (
@@ -103,8 +103,7 @@ class MaskedImageFolder(Dataset[MaskedItem]):
         self.size = check_size(size)
         self.transform = transform
         self.on_error = check_option(on_error, ("raise", "skip"), name="on_error")
-        if not 0.0 <= min_foreground <= 1.0:
-            raise ValueError(f"min_foreground: expected a share in [0, 1], got {min_foreground!r}")
+        check_share(min_foreground, name="min_foreground", kind="a share")
         self.encoding = mask_encoding(encoding, foreground, void)
         self.mask_suffix = mask_suffix
         self.skipped: list[tuple[Path, str]] = []

@@ -23,13 +23,11 @@ import torch
 from torch import Tensor
 
 from torch_bgdebias.backgrounds.pool import BackgroundSource, Pool, as_pool, looks_normalised
-from torch_bgdebias.checks import check_finite, check_image, check_label, check_mask, check_option
+from torch_bgdebias.checks import check_both_or_none, check_finite, check_image, check_label, check_mask, check_option
 from torch_bgdebias.compositing import FOREGROUND_THRESHOLD, bounding_boxes, box_mask, fills_image, paste, tile_fill
+from torch_bgdebias.names import VARIANTS
 
 __all__ = ["VARIANTS", "Variant", "make_variant"]
-
-#: names of the variants, in the order of the paper's table
-VARIANTS = ("only_fg", "only_bg_b", "only_bg_t", "no_fg", "mixed_same", "mixed_rand", "mixed_next")
 
 #: those that paint something black
 _BLACK = ("only_fg", "only_bg_b", "no_fg")
@@ -149,10 +147,9 @@ def _normalisation(
     image: Tensor, mean: Sequence[float] | Tensor | None, std: Sequence[float] | Tensor | None
 ) -> tuple[Tensor, Tensor] | None:
     """Mean and standard deviation, (C,) each, in the image's dtype and place."""
-    if mean is None and std is None:
-        return None
+    check_both_or_none(mean, std)
     if mean is None or std is None:
-        raise ValueError(f"mean, std: expected both or none, got only {'mean' if std is None else 'std'}")
+        return None
     channels = image.shape[1]
     pair = [torch.as_tensor(value, dtype=image.dtype, device=image.device).flatten() for value in (mean, std)]
     for key, tensor in zip(("mean", "std"), pair, strict=True):

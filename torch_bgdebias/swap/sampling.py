@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from torch_bgdebias.checks import check_option
+from torch_bgdebias.checks import check_count, check_option, check_share
 from torch_bgdebias.names import PATTERNS
 
 __all__ = ["SwapParams", "SwapSettings", "sample_offsets", "sample_sites"]
@@ -40,10 +40,8 @@ class SwapSettings:
 
     def __post_init__(self) -> None:
         check_option(self.pattern, PATTERNS, name="pattern")
-        if isinstance(self.cells, bool) or not isinstance(self.cells, int) or self.cells < 1:
-            raise ValueError(f"cells: expected a whole number of at least 1, got {self.cells!r}")
-        if not 0 <= self.p <= 1:
-            raise ValueError(f"p: expected a probability in [0, 1], got {self.p!r}")
+        check_count(self.cells, name="cells")
+        check_share(self.p, name="p", kind="a probability")
 
     @property
     def backgrounds_per_image(self) -> int:

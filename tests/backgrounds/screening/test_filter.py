@@ -360,7 +360,7 @@ def test_bad_arguments_are_named(network):
         bank.filter(lambda image: image, [1], 1)
     with pytest.raises(ValueError, match=r"expected uint8 or values in \[0, 1\], got \[.*filter before normalising"):
         BackgroundBank(torch.randn(3, 3, 8, 8)).filter(network, [1], 1, cache=False)
-    with pytest.raises(ValueError, match="mean, std: expected both or neither"):
+    with pytest.raises(ValueError, match="mean, std: expected both or none"):
         bank.filter(network, [1], 1, mean=[0.5] * 3, cache=False)
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from torch_bgdebias.checks import describe
+from torch_bgdebias.checks import check_both_or_none, describe
 from torch_bgdebias.models import eval_mode, logits_of
 
 __all__ = ["Classifier", "Viewer"]
@@ -47,8 +47,7 @@ class Viewer:
         std: Sequence[float] | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        if (mean is None) != (std is None):
-            raise ValueError("mean, std: expected both or neither")
+        check_both_or_none(mean, std)
         self.module: nn.Module | None = None
         if isinstance(classifier, str):
             self.name = classifier.removeprefix("timm:")
