@@ -18,14 +18,29 @@ ROOT = Path(__file__).resolve().parents[1]
 OPTIONAL = ("torchvision", "timm", "zennit")
 
 
-def without_them(code: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process where none of the optional packages can be imported."""
-    blocked = f"""
-import sys
-for name in {OPTIONAL!r}:
-    sys.modules[name] = None
+#: other packages ask for them by finding them and by their installed metadata, so both are hidden
+HIDE = f"""
+import importlib.metadata, importlib.util, sys
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: (
+    None if name.split(".")[0] in {OPTIONAL!r} else find_spec(name, package))
+from_name = importlib.metadata.Distribution.from_name
+def distribution(name):
+    if name in {OPTIONAL!r}:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return from_name(name)
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {OPTIONAL!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+importlib.metadata.Distribution.from_name = distribution
+sys.meta_path.insert(0, Absent())
 """
-    command = [sys.executable, "-c", blocked + textwrap.dedent(code)]
+
+
+def without_them(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process where none of the optional packages is there."""
+    command = [sys.executable, "-c", HIDE + textwrap.dedent(code)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
