@@ -14,8 +14,7 @@ import torch
 TRAINING, READING, CALLBACKS, PACKAGES = small.TRAINING, small.READING, small.CALLBACKS, small.PACKAGES
 #: not on the common base yet
 LATER = pytest.mark.xfail(reason="follows the common contract later", strict=False)
-ALL = [pytest.param(name, marks=[] if name in ("swap", "clad") else [LATER]) for name in CALLBACKS]
-TRAINED = [pytest.param(name, marks=[] if name in ("swap", "clad") else [LATER]) for name in TRAINING]
+ALL = [pytest.param(name, marks=[] if name in TRAINING else [LATER]) for name in CALLBACKS]
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -95,7 +94,7 @@ def test_a_second_fit_is_as_the_first(name):
     assert torch.equal(weights(first), weights(second))
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", TRAINING)
 def test_a_trainer_that_goes_on_counts_on(name):
     callback = TRAINING[name]()
     module, run = fit([callback])
@@ -208,7 +207,7 @@ def test_the_finder_as_a_callback(name, order, tmp_path, monkeypatch):
         assert callback.steps == 6
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", TRAINING)
 def test_a_trainer_that_is_dropped_gives_the_step_back(name):
     module, callback = small.theirs(), TRAINING[name]()
     run = small.trainer([callback])
@@ -220,7 +219,7 @@ def test_a_trainer_that_is_dropped_gives_the_step_back(name):
     assert left_alone(module)
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", TRAINING)
 def test_a_change_of_another_trainer_does_not_act(name):
     """Should every hook have failed: the next fit of the module is the user's own."""
     module, callback = small.theirs(), TRAINING[name]()
@@ -231,7 +230,7 @@ def test_a_change_of_another_trainer_does_not_act(name):
     assert left_alone(module)
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", TRAINING)
 def test_a_strategy_gets_its_own_method_back(name):
     _, run = fit([TRAINING[name]()])
     assert "teardown" not in vars(run.strategy)
@@ -258,7 +257,7 @@ def test_several_of_a_kind_keep_their_names_and_states_apart(name):
         }
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", TRAINING)
 def test_nothing_is_logged_when_not_wanted(name):
     _, run = fit([TRAINING[name](log=False)])
     assert not [key for key in run.callback_metrics if "/" in key]
@@ -266,7 +265,7 @@ def test_nothing_is_logged_when_not_wanted(name):
     assert {key.split("/")[0] for key in run.callback_metrics if "/" in key} == {"mine"}
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", TRAINING)
 def test_a_step_that_fetches_its_own_batches_is_refused(name):
     def training_step(self, dataloader_iter):
         return None
@@ -275,7 +274,7 @@ def test_a_step_that_fetches_its_own_batches_is_refused(name):
         fit([TRAINING[name]()], module=small.theirs(training_step=training_step))
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", TRAINING)
 def test_manual_optimisation(name):
     def training_step(self, batch, batch_idx):
         optimizer = self.optimizers()

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import any_trainer as small
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.slow
+def test_every_callback_in_two_processes(tmp_path):
+    paths = os.pathsep.join([str(HERE.parents[1]), str(HERE.parent / "helpers")])
+    result = subprocess.run(
+        [sys.executable, HERE / "two_processes.py", tmp_path],
+        capture_output=True, text=True, check=False, timeout=600, env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    for name in small.CALLBACKS:
+        first, second = (torch.load(tmp_path / f"{name}{rank}.pt") for rank in (0, 1))
+        assert not first["left"]
+        assert first["logged"].keys() == second["logged"].keys()
+        for key, value in first["logged"].items():
+            assert torch.equal(value.isnan(), second["logged"][key].isnan()), key
+            assert value.isnan() or value == second["logged"][key], key
+        for key, value in first["weights"].items():
+            assert value.isfinite().all()
+            if "running" not in key:  # batch norm's statistics are each process's own
+                assert torch.equal(value, second["weights"][key]), f"{name}: {key}"
