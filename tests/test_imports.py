@@ -39,7 +39,7 @@ ARROWS: dict[str, set[str]] = {
     "isnet": {"lrp"},
     "heads": {"backgrounds", "swap"},
     "probe": {"backgrounds", "swap", "clad", "isnet", "concepts", "attribution", "metrics", "data"},
-    "train": {"data"},
+    "train": {"data", "lightning"},
     "cli": {
         "lrp", "clad", "metrics", "concepts", "masks", "data", "backgrounds", "swap", "attribution", "isnet", "probe",
         "lightning", "train", "heads",
@@ -53,8 +53,8 @@ CALLBACK_ARROWS: dict[str, set[str]] = {"clad": {"swap", "backgrounds"}, "isnet"
 #: partner -> where its import may stand, as a room or a file
 PARTNERS: dict[str, set[str]] = {
     "zennit": {"lrp"},
-    "pytorch_lightning": {"cli", "lightning.py", "train.py"},
-    "lightning": {"lightning.py"},
+    "pytorch_lightning": {"lightning", "train.py"},
+    "lightning": {"lightning"},
     "kornia": {"swap", "data", "backgrounds"},
     "torchmetrics": {"metrics", "probe"},
     **{only_by_require: set() for only_by_require in ("cv2", "captum", "diffusers", "matplotlib", "sklearn")},

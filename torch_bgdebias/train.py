@@ -1,27 +1,36 @@
-"""A classifier and a data module for ``bgdebias train``; any other LightningModule or DataModule will do as well."""
+"""A classifier and a data module for ``bgdebias train``; any other LightningModule or DataModule will do as well.
+
+They are of the Lightning package that is installed; of both, of the one that ``bgdebias train`` has chosen.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from torch_bgdebias.checkpoints import NOTES, notes_for_checkpoint
 from torch_bgdebias.data import MaskedImageFolder
+from torch_bgdebias.lightning.packages import chosen
 from torch_bgdebias.models import logits_of
 from torch_bgdebias.named_models import load_model
 from torch_bgdebias.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 __all__ = ["ImageClassifier", "MaskedFolders"]
 
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningDataModule as DataBase, LightningModule as ModuleBase
+else:
+    ModuleBase = DataBase = object
 
-class ImageClassifier(pl.LightningModule):
+
+class _ImageClassifier(ModuleBase):
     """A classifier by name, trained with cross-entropy, AdamW and a cosine schedule. Logs ``val_acc`` and losses.
 
     Args:
@@ -90,11 +99,11 @@ class ImageClassifier(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note what the images were and what the classes are called, where this package's folders were trained on."""
         data = getattr(self._trainer, "datamodule", None)  # where Lightning puts it, unknown to its own types
-        if isinstance(data, MaskedFolders):
+        if isinstance(data, _MaskedFolders):
             checkpoint[NOTES] = notes_for_checkpoint(data.preprocessing, list(data.train.classes))
 
 
-class MaskedFolders(pl.LightningDataModule):
+class _MaskedFolders(DataBase):
     """Masked folders for training and validation: batches (image, label, mask), normalised, training images mirrored.
 
     What is not said of size and normalisation is what the LightningModule in training wants (its ``preprocessing``),
@@ -181,3 +190,29 @@ class MaskedFolders(pl.LightningDataModule):
         if torch.rand(()) < 0.5:
             image, mask = image.flip(-1), mask.flip(-1)
         return self._normalised(image, mask)
+
+
+if TYPE_CHECKING:
+
+    class ImageClassifier(_ImageClassifier):
+        """See `_ImageClassifier`."""
+
+    class MaskedFolders(_MaskedFolders):
+        """See `_MaskedFolders`."""
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+        return _of(name, chosen())
+
+
+@functools.cache
+def _of(name: str, package: Any) -> type:
+    """The class on a package's own base."""
+    written, base = {
+        "ImageClassifier": (_ImageClassifier, "LightningModule"),
+        "MaskedFolders": (_MaskedFolders, "LightningDataModule"),
+    }[name]
+    place = {"__module__": __name__, "__qualname__": name, "__doc__": written.__doc__}
+    return type(name, (written, getattr(package, base)), place)

@@ -159,3 +159,64 @@ def test_errors(place, tmp_path, capsys):
     (tmp_path / "data/val/masks/dog").rename(tmp_path / "data/val/masks/emu")
     assert cli.main(["train", "--config", "train.yaml"]) == 1
     assert "val: expected the classes of train; not in both: dog, emu" in capsys.readouterr().err
+
+
+LIGHTNING = """
+import torch, lightning as L
+from torch.utils.data import DataLoader
+
+class Net(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
+    def forward(self, x):
+        return self.net(x)
+    def training_step(self, batch, batch_idx):
+        return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", torch.nn.functional.cross_entropy(self(batch[0]), batch[1]))
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+class Data(L.LightningDataModule):
+    def train_dataloader(self):
+        rows = list(zip(torch.rand(8, 3, 8, 8), torch.arange(8) % 3, torch.ones(8, 1, 8, 8).tril()))
+        return DataLoader(rows, batch_size=4)
+    val_dataloader = train_dataloader
+"""
+
+
+@pytest.mark.parametrize("package", ["lightning", "pytorch_lightning"])
+def test_modules_data_and_callbacks_of_either_package(tmp_path, monkeypatch, capsys, package):
+    name = f"theirs_{package}"
+    (tmp_path / f"{name}.py").write_text(
+        LIGHTNING.replace("import torch, lightning as L", f"import torch, {package} as L")
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    quiet = {"accelerator": "cpu", "max_epochs": 1, "enable_progress_bar": False, "logger": False}
+    swap = {"swap": {"class_path": "torch_bgdebias.BackgroundSwap"}}
+    callbacks = [{"class_path": "torch_bgdebias.callbacks.BackgroundSwapCallback", "init_args": swap}]
+    callbacks += [{"class_path": "torch_bgdebias.callbacks.CLADCallback", "init_args": swap}]
+    callbacks += [{"class_path": "torch_bgdebias.callbacks.ISNetCallback"}]
+    settings = {"model": f"{name}.Net", "data": f"{name}.Data", "trainer": {**quiet, "callbacks": callbacks}}
+    Path("train.yaml").write_text(yaml.safe_dump(settings))
+    assert cli.main(["train", "--config", "train.yaml", "--json"]) == 0
+    assert {"background_swap/fraction", "clad/loss", "val_loss"} <= set(json.loads(capsys.readouterr().out)["metrics"])
+
+
+def test_this_package_s_modules_follow_the_package_of_the_others(place, tmp_path, monkeypatch, capsys):
+    (tmp_path / "tally.py").write_text("import lightning.pytorch as L\nclass Tally(L.Callback):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    place["trainer"]["callbacks"] = [{"class_path": "tally.Tally"}]
+    Path("train.yaml").write_text(yaml.safe_dump(place))
+    assert cli.main(["train", "--config", "train.yaml", "--json"]) == 0
+    assert "val_acc" in json.loads(capsys.readouterr().out)["metrics"]
+    # and back, in the same process
+    place["trainer"]["callbacks"] = [{"class_path": "pytorch_lightning.callbacks.Timer"}]
+    Path("train.yaml").write_text(yaml.safe_dump(place))
+    assert cli.main(["train", "--config", "train.yaml"]) == 0
+    place["trainer"]["callbacks"].append({"class_path": "tally.Tally"})
+    Path("train.yaml").write_text(yaml.safe_dump(place))
+    assert cli.main(["train", "--config", "train.yaml"]) == 2
+    assert "classes: expected those of one Lightning package, got tally.Tally of" in capsys.readouterr().err

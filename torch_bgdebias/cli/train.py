@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import math
+import re
 import sys
 import warnings
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 __all__ = ["EXAMPLE", "SCHEMA", "add_parser", "run"]
@@ -39,7 +42,7 @@ trainer:
         figures: false
         mean: [0.485, 0.456, 0.406]
         std: [0.229, 0.224, 0.225]
-    - class_path: pytorch_lightning.callbacks.ModelCheckpoint
+    - class_path: ModelCheckpoint
       init_args: {monitor: bias/worst_variant, mode: max, save_last: true}
 """
 
@@ -102,8 +105,11 @@ def _lightning(rest: list[str], *, as_json: bool) -> int:
     from torch_bgdebias._optional import require
 
     require("jsonargparse", purpose="bgdebias train")
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
-    from pytorch_lightning.cli import LightningCLI
+    from torch_bgdebias.lightning.packages import choose
+
+    package = choose(_classes_named(rest)).__name__
+    misconfiguration = importlib.import_module(f"{package}.utilities.exceptions").MisconfigurationException
+    lightning_cli = importlib.import_module(f"{package}.cli").LightningCLI
 
     words = sys.argv
     sys.argv = ["bgdebias train", *rest]  # where Lightning looks; it warns of arguments that are handed over
@@ -111,11 +117,11 @@ def _lightning(rest: list[str], *, as_json: bool) -> int:
         # with --json the result stands alone on stdout, without Lightning's tables
         with warnings.catch_warnings(), redirect_stdout(sys.stderr if as_json else sys.stdout):
             # Lightning's use of jsonargparse, which nobody here can change
-            warnings.filterwarnings("ignore", module=r"pytorch_lightning\.cli")
-            cli = LightningCLI(parser_kwargs={"prog": "bgdebias train"}, save_config_kwargs={"overwrite": True})
+            warnings.filterwarnings("ignore", module=rf"{re.escape(package)}\.cli")
+            cli = lightning_cli(parser_kwargs={"prog": "bgdebias train"}, save_config_kwargs={"overwrite": True})
     except SystemExit as stop:  # its parser has said why, or has printed what was asked for
         return stop.code if isinstance(stop.code, int) else 2
-    except MisconfigurationException as error:  # what Lightning calls a setting that does not fit
+    except misconfiguration as error:  # what Lightning calls a setting that does not fit
         raise ValueError(str(error)) from error
     finally:
         sys.argv = words
@@ -130,3 +136,16 @@ def _lightning(rest: list[str], *, as_json: bool) -> int:
         if kept:
             print(f"best checkpoint: {kept}")
     return 0
+
+
+def _classes_named(words: list[str]) -> list[str]:
+    """Dotted names in the arguments and in the files that ``--config`` names: classes of models, data and callbacks."""
+    texts = []
+    for before, word in zip(["", *words], words, strict=False):
+        name, _, value = word.rpartition("=")
+        if (before == "--config" or name == "--config") and Path(value).is_file():
+            texts += re.findall(r"^[^#\n]*", Path(value).read_text(errors="replace"), re.MULTILINE)
+        else:
+            texts.append(value)
+    dotted = r"(?<![\w./-])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+(?![\w./-])"
+    return list(dict.fromkeys(name for text in texts for name in re.findall(dotted, text)))

@@ -7,11 +7,14 @@ trainers of both. Types are those of either; nothing but this file needs to know
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-__all__ = ["CallbackBase", "LightningModule", "Trainer", "installed"]
+__all__ = ["CallbackBase", "LightningModule", "Trainer", "choose", "chosen", "installed"]
 
 _NAMES = ("pytorch_lightning", "lightning.pytorch")
+#: name of the package that `choose` settled on
+_choice: list[str] = []
 
 
 def installed() -> list[Any]:
@@ -32,6 +35,53 @@ def installed() -> list[Any]:
             f"functions, modules and measuring work without it ({'; '.join(reasons)})"
         )
     return packages
+
+
+def choose(names: Sequence[str]) -> Any:
+    """The package that classes come from, for whoever has to build on one of them: the first one where none says.
+
+    Args:
+        names: dotted names of classes, such as ``theirs.Net``; what cannot be imported is passed over.
+
+    Raises:
+        ValueError: classes of both packages, which no trainer takes together.
+    """
+    packages = installed()
+    owners: dict[str, str] = {}
+    for name in names:
+        for package in packages:
+            if _comes_from(name, package):
+                owners.setdefault(package.__name__, name)
+    if len(owners) > 1:
+        listed = " and ".join(f"{name} of {package}" for package, name in sorted(owners.items()))
+        raise ValueError(f"classes: expected those of one Lightning package, got {listed}; import both from the same")
+    _choice[:] = list(owners) or [packages[0].__name__]
+    return chosen()
+
+
+def chosen() -> Any:
+    """The package of the last `choose`, else the first that is installed."""
+    packages = installed()
+    return next((package for package in packages if [package.__name__] == _choice), packages[0])
+
+
+def _comes_from(name: str, package: Any) -> bool:
+    """Whether this is a class of the package, or one made on it, and not of another one as well."""
+    holder, _, attribute = name.rpartition(".")
+    top = name.split(".")[0]
+    if top in ("lightning", "pytorch_lightning"):
+        return bool(top == package.__name__.split(".")[0])
+    if top == "torch_bgdebias":  # these follow the choice
+        return False
+    try:
+        value = getattr(importlib.import_module(holder), attribute)
+    except Exception:  # not a class then, or one whose own error its user will see when it is made
+        return False
+    bases = (package.LightningModule, package.LightningDataModule, package.Callback)
+    others = tuple(base for other in installed() if other is not package for base in (other.Callback,))
+    if not isinstance(value, type) or issubclass(value, others):
+        return False
+    return any(issubclass(value, base) for base in bases)
 
 
 if TYPE_CHECKING:
