@@ -213,10 +213,10 @@ def test_this_package_s_modules_follow_the_package_of_the_others(place, tmp_path
     assert cli.main(["train", "--config", "train.yaml", "--json"]) == 0
     assert "val_acc" in json.loads(capsys.readouterr().out)["metrics"]
     # and back, in the same process
-    place["trainer"]["callbacks"] = [{"class_path": "pytorch_lightning.callbacks.Timer"}]
+    place["trainer"]["callbacks"] = [{"class_path": "pytorch_lightning.callbacks.ModelSummary"}]
     Path("train.yaml").write_text(yaml.safe_dump(place))
     assert cli.main(["train", "--config", "train.yaml"]) == 0
     place["trainer"]["callbacks"].append({"class_path": "tally.Tally"})
     Path("train.yaml").write_text(yaml.safe_dump(place))
-    assert cli.main(["train", "--config", "train.yaml"]) == 2
+    assert cli.main(["train", "--config", "train.yaml"]) == 1
     assert "classes: expected those of one Lightning package, got tally.Tally of" in capsys.readouterr().err
