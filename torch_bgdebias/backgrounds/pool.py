@@ -219,8 +219,8 @@ def looks_normalised(image: Tensor) -> bool:
     """Whether pixels lie far outside of [0, 1]; false where looking at them is not free (see `checks`)."""
     if not image.numel() or not values_readable(image):
         return False
-    rows, columns = (max(1, side // 64) for side in image.shape[2:])  # every few pixels show it as well as all
-    low, high = (float(value) for value in image.detach()[..., ::rows, ::columns].aminmax())
+    some_rows = image.detach()[:, :, :: max(1, image.shape[2] // 16)]  # they show it as well as all, in no time
+    low, high = (float(value) for value in some_rows.aminmax())
     return low < -_BEYOND or high > 1 + _BEYOND
 
 

@@ -19,7 +19,7 @@ from torch_bgdebias.checks import (
     describe,
     values_readable,
 )
-from torch_bgdebias.compositing import FILLS
+from torch_bgdebias.compositing import FILLS, soft_edge
 from torch_bgdebias.ops import voronoi_composite
 from torch_bgdebias.swap.sampling import SwapParams, SwapSettings, sample_offsets, sample_sites
 
@@ -41,6 +41,7 @@ def swap_background(
     *,
     mean: Tensor | Sequence[float] | None = None,
     std: Tensor | Sequence[float] | None = None,
+    edge: float = 0.0,
 ) -> Tensor:
     """Put each image's foreground on the background that ``params`` describes.
 
@@ -51,6 +52,7 @@ def swap_background(
         params: as from `sample_swap_params`; images whose ``apply`` is false come back unchanged.
         mean: per channel, subtracted from the (scaled) background pixels.
         std: per channel, by which they are divided then.
+        edge: standard deviation in pixels with which a foreground fades towards its border, see `soft_edge`.
 
     Returns:
         (B, C, H, W) in the image's dtype, differentiable to image and mask.
@@ -68,6 +70,7 @@ def swap_background(
     _check_params(params, len(image))
     if len(image) == 0:
         return image.clone()
+    mask = soft_edge(mask, edge)
     unchanged = ~params["apply"][:, None, None, None]
     mask = torch.where(unchanged, torch.ones((), dtype=mask.dtype, device=mask.device), mask)  # all foreground
     places = (params["sites"], params["index"], params["offset"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -50,10 +51,13 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
             must always differ from the image's, which turns a bias into its opposite when trained on alone. ``False``:
             independent, whatever a call asks for (a bank whose labels are scenes, not classes).
         fill: how a foreground is removed for ``source="batch"``: "tile" (Only-BG-T of arXiv 2006.09994) or "mean".
+        edge: standard deviation in pixels with which a foreground fades into its background, inwards, so that nothing
+            of the old background comes along; 0: as the mask says. Choose it well below the finest part's width.
         data_keys: what the positional inputs are; fewer inputs than keys are the first of them.
 
     Raises:
-        ValueError: an unknown source, pattern, fill or key, fewer than one cell, ``p`` outside [0, 1].
+        ValueError: an unknown source, pattern, fill or key, fewer than one cell, ``p`` outside [0, 1], a negative
+            ``edge``.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -75,6 +79,7 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
         different_class: bool | None = None,
         fill: str = "tile",
         *,
+        edge: float = 0.0,
         data_keys: Sequence[str | int | DataKey] = ("input", "mask", "class"),
     ) -> None:
         if not isinstance(source, BackgroundBank) and source != "batch":
@@ -82,13 +87,21 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
         check_option(fill, tuple(FILLS), name="fill")
         check_option(different_class, (None, True, False), name="different_class")
         SwapSettings(pattern, cells, p)
+        if isinstance(edge, bool) or not isinstance(edge, int | float) or not 0 <= edge < math.inf:
+            raise ValueError(f"edge: expected a finite number of pixels of at least 0, got {edge!r}")
         super().__init__(p=p, p_batch=1.0, data_keys=list(data_keys))
         if DataKey.INPUT not in self.data_keys:
             raise ValueError(f"data_keys: expected 'input' among them, got {list(data_keys)}")
         self.bank = source if isinstance(source, BackgroundBank) else None
-        self.pattern, self.cells, self.fill = pattern, cells, fill
+        self.pattern, self.cells, self.fill, self.edge = pattern, cells, fill, float(edge)
         self.different_class = different_class
-        self.flags = {"pattern": pattern, "cells": cells, "different_class": different_class, "fill": fill}
+        self.flags = {
+            "pattern": pattern,
+            "cells": cells,
+            "different_class": different_class,
+            "fill": fill,
+            "edge": edge,
+        }
         self._kept = _WarnOnce(
             "BackgroundSwap: some images keep their background: none of another class, or a batch of one"
         )
@@ -184,9 +197,10 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
             )
         self._params = params
         if self.bank is None:
-            new = swap_background(image, mask, batch_backgrounds(image, mask, self.fill), params)
+            backgrounds, mean, std = batch_backgrounds(image, mask, self.fill), None, None
         else:
-            new = swap_background(image, mask, self.bank.images, params, mean=self.bank.mean, std=self.bank.std)
+            backgrounds, mean, std = self.bank.images, self.bank.mean, self.bank.std
+        new = swap_background(image, mask, backgrounds, params, mean=mean, std=std, edge=self.edge)
         outputs = [new if key == DataKey.INPUT else value for key, value in zip(keys, input, strict=True)]
         return outputs[0] if len(outputs) == 1 else outputs
 
