@@ -58,6 +58,22 @@ def test_inverted_masks_are_questioned_and_turned_round(tmp_path, kind):
         np.testing.assert_array_equal(MaskedImageFolder(root, foreground=[one])[0][2][0].numpy() > 0.5, ~INSIDE)
 
 
+def test_classes_told_apart_by_grey_are_no_halves(tmp_path):
+    root = make(tmp_path, grey(lambda i: INSIDE * (128 if i % 2 else 255)))
+    with pytest.raises(MaskEncodingError, match=r'areas of the values 0, 128, 255; say encoding="soft"'):
+        MaskedImageFolder(root)
+    assert {float(MaskedImageFolder(root, encoding="index", void=[])[i][2].sum()) for i in range(8)} == {80.0}
+
+
+def test_a_large_object_inverted(tmp_path):
+    """It leaves less than half of the picture to what is white, which is all of the edge."""
+    large = np.zeros_like(INSIDE)
+    large[1:-1, 1:-1] = True
+    with pytest.raises(MaskEncodingError, match=r"cover 18% of .* touch every border in 8 of 8: inverted"):
+        MaskedImageFolder(make(tmp_path / "a", grey(lambda i: ~large * 255)))
+    assert MaskedImageFolder(make(tmp_path / "b", grey(lambda i: large * 255)))[0][2].mean() > 0.8
+
+
 def test_masks_without_any_object(tmp_path):
     root = make(tmp_path, grey(lambda i: INSIDE * 0))
     with pytest.raises(MaskEncodingError, match=r"values 0\): expected an object in some, got none; say foreground="):

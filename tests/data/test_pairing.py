@@ -57,6 +57,17 @@ def test_a_suffix_is_proposed_and_taken(folder, suffix):
     assert len(opened_in_silence(folder, mask_suffix=suffix)) == 6
 
 
+def test_several_masks_an_image_are_not_taken_for_one(folder):
+    """Left and right lung, one file each."""
+    for path in list((folder / "masks").rglob("*.png")):
+        for side in ("_left", "_right"):
+            shutil.copy(path, path.with_name(f"{path.stem}{side}.png"))
+        path.unlink()
+    text = r'masks/cat holds 0_left.png, 0_right.png, .* several an image \("_left", "_right"\): join them'
+    with pytest.raises(FileNotFoundError, match=text):
+        MaskedImageFolder(folder)
+
+
 def test_masks_beside_the_images(folder):
     for path in list((folder / "masks").rglob("*.png")):
         path.rename(folder / "images" / path.parent.name / f"{path.stem}_mask.png")

@@ -68,6 +68,12 @@ def _save(values, path):
     Image.fromarray(values).save(path)
 
 
+def ramp():
+    """A wide soft edge of an ellipse, 0 to 255."""
+    y, x = np.mgrid[:60, :80]
+    return 255 * np.clip(1.5 - np.hypot((y - 30) / 20, (x - 40) / 26), 0, 1)
+
+
 INSIDE = np.zeros((20, 24), bool)
 INSIDE[5:15, 6:14] = True
 
@@ -102,6 +108,15 @@ def areas(*levels):
         ),
         (areas(0, 85, 170, 255).astype(np.uint8), r"areas of the values 0, 85, 170, 255"),
         (np.arange(480).reshape(20, 24).astype(np.uint8) % 100, r"100 values up to 99 that form no areas"),
+        (areas(1, 255).astype(np.uint8), r"the values 1, 255, and no 0 for background"),
+        (
+            np.random.default_rng(0).integers(60, 256, (20, 24), np.uint8),
+            r"grey levels, 8\d% of .* near 255: photographs",
+        ),
+        (
+            np.minimum(ramp() * 0.7, 178).astype(np.uint8),
+            r"\d\d grey levels that run into each other, up to 178; say enc",
+        ),
         (np.full((20, 24, 3), (255, 255, 0), np.uint8), r"the colours \(255, 255, 0\), and no black for background"),
         (np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8), r"no black|colours: a preview"),
     ],
@@ -122,6 +137,13 @@ def test_what_cannot_be_known_is_shown(tmp_path, values, text):
 def test_arrays_that_are_no_masks(tmp_path, values, text):
     with pytest.raises(MaskEncodingError, match=text):
         read_mask(written(tmp_path, values, "m.npy"))
+
+
+def test_a_wide_soft_edge_is_no_label_map(tmp_path):
+    """Saliency networks write masks with large areas of 1, 2, 253, 254 beside 0 and 255."""
+    noise = np.repeat(np.repeat(np.random.default_rng(0).integers(0, 3, (15, 20)), 4, 0), 4, 1)
+    values = np.clip(ramp() + noise * np.where(ramp() > 127, -1, 1), 0, 254).astype(np.uint8)
+    np.testing.assert_array_equal(read_mask(written(tmp_path, values)).numpy()[0], values)
 
 
 def test_options_settle_it(tmp_path):

@@ -187,10 +187,13 @@ def _other_suffix(root: Path, pairs: Pairs, suffix: str) -> str | None:
     for images in sorted({path.parent for path in pairs.missing}):
         for folder in (root / "masks" / images.relative_to(root / "images"), images):
             there = image_files(folder, extensions=EXTENSIONS | MASK_EXTENSIONS)
-            proposal = _suffix_among(there, [path for path in pairs.missing if path.parent == images], suffix)
-            if proposal:
-                listed = first_few((path.name for path in there if proposal in path.stem), 3)
-                return f'{folder} holds {listed}: pass mask_suffix="{proposal}"'
+            rests = _suffixes_among(there, [path for path in pairs.missing if path.parent == images], suffix)
+            listed = first_few((path.name for path in there if any(rest in path.stem for rest in rests)), 3)
+            if len(rests) > 1:
+                several = ", ".join(f'"{rest}"' for rest in sorted(rests))
+                return f"{folder} holds {listed}, several an image ({several}): join them, or pass one as mask_suffix="
+            if rests:
+                return f'{folder} holds {listed}: pass mask_suffix="{rests[0]}"'
     return None
 
 
@@ -213,8 +216,8 @@ def _masks_to_make(root: Path) -> str:
     return f"{holds}add them, or make masks with: bgdebias masks {root / 'images'} {root / 'masks'}"
 
 
-def _suffix_among(there: Sequence[Path], missing: Sequence[Path], suffix: str) -> str | None:
-    """What files have after the names of at least half of these images."""
+def _suffixes_among(there: Sequence[Path], missing: Sequence[Path], suffix: str) -> list[str]:
+    """What files have after the names of these images, each for at least half of them."""
     looked_at = [path.stem for path in spread(missing, 50)]
     rests = Counter(
         rest
@@ -222,5 +225,4 @@ def _suffix_among(there: Sequence[Path], missing: Sequence[Path], suffix: str) -
         for rest in {path.stem.removeprefix(image) for path in there if path.stem.startswith(image)}
         if rest not in ("", suffix) and not rest[0].isdecimal()  # 10 is no mask of 1
     )
-    rest, count = rests.most_common(1)[0] if rests else ("", 0)
-    return rest if 2 * count >= len(looked_at) else None
+    return [rest for rest, count in rests.most_common() if 2 * count >= len(looked_at)]

@@ -94,6 +94,12 @@ class MaskContents:
             alike[tuple(behind)] |= same
         return float(alike[between].mean()) if between.any() else 1.0
 
+    def smooth(self, step: float) -> float:
+        """Share of the changes from a pixel to its neighbour that are at most ``step``: soft masks run, labels jump."""
+        changes = np.concatenate([np.abs(np.diff(self.values.astype(float), axis=axis)).ravel() for axis in (0, 1)])
+        changes = changes[changes > 0]
+        return float((changes <= step).mean()) if len(changes) else 0.0
+
     def as_colours(self) -> Plane:
         """(H, W, 3) uint8."""
         if self.palette is not None:
@@ -137,7 +143,7 @@ def _from_picture(path: Path, picture: Image.Image) -> MaskContents:
     alpha = None
     if mode in ("LA", "PA", "RGBA", "La", "RGBa"):
         alpha = np.asarray(picture.convert("RGBA"))[..., 3]
-        alpha = None if alpha.min() == 255 else alpha
+        alpha = None if 0 < alpha.min() == alpha.max() else alpha  # the same everywhere says nothing
     return _from_colours(path, mode, np.asarray(picture.convert("RGB")), alpha, lossy)
 
 

@@ -120,9 +120,20 @@ def _guess_numbers(masks: Sequence[MaskContents]) -> MaskEncoding:
         return MaskEncoding("binary", void=(), white=top)
     if any(mask.lossy for mask in masks):
         return _guess_lossy(masks, largest)
+    if len(levels) > _SMALL and _runs(masks, top):
+        if largest < 0.9 * top:
+            raise refusal(masks, f"{len(levels)} grey levels that run into each other, up to {largest:g}", _EITHER)
+        _require_ends(masks, top)
+        return MaskEncoding("soft", void=(), white=top)
     if top not in levels:
         return _guess_labels(masks, levels)
     return _guess_with_top(masks, levels, top)
+
+
+def _runs(masks: Sequence[MaskContents], top: float) -> bool:
+    """Whether most masks of many levels change in small steps, as no labels do."""
+    shares = [mask.smooth(top / 16) for mask in masks if len(mask.levels) > _SMALL // 2]
+    return bool(shares) and sum(shares) / len(shares) > 0.5
 
 
 def _guess_lossy(masks: Sequence[MaskContents], largest: float) -> MaskEncoding:
@@ -160,12 +171,24 @@ def _guess_with_top(masks: Sequence[MaskContents], levels: list[float], top: flo
                 f"{top:g} alone in {len(with_top) - len(beside)} masks, and beside {_shown(between)} in {len(beside)}"
             )
             raise refusal(beside, found, f"{_LABELS}: is {top:g} void, or object?")
+        if 0 not in levels:
+            raise refusal(masks, f"the values {_shown(levels)}, and no 0 for background", _LABELS)
         return MaskEncoding("index", void=(int(top),) if beside else ())
     if flat < 0.5:
+        _require_ends(masks, top)
         return MaskEncoding("soft", void=(), white=top)
-    if not beside and set(between) <= {127, 128}:
+    halves = [mask for mask in masks if {127, 128} & set(mask.levels)]
+    if not beside and set(between) <= {127, 128} and 5 * len(halves) <= len(masks):
         return MaskEncoding("soft", void=(), white=top)
     raise refusal(masks, f"areas of the values {_shown(levels)}", _EITHER)
+
+
+def _require_ends(masks: Sequence[MaskContents], top: float) -> None:
+    """Soft masks are mostly object or background; a picture is mostly neither."""
+    middle = float(np.mean([((m.values > 0.1 * top) & (m.values < 0.9 * top)).mean() for m in masks]))
+    if middle > 0.85:
+        found = f"grey levels, {middle:.0%} of the pixels neither near 0 nor near {top:g}: photographs?"
+        raise refusal(masks, found, 'say encoding="soft" if they are masks all the same')
 
 
 def _resolve_alpha(masks: Sequence[MaskContents], wanted: MaskEncoding) -> MaskEncoding:

@@ -21,8 +21,8 @@ __all__ = ["MaskPicture", "MaskReader", "open_mask", "read_mask"]
 
 #: how many pixels of a folder's masks are looked at together, at most
 _PIXELS = 50_000_000
-#: share of a picture's edge, and of its area, from which a folder's masks look inverted
-_EDGE, _AREA = 0.75, 0.5
+#: shares of a picture's edge and of its area from which a folder's masks look inverted
+_INVERTED = ((0.75, 0.5), (0.95, 0.1))
 
 
 class MaskPicture(NamedTuple):
@@ -174,7 +174,7 @@ class MaskReader:
             return
         rings = [np.concatenate([cover[0], cover[-1], cover[:, 0], cover[:, -1]]) for cover in covers]
         edge = float(np.mean([ring.mean() for ring in rings]))
-        if edge > _EDGE and area > _AREA:
+        if any(edge > least_edge and area > least_area for least_edge, least_area in _INVERTED):
             every = sum(all(side.any() for side in (c[0], c[-1], c[:, 0], c[:, -1])) for c in covers)
             raise MaskEncodingError(
                 f"{where}, {masks[0].mode}, {holds}) cover {area:.0%} of their pictures on average and touch every "
