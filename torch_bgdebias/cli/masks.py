@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,12 @@ examples:
   bgdebias masks data/images data/masks                       data/ then opens as MaskedImageFolder("data")
   bgdebias masks data out --compare data/masks                measure the masks against given ones
   bgdebias masks data/images data/masks --margin 0.1 --iterations 10
+  bgdebias masks data/images data/masks --from instances.json  outlines of COCO, CVAT or a folder of LabelMe files
 
 IN may also be a folder that holds images/. Masks are 8-bit PNG of the picture's size, 255 = foreground, at OUT/<class>/
 <name>.png, where IN has <class>/<name>.jpg. GrabCut takes the border of the picture for background: masks of objects
-that touch the border are poor, so compare with some given masks before relying on them.
+that touch the border are poor, so compare with some given masks before relying on them. With --from, masks are palette
+PNG: 1 object, 255 void (COCO's crowds); a class folder that is called as a label takes that label's outlines alone.
 """
 
 
@@ -44,6 +47,13 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--margin", type=float, default=0.05, help="border that is background, share of the size (%(default)s)"
+    )
+    parser.add_argument(
+        "--from",
+        dest="annotations",
+        metavar="FILE_OR_DIR",
+        type=Path,
+        help="draw the outlines of LabelMe, COCO or CVAT files in place of running GrabCut",
     )
     parser.add_argument("--iterations", type=int, default=5, help="of GrabCut (%(default)s)")
     parser.add_argument(
@@ -71,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         raise FileNotFoundError(f"--compare: expected a folder of masks, found no folder {args.compare}")
     targets = [(args.output / path.relative_to(root)).with_suffix(".png") for path in pictures]
     _require_distinct(pictures, targets)
-    _note_annotations(root, pictures)
+    write = _writer(args, root, pictures)
     given = _given_masks(args.compare, args.mask_suffix)
     reader = MaskReader.of_folder(list(given.values()), mask_encoding(args.encoding, args.foreground, args.void))
     written, kept, skipped = 0, 0, []
@@ -83,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
                 if target.exists() and not args.overwrite:
                     kept += 1
                 else:
-                    _write(picture, target, args)
+                    write(picture, target)
                     written += 1
                 if name.with_suffix("") in given:
                     score = _overlap(target, given[name.with_suffix("")], reader)
@@ -101,7 +111,34 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write(picture: Path, target: Path, args: argparse.Namespace) -> None:
+def _writer(args: argparse.Namespace, root: Path, pictures: list[Path]) -> Callable[[Path, Path], None]:
+    """What writes the mask of a picture: from annotations, or GrabCut's."""
+    if args.annotations is None:
+        _note_annotations(root, pictures)
+        return lambda picture, target: _write_grabcut(picture, target, args)
+    from torch_bgdebias.masks.formats.converting import Annotations
+
+    annotations = Annotations.of(args.annotations)
+    names = {path: path.relative_to(root).as_posix() for path in pictures}
+    annotations.require(list(names.values()), args.annotations)
+    return lambda picture, target: _write_labels(annotations.mask(picture, names[picture]), target)
+
+
+def _write_labels(labels: Any, target: Path) -> None:
+    """A label map with VOC's palette, which viewers show and every reader of masks knows."""
+    from PIL import Image
+
+    from torch_bgdebias.masks.contents import voc_palette
+    from torch_bgdebias.writing import whole_file
+
+    picture = Image.fromarray(labels)
+    picture.putpalette(voc_palette().ravel().tolist())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(target) as file:
+        picture.save(file, format="PNG")
+
+
+def _write_grabcut(picture: Path, target: Path, args: argparse.Namespace) -> None:
     from torch_bgdebias.files import read_image
     from torch_bgdebias.masks.grabcut import grabcut_masks
     from torch_bgdebias.writing import save_png
@@ -123,7 +160,7 @@ def _note_annotations(root: Path, pictures: list[Path]) -> None:
         files = first_few((path.name for path, _ in noticed), 3)
         print(
             f"bgdebias masks: note: there are annotations ({kinds}: {files}), "
-            "which GrabCut does not use: let the tool export them as PNG masks if they outline the objects",
+            "which GrabCut does not use: draw their outlines with --from",
             file=sys.stderr,
         )
 

@@ -204,10 +204,13 @@ def _annotations(root: Path, pairs: Pairs) -> str | None:
         return None
     kinds = first_few(dict.fromkeys(kind for _, kind in noticed))
     files = first_few((path.name for path, _ in noticed), 3)
-    return (
-        f"there are annotations ({kinds}: {files}), which are not read here: let the tool export them as PNG masks, or "
-        f"{_masks_to_make(root)}"
-    )
+    path, kind = noticed[0]
+    if kind == "PASCAL VOC":
+        advice = "their boxes are no masks: add masks"
+    else:
+        place = path.parent if kind == "LabelMe" else path
+        advice = f"draw masks of them with: bgdebias masks {root / 'images'} {root / 'masks'} --from {place}"
+    return f"there are annotations ({kinds}: {files}); {advice}, or {_masks_to_make(root)}"
 
 
 def _masks_to_make(root: Path) -> str:

@@ -1,0 +1,95 @@
+"""Outlines and run lengths as masks: what the readers of annotation files share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["AnnotatedPicture", "Shape", "drawn", "from_run_lengths"]
+
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One annotated thing.
+
+    Args:
+        label: what it is called.
+        polygons: outlines, each a list of (x, y) in pixels; their union is meant.
+        runs: run lengths in columns, beginning with background, in place of polygons.
+        crowd: a group that is not outlined one by one: neither object nor background.
+    """
+
+    label: str
+    polygons: tuple[tuple[tuple[float, float], ...], ...] = ()
+    runs: tuple[int, ...] | None = None
+    crowd: bool = False
+
+
+@dataclass(frozen=True)
+class AnnotatedPicture:
+    """What an annotation file says about one picture.
+
+    Args:
+        name: the picture's file name, with or without folders.
+        size: (H, W) where the file says it.
+        shapes: what is in it, later ones above earlier ones.
+    """
+
+    name: str
+    size: tuple[int, int] | None
+    shapes: tuple[Shape, ...]
+
+
+def drawn(shapes: Sequence[Shape], size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Shapes as a label map (H, W): 1 object, 0 background, 255 void (a crowd that no object covers).
+
+    Raises:
+        ValueError: run lengths of another size, outlines of less than 3 points.
+    """
+    labels = np.zeros(size, np.uint8)
+    for shape in sorted(shapes, key=lambda shape: not shape.crowd):
+        inside = _of_polygons(shape, size) if shape.runs is None else from_run_lengths(shape.runs, size)
+        labels[inside] = 255 if shape.crowd else 1
+    return labels
+
+
+def from_run_lengths(runs: Sequence[int], size: tuple[int, int]) -> Flags:
+    """COCO's run lengths, counted down the columns and beginning with background, as (H, W).
+
+    Raises:
+        ValueError: they do not add up to the size.
+    """
+    height, width = size
+    if sum(runs) != height * width or min(runs, default=0) < 0:
+        raise ValueError(f"run lengths: expected a sum of {height} x {width} = {height * width}, got {sum(runs)}")
+    inside = np.arange(len(runs)) % 2 == 1
+    return np.repeat(inside, np.asarray(runs, np.int64)).reshape(width, height).T
+
+
+def _of_polygons(shape: Shape, size: tuple[int, int]) -> Flags:
+    """A pixel is inside where its middle is, by the even-odd rule within each outline."""
+    inside = np.zeros(size, bool)
+    for outline in shape.polygons:
+        if len(outline) < 3:
+            raise ValueError(f"{shape.label}: expected outlines of at least 3 points, got {len(outline)}")
+        inside |= _filled(outline, size)
+    return inside
+
+
+def _filled(outline: Sequence[tuple[float, float]], size: tuple[int, int]) -> Flags:
+    height, width = size
+    middles = np.arange(height) + 0.5
+    crossings = np.zeros((height, width + 1), np.int64)
+    for (x0, y0), (x1, y1) in zip(outline, [*outline[1:], outline[0]], strict=True):
+        rows = np.flatnonzero((middles >= min(y0, y1)) & (middles < max(y0, y1)))
+        if len(rows):
+            x = x0 + (middles[rows] - y0) * (x1 - x0) / (y1 - y0)
+            # the first column whose middle lies to the right of the edge
+            np.add.at(crossings, (rows, np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)), 1)
+    inside: Flags = np.cumsum(crossings, axis=1)[:, :width] % 2 == 1
+    return inside

@@ -1,0 +1,138 @@
+"""Reading annotation files: LabelMe's and COCO's JSON, CVAT's XML."""
+
+from __future__ import annotations
+
+import json
+import math
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch_bgdebias.masks.formats.notice import annotation_kind
+from torch_bgdebias.masks.formats.outlines import AnnotatedPicture, Shape
+
+__all__ = ["AnnotationError", "read_annotations", "run_lengths_of"]
+
+Outline = tuple[tuple[float, float], ...]
+
+
+class AnnotationError(ValueError):
+    """An annotation file that cannot be read, or holds what is no mask. Names the file."""
+
+
+def read_annotations(path: Path) -> list[AnnotatedPicture]:
+    """Everything that one file says about pictures.
+
+    Raises:
+        AnnotationError: not LabelMe, COCO or CVAT, damaged, or with shapes that no mask comes of.
+    """
+    kind = annotation_kind(path)
+    reader = {"LabelMe": _labelme, "COCO": _coco, "CVAT": _cvat}.get(kind or "")
+    if reader is None:
+        what = f"{kind}, whose boxes are no outlines" if kind else "something else"
+        raise AnnotationError(f"{path}: expected annotations of LabelMe, COCO or CVAT, got {what}")
+    try:
+        return list(reader(path))
+    except AnnotationError as error:
+        raise AnnotationError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ElementTree.ParseError) as error:
+        raise AnnotationError(f"{path}: expected {kind} annotations, got a damaged file ({error!r})") from error
+
+
+def run_lengths_of(counts: str) -> tuple[int, ...]:
+    """COCO's compressed run lengths as numbers.
+
+    Six bits a character above 48, the sixth of which says whether more follow; from the third number on the difference
+    to the number two before is kept.
+    """
+    numbers: list[int] = []
+    value, shift = 0, 0
+    for character in counts:
+        bits = ord(character) - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            if bits & 16:
+                value -= 1 << shift
+            numbers.append(value + (numbers[-2] if len(numbers) > 2 else 0))
+            value, shift = 0, 0
+    return tuple(numbers)
+
+
+def _labelme(path: Path) -> Iterable[AnnotatedPicture]:
+    content = _json(path)
+    shapes = [_labelme_shape(shape) for shape in content["shapes"]]
+    name = str(content.get("imagePath") or path.with_suffix(".jpg").name).replace("\\", "/").rsplit("/", 1)[-1]
+    height, width = content.get("imageHeight"), content.get("imageWidth")
+    size = (int(height), int(width)) if height and width else None
+    yield AnnotatedPicture(name, size, tuple(shape for shape in shapes if shape is not None))
+
+
+def _labelme_shape(shape: dict[str, Any]) -> Shape | None:
+    kind = shape.get("shape_type") or "polygon"
+    points = [(float(x), float(y)) for x, y in shape["points"]]
+    label = str(shape["label"])
+    if kind == "polygon":
+        return Shape(label, (tuple(points),))
+    if kind == "rectangle":
+        return Shape(label, (_box(*points[0], *points[1]),))
+    if kind == "circle":
+        (x, y), edge = points[0], points[1]
+        return Shape(label, (_circle(x, y, math.dist((x, y), edge)),))
+    if kind in ("point", "line", "linestrip", "points"):
+        return None  # nothing has an area there
+    raise AnnotationError(f"expected outlines, got a shape of kind {kind!r}; let the tool export PNG masks")
+
+
+def _coco(path: Path) -> Iterable[AnnotatedPicture]:
+    content = _json(path)
+    names = {category["id"]: str(category["name"]) for category in content.get("categories", [])}
+    shapes: dict[Any, list[Shape]] = {image["id"]: [] for image in content["images"]}
+    for annotation in content.get("annotations", []):
+        segmentation = annotation.get("segmentation")
+        if not segmentation:
+            raise AnnotationError(f"annotation {annotation.get('id')} has a box and no outline: a box is no mask")
+        label = names.get(annotation.get("category_id"), str(annotation.get("category_id")))
+        crowd = bool(annotation.get("iscrowd", 0))
+        if isinstance(segmentation, dict):
+            counts = segmentation["counts"]
+            runs = run_lengths_of(counts) if isinstance(counts, str) else tuple(int(count) for count in counts)
+            shape = Shape(label, runs=runs, crowd=crowd)
+        else:
+            outlines = tuple(tuple(zip(flat[::2], flat[1::2], strict=True)) for flat in segmentation)
+            shape = Shape(label, outlines, crowd=crowd)
+        shapes[annotation["image_id"]].append(shape)
+    for image in content["images"]:
+        size = (int(image["height"]), int(image["width"])) if "height" in image and "width" in image else None
+        yield AnnotatedPicture(str(image["file_name"]), size, tuple(shapes[image["id"]]))
+
+
+def _cvat(path: Path) -> Iterable[AnnotatedPicture]:
+    for image in ElementTree.fromstring(path.read_text(encoding="utf-8-sig")).iter("image"):
+        shapes = []
+        for element in sorted(image, key=lambda element: int(element.get("z_order", "0"))):
+            label = str(element.get("label"))
+            if element.tag == "polygon":
+                pairs = [point.split(",") for point in element.attrib["points"].split(";")]
+                shapes.append(Shape(label, (tuple((float(x), float(y)) for x, y in pairs),)))
+            elif element.tag == "box":
+                edges = (float(element.attrib[name]) for name in ("xtl", "ytl", "xbr", "ybr"))
+                shapes.append(Shape(label, (_box(*edges),)))
+            elif element.tag not in ("tag", "points", "polyline"):
+                raise AnnotationError(f"expected polygons, got <{element.tag}>; let CVAT export PNG masks")
+        size = (int(image.attrib["height"]), int(image.attrib["width"]))
+        yield AnnotatedPicture(image.attrib["name"], size, tuple(shapes))
+
+
+def _box(left: float, top: float, right: float, bottom: float) -> Outline:
+    return ((left, top), (right, top), (right, bottom), (left, bottom))
+
+
+def _circle(x: float, y: float, radius: float, corners: int = 64) -> Outline:
+    turns = [2 * math.pi * corner / corners for corner in range(corners)]
+    return tuple((x + radius * math.cos(turn), y + radius * math.sin(turn)) for turn in turns)
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8-sig"))
