@@ -232,7 +232,7 @@ def test_refusals_name_what_is_wrong():
         ISNet(small()).explain((x * 255).byte())
     with pytest.raises(ValueError, match="target: expected classes in"):
         ISNet(small()).explain(x, torch.tensor([0, 1, 5]))
-    with pytest.raises(RuntimeError, match="no linear or convolution layer of the model takes the image itself"):
+    with pytest.raises(RuntimeError, match="no linear or convolution layer of Sequential takes the image itself"):
         ISNet(nn.Sequential(nn.ReLU(), small()), input_rule="zbox").explain(x)
 
 

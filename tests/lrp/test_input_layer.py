@@ -122,16 +122,16 @@ def test_padding_that_is_larger_on_one_side():
 
 
 def test_an_image_that_is_changed_first_is_not_taken_for_the_image():
-    class Turned(nn.Module):
+    class Squared(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.net = Same(named=False)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.net.fc(self.net.conv(F.pad(x.transpose(2, 3), (1, 2, 1, 2))).flatten(1))
+            return self.net.fc(self.net.conv(F.pad(x.square(), (1, 2, 1, 2))).flatten(1))
 
-    with pytest.raises(RuntimeError, match="no linear or convolution layer of the model takes the image itself"):
-        ISNet(Turned().double(), **BOX).explain(picture())
+    with pytest.raises(RuntimeError, match="no linear or convolution layer of Squared takes the image itself"):
+        ISNet(Squared().double(), **BOX).explain(picture())
 
 
 @pytest.mark.parametrize("variant", ["selective", "dual"])

@@ -77,7 +77,8 @@ class ISNetCallback(TrainingStepCallback):
         log: log, do not, or log under this prefix.
         options: what :class:`~torch_bgdebias.isnet.ISNet` takes beside the model: ``epsilon``, ``input_rule``,
             ``mean``, ``std``, ``deep_supervision``, ... With ``mean`` and ``std`` the z^B rule is used where the image
-            enters, which has trained better or as well everywhere it was tried (docs/isnet.md).
+            enters, which has trained better or as well everywhere it was tried (docs/isnet.md); input x gradient, with
+            a warning, where no layer takes it.
 
     Raises:
         ValueError, TypeError: an option out of range or of another type.
@@ -177,7 +178,7 @@ class ISNetCallback(TrainingStepCallback):
         network = get_layer(module, self.network) if isinstance(self.network, str) else module
         for name in () if self.network is None or isinstance(self.network, str) else self.network:
             get_layer(module, name)
-        self._isnet = ISNet(network, self.rules)
+        self._isnet = ISNet(network, self.rules.lenient())
         self._fit = Fit(self._called(module))
         for owner in (module, getattr(module.trainer, "datamodule", None)):
             if owner is not None:

@@ -113,7 +113,7 @@ class Record:
         Raises:
             RuntimeError: no gradient path leads to the image.
         """
-        layers, hidden = self.flex.layers_on_the_image(), self._hidden_places()
+        layers, hidden = self.flex.input_layers, self._hidden_places()
         edges = [edge for places in hidden for edge, _ in places]
         places = [self.place, *(layer.output for layer in layers), *edges]
         if not scalar.requires_grad:

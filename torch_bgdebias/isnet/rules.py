@@ -48,7 +48,8 @@ class Rules:
     Args:
         variant: "selective", "stochastic", "dual" or "original".
         epsilon: stabiliser of LRP, >= 0; above 0 with "dual", which divides by sums that may be 0.
-        input_rule: "zbox" or "gradient"; ``None`` takes "zbox" where ``mean`` and ``std`` are given.
+        input_rule: "zbox" or "gradient"; ``None`` takes "zbox" where ``mean`` and ``std`` are given and a layer takes
+            the image.
         mean, std: per channel, of the images' normalisation; ``None`` where images are in [0, 1].
         deep_supervision: names of the layers whose outputs are explained too.
         selective_eps: e of the papers' form of the selective variant; ``None`` for exact log-odds.
@@ -126,6 +127,12 @@ class Rules:
         """Whether z^B is wanted where the image enters."""
         return self.input_rule == "zbox" or (self.input_rule is None and self.mean is not None and self.std is not None)
 
+    def lenient(self) -> Rules:
+        """The same, but z^B gives way to input x gradient, with a warning, where no layer takes the image."""
+        if self.input_rule != "zbox":
+            return self
+        return dataclasses.replace(self, input_rule=None, mean=self.mean or (0.0,), std=self.std or (1.0,))
+
     def scalars(self, logits: Tensor, target: Target, generator: torch.Generator | None) -> Tensor:
         """What is explained of the logits (B, K): (B, M), differentiable."""
         return explained(
@@ -183,11 +190,32 @@ class PixelBox(nn.Module):
         std = torch.as_tensor(1.0 if rules.std is None else rules.std, dtype=torch.float32).flatten()
         self.register_buffer("low", (0 - mean) / std, persistent=False)
         self.register_buffer("high", (1 - mean) / std, persistent=False)
+        self._told = False
 
     def bounds(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """The smallest and the largest valid image (1, C, H, W), like ``image``."""
         low, high = (bound.to(image).view(-1, 1, 1).expand(1, *image.shape[1:]) for bound in (self.low, self.high))
         return low, high
+
+    def does_not_hold(self, model: str, *, strict: bool) -> None:
+        """No layer of a model takes the image, so there is nothing that z^B could be used at.
+
+        Args:
+            model: its name.
+            strict: raise, else warn, once.
+
+        Raises:
+            RuntimeError: ``strict``.
+        """
+        text = (
+            f"input_rule 'zbox': no linear or convolution layer of {model} takes the image itself, nor the image "
+            "padded, moved, scaled or resized"
+        )
+        if strict:
+            raise RuntimeError(f"{text}; use input_rule='gradient'")
+        if not self._told:
+            self._told = True
+            warnings.warn(f"{text}: its heatmaps are input x gradient (input_rule='gradient') instead", stacklevel=2)
 
     def check(self, image: Tensor) -> None:
         """Refuse images of other channels, and warn of pixels far out of the box, where looking is free.

@@ -245,6 +245,8 @@ class Watch:
         missing = [name for name in rules.layers if name not in record.hidden]
         if missing:
             raise ValueError(f"deep_supervision: layers {missing} did not run in the forward pass that is explained")
+        if rules.boxed and not record.flex.input_layers:
+            self._box.does_not_hold(type(self._module).__name__, strict=rules.input_rule == "zbox")
         logits = logits_of(record.output, rules.logits)
         scalars = rules.scalars(logits, target, generator)
         if rules.attribution == "lrp":

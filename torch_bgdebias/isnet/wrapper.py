@@ -49,7 +49,8 @@ class ISNet(nn.Module):
             "dual".
         input_rule: "gradient", or "zbox": the z^B rule at the linear and convolution layers that take the image, whose
             pixels lie in [0, 1] before normalisation by ``mean`` and ``std``; what reaches the image by other ways is
-            input x gradient. ``None``: "zbox" where ``mean`` and ``std`` are given.
+            input x gradient. ``None``: "zbox" where ``mean`` and ``std`` are given, and a
+            layer takes the image, as it is or padded, moved, scaled or resized (docs/lrp.md).
         mean, std: per channel, of the images' normalisation; ``None`` where images are in [0, 1].
         deep_supervision: names of layers at whose outputs relevance is returned too: maps (B, c, h, w) or (B, h, w, c),
             or tokens (B, N, c) of patches, without those that are no patch. Each has to run once in a forward pass.

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from torch_bgdebias.lrp import normalization
 from torch_bgdebias.lrp.arguments import bind, channel_constant, convolution_arguments, linear_arguments
+from torch_bgdebias.lrp.carry import Route
 from torch_bgdebias.lrp.convolution import Geometry, convolve
 from torch_bgdebias.lrp.dual_nodes import EPSILON, ZPLUS, Kind, Layer, Pool, Sum
 from torch_bgdebias.lrp.engine import FlexPass
@@ -123,7 +124,7 @@ def _convolution(dims: int) -> Handler:
             return func(*args, **kwargs)
         x, weight, bias, geometry = convolution_arguments(dims, args, kwargs)
         y = convolve(x, weight, bias, geometry, mode.skip(image, weight))
-        return _layer(mode, y, x, weight, bias, geometry, mode.takes_image(image))
+        return _layer(mode, y, x, weight, bias, geometry, mode.route_of(image))
 
     return handle
 
@@ -134,17 +135,23 @@ def _linear(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
         return func(*args, **kwargs)
     x, weight, bias = linear_arguments(args, kwargs)
     y = convolve(x, weight, bias, None, mode.skip(image, weight))
-    return _layer(mode, y, x, weight, bias, None, mode.takes_image(image))
+    return _layer(mode, y, x, weight, bias, None, mode.route_of(image))
 
 
 def _layer(
-    mode: FlexPass, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry | None, boxed: bool
+    mode: FlexPass,
+    y: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry | None,
+    route: Route | None,
 ) -> Tensor:
     assert isinstance(mode, DualPass)
     excess = _constant(bias)
-    out = mode.layer(y, x, weight, bias, excess, geometry, boxed=boxed)
-    if boxed:
-        out = mode.box(InputLayer(x, out, weight, bias, geometry, excess=excess))
+    out = mode.layer(y, x, weight, bias, excess, geometry, boxed=route is not None)
+    if route is not None:
+        out = mode.box(InputLayer(x, out, weight, bias, geometry, excess=excess, route=route))
     return mode.remember_layer(out, _Open(x, weight, bias, excess, geometry))
 
 
@@ -180,7 +187,7 @@ def _fold(
     first = mode.boxed_layer(x)
     out = mode.layer(y, before.x, weight, total, excess, before.geometry, boxed=first is not None)
     if first is not None:
-        out = mode.box(InputLayer(first.x, out, weight, total, first.geometry, excess=excess))
+        out = mode.box(InputLayer(first.x, out, weight, total, first.geometry, excess=excess, route=first.route))
     mode.merge(x, out, y)
     return mode.remember_layer(out, _Open(before.x, weight, total, excess, before.geometry))
 

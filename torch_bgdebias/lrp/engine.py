@@ -72,6 +72,9 @@ class FlexPass(PassState, TorchFunctionMode):
     ) -> Any:
         """Give ``func`` its rule, if it has one."""
         kwargs = kwargs or {}
+        carried = self.carried(func, args, kwargs)
+        if carried is not None:
+            return carried[0]
         handler = self.handlers.get(func)
         if handler is not None:
             return handler(self, func, args, kwargs)

@@ -165,12 +165,12 @@ def _convolution(dims: int) -> Handler:
         image, weight, bias = bind(args, kwargs, "input", weight=None, bias=None)
         if image.ndim != dims + 2 or not needs_graph(image, weight, bias):
             return func(*args, **kwargs)
-        boxed = mode.takes_image(image)
+        route = mode.route_of(image)
         x, weight, bias, geometry = convolution_arguments(dims, args, kwargs)
-        y = convolve(x, weight, bias, geometry, mode.skip(image, weight, boxed=boxed))
-        if not boxed:
+        y = convolve(x, weight, bias, geometry, mode.skip(image, weight, boxed=route is not None))
+        if route is None:
             return y
-        return mode.box(InputLayer(x, y, weight, bias, geometry))
+        return mode.box(InputLayer(x, y, weight, bias, geometry, route=route))
 
     return handle
 
@@ -179,11 +179,11 @@ def _linear(mode: PassState, func: Any, args: Any, kwargs: Any) -> Any:
     x, weight, bias = linear_arguments(args, kwargs)
     if not needs_graph(x, weight, bias):
         return func(*args, **kwargs)
-    boxed = mode.takes_image(x)
-    y = convolve(x, weight, bias, None, mode.skip(x, weight, boxed=boxed))
-    if not boxed:
+    route = mode.route_of(x)
+    y = convolve(x, weight, bias, None, mode.skip(x, weight, boxed=route is not None))
+    if route is None:
         return y
-    return mode.box(InputLayer(x, y, weight, bias, None))
+    return mode.box(InputLayer(x, y, weight, bias, None, route=route))
 
 
 def _frozen_norm(mode: PassState, func: Any, args: Any, kwargs: Any) -> Any:

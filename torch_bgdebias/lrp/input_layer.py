@@ -11,6 +11,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from torch_bgdebias.lrp.attention import frozen
+from torch_bgdebias.lrp.carry import Bounds, Route, start
 from torch_bgdebias.lrp.convolution import Geometry, convolve, input_gradient
 from torch_bgdebias.lrp.switch import Switch
 
@@ -31,6 +32,7 @@ class InputLayer:
         passed: a copy of ``output`` as the model got it, free to change in place.
         node: what made ``passed``.
         weight, bias: live, a batch norm's scale and shift multiplied in.
+        route: how ``x`` was made of the image.
         excess: of value zero, it says which part of the bias is a constant; ``None``: no part.
         rectified: a ReLU in place comes next, which damps the gradient by its own stabiliser.
     """
@@ -45,8 +47,10 @@ class InputLayer:
         *,
         z: Tensor | None = None,
         excess: Tensor | None = None,
+        route: Route = start,
     ) -> None:
         self.x, self.weight, self.bias, self.geometry, self.excess = x, weight, bias, geometry, excess
+        self.route = route
         self.value, self.output, self.passed = output, output, output.clone()
         self.z = output if z is None else z
         self.node = self.passed.grad_fn
@@ -58,16 +62,26 @@ class InputLayer:
         bias = (-mean if self.bias is None else self.bias - mean) * flat
         weight = self.weight * flat.view(-1, *(1,) * (self.weight.ndim - 1))
         bias = bias if shift is None else bias + shift
-        return InputLayer(self.x, frozen(y, switch), weight, bias, self.geometry)
+        return InputLayer(self.x, frozen(y, switch), weight, bias, self.geometry, route=self.route)
 
     def activated(self, a: Tensor, switch: Switch) -> InputLayer:
         """The layer up to its ReLU's output ``a``."""
         return InputLayer(
-            self.x, frozen(a, switch), self.weight, self.bias, self.geometry, z=self.z, excess=self.excess
+            self.x,
+            frozen(a, switch),
+            self.weight,
+            self.bias,
+            self.geometry,
+            z=self.z,
+            excess=self.excess,
+            route=self.route,
         )
 
     def relevance(self, gradient: Tensor, low: Tensor, high: Tensor, epsilon: float) -> Tensor:
         """z^B: with s = R / (z_B + sign(z_B) epsilon), x W's - low W+'s - high W-'s, shaped like ``x``.
+
+        Divided by the weights of the pixels in ``x`` (:mod:`~torch_bgdebias.lrp.carry`), so that what is sent back from
+        ``x`` to the image as a gradient is the image's relevance.
 
         z_B = W x - W+ low - W- high + relu(b), as in the original implementation, where the positive part of the
         bias takes part. R is the relevance of the output: output times the modified gradient, from which a ReLU's
@@ -80,7 +94,8 @@ class InputLayer:
             epsilon: stabiliser.
         """
         weight, bias, excess = self.weight, self.bias, self.excess
-        low, high = self._as_input(low), self._as_input(high)
+        bounds = self.route(Bounds(low, high, torch.ones_like(low)))
+        low, high = self._as_input(bounds.low), self._as_input(bounds.high)
         positive, negative = weight.clamp(min=0), weight.clamp(max=0)
         value = self.z.relu() + epsilon if self.rectified else self.value
         offset = self._apply(low, positive) + self._apply(high, negative)
@@ -90,12 +105,16 @@ class InputLayer:
             offset = offset + self._per_channel(excess)
         share = _Share.apply(gradient, value, self.z, offset, epsilon)
         whole, plus = self._transposed(share, weight, positive)
-        return (self.x - high) * whole + (high - low) * plus  # W- = W - W+
+        relevance = (self.x - high) * whole + (high - low) * plus  # W- = W - W+
+        if self.route is start:
+            return relevance
+        gain = self._as_input(bounds.gain)
+        return torch.where(gain == 0, 0, relevance / torch.where(gain == 0, 1, gain))
 
     def _as_input(self, bound: Tensor) -> Tensor:
-        """An image's bounds in the shape of ``x``; pixels that padding has added are zero."""
-        if bound.numel() == self.x[:1].numel():
-            return bound.reshape(1, *self.x.shape[1:])
+        """Bounds of what entered in the shape of ``x``; pixels that the layer's own padding has added are zero."""
+        if bound.numel() == len(bound) * self.x[0].numel():
+            return bound.reshape(len(bound), *self.x.shape[1:])
         grown = [now - before for now, before in zip(self.x.shape[2:], bound.shape[2:], strict=True)]
         return F.pad(bound, [side for more in reversed(grown) for side in (0, more)])
 

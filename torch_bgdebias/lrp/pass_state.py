@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from torch_bgdebias.lrp.carry import STEPS, Route, Step, start
 from torch_bgdebias.lrp.convolution import Skip
 from torch_bgdebias.lrp.input_layer import InputLayer
-from torch_bgdebias.lrp.switch import Switch, depends_on, is_copy, sources
+from torch_bgdebias.lrp.switch import Switch, depends_on, is_copy, outputs, sources
 
 __all__ = ["PassState"]
 
@@ -44,8 +46,11 @@ class PassState:
         self.batch_norm = batch_norm
         self.plain = plain
         self.image = image
-        self._image_node = None if image is None else image.grad_fn
         self.remember = remember
+        #: how tensors were made of the image, by the node that made them and their number among what it made
+        self._routes: dict[tuple[Any, int], Route] = {}
+        if remember and image is not None and image.grad_fn is not None:
+            self._routes[image.grad_fn, image.output_nr] = start
         self.private = private
         self.input_layers: list[InputLayer] = []
         self._merged: dict[Any, list[tuple[GradientEdge, Tensor]]] = {}
@@ -65,19 +70,36 @@ class PassState:
         fixed = weight.grad_fn is None or not depends_on(weight, self.image)
         return Skip(self.switch, weight=fixed, image=self.private and x is self.image, boxed=boxed)
 
-    def takes_image(self, x: Tensor) -> bool:
-        """Whether ``x`` is the image, a copy or another shape of it, entering a layer that is to be remembered."""
-        return self.remember and any(node is self._image_node for node in sources(x, reshaped=True))
+    def route_of(self, x: Tensor) -> Route | None:
+        """How ``x`` was made of the image, if it was, for a layer that is to be remembered."""
+        if not self._routes or x.grad_fn is None:
+            return None
+        return next((self._routes[node] for node in outputs(x, reshaped=True) if node in self._routes), None)
 
-    def layers_on_the_image(self) -> list[InputLayer]:
-        """The layers whose relevance follows the z^B rule; none if that was not asked for.
+    def carried(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any] | None:
+        """Run a function that the image's box passes through, if it is one on something made of the image.
 
-        Raises:
-            RuntimeError: it was, and no layer takes the image.
+        Returns:
+            What it returned, in a tuple; ``None`` if it has not run.
         """
-        if self.remember and not self.input_layers:
-            raise RuntimeError("input_rule 'zbox': no linear or convolution layer of the model takes the image itself")
-        return self.input_layers
+        kind = STEPS.get(func) if self._routes else None
+        if kind is None:
+            return None
+        operands = [args[0] if args else kwargs.get("input", kwargs.get("tensors")), *args[1:2], kwargs.get("other")]
+        candidates = operands[0] if isinstance(operands[0], (tuple, list)) else operands
+        found = ((x, self.route_of(x)) for x in candidates if isinstance(x, Tensor))
+        x, route = next(((x, route) for x, route in found if route is not None), (None, None))
+        if x is None or route is None:
+            return None
+        y = func(*args, **kwargs)
+        outputs = list(y) if isinstance(y, (tuple, list)) else [y]
+        step = Step(func, args, kwargs, y, x, route, self.image, self.route_of)
+        steps = kind(step)
+        step.forget()
+        for output, after in zip(outputs, steps if isinstance(steps, list) else [steps], strict=True):
+            if after is not None and isinstance(output, Tensor) and output.grad_fn is not None:
+                self._routes[output.grad_fn, output.output_nr] = after
+        return (y,)
 
     def boxed_layer(self, x: Tensor) -> InputLayer | None:
         """The layer on the image whose output ``x`` is."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-__all__ = ["Choose", "Freeze", "Switch", "depends_on", "is_copy", "needs_graph", "sources"]
+__all__ = ["Choose", "Freeze", "Switch", "depends_on", "is_copy", "needs_graph", "outputs", "sources"]
 
 
 class Switch:
@@ -107,11 +107,17 @@ def sources(tensor: Tensor, *, reshaped: bool = False) -> Iterator[Any]:
     copy. Copies are clones and conversions to another dtype or device; ``reshaped``: also other shapes of the same
     values in the same order.
     """
-    node = tensor.grad_fn
+    return (node for node, _ in outputs(tensor, reshaped=reshaped))
+
+
+def outputs(tensor: Tensor, *, reshaped: bool = False) -> Iterator[tuple[Any, int]]:
+    """As :func:`sources`, with the number of the tensor among what the node made (``split`` makes several)."""
+    node, number = tensor.grad_fn, tensor.output_nr
     while node is not None:
-        yield node
+        yield node, number
         name = node.name()
-        node = node.next_functions[0][0] if name in _COPIES or (reshaped and name in _RESHAPES) else None
+        copied = name in _COPIES or (reshaped and name in _RESHAPES)
+        node, number = node.next_functions[0] if copied else (None, 0)
 
 
 def is_copy(tensor: Tensor, node: Any) -> bool:
