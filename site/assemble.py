@@ -27,10 +27,11 @@ FACES = (
 
 def public_names(face: Path) -> dict[str, str]:
     """Public name -> full name of what defines it, from a face's imports or a file's ``__all__``."""
-    tree = ast.parse(face.read_text(encoding="utf-8"))
+    source = face.read_text(encoding="utf-8")
+    tree = ast.parse(source)
     module = ".".join(face.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     checked = [node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
-    if checked:
+    if "lazy(" in source:
         return imported(node for block in checked for node in block.body)
     (listed,) = (
         ast.literal_eval(node.value)

@@ -85,9 +85,9 @@ def test_imagenet9_block_reads_the_release(tmp_path):
     run_alone(model + code, tmp_path, ["correct.shape == (1,)"])
 
 
-@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("page", [page for page in TEXTS if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
 def test_lines_fit(page):
-    """120 columns; the rows of a table cannot be broken."""
+    """120 columns; the rows of a table cannot be broken. The change log grows by merging lines as they come."""
     long = [
         f"{number}: {line}"
         for number, line in enumerate(TEXTS[page].splitlines(), 1)
