@@ -246,9 +246,12 @@ class BackgroundBank:
     def load(cls, path: str | os.PathLike[str], *, mmap: bool = True) -> BackgroundBank:
         """Read what `save` wrote; ``mmap`` leaves the images on the disk until they are used."""
         content = storage.read(path, mmap=mmap)
-        bank = BackgroundBank(
-            content.images, content.labels, mean=content.mean, std=content.std, classes=content.classes
-        )
+        try:
+            bank = BackgroundBank(
+                content.images, content.labels, mean=content.mean, std=content.std, classes=content.classes
+            )
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
         bank.filters = content.filters
         if content.forbidden is not None:
             bank.forbid(content.forbidden)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from torch_bgdebias.checks import check_image, check_label, check_mask
 from torch_bgdebias.concepts.probe import METHODS, ConceptProbe, ConceptVectors, Method
+from torch_bgdebias.records import Record, parse_json
 from torch_bgdebias.writing import write_text
 
 __all__ = ["ORIGINAL", "ConceptSamples", "ConceptTransfer", "Variant", "concept_transfer"]
@@ -120,20 +121,37 @@ class ConceptTransfer:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ConceptTransfer:
-        """What :meth:`to_dict` gave."""
-        names = {k: tuple(data[k]) for k in ("concepts", "layers", "methods", "conditions", "categories")}
+        """What :meth:`to_dict` gave.
+
+        Raises:
+            KeyError: a field is missing.
+            ValueError: a field is of another kind.
+        """
+        fields = Record(data)
+        names = {k: tuple(fields.texts(k)) for k in ("concepts", "layers", "methods", "conditions", "categories")}
+        vectors, too_small = fields.record("vectors"), fields.record("too_small")
         return cls(
             **names,
-            labels=np.array(data["labels"], dtype=np.int64),
-            iou=np.array(data["iou"], dtype=np.float64),
-            vectors={k: np.array(v, dtype=np.float64) for k, v in data["vectors"].items()},
-            too_small={k: list(v) for k, v in data["too_small"].items()},
+            labels=fields.array("labels", np.int64),
+            iou=fields.nested("iou", dimensions=5),
+            vectors={name: vectors.nested(name, dimensions=4) for name in vectors},
+            too_small={name: too_small.array(name, np.int64).tolist() for name in too_small},
         )
 
     @classmethod
     def from_json(cls, path: str | Path) -> ConceptTransfer:
-        """Read what :meth:`to_json` wrote."""
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: not JSON, or a field is missing or of another kind; the message names file and field.
+        """
+        try:
+            return cls.from_dict(parse_json(path))
+        except KeyError as error:
+            raise ValueError(f"{path}: a field is missing: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
 def concept_transfer(

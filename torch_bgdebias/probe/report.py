@@ -31,6 +31,7 @@ from torch_bgdebias.probe.results.images import Example, ImageResults
 from torch_bgdebias.probe.results.layout import measurement_from_dict, measurement_to_dict
 from torch_bgdebias.probe.results.measurement import Measurement
 from torch_bgdebias.probe.results.summary import summary_text
+from torch_bgdebias.records import parse_json
 from torch_bgdebias.writing import write_text
 
 if TYPE_CHECKING:
@@ -78,14 +79,12 @@ class BackgroundBiasReport(Measurement):
         """
         expected = "expected a report's JSON file, as BackgroundBiasReport.to_json and bgdebias probe write it"
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            data = parse_json(path)
         except OSError as error:
             why = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
             raise type(error)(f"{path}: {expected}; {why}") from error
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: {expected}; it is not text") from error
-        try:
-            data = json.loads(text)
         except ValueError as error:
             raise ValueError(f"{path}: {expected}; it is not JSON: {error}") from error
         try:

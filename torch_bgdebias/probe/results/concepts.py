@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch_bgdebias.metrics.statistics import Interval
+from torch_bgdebias.records import Record
 
 __all__ = ["ConceptBackground", "ConceptFit", "ConceptTable", "biased_pairs"]
 
@@ -107,27 +108,30 @@ class ConceptTable:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ConceptTable:
         """From a report's JSON, where NaN is ``None``."""
+        return cls.from_record(Record(data))
+
+    @classmethod
+    def from_record(cls, data: Record) -> ConceptTable:
+        """The same from fields that are checked one by one; KeyError or ValueError name the one that is wrong."""
         rows = [
             ConceptBackground(
-                row["concept"],
-                row["category"],
-                _interval(row["iou"]),
-                _interval(row["original"]),
-                _interval(row["difference"]),
-                *(_number(row[name]) for name in ("relative_drop", "p_value", "corrected")),
+                row.text("concept"),
+                row.text("category"),
+                _interval(row.record("iou")),
+                _interval(row.record("original")),
+                _interval(row.record("difference")),
+                *(row.number(name) for name in ("relative_drop", "p_value", "corrected")),
             )
-            for row in data["rows"]
+            for row in data.records("rows")
         ]
-        fits = [
-            ConceptFit(
-                fit["condition"],
-                _interval(fit["original"]),
-                _interval(fit["others"]),
-                {concept: _number(value) for concept, value in fit["cosine"].items()},
-            )
-            for fit in data["fits"]
-        ]
-        return cls(data["layer"], data["method"], rows, fits)
+        fits = []
+        for fit in data.records("fits"):
+            cosine = fit.record("cosine")
+            intervals = (_interval(fit.record("original")), _interval(fit.record("others")))
+            fits.append(ConceptFit(fit.text("condition"), *intervals, {name: cosine.number(name) for name in cosine}))
+        if not fits:
+            raise ValueError(f"{data.at('fits')}: expected at least those fitted on original backgrounds, got none")
+        return cls(data.text("layer"), data.text("method"), rows, fits)
 
 
 def biased_pairs(
@@ -145,9 +149,5 @@ def _shown(value: Interval) -> str:
     return "-" if math.isnan(value.value) else f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _interval(data: Mapping[str, Any]) -> Interval:
-    return Interval(_number(data["value"]), _number(data["low"]), _number(data["high"]), int(data["n"]))
+def _interval(data: Record) -> Interval:
+    return Interval(data.number("value"), data.number("low"), data.number("high"), data.whole("n"))

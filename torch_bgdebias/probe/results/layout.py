@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch_bgdebias.probe.results.concepts import ConceptTable
 from torch_bgdebias.probe.results.images import Example, ImageResults
 from torch_bgdebias.probe.results.measurement import ClassResult, Estimate, Measurement, ScoreResult, VariantResult
+from torch_bgdebias.records import Record, Unpacker
 
 __all__ = ["SCHEMA", "measurement_from_dict", "measurement_to_dict", "plain"]
 
@@ -56,56 +57,48 @@ def _plain_array(array: NDArray[Any]) -> Any:
     return array.tolist()
 
 
-def _array(values: Any, dtype: Any) -> NDArray[Any]:
-    if dtype is np.float32:
-        values = [math.nan if x is None else x for x in values]
-    return np.asarray(values, dtype=dtype)
+def _estimate(record: Record, name: str) -> Estimate:
+    data = record.record(name)
+    return Estimate(data.number("value"), data.number("low"), data.number("high"), data.whole("n"))
 
 
-def _picture(packed: Mapping[str, Any]) -> NDArray[np.uint8]:
-    raw = zlib.decompress(base64.b64decode(packed["zlib_base64"]))
-    return np.frombuffer(raw, dtype=np.uint8).reshape(packed["shape"])
+def _optional(record: Record, name: str) -> Estimate | None:
+    return None if record.value(name) is None else _estimate(record, name)
 
 
-def _estimate(data: Mapping[str, Any] | None) -> Estimate | None:
-    return None if data is None else _some(data)
+def _estimates(record: Record, name: str) -> dict[str, Estimate]:
+    data = record.record(name)
+    return {key: _estimate(data, key) for key in data}
 
 
-def _some(data: Mapping[str, Any]) -> Estimate:
-    numbers = {name: math.nan if data[name] is None else float(data[name]) for name in ("value", "low", "high")}
-    return Estimate(**numbers, n=int(data["n"]))
+def _variant(data: Record) -> VariantResult:
+    optional = {name: _optional(data, name) for name in ("decision_consistency", "feature_consistency")}
+    return VariantResult(data.text("name"), _estimate(data, "accuracy"), data.whole("n_left_out"), **optional)
 
 
-def _estimates(data: Mapping[str, Any]) -> dict[str, Estimate]:
-    return {name: _some(item) for name, item in data.items()}
+def _class(data: Record) -> ClassResult:
+    grouped = {k: _estimates(data, k) for k in ("accuracy", "decision_consistency", "feature_consistency", "scores")}
+    gap = _optional(data, "bg_gap")
+    return ClassResult(data.whole("label"), data.text("name"), data.whole("n"), bg_gap=gap, **grouped)
 
 
-def _variant(data: Mapping[str, Any]) -> VariantResult:
-    optional = {name: _estimate(data[name]) for name in ("decision_consistency", "feature_consistency")}
-    return VariantResult(data["name"], _some(data["accuracy"]), int(data["n_left_out"]), **optional)
-
-
-def _class(data: Mapping[str, Any]) -> ClassResult:
-    grouped = {k: _estimates(data[k]) for k in ("accuracy", "decision_consistency", "feature_consistency", "scores")}
-    return ClassResult(int(data["label"]), data["name"], int(data["n"]), bg_gap=_estimate(data["bg_gap"]), **grouped)
-
-
-def _images(data: Mapping[str, Any]) -> ImageResults:
-    types = {"prediction": np.int64, "confidence": np.float32, "cosine": np.float32}
+def _images(data: Record) -> ImageResults:
+    types: dict[str, type[np.generic]] = {"prediction": np.int64, "confidence": np.float32, "cosine": np.float32}
     types |= {"background_label": np.int64, "scores": np.float32}
-    columns = {name: {v: _array(x, dtype) for v, x in data[name].items()} for name, dtype in types.items()}
-    position = None if data["position"] is None else _array(data["position"], np.int64)
-    return ImageResults(_array(data["id"], np.uint64), _array(data["label"], np.int64), **columns, position=position)
+    parts = {name: data.record(name) for name in types}
+    columns = {name: {v: parts[name].array(v, dtype) for v in parts[name]} for name, dtype in types.items()}
+    position = None if data.value("position") is None else data.array("position", np.int64)
+    return ImageResults(data.array("id", np.uint64), data.array("label", np.int64), **columns, position=position)
 
 
-def _example(data: Mapping[str, Any]) -> Example:
-    complete = {"heatmaps": {}, "mask": None, **data}
-    pictures, heatmaps = (
-        {k: _picture(packed) for k, packed in complete[name].items()} for name in ("pictures", "heatmaps")
-    )
-    mask = None if complete["mask"] is None else _picture(complete["mask"])
-    answers = (dict(data["prediction"]), dict(data["confidence"]))
-    return Example(int(data["id"]), int(data["label"]), pictures, *answers, heatmaps, mask)
+def _example(data: Record, unpacker: Unpacker) -> Example:
+    data = Record({"heatmaps": {}, "mask": None, **data.fields}, data.place)
+    groups = (data.record("pictures"), data.record("heatmaps"))
+    pictures, heatmaps = ({name: unpacker.picture(group.record(name)) for name in group} for group in groups)
+    mask = None if data.value("mask") is None else unpacker.picture(data.record("mask"))
+    predicted, confident = data.record("prediction"), data.record("confidence")
+    answers = ({v: predicted.whole(v) for v in predicted}, {v: confident.number(v) for v in confident})
+    return Example(data.whole("id", 0, 2**64 - 1), data.whole("label"), pictures, *answers, heatmaps, mask)
 
 
 def measurement_from_dict(data: Mapping[str, Any]) -> Measurement:
@@ -127,10 +120,10 @@ def measurement_from_dict(data: Mapping[str, Any]) -> Measurement:
         missing, unknown = sorted(wanted - set(data)), sorted(set(data) - wanted)
         raise ValueError(f"report: missing fields {missing}, unknown fields {unknown}")
     try:
-        report = _read_report(data)
+        report = _read_report(Record(data))
     except KeyError as error:
         raise ValueError(f"report: a field is missing: {error}") from error
-    except (TypeError, AttributeError, zlib.error) as error:
+    except ValueError as error:
         raise ValueError(f"report: a field is not of the kind that to_json writes: {error}") from error
     _check_lengths(report.images)
     return report
@@ -146,21 +139,24 @@ def _check_lengths(images: ImageResults) -> None:
             raise ValueError(f"images.{name}: expected {len(images.id)} values, one an image, got {column.shape}")
 
 
-def _read_report(data: Mapping[str, Any]) -> Measurement:
+def _read_report(data: Record) -> Measurement:
+    variants, scores, counts = data.record("variants"), data.record("scores"), data.record("counts")
+    unpacker, versions = Unpacker(), data.record("versions")
     return Measurement(
-        model=data["model"],
-        class_names=list(data["class_names"]),
-        variants={name: _variant(item) for name, item in data["variants"].items()},
-        bg_gap=_estimate(data["bg_gap"]),
-        per_class=[_class(item) for item in data["per_class"]],
-        images=_images(data["images"]),
-        scores={
-            name: ScoreResult(item["name"], _some(item["mean"]), int(item["n_undefined"]))
-            for name, item in data["scores"].items()
-        },
-        counts={name: int(number) for name, number in data["counts"].items()},
-        settings=dict(data["settings"]),
-        versions=dict(data["versions"]),
-        examples=[_example(item) for item in data["examples"]],
-        concepts=[ConceptTable.from_dict(item) for item in data["concepts"]],
+        model=data.text("model"),
+        class_names=data.texts("class_names"),
+        variants={name: _variant(variants.record(name)) for name in variants},
+        bg_gap=_optional(data, "bg_gap"),
+        per_class=[_class(item) for item in data.records("per_class")],
+        images=_images(data.record("images")),
+        scores={name: _score(scores.record(name)) for name in scores},
+        counts={name: counts.whole(name) for name in counts},
+        settings=data.record("settings").fields,
+        versions={name: versions.value(name) for name in versions},
+        examples=[_example(item, unpacker) for item in data.records("examples")],
+        concepts=[ConceptTable.from_record(item) for item in data.records("concepts")],
     )
+
+
+def _score(data: Record) -> ScoreResult:
+    return ScoreResult(data.text("name"), _estimate(data, "mean"), data.whole("n_undefined"))

@@ -1,0 +1,204 @@
+"""Fields of files that anybody may have written, taken out one by one: what is wrong with one is told by its name.
+
+Files are not trusted to be small either: what unpacks to more than it may, or is nested too deeply, is refused before
+memory is spent on it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Record", "Unpacker", "parse_json"]
+
+_INT64 = 2**63 - 1
+_LARGEST_FILE = 2**29  # bytes; a report of 50,000 images has about 2**25
+_DEEPEST = 64
+#: larger numbers are no result of a measurement, and their hundredfold may be infinite
+_LARGEST_NUMBER = 1e100
+
+
+def parse_json(path: str | os.PathLike[str]) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is not text.
+        ValueError: it is not JSON, larger than 512 MB, or nested more than 64 deep.
+    """
+    if (size := Path(path).stat().st_size) > _LARGEST_FILE:
+        raise ValueError(f"expected at most {_LARGEST_FILE} bytes, got {size}")
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"expected at most {_DEEPEST} nested levels, got many more") from error
+    level, depth = [content], 0
+    while level := [item for item in level if isinstance(item, (dict, list))]:
+        depth += 1
+        if depth > _DEEPEST:
+            raise ValueError(f"expected at most {_DEEPEST} nested levels, got more")
+        level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
+    return content
+
+
+class Unpacker:
+    """Unpacks zlib texts up to a number of bytes, all together.
+
+    Args:
+        most: how many bytes.
+    """
+
+    def __init__(self, most: int = 2**29) -> None:
+        self.left = most
+
+    def picture(self, packed: Record) -> NDArray[np.uint8]:
+        """uint8 (h, w) or (h, w, 3) from ``{"shape": [...], "zlib_base64": "..."}``."""
+        shape = packed.array("shape", np.int64).tolist()
+        place = packed.at("zlib_base64")
+        if len(shape) not in (2, 3) or min(shape) < 1 or math.prod(shape) > self.left:
+            raise ValueError(f"{packed.at('shape')}: expected a picture of at most {self.left} bytes, got {shape}")
+        size = math.prod(shape)
+        unpacking = zlib.decompressobj()
+        try:
+            pixels = unpacking.decompress(base64.b64decode(packed.text("zlib_base64")), size + 1)
+        except (ValueError, zlib.error) as error:
+            raise ValueError(f"{place}: {error}") from error
+        if len(pixels) != size or unpacking.unconsumed_tail:
+            more = "more" if len(pixels) > size else len(pixels)
+            raise ValueError(f"{place}: expected {size} bytes as its shape {shape} says, got {more}")
+        self.left -= size
+        return np.frombuffer(pixels, dtype=np.uint8).reshape(shape)
+
+
+class Record:
+    """Named fields; each method takes one out, or raises an error that names it.
+
+    Args:
+        data: a mapping.
+        place: what it is called in errors; ``""`` for the whole file.
+
+    Raises:
+        KeyError: (methods) the field is missing.
+        ValueError: the field is of another kind, or out of range.
+
+    Example:
+        >>> Record({"images": {"n": 3}}).record("images").whole("n")
+        3
+    """
+
+    def __init__(self, data: object, place: str = "") -> None:
+        self.place = place
+        if not isinstance(data, Mapping) or not all(isinstance(name, str) for name in data):
+            raise ValueError(f"{place or 'content'}: expected named fields, got {_shown(data)}")
+        self.fields: dict[str, Any] = dict(data)
+
+    def at(self, name: str) -> str:
+        """The field's name from the file's beginning."""
+        return f"{self.place}.{name}" if self.place else name
+
+    def value(self, name: str) -> Any:
+        """As it is."""
+        if name not in self.fields:
+            raise KeyError(self.at(name))
+        return self.fields[name]
+
+    def text(self, name: str) -> str:
+        """A text."""
+        value = self.value(name)
+        if not isinstance(value, str):
+            raise ValueError(f"{self.at(name)}: expected a text, got {_shown(value)}")
+        return value
+
+    def whole(self, name: str, least: int = -_INT64 - 1, most: int = _INT64) -> int:
+        """A whole number in a range."""
+        value = self.value(name)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"{self.at(name)}: expected a whole number in [{least}, {most}], got {_shown(value)}")
+        return value
+
+    def number(self, name: str) -> float:
+        """A finite number; NaN where it is ``None``."""
+        value = self.value(name)
+        if value is None:
+            return math.nan
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= _LARGEST_NUMBER:
+            raise ValueError(f"{self.at(name)}: expected a finite number or null, got {_shown(value)}")
+        return float(value)
+
+    def record(self, name: str) -> Record:
+        """Named fields inside."""
+        return Record(self.value(name), self.at(name))
+
+    def records(self, name: str) -> list[Record]:
+        """A list of such."""
+        return [Record(item, f"{self.at(name)}[{number}]") for number, item in enumerate(self._list(name))]
+
+    def texts(self, name: str) -> list[str]:
+        """A list of texts."""
+        values = self._list(name)
+        for number, value in enumerate(values):
+            if not isinstance(value, str):
+                raise ValueError(f"{self.at(name)}[{number}]: expected a text, got {_shown(value)}")
+        return values
+
+    def array(self, name: str, dtype: type[np.generic]) -> NDArray[Any]:
+        """A list of numbers, for floats with ``None`` for NaN; each must fit ``dtype``."""
+        values = self._list(name)
+        integers = np.issubdtype(dtype, np.integer)
+        for number, value in enumerate(values):
+            fitting = isinstance(value, int) if integers else value is None or isinstance(value, (int, float))
+            if not fitting or isinstance(value, bool):
+                kind = "a whole number" if integers else "a number or null"
+                raise ValueError(f"{self.at(name)}[{number}]: expected {kind}, got {_shown(value)}")
+        least, most = _range(np.dtype(dtype))
+        for number, value in enumerate(values):
+            if value is not None and not least <= value <= most:
+                kind = f"a finite {np.dtype(dtype).name}"
+                raise ValueError(f"{self.at(name)}[{number}]: expected {kind}, got {_shown(value)}")
+        return np.asarray([math.nan if value is None else value for value in values], dtype=dtype)
+
+    def nested(self, name: str, dimensions: int) -> NDArray[np.float64]:
+        """Lists of lists of numbers, ``None`` for NaN, as float64 of so many dimensions."""
+        try:
+            array = np.array(self._list(name), dtype=np.float64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{self.at(name)}: expected numbers in lists of equal lengths: {error}") from error
+        if array.ndim != dimensions or bool(np.isinf(array).any()):
+            raise ValueError(
+                f"{self.at(name)}: expected finite numbers in {dimensions} dimensions, got shape {array.shape}"
+            )
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.fields)
+
+    def _list(self, name: str) -> list[Any]:
+        value = self.value(name)
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{self.at(name)}: expected a list, got {_shown(value)}")
+        return list(value)
+
+
+def _range(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """As Python's numbers, which compare with any other exactly."""
+    if dtype.kind in "iu":
+        return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    return float(np.finfo(dtype).min), float(np.finfo(dtype).max)
+
+
+def _shown(value: object) -> str:
+    """A value's kind, and itself where it is short."""
+    if isinstance(value, (str, float, int)) or value is None:
+        text = "a huge number" if isinstance(value, int) and abs(value) > 10**100 else repr(value)
+        return text if len(text) <= 60 else f"{text[:60]}..."
+    return f"a {type(value).__name__}"
