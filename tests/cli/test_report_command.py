@@ -22,7 +22,7 @@ def files(tmp_path: Path) -> list[str]:
         sure = {v: np.ones(60, np.float32) for v in prediction}
         images = ImageResults(np.arange(60, dtype=np.uint64), label, prediction, sure)
         path = tmp_path / f"{name}.json"
-        summarise(images, model=name, class_names=list("abc"), n_resamples=20).to_json(path)
+        summarise(images, model=name, class_names=list("abc")).to_json(path)
         written.append(str(path))
     return written
 

@@ -102,7 +102,7 @@ def make_isnet(spec: BatchSpec | None = None, **options: Any) -> ISNetCallback:
 
 
 def make_probe(spec: BatchSpec | None = None, **options: Any) -> BackgroundBiasProbe:
-    return BackgroundBiasProbe(figures=False, spec=spec, n_resamples=20, **options)
+    return BackgroundBiasProbe(figures=False, spec=spec, **options)
 
 
 def make_concepts(spec: BatchSpec | None = None, **options: Any) -> ConceptProbeCallback:

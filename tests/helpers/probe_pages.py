@@ -49,7 +49,6 @@ def make_report(
         images,
         model=model,
         class_names=NAMES,
-        n_resamples=200,
         counts=counts,
         settings={"layer": "head"},
         examples=kept,

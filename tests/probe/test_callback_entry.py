@@ -121,9 +121,9 @@ def test_the_best_checkpoint_is_not_the_most_inverted_one() -> None:
 
 
 def test_settings_in_one_object_and_former_names() -> None:
-    settings = EvaluationSettings(variants=["mixed_same", "mixed_rand"], n_resamples=50, seed=3, confidence=0.9)
+    settings = EvaluationSettings(variants=["mixed_same", "mixed_rand"], seed=3, confidence=0.9)
     probe = BackgroundBiasProbe(settings=settings)
-    assert (probe.settings.seed, probe.settings.confidence, probe.settings.n_resamples) == (3, 0.9, 50)
+    assert (probe.settings.seed, probe.settings.confidence) == (3, 0.9)
     assert BackgroundBiasProbe(settings=settings, confidence=0.8).settings.confidence == 0.8
     with pytest.warns(DeprecationWarning, match=r"BackgroundBiasProbe\(loader, every_n_epochs=n\)"):
         assert BackgroundBiasProbe(None, 5).every_n_epochs == 5

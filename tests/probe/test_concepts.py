@@ -72,7 +72,7 @@ def test_a_report_keeps_tables_in_its_json(tmp_path):
     images = ImageResults(
         np.arange(4, dtype=np.uint64), label, {"original": label}, {"original": np.ones(4, np.float32)}
     )
-    report = summarise(images, model="net", class_names=["bird", "boat"], n_resamples=20)
+    report = summarise(images, model="net", class_names=["bird", "boat"])
     report.concepts = [dataclasses.replace(table, rows=rows)]
     report.to_json(tmp_path / "r.json")
     (read,) = BackgroundBiasReport.from_json(tmp_path / "r.json").concepts
@@ -94,7 +94,7 @@ def test_several_models_in_one_page():
         label = np.arange(4, dtype=np.int64) % 2
         sure = {"original": np.ones(4, np.float32)}
         images = ImageResults(np.arange(4, dtype=np.uint64), label, {"original": label}, sure)
-        reports.append(summarise(images, model=name, class_names=["bird", "boat"], n_resamples=20))
+        reports.append(summarise(images, model=name, class_names=["bird", "boat"]))
     assert "Concepts on other" not in report_html(reports)
     reports[1].concepts = [table]
     page = report_html(reports)

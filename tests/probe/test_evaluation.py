@@ -21,7 +21,7 @@ MIXED = ("mixed_same", "mixed_rand", "mixed_next")
 
 
 def test_cheating_model_scores_what_its_backgrounds_say() -> None:
-    report = evaluate_background_bias(cheat(), toy_loader(), n_resamples=500)
+    report = evaluate_background_bias(cheat(), toy_loader())
     images = report.images
     assert list(report.variants) == ["original", *VARIANTS]
     assert all(r.n_left_out == 0 for r in report.variants.values())
@@ -48,7 +48,9 @@ def test_cheating_model_scores_what_its_backgrounds_say() -> None:
 
 def test_honest_model_has_no_gap() -> None:
     report = evaluate_background_bias(honest(), toy_loader(), variants=MIXED)
-    assert (report.bg_gap.value, report.bg_gap.low, report.bg_gap.high) == (0, 0, 0)
+    assert report.bg_gap.value == 0
+    # 40 images that all keep their answer leave a gap of 8.8 points possible
+    assert (report.bg_gap.low, report.bg_gap.high) == pytest.approx((-0.0876, 0.0876), abs=1e-4)
     for name in MIXED:
         assert report.variants[name].accuracy.value == 1
         assert report.variants[name].decision_consistency.value == 1
@@ -99,7 +101,7 @@ def test_model_and_global_state_are_left_as_found() -> None:
     model.head.weight.grad = torch.ones_like(model.head.weight)
     before = copy.deepcopy(model.state_dict())
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
-    evaluate_background_bias(model, DataLoader(ToyImages(), batch_size=8, shuffle=True), n_resamples=50)
+    evaluate_background_bias(model, DataLoader(ToyImages(), batch_size=8, shuffle=True))
     assert model.training
     assert model.norm.training
     assert not model.head.training
@@ -210,8 +212,8 @@ def test_class_names_come_from_the_data_set() -> None:
 
 
 def test_summary_says_the_numbers() -> None:
-    text = evaluate_background_bias(cheat(), toy_loader(), name="cheat", n_resamples=100).summary()
-    for part in ("cheat: background bias (40 images, 4 classes", "original", "accuracy 100.0 [100.0, 100.0]", "BG-Gap"):
+    text = evaluate_background_bias(cheat(), toy_loader(), name="cheat").summary()
+    for part in ("cheat: background bias (40 images, 4 classes", "original", "accuracy 100.0 [91.2, 100.0]", "BG-Gap"):
         assert part in text
 
 

@@ -50,7 +50,7 @@ def test_what_was_planted_is_found():
     results = ImageResults(
         np.arange(4, dtype=np.uint64), label, {"original": label}, {"original": np.ones(4, np.float32)}
     )
-    report = summarise(results, model="net", class_names=["bird", "boat"], n_resamples=20)
+    report = summarise(results, model="net", class_names=["bird", "boat"])
 
     probe = ConceptProbe(Net())
     vectors = probe.fit(*fitted, names=["bird", "boat"], method="net2vec")

@@ -10,6 +10,7 @@ from torch_bgdebias.metrics.adversarial import (
 from torch_bgdebias.metrics.concept_iou import ConceptIoU
 from torch_bgdebias.metrics.consistency import BackgroundGap, DecisionConsistency, FeatureConsistency
 from torch_bgdebias.metrics.functional import background_gap, decision_consistency, feature_consistency
+from torch_bgdebias.metrics.intervals import mean_difference_interval, mean_interval
 from torch_bgdebias.metrics.pixel_ratio import PixelRatio, PixelRatioValues, pixel_ratio
 from torch_bgdebias.metrics.statistics import (
     Interval,
@@ -38,6 +39,8 @@ __all__ = [
     "correct_p_values",
     "decision_consistency",
     "feature_consistency",
+    "mean_difference_interval",
+    "mean_interval",
     "paired_permutation_test",
     "pixel_ratio",
 ]

@@ -54,7 +54,7 @@ class BackgroundBiasProbe(ReadingCallback):
             loader; ``None``: the trainer's validation (or test) loader, backgrounds from its own images.
         spec: where image, label and mask are in a batch, after the module's own transfer hooks have been applied.
         every_n_epochs: measure in epochs 0, n, 2n, ... of a fit.
-        seed: of the choice of backgrounds and of the bootstrap.
+        seed: of the choice of backgrounds.
         log: log, do not, or log under this prefix.
         settings: options of the evaluation in one object.
         metrics: which of accuracy, bg_gap, decision_consistency, feature_consistency to log.
@@ -101,7 +101,7 @@ class BackgroundBiasProbe(ReadingCallback):
         self.limits = dataclasses.replace(
             LoaderLimits() if limits is None else limits, **{k: v for k, v in given.items() if k in names}
         )
-        start = EvaluationSettings(variants=("mixed_same", "mixed_rand"), n_resamples=1000)
+        start = EvaluationSettings(variants=("mixed_same", "mixed_rand"))
         rest = {k: v for k, v in given.items() if k not in names and v is not None}
         self.settings = dataclasses.replace(start if settings is None else settings, **rest)
         for metric in metrics:

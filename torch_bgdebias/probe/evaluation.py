@@ -140,8 +140,6 @@ def report_of(
         model=model,
         class_names=class_names,
         confidence=settings.confidence,
-        n_resamples=settings.n_resamples,
-        seed=settings.seed,
         counts=collected.counts(settings, pool),
         settings={**settings.described(), "embedding_layer": collected.layer, "outputs": outputs, **recorded},
         examples=collected.examples.examples(),

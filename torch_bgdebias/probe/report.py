@@ -26,7 +26,7 @@ from torch_bgdebias.probe.page.sections import (
 )
 from torch_bgdebias.probe.page.tables import classes_section, overview_section
 from torch_bgdebias.probe.results.aggregate import measurement_of
-from torch_bgdebias.probe.results.comparison import ModelComparison, compare_models
+from torch_bgdebias.probe.results.comparison import ModelComparison, compare_models, warn_of_resampling
 from torch_bgdebias.probe.results.images import Example, ImageResults
 from torch_bgdebias.probe.results.layout import measurement_from_dict, measurement_to_dict
 from torch_bgdebias.probe.results.measurement import Measurement
@@ -140,8 +140,8 @@ def summarise(
     model: str,
     class_names: Sequence[str],
     confidence: float = 0.95,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    n_resamples: int | None = None,
+    seed: int | None = None,
     counts: Mapping[str, int] | None = None,
     settings: Mapping[str, Any] | None = None,
     examples: Sequence[Example] = (),
@@ -153,8 +153,8 @@ def summarise(
         model: the model's name.
         class_names: names of all K classes.
         confidence: of the intervals.
-        n_resamples: bootstrap resamples.
-        seed: of the bootstrap.
+        n_resamples: without effect: intervals are computed, not drawn. Goes in the next release.
+        seed: without effect, as ``n_resamples``.
         counts: further counts to carry.
         settings: further settings to carry.
         examples: pictures to carry.
@@ -167,13 +167,14 @@ def summarise(
         >>> summarise(images, model="toy", class_names=["cat", "dog"]).bg_gap.value
         0.5
     """
+    for name, value in (("n_resamples", n_resamples), ("seed", seed)):
+        if value is not None:
+            warn_of_resampling(f"summarise({name}=...)")
     measurement = measurement_of(
         images,
         model=model,
         class_names=class_names,
         confidence=confidence,
-        n_resamples=n_resamples,
-        seed=seed,
         counts=counts,
         settings=settings,
         examples=examples,

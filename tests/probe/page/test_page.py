@@ -69,7 +69,7 @@ def test_a_report_without_variants_still_makes_a_page() -> None:
     images = ImageResults(
         np.arange(2, dtype=np.uint64), np.array([0, 1]), {"original": np.array([0, 0])}, {"original": np.ones(2, "f4")}
     )
-    page = report_html([summarise(images, model="m", class_names=["a", "b"], n_resamples=10)])
+    page = report_html([summarise(images, model="m", class_names=["a", "b"])])
     assert "is not known" in page
     parse(page)
 

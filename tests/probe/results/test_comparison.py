@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from torch_bgdebias.metrics import bootstrap_mean_difference, correct_p_values, paired_permutation_test
+from torch_bgdebias.metrics import correct_p_values, mean_difference_interval, paired_permutation_test
 from torch_bgdebias.probe import BackgroundBiasReport, ImageResults, compare_models, summarise
 from torch_bgdebias.probe.page.render import section_html
 from torch_bgdebias.probe.page.tables import classes_section
@@ -27,7 +27,7 @@ def make(name: str, rand_wrong: np.ndarray, *, same_wrong: np.ndarray | None = N
     sure = {v: np.ones(N, np.float32) for v in said}
     images = ImageResults(np.arange(first, first + N, dtype=np.uint64), LABEL, said, sure)
     images.scores["pixel_ratio/grad_cam"] = np.random.default_rng(seed).random(N).astype(np.float32)
-    return summarise(images, model=name, class_names=[f"class {i}" for i in range(K)], n_resamples=50)
+    return summarise(images, model=name, class_names=[f"class {i}" for i in range(K)])
 
 
 @pytest.fixture
@@ -39,12 +39,12 @@ def reports() -> list[BackgroundBiasReport]:
     return [make("first", bad), make("second", noise, seed=1), make("third", bad)]
 
 
-def test_change_is_the_paired_bootstrap_and_test_of_the_columns(reports: list[BackgroundBiasReport]) -> None:
-    found = compare_models(reports, n_resamples=300, seed=4)
+def test_change_is_the_paired_interval_and_test_of_the_columns(reports: list[BackgroundBiasReport]) -> None:
+    found = compare_models(reports, seed=4)
     assert [(c.first, c.second, c.n) for c in found] == [("first", "second", N), ("first", "third", N)]
     before, after = (r.images.correct("mixed_rand").astype(float) for r in reports[:2])
     change = found[0].figures["accuracy/mixed_rand"]
-    expected = bootstrap_mean_difference(after, before, n_resamples=300, seed=4)
+    expected = mean_difference_interval(after, before)
     assert (change.difference.value, change.difference.low, change.difference.high) == (
         expected.value,
         expected.low,
@@ -88,7 +88,7 @@ def test_correction_keeps_false_discoveries_over_classes_rare() -> None:
     right, corrected, raw = np.zeros(N, bool), 0, 0
     for trial in range(40):
         one, two = (make(str(i), right, seed=2 * trial + i) for i in range(2))
-        found = compare_models([one, two], n_resamples=1, n_permutations=199)[0]
+        found = compare_models([one, two], n_permutations=199)[0]
         corrected += bool(found.changed_classes("pixel_ratio/grad_cam"))
         raw += any(c.changes["pixel_ratio/grad_cam"].p_value < 0.05 for c in found.per_class)
     assert corrected <= 5
@@ -114,7 +114,7 @@ def test_json_text_and_settings(reports: list[BackgroundBiasReport], tmp_path: P
     assert data["per_class"][2]["changes"]["bg_gap"]["difference"]["low"] < 0
     assert data["settings"]["confidence"] == 0.9
     text = found.summary()
-    assert "second against first: 300 common images, 90 % paired bootstrap intervals" in text
+    assert "second against first: 300 common images, 90 % paired intervals" in text
     gap = found.figures["bg_gap"].difference
     assert f"{100 * gap.value:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}], p < 0.001 (n = 300)" in text
     assert "bg_gap changed in 1 of 6 classes (p < 0.1, corrected for 12 tests):\n    class 2: " in text
@@ -152,7 +152,7 @@ def test_classes_without_a_gap_are_compared_by_accuracy() -> None:
     def plain(name: str, wrong: int) -> BackgroundBiasReport:
         said = {"original": np.where(np.arange(N) < wrong, (LABEL + 1) % K, LABEL)}
         images = ImageResults(np.arange(N, dtype=np.uint64), LABEL, said, {"original": np.ones(N, np.float32)})
-        return summarise(images, model=name, class_names=list("abcdef"), n_resamples=10)
+        return summarise(images, model=name, class_names=list("abcdef"))
 
     reports = [plain("one", 0), plain("two", 200)]
     found = compare_models(reports)

@@ -111,7 +111,7 @@ def report(name: str, same: float, rand: float, original: float = 0.95, n: int =
         answers[variant] = np.where(right, label, (label + 1) % 4)
     sure = {variant: np.ones(n, np.float32) for variant in answers}
     images = ImageResults(np.arange(n, dtype=np.uint64), label, answers, sure)
-    return summarise(images, model=name, class_names=list("abcd"), n_resamples=200)
+    return summarise(images, model=name, class_names=list("abcd"))
 
 
 def test_an_inverted_bias_is_nowhere_called_a_cure() -> None:

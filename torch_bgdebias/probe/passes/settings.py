@@ -14,6 +14,7 @@ from torch_bgdebias.models import LogitsKey
 from torch_bgdebias.names import MIXED_VARIANTS, VARIANTS
 from torch_bgdebias.probe.passes.attributions import Attribution, named_attributions
 from torch_bgdebias.probe.passes.outputs import TASKS, logits_for
+from torch_bgdebias.probe.results.comparison import warn_of_resampling
 
 __all__ = ["EvaluationOptions", "EvaluationSettings", "ImageScore", "MeasuringOptions", "Task", "ratio_name"]
 
@@ -37,7 +38,7 @@ class EvaluationSettings:
         std: goes with ``mean``.
         preprocess: applied to images (B, C, H, W) right before the model: variants are made of the images as the loader
             yields them, and the model sees what it saw in training. ``None``: the loader yields what the model wants.
-        seed: of the choice of backgrounds and of the bootstrap.
+        seed: of the choice of backgrounds.
         forward: ``forward(model, image)`` for models that want more than ``model(image)``.
         logits: where the logits are in the output: index, key, attribute or function; by itself when ``None``.
         layer: name of the layer whose **input** is the embedding; the last linear layer when ``None``. When that cannot
@@ -57,7 +58,7 @@ class EvaluationSettings:
             least two a class are kept whatever the limit.
         examples: how many of the images that a new background hurt most to keep as pictures, with their heatmaps.
         confidence: of the intervals.
-        n_resamples: bootstrap resamples.
+        n_resamples: without effect: intervals are computed, not drawn. Goes in the next release.
         recorded: further settings to keep in the report, such as the size of a bank that a score uses; models are
             compared only where these agree.
 
@@ -85,7 +86,7 @@ class EvaluationSettings:
     max_backgrounds: int = 512
     examples: int = 0
     confidence: float = 0.95
-    n_resamples: int = 2000
+    n_resamples: int | None = None
     recorded: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -99,9 +100,11 @@ class EvaluationSettings:
             raise ValueError(f"mean, std: expected both or none, got only {'mean' if self.std is None else 'std'}")
         check_option(self.explain, ("predicted", "label"), name="explain")
         check_option(self.task, TASKS, name="task")
-        for name, least in (("max_backgrounds", 2), ("examples", 0), ("n_resamples", 1)):
+        for name, least in (("max_backgrounds", 2), ("examples", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        if self.n_resamples is not None:
+            warn_of_resampling("EvaluationSettings(n_resamples=...)")
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence: expected a number in (0, 1), got {self.confidence!r}")
         if twice := [name for name in self.attribution_functions if ratio_name(name) in self.scores]:
@@ -164,7 +167,7 @@ class MeasuringOptions(TypedDict, total=False):
     max_backgrounds: int
     examples: int
     confidence: float
-    n_resamples: int
+    n_resamples: int | None
     recorded: Mapping[str, Any]
 
 

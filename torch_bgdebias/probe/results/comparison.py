@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from torch_bgdebias.metrics.statistics import (
-    Floats,
-    bootstrap_mean_difference,
-    correct_p_values,
-    paired_permutation_test,
-)
+from torch_bgdebias._deprecated import REMOVED_IN
+from torch_bgdebias.metrics.intervals import mean_difference_interval
+from torch_bgdebias.metrics.statistics import Floats, correct_p_values, paired_permutation_test
 from torch_bgdebias.probe.results.columns import paired_columns
 from torch_bgdebias.probe.results.gaps import change_sentence
 from torch_bgdebias.probe.results.layout import plain
@@ -26,7 +24,14 @@ from torch_bgdebias.probe.results.pairing import differing_settings, incomparabl
 from torch_bgdebias.probe.results.spelling import is_known, p_words, plain_text
 from torch_bgdebias.writing import write_text
 
-__all__ = ["COMPARISON_SCHEMA", "Change", "ClassChange", "ModelComparison", "compare_models"]
+__all__ = [
+    "COMPARISON_SCHEMA",
+    "Change",
+    "ClassChange",
+    "ModelComparison",
+    "compare_models",
+    "warn_of_resampling",
+]
 
 #: name and version of the JSON layout of :meth:`ModelComparison.to_dict`
 COMPARISON_SCHEMA = "torch_bgdebias.comparison/1"
@@ -40,7 +45,7 @@ class Change:
     """By how much one figure differs between two models, on the images that have it in both.
 
     Attributes:
-        difference: second model minus first, with its paired bootstrap interval; n counts the images.
+        difference: second model minus first, with its paired interval; n counts the images.
         p_value: of the paired permutation test, two-sided; NaN without images.
         corrected: the same, corrected for the number of tests (see :func:`compare_models`).
         exact: whether all sign patterns were counted instead of drawn.
@@ -81,7 +86,7 @@ class ModelComparison:
         figures: figure -> change over all common images: ``bg_gap``, ``accuracy/<variant>``,
             ``decision_consistency/<variant>``, ``feature_consistency/<variant>``, and every score by its name.
         per_class: one entry per class with common images.
-        settings: ``confidence``, ``n_resamples``, ``n_permutations``, ``seed``, ``correction``, and how many tests each
+        settings: ``confidence``, ``n_permutations``, ``seed``, ``correction``, and how many tests each
             correction is for (``tests``: over all images, and per figure over the classes).
         gaps: BG-Gap of the first and of the second over all of their own images.
         differing: what was not the same in the two measurements, in words; part of a change may come from that.
@@ -116,7 +121,7 @@ class ModelComparison:
         whose = f"{self.second} against {self.first}"
         if self.differing:
             whose += f", measured at other settings ({'; '.join(self.differing)})"
-        head = f"{whose}: {self.n} common images, {level:g} % paired bootstrap intervals, "
+        head = f"{whose}: {self.n} common images, {level:g} % paired intervals, "
         lines = [f"{head}paired permutation tests, p corrected for {tests['figures']} tests ({_method(self)})"]
         lines += [f"  {name} is not comparable: it was measured at other settings" for name in self.refused]
         before, after = self.gaps
@@ -145,15 +150,15 @@ def compare_models(
     reports: Sequence[Measurement],
     *,
     confidence: float | None = None,
-    n_resamples: int = 2000,
+    n_resamples: int | None = None,
     n_permutations: int = 9999,
     seed: int = 0,
     correction: Correction = "holm",
 ) -> list[ModelComparison | None]:
     """Compare each later report with the first one, on the images that both have.
 
-    Every figure's change gets a paired bootstrap interval (an image is drawn with the results of both models) and a
-    paired permutation test. The figures over all images, of all later models, are one family of tests. In the classes
+    Every figure's change gets a paired interval (:func:`torch_bgdebias.metrics.mean_difference_interval`) and a paired
+    permutation test. The figures over all images, of all later models, are one family of tests. In the classes
     each figure has a family of its own: all classes of all later models. The p-values of a family are corrected
     together. An image is known by its picture, mask and label, or by the id that the data set gave it; one that lacks a
     figure in either model is left out of that change, so it can differ a little from the difference of the models' own
@@ -163,9 +168,9 @@ def compare_models(
     Args:
         reports: at least one; the first is "before".
         confidence: of the intervals; that of the first report when ``None``.
-        n_resamples: bootstrap resamples.
+        n_resamples: without effect: intervals are computed, not drawn. Goes in the next release.
         n_permutations: sign patterns drawn where they are too many to count.
-        seed: of both.
+        seed: of the sign patterns.
         correction: ``"holm"`` or ``"benjamini-hochberg"``.
 
     Returns:
@@ -191,10 +196,11 @@ def compare_models(
     if not reports:
         raise ValueError("reports: expected at least one BackgroundBiasReport, got none")
     level = float(reports[0].settings.get("confidence", 0.95)) if confidence is None else confidence
-    boot: dict[str, Any] = {"confidence": level, "n_resamples": n_resamples, "seed": seed}
+    if n_resamples is not None:
+        warn_of_resampling("compare_models(n_resamples=...)")
     drawn: dict[str, Any] = {"n_resamples": n_permutations, "seed": seed}
-    raw = [_raw(reports[0], report, boot, drawn) for report in reports[1:]]
-    settings = {**boot, "n_permutations": n_permutations, "correction": correction}
+    raw = [_raw(reports[0], report, level, drawn) for report in reports[1:]]
+    settings = {"confidence": level, "seed": seed, "n_permutations": n_permutations, "correction": correction}
     return _corrected([r.model for r in reports], raw, settings, correction)
 
 
@@ -210,7 +216,7 @@ class _Raw:
     refused: list[str]
 
 
-def _raw(first: Measurement, second: Measurement, boot: Mapping[str, Any], drawn: Mapping[str, Any]) -> _Raw | None:
+def _raw(first: Measurement, second: Measurement, level: float, drawn: Mapping[str, Any]) -> _Raw | None:
     rows = matched_images(first.images, second.images)
     if rows is None:
         return None
@@ -224,7 +230,7 @@ def _raw(first: Measurement, second: Measurement, boot: Mapping[str, Any], drawn
     label = first.images.label[rows[0]]
 
     def changes(names: Sequence[str], chosen: NDArray[np.bool_]) -> dict[str, Change]:
-        return {name: _change(before[name][chosen], after[name][chosen], boot, drawn) for name in names}
+        return {name: _change(before[name][chosen], after[name][chosen], level, drawn) for name in names}
 
     per_class = []
     for k in np.unique(label):
@@ -236,9 +242,9 @@ def _raw(first: Measurement, second: Measurement, boot: Mapping[str, Any], drawn
     return _Raw(len(label), figures, per_class, (first.bg_gap, second.bg_gap), differing, refused)
 
 
-def _change(before: Floats, after: Floats, boot: Mapping[str, Any], drawn: Mapping[str, Any]) -> Change:
+def _change(before: Floats, after: Floats, level: float, drawn: Mapping[str, Any]) -> Change:
     both = ~np.isnan(before - after)
-    interval = bootstrap_mean_difference(after[both], before[both], **boot)
+    interval = mean_difference_interval(after[both], before[both], confidence=level)
     test = paired_permutation_test(after[both], before[both], **drawn)
     estimate = Estimate(interval.value, interval.low, interval.high, interval.n)
     return Change(estimate, test.p_value, test.p_value, test.exact)
@@ -299,3 +305,9 @@ def _class_lines(comparison: ModelComparison, figure: str) -> list[str]:
     lines = [f"    {c.name}: {_in_words(figure, c.changes[figure])}" for c in changed[:5]]
     more = [f"    and {len(changed) - 5} more"] if len(changed) > 5 else []
     return [head + (":" if lines else ""), *lines, *more]
+
+
+def warn_of_resampling(what: str) -> None:
+    """Warn that an option of the bootstrap has no effect: intervals are computed without drawing."""
+    message = f"{what} has no effect: intervals are computed, not drawn; the option goes in torch_bgdebias {REMOVED_IN}"
+    warnings.warn(message, DeprecationWarning, stacklevel=4)
