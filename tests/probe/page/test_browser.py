@@ -9,8 +9,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
-from probe_pages import NAMES, make_page, make_report
+from probe_pages import NAMES, make_page, make_report, parse
+
+from torch_bgdebias.metrics.statistics import Interval
+from torch_bgdebias.probe.report import Cell, ImageGrid, report_html
+from torch_bgdebias.probe.results.concepts import ConceptBackground, ConceptFit, ConceptTable
 
 PROBE = """
 const images = [...document.images];
@@ -37,29 +42,35 @@ def chromium() -> str:
     return found
 
 
-@pytest.mark.parametrize("width", [1200, 500])
-def test_in_a_browser_pictures_load_and_headings_sort(tmp_path: Path, width: int) -> None:
-    page = make_page().replace("</body>", f"<script>addEventListener('load', () => {{{PROBE}}})</script></body>")
-    (tmp_path / "report.html").write_text(page, encoding="utf-8")
+def dom(folder: Path, page: str, *, width: int = 1200) -> str:
+    """The page as a browser has it after its scripts have run."""
+    (folder / "report.html").write_text(page, encoding="utf-8")
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     flags += "--disable-component-update --disable-sync"
     done = subprocess.run(
         [
             chromium(),
             *flags.split(),
-            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--user-data-dir={folder / 'profile'}",
             f"--window-size={width},900",
             "--virtual-time-budget=2000",
             "--dump-dom",
-            (tmp_path / "report.html").as_uri(),
+            (folder / "report.html").as_uri(),
         ],
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     )
-    found = re.search(r'data-seen="([^"]*)"', done.stdout)
-    assert found, f"the page's script did not run: {done.stderr[-500:]}"
+    assert "<html" in done.stdout, done.stderr[-500:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("width", [1200, 500])
+def test_in_a_browser_pictures_load_and_headings_sort(tmp_path: Path, width: int) -> None:
+    page = make_page().replace("</body>", f"<script>addEventListener('load', () => {{{PROBE}}})</script></body>")
+    found = re.search(r'data-seen="([^"]*)"', dom(tmp_path, page, width=width))
+    assert found, "the page's script did not run"
     seen = json.loads(found[1].replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
     gaps = {c.name: c.bg_gap.value for c in make_report().per_class}
     assert seen["pictures"] == seen["loaded"] == 2 * 3 + 1
@@ -71,3 +82,72 @@ def test_in_a_browser_pictures_load_and_headings_sort(tmp_path: Path, width: int
     assert seen["sorted"] == ["descending"] + ["none"] * 8
     assert seen["fetched"] == []
     assert seen["overflow"] <= 0
+
+
+#: what a folder may be called, or a string of somebody's JSON hold
+HOSTILE = [
+    "<script>hacked()</script>",
+    "</script><script>hacked()</script>",
+    "</style><script>hacked()</script>",
+    "</title><script>hacked()</script>",
+    "<img src=x onerror=hacked()>",
+    "<svg onload=hacked()>",
+    "<svg><script>hacked()</script></svg>",
+    "'><img src=x onerror=hacked()>",
+    '"><img src=x onerror=hacked()>',
+    "' onmouseover='hacked()' x='",
+    '" autofocus onfocus="hacked()" x="',
+    "<iframe srcdoc='<script>parent.hacked()</script>'></iframe>",
+    "<a href='javascript:hacked()' id=footnotes>x</a>",
+    "{{ 7 * 7 }}{% include 'page.js' %}",
+    "{{ self.__init__.__globals__ }}",
+    "]]><script>hacked()</script><!--",
+    "&lt;script&gt;hacked()&lt;/script&gt;",
+    "\u2028<base href=//evil><meta http-equiv=refresh content=0>",
+]
+
+
+def test_hostile_names_run_nothing(tmp_path: Path) -> None:
+    """Eighteen class folders and every string of two reports: shown as they are, run as nothing."""
+    reports = []
+    for number in (0, 1):
+        report = make_report(n=400, examples=2, score=True, seed=number)
+        every = dict(enumerate(HOSTILE))
+        report.class_names = HOSTILE
+        for row in report.per_class:
+            object.__setattr__(row, "name", HOSTILE[4 * number + row.label])
+        report.model = HOSTILE[8 + number]
+        report.images.scores = dict.fromkeys(HOSTILE, report.images.scores["pixel_ratio/grad_cam"])
+        score = report.scores["pixel_ratio/grad_cam"]
+        report.scores = dict.fromkeys(HOSTILE, score)
+        report.settings = {**{name: name for name in HOSTILE}, "confidence": 0.95, "list": HOSTILE, "dict": every}
+        report.counts = {**report.counts, **dict.fromkeys(HOSTILE, number)}
+        report.versions = {name: name for name in HOSTILE}
+        for example in report.examples:
+            example.heatmaps = dict.fromkeys(HOSTILE[:3], example.heatmaps["grad_cam"])
+        interval = Interval(0.5, 0.4, 0.6, 9)
+        pairs = [
+            ConceptBackground(c, k, interval, interval, interval, 0.2, 0.01, 0.01)
+            for c in HOSTILE[:2]
+            for k in HOSTILE[2:4]
+        ]
+        fits = [ConceptFit(name, interval, interval, {name: 0.5}) for name in HOSTILE]
+        report.concepts = [ConceptTable(HOSTILE[3], HOSTILE[4], pairs, fits)]
+        reports.append(report)
+    cell = Cell(np.zeros((2, 2, 3), np.uint8), [(name, True) for name in HOSTILE], HOSTILE[7], [0] * len(HOSTILE))
+    grid = ImageGrid(HOSTILE[0], HOSTILE[:1], [(HOSTILE[1], [cell])], HOSTILE[4], HOSTILE)
+    curves = {name: {name: [0.1, 0.9]} for name in HOSTILE}
+    page = report_html(reports, title=HOSTILE[3], curves=curves, grids=[grid], settings={n: n for n in HOSTILE})
+    watch = "<script>window.hacked = () => { document.documentElement.dataset.hacked = 'yes'; };</script>"
+    shown = dom(tmp_path, page.replace("<head>", f"<head>{watch}"))
+    assert "data-hacked" not in shown
+    parsed = parse(page)
+    assert parsed.scripts == 1
+    assert shown.count("<script") == 2  # the page's own and the watch
+    for tag in ("<iframe", "<base", "<svg onload", '<img src="x"'):
+        assert tag not in shown, tag
+    text = " ".join(parsed.text)
+    for name in HOSTILE[:4]:
+        assert name in text
+    assert "{{ 7 * 7 }}" in text
+    assert all(r.startswith(("data:", "#note-")) for r in parsed.references)
