@@ -4,7 +4,9 @@ import warnings
 
 import pytest
 import torch
+import torch.nn.functional as F
 from clad_fit import SIZE, K, Objects, Plain, fit, fresh, network
+from torch import nn
 
 from torch_bgdebias.callbacks import CLADCallback
 from torch_bgdebias.swap import BackgroundBank, BackgroundSwap
@@ -149,3 +151,37 @@ def test_bad_settings_are_named():
         CLADCallback(BackgroundSwap(), num_classes=0)
     with pytest.raises(ValueError, match="num_classes: expected how many"):
         fit(fresh(), CLADCallback(BackgroundSwap(), layer="model.3"))
+
+
+def test_several_views_of_a_batch_are_named():
+    class Views(Plain):
+        def training_step(self, batch, batch_idx):
+            image, label = batch[:2]
+            return F.cross_entropy(self.classify(torch.cat([image, image.flip(-1)])), label.repeat(2))
+
+    with pytest.raises(ValueError, match=r"expected 8 samples to enter it.*2 views of each image in one batch"):
+        fit(Views(), CLADCallback(BackgroundSwap()))
+
+
+def test_one_logit_and_its_targets():
+    class OneLogit(Plain):
+        def criterion(self, logits, target):
+            return F.binary_cross_entropy_with_logits(logits[:, 0], target.float())
+
+    for kind in (torch.long, torch.float32):
+        data = Objects(classes=2)
+        data.label = data.label.to(kind)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 5), nn.ReLU(), nn.Linear(5, 1))
+        callback = CLADCallback(BackgroundSwap(), plus=True)
+        trainer = fit(OneLogit(model=model), callback, data=data)
+        assert callback.loss.queue.num_classes == 2
+        assert trainer.callback_metrics["clad/ce_positive"] > 0
+
+
+def test_mixing_in_the_step_is_noticed():
+    class Mixing(Plain):
+        def classify(self, image):
+            return self.model((image + image.roll(1, 0)) / 2)
+
+    with pytest.warns(UserWarning, match="not after flips, crops, mixup or CutMix.*the targets of CLAD"):
+        fit(Mixing(), CLADCallback(BackgroundSwap(), plus=True))

@@ -73,12 +73,12 @@ class PairedPass:
             both = as_vectors(seen[0], 2 * batch, self.layer)
             layer_output = tree_map(lambda x: _tail(x, batch), self.seen.outputs[self.layer][0])
             return Pair(both[:batch], both[batch:], layer_output, self._output)
-        first, calls = seen[0], len(seen)
+        anchor, calls = as_vectors(seen[0], batch, self.layer), len(seen)
         output = self._again()
         if len(seen) == calls:
             raise LookupError(f"layer: {self.layer!r} took no part in the second forward pass")
         positive = as_vectors(seen[calls], batch, self.layer)
-        return Pair(as_vectors(first, batch, self.layer), positive, self.seen.outputs[self.layer][calls], output)
+        return Pair(anchor, positive, self.seen.outputs[self.layer][calls], output)
 
     def enter(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Forward pre-hook of everything around the layer; the first one to get the images is the network."""
@@ -90,7 +90,8 @@ class PairedPass:
         if image is not self.image:
             warnings.warn(
                 f"training_step changes the images before {type(network).__name__} gets them: backgrounds are "
-                "exchanged in what it gets, right after a normalisation, not after flips or crops that the mask missed",
+                "exchanged in what it gets, right after a normalisation, not after flips, crops, mixup or CutMix, of "
+                "which the masks, and the targets of CLAD+, know nothing",
                 stacklevel=2,
             )
         self.network, self._open = network, self.joint
@@ -156,7 +157,9 @@ def as_vectors(embedding: Any, batch: int, layer: str) -> Tensor:
     if not isinstance(embedding, Tensor) or not embedding.is_floating_point() or embedding.ndim not in (2, 3, 4):
         raise TypeError(f"layer {layer!r}: expected a float tensor (B, D) to enter it, got {describe(embedding)}")
     if embedding.shape[0] != batch:
-        raise ValueError(f"layer {layer!r}: expected {batch} samples to enter it, got {describe(embedding)}")
+        views, rest = divmod(embedding.shape[0], batch)
+        hint = f"; does training_step run {views} views of each image in one batch? CLAD takes one" if not rest else ""
+        raise ValueError(f"layer {layer!r}: expected {batch} samples to enter it, got {describe(embedding)}{hint}")
     if embedding.ndim == 2:
         return embedding
     return embedding.mean(1) if embedding.ndim == 3 else embedding.mean((2, 3))

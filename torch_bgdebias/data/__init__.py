@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from torch_bgdebias.data.tensors import MaskedTensorDataset as MaskedTensorDataset, MaskedTensors as MaskedTensors
     from torch_bgdebias.data.variants import VARIANTS as VARIANTS, Variant as Variant, make_variant as make_variant
     from torch_bgdebias.data.waterbirds import Waterbirds as Waterbirds
+    from torch_bgdebias.data.with_masks import WithMasks as WithMasks
     from torch_bgdebias.files import UnreadableImageError as UnreadableImageError
     from torch_bgdebias.masks.encodings import MaskEncoding as MaskEncoding, MaskEncodingError as MaskEncodingError
     from torch_bgdebias.masks.grabcut import grabcut_masks as grabcut_masks
@@ -79,6 +80,7 @@ else:
             "torch_bgdebias.data.tensors": ["MaskedTensorDataset", "MaskedTensors"],
             "torch_bgdebias.data.variants": ["VARIANTS", "Variant", "make_variant"],
             "torch_bgdebias.data.waterbirds": ["Waterbirds"],
+            "torch_bgdebias.data.with_masks": ["WithMasks"],
             "torch_bgdebias.files": ["UnreadableImageError"],
             "torch_bgdebias.masks.encodings": ["MaskEncoding", "MaskEncodingError"],
             "torch_bgdebias.masks.grabcut": ["grabcut_masks"],

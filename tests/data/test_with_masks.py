@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from torch_bgdebias.data.with_masks import WithMasks
+
+
+def items(count: int = 4, size: int = 8) -> tuple[list, torch.Tensor]:
+    """Images that are their mask, so that whatever moves one must move the other."""
+    generator = torch.Generator().manual_seed(0)
+    mask = (torch.rand(count, size, size, generator=generator) > 0.5).float()
+    return [(m.expand(3, -1, -1).clone(), i) for i, m in enumerate(mask)], mask
+
+
+def together(transform, times: int = 8) -> int:
+    """How often something moved; image and mask always alike."""
+    pairs, mask = items()
+    data, moved = WithMasks(pairs, mask, transform), 0
+    for i in range(len(data)):
+        for _ in range(times):
+            image, label, cover = data[i]
+            assert label == i
+            assert type(image) is type(cover) is torch.Tensor
+            assert torch.equal(image, cover.expand_as(image))
+            moved += image.shape[1:] != mask[i].shape or not torch.equal(cover[0], mask[i])
+    return moved
+
+
+def test_without_a_transform_nothing_moves():
+    assert together(None) == 0
+
+
+def test_any_function():
+    assert together(lambda image, mask: (image.flip(-1), mask.flip(-1))) == 32
+
+
+def test_torchvision():
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    assert 0 < together(v2.RandomHorizontalFlip()) < 32
+    assert together(v2.Compose([v2.RandomCrop(4), v2.RandomVerticalFlip()])) == 32
+
+
+def test_kornia():
+    augmentation = pytest.importorskip("kornia.augmentation")
+    assert 0 < together(augmentation.AugmentationSequential(augmentation.RandomHorizontalFlip(p=0.5))) < 32
+
+
+def test_albumentations_way_of_calling(monkeypatch):
+    """Arrays with channels last go in by name, and come back so; with the package itself where it is installed."""
+    stand_in = types.ModuleType("albumentations")
+
+    class Flip:
+        def __call__(self, *, image, mask):
+            assert isinstance(image, np.ndarray)
+            assert image.shape == (8, 8, 3)
+            assert mask.shape == (8, 8)
+            return {"image": image[:, ::-1], "mask": mask[:, ::-1]}
+
+    Flip.__module__ = "albumentations.core"
+    monkeypatch.setitem(sys.modules, "albumentations", stand_in)
+    assert together(Flip()) == 32
+
+
+def test_the_package_albumentations():
+    A = pytest.importorskip("albumentations")
+    assert 0 < together(A.Compose([A.HorizontalFlip(p=0.5)])) < 32
+
+
+def test_pictures_arrays_and_functions_of_the_index():
+    picture = Image.fromarray(np.full((4, 6, 3), 51, np.uint8))
+    data = WithMasks([(picture, "a"), (np.asarray(picture), "b")], lambda i: np.full((4, 6), [0, 255][i], np.uint8))
+    for i, name in enumerate("ab"):
+        image, label, mask = data[i]
+        assert label == name
+        assert image.shape == (3, 4, 6)
+        assert image.unique().tolist() == [pytest.approx(0.2)]
+        assert mask.unique().tolist() == [float(i)]
+
+
+def test_what_does_not_belong_together_is_named():
+    pairs, mask = items()
+    with pytest.raises(ValueError, match="masks: expected one for each of 4 items, got 3"):
+        WithMasks(pairs, mask[:3])
+    with pytest.raises(
+        ValueError, match=r"mask 0: expected the image's size \(8, 8\), got \(4, 4\); move what resizes"
+    ):
+        WithMasks(pairs, mask[:, :4, :4])[0]

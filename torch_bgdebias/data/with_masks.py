@@ -1,0 +1,113 @@
+"""``WithMasks``: masks beside a data set that has none, and joint transforms of either library over both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from torch_bgdebias.data.tensors import JointTransform
+
+__all__ = ["WithMasks"]
+
+#: mask of the item at an index: a tensor, an array or a picture
+Masks: TypeAlias = "Sequence[Any] | Callable[[int], Any]"
+
+
+class WithMasks(Dataset[tuple[Tensor, Any, Tensor]]):
+    """(image, label, mask) from a data set of (image, label) and its masks, moved about together.
+
+    Args:
+        dataset: items begin with image and label; the image a float tensor (C, H, W) in [0, 1], a uint8 one, a picture
+            or an array (H, W, C). Its own transforms must not move pixels: the masks would not follow.
+        masks: by index: a sequence, or a function of the index. Bool, or numbers from 0 to 1, or uint8 from 0 to 255.
+        transform: applied to image and mask together: of torchvision (v2, over its tv_tensors), albumentations
+            (``A.Compose``), kornia (``AugmentationSequential``; ``data_keys`` are given), or any function of (image,
+            mask) that returns both.
+
+    Raises:
+        ValueError: a mask of another size than its image, or as many masks as there are not items.
+
+    Example:
+        >>> pictures = [(torch.rand(3, 4, 4), 0), (torch.rand(3, 4, 4), 1)]
+        >>> image, label, mask = WithMasks(pictures, torch.ones(2, 4, 4))[1]
+        >>> label, mask.shape
+        (1, torch.Size([1, 4, 4]))
+    """
+
+    def __init__(self, dataset: Any, masks: Masks, transform: Any = None) -> None:
+        if not callable(masks) and len(masks) != len(dataset):
+            raise ValueError(f"masks: expected one for each of {len(dataset)} items, got {len(masks)}")
+        self.dataset, self.masks = dataset, masks
+        self.transform = None if transform is None else _joint(transform)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any, Tensor]:
+        picture, label = self.dataset[index][:2]
+        image = _unit(picture)
+        mask = _unit(self.masks(index) if callable(self.masks) else self.masks[index])[:1]
+        if mask.shape[1:] != image.shape[1:]:
+            raise ValueError(
+                f"mask {index}: expected the image's size {tuple(image.shape[1:])}, got {tuple(mask.shape[1:])}; "
+                "move what resizes or crops from the data set to transform="
+            )
+        if self.transform is not None:
+            image, mask = self.transform(image, mask)
+        return image, label, mask
+
+
+def _unit(value: Any) -> Tensor:
+    """(C, H, W) float32 in [0, 1]."""
+    if isinstance(value, Image.Image):
+        value = np.asarray(value)
+    if isinstance(value, np.ndarray):
+        value = torch.as_tensor(np.array(value))  # a copy: pictures cannot be written to
+        value = value.movedim(-1, 0) if value.ndim == 3 else value
+    tensor: Tensor = value if value.ndim == 3 else value[None]
+    return tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor.float()
+
+
+def _joint(transform: Any) -> JointTransform:
+    """A function of (image, mask) whichever library the transform is of."""
+    home = {part.__module__.split(".")[0] for part in type(transform).__mro__}
+    if "albumentations" in home:
+        return lambda image, mask: _albumentations(transform, image, mask)
+    if "kornia" in home:
+        return lambda image, mask: _kornia(transform, image, mask)
+    if "torchvision" in home:
+        return lambda image, mask: _torchvision(transform, image, mask)
+    plain: JointTransform = transform
+    return plain
+
+
+def _albumentations(transform: Any, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    both = transform(image=image.movedim(0, -1).numpy(), mask=mask[0].numpy())
+    return _floats(both["image"]), _floats(both["mask"])
+
+
+def _floats(value: Any) -> Tensor:
+    """As `_unit`, where values are no longer in [0, 1] (normalised)."""
+    if isinstance(value, np.ndarray):
+        value = torch.as_tensor(np.array(value))  # a copy: pictures cannot be written to
+        value = value.movedim(-1, 0) if value.ndim == 3 else value
+    tensor: Tensor = value if value.ndim == 3 else value[None]
+    return tensor.float()
+
+
+def _kornia(transform: Any, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    new_image, new_mask = transform(image[None], mask[None], data_keys=["input", "mask"])
+    return new_image[0], new_mask[0]
+
+
+def _torchvision(transform: Any, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    from torchvision import tv_tensors
+
+    new_image, new_mask = transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
+    return new_image.as_subclass(Tensor), new_mask.as_subclass(Tensor)
