@@ -125,12 +125,12 @@ class ImageFiles:
     def read_all(self, threads: int | None = None) -> tuple[Tensor, Tensor | None]:
         """All readable images (N, C, H, W) uint8 with their labels; skipped files are counted in one warning."""
         images = torch.empty(len(self.paths), self.channels, *self.size, dtype=torch.uint8)
-        kept: list[int] = []
+        readable: list[int] = []
         for position, image in self.readable(threads):
-            images[len(kept)] = image
-            kept.append(position)
-        images = images if len(kept) == len(images) else images[: len(kept)].clone()
-        return images, None if self.labels is None else torch.tensor([self.labels[i] for i in kept])
+            images[len(readable)] = image
+            readable.append(position)
+        images = images if len(readable) == len(images) else images[: len(readable)].clone()
+        return images, None if self.labels is None else torch.tensor([self.labels[i] for i in readable])
 
     def report_skipped(self, skipped: list[OSError]) -> None:
         """Warn how many images were left out, naming the first few."""

@@ -34,7 +34,7 @@ class BankContent(NamedTuple):
 
 def write(content: BankContent, path: str | os.PathLike[str]) -> None:
     """Write a bank whole or not at all."""
-    tensors = {name: getattr(content, name) for name in ("images", "labels", "mean", "std")}
+    tensors = {"images": content.images, "labels": content.labels, "mean": content.mean, "std": content.std}
     save_content(
         {
             "format": _FORMAT,

@@ -121,9 +121,9 @@ def _write(
     starts = range(0, len(targets), _BATCH)
     for start in progress(starts, total=len(starts), label=name):
         part = slice(start, start + _BATCH)
-        made = _made(name, tensors, part, pool, len(data.classes), generator)
-        pixels = (made.image.clamp(0, 1) * 255).round().to(torch.uint8)
-        for target, picture, valid in zip(targets[part], pixels, made.valid.tolist(), strict=True):
+        variant = _made(name, tensors, part, pool, len(data.classes), generator)
+        pixels = (variant.image.clamp(0, 1) * 255).round().to(torch.uint8)
+        for target, picture, valid in zip(targets[part], pixels, variant.valid.tolist(), strict=True):
             if valid:
                 save_png(picture, args.output / name / target)
                 written += 1

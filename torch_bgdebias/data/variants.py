@@ -107,8 +107,8 @@ def make_variant(
         >>> image, label = torch.rand(4, 3, 16, 16), torch.tensor([0, 0, 1, 2])
         >>> mask = torch.zeros(4, 1, 16, 16)
         >>> mask[:, :, 4:12, 4:12] = 1
-        >>> made = make_variant(image, mask, label, "mixed_same")
-        >>> made.valid.tolist(), made.background_label.tolist()
+        >>> variant = make_variant(image, mask, label, "mixed_same")
+        >>> variant.valid.tolist(), variant.background_label.tolist()
         ([True, True, False, False], [0, 0, 1, 2])
     """
     check_option(name, VARIANTS, name="name")
@@ -122,13 +122,13 @@ def make_variant(
     valid = (mask > FOREGROUND_THRESHOLD).flatten(1).any(1)
     background_label = label
     if name == "only_fg":
-        made, background_label = paste(image, mask, black), torch.full_like(label, -1)
+        composed, background_label = paste(image, mask, black), torch.full_like(label, -1)
     elif name == "only_bg_b":
-        made = torch.where(box_mask(bounding_boxes(mask), (image.shape[2], image.shape[3])), black, image)
+        composed = torch.where(box_mask(bounding_boxes(mask), (image.shape[2], image.shape[3])), black, image)
     elif name == "only_bg_t":
-        made = tile_fill(image, mask)
+        composed = tile_fill(image, mask)
     elif name == "no_fg":
-        made = paste(black, mask, image)
+        composed = paste(black, mask, image)
     else:
         pool, exclude = _pool(
             image, mask, label, name, backgrounds, background_labels, background_masks, exclude, units
@@ -136,10 +136,10 @@ def make_variant(
         unknown = torch.full((len(pool),), -1, device=label.device)
         labels = unknown if pool.labels is None else pool.labels.to(label.device)
         index, exists = _choose(label, labels, pool, exclude, name, num_classes, generator)
-        made = paste(image, mask, pool.take(index, image)) if len(pool) else image
+        composed = paste(image, mask, pool.take(index, image)) if len(pool) else image
         background_label, valid = labels[index] if len(pool) else label, valid & exists
     return Variant(
-        torch.where(valid[:, None, None, None], made, image), torch.where(valid, background_label, label), valid
+        torch.where(valid[:, None, None, None], composed, image), torch.where(valid, background_label, label), valid
     )
 
 

@@ -92,8 +92,8 @@ def adversarial_background_accuracy(
         >>> image, mask = torch.ones(2, 3, 4, 4), torch.zeros(2, 1, 4, 4)
         >>> mask[0, :, :1], mask[1, :, :3] = 1, 1
         >>> bank = torch.stack([torch.ones(3, 4, 4), torch.zeros(3, 4, 4)])
-        >>> found = adversarial_background_accuracy(Brightness(), image, mask, torch.tensor([1, 1]), bank)
-        >>> found.accuracy, found.fooled_by.tolist(), found.tried.tolist()
+        >>> result = adversarial_background_accuracy(Brightness(), image, mask, torch.tensor([1, 1]), bank)
+        >>> result.accuracy, result.fooled_by.tolist(), result.tried.tolist()
         (tensor(0.5000), [1, -1], [2, 2])
     """
     check_finite(check_image(image), name="image")
@@ -142,7 +142,7 @@ class AdversarialBackgroundAccuracy(_ClassSums):
         >>> import torch
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2))
         >>> metric = AdversarialBackgroundAccuracy(torch.rand(5, 3, 4, 4))
-        >>> found = metric.update(model, torch.rand(2, 3, 4, 4), torch.ones(2, 1, 4, 4), torch.tensor([0, 1]))
+        >>> metric.update(model, torch.rand(2, 3, 4, 4), torch.ones(2, 1, 4, 4), torch.tensor([0, 1]))
         >>> float(metric.compute()) in (0.0, 0.5, 1.0)
         True
     """
@@ -180,10 +180,10 @@ class AdversarialBackgroundAccuracy(_ClassSums):
 
     def update(self, model: nn.Module, image: Tensor, mask: Tensor, label: Tensor) -> None:
         """Attack a batch of foregrounds; arguments as in :func:`adversarial_background_accuracy`."""
-        found = adversarial_background_accuracy(
+        result = adversarial_background_accuracy(
             model, image, mask, label, self.bank, predict=self._predict, logits=self._logits, chunk=self._chunk
         )
-        self._add(**_adversarial_update(found, label, self.num_classes, len(self.count_fooled_by)))
+        self._add(**_adversarial_update(result, label, self.num_classes, len(self.count_fooled_by)))
 
     def compute(self) -> Tensor:
         """The accuracy: a scalar, or (K,) with ``average="none"``; NaN and a warning when there was no foreground."""
@@ -252,24 +252,24 @@ def _classes(output: Tensor, batch: int, predict: Predict | None) -> Tensor:
     if output.ndim != 2 or len(output) != batch or output.shape[1] < 2:
         raise ValueError(f"model output: expected logits ({batch}, K), K > 1, got {describe(output)}")
     check_finite(output, name="logits")
-    said = output.argmax(1) if predict is None else predict(output)
-    return check_label(said, batch, name="predict(logits)")
+    classes = output.argmax(1) if predict is None else predict(output)
+    return check_label(classes, batch, name="predict(logits)")
 
 
 def _adversarial_update(
-    found: AdversarialBackgrounds, label: Tensor, num_classes: int | None, backgrounds: int
+    result: AdversarialBackgrounds, label: Tensor, num_classes: int | None, backgrounds: int
 ) -> dict[str, Tensor]:
     """Robust foregrounds, foregrounds and composites per class, and foregrounds per background, all int64."""
-    group, weight = _groups(label, found.valid, len(found.robust), num_classes, found.robust.device)
-    total, count = _sums(found.robust.long(), group, weight, num_classes)
-    tried, _ = _sums(found.tried, group, weight, num_classes)
-    fooled = (found.fooled_by >= 0).long()
+    group, weight = _groups(label, result.valid, len(result.robust), num_classes, result.robust.device)
+    total, count = _sums(result.robust.long(), group, weight, num_classes)
+    tried, _ = _sums(result.tried, group, weight, num_classes)
+    fooled = (result.fooled_by >= 0).long()
     per_background = torch.zeros(backgrounds, dtype=torch.int64, device=fooled.device)
-    per_background = per_background.index_add(0, found.fooled_by.clamp(min=0), fooled)
+    per_background = per_background.index_add(0, result.fooled_by.clamp(min=0), fooled)
     return {
         "total": total,
         "count": count,
         "count_tried": tried,
         "count_fooled_by": per_background,
-        "count_without_foreground": (~found.valid).sum(),
+        "count_without_foreground": (~result.valid).sum(),
     }

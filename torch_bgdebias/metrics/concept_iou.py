@@ -57,8 +57,8 @@ class ConceptIoU(_ClassSums):
         """
         if scores.ndim not in (3, 4) or scores.shape != mask.shape:
             raise ValueError(f"mask: expected the shape of scores, {describe(scores)}, got {describe(mask)}")
-        found, truth = (scores > 0).flatten(1), (mask > 0).flatten(1)
-        self.update_iou((found & truth).sum(1) / (found | truth).sum(1), concept)
+        predicted, truth = (scores > 0).flatten(1), (mask > 0).flatten(1)
+        self.update_iou((predicted & truth).sum(1) / (predicted | truth).sum(1), concept)
 
     def update_iou(self, iou: Tensor, concept: Tensor | None = None) -> None:
         """Add images whose IoU (B,) is known (``ConceptProbe.iou``); NaN ones are left out."""
@@ -71,11 +71,11 @@ class ConceptIoU(_ClassSums):
         else:
             check_label(concept, len(iou), name="concept", num_classes=self.num_classes)
         given = ~iou.isnan()
-        kept = torch.where(given, iou, 0).to(torch.float64)
+        given_iou = torch.where(given, iou, 0).to(torch.float64)
         concept = concept.to(iou.device)
         zeros = torch.zeros(self.num_classes or 1, dtype=torch.float64, device=iou.device)
         counts = zeros.long().index_add(0, concept, given.long())
-        self._add(total=zeros.index_add(0, concept, kept), count=counts)
+        self._add(total=zeros.index_add(0, concept, given_iou), count=counts)
 
     def compute(self) -> Tensor:
         """The mean IoU: a scalar, or (G,) with ``average="none"``; NaN and a warning when no image was seen."""

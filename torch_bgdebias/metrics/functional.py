@@ -124,8 +124,8 @@ def _sums(values: Tensor, group: Tensor, weight: Tensor, num_classes: int | None
     """Weighted sum of ``values`` and number of samples per bin."""
     total = torch.zeros(num_classes or 1, dtype=values.dtype, device=values.device)
     count = torch.zeros(num_classes or 1, dtype=torch.int64, device=values.device)
-    kept = torch.where(weight.bool(), values, torch.zeros_like(values))  # 0 * NaN would be NaN
-    return total.index_add(0, group, kept), count.index_add(0, group, weight)
+    counted_values = torch.where(weight.bool(), values, torch.zeros_like(values))  # 0 * NaN would be NaN
+    return total.index_add(0, group, counted_values), count.index_add(0, group, weight)
 
 
 def _accuracy_update(

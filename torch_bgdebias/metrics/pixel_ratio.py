@@ -67,7 +67,7 @@ class PixelRatio(_ClassSums):
     """Mean share of the positive attribution that lies on the foreground. Range [0, 1].
 
     Images without any positive attribution have no ratio: they are counted (:meth:`undefined`) and left out of the
-    mean. The distribution is kept as a histogram of fixed bins, and image by image on request. Sums are exact over
+    mean. The distribution is counted as a histogram of fixed bins, and image by image on request. Sums are exact over
     batches and processes, and nothing is read back from the device in ``update``.
 
     Args:
@@ -166,11 +166,11 @@ class PixelRatio(_ClassSums):
             RuntimeError: the metric was made without ``keep_values=True``.
         """
         if not self.keep_values:
-            raise RuntimeError("images: every image's ratio is kept only with PixelRatio(keep_values=True)")
+            raise RuntimeError("images: every image's ratio is counted only with PixelRatio(keep_values=True)")
         with self.sync_context(should_sync=self.sync_on_compute and not self._is_synced):
             ratio, target = (_joined(x, self.device) for x in (self.ratios, self.targets))
-        kept = target >= 0
-        return PixelRatioValues(ratio[kept], target[kept].long())
+        counted = target >= 0
+        return PixelRatioValues(ratio[counted], target[counted].long())
 
 
 def _joined(parts: list[Tensor] | Tensor, device: torch.device) -> Tensor:

@@ -102,7 +102,7 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
             "fill": fill,
             "edge": edge,
         }
-        self._kept = _WarnOnce(
+        self._unswapped = _WarnOnce(
             "BackgroundSwap: some images keep their background: none of another class, or a batch of one"
         )
 
@@ -136,7 +136,7 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
         asked = different_class if self.different_class is None else self.different_class
         settings = SwapSettings(self.pattern, self.cells, self.p if p is None else p, bool(asked))
         params = draw_swap(batch_shape, label, self.bank, settings, device=device, generator=generator)
-        self._kept.look((params["batch_prob"] > 0.5) & ~params["apply"])
+        self._unswapped.look((params["batch_prob"] > 0.5) & ~params["apply"])
         return params
 
     @property

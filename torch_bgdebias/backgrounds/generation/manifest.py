@@ -62,7 +62,7 @@ class Manifest:
         record, wanted = self.records[file], json.loads(json.dumps(wanted, default=str))
         other = [name for name in _SETTINGS if name in wanted and record.get(name) != wanted[name]]
         if other:
-            told = "; ".join(f"{name} {record.get(name)!r}, now {wanted[name]!r}" for name in other)
+            differences = "; ".join(f"{name} {record.get(name)!r}, now {wanted[name]!r}" for name in other)
             raise ValueError(
-                f"out: {self.path.parent / file} was made with other settings ({told}): use another folder"
+                f"out: {self.path.parent / file} was made with other settings ({differences}): use another folder"
             )

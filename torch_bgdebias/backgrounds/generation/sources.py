@@ -46,8 +46,8 @@ def uniform_noise(prompts: Sequence[str], seeds: Sequence[int], size: tuple[int,
     """Every value of every pixel uniform over 0 ... 255, independent of all others; prompts are not looked at."""
     generator = torch.Generator()
     shape = (3, *size)
-    made = [torch.randint(256, shape, generator=generator.manual_seed(s), dtype=torch.uint8) for s in seeds]
-    return torch.stack(made)
+    pictures = [torch.randint(256, shape, generator=generator.manual_seed(s), dtype=torch.uint8) for s in seeds]
+    return torch.stack(pictures)
 
 
 class TextToImage:
@@ -137,10 +137,10 @@ def versions(source: Callable[..., Tensor]) -> dict[str, str]:
     """Versions of the packages that a picture depends on."""
     from torch_bgdebias._version import __version__
 
-    found = {"torch_bgdebias": __version__, "torch": str(torch.__version__)}
+    packages = {"torch_bgdebias": __version__, "torch": str(torch.__version__)}
     if isinstance(source, TextToImage):
-        found |= {name: importlib.metadata.version(name) for name in ("diffusers", "transformers")}
-    return found
+        packages |= {name: importlib.metadata.version(name) for name in ("diffusers", "transformers")}
+    return packages
 
 
 def _load(name: str, dtype: torch.dtype, revision: str | None) -> Any:
@@ -198,11 +198,11 @@ def _parts(kind: Any, config: Mapping[str, Any], name: str, dtype: torch.dtype, 
             parts[part] = entry
             continue
         homes = [importlib.import_module(home) for home in (package, "diffusers", "transformers")]
-        made = next((getattr(home, str(entry[1])) for home in homes if hasattr(home, str(entry[1]))), None)
-        if made is None:
+        component = next((getattr(home, str(entry[1])) for home in homes if hasattr(home, str(entry[1]))), None)
+        if component is None:
             raise ValueError(f"{part}: no class {entry[1]} in {package}, diffusers or transformers")
-        module = isinstance(made, type) and issubclass(made, torch.nn.Module)
-        typed = _typed(dtype) if module and made.__module__.startswith("diffusers.") else {}
-        loaded = made.from_pretrained(name, subfolder=part, **typed, **where)
+        module = isinstance(component, type) and issubclass(component, torch.nn.Module)
+        typed = _typed(dtype) if module and component.__module__.startswith("diffusers.") else {}
+        loaded = component.from_pretrained(name, subfolder=part, **typed, **where)
         parts[part] = loaded.to(dtype).eval() if module and not typed else loaded
     return parts

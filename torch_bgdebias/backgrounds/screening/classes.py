@@ -70,12 +70,12 @@ class ClassNames:
         if not self.names:
             unknown = f"the names of the {self.num_classes} outputs are not known: pass class_names"
             raise KeyError(f"{name}: got {entry!r}, but {unknown}")
-        found = self._places.get(_plain(entry), [])
-        if len(found) == 1:
-            return found[0]
-        if found:
-            ids = ", ".join(f"{self.synsets[i] if self.synsets else i} ({self.names[i]})" for i in found)
-            raise KeyError(f"{name}: {entry!r} is the name of {len(found)} classes, name one of: {ids}")
+        places = self._places.get(_plain(entry), [])
+        if len(places) == 1:
+            return places[0]
+        if places:
+            ids = ", ".join(f"{self.synsets[i] if self.synsets else i} ({self.names[i]})" for i in places)
+            raise KeyError(f"{name}: {entry!r} is the name of {len(places)} classes, name one of: {ids}")
         near = difflib.get_close_matches(_plain(entry), self._places, n=5, cutoff=0.6)
         near += [word for word in self._places if _plain(entry) in word.split() and word not in near][: 8 - len(near)]
         hint = f"; near names: {', '.join(near)}" if near else ""

@@ -53,8 +53,8 @@ class SeenCache:
 
     def get(self, key: bytes, top_k: int) -> Tensor | None:
         """The ``top_k`` best classes, best first; ``None`` when the image is not known, or not that many of them."""
-        found = self._seen.get(key)
-        return None if found is None or len(found) < top_k else found[:top_k]
+        known = self._seen.get(key)
+        return None if known is None or len(known) < top_k else known[:top_k]
 
     def put(self, key: bytes, classes: Tensor) -> None:
         """Note the best classes (k,) of an image."""

@@ -81,8 +81,8 @@ class Viewer:
 
     def _identity(self, module: nn.Module) -> str:
         kind = f"{type(module).__module__}.{type(module).__qualname__}"
-        told = "\n".join([self.name, kind, repr(module), repr(self.size), repr(self.normalisation)])
-        digest = hashlib.sha256(told.encode())
+        description = "\n".join([self.name, kind, repr(module), repr(self.size), repr(self.normalisation)])
+        digest = hashlib.sha256(description.encode())
         for key, value in module.state_dict().items():
             digest.update(f"{key} {describe(value)}".encode())
             if isinstance(value, Tensor):
