@@ -102,3 +102,11 @@ def test_bad_input():
 )
 def test_maps_of_an_image_of_another_height_than_width(shape, expected):
     assert as_map(torch.rand(shape), (64, 96)).shape == expected
+
+
+def test_a_sure_softmax_is_named():
+    """Its derivative is 0 where a probability is 1, so no layer seems to matter."""
+    head = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    head[-1].weight.data.mul_(1e5)
+    with pytest.raises(LookupError, match="its output is a softmax, flat where the network is sure: take the logits"):
+        grad_cam(nn.Sequential(*head, nn.Softmax(1)), torch.rand(2, 3, 8, 8) + 1)

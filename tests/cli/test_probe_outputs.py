@@ -88,7 +88,6 @@ def test_label_files_of_other_programs(place, capsys):
         assert command(*words) == 0
     capsys.readouterr()
     for text, said in (
-        ('{"cat": 1, "dog": 1, "emu": 2}', "gives output 1 to cat and to dog"),
         ('{"cat": [0, 1], "dog": [1], "emu": 2}', "gives output 1 to cat and to dog"),
         ('{"cat": 0, "cat": 1, "dog": 1, "emu": 2}', "names cat more than once"),
         ('{"cat": [], "dog": 1, "emu": 2}', "with whole numbers, got 'cat': []"),
@@ -97,6 +96,21 @@ def test_label_files_of_other_programs(place, capsys):
         (place / "l.json").write_text(text)
         assert command(*words) == 1
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("outputs", ["1", "[1, 4]"])
+def test_folders_with_the_same_outputs_are_one_class(place, capsys, outputs):
+    """Data that is divided further than the model's classes."""
+    rest = "[2, 5]" if outputs.startswith("[") else "2"
+    (place / "l.json").write_text(f'{{"cat": {outputs}, "dog": {outputs}, "emu": {rest}}}')
+    with pytest.warns(UserWarning, match="feature consistency"):
+        assert command("--model", "more_nets:Split", "--labels", "l.json", *WORDS) == 0
+    captured = capsys.readouterr()
+    assert "note: --labels: cat and dog are one class of the model" in captured.err
+    report = BackgroundBiasReport.from_json(json.loads(captured.out)["files"]["json"])
+    assert "cat + dog" in report.class_names
+    label = report.class_names.index("cat + dog")
+    assert (report.images.label == label).sum() == 6
 
 
 def test_where_the_logits_are(capsys):

@@ -103,7 +103,10 @@ def find_map_layer(model: nn.Module, image: Tensor, *, logits: LogitsKey = None)
     for (name, _), gradient in zip(reversed(candidates), reversed(gradients), strict=True):
         if gradient is not None and int((as_map(gradient, size) != 0).any(1).sum((1, 2)).min()) > 1:
             return name
-    raise LookupError(f"no layer of {type(model).__name__} gives a map that its logits depend on; name one (layer=...)")
+    hint = "name one (layer=...)"
+    if bool((out >= 0).all()) and bool((out.sum(1) - 1).abs().max() < 1e-3):
+        hint = "its output is a softmax, flat where the network is sure: take the logits before it (logits=...)"
+    raise LookupError(f"no layer of {type(model).__name__} gives a map that its logits depend on; {hint}")
 
 
 def _note(order: list[tuple[str, Tensor]], name: str, module: nn.Module, args: object, output: object) -> None:

@@ -97,6 +97,8 @@ def evaluate_background_bias(
         collected = joined([evaluation.collect(walk("images"), pool)])
     classes = len(np.unique(collected.images.label))
     messages = [message for message in warnings_of(collected) if message != no_embedding]
+    if evaluation.run.doubt:
+        messages.append(evaluation.run.doubt)
     if max_batches is not None and not share.spread and classes < collected.num_classes:
         messages.append(
             f"max_batches: the loader's first {max_batches} batches hold {classes} of the model's "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,8 +41,10 @@ class Outputs:
 def read_labels(path: Path, names: Sequence[str]) -> dict[str, list[int]]:
     """The outputs of each class of the data, as a JSON file says; one number is a list of one.
 
+    Classes of the data with the same outputs are one class of the model; that is noted on stderr.
+
     Raises:
-        ValueError: no JSON, not of that form, a class is missing, or two classes share an output.
+        ValueError: no JSON, not of that form, a class is missing, or two classes share some outputs but not all.
     """
     try:
         given = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=lambda pairs: pairs)
@@ -61,8 +64,12 @@ def read_labels(path: Path, names: Sequence[str]) -> dict[str, list[int]]:
     owner: dict[int, str] = {}
     for name in names:
         for output in table[name]:
-            if owner.setdefault(output, name) != name:
-                raise ValueError(f"--labels: {path} gives output {output} to {owner[output]} and to {name}")
+            other = owner.setdefault(output, name)
+            if set(table[other]) != set(table[name]):
+                raise ValueError(f"--labels: {path} gives output {output} to {other} and to {name}, with others beside")
+    for joined in _joined(names, table):
+        if len(joined) > 1:
+            print(f"bgdebias probe: note: --labels: {' and '.join(joined)} are one class of the model", file=sys.stderr)
     return {name: table[name] for name in names}
 
 
@@ -95,9 +102,13 @@ def settle_outputs(
             worst = next(name for name, outputs in table.items() if largest in outputs)
             raise ValueError(_outside(largest, worst, count))
         if any(len(outputs) > 1 for outputs in table.values()):
-            grouped = Superclasses(list(table.values()), score, key)
-            rest = grouped.count(count) > len(names)
-            return Outputs(list(range(len(names))), [*names, *([NONE_OF_THEM] if rest else [])], grouped, rest)
+            classes = _joined(names, table)
+            grouped = Superclasses([table[members[0]] for members in classes], score, key)
+            rest = grouped.count(count) > len(classes)
+            numbers = {name: number for number, members in enumerate(classes) for name in members}
+            titles = [" + ".join(members) for members in classes]
+            labels = [numbers[name] for name in names]
+            return Outputs(labels, [*titles, *([NONE_OF_THEM] if rest else [])], grouped, rest)
         return _numbered(names, [outputs[0] for outputs in table.values()], count, key)
     if imagenet9 and count == 1000:
 
@@ -124,8 +135,18 @@ def settle_outputs(
 
 
 def _numbered(names: Sequence[str], labels: list[int], count: int, key: LogitsKey) -> Outputs:
-    by_output = dict(zip(labels, names, strict=True))
-    return Outputs(labels, [by_output.get(i, str(i)) for i in range(count)], key)
+    by_output: dict[int, list[str]] = {}
+    for label, name in zip(labels, names, strict=True):
+        by_output.setdefault(label, []).append(name)
+    return Outputs(labels, [" + ".join(by_output.get(i, [str(i)])) for i in range(count)], key)
+
+
+def _joined(names: Sequence[str], table: dict[str, list[int]]) -> list[list[str]]:
+    """The data's classes, those with the same outputs together, in the order of the first of each."""
+    groups: dict[frozenset[int], list[str]] = {}
+    for name in names:
+        groups.setdefault(frozenset(table[name]), []).append(name)
+    return list(groups.values())
 
 
 def _by_name(names: Sequence[str], known: Sequence[str]) -> list[int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch_bgdebias.checks import describe
 from torch_bgdebias.models import LayerTap, find_head, get_layer, tap
 from torch_bgdebias.probe.passes.outputs import are_probabilities, class_logits
 from torch_bgdebias.probe.passes.settings import EvaluationSettings
+from torch_bgdebias.probe.passes.units import doubt_about_units
 
 __all__ = ["ModelRun"]
 
@@ -29,6 +31,7 @@ class ModelRun:
         layer: name of the layer whose input is the embedding; ``None`` where there is none to read.
         no_embedding: why there is none although one was asked for; empty otherwise.
         probabilities: whether an output so far was a softmax already.
+        doubt: what in the first images speaks against their units, empty where nothing does; ``None`` before them.
     """
 
     def __init__(self, model: nn.Module, settings: EvaluationSettings) -> None:
@@ -36,6 +39,7 @@ class ModelRun:
         self.layer: str | None = None
         self.no_embedding = ""
         self.probabilities = False
+        self.doubt: str | None = None
         if settings.embeddings and settings.mixed:
             self._find_layer()
 
@@ -64,13 +68,19 @@ class ModelRun:
             number: of the batch, for errors.
         """
         settings, prepared = self.settings, self.prepared(image)
-        output = self.model(prepared) if settings.forward is None else settings.forward(self.model, prepared)
+        if self.doubt is None:
+            self.doubt = doubt_about_units(self.model, self._call, image, prepared, normalised=settings.mean)
+        output = self._call(prepared)
         where = f"{variant}, batch {number}"
         logits = class_logits(output, settings.logits, size=len(image), task=settings.task, where=where)
         if are_probabilities(logits):
             self.probabilities = True
             logits = logits.clamp_min(torch.finfo(torch.float32).tiny).log()
         return logits, None if seen is None else self._embedding(seen, len(image))
+
+    def _call(self, prepared: Tensor) -> Any:
+        forward = self.settings.forward
+        return self.model(prepared) if forward is None else forward(self.model, prepared)
 
     def _embedding(self, seen: LayerTap, size: int) -> Tensor | None:
         if self.layer is None:  # given up in an earlier batch

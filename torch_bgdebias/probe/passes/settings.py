@@ -9,9 +9,10 @@ from typing import Any, Literal, TypeAlias, TypedDict
 from torch import Tensor, nn
 
 from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.checks import check_option
+from torch_bgdebias.checks import check_both_or_none, check_option
 from torch_bgdebias.models import LogitsKey
 from torch_bgdebias.names import MIXED_VARIANTS, VARIANTS
+from torch_bgdebias.preprocessing import Preprocessing
 from torch_bgdebias.probe.passes.attributions import Attribution, named_attributions
 from torch_bgdebias.probe.passes.outputs import TASKS, logits_for
 from torch_bgdebias.probe.results.comparison import warn_of_resampling
@@ -36,8 +37,9 @@ class EvaluationSettings:
         mean: per channel, that the images were normalised with: makes black black in only_fg, only_bg_b and no_fg,
             colours right in examples, and lets images be recognised in a measurement with another normalisation.
         std: goes with ``mean``.
-        preprocess: applied to images (B, C, H, W) right before the model: variants are made of the images as the loader
-            yields them, and the model sees what it saw in training. ``None``: the loader yields what the model wants.
+        preprocess: a function or a ``Preprocessing``, applied to images (B, C, H, W) right before the model: variants
+            are made of the images as the loader yields them, and the model sees what it saw in training. ``None``: the
+            loader yields what the model wants.
         seed: of the choice of backgrounds.
         forward: ``forward(model, image)`` for models that want more than ``model(image)``.
         logits: where the logits are in the output: index, key, attribute or function; by itself when ``None``.
@@ -96,8 +98,7 @@ class EvaluationSettings:
             raise ValueError("mask: expected foreground masks in every batch; pass BatchSpec(mask=...) saying where")
         if self.seed < 0:
             raise ValueError(f"seed: expected a number of at least 0, got {self.seed}")
-        if (self.mean is None) != (self.std is None):
-            raise ValueError(f"mean, std: expected both or none, got only {'mean' if self.std is None else 'std'}")
+        check_both_or_none(self.mean, self.std)
         check_option(self.explain, ("predicted", "label"), name="explain")
         check_option(self.task, TASKS, name="task")
         for name, least in (("max_backgrounds", 2), ("examples", 0)):
@@ -184,5 +185,7 @@ def ratio_name(attribution: str) -> str:
 
 
 def _name_of(function: Callable[..., Any]) -> str:
+    if isinstance(function, Preprocessing):
+        return function.describe()
     name = getattr(function, "__qualname__", None)
     return str(name) if name is not None else " ".join(repr(function).split())

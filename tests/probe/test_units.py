@@ -1,0 +1,96 @@
+"""Images in other units than the network was trained on: a warning that says what to do; else nothing."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from torch_bgdebias.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from torch_bgdebias.probe import evaluate_background_bias
+
+WANTED = Preprocessing(None, IMAGENET_MEAN, IMAGENET_STD)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A network whose batch normalisation has seen normalised pictures."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(16, 2),
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(60):
+        model(WANTED.normalise(pictures(16, generator)))
+    return model.eval()
+
+
+def pictures(count, generator, gain=1.0):
+    """Smooth pictures in [0, 1] with the means and spreads of photographs."""
+    small = torch.randn(count, 3, 4, 4, generator=generator)
+    smooth = nn.functional.interpolate(small, (24, 24), mode="bilinear")
+    mean, std = (torch.tensor(x).reshape(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
+    return (gain * (smooth * 1.3 * std + mean)).clamp(0, 1)
+
+
+def said(model, image, **options):
+    """What is warned of about units."""
+    label, mask = torch.arange(len(image)) % 2, torch.zeros(len(image), 1, 24, 24)
+    mask[:, :, 8:16, 8:16] = 1
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        report = evaluate_background_bias(model, [(image, label, mask)], variants=["mixed_rand"], **options)
+    return [str(w.message) for w in caught if "units" in str(w.message) or "normalised with" in str(w.message)], report
+
+
+def test_pixels_in_01_into_a_network_of_normalised_ones(network):
+    image = pictures(32, torch.Generator().manual_seed(2))
+    messages, report = said(network, image)
+    assert len(messages) == 1
+    assert "the network's first batch normalisation (1) sees 0.2" in messages[0]
+    assert "pass preprocess=Preprocessing(mean=..., std=...)" in messages[0]
+    right, prepared = said(network, image, preprocess=WANTED)
+    assert right == []
+    assert prepared.settings["preprocess"] == WANTED.describe()
+    assert said(network, WANTED.normalise(image), mean=IMAGENET_MEAN, std=IMAGENET_STD)[0] == []
+    assert not torch.equal(
+        torch.from_numpy(report.images.confidence["original"]), torch.from_numpy(prepared.images.confidence["original"])
+    )
+
+
+def test_the_same_answers_whoever_normalises(network):
+    image = pictures(32, torch.Generator().manual_seed(2))
+    by_preprocess = said(network, image, preprocess=WANTED)[1]
+    by_loader = said(network, WANTED.normalise(image), mean=IMAGENET_MEAN, std=IMAGENET_STD)[1]
+    for variant in ("original", "mixed_rand"):
+        first, second = (r.images.confidence[variant] for r in (by_preprocess, by_loader))
+        torch.testing.assert_close(torch.from_numpy(first), torch.from_numpy(second), atol=1e-5, rtol=1e-4)
+
+
+def test_bytes_are_far_off(network):
+    messages, _ = said(network, pictures(32, torch.Generator().manual_seed(2)) * 255)
+    assert "times the spread of its training" in messages[0]
+
+
+@pytest.mark.parametrize("gain", [0.5, 1.0, 1.4])
+def test_darker_and_brighter_pictures_are_no_other_units(network, gain):
+    image = pictures(32, torch.Generator().manual_seed(3), gain)
+    assert said(network, image, preprocess=WANTED)[0] == []
+
+
+def test_a_mean_that_was_never_subtracted(network):
+    image = pictures(32, torch.Generator().manual_seed(2))
+    messages, _ = said(network, image, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    assert len(messages) == 1
+    assert "so they were not normalised with them; normalise them in the loader" in messages[0]
+
+
+def test_networks_that_cannot_tell():
+    image = pictures(8, torch.Generator().manual_seed(2))
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    fresh = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    for model in (plain, fresh):
+        assert said(model, image)[0] == []

@@ -1,0 +1,77 @@
+"""Are the images in the units that the network was trained on? What the images and the network themselves show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from torch_bgdebias.models import tap
+
+__all__ = ["doubt_about_units"]
+
+#: a first batch normalisation whose input is this many times wider or narrower than in training, or whose mean is this
+#: many standard deviations off, sees other units; other pictures alone stay within about half of that
+FAR_SPREAD, FAR_MEAN = 3.0, 2.0
+_IMAGES = 16
+
+
+def doubt_about_units(
+    model: nn.Module,
+    run: Callable[[Tensor], object],
+    image: Tensor,
+    prepared: Tensor,
+    *,
+    normalised: Sequence[float] | None,
+) -> str:
+    """What speaks against the images' units, as a warning that says what to do; empty where nothing does.
+
+    Args:
+        model: in evaluation mode.
+        run: calls it on prepared images, as the measurement does.
+        image: (B, C, H, W) as the loader yields them.
+        prepared: the same as the model gets them.
+        normalised: the mean that ``image`` is said to have been normalised with.
+    """
+    low, high = (float(x) for x in image.detach().float().aminmax())
+    if normalised is not None and any(x != 0 for x in normalised) and low >= 0 and high <= 1:
+        return (
+            f"mean, std: the images' pixels lie in [{low:.2g}, {high:.2g}], so they were not normalised with them; "
+            "normalise them in the loader, or pass preprocess=Preprocessing(mean=..., std=...) in place of mean and std"
+        )
+    name = _first_batch_norm(model)
+    if name is None:
+        return ""
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.BatchNorm2d)
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    with tap(model, [name]) as seen, torch.no_grad():
+        run(prepared[:_IMAGES])
+    inputs = seen.inputs[name]
+    if not inputs or inputs[0].ndim != 4:
+        return ""
+    variance, mean = torch.var_mean(inputs[0].float(), (0, 2, 3))
+    scale = (layer.running_var.float() + layer.eps).sqrt()
+    spread = float(((variance + layer.eps).sqrt() / scale).median())
+    shift = float(((mean - layer.running_mean.float()).abs() / scale).median())
+    if 1 / FAR_SPREAD <= spread <= FAR_SPREAD and shift <= FAR_MEAN:
+        return ""
+    means = ", ".join(f"{value:.2f}" for value in prepared.detach().float().mean((0, 2, 3)).tolist()[:4])
+    return (
+        f"images: the network's first batch normalisation ({name}) sees {spread:.2g} times the spread of its training, "
+        f"its mean {shift:.2g} standard deviations off: the pixels (means {means}, from {low:.2g} to {high:.2g}) are "
+        "probably in other units than it was trained on; pass preprocess=Preprocessing(mean=..., std=...) with those "
+        "of its training (bgdebias probe: --mean and --std)"
+    )
+
+
+def _first_batch_norm(model: nn.Module) -> str | None:
+    """The first one that has seen training, in the order of registration."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and layer.running_var is not None:
+            # a fresh one, or one that was never trained, still has mean 0 and variance 1
+            fresh = bool((layer.running_mean == 0).all()) and bool((layer.running_var == 1).all())
+            return None if fresh else name
+    return None
