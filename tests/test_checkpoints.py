@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from torch import nn
@@ -71,3 +73,36 @@ def test_channels():
     assert loaded.preprocessing.mean == (0.5,)
     with pytest.raises(ValueError, match="channels: expected 3 with torchvision's models, got 1"):
         load_model("torchvision:resnet18", channels=1)
+
+
+@pytest.mark.parametrize("notes", [{"preprocessing": 5}, {"preprocessing": {"size": "a"}}, {"classes": 7}])
+def test_notes_of_another_kind_are_named(tmp_path, notes):
+    torch.save({"state_dict": {"weight": torch.zeros(2)}, NOTES: notes}, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=r"checkpoint: .*a.ckpt: "):
+        read_checkpoint(tmp_path / "a.ckpt")
+
+
+def damage(path, seeds: range) -> None:
+    """Each damaged file is read, or refused by a ValueError that names it."""
+    for old in (False, True):  # a zip archive, and a pickle as older torch writes
+        torch.save({"state_dict": {"weight": torch.arange(4.0)}}, path, _use_new_zipfile_serialization=not old)
+        whole = path.read_bytes()
+        for seed in seeds:
+            draw = random.Random(seed)
+            place = draw.randrange(len(whole))
+            rest = b"" if draw.random() < 0.3 else draw.randbytes(draw.choice([1, 4, 20])) + whole[place + 20 :]
+            path.write_bytes(whole[:place] + rest)
+            try:
+                read_checkpoint(path)
+            except ValueError as error:
+                if path.name not in str(error):
+                    pytest.fail(f"seed {seed}: {error}")
+
+
+def test_damaged_checkpoints_are_refused_by_name(tmp_path):
+    damage(tmp_path / "a.ckpt", range(100))
+
+
+@pytest.mark.slow
+def test_twenty_thousand_damaged_checkpoints(tmp_path):
+    damage(tmp_path / "a.ckpt", range(100, 10_100))

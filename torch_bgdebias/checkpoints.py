@@ -104,8 +104,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(notes, Mapping):
         return Checkpoint(path, state)
     known, classes = notes.get("preprocessing"), notes.get("classes")
-    preprocessing = Preprocessing.from_dict({**known, "source": f"the checkpoint {path.name}"}) if known else None
-    return Checkpoint(path, state, preprocessing, tuple(map(str, classes)) if classes else None)
+    try:
+        preprocessing = Preprocessing.from_dict({**known, "source": f"the checkpoint {path.name}"}) if known else None
+        return Checkpoint(path, state, preprocessing, tuple(map(str, classes)) if classes else None)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"checkpoint: {path}: {NOTES}: {error}") from error
 
 
 def _listed(what: str, keys: list[str]) -> str:
@@ -126,14 +129,10 @@ def _read(path: Path) -> Any:
             raise ValueError(f"checkpoint: {path} is no file of torch.save or safetensors") from error
         why = "it holds more than tensors, which is not loaded because that could run code"
         raise ValueError(f"checkpoint: {path}: {why}; save model.state_dict()") from error
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError) as error:
+    except Exception as error:  # torch, zipfile, pickle and safetensors raise many kinds for a damaged file
         known = path.suffix == ".safetensors" or _is_pickle(path)
-        reason = str(error) if known else "no file of torch.save or safetensors"
+        reason = (str(error) or type(error).__name__) if known else "no file of torch.save or safetensors"
         raise ValueError(f"checkpoint: {path} cannot be read: {reason}") from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":  # not a subclass of anything more telling
-            raise
-        raise ValueError(f"checkpoint: {path} cannot be read: {error}") from error
 
 
 def _is_pickle(path: Path) -> bool:

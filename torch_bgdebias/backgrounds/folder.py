@@ -28,6 +28,7 @@ from torch_bgdebias.files import (
     open_image,
     white_level,
 )
+from torch_bgdebias.writing import warn_if_unfinished
 
 __all__ = ["ImageFiles", "cover", "read_dataset"]
 
@@ -73,6 +74,7 @@ class ImageFiles:
         folder = Path(root)
         if not folder.is_dir():
             raise FileNotFoundError(f"root: expected a folder of images, got {folder}, which is not there")
+        warn_if_unfinished(folder)
         categories = [path.name for path in category_folders(folder)]
         if classes is not None:
             absent = [name for name in classes if name not in categories]
