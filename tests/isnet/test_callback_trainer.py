@@ -213,6 +213,19 @@ def test_calibration_sees_the_batches_of_the_training(precision):
     assert callback.loss.relevance_range == pytest.approx(expected, rel=0.02 if "bf16" in precision else 1e-5)
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true"])
+@pytest.mark.parametrize("options", [{}, {"variant": "dual"}, {"mean": (0.5,), "std": (0.5,)}, {"fraction": 0.5}])
+def test_true_precisions_train(precision, options):
+    module = Module()
+    trainer(PlainHeatmaps(**options), precision=precision, max_epochs=1).fit(module, loader(8))
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+    if options:
+        return
+    expected = by_hand(Module(), epochs=1, batches=loader(8))
+    assert_moved_alike(module.float(), expected)
+    assert_differ(module, Module())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("variant", "module"),
