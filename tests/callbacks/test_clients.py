@@ -7,7 +7,7 @@ import pytest
 from tests.callbacks import clients
 
 #: what does not work yet, or refuses for a reason that the module gives
-REFUSED = {("solo-learn, linear", "isnet"), ("lightly", "isnet"), ("Lightning, transfer learning", "isnet")}
+REFUSED = {("solo-learn, linear", "isnet")}
 LATER = {("Lightning, transfer learning", "probe")}
 
 
