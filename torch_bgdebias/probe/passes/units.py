@@ -15,6 +15,8 @@ __all__ = ["doubt_about_units"]
 #: many standard deviations off, sees other units; other pictures alone stay within about half of that
 FAR_SPREAD, FAR_MEAN = 3.0, 2.0
 _IMAGES = 16
+#: share of a running mean that may still be its beginning
+_BEGINNING = 0.05
 
 
 def doubt_about_units(
@@ -71,7 +73,9 @@ def _first_batch_norm(model: nn.Module) -> str | None:
     """The first one that has seen training, in the order of registration."""
     for name, layer in model.named_modules():
         if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and layer.running_var is not None:
-            # a fresh one, or one that was never trained, still has mean 0 and variance 1
-            fresh = bool((layer.running_mean == 0).all()) and bool((layer.running_var == 1).all())
-            return None if fresh else name
+            # a hardly trained one still carries the mean 0 and variance 1 that it began with
+            steps = 0 if layer.num_batches_tracked is None else int(layer.num_batches_tracked)
+            momentum = layer.momentum
+            left = 1.0 / max(1, steps) if momentum is None else (1 - momentum) ** steps
+            return None if left > _BEGINNING else name
     return None
