@@ -12,9 +12,6 @@ import pytest
 import torch
 
 TRAINING, READING, CALLBACKS, PACKAGES = small.TRAINING, small.READING, small.CALLBACKS, small.PACKAGES
-#: not on the common base yet
-LATER = pytest.mark.xfail(reason="follows the common contract later", strict=False)
-ALL = [pytest.param(name, marks=[] if name in TRAINING else [LATER]) for name in CALLBACKS]
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -39,7 +36,7 @@ def left_alone(module) -> bool:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CALLBACKS)
 @pytest.mark.parametrize("bare", [False, True], ids=["in a list", "bare"])
 def test_both_packages(name, package, bare):
     callback = CALLBACKS[name]()
@@ -53,7 +50,7 @@ def test_both_packages(name, package, bare):
     assert any(key.startswith(f"{callback.log_prefix or 'bias'}/") or "/" in key for key in run.callback_metrics)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CALLBACKS)
 def test_training_changes_where_it_should_and_nothing_is_left(name):
     plain, _ = fit([])
     module, _ = fit([CALLBACKS[name]()])
@@ -65,7 +62,7 @@ def test_training_changes_where_it_should_and_nothing_is_left(name):
     assert torch.equal(weights(module), weights(plain)) == (name in READING)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CALLBACKS)
 def test_the_global_generator_is_left_alone(name):
     torch.manual_seed(3)
     fit([])
@@ -75,7 +72,7 @@ def test_the_global_generator_is_left_alone(name):
     assert torch.equal(torch.rand(2), plain)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CALLBACKS)
 def test_resuming_goes_on_as_if_nothing_had_happened(name, tmp_path):
     whole, _ = fit([CALLBACKS[name]()], max_epochs=4)
     _, first = fit([CALLBACKS[name]()], max_epochs=2)
@@ -86,7 +83,7 @@ def test_resuming_goes_on_as_if_nothing_had_happened(name, tmp_path):
     assert torch.equal(weights(second), weights(whole))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CALLBACKS)
 def test_a_second_fit_is_as_the_first(name):
     callback = CALLBACKS[name]()
     first, _ = fit([callback])
@@ -117,7 +114,7 @@ def failing(after: int, error=Stop):
     return small.theirs(training_step=training_step)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CALLBACKS)
 @pytest.mark.parametrize("error", [Stop, KeyboardInterrupt])
 def test_the_step_is_back_after_an_exception(name, error):
     module = failing(1, error)
@@ -126,7 +123,7 @@ def test_the_step_is_back_after_an_exception(name, error):
     assert left_alone(module)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CALLBACKS)
 @pytest.mark.parametrize("hook", ["setup", "on_fit_start", "on_train_batch_end", "teardown"])
 def test_the_step_is_back_after_an_error_in_another_callback(name, hook):
     def fail(*args, **kwargs):
@@ -160,7 +157,7 @@ def tune(callbacks, module, method):
     return run
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CALLBACKS)
 @pytest.mark.parametrize("method", TUNED)
 def test_tuners(name, method, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -176,7 +173,7 @@ def test_tuners(name, method, tmp_path, monkeypatch):
     assert torch.allclose(weights(module), weights(plain))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CALLBACKS)
 @pytest.mark.parametrize("method", TUNED)
 def test_the_step_is_back_after_an_exception_in_a_tuner(name, method, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -192,7 +189,7 @@ def test_the_step_is_back_after_an_exception_in_a_tuner(name, method, tmp_path, 
     assert left_alone(module)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CALLBACKS)
 @pytest.mark.parametrize("order", [1, -1], ids=["before", "after"])
 def test_the_finder_as_a_callback(name, order, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -236,7 +233,7 @@ def test_a_strategy_gets_its_own_method_back(name):
     assert "teardown" not in vars(run.strategy)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CALLBACKS)
 def test_callbacks_can_be_copied_and_pickled(name):
     callback = CALLBACKS[name]()
     if name != "isnet":  # holds a function that cannot be pickled
@@ -244,7 +241,7 @@ def test_callbacks_can_be_copied_and_pickled(name):
     assert copy.deepcopy(callback).state_key == callback.state_key
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CALLBACKS)
 def test_several_of_a_kind_keep_their_names_and_states_apart(name):
     callbacks = [CALLBACKS[name](), CALLBACKS[name](seed=1)] if name != "concepts" else [CALLBACKS[name]()]
     _, run = fit(callbacks)
