@@ -97,7 +97,7 @@ def _example(data: Record, unpacker: Unpacker) -> Example:
     pictures, heatmaps = ({name: unpacker.picture(group.record(name)) for name in group} for group in groups)
     mask = None if data.value("mask") is None else unpacker.picture(data.record("mask"))
     predicted, confident = data.record("prediction"), data.record("confidence")
-    answers = ({v: predicted.whole(v) for v in predicted}, {v: confident.number(v) for v in confident})
+    answers = ({v: predicted.whole(v) for v in pictures}, {v: confident.number(v) for v in pictures})
     return Example(data.whole("id", 0, 2**64 - 1), data.whole("label"), pictures, *answers, heatmaps, mask)
 
 
@@ -151,11 +151,20 @@ def _read_report(data: Record) -> Measurement:
         images=_images(data.record("images")),
         scores={name: _score(scores.record(name)) for name in scores},
         counts={name: counts.whole(name) for name in counts},
-        settings=data.record("settings").fields,
+        settings=_settings(data.record("settings")),
         versions={name: versions.value(name) for name in versions},
         examples=[_example(item, unpacker) for item in data.records("examples")],
         concepts=[ConceptTable.from_record(item) for item in data.records("concepts")],
     )
+
+
+def _settings(data: Record) -> dict[str, Any]:
+    """Anything may stand there, but those that are computed with are what they are."""
+    if "confidence" in data.fields and not 0 < data.number("confidence") < 1:
+        raise ValueError(f"{data.at('confidence')}: expected a number in (0, 1), got {data.value('confidence')}")
+    if data.fields.get("score_settings") is not None:
+        data.record("score_settings")
+    return data.fields
 
 
 def _score(data: Record) -> ScoreResult:
