@@ -128,8 +128,8 @@ class LightningCallback(CallbackBase):
 class TrainingStepCallback(LightningCallback):
     """A callback that goes around the module's ``training_step`` from a fit's start to its end, however that comes.
 
-    Subclasses write :meth:`_step`, and :meth:`_prepare` for what they need of the module: it runs before the first step
-    of a fit, which a tuner's fit has too, unlike ``on_fit_start``. What is drawn comes from :meth:`_seeded`, which
+    Subclasses write :meth:`_step`, and :meth:`_prepare` for what they need of the module: it runs when training starts,
+    so that no step waits for it, and at the latest in the first step, since a tuner's fit skips the start's hooks. What is drawn comes from :meth:`_seeded`, which
     depends on the seed, the process' rank and the number of training batches seen; both numbers are in the checkpoint
     and the same on every rank, so a resumed run draws what an uninterrupted one would have.
 
@@ -179,7 +179,7 @@ class TrainingStepCallback(LightningCallback):
         self.steps = 0
 
     def _prepare(self, module: LightningModule) -> None:
-        """Find what is needed of the module, which is on its device; before the first step of a fit."""
+        """Find what is needed of the module, which is on its device; once a fit, before its first step."""
 
     def _refuse(self, module: LightningModule) -> None:
         """Raise where this callback cannot work."""
@@ -194,11 +194,18 @@ class TrainingStepCallback(LightningCallback):
                 f"{type(self).__name__}: let it take a batch"
             )
 
-    def _around(self, call: StepCall) -> Any:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find what is needed before the first step waits for it."""
+        self._make_ready(pl_module)
+
+    def _make_ready(self, module: LightningModule) -> None:
         if not self._ready:
-            self._refuse(call.module)  # the module's own setup may have changed how it optimises
-            self._prepare(call.module)
+            self._refuse(module)  # the module's own setup may have changed how it optimises
+            self._prepare(module)
             self._ready = True
+
+    def _around(self, call: StepCall) -> Any:
+        self._make_ready(call.module)
         seen = self.steps
         output = self._step(call)
         self.steps = seen + 1
