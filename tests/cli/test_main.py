@@ -73,7 +73,7 @@ def test_usage_errors(argv: list[str], capsys: pytest.CaptureFixture[str]) -> No
     [
         (["prob"], "unknown command 'prob'; did you mean probe?"),
         (["backgrounds", "genrate"], "unknown command 'genrate'; did you mean generate?"),
-        (["xyz"], "unknown command 'xyz'; there are backgrounds, demo, masks"),
+        (["xyz"], "unknown command 'xyz'; there are backgrounds, demo, head, masks"),
         (["probe", "--modle", "x"], "unknown option --modle; did you mean --model"),
         (["probe", "--data=x", "--modle=x"], "unknown option --modle; did you mean --model"),
         (["backgrounds", "generate", "out", "--sorce", "scenes"], "unknown option --sorce; did you mean --source?"),

@@ -55,9 +55,9 @@ class ISNetLoss(nn.Module):
 
     Example:
         >>> import torch
-        >>> relevance = torch.zeros(2, 1, 3, 8, 8)
-        >>> mask = torch.zeros(2, 1, 8, 8)
-        >>> mask[:, :, 2:6, 2:6] = 1
+        >>> relevance = torch.zeros(2, 1, 3, 12, 12)
+        >>> mask = torch.zeros(2, 1, 12, 12)
+        >>> mask[:, :, 4:8, 4:8] = 1
         >>> float(ISNetLoss()(relevance + mask[:, None] / 8, mask))  # 6 on the foreground, nothing outside
         0.0
         >>> float(ISNetLoss()(relevance + 1 / 8, mask)) > 0

@@ -129,9 +129,10 @@ class TrainingStepCallback(LightningCallback):
     """A callback that goes around the module's ``training_step`` from a fit's start to its end, however that comes.
 
     Subclasses write :meth:`_step`, and :meth:`_prepare` for what they need of the module: it runs when training starts,
-    so that no step waits for it, and at the latest in the first step, since a tuner's fit skips the start's hooks. What is drawn comes from :meth:`_seeded`, which
-    depends on the seed, the process' rank and the number of training batches seen; both numbers are in the checkpoint
-    and the same on every rank, so a resumed run draws what an uninterrupted one would have.
+    so that no step waits for it, and at the latest in the first step, since a tuner's fit skips the start's hooks. What
+    is drawn comes from :meth:`_seeded`, which depends on the seed, the process' rank and the number of training batches
+    seen; both numbers are in the checkpoint and the same on every rank, so a resumed run draws what an uninterrupted
+    one would have.
 
     Args:
         seed, log, spec, options: see :class:`LightningCallback`.
