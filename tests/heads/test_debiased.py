@@ -108,10 +108,27 @@ def test_one_class_a_batch_is_refused_and_the_advice_works():
     image, label, mask = scenes().tensors
     order = torch.argsort(label, stable=True)
     by_class = DataLoader(TensorDataset(image[order], label[order], mask[order]), batch_size=24)
-    with pytest.raises(ValueError, match="got one class a batch: pass a loader with shuffle=True, or a swap with a"):
+    with pytest.raises(
+        ValueError, match="one class alone around 48 of 48 images: pass a loader with shuffle=True, or a"
+    ):
         fit_debiased_head(biased(), by_class)
     fit_debiased_head(biased(), shuffled(scenes()))
     fit_debiased_head(biased(), by_class, BackgroundSwap(BackgroundBank(torch.rand(4, 3, 8, 8)), different_class=False))
+
+
+def test_a_sorted_loader_with_one_mixed_batch_is_refused_too():
+    image, label, mask = scenes().tensors
+    order = torch.argsort(label, stable=True)
+    by_class = DataLoader(TensorDataset(image[order], label[order], mask[order]), batch_size=10)
+    with pytest.raises(ValueError, match="one class alone around 38 of 48 images"):
+        fit_debiased_head(biased(), by_class)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_masks_without_object_or_background_are_refused(value):
+    image, label, mask = scenes().tensors
+    with pytest.raises(ValueError, match="got 48 of 48 masks that are empty or full"):
+        fit_debiased_head(biased(), [(image, label, torch.full_like(mask, value))])
 
 
 @pytest.mark.parametrize(

@@ -45,18 +45,21 @@ def embed_views(
         generator: of the swaps, on ``device``.
 
     Raises:
-        ValueError: no image; every batch holds a single class though backgrounds come from the batch.
+        ValueError: no image; most images share their batch with their own class alone though backgrounds
+            come from the batch; most masks are empty or full.
     """
     rows: list[list[Tensor]] = [[] for _ in range(1 + copies)]
     labels: list[Tensor] = []
     groups: list[Tensor] = []
-    mixed = swap.bank is not None
+    alone = objectless = 0  # images whose batch holds their class alone; images that are all object or have none
     with eval_mode(model), torch.no_grad():
         for batch in loader:
             image = check_image(spec.image_of(batch).to(device))
             mask = check_mask(spec.mask_of(batch).to(device), image)
             label = check_label(spec.label_of(batch).to(device), len(image))
-            mixed = mixed or len(torch.unique(label)) > 1
+            alone += len(label) * int(swap.bank is None and len(torch.unique(label)) == 1)
+            share = mask.mean((1, 2, 3))
+            objectless += int(((share <= 0) | (share >= 1)).sum())
             rows[0].append(_embed(model, layer, image))
             for number in range(copies):
                 params = swap.generate_parameters(image.shape, label, p=1.0, device=device, generator=generator)
@@ -67,10 +70,17 @@ def embed_views(
                 groups.append(torch.as_tensor(batch[group]).to(device).long())
     if not labels:
         raise ValueError("loader: expected at least one batch, got none")
-    if not mixed:
+    images = sum(len(part) for part in labels)
+    if 2 * alone > images:
         raise ValueError(
             "loader: expected batches of several classes, since the other backgrounds come from the batch; got one "
-            "class a batch: pass a loader with shuffle=True, or a swap with a BackgroundBank"
+            f"class alone around {alone} of {images} images: pass a loader with shuffle=True, or a swap with a "
+            "BackgroundBank"
+        )
+    if 2 * objectless > images:
+        raise ValueError(
+            f"mask: expected objects with background around them, got {objectless} of {images} masks that are empty or "
+            "full, where no background can be exchanged; are they the masks of these images?"
         )
     label = torch.cat(labels)
     number_of = torch.cat(groups) if groups else torch.arange(len(label), device=device)
