@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from torch_bgdebias.checkpoints import NOTES, notes_for_checkpoint
-from torch_bgdebias.data import MaskedImageFolder
+from torch_bgdebias.data import FolderSettings, MaskedImageFolder
 from torch_bgdebias.lightning.packages import chosen
 from torch_bgdebias.models import logits_of
 from torch_bgdebias.named_models import load_model
@@ -151,10 +151,11 @@ class _MaskedFolders(DataBase):
         self.batch_size, self.workers = batch_size, workers
         self._asked = Preprocessing(size, mean, std, source="the data module")
         transform = self._mirrored if mirror else self._normalised
-        reading: dict[str, Any] = {"on_error": on_error, "encoding": encoding, "foreground": foreground, "void": void}
-        reading["mask_suffix"] = mask_suffix
-        self.train = MaskedImageFolder(train, size, transform, **reading)
-        self.val = MaskedImageFolder(val, size, self._normalised, white=self.train.white, **reading)
+        reading = FolderSettings(
+            size, on_error, encoding=encoding, foreground=foreground, void=void, mask_suffix=mask_suffix
+        )
+        self.train = MaskedImageFolder(train, transform=transform, settings=reading)
+        self.val = MaskedImageFolder(val, transform=self._normalised, settings=replace(reading, white=self.train.white))
         self._prepare_as(Preprocessing())
         if list(self.train.classes) != list(self.val.classes):
             only = sorted(set(self.train.classes) ^ set(self.val.classes))

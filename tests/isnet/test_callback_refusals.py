@@ -64,7 +64,7 @@ def test_manual_optimisation_is_refused():
         ({"weight": 1.2}, r"weight: expected P in \[0, 1\]"),
         ({"dimming": 1.5}, r"dimming: expected in \[0, 1\], got 1.5"),
         ({"fraction": 0.0}, r"fraction: expected in \(0, 1\]"),
-        ({"calibrate": -1}, "calibrate: expected a number of batches"),
+        ({"calibrate": -1}, "calibrate: expected a whole number of at least 0, got -1"),
         ({"epsilon": -1.0}, "epsilon"),
         ({"input_rule": "wsquare"}, "input_rule: expected one of"),
         ({"batch_norm": "none"}, "batch_norm: expected one of"),

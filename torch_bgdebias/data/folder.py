@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from torch_bgdebias.checks import check_option, check_share
 from torch_bgdebias.data.pairing import MaskedSample, class_names, missing_masks_text, pair
+from torch_bgdebias.data.settings import FolderSettings
 from torch_bgdebias.data.tensors import JointTransform, MaskedItem, MaskedTensors
 from torch_bgdebias.files import (
     UnreadableImageError,
     as_tensor,
-    check_size,
     first_few,
     open_image,
     orientation,
@@ -26,7 +25,7 @@ from torch_bgdebias.files import (
     turned,
     white_level,
 )
-from torch_bgdebias.masks.encodings import Label, MaskEncoding, MaskEncodingError, mask_encoding
+from torch_bgdebias.masks.encodings import Label, MaskEncoding, MaskEncodingError
 from torch_bgdebias.masks.reading import MaskReader
 
 __all__ = ["MaskSizeError", "MaskedImageFolder", "MaskedSample", "MaskedTriple", "read_pair"]
@@ -72,6 +71,7 @@ class MaskedImageFolder(Dataset[MaskedItem]):
         void: those that are neither object nor background; see :meth:`void`.
         mask_suffix: what a mask's name has after its image's; without a folder ``masks/`` it is looked for beside it.
         white: value of white in images of more than 8 bits, by default found from all.
+        settings: all options but ``transform`` in one object, instead of the keywords.
 
     Attributes:
         classes, class_to_idx: class names by index, and the other way round.
@@ -82,6 +82,7 @@ class MaskedImageFolder(Dataset[MaskedItem]):
         FileNotFoundError: no ``images`` folder, no classes, no images, or masks that are missing.
         MaskEncodingError: masks that do not say what is object, look inverted, or hold nothing to measure.
         ValueError: bad settings, two masks of one name, or nothing left.
+        TypeError: keywords beside ``settings``.
     """
 
     def __init__(
@@ -98,32 +99,46 @@ class MaskedImageFolder(Dataset[MaskedItem]):
         void: Sequence[Label | str] | None = None,
         mask_suffix: str = "",
         white: float | None = None,
+        settings: FolderSettings | None = None,
     ) -> None:
-        self.root = Path(root)
-        self.size = check_size(size)
-        self.transform = transform
-        self.on_error = check_option(on_error, ("raise", "skip"), name="on_error")
-        check_share(min_foreground, name="min_foreground", kind="a share")
-        self.encoding = mask_encoding(encoding, foreground, void)
-        self.mask_suffix = mask_suffix
+        options = FolderSettings(
+            size=size,
+            on_error=on_error,
+            min_foreground=min_foreground,
+            classes=classes,
+            encoding=encoding,
+            foreground=foreground,
+            void=void,
+            mask_suffix=mask_suffix,
+            white=white,
+        )
+        if settings is not None and options != FolderSettings():
+            raise TypeError("settings: a FolderSettings holds all options; pass them to it instead of beside it")
+        #: all options in one object
+        self.settings = options if settings is None else settings
+        self.root, self.size, self.transform = Path(root), self.settings.height_width, transform
         self.skipped: list[tuple[Path, str]] = []
         self.filtered = 0
-        self.classes = class_names(self.root, classes)
+        self.classes = class_names(self.root, self.settings.classes)
         self.class_to_idx = {name: index for index, name in enumerate(self.classes)}
         self.samples = self._paired()
-        self.white = white_level([sample.image for sample in self.samples]) if white is None else white
-        self._masks = MaskReader.of_folder(
-            [sample.mask for sample in self.samples], self.encoding, root=self.root, strict=on_error == "raise"
-        )
+        given = self.settings.white
+        self.white = white_level([sample.image for sample in self.samples]) if given is None else given
+        strict, masks = self.settings.on_error == "raise", [sample.mask for sample in self.samples]
+        self._masks = MaskReader.of_folder(masks, self.settings.masks, root=self.root, strict=strict)
         self._warn_of_turned_pictures()
-        if on_error == "skip":
+        self._leave_out()
+
+    def _leave_out(self) -> None:
+        least = self.settings.min_foreground
+        if self.settings.on_error == "skip":
             self._leave_out_unreadable()
-        if min_foreground > 0:
-            self._leave_out_small(min_foreground)
+        if least > 0:
+            self._leave_out_small(least)
         if not self.samples:
             raise ValueError(
                 f"{self.root}: no sample is left ({len(self.skipped)} skipped as unreadable or without a mask, "
-                f"{self.filtered} with less foreground than min_foreground={min_foreground})"
+                f"{self.filtered} with less foreground than min_foreground={least})"
             )
 
     @property
@@ -166,13 +181,13 @@ class MaskedImageFolder(Dataset[MaskedItem]):
         return read_pair(sample.image, sample.mask, self.size, masks=self._masks, white=self.white)
 
     def _paired(self) -> list[MaskedSample]:
-        pairs = pair(self.root, self.classes, self.mask_suffix)
+        pairs = pair(self.root, self.classes, self.settings.mask_suffix)
         if not pairs.images:
             raise FileNotFoundError(f"{self.root / 'images'}: no image files in {len(self.classes)} class folder(s)")
-        if pairs.missing and (self.on_error == "raise" or not pairs.samples):
-            raise FileNotFoundError(missing_masks_text(self.root, pairs, self.mask_suffix))
+        if pairs.missing and (self.settings.on_error == "raise" or not pairs.samples):
+            raise FileNotFoundError(missing_masks_text(self.root, pairs, self.settings.mask_suffix))
         named = [f"{image.name}: {first_few(path.name for path in several)}" for image, several in pairs.doubled]
-        if named and self.on_error == "raise":
+        if named and self.settings.on_error == "raise":
             raise ValueError(
                 f"{self.root}: expected one mask of each name, got several for {len(named)} images: "
                 f"{first_few(named)}; "
@@ -220,7 +235,7 @@ class MaskedImageFolder(Dataset[MaskedItem]):
             warnings.warn(
                 f"{self.root}: skipped {len(self.skipped)} of {len(self.samples) + len(self.skipped)} images: "
                 + first_few((f"{path.name} ({why})" for path, why in self.skipped), 3),
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _leave_out_small(self, least: float) -> None:
@@ -275,11 +290,11 @@ def _split(
     samples: list[MaskedSample], reason: Callable[[MaskedSample], str | None]
 ) -> tuple[list[MaskedSample], list[tuple[MaskedSample, str]]]:
     """Samples without and with a reason to leave them out."""
-    kept, left_out = [], []
+    usable, left_out = [], []
     for sample in samples:
         why = reason(sample)
         if why is None:
-            kept.append(sample)
+            usable.append(sample)
         else:
             left_out.append((sample, why))
-    return kept, left_out
+    return usable, left_out

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     )
     from torch_bgdebias.isnet.figures import heatmap_figure as heatmap_figure
     from torch_bgdebias.isnet.functional import HeatmapOptions as HeatmapOptions, heatmap_loss as heatmap_loss
-    from torch_bgdebias.isnet.loss import ISNetLoss as ISNetLoss
+    from torch_bgdebias.isnet.loss import ISNetLoss as ISNetLoss, ISNetLossOptions as ISNetLossOptions
     from torch_bgdebias.isnet.record import Explanation as Explanation
     from torch_bgdebias.isnet.rules import Rules as Rules
+    from torch_bgdebias.isnet.settings import ISNetSettings as ISNetSettings
     from torch_bgdebias.isnet.watch import Watch as Watch
     from torch_bgdebias.isnet.wrapper import ISNet as ISNet
 else:
@@ -35,9 +36,10 @@ else:
             "torch_bgdebias.isnet.dimming": ["BackgroundDimming", "dim_background", "draw_keep"],
             "torch_bgdebias.isnet.figures": ["heatmap_figure"],
             "torch_bgdebias.isnet.functional": ["HeatmapOptions", "heatmap_loss"],
-            "torch_bgdebias.isnet.loss": ["ISNetLoss"],
+            "torch_bgdebias.isnet.loss": ["ISNetLoss", "ISNetLossOptions"],
             "torch_bgdebias.isnet.record": ["Explanation"],
             "torch_bgdebias.isnet.rules": ["Rules"],
+            "torch_bgdebias.isnet.settings": ["ISNetSettings"],
             "torch_bgdebias.isnet.watch": ["Watch"],
             "torch_bgdebias.isnet.wrapper": ["ISNet"],
         },

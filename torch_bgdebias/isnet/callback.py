@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, ClassVar, ParamSpec, TypeVar, Unpack, cast
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from torch_bgdebias._deprecated import warn_renamed
 from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.checks import check_share, describe
+from torch_bgdebias.checks import describe
 from torch_bgdebias.isnet.calibration import RelevanceRange
 from torch_bgdebias.isnet.callback_calibration import measured_range
 from torch_bgdebias.isnet.callback_fit import Fit, loss_of
@@ -21,6 +23,7 @@ from torch_bgdebias.isnet.dimming import BackgroundDimming
 from torch_bgdebias.isnet.loss import ISNetLoss
 from torch_bgdebias.isnet.record import Explanation
 from torch_bgdebias.isnet.rules import RuleOptions, Rules
+from torch_bgdebias.isnet.settings import ISNetSettings
 from torch_bgdebias.isnet.targets import Variant
 from torch_bgdebias.isnet.wrapper import ISNet
 from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, Trainer, TrainingStepCallback, add_to_loss
@@ -112,42 +115,23 @@ class ISNetCallback(TrainingStepCallback):
             raise TypeError("variant: a Rules object holds all options; pass them to it instead of beside it")
         #: what is explained, and how
         self.rules = variant if isinstance(variant, Rules) else Rules(variant, **options)
-        if not 0.0 < fraction <= 1.0:
-            raise ValueError(f"fraction: expected in (0, 1], got {fraction!r}")
-        check_share(dimming, name="dimming")
-        if not isinstance(calibrate, int) or calibrate < 0:
-            raise ValueError(f"calibrate: expected a number of batches, 0 or more, got {calibrate!r}")
         if loss is not None and not isinstance(loss, ISNetLoss):
             raise TypeError(f"loss: expected an ISNetLoss, got {type(loss).__name__}")
-        if isinstance(network, (tuple, list)):
-            if len(network) != 2:
-                raise ValueError(f"network: expected a name, or those of the first and the last part, got {network!r}")
-            if fraction < 1.0 or calibrate:
-                raise ValueError(
-                    "network: fraction < 1 and calibrate take a forward pass of their own, for which one module has to "
-                    "map images to logits; give its name instead of two"
-                )
-        if not callable(weight):
-            _check_weight(weight)
+        #: weight, network, dimming, fraction and calibrate
+        self.settings = ISNetSettings(weight, network, dimming, fraction, calibrate)
         #: the heatmap loss; after calibration one with the ranges that were measured
         self.loss = ISNetLoss() if loss is None else loss
-        self.weight, self.network = weight, network
-        self.dimming = BackgroundDimming(dimming)
-        self.fraction, self.calibrate = fraction, calibrate
         #: the loss's ranges were measured, in this run or in the one that is resumed
         self.calibrated = False
-        super().__init__(
-            seed,
-            log=log,
-            spec=spec,
-            options={
-                "rules": self.rules, "loss": self.loss, "weight": weight, "network": network,
-                "dimming": dimming, "fraction": fraction, "calibrate": calibrate,
-            },
-        )  # fmt: skip
+        described = {field.name: getattr(self.settings, field.name) for field in dataclasses.fields(self.settings)}
+        super().__init__(seed, log=log, spec=spec, options={"rules": self.rules, "loss": self.loss, **described})
+        self._dimming = BackgroundDimming(dimming)
         self._isnet: ISNet | None = None
         self._fit = Fit("")
         self._restores: list[Callable[[], None]] = []
+
+    weight = property(attrgetter("settings.weight"), doc="P, or its schedule.")
+    network = property(attrgetter("settings.network"), doc="The network's name in the module.")
 
     def state_dict(self) -> dict[str, Any]:
         """Batches seen, the seed and the loss's ranges of relevance, the same on every rank."""
@@ -170,23 +154,24 @@ class ISNetCallback(TrainingStepCallback):
 
     def weight_at(self, epoch: int, step: int | None = None) -> float:
         """P in an epoch, at a number of batches seen: so far, if none is given."""
-        step = self.steps if step is None else step
-        return _check_weight(self.weight(epoch, step) if callable(self.weight) else self.weight)
+        return self.settings.weight_at(epoch, self.steps if step is None else step)
 
     def _prepare(self, module: LightningModule) -> None:
         """Find the network, follow it to its device, and calibrate, once."""
-        network = get_layer(module, self.network) if isinstance(self.network, str) else module
-        for name in () if self.network is None or isinstance(self.network, str) else self.network:
-            get_layer(module, name)
+        name, parts = self.settings.network, self.settings.parts
+        network = get_layer(module, name) if isinstance(name, str) else module
+        for part in parts or ():
+            get_layer(module, part)  # an error now where there is none
         self._isnet = ISNet(network, self.rules.lenient())
         self._fit = Fit(self._called(module))
         for owner in (module, getattr(module.trainer, "datamodule", None)):
             if owner is not None:
                 self._restores.append(watch_transfers(owner, self.spec, self._fit.look_at_transfer))
         self._isnet.box.to(module.device, non_blocking=True)
-        if self.calibrate and not self.calibrated:
-            found = measured_range(module, self._isnet, self.spec, self.calibrate, lambda: self._seeded(module))
-            self._take_range(found)
+        if self.settings.calibrate and not self.calibrated:
+            batches = self.settings.calibrate
+            measured = measured_range(module, self._isnet, self.spec, batches, lambda: self._seeded(module))
+            self._take_range(measured)
 
     def _take_range(self, measured: RelevanceRange) -> None:
         self.loss = self.loss.with_ranges((measured[0], measured[1]), measured.hidden)
@@ -199,15 +184,15 @@ class ISNetCallback(TrainingStepCallback):
             return call.run()
         mask = self.spec.mask_of(call.batch)
         generator = self._seeded(module)
-        if self.dimming.p > 0.0:
+        if self._dimming.p > 0.0:
             call.batch = self._dimmed(call.batch, mask, generator)
-        if self.fraction < 1.0:
+        if self.settings.fraction < 1.0:
             output, explanation, mask = self._explained_part(call, mask, generator)
         else:
             output, explanation = self._explained(call, generator)
         if explanation is None:  # the step skipped this batch
             return output
-        if self._fit.views is not None and self.fraction == 1.0:
+        if self._fit.views is not None and self.settings.fraction == 1.0:
             explanation = explanation.rows(self._fit.views)
         terms = self.loss.terms(explanation.relevance, mask, explanation.hidden)
         loss = terms.loss.mean()
@@ -222,13 +207,12 @@ class ISNetCallback(TrainingStepCallback):
                 f"image: expected a floating point tensor, got {describe(image)}; backgrounds are dimmed in the "
                 "batch, so convert it before the step (on_after_batch_transfer), or pass dimming=0"
             )
-        return self.spec.replace(batch, image=self.dimming(image, mask, generator=generator))
+        return self.spec.replace(batch, image=self._dimming(image, mask, generator=generator))
 
     def _explained(self, call: StepCall, generator: torch.Generator) -> tuple[Any, Explanation | None]:
         """Run the step and explain its own forward pass."""
         assert self._isnet is not None, "a training step runs after the network was found"
-        ends = self.network if isinstance(self.network, (tuple, list)) else (None, None)
-        with self._isnet.watching(*ends) as watch:
+        with self._isnet.watching(*(self.settings.parts or (None, None))) as watch:
             output = call.run()
         if output is None:
             return None, None
@@ -263,7 +247,7 @@ class ISNetCallback(TrainingStepCallback):
         self._fit.look_at_loss(loss_of(output), logits_of(returned[-1], self.rules.logits))
         if self._fit.views is not None:
             image = image[self._fit.views]
-        count = max(1, round(self.fraction * len(image)))
+        count = max(1, round(self.settings.fraction * len(image)))
         part = torch.randperm(len(image), generator=generator, device=image.device)[:count]
         explanation = self._isnet.explain(image[part], create_graph=True, generator=generator)
         return output, explanation, mask[part]
@@ -273,9 +257,10 @@ class ISNetCallback(TrainingStepCallback):
         self._fit.say()
 
     def _called(self, module: LightningModule) -> str:
-        if self.network is None:
+        network = self.settings.network
+        if network is None:
             return f"{type(module).__name__}.forward"
-        return f"the network {self.network!r}" if isinstance(self.network, str) else f"the parts {self.network!r}"
+        return f"the network {network!r}" if isinstance(network, str) else f"the parts {network!r}"
 
     def _not_called(self, module: LightningModule) -> RuntimeError:
         children = [
@@ -301,9 +286,3 @@ class ISNetCallback(TrainingStepCallback):
         while self._restores:
             self._restores.pop()()
         super()._leave()
-
-
-def _check_weight(weight: float) -> float:
-    if not 0.0 <= weight <= 1.0:
-        raise ValueError(f"weight: expected P in [0, 1], got {weight!r}")
-    return float(weight)

@@ -242,15 +242,24 @@ def pool_layers(terms: list[HeatmapTerms], decay: float) -> HeatmapTerms:
     return HeatmapTerms(*((part.gather(-1, order) * weights).sum(-1) for part in (loss, background, foreground)))
 
 
-def heatmap_terms(relevance: Tensor, mask: Tensor, options: HeatmapOptions, *, name: str = "relevance") -> HeatmapTerms:
+def heatmap_terms(
+    relevance: Tensor,
+    mask: Tensor,
+    options: HeatmapOptions,
+    *,
+    relevance_range: tuple[float, float] | None = None,
+    name: str = "relevance",
+) -> HeatmapTerms:
     """Both terms of the heatmap loss per sample, means over maps.
 
     Args:
         relevance, mask: as :func:`heatmap_loss` takes them.
         options: how they are judged.
+        relevance_range: (C1, C2) of these heatmaps, where it is not that of the options; checked already.
         name: what error messages call the relevance.
     """
     check_relevance(relevance, name=name)
+    bounds = options.relevance_range if relevance_range is None else relevance_range
     with autocast_off(relevance):
         relevance = working_precision(relevance)
         mask = check_mask(mask, relevance[:, 0])
@@ -260,11 +269,9 @@ def heatmap_terms(relevance: Tensor, mask: Tensor, options: HeatmapOptions, *, n
             rank_decay=options.rank_decay,
             saturation=options.saturation,
             normalization=options.normalization,
-            expected=options.relevance_range[0],
+            expected=bounds[0],
         ).mean(1)
-        foreground = foreground_term(
-            relevance, mask, relevance_range=options.relevance_range, foreground=options.foreground
-        ).mean(1)
+        foreground = foreground_term(relevance, mask, relevance_range=bounds, foreground=options.foreground).mean(1)
         loss = options.background_weight * background + options.foreground_weight * foreground
         return HeatmapTerms(loss, background, foreground)
 
@@ -307,14 +314,9 @@ def heatmap_loss(
     """
     check_option(reduction, ("mean", "none"), name="reduction")
     options = HeatmapOptions(
-        relevance_range=relevance_range,
-        background_weight=background_weight,
-        foreground_weight=foreground_weight,
-        rank_decay=rank_decay,
-        saturation=saturation,
-        foreground=foreground,
-        normalization=normalization,
-    )
+        relevance_range=relevance_range, background_weight=background_weight, foreground_weight=foreground_weight,
+        rank_decay=rank_decay, saturation=saturation, foreground=foreground, normalization=normalization,
+    )  # fmt: skip
     loss = heatmap_terms(relevance, mask, options).loss
     return loss.mean() if reduction == "mean" else loss
 

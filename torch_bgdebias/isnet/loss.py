@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Literal, Self
 
 from torch import Tensor, nn
 
-from torch_bgdebias.checks import check_mask, check_option, check_share
+from torch_bgdebias.checks import check_count, check_mask, check_option, check_share
 from torch_bgdebias.isnet.functional import (
     Foreground,
     HeatmapOptions,
@@ -24,7 +25,32 @@ from torch_bgdebias.isnet.functional import (
 )
 from torch_bgdebias.precision import working_precision
 
-__all__ = ["ISNetLoss"]
+__all__ = ["ISNetLoss", "ISNetLossOptions"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ISNetLossOptions(HeatmapOptions):
+    """Options of :class:`ISNetLoss`, which explains them: how one set of heatmaps is judged, and several together.
+
+    Raises:
+        ValueError: an option out of range.
+    """
+
+    mask_dilation: int = 2
+    layer_decay: float = 1.0
+    hidden_ranges: Mapping[str, tuple[float, float]] | None = None
+    reduction: Literal["mean", "none"] = "mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count(self.mask_dilation, name="mask_dilation", least=0)
+        check_share(self.layer_decay, name="layer_decay")
+        check_option(self.reduction, ("mean", "none"), name="reduction")
+        ranges = {
+            layer: check_range_of_relevance(bounds, name=f"hidden_ranges[{layer!r}]")
+            for layer, bounds in (self.hidden_ranges or {}).items()
+        }
+        object.__setattr__(self, "hidden_ranges", ranges)
 
 
 class ISNetLoss(nn.Module):
@@ -79,7 +105,8 @@ class ISNetLoss(nn.Module):
         reduction: Literal["mean", "none"] = "mean",
     ) -> None:
         super().__init__()
-        self.options = HeatmapOptions(
+        #: the settings, which stay as they are
+        self.options = ISNetLossOptions(
             relevance_range=relevance_range,
             background_weight=background_weight,
             foreground_weight=foreground_weight,
@@ -87,19 +114,25 @@ class ISNetLoss(nn.Module):
             saturation=saturation,
             foreground=foreground,
             normalization=normalization,
+            mask_dilation=mask_dilation,
+            layer_decay=layer_decay,
+            hidden_ranges=hidden_ranges,
+            reduction=reduction,
         )
-        if not isinstance(mask_dilation, int) or mask_dilation < 0:
-            raise ValueError(f"mask_dilation: expected a whole number of pixels, got {mask_dilation!r}")
-        check_share(layer_decay, name="layer_decay")
-        self.mask_dilation = mask_dilation
-        self.layer_decay = layer_decay
-        self.hidden_ranges = _checked(hidden_ranges or {})
-        self.reduction = check_option(reduction, ("mean", "none"), name="reduction")
+
+    mask_dilation = property(attrgetter("options.mask_dilation"), doc="Pixels by which masks are grown first.")
+    layer_decay = property(attrgetter("options.layer_decay"), doc="What the losses of hidden layers weigh, by rank.")
+    reduction = property(attrgetter("options.reduction"), doc="Over the batch.")
 
     @property
     def relevance_range(self) -> tuple[float, float]:
         """(C1, C2) of the input's heatmaps."""
         return self.options.relevance_range
+
+    @property
+    def hidden_ranges(self) -> Mapping[str, tuple[float, float]]:
+        """(C1, C2) of hidden layers by name."""
+        return self.options.hidden_ranges or {}
 
     def with_ranges(
         self, relevance_range: tuple[float, float], hidden_ranges: Mapping[str, tuple[float, float]] | None = None
@@ -111,38 +144,33 @@ class ISNetLoss(nn.Module):
             hidden_ranges: of hidden layers, beside those that are known; a layer's own is replaced.
         """
         other = copy.copy(self)
-        other.options = dataclasses.replace(self.options, relevance_range=relevance_range)
-        other.hidden_ranges = {**self.hidden_ranges, **_checked(hidden_ranges or {})}
+        hidden = {**self.hidden_ranges, **(hidden_ranges or {})}
+        other.options = dataclasses.replace(self.options, relevance_range=relevance_range, hidden_ranges=hidden)
         return other
 
     def forward(self, relevance: Tensor, mask: Tensor, hidden: Mapping[str, Tensor] | None = None) -> Tensor:
         """The loss of the input's heatmaps and, pooled by rank with them, of hidden layers' (see the class)."""
         loss = self.terms(relevance, mask, hidden).loss
-        return loss.mean() if self.reduction == "mean" else loss
+        return loss.mean() if self.options.reduction == "mean" else loss
 
     def terms(self, relevance: Tensor, mask: Tensor, hidden: Mapping[str, Tensor] | None = None) -> HeatmapTerms:
         """Loss, background term and foreground term per sample, each (B,) (weights enter the loss only)."""
         check_relevance(relevance)
         mask = check_mask(mask, working_precision(relevance[:, 0]))
-        mask = dilate_mask(mask, self.mask_dilation)
+        mask = dilate_mask(mask, self.options.mask_dilation)
         layers = [self._layer(relevance, mask, self.relevance_range, "relevance")]
         for name, heatmaps in (hidden or {}).items():
             check_relevance(heatmaps, name=f"hidden[{name!r}]")
             height, width = heatmaps.shape[-2:]
             layer_range = self.hidden_ranges.get(name, self.relevance_range)
             layers.append(self._layer(heatmaps, resize_mask(mask, (height, width)), layer_range, f"hidden[{name!r}]"))
-        return pool_layers(layers, self.layer_decay)
+        return pool_layers(layers, self.options.layer_decay)
 
     def _layer(self, relevance: Tensor, mask: Tensor, relevance_range: tuple[float, float], name: str) -> HeatmapTerms:
-        options = dataclasses.replace(self.options, relevance_range=relevance_range)
-        return heatmap_terms(relevance, mask, options, name=name)
+        return heatmap_terms(relevance, mask, self.options, relevance_range=relevance_range, name=name)
 
     def extra_repr(self) -> str:
         """The settings, for ``print``."""
         low, high = self.relevance_range
         decay, foreground = self.options.rank_decay, self.options.foreground
         return f"relevance_range=({low:g}, {high:g}), rank_decay={decay}, foreground={foreground!r}"
-
-
-def _checked(ranges: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    return {layer: check_range_of_relevance(x, name=f"hidden_ranges[{layer!r}]") for layer, x in ranges.items()}

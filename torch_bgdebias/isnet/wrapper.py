@@ -91,7 +91,7 @@ class ISNet(nn.Module):
         input_rule: InputRule | None = None,
         mean: Sequence[float] | Tensor | None = None,
         std: Sequence[float] | Tensor | None = None,
-        deep_supervision: Sequence[str] | None = None,
+        deep_supervision: Sequence[str] | None = (),
         selective_eps: float | None = None,
         batch_norm: BatchNorm = "linear",
         attribution: Attribution = "lrp",

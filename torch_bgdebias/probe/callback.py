@@ -13,16 +13,16 @@ from typing import Any, Unpack
 import torch
 import torch.distributed as dist
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
-from torch import Tensor, nn
+from torch import Tensor
 
 from torch_bgdebias._deprecated import renamed_arguments, warn_renamed
 from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.checks import check_option
 from torch_bgdebias.lightning import LightningModule, ReadingCallback, Trainer
 from torch_bgdebias.models import eval_mode
 from torch_bgdebias.names import METRICS
 from torch_bgdebias.probe.callback_entry import EntryWatch
 from torch_bgdebias.probe.callback_loaders import LoaderLimits, stage_loader
+from torch_bgdebias.probe.callback_settings import ProbeSettings, call_module
 from torch_bgdebias.probe.evaluation import names_of_classes, report_of, warnings_of
 from torch_bgdebias.probe.loggers import log_figures
 from torch_bgdebias.probe.passes.gathering import BackgroundPool, Gatherer
@@ -103,30 +103,21 @@ class BackgroundBiasProbe(ReadingCallback):
         )
         start = EvaluationSettings(variants=("mixed_same", "mixed_rand"))
         rest = {k: v for k, v in given.items() if k not in names and v is not None}
-        self.settings = dataclasses.replace(start if settings is None else settings, **rest)
-        for metric in metrics:
-            check_option(metric, METRICS, name="metrics")
-        if "bg_gap" in metrics and not {"mixed_same", "mixed_rand"} <= set(self.settings.variant_names):
-            got = list(self.settings.variant_names)
-            raise ValueError(f"variants: expected mixed_same and mixed_rand for bg_gap, got {got}")
+        self.choices = ProbeSettings(metrics, figures, inference_mode)
+        self.settings = self.choices.evaluation(dataclasses.replace(start if settings is None else settings, **rest))
         is_bank = isinstance(loader_or_bank, Tensor) or isinstance(getattr(loader_or_bank, "images", None), Tensor)
         if is_bank and backgrounds is not None:
             raise ValueError("backgrounds: expected None because the first argument is a bank already")
         self.loader: Iterable[Any] | None = None if is_bank else loader_or_bank
         self.backgrounds = loader_or_bank if is_bank else backgrounds
-        self.metrics, self.figures, self.inference_mode = tuple(metrics), figures, inference_mode
-        if self.figures:
-            self.settings = dataclasses.replace(self.settings, examples=self.settings.examples or 6)
-        self.settings = dataclasses.replace(self.settings, embeddings="feature_consistency" in metrics)
-        if self.settings.forward is None:
-            self.settings = dataclasses.replace(self.settings, forward=_call)
+        self._draws = figures
         #: the last report; the same on every process. ``None`` before the first, and where there was nothing to tell
         self.report: BackgroundBiasReport | None = None
         self._pool: BackgroundPool | None = None
         self._started = math.nan
         self._informed = False
         self._left_out = 0  # images of the loader, where the budget leaves some of them out
-        own_way = self.settings.preprocess is not None or self.settings.forward is not _call
+        own_way = self.settings.preprocess is not None or self.settings.forward is not call_module
         self._entry = None if own_way else EntryWatch(self.settings.spec)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -184,11 +175,11 @@ class BackgroundBiasProbe(ReadingCallback):
             return self._refused(pl_module, problem)
         self.report = self._measure(trainer, pl_module, settings)
         seconds = time.perf_counter() - start
-        if self.figures and self._logs and trainer.is_global_zero and trainer.loggers:
+        if self._draws and self._logs and trainer.is_global_zero and trainer.loggers:
             self._draw(trainer, self.report)
         drawing = time.perf_counter() - start - seconds
         self._inform_of_cost(self.report, seconds, drawing, start - self._started)
-        return {**_scalars(self.report, self.metrics), "seconds": seconds}
+        return {**_scalars(self.report, self.choices.metrics), "seconds": seconds}
 
     def _entered(self) -> tuple[str, EvaluationSettings]:
         """Why nothing can be measured, if so, and the settings with what the module's own step does to its images."""
@@ -256,7 +247,7 @@ class BackgroundBiasProbe(ReadingCallback):
         )
 
     def _reading(self) -> AbstractContextManager[None]:
-        return torch.inference_mode() if self.inference_mode else torch.no_grad()
+        return torch.inference_mode() if self.choices.inference_mode else torch.no_grad()
 
     def _gathered(self, evaluation: Evaluation, share: Share) -> BackgroundPool:
         with self._reading():
@@ -302,7 +293,7 @@ class BackgroundBiasProbe(ReadingCallback):
         try:
             figures = report.figures
         except ImportError as error:
-            self.figures = False
+            self._draws = False
             warnings.warn(f"{type(self).__name__} logs no figures: {error}", stacklevel=2)
             return
         log_figures(trainer.loggers, figures, prefix=self._prefix, step=trainer.global_step)
@@ -318,14 +309,6 @@ class ProbeOptions(MeasuringOptions, total=False):
     max_images: int | None
     budget: float | None
     dataloader_idx: int
-
-
-def _call(module: nn.Module, image: Tensor) -> Any:
-    try:
-        return module(image)
-    except NotImplementedError as error:
-        hint = "pass BackgroundBiasProbe(forward=lambda module, image: ...), which returns the model's output"
-        raise TypeError(f"{type(module).__name__} has no forward(image): {hint}") from error
 
 
 def _scalars(report: BackgroundBiasReport, metrics: Sequence[str]) -> dict[str, float]:

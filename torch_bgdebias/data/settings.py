@@ -1,0 +1,49 @@
+"""``FolderSettings``: how a masked folder is read, checked once and passed on whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch_bgdebias.checks import check_option, check_share
+from torch_bgdebias.files import check_size
+from torch_bgdebias.masks.encodings import Label, MaskEncoding, mask_encoding
+
+__all__ = ["FolderSettings"]
+
+
+@dataclass(frozen=True)
+class FolderSettings:
+    """Options of :class:`~torch_bgdebias.data.MaskedImageFolder`, which explains them.
+
+    ``masks`` holds ``encoding``, ``foreground`` and ``void`` in one.
+
+    Raises:
+        ValueError: an unknown option, or a number out of range.
+    """
+
+    size: int | tuple[int, int] | None = None
+    on_error: str = "raise"
+    min_foreground: float = 0.0
+    classes: Sequence[str] | None = None
+    encoding: str | MaskEncoding = "auto"
+    foreground: Sequence[Label | str] | None = None
+    void: Sequence[Label | str] | None = None
+    mask_suffix: str = ""
+    white: float | None = None
+
+    def __post_init__(self) -> None:
+        check_size(self.size)
+        check_option(self.on_error, ("raise", "skip"), name="on_error")
+        check_share(self.min_foreground, name="min_foreground", kind="a share")
+        mask_encoding(self.encoding, self.foreground, self.void)
+
+    @property
+    def height_width(self) -> tuple[int, int] | None:
+        """The size as two numbers."""
+        return check_size(self.size)
+
+    @property
+    def masks(self) -> MaskEncoding:
+        """Encoding, foreground and void in one."""
+        return mask_encoding(self.encoding, self.foreground, self.void)

@@ -1,0 +1,58 @@
+"""``ProbeSettings``: what ``BackgroundBiasProbe`` logs beside how it evaluates, checked once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from torch_bgdebias.checks import check_option
+from torch_bgdebias.names import METRICS
+from torch_bgdebias.probe.passes.settings import EvaluationSettings
+
+__all__ = ["ProbeSettings", "call_module"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeSettings:
+    """Options of :class:`~torch_bgdebias.callbacks.BackgroundBiasProbe`, which explains them.
+
+    Raises:
+        ValueError: a metric that does not exist.
+    """
+
+    metrics: Sequence[str] = METRICS
+    figures: bool = True
+    inference_mode: bool = True
+
+    def __post_init__(self) -> None:
+        for metric in self.metrics:
+            check_option(metric, METRICS, name="metrics")
+        object.__setattr__(self, "metrics", tuple(self.metrics))
+
+    def evaluation(self, settings: EvaluationSettings) -> EvaluationSettings:
+        """The evaluation that these metrics and figures need: examples to draw, embeddings, the module's own call.
+
+        Raises:
+            ValueError: variants without which a metric cannot be had.
+        """
+        if "bg_gap" in self.metrics and not {"mixed_same", "mixed_rand"} <= set(settings.variant_names):
+            got = list(settings.variant_names)
+            raise ValueError(f"variants: expected mixed_same and mixed_rand for bg_gap, got {got}")
+        return dataclasses.replace(
+            settings,
+            examples=settings.examples or 6 * self.figures,
+            embeddings="feature_consistency" in self.metrics,
+            forward=call_module if settings.forward is None else settings.forward,
+        )
+
+
+def call_module(module: nn.Module, image: Tensor) -> Any:
+    """``module(image)``, and what to do about it where there is no such method."""
+    try:
+        return module(image)
+    except NotImplementedError as error:
+        hint = "pass BackgroundBiasProbe(forward=lambda module, image: ...), which returns the model's output"
+        raise TypeError(f"{type(module).__name__} has no forward(image): {hint}") from error
