@@ -19,7 +19,7 @@ CXX="$compiler" CXXFLAGS="$flags" TORCH_BGDEBIAS_BUILD=cpu "$python" setup.py -q
 # The interpreter itself is not instrumented: its runtime comes first, and leaks at exit are Python's own.
 LD_PRELOAD="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-name=libstdc++.so)" \
   ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=2 \
-  "$python" -m pytest -q --no-header -p no:cacheprovider tests/ops/test_kernels.py tests/ops/test_oracle.py \
+  "$python" -m pytest -q --no-header -p no:cacheprovider tests/ops/test_plain.py tests/ops/test_composite.py \
   -W error::RuntimeWarning -rs | tee "$out/log"
 if grep -q "no compiled kernels" "$out/log"; then
   echo "FAILED: the sanitized library was not loaded (see above)"

@@ -8,12 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from torch_bgdebias.backgrounds import BackgroundBank, StreamedBackgroundBank
-from torch_bgdebias.backgrounds.forbidden import ForbiddenPairs
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.backgrounds.pool import Pool, as_pool
 from torch_bgdebias.compositing import tile_fill
-from torch_bgdebias.data import CorrelatedBackgrounds, make_variant
-from torch_bgdebias.metrics import adversarial_background_accuracy
+from torch_bgdebias.data import make_variant
 from torch_bgdebias.probe.passes.gathering import BackgroundPool
 from torch_bgdebias.swap import BackgroundSwap
 
@@ -136,88 +134,3 @@ def test_bad_sources_are_named(raw):
 
 
 # forbidden lists
-
-
-@pytest.fixture
-def restricted(raw):
-    """Class 0 must not stand on images 0, 1 and 2, class 1 not on image 3."""
-    bank = BackgroundBank(raw, torch.tensor([0, 1, 1, 0]))
-    bank.forbid(ForbiddenPairs(torch.tensor([0, 1]), torch.tensor([0, 0, 0, 1]), torch.arange(4)))
-    return bank
-
-
-def test_lists_by_foreground_class_are_obeyed_everywhere(raw, restricted, generator):
-    assert as_pool(restricted).allowed(torch.tensor([0, 1, 7])).tolist() == [
-        [False, False, False, True],
-        [True, True, True, False],
-        [True, True, True, True],
-    ]
-    image = torch.rand(60, 3, 6, 8, generator=generator)
-    mask, label = torch.zeros(60, 1, 6, 8), torch.arange(60) % 2
-    mask[:, :, 2:4, 2:5] = 1
-    for name in ("mixed_rand", "mixed_same", "mixed_next"):
-        made = make_variant(image, mask, label, name, backgrounds=restricted, num_classes=2, generator=generator)
-        for new, own, valid in zip(made.image, label.tolist(), made.valid.tolist(), strict=True):
-            same = [bool(torch.equal(new[:, 0], picture[:, 0] / 255)) for picture in raw]
-            assert not valid or (same.index(True) == 3) is (own == 0)
-    assert not made.valid[label == 0].any()  # class 0 may stand on image 3 alone, which is of its own class
-    pool = BackgroundPool.of(restricted)
-    ids = torch.arange(60).numpy().astype("uint64")
-    rows = pool.choose("mixed_rand", ids, label.tolist(), num_classes=2, seed=0)
-    assert set(rows[0::2].tolist()) == {3}
-    assert set(rows[1::2].tolist()) == {0, 1, 2}
-    data = CorrelatedBackgrounds(
-        [(image[i], i % 2, mask[i]) for i in range(40)], restricted, correlation=0.0, mapping=[0, 1]
-    )
-    with pytest.raises(
-        ValueError, match="bank: expected a background of category 1 for class 0, its filters leave none"
-    ):
-        [data[i] for i in range(40)]
-
-
-def test_a_background_that_a_filter_forbids_fools_nobody(restricted):
-    class OnBlack(torch.nn.Module):
-        """Says class 1 on image 0, else class 0."""
-
-        def forward(self, image):
-            on_first = (image[:, :, 0, 0] - restricted.images[0, :, 0, 0] / 255).abs().amax(1) < 1e-6
-            return torch.stack([~on_first, on_first], 1).float()
-
-    image, mask = torch.rand(2, 3, 6, 8), torch.zeros(2, 1, 6, 8)
-    mask[:, :, 3, 3] = 1
-    label = torch.tensor([0, 7])
-    survived = adversarial_background_accuracy(OnBlack(), image[:1], mask[:1], label[:1], restricted)
-    assert survived.robust.tolist() == [True]
-    assert survived.tried.tolist() == [4]
-    restricted.forbidden_pairs = None
-    assert adversarial_background_accuracy(
-        OnBlack(), image[:1], mask[:1], label[:1], restricted
-    ).fooled_by.tolist() == [0]
-
-
-def test_a_subset_keeps_all_that_is_known(restricted, tmp_path):
-    """It dropped lists and filters: a bank made careful by `filter` forgot it."""
-
-    def darkness(image):
-        return torch.stack([image.mean((1, 2, 3)) - 2, -image.mean((1, 2, 3))], 1)
-
-    restricted.mean, restricted.std = torch.tensor(MEAN), torch.tensor(STD)
-    restricted = restricted.filter(darkness, {5: ["light"]}, 1, class_names=["light", "dark"])
-    assert len(restricted.filters) == 1
-    for index in (torch.tensor([3, 1]), torch.tensor([False, True, False, True])):
-        part = restricted.subset(index)
-        assert part.filters == restricted.filters
-        assert torch.equal(part.mean, restricted.mean)
-        place = 0 if part.labels.tolist() == [0, 1] else 1  # where image 3 is
-        draws = part.draw(200, foreground_labels=torch.zeros(200, dtype=torch.int64))
-        assert set(draws.tolist()) == {place}
-        assert set(part.draw(200, foreground_labels=torch.ones(200, dtype=torch.int64)).tolist()) == {1 - place}
-        part.save(tmp_path / "part.pt")
-        again = BackgroundBank.load(tmp_path / "part.pt")
-        assert again.filters == part.filters
-        assert torch.equal(again.mean, part.mean)
-        assert all(torch.equal(a, b) for a, b in zip(again.forbidden_pairs, part.forbidden_pairs, strict=True))
-    whole = restricted.subset(torch.arange(4))
-    assert whole.images.data_ptr() != restricted.images.data_ptr()
-    assert isinstance(whole, BackgroundBank)
-    assert not isinstance(whole, StreamedBackgroundBank)

@@ -73,3 +73,17 @@ def test_damaged_files_are_refused_by_name(bank_file):
 @pytest.mark.slow
 def test_twenty_thousand_damaged_files(bank_file):
     damage(bank_file, range(150, 20_150))
+
+
+def test_save_and_load(tmp_path):
+    images = torch.randint(0, 256, (4, 3, 5, 5), dtype=torch.uint8)
+    bank = BackgroundBank(images, [0, 1, 1, 0], mean=[0.1] * 3, std=[0.2] * 3, classes=["a", "b"])
+    bank.save(tmp_path / "bank.pt")
+    loaded = BackgroundBank.load(tmp_path / "bank.pt")
+    assert torch.equal(loaded.images, images)
+    assert loaded.classes == ("a", "b")
+    index = torch.tensor([2, 0])
+    assert torch.equal(loaded.float_images(index), bank.float_images(index))
+    torch.save({"x": 1}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="path: expected a file written by BackgroundBank.save"):
+        BackgroundBank.load(tmp_path / "other.pt")

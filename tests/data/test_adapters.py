@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from small_pictures import H, W, photo, save
 from torch.utils.data import DataLoader
 
-from torch_bgdebias import BatchSpec
 from torch_bgdebias.data import (
-    CorrelatedBackgrounds,
     ImageNetS,
     MaskSizeError,
     OxfordPets,
     UnreadableImageError,
     VOCObjects,
-    Waterbirds,
-    load_places365,
 )
-
-H, W = 20, 30
-
-
-def save(path, pixels, palette=False):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(pixels)
-    if palette:
-        picture.putpalette([v for c in range(256) for v in (c * 37 % 256, c * 91 % 256, c * 151 % 256)])
-        assert picture.mode == "P"
-    picture.save(path)
-    return path
-
-
-def photo(path, seed=0, size=(H, W)):
-    return save(path, np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
 
 
 def regions(**boxes):
@@ -183,101 +161,3 @@ def test_imagenet_s_trouble(imagenet_s):
     next(imagenet_s.glob(f"validation-segmentation/{WNIDS[1]}/*")).unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of 3 files are missing: .*00000002.png"):
         ImageNetS(imagenet_s, categories=WNIDS)
-
-
-@pytest.fixture
-def waterbirds(tmp_path):
-    root = tmp_path / "waterbird_complete95_forest2water2"
-    rows = []
-    for i in range(6):
-        name = f"{i:03d}.Gull/Gull_{i}.jpg"
-        photo(root / name, i)
-        cover = np.zeros((H, W), np.uint8)
-        cover[5:10, 5:15] = 204
-        save((tmp_path / "segmentations" / name).with_suffix(".png"), cover)
-        rows.append([i + 1, name, i % 2, i // 2, (i + 1) % 2, "/o/ocean/00001.jpg"])
-    with open(root / "metadata.csv", "w", newline="") as file:
-        csv.writer(file).writerows([["img_id", "img_filename", "y", "split", "place", "place_filename"], *rows])
-    return root, tmp_path / "segmentations"
-
-
-def test_waterbirds(waterbirds):
-    root, masks = waterbirds
-    data = Waterbirds(root, "val", masks=masks, size=(10, 15))
-    assert (data.labels, data.places) == ([0, 1], [1, 0])
-    batch = next(iter(DataLoader(data, batch_size=2)))
-    spec = BatchSpec(background_label=3)
-    assert spec.background_label_of(batch).tolist() == [1, 0]
-    assert spec.mask_of(batch).shape == (2, 1, 10, 15)
-    torch.testing.assert_close(Waterbirds(root, masks=masks)[0][2].max(), torch.tensor(0.8))
-    image, label, place = Waterbirds(root, "test")[1]
-    assert (image.shape, label, place) == ((3, H, W), 1, 0)
-
-
-def test_waterbirds_trouble(waterbirds, tmp_path):
-    root, masks = waterbirds
-    with pytest.raises(ValueError, match=r"split: expected one of 'train', 'val', 'test', got 'dev'"):
-        Waterbirds(root, "dev")
-    with pytest.raises(FileNotFoundError, match=r"expected metadata.csv in it, found "):
-        Waterbirds(tmp_path)
-    next(masks.glob("001*/*")).unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 2 files are missing: .*001.Gull/Gull_1.png"):
-        Waterbirds(root, masks=masks)
-    assert len(Waterbirds(root)) == 2
-    (root / "000.Gull/Gull_0.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 2 files are missing: .*Gull_0.jpg"):
-        Waterbirds(root)
-    (root / "metadata.csv").write_text("img_filename,y,split\na.jpg,0,0\n")
-    with pytest.raises(ValueError, match=r"expected the columns \['img_filename', 'place', 'split', 'y'\]"):
-        Waterbirds(root)
-    (root / "metadata.csv").write_text("img_filename,y,split,place\na.jpg,0,0,0\n")
-    with pytest.raises(ValueError, match=r"has no sample of 'test'"):
-        Waterbirds(root, "test")
-
-
-@pytest.fixture
-def places(tmp_path):
-    (tmp_path / "categories_places365.txt").write_text("/a/airfield 0\n/d/desert/sand 1\n/o/ocean 2\n")
-    val, train = [], []
-    for i in range(6):
-        photo(tmp_path / f"val_256/Places365_val_{i:08d}.jpg", i, size=(25 + i, 40))
-        val.append(f"Places365_val_{i:08d}.jpg {i % 3}")
-        name = ("/a/airfield", "/d/desert/sand", "/o/ocean")[i % 3]
-        photo(tmp_path / f"data_256_standard{name}/{i:08d}.jpg", 50 + i)
-        train.append(f"{name}/{i:08d}.jpg {i % 3}")
-    (tmp_path / "places365_val.txt").write_text("\n".join(val) + "\n")
-    (tmp_path / "places365_train_standard.txt").write_text("\n".join(train) + "\n")
-    return tmp_path
-
-
-@pytest.mark.parametrize("split", ["val", "train-standard"])
-def test_places365(places, split):
-    scenes = load_places365(places, (16, 24), split=split)
-    assert scenes.images.shape == (6, 3, 16, 24)
-    assert scenes.images.dtype == torch.uint8
-    assert scenes.labels.tolist() == [0, 0, 1, 1, 2, 2]
-    assert scenes.names == ("airfield", "desert/sand", "ocean")
-    two = load_places365(places, (16, 24), split=split, categories=("ocean", "airfield"), per_category=1)
-    assert two.names == ("ocean", "airfield")
-    assert torch.equal(two.images, scenes.images[[4, 0]])
-
-
-def test_places365_serves_as_a_bank(places):
-    item = (torch.zeros(3, 8, 8), 1, torch.zeros(1, 8, 8))
-    image, _, _, category = CorrelatedBackgrounds([item], load_places365(places, 8), 1.0)[0]
-    assert category == 1
-    assert image.std() > 0.05
-
-
-def test_places365_trouble(places, tmp_path):
-    with pytest.raises(ValueError, match=r"categories: moon not in .*categories_places365.txt"):
-        load_places365(places, 8, categories=["moon"])
-    with pytest.raises(ValueError, match=r"split: expected one of"):
-        load_places365(places, 8, split="test")
-    with pytest.raises(FileNotFoundError, match=r"expected places365_train_challenge.txt in it"):
-        load_places365(places, 8, split="train-challenge")
-    with pytest.raises(FileNotFoundError, match=r"6 of 6 files are missing: .*val_large"):
-        load_places365(places, 8, small=False)
-    (places / "val_256/Places365_val_00000004.jpg").write_bytes(b"\xff\xd8broken")
-    with pytest.raises(UnreadableImageError, match=r"Places365_val_00000004.jpg"):
-        load_places365(places, 8)

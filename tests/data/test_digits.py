@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from torch_bgdebias.data import ThresholdMasked, mnist_with_masks, read_idx
+from torch_bgdebias.data import ThresholdMasked, digits_with_masks, mnist_with_masks, read_idx
 
 
 def write_idx(path, values, packed=False):
@@ -112,3 +112,39 @@ def test_real_mnist(shared_data):
     data = mnist_with_masks(shared_data("mnist"), size=32)
     assert data.images.shape == (10000, 3, 32, 32)
     assert data.labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+def test_digits():
+    digits = digits_with_masks(32)
+    assert digits.images.shape == (1797, 3, 32, 32)
+    assert digits.masks.shape == (1797, 1, 32, 32)
+    assert digits.labels.bincount().min() > 170
+    cover = digits.masks.float().mean((1, 2, 3)) / 255
+    assert cover.min() > 0.05
+    assert cover.max() < 0.6
+    assert ((digits.masks > 0) & (digits.masks < 255)).any(), "soft edges"
+    outside = digits.images * (digits.masks == 0)
+    assert outside.max() == 0, "nothing of the stroke lies outside of its mask"
+    border = torch.cat([digits.masks[:, :, :2].flatten(), digits.masks[..., :2].flatten()])
+    assert border.max() == 0
+
+
+def test_digits_in_colour_and_size():
+    colour = digits_with_masks((24, 40), colour="random", seed=3)
+    assert colour.images.shape == (1797, 3, 24, 40)
+    assert torch.equal(colour.images, digits_with_masks((24, 40), colour="random", seed=3).images)
+    assert not torch.equal(colour.images[:, 0], colour.images[:, 1])
+    assert colour.images.flatten(1).amax(1).min() > 250, "bright enough to be read"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"size": 8}, r"size: expected at least 16 x 16, got 8"),
+        ({"colour": "blue"}, r"colour: expected one of 'white', 'random', got 'blue'"),
+        ({"margin": 0.5}, r"margin: expected a share in \[0, 0.4\], got 0.5"),
+    ],
+)
+def test_bad_digits(arguments, text):
+    with pytest.raises(ValueError, match=text):
+        digits_with_masks(**arguments)

@@ -1,4 +1,4 @@
-"""A foreground written in every encoding that people's masks have: `test_encodings.py` reads it back."""
+"""A foreground written in every encoding that people's masks have: `tests/masks` reads it back."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from PIL import Image
 from torch_bgdebias.masks.contents import voc_palette
 
 VOC_PALETTE = voc_palette().ravel().tolist()
+#: an object (H, W) bool of 80 pixels in a picture of 480
+INSIDE = np.zeros((20, 24), bool)
+INSIDE[5:15, 6:14] = True
 
 
 def labels(inside, numbers=(1, 2), void=None, band=None):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from isnet_networks import distance, picture, small
 from torch import Tensor, nn
 
@@ -74,64 +73,6 @@ def test_shapes(variant, maps, attribution, batch):
     assert found.hidden["conv1"].shape == (batch, maps, 6, 12, 10)
     assert found.hidden["bn2"].shape == (batch, maps, 12, 6, 5)
     assert torch.equal(isnet(picture(batch)), model(picture(batch)))
-
-
-def test_hidden_relevance_is_layers_value_times_modified_gradient():
-    """The layer's input taken for the image gives the same heatmap as the layer as part of the whole."""
-    model = small().eval()
-    found = ISNet(model, deep_supervision=["conv1"]).explain(picture(), torch.tensor([1, 2, 0]))
-
-    class Rest(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = model
-
-        def forward(self, z: Tensor) -> Tensor:
-            x = self.inner.bn1(z).relu()
-            return self.inner.fc(F.max_pool2d(self.inner.bn2(self.inner.conv2(x)).relu(), 2).mean((2, 3)))
-
-    rest = ISNet(Rest().eval()).explain(model.conv1(picture()).detach(), torch.tensor([1, 2, 0]))
-    torch.testing.assert_close(found.hidden["conv1"].detach(), rest.relevance.detach())
-
-
-def test_watching_equals_explaining():
-    model, x, label = small(), picture(), torch.tensor([0, 1, 2])
-    isnet = ISNet(model)
-    state = {k: v.clone() for k, v in model.state_dict().items()}
-    expected = isnet.explain(x)
-    (F.cross_entropy(expected.logits, label) + expected.relevance.abs().sum()).backward()
-    grads = [p.grad.clone() for p in model.parameters()]
-    model.zero_grad()
-    model.load_state_dict(state)
-    with isnet.watching() as watch:
-        assert len(watch) == 0
-        loss = F.cross_entropy(model(x), label)
-        with torch.no_grad():
-            model.eval()(x)  # not recorded
-        model.train()
-    assert len(watch) == 1
-    found = watch.explain()
-    torch.testing.assert_close(found.relevance, expected.relevance)
-    (loss + found.relevance.abs().sum()).backward()
-    for parameter, grad in zip(model.parameters(), grads, strict=True):
-        torch.testing.assert_close(parameter.grad, grad)
-    with pytest.raises(RuntimeError, match="no forward pass of Plain"):
-        watch.explain()
-
-
-def test_several_recorded_passes_and_two_models_at_once():
-    first, second = small(seed=1).eval(), small(seed=2).eval()
-    x, y = picture(), picture() ** 2
-    a, b = ISNet(first), ISNet(second, "original", epsilon=0.1)
-    with a.watching() as outer, b.watching() as inner:
-        first(x)
-        second(x)
-        first(y)
-        nested = a.explain(y)  # a pass of its own, which the open watch does not see
-    assert (len(outer), len(inner)) == (2, 1)
-    torch.testing.assert_close(outer.explain(index=0).relevance, a.explain(x).relevance)
-    torch.testing.assert_close(outer.explain().relevance, nested.relevance)
-    torch.testing.assert_close(inner.explain().relevance, b.explain(x).relevance)
 
 
 def test_relevance_without_and_in_inference_mode():
@@ -242,47 +183,6 @@ def test_relevance_that_is_not_finite_is_named():
         model.conv2.weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(ValueError, match=r"relevance: expected finite values, got NaN or infinity in sample\(s\)"):
         ISNet(model).explain(picture())
-
-
-def test_selective_is_the_log_odds_of_the_lowest_logit():
-    from torch_bgdebias.isnet.targets import lowest_log_odds
-
-    logits = torch.randn(7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    p = logits.softmax(1).amin(1)
-    torch.testing.assert_close(lowest_log_odds(logits), (p / (1 - p)).log())
-    torch.testing.assert_close(lowest_log_odds(logits, 1e-2), ((p + 1e-2) / (1 - p + 1e-2)).log())
-    sharp = torch.tensor([[80.0, 0.0, -40.0]], requires_grad=True)  # p underflows in float32, the log-odds do not
-    eta = lowest_log_odds(sharp)
-    assert float(eta) == pytest.approx(-120.0)
-    assert torch.autograd.grad(eta.sum(), sharp)[0].tolist() == [pytest.approx([-1.0, 0.0, 1.0])]
-    assert torch.equal(lowest_log_odds(logits, multi_label=True), logits.amin(1))
-
-
-def test_stochastic_chooses_the_highest_half_of_the_time():
-    from torch_bgdebias.isnet.targets import random_logit
-
-    logits = torch.zeros(20000, 4)
-    logits[:, 2] = 1
-    drawn = random_logit(logits, torch.Generator().manual_seed(0)).bincount(minlength=4) / 20000
-    torch.testing.assert_close(drawn, torch.tensor([1 / 6, 1 / 6, 1 / 2, 1 / 6]), atol=0.012, rtol=0)
-    assert random_logit(torch.zeros(3, 1)).tolist() == [0, 0, 0]
-    isnet = ISNet(small().eval(), "stochastic")
-    found = [isnet.explain(picture(), generator=torch.Generator().manual_seed(4)).relevance for _ in range(2)]
-    assert torch.equal(*found)
-
-
-def test_targets_override_the_choice():
-    isnet, x = ISNet(small().eval(), "original"), picture()
-    every = isnet.explain(x).relevance
-    one = isnet.explain(x, torch.tensor([3, 0, 1])).relevance
-    torch.testing.assert_close(one[:, 0], every[torch.arange(3), torch.tensor([3, 0, 1])])
-    two = isnet.explain(x, torch.tensor([[3, 0], [0, 1], [1, 1]])).relevance
-    torch.testing.assert_close(two[:, 0], one[:, 0])
-    weights = torch.randn(3, 5)
-    torch.testing.assert_close(
-        isnet.explain(x, weights).relevance[:, 0], (every * weights[..., None, None, None]).sum(1)
-    )
-    torch.testing.assert_close(isnet.explain(x, lambda z: z[:, :2]).relevance, every[:, :2])
 
 
 def test_relevance_does_not_depend_on_neighbours_in_evaluation_mode():

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from mask_encoders import ENCODERS, band_around
+from mask_encoders import ENCODERS, INSIDE, band_around, save
 
-from torch_bgdebias.masks import MaskEncoding, MaskEncodingError, read_mask
+from torch_bgdebias.masks import MaskEncoding, read_mask
 from torch_bgdebias.masks.reading import MaskReader
 
 
@@ -58,106 +58,8 @@ def test_soft_masks_stay_soft(inside, seed):
             ("f.npy", soft.astype(np.float32), 0.51),
         ):
             path = Path(folder) / name
-            ENCODERS["bool array"][1](values, path) if name == "f.npy" else _save(values, path)
+            ENCODERS["bool array"][1](values, path) if name == "f.npy" else save(values, path)
             np.testing.assert_allclose(read_mask(path).numpy()[0], soft * 255, atol=exact)
-
-
-def _save(values, path):
-    from PIL import Image
-
-    Image.fromarray(values).save(path)
-
-
-def ramp():
-    """A wide soft edge of an ellipse, 0 to 255."""
-    y, x = np.mgrid[:60, :80]
-    return 255 * np.clip(1.5 - np.hypot((y - 30) / 20, (x - 40) / 26), 0, 1)
-
-
-INSIDE = np.zeros((20, 24), bool)
-INSIDE[5:15, 6:14] = True
-
-
-def written(folder, values, name="m.png"):
-    path = folder / name
-    if name.endswith(".npy"):
-        np.save(path, values)
-    else:
-        _save(values, path)
-    return path
-
-
-def areas(*levels):
-    """Background of the first level, an object whose columns have the others."""
-    values = np.full(INSIDE.shape, levels[0])
-    columns = np.array(levels[1:])[np.arange(8) * len(levels[1:]) // 8]
-    values[5:15, 6:14] = columns[None]
-    return values
-
-
-@pytest.mark.parametrize(
-    ("values", "text"),
-    [
-        (
-            areas(2, 1, 3).astype(np.uint8),
-            r"m.png \(L\): what is object\? Found the values 1, 2, 3, and no 0 .*foreground=",
-        ),
-        (
-            areas(0, 128, 255).astype(np.uint8),
-            r'areas of the values 0, 128, 255; say encoding="soft" .* "binary" .*"index"',
-        ),
-        (areas(0, 85, 170, 255).astype(np.uint8), r"areas of the values 0, 85, 170, 255"),
-        (np.arange(480).reshape(20, 24).astype(np.uint8) % 100, r"100 values up to 99 that form no areas"),
-        (areas(1, 255).astype(np.uint8), r"the values 1, 255, and no 0 for background"),
-        (
-            np.random.default_rng(0).integers(60, 256, (20, 24), np.uint8),
-            r"grey levels, 8\d% of .* near 255: photographs",
-        ),
-        (
-            np.minimum(ramp() * 0.7, 178).astype(np.uint8),
-            r"\d\d grey levels that run into each other, up to 178; say enc",
-        ),
-        (np.full((20, 24, 3), (255, 255, 0), np.uint8), r"the colours \(255, 255, 0\), and no black for background"),
-        (np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8), r"no black|colours: a preview"),
-    ],
-)
-def test_what_cannot_be_known_is_shown(tmp_path, values, text):
-    with pytest.raises(MaskEncodingError, match=text):
-        read_mask(written(tmp_path, values))
-
-
-@pytest.mark.parametrize(
-    ("values", "text"),
-    [
-        (areas(-8.0, 9.0), r"values from -8 to 9; .*apply a sigmoid"),
-        (areas(0.0, np.nan), r"values from nan to nan"),
-        (areas(0.0, 3.5), r"fractions up to 3.5"),
-    ],
-)
-def test_arrays_that_are_no_masks(tmp_path, values, text):
-    with pytest.raises(MaskEncodingError, match=text):
-        read_mask(written(tmp_path, values, "m.npy"))
-
-
-def test_a_wide_soft_edge_is_no_label_map(tmp_path):
-    """Saliency networks write masks with large areas of 1, 2, 253, 254 beside 0 and 255."""
-    noise = np.repeat(np.repeat(np.random.default_rng(0).integers(0, 3, (15, 20)), 4, 0), 4, 1)
-    values = np.clip(ramp() + noise * np.where(ramp() > 127, -1, 1), 0, 254).astype(np.uint8)
-    np.testing.assert_array_equal(read_mask(written(tmp_path, values)).numpy()[0], values)
-
-
-def test_options_settle_it(tmp_path):
-    trimap = written(tmp_path, areas(2, 1, 3).astype(np.uint8))
-    picture = MaskReader(MaskEncoding(foreground=(1,), void=(3,)), {}).open(trimap)
-    assert (np.asarray(picture.foreground) > 0).sum() == 40
-    assert (np.asarray(picture.void) > 0).sum() == 40
-    halves = written(tmp_path, areas(0, 128, 255).astype(np.uint8), "halves.png")
-    for kind, total in (("soft", 40 * 128 + 40 * 255), ("binary", 80 * 255), ("index", 40 * 255)):
-        assert int(read_mask(halves, encoding=kind).sum()) == total
-    assert int(read_mask(halves, encoding=MaskEncoding("index", void=())).sum()) == 80 * 255
-    colours = written(tmp_path, np.where(INSIDE[..., None], (255, 0, 0), (255, 255, 255)).astype(np.uint8), "c.png")
-    for label in ("#ff0000", (255, 0, 0)):
-        assert int(read_mask(colours, encoding=MaskEncoding(foreground=(label,))).sum()) == 80 * 255
 
 
 @pytest.mark.parametrize("kind", ["0 and 255", "0 and 1", "float array", "JPEG", "label map", "grey with alpha"])

@@ -5,13 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from mask_encoders import ENCODERS, VOC_PALETTE, paletted
+from mask_encoders import ENCODERS, INSIDE, VOC_PALETTE, paletted
 from PIL import Image
 
 from torch_bgdebias.data import MaskedImageFolder, MaskEncoding, MaskEncodingError
-
-INSIDE = np.zeros((20, 24), bool)
-INSIDE[5:15, 6:14] = True
 
 
 def make(root, write, n=4, classes=("cat", "dog")):

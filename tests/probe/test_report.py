@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from probe_pages import make_report
 from probe_toy import K, ToyImages, cheat, honest
 from torch.utils.data import DataLoader
 
 from torch_bgdebias.data import make_variant
 from torch_bgdebias.metrics import BackgroundGap
 from torch_bgdebias.probe import compare_models, evaluate_background_bias
+from torch_bgdebias.probe.report import report_html
 
 
 def test_metric_report_page_and_comparison(tmp_path) -> None:
@@ -29,3 +33,9 @@ def test_metric_report_page_and_comparison(tmp_path) -> None:
     (comparison,) = compare_models(reports)
     assert comparison.figures["bg_gap"].corrected < 0.001
     assert "bg_gap changed in" in comparison.summary()
+
+
+def test_to_html_of_a_report_writes_the_same_page(tmp_path: Path) -> None:
+    report = make_report(n=40)
+    report.to_html(tmp_path / "a.html", title="T")
+    assert (tmp_path / "a.html").read_text(encoding="utf-8") == report_html([report], title="T")

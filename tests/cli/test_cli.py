@@ -68,28 +68,6 @@ def test_usage_errors(argv: list[str], capsys: pytest.CaptureFixture[str]) -> No
     assert "usage:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("argv", "said"),
-    [
-        (["prob"], "unknown command 'prob'; did you mean probe?"),
-        (["backgrounds", "genrate"], "unknown command 'genrate'; did you mean generate?"),
-        (["xyz"], "unknown command 'xyz'; there are backgrounds, demo, head, masks"),
-        (["probe", "--modle", "x"], "unknown option --modle; did you mean --model"),
-        (["probe", "--data=x", "--modle=x"], "unknown option --modle; did you mean --model"),
-        (["backgrounds", "generate", "out", "--sorce", "scenes"], "unknown option --sorce; did you mean --source?"),
-        (["--versoin"], "unknown option --versoin; did you mean --version?"),
-        (["demo", "--zzzzzz"], "unknown option --zzzzzz"),
-    ],
-)
-def test_what_is_unknown_is_named_first(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Before options that are missing: whoever mistyped --model has not forgotten it."""
-    assert cli.main(argv) == 2
-    err = capsys.readouterr().err
-    assert "usage: bgdebias" in err
-    assert said in err.splitlines()[-1]
-    assert "required" not in err
-
-
 def test_options_may_be_cut_short_and_values_may_look_like_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["demo", "--he"]) == 0
     capsys.readouterr()

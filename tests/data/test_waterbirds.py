@@ -1,0 +1,66 @@
+"""Waterbirds as published, written small."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from small_pictures import H, W, photo, save
+from torch.utils.data import DataLoader
+
+from torch_bgdebias import BatchSpec
+from torch_bgdebias.data import (
+    Waterbirds,
+)
+
+
+@pytest.fixture
+def waterbirds(tmp_path):
+    root = tmp_path / "waterbird_complete95_forest2water2"
+    rows = []
+    for i in range(6):
+        name = f"{i:03d}.Gull/Gull_{i}.jpg"
+        photo(root / name, i)
+        cover = np.zeros((H, W), np.uint8)
+        cover[5:10, 5:15] = 204
+        save((tmp_path / "segmentations" / name).with_suffix(".png"), cover)
+        rows.append([i + 1, name, i % 2, i // 2, (i + 1) % 2, "/o/ocean/00001.jpg"])
+    with open(root / "metadata.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["img_id", "img_filename", "y", "split", "place", "place_filename"], *rows])
+    return root, tmp_path / "segmentations"
+
+
+def test_waterbirds(waterbirds):
+    root, masks = waterbirds
+    data = Waterbirds(root, "val", masks=masks, size=(10, 15))
+    assert (data.labels, data.places) == ([0, 1], [1, 0])
+    batch = next(iter(DataLoader(data, batch_size=2)))
+    spec = BatchSpec(background_label=3)
+    assert spec.background_label_of(batch).tolist() == [1, 0]
+    assert spec.mask_of(batch).shape == (2, 1, 10, 15)
+    torch.testing.assert_close(Waterbirds(root, masks=masks)[0][2].max(), torch.tensor(0.8))
+    image, label, place = Waterbirds(root, "test")[1]
+    assert (image.shape, label, place) == ((3, H, W), 1, 0)
+
+
+def test_waterbirds_trouble(waterbirds, tmp_path):
+    root, masks = waterbirds
+    with pytest.raises(ValueError, match=r"split: expected one of 'train', 'val', 'test', got 'dev'"):
+        Waterbirds(root, "dev")
+    with pytest.raises(FileNotFoundError, match=r"expected metadata.csv in it, found "):
+        Waterbirds(tmp_path)
+    next(masks.glob("001*/*")).unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 files are missing: .*001.Gull/Gull_1.png"):
+        Waterbirds(root, masks=masks)
+    assert len(Waterbirds(root)) == 2
+    (root / "000.Gull/Gull_0.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 files are missing: .*Gull_0.jpg"):
+        Waterbirds(root)
+    (root / "metadata.csv").write_text("img_filename,y,split\na.jpg,0,0\n")
+    with pytest.raises(ValueError, match=r"expected the columns \['img_filename', 'place', 'split', 'y'\]"):
+        Waterbirds(root)
+    (root / "metadata.csv").write_text("img_filename,y,split,place\na.jpg,0,0,0\n")
+    with pytest.raises(ValueError, match=r"has no sample of 'test'"):
+        Waterbirds(root, "test")
