@@ -35,7 +35,9 @@ def original_module(module: nn.Module) -> nn.Module:
     """The module under the wrappers of ``torch.compile``, (distributed) data parallel and Fabric; same parameters."""
     inner: object = getattr(module, "_orig_mod", None)
     wrapped = isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel))
-    if inner is None and (wrapped or type(module).__name__ == "_FabricModule"):  # told by name, without the package
+    if inner is None and (
+        wrapped or type(module).__name__ == "_FabricModule"
+    ):  # recognised by name, without the package
         inner = module.module
     if isinstance(inner, nn.Module):
         return original_module(inner)
@@ -120,18 +122,18 @@ def logits_of(output: Any, key: LogitsKey = None) -> Tensor:
     Raises:
         TypeError: there is no telling, or what was found is no tensor; the message says what the output holds.
     """
-    found: Any
+    logits: Any
     if callable(key):
-        found = key(output)
+        logits = key(output)
     elif key is None:
-        found = output if isinstance(output, Tensor) else _entry(output, "logits")
+        logits = output if isinstance(output, Tensor) else _entry(output, "logits")
     else:
-        found = _entry(output, key)
-    if not isinstance(found, Tensor):
+        logits = _entry(output, key)
+    if not isinstance(logits, Tensor):
         held = list(output) if isinstance(output, Mapping) else type(output).__name__
         hint = "pass the key, index or function that finds them"
         raise TypeError(f"model output: no logits at {key!r}, it is {held}; {hint}")
-    return found
+    return logits
 
 
 class LayerTap:

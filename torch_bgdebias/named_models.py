@@ -144,23 +144,23 @@ def _imported(module: str, attribute: str) -> LoadedModel:
     if here not in sys.path:  # a console script does not look where it is started
         sys.path.insert(0, here)
     try:
-        found: Any = importlib.import_module(module)
+        value: Any = importlib.import_module(module)
     except ImportError as error:
         raise ImportError(f"model: cannot import {module}: {error}") from error
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            names = [n for n in vars(found) if not n.startswith("_")] if hasattr(found, "__dict__") else []
+        if not hasattr(value, part):
+            names = [n for n in vars(value) if not n.startswith("_")] if hasattr(value, "__dict__") else []
             raise ValueError(f"model: {module} has no {attribute!r}{_near(part, names)}")
-        found = getattr(found, part)
-    if not isinstance(found, nn.Module) and callable(found):
+        value = getattr(value, part)
+    if not isinstance(value, nn.Module) and callable(value):
         try:
-            found = found()
+            value = value()
         except TypeError as error:
             hint = "name something that can be called without arguments"
             raise ValueError(f"model: {module}:{attribute}() failed: {error}; {hint}") from error
-    if not isinstance(found, nn.Module):
-        raise ValueError(f"model: {module}:{attribute} gave a {type(found).__name__}, expected a torch.nn.Module")
-    return LoadedModel(found)
+    if not isinstance(value, nn.Module):
+        raise ValueError(f"model: {module}:{attribute} gave a {type(value).__name__}, expected a torch.nn.Module")
+    return LoadedModel(value)
 
 
 def _near(name: str, known: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Fields of files that anybody may have written, taken out one by one: what is wrong with one is told by its name.
+"""Fields of files that anybody may have written, read one by one: an error names the field.
 
 Files are not trusted to be small either: what unpacks to more than it may, or is nested too deeply, is refused before
 memory is spent on it.

@@ -147,7 +147,7 @@ def test_coalitions():
         ({"baseline": "noise"}, "baseline: expected one of 'mean', 'blur', 'black', got 'noise'"),
         ({"baseline": torch.zeros(3, 5, 5)}, r"baseline: expected 'mean'.*\(N, 3, 8, 8\).*\(3, 5, 5\)"),
         ({"target": 7}, r"target: expected classes in \[0, 2\], got \[7, 7\]"),
-        ({"samples": 1}, "expected at least 2 each"),
+        ({"samples": 1}, "samples: expected a whole number of at least 2, got 1"),
     ],
 )
 def test_bad_input(change, text):

@@ -83,7 +83,7 @@ def test_errors():
         probe.fit(images)
     with pytest.raises(ValueError, match="method"):
         probe.fit(images, masks, concepts, method="pca")
-    with pytest.raises(ValueError, match="block: expected at least 1"):
+    with pytest.raises(ValueError, match="block: expected a whole number of at least 1, got 0"):
         ConceptProbe(net(), ["3"], block=0)
     with pytest.raises(ValueError, match="as in the batches before"):
         probe.fit([(i, c, m) for i, c, m in ((images, concepts, masks), (images[..., :8], concepts, masks[..., :8]))])

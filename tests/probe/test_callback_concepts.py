@@ -64,7 +64,7 @@ def test_logs_and_leaves_the_training_as_it_is(tmp_path):
 
 
 def test_settings_are_checked_when_it_is_made():
-    with pytest.raises(ValueError, match="size: expected at least 1"):
+    with pytest.raises(ValueError, match="size: expected a whole number of at least 1, got 0"):
         ConceptProbeCallback(samples(0), samples(1), size=0)
     with pytest.raises(ValueError, match="every_n_epochs"):
         ConceptProbeCallback(samples(0), samples(1), every_n_epochs=0)

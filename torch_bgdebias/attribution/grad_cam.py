@@ -110,9 +110,9 @@ def find_map_layer(model: nn.Module, image: Tensor, *, logits: LogitsKey = None)
 
 
 def _note(order: list[tuple[str, Tensor]], name: str, module: nn.Module, args: object, output: object) -> None:
-    found = _tensor_of(output)
-    if isinstance(found, Tensor):
-        order.append((name, found))
+    output_map = _tensor_of(output)
+    if isinstance(output_map, Tensor):
+        order.append((name, output_map))
 
 
 def _tensor_of(output: Any) -> Any:

@@ -7,8 +7,10 @@ one factorisation serve the whole batch, and the model sees full batches through
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -16,13 +18,48 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_bgdebias.attribution.targets import target_class
-from torch_bgdebias.checks import check_image, check_option, describe
+from torch_bgdebias.checks import check_count, check_image, check_option, describe
 from torch_bgdebias.models import LogitsKey, eval_mode, logits_of
 
-__all__ = ["Baseline", "KernelShap", "kernel_shap", "sample_coalitions", "superpixels"]
+__all__ = ["Baseline", "KernelShap", "KernelShapSettings", "kernel_shap", "sample_coalitions", "superpixels"]
 
 #: what an absent superpixel shows: a named rule, images of the batch's shape, or a pool (N, C, H, W) to average over
 Baseline: TypeAlias = "Literal['mean', 'blur', 'black'] | Tensor"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # tensors have no one answer to ==
+class KernelShapSettings:
+    """Options of :func:`kernel_shap`, which explains them.
+
+    Raises:
+        ValueError: an unknown baseline by name, or a number out of range.
+    """
+
+    segments: Tensor | tuple[int, int] = (7, 7)
+    samples: int = 1000
+    baseline: Baseline = "mean"
+    logits: LogitsKey = None
+    probability: bool = False
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count(self.samples, name="samples", least=2)
+        if isinstance(self.baseline, str):
+            check_option(self.baseline, ("mean", "blur", "black"), name="baseline")
+        if self.chunk is not None:
+            check_count(self.chunk, name="chunk")
+
+    def scores(self, model: nn.Module | Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+        """What is explained of each class (B, K)."""
+        out = logits_of(model(batch), self.logits).float()
+        return out.softmax(1) if self.probability else out
+
+    def images_in_a_pass(self, image: Tensor) -> int:
+        """How many masked images go through the model together."""
+        if self.chunk is not None:
+            return self.chunk
+        fitting = 2**18 // (image.shape[2] * image.shape[3]) if image.device.type == "cpu" else 256
+        return max(1, min(256, fitting))
 
 
 class KernelShap(NamedTuple):
@@ -69,9 +106,8 @@ def sample_coalitions(
     pairs = samples // 2
     drawn = torch.multinomial(1 / (size * (features - size)), pairs, replacement=True, generator=generator) + 1
     noise = torch.rand(pairs, features, generator=generator, device=device)
-    half = (
-        noise.argsort(1).argsort(1) < drawn[:, None]
-    )  # the `drawn` smallest of each row: a uniform subset of that size
+    # the `drawn` smallest of each row: a uniform subset of that size
+    half = noise.argsort(1).argsort(1) < drawn[:, None]
     return torch.stack([half, ~half], 1).flatten(0, 1)
 
 
@@ -125,27 +161,25 @@ def kernel_shap(
     Example:
         >>> import torch
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 2))
-        >>> found = kernel_shap(model, torch.rand(2, 3, 8, 8), segments=(2, 2), samples=14)
-        >>> bool(torch.allclose(found.base + found.values.sum(1), found.score, atol=1e-4))
+        >>> shap = kernel_shap(model, torch.rand(2, 3, 8, 8), segments=(2, 2), samples=14)
+        >>> bool(torch.allclose(shap.base + shap.values.sum(1), shap.score, atol=1e-4))
         True
     """
+    settings = KernelShapSettings(segments, samples, baseline, logits, probability, chunk)
     check_image(image)
     segment = _segments(segments, image)
-    features = int(segment.max()) + 1
     with torch.no_grad(), eval_mode(model) if isinstance(model, nn.Module) else torch.no_grad():
-
-        def score(batch: Tensor) -> Tensor:
-            out = logits_of(model(batch), logits).float()
-            return out.softmax(1) if probability else out
-
+        score = partial(settings.scores, model)
         if coalitions is None:
+            features = int(segment.max()) + 1
             coalitions = sample_coalitions(features, samples, generator=generator, device=image.device)
         full = score(image)
         chosen = target_class(full, target)
         absent = _Absent(baseline, image, generator)
         base = absent.base_score(score, chosen)
         value = full.gather(1, chosen[:, None])[:, 0]
-        scores = _coalition_scores(score, image, segment, coalitions, absent, chosen, chunk)
+        masked = _Masked(image, segment, coalitions, absent)
+        scores = _coalition_scores(score, masked, chosen, settings.images_in_a_pass(image))
     values = _solve(coalitions, scores, base, value)
     attribution = values.gather(1, segment.flatten(1)).reshape(image.shape[0], 1, *image.shape[2:])
     return KernelShap(attribution, values, base, value)
@@ -159,7 +193,6 @@ class _Absent:
         self.pool: Tensor | None = None
         self.images: Tensor
         if isinstance(baseline, str):
-            check_option(baseline, ("mean", "blur", "black"), name="baseline")
             self.images = _named_baseline(baseline, image)
         elif isinstance(baseline, Tensor) and baseline.shape[-3:] == image.shape[1:] and baseline.ndim in (3, 4):
             baseline = baseline.to(image)
@@ -200,30 +233,32 @@ def _segments(segments: Tensor | tuple[int, int], image: Tensor) -> Tensor:
     return segment.to(image.device).long().expand(image.shape[0], *size)
 
 
+class _Masked(NamedTuple):
+    """The images of a batch (B, C, H, W) under every coalition (S, M) of their superpixels (B, H, W)."""
+
+    image: Tensor
+    segment: Tensor
+    coalitions: Tensor
+    absent: _Absent
+
+    def take(self, sample: Tensor, coalition: Tensor) -> Tensor:
+        present = self.coalitions[coalition].gather(1, self.segment[sample].flatten(1))
+        present = present.reshape(-1, 1, *self.image.shape[2:])
+        masked = torch.where(present, self.image[sample], self.absent.take(sample))
+        return masked.contiguous(memory_format=_memory_format(self.image))
+
+
 def _coalition_scores(
-    score: Callable[[Tensor], Tensor],
-    image: Tensor,
-    segment: Tensor,
-    coalitions: Tensor,
-    absent: _Absent,
-    chosen: Tensor,
-    chunk: int | None,
+    score: Callable[[Tensor], Tensor], masked: _Masked, chosen: Tensor, images_in_a_pass: int
 ) -> Tensor:
-    """(S, B) scores; passes of ``chunk`` images each, whatever B is, and no more than one of them in memory."""
-    batch, count = image.shape[0], len(coalitions)
-    if chunk is None:
-        fitting = 2**18 // (image.shape[2] * image.shape[3]) if image.device.type == "cpu" else 256
-        chunk = max(1, min(256, fitting))
-    scores = image.new_empty(count * batch, dtype=torch.float32)
-    layout = _memory_format(image)
-    for start in range(0, count * batch, chunk):
-        number = torch.arange(start, min(start + chunk, count * batch), device=image.device)
+    """(S, B) scores; passes of so many images each, whatever B is, and no more than one of them in memory."""
+    batch, count = len(masked.image), len(masked.coalitions)
+    scores = masked.image.new_empty(count * batch, dtype=torch.float32)
+    for start in range(0, count * batch, images_in_a_pass):
+        number = torch.arange(start, min(start + images_in_a_pass, count * batch), device=masked.image.device)
         sample = number % batch
-        present = coalitions[number // batch].gather(1, segment[sample].flatten(1))
-        present = present.reshape(-1, 1, *image.shape[2:])
-        masked = torch.where(present, image[sample], absent.take(sample))
-        out = score(masked.contiguous(memory_format=layout))
-        scores[start : start + chunk] = out.gather(1, chosen[sample, None])[:, 0]
+        out = score(masked.take(sample, number // batch))
+        scores[start : start + images_in_a_pass] = out.gather(1, chosen[sample, None])[:, 0]
     return scores.reshape(count, batch)
 
 

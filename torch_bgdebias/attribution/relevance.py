@@ -57,8 +57,8 @@ def lrp(
         with torch.no_grad():
             chosen = target_class(logits_of(inner(image), logits), target)
         asked = inner if logits is None else _Logits(inner, logits)
-        _, found = relevance(asked, image, chosen, FlexComposite() if composite is None else composite, False)
-    return found[:, 0].sum(1, keepdim=True).detach()
+        _, heatmap = relevance(asked, image, chosen, FlexComposite() if composite is None else composite, False)
+    return heatmap[:, 0].sum(1, keepdim=True).detach()
 
 
 class _Logits(nn.Module):

@@ -14,9 +14,12 @@ from torch.nn import functional as F
 from torch_bgdebias.backgrounds.forbidden import ForbiddenPairs
 from torch_bgdebias.checks import check_both_or_none, check_finite, check_label, check_mask, describe, values_readable
 from torch_bgdebias.compositing import bounding_boxes, fills_image, tile_fill
+from torch_bgdebias.ops import voronoi_composite
+from torch_bgdebias.ops.plain import in_units
 
 __all__ = [
     "BackgroundSource",
+    "Cells",
     "Labelled",
     "Pool",
     "as_pool",
@@ -63,13 +66,28 @@ class _Restricted(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Cells:
+    """Where Voronoi cells lie and what fills them, as `voronoi_composite` takes it; one cell is plain pasting.
+
+    Attributes:
+        sites: (B, K, 2) float, (y, x) in pixels.
+        index: (B, K) int64, which background.
+        offset: (B, K, 2) int64, where in the background the image's top left pixel lies.
+    """
+
+    sites: Tensor
+    index: Tensor
+    offset: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
 class Pool:
     """Backgrounds to choose from; `as_pool` makes one.
 
     Args:
         images: (N, C, Hb, Wb), uint8 or float; or a list of N pictures (C, H, W) of any sizes.
         labels: (N,) int64, -1 unknown; ``None`` where there are none.
-        mean: (C,) normalisation of the (scaled) pixels; ``None``: they are in the images' units.
+        mean: (C,) normalisation of the (scaled) pixels, on the images' device; ``None``: they are in the images' units.
         std: (C,), with ``mean``.
         masks: (N, 1, Hb, Wb) foregrounds that are tiled over when an image is taken.
         usable: (N,) bool, false where the foreground leaves no background; ``None``: all are.
@@ -79,8 +97,8 @@ class Pool:
 
     images: Tensor | Sequence[Tensor]
     labels: Tensor | None = None
-    mean: Tensor | None = None
-    std: Tensor | None = None
+    mean: Tensor | Sequence[float] | None = None
+    std: Tensor | Sequence[float] | None = None
     masks: Tensor | None = None
     usable: Tensor | None = None
     forbidden: ForbiddenPairs | None = None
@@ -112,6 +130,30 @@ class Pool:
             return torch.cat(pictures)
         masks = None if self.masks is None else self.masks[index.to(self.masks.device)].to(like.device)
         return self._converted(self.images[index.to(self.images.device)], like, masks)
+
+    def composite(self, image: Tensor, mask: Tensor, cells: Cells) -> Tensor:
+        """Images in front of this pool's backgrounds, each Voronoi cell with a background and an offset of its own.
+
+        The operator tiles and crops as it reads: a uint8 pool of any size stays as it is, and only pixels that are seen
+        are scaled and normalised, by the formula that `take` uses (`ops.plain.in_units`).
+
+        Args:
+            image: (B, C, H, W) float.
+            mask: (B, 1, H, W), 1 = foreground.
+            cells: which background fills each cell, and from where.
+
+        Returns:
+            (B, C, H, W) in the image's dtype.
+
+        Raises:
+            ValueError: a pool of pictures of several sizes, or with foregrounds to be removed.
+        """
+        if not isinstance(self.images, Tensor) or self.masks is not None:
+            raise ValueError(f"{self.name}: expected images of one size without foregrounds for cells; take() them")
+        if self.images.dtype == torch.uint8 and self.mean is None:
+            warn_of_units(image, name=self.name)
+        places = (cells.sites, cells.index, cells.offset)
+        return voronoi_composite(image, mask, self.images, *places, self.mean, self.std)
 
     def allowed(self, label: Tensor) -> Tensor | None:
         """(B, N) bool: may a foreground of each class ``label`` (B,) stand on each background? ``None``: all may."""
@@ -196,7 +238,11 @@ def as_pool(
 
 
 def in_image_units(
-    images: Tensor, mean: Tensor | None, std: Tensor | None, *, dtype: torch.dtype | None = None
+    images: Tensor,
+    mean: Tensor | Sequence[float] | None,
+    std: Tensor | Sequence[float] | None,
+    *,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Backgrounds (n, C, H, W) as floats: uint8 scaled to [0, 1], then normalised where there is a mean.
 
@@ -206,13 +252,11 @@ def in_image_units(
         std: (C,), or ``None``.
         dtype: of the result; float32 for uint8 and the images' own otherwise by default.
     """
-    if images.dtype == torch.uint8:
-        images = images.to(dtype or torch.float32) / 255
-    images = images.to(dtype or images.dtype)
-    if mean is None or std is None:
-        return images
-    mean, std = (part.to(images.device, images.dtype)[:, None, None] for part in (mean, std))
-    return (images - mean) / std
+    dtype = dtype or (torch.float32 if images.dtype == torch.uint8 else images.dtype)
+    mean, std = (
+        None if part is None else torch.as_tensor(part, dtype=dtype, device=images.device) for part in (mean, std)
+    )
+    return in_units(images, mean, std, dtype)
 
 
 def looks_normalised(image: Tensor) -> bool:

@@ -14,7 +14,7 @@ from torch_bgdebias.backgrounds.bank import BackgroundBank
 from torch_bgdebias.backgrounds.folder import ImageFiles
 from torch_bgdebias.backgrounds.forbidden import ForbiddenDraws, ForbiddenPairs
 from torch_bgdebias.backgrounds.sampling import ClassOrder
-from torch_bgdebias.backgrounds.screening.filter import FilterSettings
+from torch_bgdebias.backgrounds.screening.filter import FilterSettings, screen_files
 
 __all__ = ["StreamedBackgroundBank"]
 
@@ -182,7 +182,7 @@ class StreamedBackgroundBank(BackgroundBank):
         self._lay_out(order)
 
     def _filtered(self, settings: FilterSettings) -> StreamedBackgroundBank:
-        readable, screening = settings.look_at_files(self.files)
+        readable, screening = screen_files(self.files, settings)
         pairs = None if self.file_pairs is None else self.file_pairs.select(torch.tensor(readable))
         verdict = settings.judge(screening, self.filters, pairs)
         bank = self.over(self.files.only([readable[row] for row in verdict.stay.tolist()]))

@@ -288,4 +288,4 @@ class CLADCallback(SwappingCallback):
                 return int(bank.num_classes)
         elif isinstance(inner := original_module(layer), nn.Linear):
             return max(2, inner.out_features)  # one logit tells two classes apart
-        raise ValueError("num_classes: expected how many background labels there are, which cannot be told; pass it")
+        raise ValueError("num_classes: expected how many background labels there are, which is not known; pass it")

@@ -60,7 +60,7 @@ def queue_info_nce(
     with torch.no_grad():
         lengths = inverse_length(anchor, name="anchor"), inverse_length(positive, name="positive")
     each: Tensor = _QueueInfoNCE.apply(
-        anchor, positive, rows, index, valid, lengths, temperature, torch.is_grad_enabled()
+        anchor, positive, (rows, index, valid), lengths, temperature, torch.is_grad_enabled()
     )
     return each
 
@@ -76,14 +76,12 @@ class _QueueInfoNCE(torch.autograd.Function):
         ctx: Any,
         anchor: Tensor,
         positive: Tensor,
-        rows: Tensor,
-        index: Tensor,
-        valid: Tensor,
+        negatives: tuple[Tensor, Tensor, Tensor],  # the queues' rows, each anchor's queue, which of its rows count
         lengths: tuple[Tensor, Tensor],
         temperature: float,
         gradients: bool,  # in here they are always off
     ) -> Tensor:
-        inverse_a, inverse_p = lengths
+        (rows, index, valid), (inverse_a, inverse_p) = negatives, lengths
         groups = _groups(index) if values_readable(index) else None
         products, inverse_n = _products(anchor, rows, index, groups)
         similar = products * (inverse_a[:, None] * inverse_n)
@@ -108,7 +106,7 @@ class _QueueInfoNCE(torch.autograd.Function):
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         anchor, positive = ctx.saved_tensors
         outer = outer[:, None]
-        return outer * anchor, outer * positive, None, None, None, None, None, None
+        return outer * anchor, outer * positive, None, None, None, None
 
 
 def _products(anchor: Tensor, rows: Tensor, index: Tensor, groups: Groups | None) -> tuple[Tensor, Tensor]:

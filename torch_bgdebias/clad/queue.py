@@ -160,16 +160,16 @@ class NegativeQueue(nn.Module):
         same = (key[:, None] == key) & known
         rank = same.tril(-1).sum(1)  # how many of the batch went to this key before
         newer = same.triu(1).sum(1)
-        kept = known & (newer < self.size)
+        stored = known & (newer < self.size)
         slot = index * self.size + (self.position.index_select(0, index) + rank) % self.size
         # Everything must go somewhere, or its number would have to be known on the host. What is not kept is written
         # to slot 0, with what slot 0 holds in the end: equal values, so the order of writing does not matter.
-        first = kept & (slot == 0)
+        first = stored & (slot == 0)
         winner = first.int().argmax().reshape(1)
-        slot = torch.where(kept, slot, 0)
+        slot = torch.where(stored, slot, 0)
         for store, new in ((self.rows.flatten(0, 1), embedding), (self.foreground.flatten(), foreground)):
             filler = torch.where(first.any(), new.index_select(0, winner), store[:1])
-            keep = kept.reshape(-1, *[1] * (new.ndim - 1))
+            keep = stored.reshape(-1, *[1] * (new.ndim - 1))
             store.index_copy_(0, slot, torch.where(keep, new, filler))
         count = torch.zeros_like(self.fill).index_add_(0, index, known.long())
         self.position.copy_((self.position + count) % self.size)
@@ -178,7 +178,7 @@ class NegativeQueue(nn.Module):
     def _check_state(self, state: dict[str, Any], prefix: str) -> None:
         """Raise ValueError for rows that no queue writes: they would be drawn as negatives, or none would be."""
         if not all(isinstance(value, Tensor) and values_readable(value) for value in state.values()):
-            return  # what is missing is told by load_state_dict
+            return  # load_state_dict names what is missing
         fill, position, shape = state["fill"], state["position"], (self.num_classes,)
         for name, value in (("fill", fill), ("position", position), ("foreground", state["foreground"])):
             if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:

@@ -170,8 +170,8 @@ def _generate(args: argparse.Namespace) -> int:
         print(json.dumps({**about, **counts, "size": list(done.size)}, indent=1))
         return 0
     thrown = f", {done.repeated} thrown away (repeated or of one colour)" if done.repeated else ""
-    kept = f", {done.kept} were there" if done.kept else ""
-    print(f"{done.made} pictures of {len(prompts)} categories made in {done.root}{kept}{thrown}")
+    already = f", {done.kept} were there" if done.kept else ""
+    print(f"{done.made} pictures of {len(prompts)} categories made in {done.root}{already}{thrown}")
     note(f"open them with BackgroundBank.from_folder({str(done.root)!r}, size)")
     return 0
 
@@ -213,7 +213,7 @@ def _filter(args: argparse.Namespace) -> int:
 def _screened(args: argparse.Namespace, forbidden: list[int | str]) -> tuple[ImageFiles, list[int], Screening]:
     """The folder's files, the positions of the readable ones, and what the model saw in those."""
     from torch_bgdebias.backgrounds.folder import ImageFiles
-    from torch_bgdebias.backgrounds.screening.filter import screen_files
+    from torch_bgdebias.backgrounds.screening.filter import FilterSettings, screen_files
     from torch_bgdebias.cli.arguments import usable_device
     from torch_bgdebias.named_models import load_model
 
@@ -224,18 +224,18 @@ def _screened(args: argparse.Namespace, forbidden: list[int | str]) -> tuple[Ima
     loaded = load_model(args.model, num_classes=outputs, checkpoint=args.checkpoint, pretrained=args.pretrained)
     wanted = loaded.preprocessing
     files = ImageFiles.scan(args.input, args.size or wanted.height_width or 224, on_error=args.on_error)
-    readable, screening = screen_files(
-        files,
+    settings = FilterSettings(
         loaded.model.to(device).eval(),
+        forbidden,
         args.top_k,
-        batch_size=args.batch_size,
-        cache=False if args.no_cache else args.cache,
-        check=[forbidden],
+        class_names=names,
+        size=files.size,
         mean=wanted.mean,
         std=wanted.std,
-        size=files.size,
-        class_names=names,
+        batch_size=args.batch_size,
+        cache=False if args.no_cache else args.cache,
     )
+    readable, screening = screen_files(files, settings)
     return files, readable, screening
 
 

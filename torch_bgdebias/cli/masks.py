@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
     from torch_bgdebias.writing import marked_folder
 
     root = args.input / "images" if (args.input / "images").is_dir() else args.input
-    made = args.output.resolve()
-    pictures = [path for path in image_files(root) if made == root.resolve() or made not in path.resolve().parents]
+    out = args.output.resolve()
+    pictures = [path for path in image_files(root) if out == root.resolve() or out not in path.resolve().parents]
     if not pictures:
         raise FileNotFoundError(f"{root}: expected a folder with pictures, found none")
     if args.compare is not None and not args.compare.is_dir():
@@ -84,14 +84,14 @@ def run(args: argparse.Namespace) -> int:
     write = _writer(args, root, pictures)
     given = _given_masks(args.compare, args.mask_suffix)
     reader = MaskReader.of_folder(list(given.values()), mask_encoding(args.encoding, args.foreground, args.void))
-    written, kept, skipped = 0, 0, []
+    written, unchanged, skipped = 0, 0, []
     scores: dict[str, list[float]] = {}
     with marked_folder(args.output):
         for picture, target in progress(zip(pictures, targets, strict=True), total=len(pictures), label="masks"):
             name = target.relative_to(args.output)
             try:
                 if target.exists() and not args.overwrite:
-                    kept += 1
+                    unchanged += 1
                 else:
                     write(picture, target)
                     written += 1
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
                 if args.on_error == "raise":
                     raise
                 skipped.append(str(error))
-    print(f"{written} masks written to {args.output}" + (f", {kept} kept as they were" if kept else ""))
+    print(f"{written} masks written to {args.output}" + (f", {unchanged} kept as they were" if unchanged else ""))
     if skipped:
         print(f"{len(skipped)} pictures skipped: {first_few(skipped, 3)}")
     if args.compare is not None:
@@ -175,16 +175,18 @@ def _given_masks(folder: Path | None, suffix: str) -> dict[Path, Path]:
     return {path.relative_to(folder).with_name(path.stem.removesuffix(suffix)): path for path in files}
 
 
-def _overlap(made: Path, given: Path, reader: MaskReader) -> float:
+def _overlap(drawn: Path, given: Path, reader: MaskReader) -> float:
     """Intersection over union of two mask files where the given one is not void; 1 where both are empty."""
     from torch_bgdebias.data.folder import MaskSizeError
     from torch_bgdebias.files import as_tensor
     from torch_bgdebias.masks.reading import read_mask
 
     truth = reader.open(given)
-    a, b = read_mask(made) > 127, as_tensor(truth.foreground) > 127
+    a, b = read_mask(drawn) > 127, as_tensor(truth.foreground) > 127
     if a.shape != b.shape:
-        raise MaskSizeError(f"mask {given}: expected the size {tuple(a.shape[1:])} of {made}, got {tuple(b.shape[1:])}")
+        raise MaskSizeError(
+            f"mask {given}: expected the size {tuple(a.shape[1:])} of {drawn}, got {tuple(b.shape[1:])}"
+        )
     if truth.void is not None:
         a = a & (as_tensor(truth.void) == 0)
     union = int((a | b).sum())

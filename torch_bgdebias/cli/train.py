@@ -126,15 +126,15 @@ def _lightning(rest: list[str], *, as_json: bool) -> int:
     finally:
         sys.argv = words
     metrics = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
-    kept = getattr(cli.trainer.checkpoint_callback, "best_model_path", "") or None
+    best = getattr(cli.trainer.checkpoint_callback, "best_model_path", "") or None
     if as_json:
         known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        result = {"schema": SCHEMA, "metrics": known, "best_model": kept, "log_dir": cli.trainer.log_dir}
+        result = {"schema": SCHEMA, "metrics": known, "best_model": best, "log_dir": cli.trainer.log_dir}
         print(json.dumps(result, indent=1, allow_nan=False))
     else:
         print("\n".join(f"{name:<40} {value:.4f}" for name, value in sorted(metrics.items())))
-        if kept:
-            print(f"best checkpoint: {kept}")
+        if best:
+            print(f"best checkpoint: {best}")
     return 0
 
 

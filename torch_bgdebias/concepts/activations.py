@@ -66,18 +66,18 @@ class ActivationReader:
                 self.layers = choose_layers(self.model, images[:1], forward=self.forward)
                 self._timm = _timm_places(self.model, self.layers)
             maps = self._from_timm(images) if self._timm else self._from_hooks(images)
-        for name, found in maps.items():
-            if values_readable(found) and not bool(torch.isfinite(found).all()):
+        for name, layer_map in maps.items():
+            if values_readable(layer_map) and not bool(torch.isfinite(layer_map).all()):
                 raise ValueError(f"layer {name!r}: expected finite activations, got NaN or infinity")
         return maps
 
     def _from_timm(self, images: Tensor) -> dict[str, Tensor]:
         assert self._timm is not None
         model: Any = original_module(self.model)
-        found = model.forward_intermediates(
+        outputs = model.forward_intermediates(
             images, indices=sorted(self._timm.values()), intermediates_only=True, stop_early=True, output_fmt="NCHW"
         )
-        return dict(zip(sorted(self._timm, key=self._timm.__getitem__), (x.detach() for x in found), strict=True))
+        return dict(zip(sorted(self._timm, key=self._timm.__getitem__), (x.detach() for x in outputs), strict=True))
 
     def _from_hooks(self, images: Tensor) -> dict[str, Tensor]:
         layers = self.layers or ()

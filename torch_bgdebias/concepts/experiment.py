@@ -87,8 +87,8 @@ class ConceptTransfer:
                 (self.conditions, condition, "condition"),
             )
         ]
-        found: Floats = self.iou[at[0], at[1], at[2]]
-        return found
+        iou: Floats = self.iou[at[0], at[1], at[2]]
+        return iou
 
     def table(self, layer: str, method: str = "net2vec", condition: str = ORIGINAL) -> Floats:
         """Mean IoU (G, K) of each concept on each background; NaN where no image has one."""
@@ -198,8 +198,8 @@ def concept_transfer(
     columns = []
     for category, variant in [(ORIGINAL, test.images), *categories.items()]:
         images = test.on(variant, name=f"categories[{category!r}]")
-        found = probe.iou(ordered, images, test.masks, test.concepts)
-        columns.append(torch.stack([found[layer] for layer in probe.layers or ()]))  # (L, M * T, N)
+        iou = probe.iou(ordered, images, test.masks, test.concepts)
+        columns.append(torch.stack([iou[layer] for layer in probe.layers or ()]))  # (L, M * T, N)
     layers, first = tuple(probe.layers or ()), ordered[0]
     shape = (len(layers), len(methods), len(fits), len(test.images), len(columns))
     return ConceptTransfer(

@@ -108,19 +108,19 @@ def fit_concepts(
     group = check_label(group, samples, name="group", num_classes=groups).to(device)
     counts = torch.bincount(group, minlength=groups)
     parts = [slice(start, min(start + chunk, samples)) for start in range(0, samples, chunk)]
-    kept = _load(activations, masks, parts[0], device) if len(parts) == 1 else None
+    whole = _load(activations, masks, parts[0], device) if len(parts) == 1 else None
 
     def slope(vectors: Tensor) -> Tensor:
         total = torch.zeros_like(vectors)
         for part in parts:
-            loaded = kept or _load(activations, masks, part, device)
+            loaded = whole or _load(activations, masks, part, device)
             rows = group[part]
             total.index_add_(0, rows, _slope(vectors[rows], loaded) / counts[rows, None])
         return total
 
     optimise = partial(_adamw, epochs=epochs, lr=lr, weight_decay=weight_decay)
     zeros = torch.zeros(groups, channels, device=device, dtype=_working(activations[0:1].dtype))
-    if kept is None and bool((counts <= 1).all()):
+    if whole is None and bool((counts <= 1).all()):
         # groups of one need not wait for each other: a chunk is fitted to its end while it is here
         for part in parts:
             loaded, rows = _load(activations, masks, part, device), group[part]
@@ -155,10 +155,10 @@ def concept_iou(vectors: Tensor, activations: Tensor, masks: Tensor) -> Tensor:
         IoU of each sample; NaN where neither the mask nor the prediction has a pixel.
     """
     masks = _checked(activations, masks)
-    found = _scores(vectors, activations, (masks.shape[1], masks.shape[2])) > 0  # sigmoid > 0.5
+    predicted = _scores(vectors, activations, (masks.shape[1], masks.shape[2])) > 0  # sigmoid > 0.5
     truth = masks > 0
-    union = (found | truth).sum((1, 2))
-    return (found & truth).sum((1, 2)) / union  # 0 / 0 is NaN
+    union = (predicted | truth).sum((1, 2))
+    return (predicted & truth).sum((1, 2)) / union  # 0 / 0 is NaN
 
 
 class _Loaded(NamedTuple):

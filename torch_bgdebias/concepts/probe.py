@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,9 @@ from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_label, check_mask, check_option
 from torch_bgdebias.concepts.activations import ActivationReader, Forward
 from torch_bgdebias.concepts.fitting import concept_iou, fit_concepts
+from torch_bgdebias.concepts.settings import ConceptOptions, ConceptSettings
 from torch_bgdebias.concepts.store import ActivationStore
+from torch_bgdebias.models import device_of
 
 __all__ = ["ConceptProbe", "ConceptVectors", "Method"]
 
@@ -52,13 +53,9 @@ class ConceptProbe:
         model: any module; see :class:`~torch_bgdebias.concepts.ActivationReader` for what it may be.
         layers: their names; ``None``: an early, a middle and a late one.
         forward: how to run the model; ``None``: ``model(images)``.
-        size: masks and maps are compared at ``size`` x ``size`` (the papers: 80).
-        epochs: AdamW steps.
-        lr: learning rate.
-        block: samples that are optimised together; whole concepts where they fit, so that each is read once from disk.
-        batch_size: images in a pass through the model, where tensors are given instead of a loader.
-        folder: where activations are kept meanwhile (N * C * h * w * 4 bytes a layer); ``None``: the system's
-            temporary folder.
+        settings: the options in one object; the default one when ``None``.
+        **options: fields of :class:`~torch_bgdebias.concepts.ConceptSettings` (``size``, ``epochs``, ``lr``, ...); they
+            go before those of ``settings``.
 
     A mask that covers less than one activation pixel (mean(mask) * h * w < 1) says nothing at that layer: the image is
     left out there and listed in ``too_small``; its IoU is NaN.
@@ -70,8 +67,8 @@ class ConceptProbe:
         >>> images, masks = torch.rand(4, 3, 16, 16), torch.zeros(4, 1, 16, 16)
         >>> masks[:, :, 4:12, 4:12] = 1
         >>> probe = ConceptProbe(net, ["1"], size=16)
-        >>> found = probe.fit(images, masks, torch.tensor([0, 0, 1, 1]), names=["bird", "boat"])
-        >>> found.vectors["1"].shape, probe.iou(found, images, masks, torch.tensor([0, 0, 1, 1]))["1"].shape
+        >>> vectors = probe.fit(images, masks, torch.tensor([0, 0, 1, 1]), names=["bird", "boat"])
+        >>> vectors.vectors["1"].shape, probe.iou(vectors, images, masks, torch.tensor([0, 0, 1, 1]))["1"].shape
         (torch.Size([2, 4]), torch.Size([4]))
     """
 
@@ -81,19 +78,11 @@ class ConceptProbe:
         layers: Sequence[str] | None = None,
         *,
         forward: Forward | None = None,
-        size: int = 80,
-        epochs: int = 30,
-        lr: float = 0.1,
-        block: int = 1024,
-        batch_size: int = 64,
-        folder: str | Path | None = None,
+        settings: ConceptSettings | None = None,
+        **options: Unpack[ConceptOptions],
     ) -> None:
-        for name, value in (("size", size), ("epochs", epochs), ("block", block), ("batch_size", batch_size)):
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
+        self.settings = dataclasses.replace(ConceptSettings() if settings is None else settings, **options)
         self.reader = ActivationReader(model, layers, forward=forward)
-        self.size, self.epochs, self.lr = size, epochs, lr
-        self.block, self.batch_size, self.folder = block, batch_size, folder
 
     @property
     def layers(self) -> tuple[str, ...] | None:
@@ -128,7 +117,7 @@ class ConceptProbe:
         small, group, share = [], [], []
         for some, mask, label in self._batches(images, masks, concepts, batch):
             for layer, maps in self.reader(some).items():
-                stores.setdefault(layer, ActivationStore(self.folder)).append(maps)
+                stores.setdefault(layer, ActivationStore(self.settings.folder)).append(maps)
             small.append(self.shrink(mask))
             share.append(mask.mean((1, 2, 3)).cpu())
             group.append(label.cpu())
@@ -141,18 +130,18 @@ class ConceptProbe:
         counts = torch.bincount(ids, minlength=total)
         if empty := [names[i] for i in (counts == 0).nonzero().flatten().tolist()]:
             raise ValueError(f"concepts: expected at least one image of each, got none of {', '.join(empty)}")
-        found = ConceptVectors(tuple(names), method, {}, {}, {}, tuple(counts.tolist()))
+        fitted = ConceptVectors(tuple(names), method, {}, {}, {}, tuple(counts.tolist()))
         for layer, store in stores.items():
             large = covered * store.shape[2] * store.shape[3] >= 1
-            found.too_small[layer] = (~large).nonzero().flatten().tolist()
+            fitted.too_small[layer] = (~large).nonzero().flatten().tolist()
             if method == "net2vec":
-                found.vectors[layer] = self._fit(store, targets, torch.where(large, ids, -1), total)
+                fitted.vectors[layer] = self._fit(store, targets, torch.where(large, ids, -1), total)
             else:
                 rows = torch.where(large, torch.arange(len(ids)), -1)
-                local = found.local[layer] = self._fit(store, targets, rows, len(ids))
-                found.vectors[layer] = torch.stack([local[large & (ids == g)].mean(0) for g in range(total)])
+                local = fitted.local[layer] = self._fit(store, targets, rows, len(ids))
+                fitted.vectors[layer] = torch.stack([local[large & (ids == g)].mean(0) for g in range(total)])
             store.close()
-        return found
+        return fitted
 
     def iou(
         self,
@@ -173,35 +162,43 @@ class ConceptProbe:
             batch: as for :meth:`fit`.
         """
         several = [vectors] if isinstance(vectors, ConceptVectors) else list(vectors)
-        found: dict[str, list[Tensor]] = {}
+        scores: dict[str, list[Tensor]] = {}
         for some, mask, label in self._batches(images, masks, concepts, batch):
             check_label(label, len(some), name="concepts", num_classes=len(several[0].names))
             target = self.shrink(mask).to(some.device)
             for layer, maps in self.reader(some).items():
                 small = mask.mean((1, 2, 3)).to(some.device) * maps.shape[2] * maps.shape[3] < 1
-                scores = []
+                of_each = []
                 for one in several:
                     rows = one.vectors[layer][label.cpu()].to(maps.device)
                     values = concept_iou(rows, maps, target)
-                    scores.append(values.masked_fill(small | rows.isnan().any(1), float("nan")).cpu())
-                found.setdefault(layer, []).append(torch.stack(scores))
-        joined = {layer: torch.cat(parts, 1) for layer, parts in found.items()}
+                    of_each.append(values.masked_fill(small | rows.isnan().any(1), float("nan")).cpu())
+                scores.setdefault(layer, []).append(torch.stack(of_each))
+        joined = {layer: torch.cat(parts, 1) for layer, parts in scores.items()}
         return {k: v[0] for k, v in joined.items()} if isinstance(vectors, ConceptVectors) else joined
 
     def shrink(self, masks: Tensor) -> Tensor:
         """Masks (B, 1, H, W) at the size of comparison: (B, size, size) bool, 1 where at least half is covered."""
-        return (F.interpolate(masks.float(), size=(self.size, self.size), mode="area") >= 0.5)[:, 0].cpu()
+        size = self.settings.size
+        return (F.interpolate(masks.float(), size=(size, size), mode="area") >= 0.5)[:, 0].cpu()
 
     def _fit(self, store: ActivationStore, masks: Tensor, group: Tensor, groups: int) -> Tensor:
         """Vectors (groups, C), NaN for empty groups. Samples of group -1 are left out."""
+        settings = self.settings
         vectors = torch.full((groups, store.shape[1]), float("nan"))
-        for present in _blocks(torch.bincount(group[group >= 0], minlength=groups), self.block):
+        for present in _blocks(torch.bincount(group[group >= 0], minlength=groups), settings.block):
             rows = torch.isin(group, present).nonzero().flatten()
             rows = rows[group[rows].argsort(stable=True)]
             own = torch.searchsorted(present, group[rows])
             view = _Rows(store, rows.tolist())
             vectors[present] = fit_concepts(
-                view, masks[rows], group=own, num_groups=len(present), epochs=self.epochs, lr=self.lr, chunk=self.block
+                view,
+                masks[rows],
+                group=own,
+                num_groups=len(present),
+                epochs=settings.epochs,
+                lr=settings.lr,
+                chunk=settings.block,
             )
         return vectors
 
@@ -214,17 +211,17 @@ class ConceptProbe:
                 raise TypeError("masks, concepts: expected both with a tensor of images, got None")
             check_mask(masks, images, name="masks")
             check_label(concepts, len(images), name="concepts")
-            starts = range(0, len(images), self.batch_size)
-            slices = [slice(start, start + self.batch_size) for start in starts]
+            step = self.settings.batch_size
+            slices = [slice(start, start + step) for start in range(0, len(images), step)]
             parts: Iterable[Any] = ((images[part], concepts[part], masks[part]) for part in slices)
             spec = BatchSpec()
         else:
             parts, spec = images, batch or BatchSpec()
-        device = next((p.device for p in self.reader.model.parameters()), None)
         for part in parts:
             image, mask, label = spec.image_of(part), spec.mask_of(part), spec.label_of(part)
             check_mask(mask, image, name="masks")
             check_label(label, len(image), name="concepts")
+            device = device_of(self.reader.model, image.device)
             yield image.to(device), mask.float().to(device), label
 
 

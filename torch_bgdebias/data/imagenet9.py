@@ -150,8 +150,8 @@ class ImageNet9(Dataset[MaskedItem]):
 
     def _scan(self, folder: Path, mask_root: Path) -> list[ImageNet9Sample]:
         if not folder.is_dir():
-            found = first_few(folder_listing(self.root), 12)
-            raise FileNotFoundError(f"{self.root}: expected {self.variant}/{self.split}/ in it, found {found}")
+            entries = first_few(folder_listing(self.root), 12)
+            raise FileNotFoundError(f"{self.root}: expected {self.variant}/{self.split}/ in it, found {entries}")
         samples, missing = [], []
         for group in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
             label = _label_of(group)

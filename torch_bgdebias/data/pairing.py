@@ -130,7 +130,7 @@ def pair(root: Path, classes: Sequence[str], suffix: str = "") -> Pairs:
 def _pair_one(pairs: Pairs, image: Path, relative: Path, masks: dict[str, list[Path]], label: int, suffix: str) -> None:
     """Add one image where it belongs."""
     names = (relative.with_suffix(""), relative)  # x.png or x.jpg.png for x.jpg
-    candidates = next((found for n in names if (found := masks.get(same_form(n.as_posix()) + suffix))), [])
+    candidates = next((of_name for n in names if (of_name := masks.get(same_form(n.as_posix()) + suffix))), [])
     clean = [path for path in candidates if path.suffix.lower() not in _LOSSY]
     if not candidates:
         pairs.missing.append(image)

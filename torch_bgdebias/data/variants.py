@@ -130,9 +130,14 @@ def make_variant(
     elif name == "no_fg":
         composed = paste(black, mask, image)
     else:
-        pool, exclude = _pool(
-            image, mask, label, name, backgrounds, background_labels, background_masks, exclude, units
-        )
+        if backgrounds is not None:
+            mean, std = (None, None) if units is None else units
+            pool = as_pool(backgrounds, labels=background_labels, masks=background_masks, mean=mean, std=std)
+        elif background_labels is None and background_masks is None and exclude is None:
+            pool, exclude = _own_backgrounds(image, mask, label), torch.arange(len(image), device=image.device)
+        else:
+            raise ValueError("backgrounds: expected with background_labels, background_masks or exclude, got None")
+        exclude = _check_choice(pool, exclude, image, name)
         unknown = torch.full((len(pool),), -1, device=label.device)
         labels = unknown if pool.labels is None else pool.labels.to(label.device)
         index, exists = _choose(label, labels, pool, exclude, name, num_classes, generator)
@@ -158,31 +163,17 @@ def _normalisation(
     return pair[0].expand(channels), pair[1].expand(channels)
 
 
-def _pool(
-    image: Tensor,
-    mask: Tensor,
-    label: Tensor,
-    name: str,
-    backgrounds: BackgroundSource | None,
-    labels: Tensor | None,
-    masks: Tensor | None,
-    exclude: Tensor | None,
-    units: tuple[Tensor, Tensor] | None,
-) -> tuple[Pool, Tensor | None]:
-    """The backgrounds to choose from, and the place in them that each image must not get."""
-    if backgrounds is None:
-        if not (labels is None and masks is None and exclude is None):
-            raise ValueError("backgrounds: expected with background_labels, background_masks or exclude, got None")
-        own = torch.arange(len(image), device=image.device)
-        usable = ~fills_image(bounding_boxes(mask), (mask.shape[2], mask.shape[3]))
-        return Pool(image, label, masks=mask, usable=usable), own
-    mean, std = (None, None) if units is None else units
-    pool = as_pool(backgrounds, labels=labels, masks=masks, mean=mean, std=std)
+def _own_backgrounds(image: Tensor, mask: Tensor, label: Tensor) -> Pool:
+    """The batch's own images, their foregrounds to be tiled over."""
+    usable = ~fills_image(bounding_boxes(mask), (mask.shape[2], mask.shape[3]))
+    return Pool(image, label, masks=mask, usable=usable)
+
+
+def _check_choice(pool: Pool, exclude: Tensor | None, image: Tensor, name: str) -> Tensor | None:
+    """Require the labels that a variant needs; the place in the pool that each image must not get."""
     if pool.labels is None and name != "mixed_rand":
         raise ValueError(f"background_labels: {name} needs the class of every background, got None")
-    if exclude is not None:
-        exclude = check_label(exclude, len(image), name="exclude").to(image.device)
-    return pool, exclude
+    return None if exclude is None else check_label(exclude, len(image), name="exclude").to(image.device)
 
 
 def _choose(

@@ -118,7 +118,7 @@ def calibrate_relevance_range(
 
     Returns:
         RelevanceRange: C1 and C2 of the input's heatmaps, and in ``hidden`` those of every hidden layer that ``isnet``
-        explains; ``loss.with_ranges(found, found.hidden)`` takes all of them.
+        explains; ``loss.with_ranges(measured, measured.hidden)`` takes all of them.
 
     Raises:
         ValueError: an empty loader, relevance that is not finite, or none at all.

@@ -1,4 +1,4 @@
-"""Being told of every call of a borrowed module, whether it is called or its ``forward`` is."""
+"""Functions that run at every call of a borrowed module, whether it is called or its ``forward`` is."""
 
 from __future__ import annotations
 

@@ -287,8 +287,8 @@ def _with_gradients(calls: Sequence[_Call], scalar: Tensor) -> list[_Call]:
     edges = [edge for call in calls for edge in call.outputs]
     gradients = iter(torch.autograd.grad(scalar, edges, retain_graph=True, allow_unused=True) if edges else ())
     for call in calls:
-        found = [next(gradients) for _ in call.outputs]
-        call.values = [torch.zeros_like(v) if g is None else g for g, v in zip(found, call.values, strict=True)]
+        of_outputs = [next(gradients) for _ in call.outputs]
+        call.values = [torch.zeros_like(v) if g is None else g for g, v in zip(of_outputs, call.values, strict=True)]
     return list(calls)
 
 

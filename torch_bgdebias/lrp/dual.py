@@ -72,8 +72,8 @@ class DualPass(FlexPass):
     @contextmanager
     def relevance(self, rule: str = "", logits: Tensor | None = None) -> Iterator[None]:
         """Backward passes inside the block are relevance passes; the layer that made the logits is the output layer."""
-        made = () if logits is None else sources(logits, reshaped=True)
-        kinds = [node.kind for node in made if isinstance(getattr(node, "kind", None), Kind)]
+        origins = () if logits is None else sources(logits, reshaped=True)
+        kinds = [node.kind for node in origins if isinstance(getattr(node, "kind", None), Kind)]
         for kind in kinds:
             kind.output = True
         try:
@@ -195,11 +195,11 @@ def _fold(
 def _frozen_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     """Frozen batch norm, a product and then a sum with constants of the channels; they become one layer."""
     assert isinstance(mode, DualPass)
-    found = channel_constant(args, kwargs)
-    if found is None:
+    constant = channel_constant(args, kwargs)
+    if constant is None:
         return _sum(mode, func, args, kwargs) if func in ADDITIONS else func(*args, **kwargs)
     y = func(*args, **kwargs)
-    x, values = found[0], found[1].to(y.dtype)
+    x, values = constant[0], constant[1].to(y.dtype)
     before = mode.open_layer(x)
     joins = before is not None and before.geometry is not None
     if func in MULTIPLICATIONS:

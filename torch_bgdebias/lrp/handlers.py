@@ -189,15 +189,15 @@ def _linear(mode: PassState, func: Any, args: Any, kwargs: Any) -> Any:
 def _frozen_norm(mode: PassState, func: Any, args: Any, kwargs: Any) -> Any:
     """Frozen batch norm, a product and a sum with constants of the channels, joins the layer that takes the image."""
     y = func(*args, **kwargs)
-    found = channel_constant(args, kwargs) if mode.input_layers and not mode.plain else None
-    layer = None if found is None else mode.boxed_layer(found[0])
-    if found is None or layer is None or layer.geometry is None:
+    constant = channel_constant(args, kwargs) if mode.input_layers and not mode.plain else None
+    layer = None if constant is None else mode.boxed_layer(constant[0])
+    if constant is None or layer is None or layer.geometry is None:
         return y
-    values = found[1].to(y.dtype)
+    values = constant[1].to(y.dtype)
     one, zero = torch.ones_like(values), torch.zeros_like(values)
     if func in MULTIPLICATIONS:
-        return mode.box(layer.normalized(y, values, zero, None, mode.switch), found[0])
-    return mode.box(layer.normalized(y, one, zero, values, mode.switch), found[0])
+        return mode.box(layer.normalized(y, values, zero, None, mode.switch), constant[0])
+    return mode.box(layer.normalized(y, one, zero, values, mode.switch), constant[0])
 
 
 MULTIPLICATIONS = (torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mul__, Tensor.__rmul__)

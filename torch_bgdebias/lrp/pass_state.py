@@ -87,8 +87,8 @@ class PassState:
             return None
         operands = [args[0] if args else kwargs.get("input", kwargs.get("tensors")), *args[1:2], kwargs.get("other")]
         candidates = operands[0] if isinstance(operands[0], (tuple, list)) else operands
-        found = ((x, self.route_of(x)) for x in candidates if isinstance(x, Tensor))
-        x, route = next(((x, route) for x, route in found if route is not None), (None, None))
+        routes = ((x, self.route_of(x)) for x in candidates if isinstance(x, Tensor))
+        x, route = next(((x, route) for x, route in routes if route is not None), (None, None))
         if x is None or route is None:
             return None
         y = func(*args, **kwargs)

@@ -117,9 +117,9 @@ def _checked(
 
 
 def _propagated(scalar: Tensor, place: Tensor, create_graph: bool) -> Tensor:
-    found: Tensor | None = None
+    relevance: Tensor | None = None
     if scalar.requires_grad:
-        (found,) = propagate(scalar, [place], create_graph=create_graph, retain_graph=True)
-    if found is None:
+        (relevance,) = propagate(scalar, [place], create_graph=create_graph, retain_graph=True)
+    if relevance is None:
         raise RuntimeError("no gradient path from the model's output to the image")
-    return found
+    return relevance

@@ -67,8 +67,8 @@ def _modified(module: nn.Module, mod: ParamMod) -> dict[str, Tensor]:
     if missing and mod.require_params:
         raise RuntimeError(f"{type(module).__name__} has no parameter {', '.join(missing)}, which the rule needs")
     modifier = zero_wrap(mod.zero_params or [])(mod.modifier)
-    found = {key: getattr(module, key) for key in keys if key not in missing}
-    return {f"module.{key}": modifier(value, key) for key, value in found.items() if value is not None}
+    parameters = {key: getattr(module, key) for key in keys if key not in missing}
+    return {f"module.{key}": modifier(value, key) for key, value in parameters.items() if value is not None}
 
 
 #: rule -> its trainable subclass, one each, so that the types of two equal rules are equal

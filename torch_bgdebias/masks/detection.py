@@ -42,11 +42,11 @@ def resolve(masks: Sequence[MaskContents], wanted: MaskEncoding) -> MaskEncoding
     return _resolve_numbers(masks, wanted)
 
 
-def refusal(masks: Sequence[MaskContents], found: str, options: str) -> MaskEncodingError:
+def refusal(masks: Sequence[MaskContents], contents: str, options: str) -> MaskEncodingError:
     """The error that shows a mask, what is in the masks, and what settles it."""
     first = masks[0]
     of = f" and {len(masks) - 1} more" if len(masks) > 1 else ""
-    return MaskEncodingError(f"mask {first.path}{of} ({first.mode}): what is object? Found {found}; {options}")
+    return MaskEncodingError(f"mask {first.path}{of} ({first.mode}): what is object? Found {contents}; {options}")
 
 
 _LABELS = "say foreground=[...] (and void=[...]) with the labels that are object, or fix the files"
@@ -167,10 +167,10 @@ def _guess_with_top(masks: Sequence[MaskContents], levels: list[float], top: flo
         if flat < 0.3:
             raise refusal(masks, f"faint values {_shown(between)} beside {top:g} that form no areas", _EITHER)
         if beside and 2 * len(beside) < len(with_top):
-            found = (
+            contents = (
                 f"{top:g} alone in {len(with_top) - len(beside)} masks, and beside {_shown(between)} in {len(beside)}"
             )
-            raise refusal(beside, found, f"{_LABELS}: is {top:g} void, or object?")
+            raise refusal(beside, contents, f"{_LABELS}: is {top:g} void, or object?")
         if 0 not in levels:
             raise refusal(masks, f"the values {_shown(levels)}, and no 0 for background", _LABELS)
         return MaskEncoding("index", void=(int(top),) if beside else ())
@@ -187,8 +187,8 @@ def _require_ends(masks: Sequence[MaskContents], top: float) -> None:
     """Soft masks are mostly object or background; a picture is mostly neither."""
     middle = float(np.mean([((m.values > 0.1 * top) & (m.values < 0.9 * top)).mean() for m in masks]))
     if middle > 0.85:
-        found = f"grey levels, {middle:.0%} of the pixels neither near 0 nor near {top:g}: photographs?"
-        raise refusal(masks, found, 'say encoding="soft" if they are masks all the same')
+        contents = f"grey levels, {middle:.0%} of the pixels neither near 0 nor near {top:g}: photographs?"
+        raise refusal(masks, contents, 'say encoding="soft" if they are masks all the same')
 
 
 def _resolve_alpha(masks: Sequence[MaskContents], wanted: MaskEncoding) -> MaskEncoding:

@@ -72,10 +72,10 @@ def _cut(cv2: Any, picture: Any, box: Rectangle, iterations: int, seed: int) -> 
     if inside.all() or bool((picture == picture[0, 0]).all()):
         return inside
     cv2.setRNGSeed(seed)
-    found = np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
+    labels = np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
     models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(picture, found, None, *models, iterations, cv2.GC_INIT_WITH_MASK)
-    foreground = (found == cv2.GC_FGD) | (found == cv2.GC_PR_FGD)
+    cv2.grabCut(picture, labels, None, *models, iterations, cv2.GC_INIT_WITH_MASK)
+    foreground = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
     return foreground if foreground.any() else inside
 
 

@@ -73,13 +73,13 @@ def _load(folder: Path) -> ExtensionStatus:
         raise ValueError(f"{VARIABLE}: expected 'auto' or 'off', got {wanted!r}")
     if wanted == "off":
         return ExtensionStatus("absent", f"switched off by {VARIABLE}=off")
-    found = sorted(folder.glob("_C*.so"))
+    libraries = sorted(folder.glob("_C*.so"))
     if not _has_stable_abi():
         reason = f"the compiled kernels need torch 2.10 or newer, this is {torch.__version__}"
-        return ExtensionStatus("absent", reason, str(found[0]) if found else None)
-    if not found:
+        return ExtensionStatus("absent", reason, str(libraries[0]) if libraries else None)
+    if not libraries:
         return ExtensionStatus("absent", "not built (docs/extension.md says how)")
-    path = found[0]
+    path = libraries[0]
     try:
         content = path.read_bytes()
         if MARKER not in content:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["composite_plain", "compute_dtype", "nearest_cell"]
+__all__ = ["composite_plain", "compute_dtype", "in_units", "nearest_cell"]
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -69,12 +69,24 @@ def background_pixels(
     row = (y + of_cell(offset[..., 0].remainder(bank_height))) % bank_height
     column = (x + of_cell(offset[..., 1].remainder(bank_width))) % bank_width
     channel = torch.arange(channels, device=bank.device).view(1, channels, 1, 1)
-    pixels = bank[of_cell(index), channel, row, column].to(dtype)
-    if bank.dtype == torch.uint8:
-        pixels = pixels / torch.full((1,), 255, dtype=dtype, device=bank.device)
+    return in_units(bank[of_cell(index), channel, row, column], mean, std, dtype)
+
+
+def in_units(pixels: Tensor, mean: Tensor | None, std: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Pixels (n, C, H, W) as an image has them: uint8 scaled to [0, 1], then normalised where there is a mean (C,).
+
+    Args:
+        pixels: uint8 or floating point.
+        mean: (C,) in ``dtype``, on the pixels' device.
+        std: (C,), with ``mean``.
+        dtype: floating point, of the result.
+    """
+    scaled = pixels.to(dtype)
+    if pixels.dtype == torch.uint8:
+        scaled = scaled / torch.full((1,), 255, dtype=dtype, device=pixels.device)
     if mean is not None and std is not None:
-        pixels = (pixels - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
-    return pixels
+        scaled = (scaled - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
+    return scaled
 
 
 def composite_plain(
@@ -102,6 +114,6 @@ def composite_plain(
     cell = nearest_cell(sites, foreground.shape[2], foreground.shape[3])
     background = background_pixels(bank, cell, index, offset, mean, std, dtype)
     alpha = mask.to(dtype)
-    kept = alpha * foreground.to(dtype)
-    filled = (1 - alpha) * background
-    return (kept + filled).to(foreground.dtype).contiguous()
+    in_front = alpha * foreground.to(dtype)
+    behind = (1 - alpha) * background
+    return (in_front + behind).to(foreground.dtype).contiguous()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Unpack
 
 import numpy as np
-import torch
 
 from torch_bgdebias._deprecated import renamed_arguments
 from torch_bgdebias.concepts import ConceptProbe, ConceptSamples, ConceptTransfer, concept_transfer
 from torch_bgdebias.concepts.activations import Forward
 from torch_bgdebias.concepts.experiment import Variant
+from torch_bgdebias.concepts.settings import ConceptOptions, ConceptSettings
 from torch_bgdebias.lightning import LightningModule, ReadingCallback, Trainer
 from torch_bgdebias.probe.passes.loading import rng_untouched
 
@@ -33,7 +33,7 @@ class ConceptProbeCallback(ReadingCallback):
         seed: of the order in which vectors are fitted.
         log: log, do not, or log under this prefix.
         forward: how to run the module; ``None``: ``pl_module(images)``.
-        **settings: of :class:`torch_bgdebias.concepts.ConceptProbe` (size, epochs, lr, ...).
+        **options: fields of :class:`torch_bgdebias.concepts.ConceptSettings` (``size``, ``epochs``, ``lr``, ...).
 
     Attributes:
         result: the last measurement, or ``None``.
@@ -53,18 +53,18 @@ class ConceptProbeCallback(ReadingCallback):
         seed: int = 0,
         log: bool | str = True,
         forward: Forward | None = None,
-        **settings: Any,
+        **options: Unpack[ConceptOptions],
     ) -> None:
-        options = {"categories": list(categories or ()), "layers": layers, "every_n_epochs": every_n_epochs, "log": log}
-        super().__init__(every_n_epochs=every_n_epochs, seed=seed, log=log, options={**options, **settings})
-        ConceptProbe(torch.nn.Identity(), **settings)  # what does not fit is refused now, not after an epoch
+        named = {"categories": list(categories or ()), "layers": layers, "every_n_epochs": every_n_epochs, "log": log}
+        super().__init__(every_n_epochs=every_n_epochs, seed=seed, log=log, options={**named, **options})
+        self.settings = ConceptSettings(**options)
         self.samples, self.categories, self.layers = (fit, test), categories, layers
-        self._forward, self._settings = forward, settings
+        self._forward = forward
         self.result: ConceptTransfer | None = None
 
     def _read(self, trainer: Trainer, pl_module: LightningModule) -> Mapping[str, float]:
         with rng_untouched(), trainer.precision_plugin.forward_context():
-            probe = ConceptProbe(pl_module, self.layers, forward=self._forward, **self._settings)
+            probe = ConceptProbe(pl_module, self.layers, forward=self._forward, settings=self.settings)
             self.result = concept_transfer(probe, *self.samples, categories=self.categories, methods=("net2vec",))
         named = {}
         for layer in self.result.layers:

@@ -81,6 +81,6 @@ def stage_loader(trainer: Trainer, index: int) -> tuple[Any, float]:
 
 
 def _images_of(loader: Any) -> int | None:
-    """Images in the loader's data set, ``None`` where that cannot be told."""
+    """Images in the loader's data set, ``None`` where that is not known."""
     data = getattr(loader, "dataset", None)
     return len(data) if isinstance(data, Sized) and getattr(loader, "batch_size", None) else None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torch_bgdebias.backgrounds.bank import BackgroundBank
-from torch_bgdebias.backgrounds.pool import warn_of_units
+from torch_bgdebias.backgrounds.pool import Cells, Pool
 from torch_bgdebias.backgrounds.sampling import ClassOrder, draw_outside
 from torch_bgdebias.checks import (
     check_finite,
@@ -20,10 +20,9 @@ from torch_bgdebias.checks import (
     values_readable,
 )
 from torch_bgdebias.compositing import FILLS, soft_edge
-from torch_bgdebias.ops import voronoi_composite
 from torch_bgdebias.swap.sampling import SwapParams, SwapSettings, sample_offsets, sample_sites
 
-__all__ = ["batch_backgrounds", "draw_swap", "sample_swap_params", "swap_background"]
+__all__ = ["batch_backgrounds", "draw_swap", "sample_swap_params", "swap_background", "swap_onto"]
 
 
 def batch_backgrounds(image: Tensor, mask: Tensor, fill: str = "tile") -> Tensor:
@@ -63,19 +62,22 @@ def swap_background(
             fit the dtype (seen on the CPU only), parameters of another batch.
         KeyError: a parameter is missing.
     """
+    return swap_onto(image, mask, Pool(bank, mean=mean, std=std, name="bank"), params, edge=edge)
+
+
+def swap_onto(image: Tensor, mask: Tensor, pool: Pool, params: SwapParams, *, edge: float = 0.0) -> Tensor:
+    """As `swap_background`, with backgrounds and their normalisation in one object; images of one size, no masks."""
     check_image(image)
     mask = check_mask(mask, image)
-    if bank.dtype == torch.uint8 and mean is None:
-        warn_of_units(image, name="bank")
     _check_params(params, len(image))
     if len(image) == 0:
         return image.clone()
     mask = soft_edge(mask, edge)
     unchanged = ~params["apply"][:, None, None, None]
     mask = torch.where(unchanged, torch.ones((), dtype=mask.dtype, device=mask.device), mask)  # all foreground
-    places = (params["sites"], params["index"], params["offset"])
-    swapped = voronoi_composite(image, mask, bank, *places, mean, std)
-    _check_finite_result(swapped, image, bank)
+    swapped = pool.composite(image, mask, Cells(params["sites"], params["index"], params["offset"]))
+    if isinstance(pool.images, Tensor):
+        _check_finite_result(swapped, image, pool.images)
     return swapped
 
 

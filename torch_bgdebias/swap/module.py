@@ -13,9 +13,10 @@ from kornia.constants import DataKey
 from torch import Tensor
 
 from torch_bgdebias.backgrounds.bank import BackgroundBank
+from torch_bgdebias.backgrounds.pool import Pool
 from torch_bgdebias.checks import check_image, check_option, values_readable
 from torch_bgdebias.compositing import FILLS
-from torch_bgdebias.swap.functional import batch_backgrounds, draw_swap, swap_background
+from torch_bgdebias.swap.functional import batch_backgrounds, draw_swap, swap_onto
 from torch_bgdebias.swap.sampling import SwapParams, SwapSettings
 
 __all__ = ["BackgroundSwap"]
@@ -151,7 +152,11 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
         return self._params
 
     def forward_parameters(self, batch_shape: Sequence[int], label: Tensor | None = None) -> SwapParams:
-        """As `generate_parameters`; kornia's containers call it without labels: an error where those are needed."""
+        """As `generate_parameters`, for kornia's containers, which pass no labels.
+
+        Raises:
+            ValueError: the draw needs labels.
+        """
         try:
             return self.generate_parameters(batch_shape, label)
         except ValueError as error:
@@ -197,10 +202,10 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
             )
         self._params = params
         if self.bank is None:
-            backgrounds, mean, std = batch_backgrounds(image, mask, self.fill), None, None
+            pool = Pool(batch_backgrounds(image, mask, self.fill), name="bank")
         else:
-            backgrounds, mean, std = self.bank.images, self.bank.mean, self.bank.std
-        new = swap_background(image, mask, backgrounds, params, mean=mean, std=std, edge=self.edge)
+            pool = Pool(self.bank.images, mean=self.bank.mean, std=self.bank.std, name="bank")
+        new = swap_onto(image, mask, pool, params, edge=self.edge)
         outputs = [new if key == DataKey.INPUT else value for key, value in zip(keys, input, strict=True)]
         return outputs[0] if len(outputs) == 1 else outputs
 

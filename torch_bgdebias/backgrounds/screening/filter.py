@@ -83,25 +83,15 @@ class Screening:
         return {self.names[index]: int((self.seen == index).any(1).sum()) for index in classes}
 
 
-def screen(
-    batches: Iterable[Tensor],
-    classifier: Classifier,
-    top_k: int = 5,
-    *,
-    size: int | tuple[int, int] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    class_names: Sequence[str] | None = None,
-    device: torch.device | str | None = None,
-    cache: Path | bool | None = None,
-    check: Sequence[Sequence[int | str]] = (),
-) -> Screening:
-    """Look at batches of images (B, C, H, W) and note each one's ``top_k`` best classes.
+def screen(batches: Iterable[Tensor], settings: FilterSettings) -> Screening:
+    """Look at batches of images (B, C, H, W) and note each one's best classes.
 
-    Arguments as `BackgroundBank.filter`; ``check`` lists classes that must exist, asked after the first image already.
+    That the forbidden classes exist is asked after the first image already.
     """
-    check_count(top_k, name="top_k")
-    viewer = Viewer(classifier, size=size, mean=mean, std=std, device=device)
+    viewer = Viewer(
+        settings.classifier, size=settings.size, mean=settings.mean, std=settings.std, device=settings.device
+    )
+    cache, top_k = settings.cache, settings.top_k
     folder = None if cache is False or viewer.identity is None else cache_folder() if cache in (None, True) else cache
     cache_file = SeenCache(folder if isinstance(folder, Path) else None, viewer.identity or "callable")
     seen: list[Tensor] = []
@@ -113,8 +103,8 @@ def screen(
                 cache_file.num_classes = count
                 if top_k > count:
                     raise ValueError(f"top_k: expected in [1, {count}], the classifier's classes, got {top_k}")
-                names = ClassNames(count, class_names)
-                for entries in check:
+                names = ClassNames(count, settings.class_names)
+                for entries in settings.lists().values():
                     names.find(entries)
             seen.append(_best(images, viewer, cache_file, top_k))
             if number % _WRITE_EVERY == 0:
@@ -139,9 +129,7 @@ def _best(images: Tensor, viewer: Viewer, cache: SeenCache, top_k: int) -> Tenso
     return torch.stack([classes for classes in best_classes if classes is not None])
 
 
-def screen_files(
-    files: ImageFiles, classifier: Classifier, top_k: int = 5, *, batch_size: int = 64, **view: Any
-) -> tuple[list[int], Screening]:
+def screen_files(files: ImageFiles, settings: FilterSettings) -> tuple[list[int], Screening]:
     """`screen` for image files: the positions of those that can be read, and what was seen in them."""
     positions: list[int] = []
 
@@ -150,13 +138,13 @@ def screen_files(
         for position, image in files.readable():
             positions.append(position)
             waiting.append(image)
-            if len(waiting) == batch_size:
+            if len(waiting) == settings.batch_size:
                 yield torch.stack(waiting)
                 waiting.clear()
         if waiting:
             yield torch.stack(waiting)
 
-    screening = screen(batches(), classifier, top_k, **view)
+    screening = screen(batches(), settings)
     return positions, screening
 
 
@@ -228,17 +216,9 @@ class FilterSettings:
             return {label: self.forbidden[label] for label in self.forbidden}
         return {None: self.forbidden}
 
-    def _view(self) -> dict[str, Any]:
-        names = ("size", "mean", "std", "class_names", "device", "cache")
-        return {"check": list(self.lists().values()), **{name: getattr(self, name) for name in names}}
-
     def look(self, images: Tensor) -> Screening:
         """Show the classifier images (N, C, H, W)."""
-        return screen(torch.split(images, self.batch_size), self.classifier, self.top_k, **self._view())
-
-    def look_at_files(self, files: ImageFiles) -> tuple[list[int], Screening]:
-        """Show it the files; the positions of the readable ones, and what was seen in those."""
-        return screen_files(files, self.classifier, self.top_k, batch_size=self.batch_size, **self._view())
+        return screen(torch.split(images, self.batch_size), self)
 
     def judge(
         self, screening: Screening, earlier: Sequence[FilterStep] = (), forbidden: ForbiddenPairs | None = None

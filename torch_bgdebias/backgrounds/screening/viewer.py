@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from torch_bgdebias.backgrounds.pool import in_image_units
 from torch_bgdebias.checks import check_both_or_none, describe
-from torch_bgdebias.models import eval_mode, logits_of
+from torch_bgdebias.models import device_of, eval_mode, logits_of
 
 __all__ = ["Classifier", "Viewer"]
 
@@ -59,14 +60,11 @@ class Viewer:
         else:
             raise TypeError(f"classifier: expected a timm name, a module or a callable, got {describe(classifier)}")
         self._call: Callable[[Tensor], Any] = classifier
-        self.device: torch.device | None = None
         self.channels: int | None = None
         self.size = (size, size) if isinstance(size, int) else size
         self.normalisation = None if mean is None or std is None else (tuple(mean), tuple(std))
         if isinstance(classifier, nn.Module):
             self.module = classifier
-            first = next((t for t in (*classifier.parameters(), *classifier.buffers())), None)
-            self.device = None if first is None else first.device
             if hasattr(classifier, "pretrained_cfg"):
                 self._ask_timm(classifier)
         self.identity = None if self.module is None else self._identity(self.module)
@@ -95,7 +93,7 @@ class Viewer:
         Raises:
             ValueError: images outside [0, 1], an answer that is not (B, K) or not finite.
         """
-        pixels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        pixels = in_image_units(images, None, None, dtype=torch.float32)
         low, high = (float(v) for v in pixels.aminmax())
         if not (low >= 0 and high <= 1):
             raise ValueError(
@@ -103,13 +101,12 @@ class Viewer:
             )
         if self.channels == 3 and pixels.shape[1] == 1:
             pixels = pixels.expand(-1, 3, -1, -1)
-        if self.device is not None:
-            pixels = pixels.to(self.device)
+        if self.module is not None:
+            pixels = pixels.to(device_of(self.module, pixels.device))
         if self.size is not None and pixels.shape[2:] != self.size:
             pixels = nn.functional.interpolate(pixels, self.size, mode="bicubic", antialias=True).clamp(0, 1)
         if self.normalisation is not None:
-            mean, std = (torch.tensor(part, device=pixels.device)[:, None, None] for part in self.normalisation)
-            pixels = (pixels - mean) / std
+            pixels = in_image_units(pixels, *self.normalisation)
         with torch.no_grad(), nullcontext() if self.module is None else eval_mode(self.module):
             logits = logits_of(self._call(pixels))
         if logits.ndim != 2 or len(logits) != len(images):

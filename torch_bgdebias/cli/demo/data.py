@@ -253,7 +253,7 @@ def _noted(option: str, notes: list[str]) -> Iterator[None]:
 
     Errors that name the reader's argument, ``root``, name the option.
     """
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
             yield
@@ -262,7 +262,7 @@ def _noted(option: str, notes: list[str]) -> Iterator[None]:
             if not text.startswith("root: "):
                 raise
             raise type(error)(f"{option}: {text.removeprefix('root: ')}") from error
-    notes += [f"{option}: {warning.message}" for warning in told]
+    notes += [f"{option}: {warning.message}" for warning in warned]
 
 
 def _pair(scenes: Scenes, classes: Sequence[str], notes: list[str]) -> tuple[Tensor, tuple[str, ...]]:

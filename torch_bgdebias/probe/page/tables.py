@@ -213,15 +213,15 @@ def _score(name: str, report: Measurement) -> Estimate | None:
 
 
 def _class_changes(reports: Sequence[Measurement], comparisons: Comparisons, figure: str) -> ClassChanges | None:
-    made = [c for c in comparisons if c is not None]
-    if not made:
+    present = [c for c in comparisons if c is not None]
+    if not present:
         return None
     return ClassChanges(
         what="BG-Gap" if figure == "bg_gap" else "accuracy",
         first=reports[0].model,
-        tests=made[0].settings["tests"]["classes"].get(figure, 0),
+        tests=present[0].settings["tests"]["classes"].get(figure, 0),
         level=f"{1 - reports[0].confidence:.2g}",
-        counts="; ".join(f"{len(c.changed_classes(figure))} of {len(c.per_class)} with {c.second}" for c in made),
+        counts="; ".join(f"{len(c.changed_classes(figure))} of {len(c.per_class)} with {c.second}" for c in present),
     )
 
 

@@ -57,11 +57,11 @@ def run_attribution(name: str, attribution: Attribution, model: nn.Module, image
         ValueError: another shape, or values that are not finite.
     """
     with torch.inference_mode(False), torch.no_grad():  # an attribution may take gradients: give it ordinary tensors
-        found = attribution(model, image.clone(), target.clone())
-    if not isinstance(found, Tensor) or found.ndim != 4 or found.shape[::2] != image.shape[::2]:
+        heatmap = attribution(model, image.clone(), target.clone())
+    if not isinstance(heatmap, Tensor) or heatmap.ndim != 4 or heatmap.shape[::2] != image.shape[::2]:
         expected = f"({len(image)}, 1, {image.shape[2]}, {image.shape[3]})"
-        raise ValueError(f"attributions[{name!r}]: expected {expected}, got {describe(found)}")
-    return check_finite(found.detach().float().sum(1, keepdim=True), name=f"attributions[{name!r}]")
+        raise ValueError(f"attributions[{name!r}]: expected {expected}, got {describe(heatmap)}")
+    return check_finite(heatmap.detach().float().sum(1, keepdim=True), name=f"attributions[{name!r}]")
 
 
 def _grad_cam(model: nn.Module, image: Tensor, target: Tensor, *, logits: LogitsKey) -> Tensor:

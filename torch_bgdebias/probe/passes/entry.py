@@ -53,7 +53,7 @@ class Entry:
     Attributes:
         compared: whether both were seen.
         preprocess: what the step does to the batch's image before the network has it; ``None`` for nothing.
-        problem: why that cannot be told; empty where it can, or where nothing was compared.
+        problem: why that is not known; empty where it is, or where nothing was compared.
     """
 
     compared: bool
@@ -109,10 +109,10 @@ def compare_entries(step: Mapping[str, Tensor], plain: Mapping[str, Tensor], ima
     batch_image = image[:_IMAGES].double()
     if not _close(ours, batch_image, tolerance):
         return Entry(True, problem=f"{where} is given other images in the module's own step than by its forward")
-    found = _channel_map(batch_image, theirs, tolerance)
-    if found is None:
+    channel_map = _channel_map(batch_image, theirs, tolerance)
+    if channel_map is None:
         return Entry(True, problem=f"{where} is given the batch's images changed in a way that is no normalisation")
-    return Entry(True, preprocess=found)
+    return Entry(True, preprocess=channel_map)
 
 
 def _channel_map(image: Tensor, target: Tensor, tolerance: float) -> ChannelMap | None:

@@ -43,8 +43,8 @@ class EvaluationSettings:
         seed: of the choice of backgrounds.
         forward: ``forward(model, image)`` for models that want more than ``model(image)``.
         logits: where the logits are in the output: index, key, attribute or function; by itself when ``None``.
-        layer: name of the layer whose **input** is the embedding; the last linear layer when ``None``. When that cannot
-            be told, feature consistency is left out with a warning.
+        layer: name of the layer whose **input** is the embedding; the last linear layer when ``None``. Where
+            there is no such layer, or several, feature consistency is left out with a warning.
         embeddings: read embeddings (feature consistency); off saves the hook.
         scores: further per-image scores of the original images by name.
         attributions: names (``grad_cam``, ``kernel_shap``, ``lrp``, or ``isnet`` for an ``ISNet``), or functions

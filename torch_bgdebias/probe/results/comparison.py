@@ -189,8 +189,8 @@ def compare_models(
         ...     said = {"original": label, "mixed_same": label, "mixed_rand": rand}
         ...     images = ImageResults(ids, label, said, {v: np.ones(40, np.float32) for v in said})
         ...     return summarise(images, model=name, class_names=["cat", "dog"])
-        >>> (found,) = compare_models([report("before", 1 - label), report("after", label)])
-        >>> found.figures["bg_gap"].difference.value
+        >>> (comparison,) = compare_models([report("before", 1 - label), report("after", label)])
+        >>> comparison.figures["bg_gap"].difference.value
         -1.0
     """
     if not reports:

@@ -141,8 +141,8 @@ def biased_pairs(
 
     The paired test also finds losses too small to matter, so both are asked for. The largest loss comes first.
     """
-    found = [row for row in rows if row.corrected <= level and row.relative_drop >= min_drop]
-    return sorted(found, key=lambda row: row.difference.value)
+    biased = [row for row in rows if row.corrected <= level and row.relative_drop >= min_drop]
+    return sorted(biased, key=lambda row: row.difference.value)
 
 
 def _shown(value: Interval) -> str:
