@@ -142,6 +142,8 @@ class BatchSpec:
                 value = _entry(value, step)
             except (KeyError, IndexError, TypeError, AttributeError):
                 hint = f"; pass BatchSpec({field}=...) to say where it is"
+                if field == "mask" and not self.hide_mask:
+                    hint += ", or BatchSpec(hide_mask=True) where a transfer hook of the module leaves it out"
                 raise KeyError(f"batch has no {field} at {place!r}; it holds {_contents(value)}{hint}") from None
         return value
 

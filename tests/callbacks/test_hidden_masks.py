@@ -74,9 +74,7 @@ def test_evaluation_of_two_after_the_fit_and_batches_of_two_in_validation():
 
 
 def test_data_modules_hooks_of_two():
-    import pytorch_lightning as pl
-
-    class Data(pl.LightningDataModule):
+    class Data(small.package().LightningDataModule):
         def train_dataloader(self):
             return small.loader()
 
@@ -131,13 +129,11 @@ def test_one_of_several_loaders_has_masks(name):
     def loaders():
         return {"labelled": small.loader(), "unlabelled": small.loader(small.tensors()[0])}
 
-    import pytorch_lightning as pl
-
     spec = BatchSpec(("labelled", 0), "labelled.1", ("labelled", 2))
     plain = small.theirs()
     small.trainer([small.CALLBACKS[name]()], max_epochs=1).fit(plain, small.loader())
     for mode in ("min_size", "max_size_cycle", "max_size"):
         module = small.theirs(training_step=training_step)
-        combined = pl.utilities.CombinedLoader(loaders(), mode)
+        combined = small.package().utilities.CombinedLoader(loaders(), mode)
         small.trainer([small.CALLBACKS[name](spec)], max_epochs=1).fit(module, combined)
         assert torch.equal(weights(module), weights(plain))

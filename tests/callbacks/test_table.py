@@ -45,7 +45,7 @@ def test_both_packages(name, package, bare):
     module, run = fit(callback if bare else [callback], package)
     assert weights(module).isfinite().all()
     # the other package's trainer makes the same of it
-    other, _ = fit([CALLBACKS[name]()], PACKAGES[1 - PACKAGES.index(package)])
+    other, _ = fit([CALLBACKS[name]()], PACKAGES[-1 - PACKAGES.index(package)])
     assert torch.equal(weights(module), weights(other))
     assert any(key.startswith(f"{callback.log_prefix or 'bias'}/") or "/" in key for key in run.callback_metrics)
 

@@ -14,6 +14,7 @@ NEEDS = {
     "accelerate_loop": ["accelerate"],
     "ignite_engine": ["ignite"],
     "hf_trainer": ["transformers", "accelerate"],
+    "fastai_learner": ["fastai"],
 }
 
 

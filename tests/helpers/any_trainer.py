@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -22,8 +23,16 @@ from torch_bgdebias.callbacks import (
 from torch_bgdebias.concepts import ConceptSamples
 from torch_bgdebias.swap import BackgroundSwap
 
-PACKAGES = ("pytorch_lightning", "lightning.pytorch")
+#: those that are there; both in the development environment
+PACKAGES = tuple(
+    name for name in ("pytorch_lightning", "lightning.pytorch") if importlib.util.find_spec(name.split(".")[0])
+)
 CLASSES, COUNT, SIZE = 3, 24, 8
+
+
+def package(name: str = PACKAGES[0]) -> Any:
+    """The Lightning package itself."""
+    return importlib.import_module(name)
 
 
 def tensors(count: int = COUNT) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

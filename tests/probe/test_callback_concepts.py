@@ -68,3 +68,22 @@ def test_settings_are_checked_when_it_is_made():
         ConceptProbeCallback(samples(0), samples(1), size=0)
     with pytest.raises(ValueError, match="every_n_epochs"):
         ConceptProbeCallback(samples(0), samples(1), every_n_epochs=0)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true", "bf16-mixed"])
+def test_other_precisions_measure_about_the_same(precision):
+    def fitted(**options):
+        pl.seed_everything(0, verbose=False)
+        module = Module()
+        module.train_dataloader = module.val_dataloader = lambda: torch.utils.data.DataLoader(
+            torch.utils.data.TensorDataset(samples(2).images, samples(2).concepts), batch_size=3
+        )
+        callback = ConceptProbeCallback(samples(0), samples(1), layers=["features.1"], size=8)
+        trainer = pl.Trainer(
+            accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+            callbacks=[callback], **options,
+        )  # fmt: skip
+        trainer.validate(module, verbose=False)
+        return callback.result.values("features.1")
+
+    np.testing.assert_allclose(fitted(precision=precision), fitted(), atol=0.1)

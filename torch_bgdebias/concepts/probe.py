@@ -205,7 +205,7 @@ class ConceptProbe:
     def _batches(
         self, images: Any, masks: Tensor | None, concepts: Tensor | None, batch: BatchSpec | None
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(images, masks (B, 1, H, W) float, concepts) on the model's device."""
+        """(images, masks (B, 1, H, W) float, concepts) on the model's device, images in its precision."""
         if isinstance(images, Tensor):
             if masks is None or concepts is None:
                 raise TypeError("masks, concepts: expected both with a tensor of images, got None")
@@ -217,12 +217,14 @@ class ConceptProbe:
             spec = BatchSpec()
         else:
             parts, spec = images, batch or BatchSpec()
+        floating = (p.dtype for p in self.reader.model.parameters() if p.is_floating_point())
+        dtype = next(floating, None)
         for part in parts:
             image, mask, label = spec.image_of(part), spec.mask_of(part), spec.label_of(part)
             check_mask(mask, image, name="masks")
             check_label(label, len(image), name="concepts")
             device = device_of(self.reader.model, image.device)
-            yield image.to(device), mask.float().to(device), label
+            yield image.to(device, dtype), mask.float().to(device), label
 
 
 class _Rows:

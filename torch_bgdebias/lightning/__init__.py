@@ -12,6 +12,7 @@ from torch_bgdebias.lightning.base import (
     TrainingStepCallback,
     device_number,
 )
+from torch_bgdebias.lightning.hiding import is_written
 from torch_bgdebias.lightning.loss import add_to_loss, gradients_allowed
 from torch_bgdebias.lightning.packages import LightningModule, Trainer, installed
 from torch_bgdebias.lightning.step import StepCall, StepChange, wrap_training_step
@@ -29,5 +30,6 @@ __all__ = [
     "device_number",
     "gradients_allowed",
     "installed",
+    "is_written",
     "wrap_training_step",
 ]

@@ -28,6 +28,11 @@ __all__ = ["LightningCallback", "ReadingCallback", "Schedule", "TrainingStepCall
 #: a number as a function of the epoch and of the training batches seen before this one, both from 0
 Schedule: TypeAlias = "Callable[[int, int], float]"
 
+_HIDE = (
+    "a module that unpacks (image, label) can have batches with masks: spec=BatchSpec(hide_mask=True) keeps the masks "
+    "for the callbacks; so does a loader with collate_fn=torch_bgdebias.batch.collate_masked"
+)
+
 
 class LightningCallback(CallbackBase):
     """A callback of both Lightning packages.
@@ -93,8 +98,11 @@ class LightningCallback(CallbackBase):
         self._leave()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the module's own methods back."""
+        """Give the module's own methods back; say what to do where the module cannot unpack a batch with a mask."""
         self._leave()
+        if isinstance(exception, ValueError) and "too many values to unpack" in str(exception):
+            if not self.spec.hide_mask and _HIDE not in getattr(exception, "__notes__", ()):
+                exception.add_note(_HIDE)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Find this callback's state where its options, and so its key, were others when it was written."""

@@ -11,7 +11,7 @@ from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.lightning.packages import LightningModule, Trainer
 from torch_bgdebias.lightning.step import StepCall, wrap_method
 
-__all__ = ["hide_mask"]
+__all__ = ["hide_mask", "is_written"]
 
 #: method -> position of the batch among its arguments
 _STEPS = {
@@ -45,11 +45,11 @@ def hide_mask(trainer: Trainer, module: LightningModule, owner: object, spec: Ba
     restores = [
         wrap_method(module, name, owner, without, trainer=trainer, position=position, innermost=True)
         for name, position in _STEPS.items()
-        if _written(module, name)
+        if is_written(module, name)
     ]
     for holder in (module, trainer.datamodule):  # type: ignore[union-attr]
         for name in _TRANSFER:
-            if holder is not None and _written(holder, name):
+            if holder is not None and is_written(holder, name):
                 change = around_move if name == "transfer_batch_to_device" else around_transfer
                 restores.append(wrap_method(holder, name, owner, change, trainer=trainer, innermost=True))
 
@@ -60,7 +60,7 @@ def hide_mask(trainer: Trainer, module: LightningModule, owner: object, spec: Ba
     return restore
 
 
-def _written(holder: Any, name: str) -> bool:
+def is_written(holder: Any, name: str) -> bool:
     """Whether somebody wrote this method: Lightning's own do nothing."""
     home = str(getattr(getattr(holder, name, None), "__module__", None) or "lightning")
     return home.split(".")[0] not in ("lightning", "pytorch_lightning")

@@ -23,6 +23,7 @@ from torch_bgdebias.names import METRICS
 from torch_bgdebias.probe.callback_entry import EntryWatch
 from torch_bgdebias.probe.callback_loaders import LoaderLimits, stage_loader
 from torch_bgdebias.probe.callback_settings import ProbeSettings, call_module
+from torch_bgdebias.probe.callback_transfer import BatchMove
 from torch_bgdebias.probe.evaluation import names_of_classes, report_of, warnings_of
 from torch_bgdebias.probe.loggers import log_figures
 from torch_bgdebias.probe.passes.gathering import BackgroundPool, Gatherer
@@ -33,6 +34,10 @@ from torch_bgdebias.probe.report import BackgroundBiasReport
 
 __all__ = ["BackgroundBiasProbe"]
 
+_ANOTHER = (
+    "would measure another network than the one in training; pass preprocess= (what the step does to its images) or "
+    "forward=lambda module, image: ... (the model's output for an image)"
+)
 _FEW = 256  # with fewer images than this because of the budget, the first measurement says so
 
 
@@ -92,8 +97,10 @@ class BackgroundBiasProbe(ReadingCallback):
         if isinstance(second, int):  # what was the second argument once
             warn_renamed("BackgroundBiasProbe(loader, n)", "BackgroundBiasProbe(loader, every_n_epochs=n)")
             spec, every_n_epochs = None, second
-        described = {"metrics": metrics, "figures": figures, "every_n_epochs": every_n_epochs, "spec": spec, **options}
-        super().__init__(every_n_epochs=every_n_epochs, seed=seed, log=log, options={**described, "log": log})
+        described = {"metrics": metrics, "figures": figures, "every_n_epochs": every_n_epochs, **options}
+        super().__init__(
+            every_n_epochs=every_n_epochs, seed=seed, log=log, spec=spec, options={**described, "log": log}
+        )
         names = {field.name for field in dataclasses.fields(LoaderLimits)}
         given: dict[str, Any] = {**options, "spec": spec}
         if settings is None or seed:
@@ -105,6 +112,7 @@ class BackgroundBiasProbe(ReadingCallback):
         rest = {k: v for k, v in given.items() if k not in names and v is not None}
         self.choices = ProbeSettings(metrics, figures, inference_mode)
         self.settings = self.choices.evaluation(dataclasses.replace(start if settings is None else settings, **rest))
+        self.spec = self.settings.spec
         is_bank = isinstance(loader_or_bank, Tensor) or isinstance(getattr(loader_or_bank, "images", None), Tensor)
         if is_bank and backgrounds is not None:
             raise ValueError("backgrounds: expected None because the first argument is a bank already")
@@ -133,8 +141,9 @@ class BackgroundBiasProbe(ReadingCallback):
         super().teardown(trainer, pl_module, stage)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Stop watching the module."""
+        """Stop watching the module, and give its own methods back."""
         self._stop_watching()
+        super().on_exception(trainer, pl_module, exception)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the time, to compare the probe's cost with the validation's."""
@@ -171,9 +180,12 @@ class BackgroundBiasProbe(ReadingCallback):
     def _read(self, trainer: Trainer, pl_module: LightningModule) -> Mapping[str, float]:
         start = time.perf_counter()
         problem, settings = self._entered()
-        if problem:
-            return self._refused(pl_module, problem)
-        self.report = self._measure(trainer, pl_module, settings)
+        try:
+            if problem:
+                raise _NotMeasuredError(f"{problem}, so handing it the batch's images {_ANOTHER}")
+            self.report = self._measure(trainer, pl_module, settings)
+        except _NotMeasuredError as error:
+            return self._refused(pl_module, str(error))
         seconds = time.perf_counter() - start
         if self._draws and self._logs and trainer.is_global_zero and trainer.loggers:
             self._draw(trainer, self.report)
@@ -194,15 +206,11 @@ class BackgroundBiasProbe(ReadingCallback):
         return problem, dataclasses.replace(self.settings, preprocess=preprocess, recorded=recorded)
 
     def _refused(self, pl_module: LightningModule, problem: str) -> dict[str, float]:
-        """No numbers rather than those of another network."""
+        """No numbers rather than wrong ones."""
         self.report = None
         if not self._informed:
             self._informed = True
-            rank_zero_warn(
-                f"{type(self).__name__} does not measure {type(pl_module).__name__}: {problem}, so handing it the "
-                "batch's images would measure another network than the one in training; pass preprocess= (what the "
-                "step does to its images) or forward=lambda module, image: ... (the model's output for an image)"
-            )
+            rank_zero_warn(f"{type(self).__name__} does not measure {type(pl_module).__name__}: {problem}")
         return dict.fromkeys(("worst_variant", "bg_gap", "abs_gap"), math.nan)
 
     def _measure(
@@ -210,13 +218,16 @@ class BackgroundBiasProbe(ReadingCallback):
     ) -> BackgroundBiasReport:
         with rng_untouched(), eval_mode(pl_module), torch.no_grad():
             evaluation = Evaluation(pl_module, settings, device=pl_module.device)
-            share, loader = self._share(trainer, pl_module)
+            share, loader, move = self._share(trainer, pl_module)
+            move.peek(share)
+            _refuse_problem(move)
             if self._pool is None and self.backgrounds is not None:
                 self._pool = BackgroundPool.of(self.backgrounds, mean=settings.mean, std=settings.std)
             elif self._pool is None and settings.mixed and settings.ready is None:
                 self._pool = self._gathered(evaluation, share)
             with self._reading(), trainer.precision_plugin.forward_context():
                 own = evaluation.collect(share, self._pool)
+        _refuse_problem(move)
         collected = joined(_from_all_ranks(own))
         if not self._informed:
             for message in warnings_of(collected):
@@ -257,23 +268,18 @@ class BackgroundBiasProbe(ReadingCallback):
             together.add(entries)
         return together.pool()
 
-    def _share(self, trainer: Trainer, pl_module: LightningModule) -> tuple[Share, Any]:
+    def _share(self, trainer: Trainer, pl_module: LightningModule) -> tuple[Share, Any, BatchMove]:
         """This process's part of the images, moved to the device as the trainer moves a validation batch."""
-        index = self.limits.dataloader_idx
-
-        def move(batch: Any) -> Any:
-            batch = trainer.precision_plugin.convert_input(batch)
-            batch = pl_module._on_before_batch_transfer(batch, dataloader_idx=index)
-            return trainer.strategy.batch_to_device(batch, dataloader_idx=index)
-
+        index, spec = self.limits.dataloader_idx, self.settings.spec
+        move = BatchMove(trainer, pl_module, spec, index=index, own=self.loader is not None)
         loader, images, batches = self.loader, self.limits.max_images, None
         if loader is None:
             loader, allowed = stage_loader(trainer, index)
             part = self.limits.part_of(loader, allowed, trainer.world_size, passes=2 + len(self.settings.variant_names))
             images, batches, self._left_out = part
         rank, world = trainer.global_rank, trainer.world_size
-        spec = self.settings.spec
-        return Share(loader, spec, rank=rank, world=world, max_images=images, max_batches=batches, move=move), loader
+        share = Share(loader, spec, rank=rank, world=world, max_images=images, max_batches=batches, move=move)
+        return share, loader, move
 
     def _inform_of_cost(self, report: BackgroundBiasReport, seconds: float, drawing: float, validation: float) -> None:
         if self._informed:
@@ -301,6 +307,18 @@ class BackgroundBiasProbe(ReadingCallback):
     def _stop_watching(self) -> None:
         if self._entry is not None:
             self._entry.forget()
+
+
+class _NotMeasuredError(Exception):
+    """Why a measurement would have been of another network or of other backgrounds."""
+
+
+def _refuse_problem(move: BatchMove) -> None:
+    if problem := next(filter(None, _from_all_ranks(move.problem)), ""):
+        raise _NotMeasuredError(
+            f"{problem}, so the backgrounds that are exchanged would not be those around the objects; let the hooks "
+            "move image and mask together, or only while self.trainer.training"
+        )
 
 
 class ProbeOptions(MeasuringOptions, total=False):

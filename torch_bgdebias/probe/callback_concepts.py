@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Unpack
 
 import numpy as np
+from torch import Tensor, nn
 
 from torch_bgdebias._deprecated import renamed_arguments
 from torch_bgdebias.concepts import ConceptProbe, ConceptSamples, ConceptTransfer, concept_transfer
@@ -63,8 +64,12 @@ class ConceptProbeCallback(ReadingCallback):
         self.result: ConceptTransfer | None = None
 
     def _read(self, trainer: Trainer, pl_module: LightningModule) -> Mapping[str, float]:
-        with rng_untouched(), trainer.precision_plugin.forward_context():
-            probe = ConceptProbe(pl_module, self.layers, forward=self._forward, settings=self.settings)
+        def forward(module: nn.Module, image: Tensor) -> object:
+            with trainer.precision_plugin.forward_context():  # around the module alone: it may exchange torch's dtype
+                return module(image) if self._forward is None else self._forward(module, image)
+
+        with rng_untouched():
+            probe = ConceptProbe(pl_module, self.layers, forward=forward, settings=self.settings)
             self.result = concept_transfer(probe, *self.samples, categories=self.categories, methods=("net2vec",))
         named = {}
         for layer in self.result.layers:

@@ -1,0 +1,120 @@
+"""Moves a probe's batches as the trainer moves its own: through the module's transfer hooks, masks and all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.isnet.entering import more_than_pointwise
+from torch_bgdebias.lightning import LightningModule, Trainer, is_written
+from torch_bgdebias.probe.passes.loading import Share
+
+__all__ = ["BatchMove"]
+
+_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+#: random flips leave some batches as they are
+_LOOKED_AT = 4
+#: of the variance of moved masks: noise, blur and resampling leave less over, flips and crops more
+_TOLERANCE = 0.2
+
+
+class BatchMove:
+    """One batch through change of precision, hooks and transfer.
+
+    The batches of a probe's own loader hold masks of which hooks may know nothing (``x, y = batch``): where a hook
+    fails at them or drops them, they go past it. Hooks that move pixels would leave such masks behind, so the first
+    batches are sent a second time with the masks in the images' place: what comes out has to fit the masks.
+
+    Args:
+        trainer: whose transfer it is.
+        module: whose hooks.
+        spec: where image and mask are.
+        index: of the loader, for the hooks.
+        own: whether the batches come from the probe's own loader.
+
+    Attributes:
+        problem: why what is measured would be wrong; empty where nothing was seen.
+    """
+
+    def __init__(
+        self, trainer: Trainer, module: LightningModule, spec: BatchSpec, *, index: int = 0, own: bool = False
+    ) -> None:
+        self._trainer, self._module, self._spec, self._index, self._own = trainer, module, spec, index, own
+        holders = [holder for holder in (module, trainer.datamodule) if holder is not None]  # type: ignore[union-attr]
+        self._hooked = any(is_written(holder, name) for holder in holders for name in _HOOKS)
+        self._past_hooks = own and spec.hide_mask
+        self._left = _LOOKED_AT if self._hooked else 0
+        self.problem = ""
+
+    def peek(self, share: Share) -> None:
+        """Look at a first batch where there are hooks to look at, before anything is measured."""
+        if self._left:
+            next(iter(share), None)
+
+    def __call__(self, batch: Any) -> Any:
+        """The batch as the module's step would get it."""
+        batch = self._trainer.precision_plugin.convert_input(batch)
+        moved = self._through(batch)
+        if self._left and not self.problem:
+            self._left -= 1
+            self._look(batch)
+        return moved
+
+    def _through(self, batch: Any) -> Any:
+        if self._past_hooks:
+            return self._without_mask(batch)
+        running = self._module._current_fx_name
+        try:
+            moved = self._moved(batch)
+            if self._own and self._hooked:
+                self._spec.mask_of(moved)
+        except Exception as error:
+            if not (self._own and self._hooked):
+                raise
+            self._module._current_fx_name = running  # what Lightning notes around a hook, and leaves when it fails
+            try:
+                moved = self._without_mask(batch)
+                self._spec.mask_of(moved)
+            except Exception:
+                raise error from None
+            self._past_hooks = True
+        return moved
+
+    def _moved(self, batch: Any) -> Any:
+        batch = self._module._on_before_batch_transfer(batch, dataloader_idx=self._index)
+        return self._trainer.strategy.batch_to_device(batch, dataloader_idx=self._index)
+
+    def _without_mask(self, batch: Any) -> Any:
+        batch, taken = self._spec.without_mask(batch)
+        device = self._module.device
+        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in taken.items()}
+        return self._spec.with_mask(self._moved(batch), moved)
+
+    def _look(self, batch: Any) -> None:
+        try:
+            image, mask = self._spec.image_of(batch), _with_channel(self._spec.mask_of(batch))
+            marked = self._spec.replace(batch, image=_as_picture(mask, image))
+        except (KeyError, TypeError):  # hooks that make this layout of another one
+            return
+        moved = self._through(marked)
+        picture, mask = self._spec.image_of(moved), _with_channel(self._spec.mask_of(moved)).float()
+        edged = (mask.flatten(1).amax(1) > mask.flatten(1).amin(1)) if len(mask) == len(picture) else slice(None)
+        if picture.shape[2:] != mask.shape[2:]:
+            sizes = " and ".join(f"{tuple(x.shape[2:])}" for x in (picture, mask))
+            self.problem = f"images and masks leave its transfer hooks in different sizes, {sizes}"
+        elif bool(more_than_pointwise(picture[edged], mask[edged], tolerance=_TOLERANCE)):
+            self.problem = "its transfer hooks move the images (a flip, a crop?) and leave their masks where they were"
+
+
+def _with_channel(mask: Tensor) -> Tensor:
+    return mask[:, None] if mask.ndim == 3 else mask
+
+
+def _as_picture(mask: Tensor, image: Tensor) -> Tensor:
+    """The masks (B, 1, H, W) as images of the batch's kind."""
+    picture = mask.float().expand(-1, image.shape[1], -1, -1)
+    largest = 1 if image.is_floating_point() or image.dtype == torch.bool else 255
+    return (picture / picture.amax().clamp_min(1) * largest).to(image.dtype)
