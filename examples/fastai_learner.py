@@ -30,13 +30,13 @@ class SwapBackgrounds(Callback):
         self.learn.xb, self.learn.yb = (image,), (label,)
 
 
-def main(epochs: int = 4) -> None:
+def main(epochs: int = 20) -> None:
     torch.manual_seed(0)
     batches = DataLoaders(loader(), loader())
     batches.n_inp = 1  # one input: what follows it in a batch are the targets, and the mask is among those
     model = network()
-    learner = Learner(batches, model, nn.CrossEntropyLoss(), lr=3e-3, cbs=SwapBackgrounds())
-    with learner.no_bar(), learner.no_logging():
+    learner = Learner(batches, model, nn.CrossEntropyLoss(), lr=1e-2, cbs=SwapBackgrounds())
+    with learner.no_logging():
         learner.fit(epochs)
     print(f"loss {float(learner.recorder.losses[-1]):.3f} after {epochs} epochs of {CLASSES} classes")
     print(f"predictions that no background decides: {100 * colour_decides(model.eval()):.0f} %")

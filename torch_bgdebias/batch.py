@@ -91,6 +91,20 @@ class BatchSpec:
             batch = _changed(batch, _steps(batch, place), _constant(value))
         return batch
 
+    def absent(self, batch: Any) -> bool:
+        """Whether the images' place leads through a ``None``: a loader of several that has run out of batches."""
+        if callable(self.image) or self.image is None:
+            return False
+        value = batch
+        for step in _steps(batch, self.image):
+            if value is None:
+                return True
+            try:
+                value = _entry(value, step)
+            except (KeyError, IndexError, TypeError, AttributeError):
+                return False
+        return value is None
+
     def without_mask(self, batch: Any) -> tuple[Any, dict[str, Any]]:
         """The batch as a module without masks knows it, and what was taken out, for :meth:`with_mask`.
 

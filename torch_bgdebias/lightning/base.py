@@ -100,9 +100,9 @@ class LightningCallback(CallbackBase):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give the module's own methods back; say what to do where the module cannot unpack a batch with a mask."""
         self._leave()
-        if isinstance(exception, ValueError) and "too many values to unpack" in str(exception):
-            if not self.spec.hide_mask and _HIDE not in getattr(exception, "__notes__", ()):
-                exception.add_note(_HIDE)
+        cannot_unpack = isinstance(exception, ValueError) and "too many values to unpack" in str(exception)
+        if cannot_unpack and not self.spec.hide_mask and _HIDE not in getattr(exception, "__notes__", ()):
+            exception.add_note(_HIDE)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Find this callback's state where its options, and so its key, were others when it was written."""
@@ -216,7 +216,8 @@ class TrainingStepCallback(LightningCallback):
     def _around(self, call: StepCall) -> Any:
         self._make_ready(call.module)
         seen = self.steps
-        output = self._step(call)
+        # of several loaders one may have run out: the module's step knows what to do with the others' batches
+        output = call.run() if self.spec.absent(call.batch) else self._step(call)
         self.steps = seen + 1
         return output
 

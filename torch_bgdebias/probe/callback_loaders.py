@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sized
+from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
 from torch_bgdebias.lightning import Trainer
@@ -69,6 +69,8 @@ def stage_loader(trainer: Trainer, index: int) -> tuple[Any, float]:
     stage = "test" if trainer.testing else "validation"
     loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
     allowed = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
+    if (together := _together(trainer)) is not None:
+        return together, math.inf
     if loaders is None:
         raise ValueError(f"loader: expected one, because the trainer has no {stage} loader; pass it to the probe")
     if isinstance(loaders, Mapping):
@@ -78,6 +80,27 @@ def stage_loader(trainer: Trainer, index: int) -> tuple[Any, float]:
     if not 0 <= index < len(loaders):
         raise ValueError(f"dataloader_idx: expected less than {len(loaders)} {stage} loader(s), got {index}")
     return loaders[index], float(allowed[index]) if allowed else math.inf
+
+
+class _Together:
+    """Batches of several loaders at a time, as the trainer combines them."""
+
+    def __init__(self, combined: Any) -> None:
+        self._combined = type(combined)(combined.iterables, combined._mode)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch, _, _ in self._combined:
+            yield batch
+
+
+def _together(trainer: Trainer) -> _Together | None:
+    """The batches of a ``CombinedLoader`` whose loaders do not come one after the other, as is usual here."""
+    loops: Any = trainer
+    loop = loops.test_loop if trainer.testing else loops.fit_loop.epoch_loop.val_loop
+    if trainer.state.fn == "validate":
+        loop = loops.validate_loop
+    combined = loop._combined_loader
+    return None if combined is None or combined._mode == "sequential" else _Together(combined)
 
 
 def _images_of(loader: Any) -> int | None:
