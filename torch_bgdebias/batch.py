@@ -17,7 +17,11 @@ Step: TypeAlias = "int | str"
 Place: TypeAlias = "int | str | tuple[int | str, ...] | Callable[[Any], Tensor] | None"
 
 #: what a module that was written without masks does not expect in its batches
-_HIDDEN = ("mask", "background_label")
+_HIDDEN = ("mask", "background_label", "void")
+#: where void is unless the specification says otherwise; batches without anything of that name have none
+_VOID = "void"
+#: under what the type of a named tuple is kept, of which a plain one is left
+_NAMED = "named tuple"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +37,10 @@ class BatchSpec:
         mask: where the foreground masks (B, 1, H, W) are; ``None`` when the batch has none.
         background_label: where the background's class is; ``None`` when the batch does not say.
         hide_mask: for a LightningModule whose steps and transfer hooks know nothing of masks (``x, y = batch``): the
-            callbacks take mask and background label out of the batch before the module's own methods get it. A tuple
-            or list gets shorter, a dict loses the key.
+            callbacks take mask, void and background label out of the batch before the module's own methods get it. A
+            tuple or list gets shorter, a dict loses the key.
+        void: where the pixels (B, 1, H, W) are that are neither object nor background, bool or in [0, 1]; by default
+            what the batch holds under the name ``void``, if anything. ``None`` when the batch has none.
 
     A batch may be a tuple, named tuple, list, mapping or an object with attributes (dataclass).
 
@@ -55,9 +61,10 @@ class BatchSpec:
     mask: Place = 2
     background_label: Place = None
     hide_mask: bool = dataclasses.field(default=False, kw_only=True)
+    void: Place = dataclasses.field(default=_VOID, kw_only=True)
 
     def __post_init__(self) -> None:
-        for field in ("image", "label", "mask", "background_label"):
+        for field in ("image", "label", "mask", "background_label", "void"):
             _check_place(field, getattr(self, field))
             if self.hide_mask and field in _HIDDEN and callable(getattr(self, field)):
                 raise TypeError(
@@ -80,6 +87,21 @@ class BatchSpec:
     def background_label_of(self, batch: Any) -> Tensor | None:
         """The backgrounds' classes, or ``None`` when the specification names no place for them."""
         return None if self.background_label is None else self._get(batch, "background_label")
+
+    def void_of(self, batch: Any) -> Tensor | None:
+        """Pixels that are neither object nor background, or ``None`` where there are none.
+
+        Raises KeyError where the specification names a place of its own and the batch has nothing there.
+        """
+        if self.void is None:
+            return None
+        try:
+            value = self._lookup(batch, "void")
+        except KeyError:
+            if self.void == _VOID:
+                return None
+            raise
+        return None if value is None and self.void == _VOID else self._get(batch, "void")
 
     def replace(self, batch: Any, **fields: Tensor) -> Any:
         """A shallow copy of ``batch`` of the same type with some fields (by this class's names) exchanged."""
@@ -116,17 +138,24 @@ class BatchSpec:
                 taken[field] = self._lookup(batch, field)
             except KeyError:
                 continue
+        named = type(batch) if taken and isinstance(batch, tuple) and hasattr(batch, "_fields") else None
         for field in self._hidden():  # from the back, so that indices stay right
             if field in taken:
                 batch = _removed(batch, _steps(batch, getattr(self, field)))
-        return batch, taken
+        return batch, taken if named is None else {**taken, _NAMED: named}
 
     def with_mask(self, batch: Any, taken: Mapping[str, Any]) -> Any:
         """The batch with what :meth:`without_mask` took out of it, at its place again."""
+        named: Any = taken.get(_NAMED)
         for field in reversed(self._hidden()):
-            if field in taken:
-                batch = _inserted(batch, _steps(batch, getattr(self, field)), taken[field])
-        return batch
+            if field not in taken:
+                continue
+            steps = _steps(batch, getattr(self, field))
+            if named is not None and isinstance(steps[-1], str) and len(steps) == 1 and steps[0] in named._fields:
+                steps = (named._fields.index(steps[0]),)
+            batch = _inserted(batch, steps, taken[field])
+        whole = named is not None and isinstance(batch, list | tuple) and len(batch) == len(named._fields)
+        return named(*batch) if whole else batch
 
     def _hidden(self) -> list[str]:
         """Fields to take out, later indices first."""
@@ -275,6 +304,7 @@ class MaskedBatch:
         label: the labels, of any kind.
         mask: (B, 1, H, W), 1 = foreground.
         background_label: (B,), where the data has it.
+        void: (B, 1, H, W), where the data has pixels that are neither object nor background.
 
     Example:
         >>> import torch
@@ -288,6 +318,7 @@ class MaskedBatch:
     label: Any
     mask: Tensor
     background_label: Tensor | None = None
+    void: Tensor | None = None
 
     def __iter__(self) -> Iterator[Any]:
         yield self.image
@@ -318,17 +349,26 @@ class MaskedBatch:
 
 
 def collate_masked(items: Sequence[Any]) -> MaskedBatch:
-    """The loader's ``collate_fn`` for data sets of (image, label, mask) and (image, label, mask, background label).
+    """The loader's ``collate_fn`` for data sets of (image, label, mask), with background label or void if any.
+
+    Args:
+        items: tuples of three, of four with the background's label, or ``MaskedVoidItem``.
 
     Raises:
         ValueError: items of another length.
     """
+    if hasattr(items[0], "void"):
+        return MaskedBatch(**{name: default_collate([getattr(item, name) for item in items]) for name in _ITEM})
     if len(items[0]) not in (3, 4):
         raise ValueError(
             "collate_masked: expected items (image, label, mask) or (image, label, mask, background label), got "
             f"{len(items[0])} values"
         )
     return MaskedBatch(*default_collate([tuple(item) for item in items]))
+
+
+#: names of what a `MaskedVoidItem` of ``torch_bgdebias.data`` holds
+_ITEM = ("image", "label", "mask", "void")
 
 
 def _name(index: int) -> str:

@@ -20,6 +20,7 @@ __all__ = [
     "paste",
     "soft_edge",
     "tile_fill",
+    "without_void",
 ]
 
 #: a pixel whose mask is above this counts as foreground when a foreground is removed: a background keeps at most 5 % of
@@ -139,6 +140,33 @@ def mean_fill(image: Tensor, mask: Tensor, threshold: float = FOREGROUND_THRESHO
     inside = check_mask(mask, image) > threshold
     box = box_mask(_boxes_of(inside), (image.shape[2], image.shape[3]))
     return torch.where(box, _background_mean(image, inside), image)
+
+
+def without_void(
+    image: Tensor,
+    mask: Tensor,
+    void: Tensor | None,
+    colour: Tensor | None = None,
+    threshold: float = FOREGROUND_THRESHOLD,
+) -> Tensor:
+    """Paint over what is neither object nor background, so that a background shows nothing of an object's edge.
+
+    Args:
+        image: (B, C, H, W) float, any value range.
+        mask: (B, 1, H, W), 1 = foreground.
+        void: (B, 1, H, W), bool or float in [0, 1]; ``None``: the image stays as it is.
+        colour: what to paint, (B, C, H, W) or less of it; by default the mean colour of the image's background pixels.
+        threshold: pixels with a mask or void above it are no background.
+
+    Returns:
+        (B, C, H, W), differentiable to the image.
+    """
+    if void is None:
+        return image
+    neither = check_mask(void, image, name="void") > threshold
+    if colour is None:
+        colour = _background_mean(image, neither | (check_mask(mask, image) > threshold))
+    return torch.where(neither, colour, image)
 
 
 #: what removes a foreground, by name

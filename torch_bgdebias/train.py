@@ -108,6 +108,7 @@ class _MaskedFolders(DataBase):
 
     What is not said of size and normalisation is what the LightningModule in training wants (its ``preprocessing``),
     known from the start of ``fit`` or ``validate`` on; for one that does not say, 224 pixels and ImageNet's.
+    Where masks hold void, :class:`ImageClassifier` gets batches of ``MaskedVoidItem``.
 
     Args:
         train: folder with ``images/<class>/x.jpg`` and ``masks/<class>/x.png``.
@@ -163,9 +164,12 @@ class _MaskedFolders(DataBase):
 
     def setup(self, stage: str) -> None:
         """Take over what the network in training wants of its images."""
-        wanted = getattr(getattr(self.trainer, "lightning_module", None), "preprocessing", None)
+        module = getattr(self.trainer, "lightning_module", None)
+        wanted = getattr(module, "preprocessing", None)
         if isinstance(wanted, Preprocessing):  # a LightningModule may have any attributes
             self._prepare_as(wanted)
+        for data in (self.train, self.val):  # steps of others may unpack (image, label, mask)
+            data.with_void = data.has_void and isinstance(module, _ImageClassifier)
 
     def _prepare_as(self, wanted: Preprocessing) -> None:
         asked, usual = self._asked, Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD, "ImageNet's")

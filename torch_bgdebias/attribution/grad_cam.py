@@ -40,7 +40,8 @@ def grad_cam(
         Attributions (B, 1, H, W), resized bilinearly from the layer's size; zero where nothing speaks for the class.
 
     Raises:
-        KeyError: no layer of that name. ValueError: the layer's output is no map, or the logits do not depend on it.
+        KeyError: no layer of that name. ValueError: the layer's output is no map, the logits do not depend on it, or
+            depend on several calls of it side by side (two views of an image).
 
     Example:
         >>> import torch
@@ -59,7 +60,7 @@ def grad_cam(
             out = logits_of(model(entering), logits)
         if not seen.outputs[layer]:
             raise ValueError(f"layer {layer!r} was not run by {type(model).__name__}; name another one")
-        output = _tensor_of(seen.outputs[layer][-1])
+        output = _last_call([_tensor_of(call) for call in seen.outputs[layer]], out, layer)
         maps = as_map(output, size).detach().float()
         chosen = out.float().gather(1, target_class(out, target)[:, None]).sum()
         (gradient,) = torch.autograd.grad(chosen, output, allow_unused=True)
@@ -107,6 +108,27 @@ def find_map_layer(model: nn.Module, image: Tensor, *, logits: LogitsKey = None)
     if bool((out >= 0).all()) and bool((out.sum(1) - 1).abs().max() < 1e-3):
         hint = "its output is a softmax, flat where the network is sure: take the logits before it (logits=...)"
     raise LookupError(f"no layer of {type(model).__name__} gives a map that its logits depend on; {hint}")
+
+
+def _last_call(calls: list[Any], logits: Tensor, layer: str) -> Any:
+    """The output of a layer's last call, where all that earlier calls say goes through it, as through a shared ReLU.
+
+    Raises:
+        ValueError: the logits depend on earlier calls by themselves: no one map is the layer's answer to the image.
+    """
+    last, earlier = calls[-1], [call for call in calls[:-1] if isinstance(call, Tensor) and call.requires_grad]
+    if not earlier or not isinstance(last, Tensor) or not last.requires_grad:
+        return last
+    through = torch.autograd.grad(last.sum(), earlier, retain_graph=True, allow_unused=True)
+    beside = [call for call, gradient in zip(earlier, through, strict=True) if gradient is None]
+    reaching = torch.autograd.grad(logits.sum(), beside, retain_graph=True, allow_unused=True) if beside else ()
+    if any(gradient is not None for gradient in reaching):
+        raise ValueError(
+            f"layer {layer!r}: expected one call of it that the logits depend on, got {len(calls)} side by side (two "
+            "views of an image?), whose maps do not lie over one another; name a layer that runs once, or explain the "
+            "network on one view"
+        )
+    return last
 
 
 def _note(order: list[tuple[str, Tensor]], name: str, module: nn.Module, args: object, output: object) -> None:

@@ -143,7 +143,8 @@ def kernel_shap(
         image: (B, C, H, W) as the model takes it. The model sees batches in this tensor's memory format: on a CPU
             convolutions are faster with ``image.to(memory_format=torch.channels_last)``.
         target: class of each sample (B,), one for all, or ``None`` for the predicted class.
-        segments: (H, W) or (B, H, W) int64 superpixels numbered from 0, or the rows and columns of a grid.
+        segments: (H, W) or (B, H, W) int64 superpixels, or the rows and columns of a grid. ``values`` are in the order
+            of their numbers, whichever these are.
         samples: coalitions; about 20 a superpixel.
         baseline: what absent superpixels show: ``"mean"`` colour of each image, ``"blur"`` (a wide box blur),
             ``"black"`` (zero, in the model's input units), one image (C, H, W), one each (B, C, H, W), or a
@@ -230,7 +231,9 @@ def _segments(segments: Tensor | tuple[int, int], image: Tensor) -> Tensor:
     segment = superpixels(size, segments, device=image.device) if isinstance(segments, tuple) else segments
     if segment.shape[-2:] != size or segment.ndim not in (2, 3) or segment.is_floating_point():
         raise ValueError(f"segments: expected int64 (H, W) or (B, H, W) of size {size}, got {describe(segment)}")
-    return segment.to(image.device).long().expand(image.shape[0], *size)
+    # numbers with gaps, or from 1 on as skimage's, would be superpixels without a pixel
+    places = torch.unique(segment.to(image.device), return_inverse=True)[1]
+    return places.expand(image.shape[0], *size)
 
 
 class _Masked(NamedTuple):

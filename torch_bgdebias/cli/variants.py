@@ -10,6 +10,8 @@ from torch_bgdebias.cli.arguments import add_mask_arguments, choices, mask_optio
 from torch_bgdebias.cli.progress import note, progress
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from torch_bgdebias.backgrounds.pool import Pool
     from torch_bgdebias.data import MaskedImageFolder, MaskedTensors, Variant
 
@@ -55,6 +57,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the variants; print how many of each."""
+    import torch
+
     from torch_bgdebias.data import MaskedImageFolder
     from torch_bgdebias.writing import is_unfinished, marked_folder
 
@@ -68,10 +72,11 @@ def run(args: argparse.Namespace) -> int:
         if folder.is_dir() and any(folder.iterdir()) and not (args.overwrite or is_unfinished(folder)):
             raise FileExistsError(f"OUT: {folder} is there already; pass --overwrite to write into it")
     tensors = data.tensors()
-    pool = _pool(tensors) if any(name.startswith("mixed") for name in args.names) else None
+    voids = torch.stack([data.void(i) for i in range(len(data))]) if data.has_void else None
+    pool = _pool(tensors, voids) if any(name.startswith("mixed") for name in args.names) else None
     for name in args.names:
         with marked_folder(args.output / name):
-            written, left_out = _write(name, data, tensors, pool, targets, args)
+            written, left_out = _write(name, data, tensors, voids, pool, targets, args)
         reason = f", {left_out} left out (no foreground, or no background of the class)" if left_out else ""
         print(f"{name}: {written} pictures in {args.output / name}{reason}")
     note("open them with torchvision.datasets.ImageFolder")
@@ -89,17 +94,20 @@ def _targets(data: MaskedImageFolder) -> list[Path]:
     return list(seen)
 
 
-def _pool(tensors: MaskedTensors) -> Pool:
+def _pool(tensors: MaskedTensors, voids: Tensor | None) -> Pool:
     """The folder's own backgrounds with their foreground tiled over; those that are all foreground are not usable."""
     import torch
 
     from torch_bgdebias.backgrounds.pool import Pool
-    from torch_bgdebias.compositing import bounding_boxes, fills_image, tile_fill
+    from torch_bgdebias.compositing import bounding_boxes, fills_image, tile_fill, without_void
 
     filled, usable = [], []
-    for image, mask in zip(torch.split(tensors.images, _BATCH), torch.split(tensors.masks, _BATCH), strict=True):
+    for start in range(0, len(tensors.images), _BATCH):
+        part = slice(start, start + _BATCH)
+        image, mask = tensors.images[part].float(), tensors.masks[part]
         share = mask.float() / 255
-        filled.append(tile_fill(image.float(), share).round().to(torch.uint8))
+        image = without_void(image, share, None if voids is None else voids[part])
+        filled.append(tile_fill(image, share).round().to(torch.uint8))
         usable.append(~fills_image(bounding_boxes(share), (mask.shape[2], mask.shape[3])))
     return Pool(torch.cat(filled), tensors.labels, usable=torch.cat(usable))
 
@@ -108,6 +116,7 @@ def _write(
     name: str,
     data: MaskedImageFolder,
     tensors: MaskedTensors,
+    voids: Tensor | None,
     pool: Pool | None,
     targets: list[Path],
     args: argparse.Namespace,
@@ -121,7 +130,7 @@ def _write(
     starts = range(0, len(targets), _BATCH)
     for start in progress(starts, total=len(starts), label=name):
         part = slice(start, start + _BATCH)
-        variant = _made(name, tensors, part, pool, len(data.classes), generator)
+        variant = _made(name, tensors, voids, part, pool, len(data.classes), generator)
         pixels = (variant.image.clamp(0, 1) * 255).round().to(torch.uint8)
         for target, picture, valid in zip(targets[part], pixels, variant.valid.tolist(), strict=True):
             if valid:
@@ -130,17 +139,26 @@ def _write(
     return written, len(targets) - written
 
 
-def _made(name: str, tensors: MaskedTensors, part: slice, pool: Pool | None, classes: int, generator: Any) -> Variant:
+def _made(
+    name: str,
+    tensors: MaskedTensors,
+    voids: Tensor | None,
+    part: slice,
+    pool: Pool | None,
+    classes: int,
+    generator: Any,
+) -> Variant:
     import torch
 
     from torch_bgdebias.data import Variant, make_variant
 
     image, label = tensors.images[part].float() / 255, tensors.labels[part]
     mask = tensors.masks[part].float() / 255
+    void = None if voids is None else voids[part]
     if name == "original":
         return Variant(image, label, torch.ones_like(label, dtype=torch.bool))
     if pool is None or not name.startswith("mixed"):
-        return make_variant(image, mask, label, name)
+        return make_variant(image, mask, label, name, void=void)
     return make_variant(
         image,
         mask,
@@ -150,4 +168,5 @@ def _made(name: str, tensors: MaskedTensors, part: slice, pool: Pool | None, cla
         exclude=torch.arange(len(tensors.labels))[part],
         num_classes=classes,
         generator=generator,
+        void=void,
     )

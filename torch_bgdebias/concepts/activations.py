@@ -88,6 +88,11 @@ class ActivationReader:
         for name, (plain, key) in names.items():
             if not seen.outputs[plain]:
                 raise ValueError(f"layer {name!r}: the model ran without calling it; pass forward= or another layer")
+            if (calls := len(seen.outputs[plain])) > 1:
+                raise ValueError(
+                    f"layer {name!r}: expected one call in a forward pass, got {calls}, and which of its maps is meant "
+                    "cannot be told; name a layer that runs once, such as the block around it"
+                )
             maps[name] = _map_of(self.model, plain, seen.outputs[plain][0], key, images)
         return maps
 

@@ -52,7 +52,11 @@ if TYPE_CHECKING:
         paint_scenes as paint_scenes,
     )
     from torch_bgdebias.data.settings import FolderSettings as FolderSettings
-    from torch_bgdebias.data.tensors import MaskedTensorDataset as MaskedTensorDataset, MaskedTensors as MaskedTensors
+    from torch_bgdebias.data.tensors import (
+        MaskedTensorDataset as MaskedTensorDataset,
+        MaskedTensors as MaskedTensors,
+        MaskedVoidItem as MaskedVoidItem,
+    )
     from torch_bgdebias.data.variants import VARIANTS as VARIANTS, Variant as Variant, make_variant as make_variant
     from torch_bgdebias.data.waterbirds import Waterbirds as Waterbirds
     from torch_bgdebias.data.with_masks import WithMasks as WithMasks
@@ -79,7 +83,7 @@ else:
             "torch_bgdebias.data.places": ["load_places365"],
             "torch_bgdebias.data.scenes": ["SCENE_CATEGORIES", "Scenes", "draw_scenes", "paint_scenes"],
             "torch_bgdebias.data.settings": ["FolderSettings"],
-            "torch_bgdebias.data.tensors": ["MaskedTensorDataset", "MaskedTensors"],
+            "torch_bgdebias.data.tensors": ["MaskedTensorDataset", "MaskedTensors", "MaskedVoidItem"],
             "torch_bgdebias.data.variants": ["VARIANTS", "Variant", "make_variant"],
             "torch_bgdebias.data.waterbirds": ["Waterbirds"],
             "torch_bgdebias.data.with_masks": ["WithMasks"],

@@ -42,6 +42,7 @@ class VOCObjects(MaskedFiles):
         download: as there.
         size: (H, W) of image and mask, ``None``: as they are.
         transform: takes and returns (image, mask).
+        with_void: as in :class:`MaskedImageFolder`.
 
     Raises:
         RuntimeError: torchvision does not find the data.
@@ -50,6 +51,7 @@ class VOCObjects(MaskedFiles):
     """
 
     classes = VOC_CLASSES
+    has_void = True
 
     def __init__(
         self,
@@ -60,8 +62,9 @@ class VOCObjects(MaskedFiles):
         download: bool = False,
         size: int | tuple[int, int] | None = None,
         transform: JointTransform | None = None,
+        with_void: bool = False,
     ) -> None:
-        super().__init__(size, transform)
+        super().__init__(size, transform, with_void)
         datasets = require("torchvision.datasets", purpose="VOCObjects")
         source = datasets.VOCSegmentation(str(root), year=year, image_set=image_set, download=download)
         self.masks: list[Path] = []
@@ -93,10 +96,11 @@ class OxfordPets(MaskedFiles):
         split: ``"trainval"`` or ``"test"``.
         target: ``"category"`` (37 breeds) or ``"binary-category"`` (cat 0, dog 1).
         boundary: mask value of the trimap's third region, the band around the animal, in [0, 1]. It holds the fur, so
-            it is foreground unless you say otherwise.
+            it is foreground unless you say otherwise; ``None``: void.
         download: as in torchvision.
         size: (H, W) of image and mask, ``None``: as they are.
         transform: takes and returns (image, mask).
+        with_void: as in :class:`MaskedImageFolder`.
 
     Raises:
         RuntimeError: torchvision does not find the data.
@@ -109,15 +113,18 @@ class OxfordPets(MaskedFiles):
         split: str = "trainval",
         *,
         target: str = "category",
-        boundary: float = 1.0,
+        boundary: float | None = 1.0,
         download: bool = False,
         size: int | tuple[int, int] | None = None,
         transform: JointTransform | None = None,
+        with_void: bool = False,
     ) -> None:
-        super().__init__(size, transform)
+        super().__init__(size, transform, with_void)
         datasets = require("torchvision.datasets", purpose="OxfordPets")
         check_option(target, ("category", "binary-category"), name="target")
-        check_share(boundary, name="boundary", kind="a mask value")
+        self.has_void = boundary is None
+        share = 0.0 if boundary is None else boundary
+        check_share(share, name="boundary", kind="a mask value")
         kinds = [target, "segmentation"]
         source = datasets.OxfordIIITPet(str(root), split=split, target_types=kinds, download=download)
         binary = target == "binary-category"
@@ -125,9 +132,16 @@ class OxfordPets(MaskedFiles):
         self.images, self.masks = list(source._images), list(source._segs)
         self.labels = list(source._bin_labels if binary else source._labels)
         self._values = np.zeros(256, np.uint8)  # the trimap's 1: animal, 2: background, 3: the band between them
-        self._values[1], self._values[3] = 255, round(255 * boundary)
+        self._values[1], self._values[3] = 255, round(255 * share)
+
+    def _void(self, index: int) -> Flags | None:
+        void: Flags = self._trimap(index) == 3
+        return void if self.has_void else None
 
     def _mask(self, index: int) -> Grey:
+        return np.take(self._values, self._trimap(index))
+
+    def _trimap(self, index: int) -> Grey:
         trimap = np.asarray(decoded(self.masks[index]))
         values = np.unique(trimap).tolist()
         if trimap.ndim != 2 or not set(values) <= {1, 2, 3}:
@@ -135,7 +149,7 @@ class OxfordPets(MaskedFiles):
                 f"mask {self.masks[index]}: expected a trimap of 1 (animal), 2 (background) and 3 (the band between), "
                 f"got {first_few(values)}"
             )
-        return np.take(self._values, trimap)
+        return trimap
 
 
 class ImageNetS(MaskedFiles):
@@ -152,6 +166,7 @@ class ImageNetS(MaskedFiles):
             By default the folders of the split, which must then be complete, or ids would be wrong.
         size: (H, W) of image and mask, ``None``: as they are.
         transform: takes and returns (image, mask).
+        with_void: as in :class:`MaskedImageFolder`.
 
     Attributes:
         classes: the wnids, sorted; a label is the class id minus 1.
@@ -162,6 +177,8 @@ class ImageNetS(MaskedFiles):
             does not occur while another does: the sign of incomplete categories.
     """
 
+    has_void = True
+
     def __init__(
         self,
         root: str | Path,
@@ -170,8 +187,9 @@ class ImageNetS(MaskedFiles):
         categories: Sequence[str] | str | Path | None = None,
         size: int | tuple[int, int] | None = None,
         transform: JointTransform | None = None,
+        with_void: bool = False,
     ) -> None:
-        super().__init__(size, transform)
+        super().__init__(size, transform, with_void)
         folder, masks = Path(root) / split, Path(root) / f"{split}-segmentation"
         for path in (folder, masks):
             if not path.is_dir():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,10 +13,11 @@ from torch.utils.data import Dataset
 
 from torch_bgdebias.data.pairing import MaskedSample, class_names, missing_masks_text, pair
 from torch_bgdebias.data.settings import FolderSettings
-from torch_bgdebias.data.tensors import JointTransform, MaskedItem, MaskedTensors
+from torch_bgdebias.data.tensors import JointTransform, MaskedTensors, with_void_of
 from torch_bgdebias.files import (
     UnreadableImageError,
     as_tensor,
+    content_id,
     first_few,
     open_image,
     orientation,
@@ -49,7 +50,7 @@ class MaskedTriple(NamedTuple):
     void: Tensor
 
 
-class MaskedImageFolder(Dataset[MaskedItem]):
+class MaskedImageFolder(Dataset[Any]):
     """``images/<class>/x.jpg`` with ``masks/<class>/x.png``: items (image, label, mask).
 
     An image and its mask share class and name; the endings may differ (any image format on either side, and .npy for
@@ -71,6 +72,8 @@ class MaskedImageFolder(Dataset[MaskedItem]):
         void: those that are neither object nor background; see :meth:`void`.
         mask_suffix: what a mask's name has after its image's; without a folder ``masks/`` it is looked for beside it.
         white: value of white in images of more than 8 bits, by default found from all.
+        with_void: yield ``MaskedVoidItem(image, label, mask, void)``: what is neither object nor background then counts
+            as neither in every figure. ``transform`` gets object and void as a mask of two channels.
         settings: all options but ``transform`` in one object, instead of the keywords.
 
     Attributes:
@@ -99,6 +102,7 @@ class MaskedImageFolder(Dataset[MaskedItem]):
         void: Sequence[Label | str] | None = None,
         mask_suffix: str = "",
         white: float | None = None,
+        with_void: bool = False,
         settings: FolderSettings | None = None,
     ) -> None:
         options = FolderSettings(
@@ -111,12 +115,14 @@ class MaskedImageFolder(Dataset[MaskedItem]):
             void=void,
             mask_suffix=mask_suffix,
             white=white,
+            with_void=with_void,
         )
         if settings is not None and options != FolderSettings():
             raise TypeError("settings: a FolderSettings holds all options; pass them to it instead of beside it")
         #: all options in one object
         self.settings = options if settings is None else settings
         self.root, self.size, self.transform = Path(root), self.settings.height_width, transform
+        self.with_void = self.settings.with_void
         self.skipped: list[tuple[Path, str]] = []
         self.filtered = 0
         self.classes = class_names(self.root, self.settings.classes)
@@ -149,13 +155,25 @@ class MaskedImageFolder(Dataset[MaskedItem]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> MaskedItem:
+    @property
+    def has_void(self) -> bool:
+        """Whether some of the masks that were looked at hold pixels that are neither object nor background."""
+        return self._masks.has_void
+
+    def __getitem__(self, index: int) -> Any:
         sample = self.samples[index]
         read = self._read(sample)
         pair = (read.image.float().div_(255), read.mask.float().div_(255))
+        if self.with_void:
+            return with_void_of(pair[0], sample.label, pair[1], read.void.float(), self.transform)
         if self.transform is not None:
             pair = self.transform(*pair)
         return pair[0], sample.label, pair[1]
+
+    def image_id(self, index: int) -> str:
+        """What sample ``index`` is known by whatever its size and units: its two files' contents."""
+        sample = self.samples[index]
+        return content_id(sample.image, sample.mask)
 
     def void(self, index: int) -> Tensor:
         """Where sample ``index`` is neither object nor background, (1, H, W) bool; ``transform`` is not applied.

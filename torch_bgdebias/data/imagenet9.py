@@ -28,6 +28,7 @@ from torch_bgdebias.files import (
     UnreadableImageError,
     as_tensor,
     check_size,
+    content_id,
     first_few,
     folder_listing,
     image_files,
@@ -132,6 +133,10 @@ class ImageNet9(Dataset[MaskedItem]):
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def image_id(self, index: int) -> str:
+        """What sample ``index`` is known by whatever its size and units: its picture's file."""
+        return content_id(self.samples[index].image)
 
     def __getitem__(self, index: int) -> MaskedItem:
         sample = self.samples[index]

@@ -95,6 +95,10 @@ class ImageNet9Variants(Dataset[tuple[Tensor, int, Tensor, dict[str, PublishedVa
     def __len__(self) -> int:
         return len(self.originals)
 
+    def image_id(self, index: int) -> str:
+        """What the original of sample ``index`` is known by."""
+        return self.originals.image_id(index)
+
     def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor, dict[str, PublishedVariant]]:
         image, label, *rest = self.originals[index]
         mask = rest[0] if rest else torch.ones(1, *image.shape[1:])

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torch_bgdebias.data.folder import MaskSizeError
-from torch_bgdebias.data.tensors import JointTransform
-from torch_bgdebias.files import as_tensor, check_size, open_image, orientation, resized, turned
+from torch_bgdebias.data.tensors import JointTransform, with_void_of
+from torch_bgdebias.files import as_tensor, check_size, content_id, open_image, orientation, resized, turned
 
 __all__ = ["Flags", "Grey", "MaskedFiles", "as_bytes"]
 
@@ -29,10 +29,15 @@ class MaskedFiles(Dataset[Any]):
     """What the adapters share: image files, classes, and a way to get each mask."""
 
     classes: Sequence[str]
+    #: whether the masks know pixels that are neither object nor background
+    has_void = False
 
-    def __init__(self, size: int | tuple[int, int] | None, transform: JointTransform | None) -> None:
+    def __init__(
+        self, size: int | tuple[int, int] | None, transform: JointTransform | None, with_void: bool = False
+    ) -> None:
         self.size = check_size(size)
         self.transform = transform
+        self.with_void = with_void
         self.images: list[Path] = []
         self.labels: list[int] = []
 
@@ -40,6 +45,9 @@ class MaskedFiles(Dataset[Any]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Any:
+        if self.with_void:
+            image, mask = self._files(index)
+            return with_void_of(image, self.labels[index], mask, self.void(index).float(), self.transform)
         image, mask = self._pair(index)
         return image, self.labels[index], mask
 
@@ -50,6 +58,10 @@ class MaskedFiles(Dataset[Any]):
     def _void(self, index: int) -> Flags | None:
         """Where sample ``index`` is neither object nor background, (H, W); ``None``: nowhere."""
         return None
+
+    def image_id(self, index: int) -> str:
+        """What sample ``index`` is known by whatever its size and units: its file's contents."""
+        return content_id(self.images[index])
 
     def void(self, index: int) -> Tensor:
         """Where sample ``index`` is neither object nor background, (1, H, W) bool; ``transform`` is not applied.
@@ -63,6 +75,10 @@ class MaskedFiles(Dataset[Any]):
         return as_tensor(resized(Image.fromarray(as_bytes(flags)), self.size)) > 127
 
     def _pair(self, index: int) -> tuple[Tensor, Tensor]:
+        pair = self._files(index)
+        return pair if self.transform is None else self.transform(*pair)
+
+    def _files(self, index: int) -> tuple[Tensor, Tensor]:
         picture, cover = open_image(self.images[index]), self._mask(index)
         mask = cover if isinstance(cover, Image.Image) else Image.fromarray(cover)
         if picture.size != mask.size == picture.size[::-1]:
@@ -73,7 +89,7 @@ class MaskedFiles(Dataset[Any]):
                 f"got {mask.size[::-1]}"
             )
         pair = tuple(as_tensor(resized(side, self.size)).float().div_(255) for side in (picture, mask))
-        return (pair[0], pair[1]) if self.transform is None else self.transform(pair[0], pair[1])
+        return pair[0], pair[1]
 
 
 def as_bytes(mask: Flags) -> Grey:

@@ -31,6 +31,7 @@ class FolderSettings:
     void: Sequence[Label | str] | None = None
     mask_suffix: str = ""
     white: float | None = None
+    with_void: bool = False
 
     def __post_init__(self) -> None:
         check_size(self.size)

@@ -9,12 +9,46 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-__all__ = ["JointTransform", "MaskedItem", "MaskedTensorDataset", "MaskedTensors"]
+__all__ = ["JointTransform", "MaskedItem", "MaskedTensorDataset", "MaskedTensors", "MaskedVoidItem", "with_void_of"]
 
 #: what a masked data set yields: image float (3, H, W) in [0, 1], class, mask float (1, H, W) in [0, 1]
 MaskedItem = tuple[Tensor, int, Tensor]
 #: takes and returns (image (3, H, W), mask (1, H, W)), so that both stay in step
 JointTransform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class MaskedVoidItem(NamedTuple):
+    """What a masked data set yields where it is asked for void; batches of it are of the same kind.
+
+    Attributes:
+        image: float (3, H, W) in [0, 1].
+        label: the class.
+        mask: float (1, H, W) in [0, 1], 1 = foreground, 0 where it is void.
+        void: float (1, H, W) in [0, 1], 1 where a pixel is neither object nor background.
+    """
+
+    image: Tensor
+    label: int
+    mask: Tensor
+    void: Tensor
+
+
+def with_void_of(
+    image: Tensor, label: int, mask: Tensor, void: Tensor, transform: JointTransform | None
+) -> MaskedVoidItem:
+    """The item of an image with its mask and void, moved about together.
+
+    ``transform`` gets both as one mask of two channels, so that whatever moves or resizes a mask moves void along.
+    """
+    if transform is not None:
+        image, both = transform(image, torch.cat([mask, void]))
+        if both.shape[0] != 2:
+            raise ValueError(
+                f"transform: expected the mask's two channels back, object and void, got {tuple(both.shape)}; "
+                "with_void=True needs a transform that treats all channels of a mask alike"
+            )
+        mask, void = both[:1], both[1:]
+    return MaskedVoidItem(image, label, mask, void)
 
 
 class MaskedTensors(NamedTuple):

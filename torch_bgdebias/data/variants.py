@@ -24,7 +24,15 @@ from torch import Tensor
 
 from torch_bgdebias.backgrounds.pool import BackgroundSource, Pool, as_pool, looks_normalised
 from torch_bgdebias.checks import check_both_or_none, check_finite, check_image, check_label, check_mask, check_option
-from torch_bgdebias.compositing import FOREGROUND_THRESHOLD, bounding_boxes, box_mask, fills_image, paste, tile_fill
+from torch_bgdebias.compositing import (
+    FOREGROUND_THRESHOLD,
+    bounding_boxes,
+    box_mask,
+    fills_image,
+    paste,
+    tile_fill,
+    without_void,
+)
 from torch_bgdebias.names import VARIANTS
 
 __all__ = ["VARIANTS", "Variant", "make_variant"]
@@ -68,6 +76,7 @@ def make_variant(
     mean: Sequence[float] | Tensor | None = None,
     std: Sequence[float] | Tensor | None = None,
     generator: torch.Generator | None = None,
+    void: Tensor | None = None,
 ) -> Variant:
     """Make one ImageNet-9 variant of a batch. No loops over samples, no host synchronisation.
 
@@ -94,6 +103,9 @@ def make_variant(
         mean: per channel, that the images were normalised with; black is (0 - mean) / std. ``None``: not normalised.
         std: per channel, goes with ``mean``.
         generator: on the image's device, for the choice of backgrounds.
+        void: (B, 1, H, W) or (B, H, W), bool or float in [0, 1], of pixels that are neither object nor background. They
+            are shown nowhere: with an object they are taken for background and replaced; in a background they are
+            painted over with its mean colour (black where the object becomes black), as they may be the object's edge.
 
     Returns:
         ``Variant(image, background_label, valid)``.
@@ -114,6 +126,9 @@ def make_variant(
     check_option(name, VARIANTS, name="name")
     check_finite(check_image(image), name="image")
     mask = check_mask(mask, image)
+    if void is not None:
+        void = check_mask(void, image, name="void")
+        mask = torch.minimum(mask, 1 - void)
     label = check_label(label, len(image), num_classes=num_classes)
     units = _normalisation(image, mean, std)
     if units is None and name in _BLACK and looks_normalised(image):
@@ -124,17 +139,18 @@ def make_variant(
     if name == "only_fg":
         composed, background_label = paste(image, mask, black), torch.full_like(label, -1)
     elif name == "only_bg_b":
-        composed = torch.where(box_mask(bounding_boxes(mask), (image.shape[2], image.shape[3])), black, image)
+        box = box_mask(bounding_boxes(mask), (image.shape[2], image.shape[3]))
+        composed = torch.where(box, black, without_void(image, mask, void, black))
     elif name == "only_bg_t":
-        composed = tile_fill(image, mask)
+        composed = tile_fill(without_void(image, mask, void), mask)
     elif name == "no_fg":
-        composed = paste(black, mask, image)
+        composed = paste(black, mask, without_void(image, mask, void, black))
     else:
         if backgrounds is not None:
             mean, std = (None, None) if units is None else units
             pool = as_pool(backgrounds, labels=background_labels, masks=background_masks, mean=mean, std=std)
         elif background_labels is None and background_masks is None and exclude is None:
-            pool, exclude = _own_backgrounds(image, mask, label), torch.arange(len(image), device=image.device)
+            pool, exclude = _own_backgrounds(without_void(image, mask, void), mask, label), torch.arange(len(image), device=image.device)
         else:
             raise ValueError("backgrounds: expected with background_labels, background_masks or exclude, got None")
         exclude = _check_choice(pool, exclude, image, name)

@@ -182,19 +182,21 @@ class ISNetCallback(TrainingStepCallback):
         weight = self.weight_at(module.current_epoch)
         if weight == 0.0:
             return call.run()
-        mask = self.spec.mask_of(call.batch)
+        mask, void = self.spec.mask_of(call.batch), self.spec.void_of(call.batch)
         generator = self._seeded(module)
         if self._dimming.p > 0.0:
             call.batch = self._dimmed(call.batch, mask, generator)
         if self.settings.fraction < 1.0:
-            output, explanation, mask = self._explained_part(call, mask, generator)
+            output, explanation, part = self._explained_part(call, generator)
+            if part is not None:
+                mask, void = mask[part], None if void is None else void[part]
         else:
             output, explanation = self._explained(call, generator)
         if explanation is None:  # the step skipped this batch
             return output
         if self._fit.views is not None and self.settings.fraction == 1.0:
             explanation = explanation.rows(self._fit.views)
-        terms = self.loss.terms(explanation.relevance, mask, explanation.hidden)
+        terms = self.loss.terms(explanation.relevance, mask, explanation.hidden, void)
         loss = terms.loss.mean()
         parts = {"heatmap_loss": loss, "background": terms.background.mean(), "foreground": terms.foreground.mean()}
         self._log_values(module, {**parts, "weight": weight}, batch_size=len(mask))
@@ -225,9 +227,9 @@ class ISNetCallback(TrainingStepCallback):
         return output, explanation
 
     def _explained_part(
-        self, call: StepCall, mask: Tensor, generator: torch.Generator
-    ) -> tuple[Any, Explanation | None, Tensor]:
-        """Run the step, then explain a random part of the images that entered the network."""
+        self, call: StepCall, generator: torch.Generator
+    ) -> tuple[Any, Explanation | None, Tensor | None]:
+        """Run the step, then explain a random part of the images that entered the network; which part, too."""
         assert self._isnet is not None, "a training step runs after the network was found"
         entered: list[tuple[Tensor, Tensor]] = []
         returned: list[Any] = []
@@ -239,7 +241,7 @@ class ISNetCallback(TrainingStepCallback):
         with around_calls(original_module(self._isnet.model), enter, lambda output: returned.append(output)):
             output = call.run()
         if output is None:
-            return None, None, mask
+            return None, None, None
         if not entered:
             raise self._not_called(call.module)
         (origin, image), batch_image = entered[0], self.spec.image_of(call.batch)
@@ -250,7 +252,7 @@ class ISNetCallback(TrainingStepCallback):
         count = max(1, round(self.settings.fraction * len(image)))
         part = torch.randperm(len(image), generator=generator, device=image.device)[:count]
         explanation = self._isnet.explain(image[part], create_graph=True, generator=generator)
-        return output, explanation, mask[part]
+        return output, explanation, part
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what could not be said without waiting for the device."""

@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import Literal, Self
 
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from torch_bgdebias.checks import check_count, check_mask, check_option, check_share
 from torch_bgdebias.isnet.functional import (
@@ -148,20 +149,41 @@ class ISNetLoss(nn.Module):
         other.options = dataclasses.replace(self.options, relevance_range=relevance_range, hidden_ranges=hidden)
         return other
 
-    def forward(self, relevance: Tensor, mask: Tensor, hidden: Mapping[str, Tensor] | None = None) -> Tensor:
+    def forward(
+        self,
+        relevance: Tensor,
+        mask: Tensor,
+        hidden: Mapping[str, Tensor] | None = None,
+        void: Tensor | None = None,
+    ) -> Tensor:
         """The loss of the input's heatmaps and, pooled by rank with them, of hidden layers' (see the class)."""
-        loss = self.terms(relevance, mask, hidden).loss
+        loss = self.terms(relevance, mask, hidden, void).loss
         return loss.mean() if self.options.reduction == "mean" else loss
 
-    def terms(self, relevance: Tensor, mask: Tensor, hidden: Mapping[str, Tensor] | None = None) -> HeatmapTerms:
-        """Loss, background term and foreground term per sample, each (B,) (weights enter the loss only)."""
+    def terms(
+        self,
+        relevance: Tensor,
+        mask: Tensor,
+        hidden: Mapping[str, Tensor] | None = None,
+        void: Tensor | None = None,
+    ) -> HeatmapTerms:
+        """Loss, background term and foreground term per sample, each (B,) (weights enter the loss only).
+
+        Relevance at ``void`` (B, 1, H, W), pixels that are neither object nor background, weighs nothing in either.
+        """
         check_relevance(relevance)
         mask = check_mask(mask, working_precision(relevance[:, 0]))
+        if void is not None:
+            # both terms are sums over |relevance|, so what is 0 has no weight in them, dilated masks included
+            void = check_mask(void, working_precision(relevance[:, 0]), name="void")
+            relevance = relevance * (1 - void)[:, None].to(relevance.dtype)
         mask = dilate_mask(mask, self.options.mask_dilation)
         layers = [self._layer(relevance, mask, self.relevance_range, "relevance")]
         for name, heatmaps in (hidden or {}).items():
             check_relevance(heatmaps, name=f"hidden[{name!r}]")
             height, width = heatmaps.shape[-2:]
+            if void is not None:  # a position that is partly void keeps the share that is not
+                heatmaps = heatmaps * (1 - adaptive_avg_pool2d(void, (height, width)))[:, None].to(heatmaps.dtype)
             layer_range = self.hidden_ranges.get(name, self.relevance_range)
             layers.append(self._layer(heatmaps, resize_mask(mask, (height, width)), layer_range, f"hidden[{name!r}]"))
         return pool_layers(layers, self.options.layer_decay)

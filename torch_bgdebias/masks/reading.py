@@ -73,11 +73,15 @@ class MaskReader:
         wanted: what the user said about the encoding.
         encodings: resolved encodings by kind of file, as ``of_folder`` finds them. A kind of file that is not there is
             judged by each file alone.
+
+    Attributes:
+        has_void: whether some of the masks that ``of_folder`` looked at hold pixels that are neither.
     """
 
     def __init__(self, wanted: MaskEncoding, encodings: Mapping[str, MaskEncoding]) -> None:
         self.wanted = wanted
         self.encodings = dict(encodings)
+        self.has_void = False
 
     @classmethod
     def of_folder(
@@ -152,9 +156,11 @@ class MaskReader:
 
     def _cover(self, mask: MaskContents) -> Plane | None:
         try:
-            return np.asarray(self._planes(mask)[0] > 127)
+            foreground, void = self._planes(mask)
         except MaskEncodingError:
             return None  # named when the sample is read
+        self.has_void |= void is not None
+        return np.asarray(foreground > 127)
 
     def _require_measurable(self, masks: Sequence[MaskContents], root: str | Path) -> None:
         """Object and background in some mask, and not each in the other's place."""

@@ -52,6 +52,7 @@ def adversarial_background_accuracy(
     predict: Predict | None = None,
     logits: LogitsKey = None,
     chunk: int = 256,
+    void: Tensor | None = None,
 ) -> AdversarialBackgrounds:
     """Put every foreground on every background of a bank, until one makes the model wrong.
 
@@ -72,6 +73,7 @@ def adversarial_background_accuracy(
             ``data.imagenet9_prediction``.
         logits: where the logits are in the model's output.
         chunk: composites in one forward pass, at least 1: what decides memory.
+        void: (B, 1, H, W) or (B, H, W) of pixels that are neither object nor background; no object takes them along.
 
     Returns:
         ``AdversarialBackgrounds``; its ``accuracy`` is one minus the challenge's share of vulnerable foregrounds. The
@@ -98,6 +100,8 @@ def adversarial_background_accuracy(
     """
     check_finite(check_image(image), name="image")
     mask = check_mask(mask, image)
+    if void is not None:
+        mask = torch.minimum(mask, 1 - check_mask(void, image, name="void"))
     label = check_label(label, len(image)).to(image.device)
     pool = as_pool(bank, name="bank")
     check_count(chunk, name="chunk")
@@ -178,10 +182,20 @@ class AdversarialBackgroundAccuracy(_ClassSums):
         """The backgrounds, as given."""
         return self._shared.bank
 
-    def update(self, model: nn.Module, image: Tensor, mask: Tensor, label: Tensor) -> None:
+    def update(
+        self, model: nn.Module, image: Tensor, mask: Tensor, label: Tensor, *, void: Tensor | None = None
+    ) -> None:
         """Attack a batch of foregrounds; arguments as in :func:`adversarial_background_accuracy`."""
         result = adversarial_background_accuracy(
-            model, image, mask, label, self.bank, predict=self._predict, logits=self._logits, chunk=self._chunk
+            model,
+            image,
+            mask,
+            label,
+            self.bank,
+            predict=self._predict,
+            logits=self._logits,
+            chunk=self._chunk,
+            void=void,
         )
         self._add(**_adversarial_update(result, label, self.num_classes, len(self.count_fooled_by)))
 

@@ -44,13 +44,16 @@ class ConceptIoU(_ClassSums):
     def __init__(self, num_classes: int | None = None, average: Average = "micro", **kwargs: Any) -> None:
         super().__init__(num_classes, average, **kwargs)
 
-    def update(self, scores: Tensor, mask: Tensor, concept: Tensor | None = None) -> None:
+    def update(
+        self, scores: Tensor, mask: Tensor, concept: Tensor | None = None, *, void: Tensor | None = None
+    ) -> None:
         """Add a batch.
 
         Args:
             scores: (B, H, W) or (B, 1, H, W) logits v . a at the masks' size.
             mask: the same shape, bool or in [0, 1], 1 on the concept.
             concept: (B,) int64; needed with ``average`` other than ``"micro"``.
+            void: the same shape, bool or in [0, 1]: pixels where it is above 0 are left out, whatever is predicted.
 
         Raises:
             ValueError: shapes that do not agree, or concepts outside [0, num_classes).
@@ -58,6 +61,11 @@ class ConceptIoU(_ClassSums):
         if scores.ndim not in (3, 4) or scores.shape != mask.shape:
             raise ValueError(f"mask: expected the shape of scores, {describe(scores)}, got {describe(mask)}")
         predicted, truth = (scores > 0).flatten(1), (mask > 0).flatten(1)
+        if void is not None:
+            if void.shape != scores.shape:
+                raise ValueError(f"void: expected the shape of scores, {describe(scores)}, got {describe(void)}")
+            known = (void == 0).flatten(1)
+            predicted, truth = predicted & known, truth & known
         self.update_iou((predicted & truth).sum(1) / (predicted | truth).sum(1), concept)
 
     def update_iou(self, iou: Tensor, concept: Tensor | None = None) -> None:

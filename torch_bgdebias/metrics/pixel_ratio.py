@@ -14,7 +14,7 @@ from torch_bgdebias.metrics.functional import Average, _groups, _mean_compute, _
 __all__ = ["PixelRatio", "PixelRatioValues", "pixel_ratio"]
 
 
-def pixel_ratio(attribution: Tensor, mask: Tensor) -> Tensor:
+def pixel_ratio(attribution: Tensor, mask: Tensor, void: Tensor | None = None) -> Tensor:
     """Sum of the positive attribution on the foreground over the sum of the positive attribution.
 
     Channels are added up before the positive part is taken: a pixel's attribution is what its channels come to
@@ -23,10 +23,11 @@ def pixel_ratio(attribution: Tensor, mask: Tensor) -> Tensor:
     Args:
         attribution: (B, C, H, W) float, signed or not, of any scale: the ratio does not depend on it.
         mask: (B, 1, H, W) or (B, H, W), bool or float in [0, 1], 1 = foreground. Soft masks weight the pixels.
+        void: the same of pixels that are neither object nor background: they count in neither sum.
 
     Returns:
         (B,) float32 (float64 for float64 input) in [0, 1]; NaN where no pixel has a positive attribution. Attribution
-        spread evenly gives the mask's share of the image, which is what to compare with.
+        spread evenly gives the mask's share of the image (of what is not void), which is what to compare with.
 
     Raises:
         TypeError, ValueError: tensors that do not fit together, a mask outside [0, 1], attributions that are not
@@ -45,6 +46,11 @@ def pixel_ratio(attribution: Tensor, mask: Tensor) -> Tensor:
     exact = torch.promote_types(attribution.dtype, torch.float32)
     weight = check_mask(mask, attribution).to(exact)
     positive = attribution.to(exact).sum(1, keepdim=True).clamp_(min=0)
+    if void is not None:
+        known = 1 - check_mask(void, attribution, name="void").to(exact)
+        # a soft void takes its share of a pixel; what is left is object and background in the mask's proportion
+        weight = torch.where(known > 0, torch.minimum(weight / known, torch.ones_like(known)), 0)
+        positive = positive * known
     # scaled by its largest value first, so that neither huge nor tiny attributions leave the range in which sums work
     positive = positive / positive.amax((2, 3), keepdim=True)
     # 0 / 0 above and therefore here: NaN marks an image without positive attribution
@@ -117,7 +123,13 @@ class PixelRatio(_ClassSums):
             self.add_state("targets", [], dist_reduce_fx="cat")
 
     def update(
-        self, attribution: Tensor, mask: Tensor, target: Tensor | None = None, *, valid: Tensor | None = None
+        self,
+        attribution: Tensor,
+        mask: Tensor,
+        target: Tensor | None = None,
+        *,
+        valid: Tensor | None = None,
+        void: Tensor | None = None,
     ) -> None:
         """Count a batch.
 
@@ -126,11 +138,12 @@ class PixelRatio(_ClassSums):
             mask: (B, 1, H, W) or (B, H, W), 1 = foreground.
             target: (B,) integer classes, needed when ``num_classes`` is set.
             valid: (B,) bool, which images to count; all when ``None``.
+            void: as in :func:`pixel_ratio`.
 
         Raises:
             TypeError, ValueError: wrong dtype, shape or range; the message names the argument.
         """
-        ratio = pixel_ratio(attribution, mask)
+        ratio = pixel_ratio(attribution, mask, void)
         self._add(**_pixel_ratio_update(ratio, target, valid, self.num_classes, self.bins))
         if self.keep_values:
             group, weight = _groups(target, valid, len(ratio), self.num_classes, ratio.device)

@@ -27,7 +27,7 @@ from torch_bgdebias.probe.callback_transfer import BatchMove
 from torch_bgdebias.probe.evaluation import names_of_classes, report_of, warnings_of
 from torch_bgdebias.probe.loggers import log_figures
 from torch_bgdebias.probe.passes.gathering import BackgroundPool, Gatherer
-from torch_bgdebias.probe.passes.loading import Share, rng_untouched
+from torch_bgdebias.probe.passes.loading import Share, rng_untouched, unshown_void
 from torch_bgdebias.probe.passes.measure import Collected, Evaluation, joined
 from torch_bgdebias.probe.passes.settings import EvaluationSettings, MeasuringOptions
 from torch_bgdebias.probe.report import BackgroundBiasReport
@@ -230,7 +230,7 @@ class BackgroundBiasProbe(ReadingCallback):
         _refuse_problem(move)
         collected = joined(_from_all_ranks(own))
         if not self._informed:
-            for message in warnings_of(collected):
+            for message in filter(None, (*warnings_of(collected), unshown_void(loader))):
                 rank_zero_info(f"{type(self).__name__}: {message}")
         return self._report(trainer, pl_module, collected, settings, loader)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch_bgdebias.models import eval_mode
 from torch_bgdebias.names import VARIANTS
 from torch_bgdebias.probe.passes.gathering import BackgroundPool
-from torch_bgdebias.probe.passes.loading import Share, rng_untouched
+from torch_bgdebias.probe.passes.loading import Share, rng_untouched, unshown_void
 from torch_bgdebias.probe.passes.measure import Collected, Evaluation, joined
 from torch_bgdebias.probe.passes.settings import EvaluationOptions, EvaluationSettings, ImageScore
 from torch_bgdebias.probe.report import BackgroundBiasReport, summarise
@@ -82,8 +82,9 @@ def evaluate_background_bias(
     chosen = dataclasses.replace(EvaluationSettings() if settings is None else settings, **given)
     evaluation = Evaluation(model, chosen, device=device)
     share = Share(loader, chosen.spec, max_batches=max_batches)
-    if no_embedding := evaluation.run.no_embedding:
-        warnings.warn(no_embedding, stacklevel=2)
+    for message in (no_embedding := evaluation.run.no_embedding, unshown_void(loader)):
+        if message:
+            warnings.warn(message, stacklevel=2)
 
     def walk(label: str) -> Iterable[Any]:
         return share if progress is None else progress(share, total=len(share), label=label)

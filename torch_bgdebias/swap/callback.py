@@ -145,7 +145,7 @@ class BackgroundSwapCallback(SwappingCallback):
         )
         fields: dict[str, Tensor] = {}
         if p > 0:
-            swapped = self.swap(image, mask=mask, params=params)
+            swapped = self.swap(image, mask=mask, params=params, void=spec.void_of(batch))
             assert isinstance(swapped, Tensor), "one positional input gives one output"
             fields["image"] = swapped
         if spec.background_label is not None:

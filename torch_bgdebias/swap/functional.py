@@ -19,17 +19,20 @@ from torch_bgdebias.checks import (
     describe,
     values_readable,
 )
-from torch_bgdebias.compositing import FILLS, soft_edge
+from torch_bgdebias.compositing import FILLS, soft_edge, without_void
 from torch_bgdebias.swap.sampling import SwapParams, SwapSettings, sample_offsets, sample_sites
 
 __all__ = ["batch_backgrounds", "draw_swap", "sample_swap_params", "swap_background", "swap_onto"]
 
 
-def batch_backgrounds(image: Tensor, mask: Tensor, fill: str = "tile") -> Tensor:
-    """The batch's own backgrounds (B, C, H, W), foregrounds removed by "tile" or "mean"; without a gradient."""
+def batch_backgrounds(image: Tensor, mask: Tensor, fill: str = "tile", void: Tensor | None = None) -> Tensor:
+    """The batch's own backgrounds (B, C, H, W), foregrounds removed by "tile" or "mean"; without a gradient.
+
+    What is ``void`` (B, 1, H, W), neither object nor background, becomes the background's mean colour first.
+    """
     remove = FILLS[check_option(fill, tuple(FILLS), name="fill")]
     with torch.no_grad():
-        return remove(image, mask)
+        return remove(without_void(image, mask, void), mask)
 
 
 def swap_background(

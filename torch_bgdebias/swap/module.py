@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torch_bgdebias.backgrounds.bank import BackgroundBank
 from torch_bgdebias.backgrounds.pool import Pool
-from torch_bgdebias.checks import check_image, check_option, values_readable
+from torch_bgdebias.checks import check_image, check_mask, check_option, values_readable
 from torch_bgdebias.compositing import FILLS
 from torch_bgdebias.swap.functional import batch_backgrounds, draw_swap, swap_onto
 from torch_bgdebias.swap.sampling import SwapParams, SwapSettings
@@ -171,6 +171,7 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
         data_keys: Sequence[str | int | DataKey] | None = None,
         different_class: bool | None = None,
         generator: torch.Generator | None = None,
+        void: Tensor | None = None,
     ) -> Tensor | list[Tensor]:
         """Swap, and return as many outputs as there are positional inputs (a tensor for one, a list for more).
 
@@ -182,6 +183,8 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
             data_keys: instead of the module's, for this call.
             different_class: what to do where the module leaves it open (``None``).
             generator: on the image's device; torch's global one by default.
+            void: (B, 1, H, W) or (B, H, W) of pixels that are neither object nor background: replaced with the
+                background, and painted over where the image lends its own.
 
         Raises:
             TypeError: a tensor of another dtype.
@@ -201,8 +204,11 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
                 image.shape, label, different_class=different_class, device=image.device, generator=generator
             )
         self._params = params
+        if void is not None:
+            void = check_mask(void, image, name="void")
+            mask = torch.minimum(check_mask(mask, image), 1 - void)
         if self.bank is None:
-            pool = Pool(batch_backgrounds(image, mask, self.fill), name="bank")
+            pool = Pool(batch_backgrounds(image, mask, self.fill, void), name="bank")
         else:
             pool = Pool(self.bank.images, mean=self.bank.mean, std=self.bank.std, name="bank")
         new = swap_onto(image, mask, pool, params, edge=self.edge)

@@ -10,28 +10,31 @@ import torch
 from torch import Tensor, nn
 
 from torch_bgdebias.cli.probe.data import Prepared
-from torch_bgdebias.compositing import bounding_boxes, fills_image, tile_fill
+from torch_bgdebias.compositing import bounding_boxes, fills_image, tile_fill, without_void
 from torch_bgdebias.data import ImageNet9
 from torch_bgdebias.metrics import adversarial_background_accuracy
 from torch_bgdebias.probe.evaluation import ImageScore
+from torch_bgdebias.probe.passes.subsets import spread_positions
 
 __all__ = ["adversarial", "own_backgrounds", "published_backgrounds"]
 
 
-def own_backgrounds(dataset: Any, count: int) -> Tensor:
-    """Backgrounds (N, C, H, W), N <= count, of images spread evenly over a data set, their foreground tiled over.
+def own_backgrounds(dataset: Prepared, count: int) -> Tensor:
+    """Backgrounds (N, C, H, W), N <= count, of images spread over a data set and its classes, foregrounds tiled over.
 
     Images whose foreground's box is the whole image have no background to give.
 
     Raises:
         ValueError: none of them has.
     """
-    positions = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    positions = spread_positions(len(dataset), count, np.asarray(dataset.items.labels, np.int64))
     backgrounds = []
-    for position in positions:
-        image, _, mask = dataset[int(position)][:3]
-        if not bool(fills_image(bounding_boxes(mask[None]), (mask.shape[1], mask.shape[2]))):
-            backgrounds.append(tile_fill(image[None], mask[None])[0])
+    for position in positions.tolist():
+        item = dataset[position]
+        image, mask = item["image"][None], item["mask"][None]
+        void = item["void"][None] if "void" in item else None
+        if not bool(fills_image(bounding_boxes(mask), (mask.shape[2], mask.shape[3]))):
+            backgrounds.append(tile_fill(without_void(image, mask, void), mask)[0])
     if not backgrounds:
         raise ValueError(f"--adversarial: none of {len(positions)} pictures has a background beside its foreground")
     return torch.stack(backgrounds)

@@ -85,7 +85,7 @@ def _halves(
 
     def load(chosen: list[tuple[int, int]]) -> ConceptSamples:
         items = [dataset[position] for position, _ in chosen]
-        images, masks = (torch.stack([item[k] for item in items]).to(device) for k in (0, 2))
+        images, masks = (torch.stack([item[name] for item in items]).to(device) for name in ("image", "mask"))
         return ConceptSamples(images, masks, torch.tensor([concept for _, concept in chosen]))
 
     return load(rows[0]), load(rows[1]), classes

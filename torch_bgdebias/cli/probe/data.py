@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
+from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.cli.arguments import mask_options
 from torch_bgdebias.data import ImageNet9, ImageNet9Variants, MaskedImageFolder, VOCObjects
 from torch_bgdebias.files import category_folders, first_few
 from torch_bgdebias.names import VARIANTS
 from torch_bgdebias.preprocessing import Preprocessing
 
-__all__ = ["Prepared", "ProbeData", "class_names", "open_data"]
+__all__ = ["SPEC", "Prepared", "ProbeData", "class_names", "open_data"]
+
+
+#: where a measurement finds what `Prepared` yields
+SPEC = BatchSpec(image="image", label="label", mask="mask")
 
 
 class Prepared:
-    """(image, label, mask[, variants]) with images in the model's units and the label as the model numbers it."""
+    """Items with images in the model's units and labels as the model numbers them, in dicts as :data:`SPEC` says.
+
+    Beside ``image``, ``label`` and ``mask`` they have an ``id``, by which an image is known to models of any size and
+    normalisation; ``void`` where the masks hold any, and ``variants`` where the data set has its own.
+    """
 
     def __init__(self, items: Any, preprocessing: Preprocessing, labels: Sequence[int]) -> None:
         self.items, self.preprocessing, self.labels = items, preprocessing, labels
@@ -27,12 +36,16 @@ class Prepared:
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> tuple[Any, ...]:
-        image, label, mask, *variants = self.items[index]
-        ready = [
-            {name: (self.prepared(picture), *rest) for name, (picture, *rest) in given.items()} for given in variants
-        ]
-        return self.prepared(image), self.labels[label], mask, *ready
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image, label, mask, *more = self.items[index]
+        item = {"image": self.prepared(image), "label": self.labels[label], "mask": mask}
+        item["id"] = self.items.image_id(index)
+        for given in more:
+            if isinstance(given, Mapping):
+                item["variants"] = {name: (self.prepared(picture), *rest) for name, (picture, *rest) in given.items()}
+            else:
+                item["void"] = given
+        return item
 
     def prepared(self, image: Tensor) -> Tensor:
         """An image (3, H, W) in [0, 1] in the model's units and channels."""
@@ -88,11 +101,12 @@ def open_data(args: argparse.Namespace, preprocessing: Preprocessing) -> ProbeDa
         items = _imagenet9(args, size)
     elif args.layout == "voc":
         try:
-            items = VOCObjects(args.data, image_set="val", size=size)
+            items = VOCObjects(args.data, image_set="val", size=size, with_void=True)
         except RuntimeError as error:  # what torchvision raises where the data is not
             raise FileNotFoundError(f"--data: no PASCAL VOC 2012 in {args.data}: {error}") from error
     else:
         items = MaskedImageFolder(args.data, size=size, on_error=args.on_error, **mask_options(args))
+        items.with_void = items.has_void
     published = tuple(items.variants) if isinstance(items, ImageNet9Variants) else None
     dataset = Prepared(items, preprocessing, range(len(items.classes)))
     return ProbeData(dataset, preprocessing, published, _left_out(items))

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from torch_bgdebias.cli.arguments import usable_device, writable
 from torch_bgdebias.cli.probe.adversarial import adversarial, own_backgrounds, published_backgrounds
 from torch_bgdebias.cli.probe.concepts import draw_concepts, measure_concepts
-from torch_bgdebias.cli.probe.data import ProbeData, class_names, open_data
+from torch_bgdebias.cli.probe.data import SPEC, ProbeData, class_names, open_data
 from torch_bgdebias.cli.probe.models import (
     Candidate,
     candidates,
@@ -110,7 +110,7 @@ def _open(
     key = logits_key(args.logits)
     outputs = settle_outputs(
         names,
-        count_outputs(model, data.dataset[0][0][None].to(device), key),
+        count_outputs(model, data.dataset[0]["image"][None].to(device), key),
         table=table,
         known=loaded.classes,
         key=key,
@@ -158,6 +158,7 @@ def _measure(
     return evaluate_background_bias(
         opened.model,
         DataLoader(data.dataset, batch_size=args.batch_size, num_workers=args.workers),  # type: ignore[arg-type]
+        spec=SPEC,
         variants=variants,
         num_classes=len(outputs.names),
         class_names=outputs.names,
@@ -169,7 +170,8 @@ def _measure(
         scores={} if bank is None else {"adversarial_accuracy": adversarial(bank, logits=key, chunk=chunk)},
         attributions=attributions,
         explain=args.target,
-        ready=None if data.published is None else 3,
+        ready=None if data.published is None else "variants",
+        ids="id",
         max_batches=args.max_batches,
         examples=args.examples,
         recorded={} if bank is None else {"score_settings": {"adversarial_accuracy": {"backgrounds": len(bank)}}},

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from torch_bgdebias.backgrounds.pool import BackgroundSource, Pool, as_pool
-from torch_bgdebias.compositing import bounding_boxes, fills_image, tile_fill
+from torch_bgdebias.compositing import bounding_boxes, fills_image, tile_fill, without_void
 
 __all__ = ["BackgroundPool", "Gatherer", "Kept"]
 
@@ -59,15 +59,21 @@ class Gatherer:
         """How many backgrounds a class keeps, given the classes seen so far (never more later on)."""
         return max(2, self.limit // max(1, len(self._heaps)))
 
-    def add_batch(self, ids: NDArray[np.uint64], image: Tensor, label: Tensor, mask: Tensor) -> None:
-        """Take the backgrounds of a batch; foregrounds are tiled over, images that are all foreground left out."""
+    def add_batch(
+        self, ids: NDArray[np.uint64], image: Tensor, label: Tensor, mask: Tensor, void: Tensor | None = None
+    ) -> None:
+        """Take the backgrounds of a batch; foregrounds are tiled over, images that are all foreground left out.
+
+        Void is painted over with the background's mean colour: it may be the object's edge.
+        """
         whole = fills_image(bounding_boxes(mask), (mask.shape[2], mask.shape[3])).tolist()
         labels, keys = label.tolist(), mixed_hash(ids, self.seed).tolist()
         wanted = [i for i, id in enumerate(ids.tolist()) if not whole[i] and self._wants(keys[i], id, labels[i])]
         if not wanted:
             return
         rows = torch.tensor(wanted, device=image.device)
-        filled = tile_fill(image[rows], mask[rows]).cpu()
+        shown = without_void(image[rows], mask[rows], None if void is None else void[rows])
+        filled = tile_fill(shown, mask[rows]).cpu()
         for i, picture in zip(wanted, filled, strict=True):
             # a clone: a view would keep the whole batch alive
             self.add([Kept(keys[i], int(ids[i]), labels[i], picture.clone())])

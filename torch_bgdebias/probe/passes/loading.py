@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Ra
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.probe.passes.subsets import labels_of, spread_positions
 
-__all__ = ["Share", "rng_untouched"]
+__all__ = ["Share", "rng_untouched", "unshown_void"]
 
 
 @contextlib.contextmanager
@@ -30,6 +30,19 @@ def rng_untouched() -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
+
+
+def unshown_void(loader: Any) -> str:
+    """What to say about a data set whose masks hold void that its batches do not show; empty for any other."""
+    dataset = getattr(loader, "dataset", None)
+    while dataset is not None and not hasattr(dataset, "with_void"):
+        dataset = getattr(dataset, "dataset", None)  # subsets and other wrappings
+    if dataset is None or dataset.with_void or not getattr(dataset, "has_void", False):
+        return ""
+    return (
+        "mask: some pixels of the data's masks are void, neither object nor background, and count as background here: "
+        f"open the data with {type(dataset).__name__}(..., with_void=True), so that they count as neither"
+    )
 
 
 class Share:

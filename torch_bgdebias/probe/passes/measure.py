@@ -95,8 +95,8 @@ class Evaluation:
         """First pass: the backgrounds of the images themselves."""
         gatherer = Gatherer(self.settings.max_backgrounds, self.settings.seed)
         for number, (_, counted, batch) in enumerate(batches):
-            image, label, mask, ids = read_batch(batch, counted, number, self.settings, self.device)
-            gatherer.add_batch(ids, image, label, mask)
+            images = read_batch(batch, counted, number, self.settings, self.device)
+            gatherer.add_batch(images.ids, images.image, images.label, images.mask, images.void)
         return gatherer
 
     def collect(self, batches: Batches, pool: BackgroundPool | None) -> Collected | None:
@@ -134,7 +134,7 @@ class Evaluation:
         keeper: ExampleKeeper,
     ) -> ImageResults:
         run = self.run
-        image, label, mask, ids = one.images
+        image, label, mask, ids, void = one.images
         result = ImageResults(ids, label.cpu().numpy(), {}, {}, position=one.places)
         _note(result, "original", one.logits, torch.ones(len(image), dtype=torch.bool))
         pictures = {"original": image}
@@ -156,7 +156,7 @@ class Evaluation:
         target = label if self.settings.explain == "label" else one.logits.argmax(1).to(label.device)
         for name, attribution in self.settings.attribution_functions.items():
             heatmaps[name] = run_attribution(name, attribution, self.model, prepared, target)
-            result.scores[ratio_name(name)] = _finite(pixel_ratio(heatmaps[name], mask))
+            result.scores[ratio_name(name)] = _finite(pixel_ratio(heatmaps[name], mask, void))
         keeper.add(result, pictures, heatmaps, mask)
         return result
 
@@ -165,9 +165,10 @@ class Evaluation:
     ) -> VariantImages:
         if ready is not None:
             return ready[name]
-        image, label, mask, ids = one.images
+        image, label, mask, ids, void = one.images
         if name not in MIXED_VARIANTS:
-            variant = make_variant(image, mask, label, name, mean=self.settings.mean, std=self.settings.std)
+            mean, std = self.settings.mean, self.settings.std
+            variant = make_variant(image, mask, label, name, mean=mean, std=std, void=void)
             return VariantImages(*variant)
         assert pool is not None, "mixed variants have a pool"
         rows = pool.choose(name, ids, label.tolist(), num_classes=one.num_classes, seed=self.settings.seed)

@@ -18,12 +18,13 @@ __all__ = ["LabelledImages", "VariantImages", "read_batch", "ready_variants"]
 
 
 class LabelledImages(NamedTuple):
-    """Images (B, C, H, W), labels (B,), masks (B, 1, H, W) and what the images are known by (B,)."""
+    """Images (B, C, H, W), labels (B,), masks (B, 1, H, W), what the images are known by (B,), and void if any."""
 
     image: Tensor
     label: Tensor
     mask: Tensor
     ids: NDArray[np.uint64]
+    void: Tensor | None = None
 
 
 class VariantImages(NamedTuple):
@@ -53,6 +54,10 @@ def read_batch(
     spec = settings.spec
     image = check_image(spec.image_of(batch).to(device))
     mask = check_mask(spec.mask_of(batch).to(device), image)
+    void = spec.void_of(batch)
+    if void is not None:
+        void = check_mask(void.to(device), image, name="void")
+        mask = torch.minimum(mask, 1 - void)
     label = spec.label_of(batch).to(device)
     if settings.task == "binary" and label.shape == (len(image), 1):
         label = label[:, 0]
@@ -62,12 +67,14 @@ def read_batch(
     if len(label) and int(label.min()) < 0:
         raise ValueError(f"label: expected classes of at least 0, got {int(label.min())} in batch {number}")
     rows = torch.from_numpy(counted)
-    image, label, mask = (x if bool(counted.all()) else x[rows.to(device)] for x in (image, label, mask))
+    if not bool(counted.all()):
+        image, label, mask = (x[rows.to(device)] for x in (image, label, mask))
+        void = None if void is None else void[rows.to(device)]
     if settings.ids is None:
-        return LabelledImages(
-            image, label, mask, fingerprints(image, label, mask, mean=settings.mean, std=settings.std)
-        )
-    return LabelledImages(image, label, mask, ids_of_names(batch[settings.ids], len(counted))[counted])
+        ids = fingerprints(image, label, mask, mean=settings.mean, std=settings.std)
+    else:
+        ids = ids_of_names(batch[settings.ids], len(counted))[counted]
+    return LabelledImages(image, label, mask, ids, void)
 
 
 def ready_variants(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,17 +76,17 @@ class ModelRun:
         if are_probabilities(logits):
             self.probabilities = True
             logits = logits.clamp_min(torch.finfo(torch.float32).tiny).log()
-        return logits, None if seen is None else self._embedding(seen, len(image))
+        return logits, None if seen is None else self._embedding(seen, output, len(image))
 
     def _call(self, prepared: Tensor) -> Any:
         forward = self.settings.forward
         return self.model(prepared) if forward is None else forward(self.model, prepared)
 
-    def _embedding(self, seen: LayerTap, size: int) -> Tensor | None:
+    def _embedding(self, seen: LayerTap, output: Any, size: int) -> Tensor | None:
         if self.layer is None:  # given up in an earlier batch
             return None
         calls = seen.inputs[self.layer]
-        embedding = calls[-1] if calls else None
+        embedding = calls[_own_call(seen.outputs[self.layer], output)] if calls else None
         for tensors in (*seen.inputs.values(), *seen.outputs.values()):
             tensors.clear()
         if isinstance(embedding, Tensor) and embedding.ndim >= 2 and len(embedding) == size:
@@ -108,3 +108,10 @@ class ModelRun:
             self.layer = find_head(self.model, num_classes=outputs)[0]
         except LookupError as error:
             self.no_embedding = f"{_LEFT_OUT}: {error}"
+
+
+def _own_call(outputs: Sequence[Any], output: Any) -> int:
+    """Which of a layer's calls in one pass belongs to the model's output: the one that is in it, else the last."""
+    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else [output]
+    own = [number for number, call in enumerate(outputs) if any(call is part for part in parts)]
+    return own[-1] if own else len(outputs) - 1
