@@ -110,3 +110,35 @@ def test_a_sure_softmax_is_named():
     head[-1].weight.data.mul_(1e5)
     with pytest.raises(LookupError, match="its output is a softmax, flat where the network is sure: take the logits"):
         grad_cam(nn.Sequential(*head, nn.Softmax(1)), torch.rand(2, 3, 8, 8) + 1)
+
+
+class Blocks(nn.Module):
+    """One convolution and one ReLU, run twice: one after the other, or side by side on a mirrored view."""
+
+    def __init__(self, mirrored):
+        super().__init__()
+        torch.manual_seed(0)
+        self.mirrored = mirrored
+        self.body, self.relu = nn.Conv2d(3, 3, 3, padding=1), nn.ReLU()
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x):
+        if self.mirrored:
+            return sum(self.head(self.relu(self.body(view)).mean((2, 3))) for view in (x, x.flip(-1)))
+        return self.head(self.relu(self.body(self.relu(self.body(x)))).mean((2, 3)))
+
+
+def test_a_shared_layer_gives_the_map_of_its_last_call():
+    image = torch.rand(2, 3, 8, 8)
+    shared, apart = Blocks(mirrored=False), Blocks(mirrored=False)
+    apart.last = nn.ReLU()
+    apart.forward = lambda x: apart.head(apart.last(apart.body(apart.relu(apart.body(x)))).mean((2, 3)))
+    target = torch.tensor([0, 1])
+    torch.testing.assert_close(
+        grad_cam(shared, image, target, layer="relu"), grad_cam(apart, image, target, layer="last")
+    )
+
+
+def test_layers_that_run_side_by_side_have_no_one_map():
+    with pytest.raises(ValueError, match=r"layer 'relu': expected one call .*got 2 side by side .*name a layer"):
+        grad_cam(Blocks(mirrored=True), torch.rand(2, 3, 8, 8))

@@ -160,3 +160,16 @@ def test_constant_image_has_no_attribution_where_nothing_changes(baseline):
     image = torch.zeros(1, 3, 8, 8)
     found = kernel_shap(network(), image, 0, segments=(2, 2), baseline=baseline)
     assert found.values.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("numbers", [(0, 1, 2), (1, 2, 3), (-4, 7, 90)])
+def test_superpixels_may_have_any_numbers(numbers):
+    """A linear model's values are the sums of its weights times pixels over each superpixel."""
+    torch.manual_seed(0)
+    linear, image = nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 9, 2)), torch.rand(2, 3, 6, 9)
+    segment = torch.full((6, 9), numbers[0])
+    segment[:, 4:], segment[4:, 4:] = numbers[1], numbers[2]
+    parts = (linear[1].weight[1].reshape(3, 6, 9) * image).sum(1)
+    expected = torch.stack([parts[:, segment == number].sum(1) for number in numbers], 1)
+    result = kernel_shap(linear, image, 1, segments=segment, samples=20, baseline="black")
+    torch.testing.assert_close(result.values, expected.detach(), atol=1e-4, rtol=0)

@@ -172,3 +172,16 @@ def test_a_layer_that_is_not_called():
 
     with pytest.raises(ValueError, match="without calling it"):
         ActivationReader(Net(), ["unused"])(images())
+
+
+def test_a_layer_that_runs_twice_has_no_one_map():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            return self.body(x).mean((2, 3)) + self.body(x.flip(-1)).mean((2, 3))
+
+    with pytest.raises(ValueError, match=r"layer 'body': expected one call in a forward pass, got 2"):
+        ActivationReader(Twice(), ["body"])(images())

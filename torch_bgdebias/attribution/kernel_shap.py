@@ -232,7 +232,7 @@ def _segments(segments: Tensor | tuple[int, int], image: Tensor) -> Tensor:
     if segment.shape[-2:] != size or segment.ndim not in (2, 3) or segment.is_floating_point():
         raise ValueError(f"segments: expected int64 (H, W) or (B, H, W) of size {size}, got {describe(segment)}")
     # numbers with gaps, or from 1 on as skimage's, would be superpixels without a pixel
-    places = torch.unique(segment.to(image.device), return_inverse=True)[1]
+    places: Tensor = torch.unique(segment.to(image.device), return_inverse=True)[1]
     return places.expand(image.shape[0], *size)
 
 

@@ -196,7 +196,8 @@ class ISNetCallback(TrainingStepCallback):
             return output
         if self._fit.views is not None and self.settings.fraction == 1.0:
             explanation = explanation.rows(self._fit.views)
-        terms = self.loss.terms(explanation.relevance, mask, explanation.hidden, void)
+        neither = () if void is None else (void,)  # a loss of the user's own may know nothing of void
+        terms = self.loss.terms(explanation.relevance, mask, explanation.hidden, *neither)
         loss = terms.loss.mean()
         parts = {"heatmap_loss": loss, "background": terms.background.mean(), "foreground": terms.foreground.mean()}
         self._log_values(module, {**parts, "weight": weight}, batch_size=len(mask))

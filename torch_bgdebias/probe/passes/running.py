@@ -70,6 +70,8 @@ class ModelRun:
         settings, prepared = self.settings, self.prepared(image)
         if self.doubt is None:
             self.doubt = doubt_about_units(self.model, self._call, image, prepared, normalised=settings.mean)
+            if seen is not None:
+                _forget(seen)  # its pass is none of the measurement's
         output = self._call(prepared)
         where = f"{variant}, batch {number}"
         logits = class_logits(output, settings.logits, size=len(image), task=settings.task, where=where)
@@ -85,13 +87,13 @@ class ModelRun:
     def _embedding(self, seen: LayerTap, output: Any, size: int) -> Tensor | None:
         if self.layer is None:  # given up in an earlier batch
             return None
-        calls = seen.inputs[self.layer]
-        embedding = calls[_own_call(seen.outputs[self.layer], output)] if calls else None
-        for tensors in (*seen.inputs.values(), *seen.outputs.values()):
-            tensors.clear()
+        calls, number = seen.inputs[self.layer], _own_call(seen.outputs[self.layer], output)
+        embedding = None if number is None else calls[number]
+        times = len(calls)
+        _forget(seen)
         if isinstance(embedding, Tensor) and embedding.ndim >= 2 and len(embedding) == size:
             return embedding.flatten(1)
-        got = "nothing" if embedding is None else describe(embedding)
+        got = f"{times} calls in a pass" if times > 1 else "nothing" if embedding is None else describe(embedding)
         message = f"layer {self.layer!r}: expected one embedding an image as its input, got {got}"
         if self.settings.layer is not None:
             raise ValueError(message)
@@ -110,8 +112,15 @@ class ModelRun:
             self.no_embedding = f"{_LEFT_OUT}: {error}"
 
 
-def _own_call(outputs: Sequence[Any], output: Any) -> int:
-    """Which of a layer's calls in one pass belongs to the model's output: the one that is in it, else the last."""
+def _forget(seen: LayerTap) -> None:
+    for tensors in (*seen.inputs.values(), *seen.outputs.values()):
+        tensors.clear()
+
+
+def _own_call(outputs: Sequence[Any], output: Any) -> int | None:
+    """Which of a layer's calls in one pass belongs to the model's output: the only one, or the one that is in it."""
+    if len(outputs) < 2:
+        return 0 if outputs else None
     parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else [output]
     own = [number for number, call in enumerate(outputs) if any(call is part for part in parts)]
-    return own[-1] if own else len(outputs) - 1
+    return own[-1] if own else None

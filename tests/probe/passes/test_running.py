@@ -1,0 +1,45 @@
+"""The embedding of a head that runs several times in a pass is that of the call which gives the logits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from torch_bgdebias.probe.passes.running import ModelRun
+from torch_bgdebias.probe.passes.settings import EvaluationSettings
+
+
+class Heads(nn.Module):
+    """One head, called on two embeddings; the logits are those of the first call, or of both together."""
+
+    def __init__(self, together):
+        super().__init__()
+        self.together, self.head = together, nn.Linear(3, 2)
+
+    def forward(self, image):
+        first, second = self.head(image.mean((2, 3))), self.head(image.amax((2, 3)))
+        return first + second if self.together else first
+
+
+def embedding_of(model, image):
+    run = ModelRun(model, EvaluationSettings(variants=["mixed_rand"]))
+    with run.watching() as seen, torch.no_grad():
+        return run, [run(image, seen, variant="original", number=n)[1] for n in (0, 1)]
+
+
+def test_the_call_that_gives_the_logits():
+    image = torch.rand(4, 3, 5, 5)
+    _, embeddings = embedding_of(Heads(together=False), image)
+    for embedding in embeddings:
+        torch.testing.assert_close(embedding, image.mean((2, 3)))
+
+
+def test_calls_side_by_side_have_none():
+    run, embeddings = embedding_of(Heads(together=True), torch.rand(4, 3, 5, 5))
+    assert embeddings == [None, None]
+    assert "head" in run.no_embedding
+    assert "got 2 calls in a pass" in run.no_embedding
+    named = ModelRun(Heads(together=True), EvaluationSettings(variants=["mixed_rand"], layer="head"))
+    with named.watching() as seen, torch.no_grad(), pytest.raises(ValueError, match="got 2 calls in a pass"):
+        named(torch.rand(2, 3, 5, 5), seen, variant="original", number=0)
