@@ -150,7 +150,10 @@ def make_variant(
             mean, std = (None, None) if units is None else units
             pool = as_pool(backgrounds, labels=background_labels, masks=background_masks, mean=mean, std=std)
         elif background_labels is None and background_masks is None and exclude is None:
-            pool, exclude = _own_backgrounds(without_void(image, mask, void), mask, label), torch.arange(len(image), device=image.device)
+            pool, exclude = (
+                _own_backgrounds(without_void(image, mask, void), mask, label),
+                torch.arange(len(image), device=image.device),
+            )
         else:
             raise ValueError("backgrounds: expected with background_labels, background_masks or exclude, got None")
         exclude = _check_choice(pool, exclude, image, name)
