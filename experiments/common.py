@@ -2,10 +2,45 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.common import machine
+from torch_bgdebias import __version__
 from torch_bgdebias.backgrounds import BackgroundBank
+
+
+def add_line(path: Path, settings: dict[str, Any], **figures: Any) -> dict[str, Any]:
+    """Append one run as a line of JSON: its settings (the seed among them), its figures, versions, machine and date.
+
+    One write a line, so that several processes may share the file.
+    """
+    versions = {"torch": torch.__version__, "numpy": np.__version__, "torch_bgdebias": __version__}
+    about = {"versions": versions, "machine": machine(torch.device("cpu")), "date": time.strftime("%Y-%m-%d")}
+    line = {"settings": settings, **figures, **about}
+    with path.open("ab", buffering=0) as file:
+        file.write(json.dumps(line).encode() + b"\n")
+    return line
+
+
+def read_lines(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """The runs in files of lines, in their order."""
+    return [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def made_with(lines: Iterable[dict[str, Any]]) -> str:
+    """Machines, versions and dates of runs, for the sentence above a table."""
+    lines = list(lines)
+    machines = sorted({f"{line['machine']['processor']}, torch {line['machine']['torch']}" for line in lines})
+    dates = sorted({line["date"] for line in lines})
+    return f"{len(lines)} runs; {'; '.join(machines)}; {dates[0]} to {dates[-1]}" if lines else "no runs"
 
 
 def accuracy(model: nn.Module, image: Tensor, label: Tensor) -> float:

@@ -6,11 +6,10 @@ from contextlib import ExitStack
 
 import pytest
 import pytorch_lightning as pl
+import small_training
 import torch
-import torch.nn.functional as F
 from accelerator import HostWaitError, SimulatedAccelerator
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from torch_bgdebias.callbacks import BackgroundSwapCallback, CLADCallback, ISNetCallback
 from torch_bgdebias.clad import CLADLoss, NegativeQueue, clad_loss, clad_queue_loss
@@ -161,25 +160,6 @@ def test_heatmap_loss(accelerator, batch, generator):
     torch.testing.assert_close(accelerator.get(r.grad), relevance.grad)
 
 
-class Classifier(pl.LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(168, K))
-        self.seen: list[torch.Tensor] = []
-
-    def forward(self, image):
-        return self.model(image)
-
-    def training_step(self, batch, batch_idx):
-        return F.cross_entropy(self(batch[0]), batch[1])
-
-    def on_train_batch_end(self, outputs, batch, batch_idx):
-        self.seen.append(outputs["loss"])
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
 class NoWaiting(pl.Callback):
     """From the batch's arrival to its end: training step, backward pass, optimiser and logging."""
 
@@ -203,15 +183,13 @@ class Looking(pl.Callback):
 
 def fit(batch, callbacks, **options):
     torch.manual_seed(0)
-    module = Classifier()
+    module = small_training.Module(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(168, K)), lr=0.1
+    )
     image, mask, label = (x.repeat(2, *[1] * (x.ndim - 1)) for x in batch)
-    loader = DataLoader(TensorDataset(image, label, mask), batch_size=B)
-    trainer = pl.Trainer(
-        max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=callbacks, **options,
-    )  # fmt: skip
-    trainer.fit(module, loader)
-    return torch.stack(module.seen)
+    train = small_training.loader(image, label, mask, batch_size=B)
+    small_training.fit(module, *callbacks, train=train, **{"accelerator": "auto", **options})
+    return torch.stack(module.totals)
 
 
 def bank():
@@ -225,7 +203,7 @@ CALLBACKS = {
     "CLAD": lambda: CLADCallback(BackgroundSwap(), num_negatives=4),
     "CLAD+ jointly, from a bank": lambda: CLADCallback(BackgroundSwap(bank()), plus=True, joint=True),
     "ISNet, selective": lambda: ISNetCallback("selective"),
-    "ISNet, stochastic": lambda: ISNetCallback("stochastic", deep_supervision=["model.2"]),
+    "ISNet, stochastic": lambda: ISNetCallback("stochastic", deep_supervision=["net.2"]),
     "ISNet, dual, on a part": lambda: ISNetCallback("dual", fraction=0.5),
     "ISNet, original, z^B": lambda: ISNetCallback("original", input_rule="zbox"),
 }

@@ -1,17 +1,16 @@
 """Does CLAD remove background bias, and how do lambda, temperature and queue size matter?
 
-python -m experiments.clad.run --data DIR --experiment mnist | voc | ablation
+    python -m experiments.clad.run train --data DIR --experiment mnist | voc | ablation
+    python -m experiments.clad.run table
 
-DIR holds mnist/ (idx files), voc_objects/ (images/ and masks/) and sun_scenes/ (<category>/*.jpg). Prints one line a
-run and a Markdown table; --out also writes the runs as JSON.
+DIR holds mnist/ (idx files), voc_objects/ (images/ and masks/) and sun_scenes/ (<category>/*.jpg). ``train`` appends one
+line a run to ``results.jsonl`` beside this file; ``table`` lays the lines together in Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import platform
 import statistics
 import time
 import warnings
@@ -24,12 +23,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from experiments.clad.settings import SETTINGS, Batches, Setting, small_cnn
-from experiments.common import accuracy
+from experiments.common import accuracy, add_line, made_with, read_lines
 from torch_bgdebias import BatchSpec
 from torch_bgdebias.callbacks import BackgroundSwapCallback, CLADCallback
 from torch_bgdebias.swap import BackgroundSwap
 
 METHODS = ("baseline", "swap", "CLAD", "CLAD+")
+MEASURES = ("mixed_same", "mixed_rand", "gap")
+RESULTS = Path(__file__).with_name("results.jsonl")
+#: what the runs of one table have in common, and what its rows say of each (where a run has it)
+SHARED = ("experiment", "epochs", "network", "source", "batch", "lr")
+ROW = ("correlation", "method", "weight", "temperature", "num_negatives", "joint")
 
 
 class Classifier(pl.LightningModule):
@@ -69,7 +73,7 @@ def callbacks(method: str, setting: Setting, args: argparse.Namespace, options: 
 def run(
     setting: Setting, method: str, correlation: float, args: argparse.Namespace, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Train and test one model."""
+    """Train and test one model; its line, which is in the file."""
     torch.manual_seed(args.seed)
     loader = Batches(setting, correlation, args.seed).loader(args.batch)
     size = setting.train.images.shape[-1]
@@ -88,34 +92,44 @@ def run(
     same, rand = (
         statistics.mean(accuracy(model, *setting.test_set(c, draw)[:2]) for draw in range(draws)) for c in (1.0, 0.0)
     )
-    result = {
-        "method": method, "correlation": correlation, "seed": args.seed, "mixed_same": same, "mixed_rand": rand,
-        "gap": same - rand, "seconds": seconds, **options,
-    }  # fmt: skip
-    shown = "  ".join(
-        f"{k} {v:.1f}" if k in ("mixed_same", "mixed_rand", "gap") else f"{k} {v}"
-        for k, v in result.items()
-        if k != "seconds"
-    )
-    print(f"{shown}  {seconds:.0f} s of CPU", flush=True)
-    return result
+    settings = {name: getattr(args, name) for name in ("seed", *SHARED)}
+    settings |= {"correlation": correlation, "method": method}
+    settings |= {"weight": args.weight, **options} if method.startswith("CLAD") else {}
+    measured = {"mixed_same": same, "mixed_rand": rand, "gap": same - rand}
+    line = add_line(args.out, settings, **measured, cpu_seconds=round(seconds, 1))
+    shown = [f"{name} {value}" for name, value in settings.items() if name not in SHARED]
+    shown += [f"{name} {value:.1f}" for name, value in measured.items()]
+    print("  ".join(shown), f" {seconds:.0f} s of CPU", flush=True)
+    return line
 
 
-def table(results: list[dict[str, Any]], columns: list[str]) -> str:
-    """Markdown, mean over seeds and, with more than one seed, the sample standard deviation."""
+def tables(lines: list[dict[str, Any]]) -> str:
+    """A Markdown table for each set of shared settings: means over seeds and their sample standard deviation."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for result in results:
-        groups.setdefault(tuple(result.get(c, "") for c in columns), []).append(result)
-    measures = ["mixed_same", "mixed_rand", "gap"]
-    lines = ["| " + " | ".join([*columns, *measures, "seeds"]) + " |", "|" + " --- |" * (len(columns) + 4)]
-    for key, runs in groups.items():
+    for line in lines:
+        groups.setdefault(tuple(line["settings"][name] for name in SHARED), []).append(line)
+    parts = []
+    for shared, runs in groups.items():
+        columns = [name for name in ROW if any(name in r["settings"] for r in runs)]
+        about = ", ".join(f"{name} {value}" for name, value in zip(SHARED, shared, strict=True))
+        parts.append(f"{about} ({made_with(runs)}):\n\n{table(runs, columns)}")
+    return "\n\n".join(parts)
+
+
+def table(lines: list[dict[str, Any]], columns: list[str]) -> str:
+    """Runs that differ in their seed alone are one row."""
+    rows: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for line in lines:
+        rows.setdefault(tuple(line["settings"].get(name, "") for name in columns), []).append(line)
+    text = ["| " + " | ".join([*columns, *MEASURES, "seeds"]) + " |", "|" + " --- |" * (len(columns) + 4)]
+    for key, runs in rows.items():
         cells = []
-        for measure in measures:
+        for measure in MEASURES:
             values = [r[measure] for r in runs]
             spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.1f}{spread}")
-        lines.append("| " + " | ".join([*map(str, key), *cells, str(len(runs))]) + " |")
-    return "\n".join(lines)
+        text.append("| " + " | ".join([*map(str, key), *cells, str(len(runs))]) + " |")
+    return "\n".join(text)
 
 
 def plan(experiment: str) -> list[tuple[str, float, dict[str, Any]]]:
@@ -136,24 +150,29 @@ def plan(experiment: str) -> list[tuple[str, float, dict[str, Any]]]:
     return [*runs, ("CLAD", 1.0, {**default, "joint": True})]
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--experiment", choices=("mnist", "voc", "ablation"), default="mnist")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--epochs", type=int, help="6 for mnist, 30 for voc, 3 for the ablation")
-    parser.add_argument("--correlations", type=float, nargs="+", help="only these of the experiment's")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument(
-        "--source", choices=("bank", "batch"), default="bank", help="where the positives' backgrounds come from"
-    )
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--network", choices=("hidden", "pooled"), default="hidden")
-    parser.add_argument("--weight", type=float, default=1.0, help="lambda, outside of the ablation (default: 1)")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
+    commands = parser.add_subparsers(dest="command", required=True)
+    words = commands.add_parser("train", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    words.add_argument("--data", type=Path, required=True)
+    words.add_argument("--out", type=Path, default=RESULTS, help="lines, to which the runs' are added")
+    words.add_argument("--experiment", choices=("mnist", "voc", "ablation"), default="mnist")
+    words.add_argument("--seeds", type=int, nargs="+", default=[0])
+    words.add_argument("--epochs", type=int, help="6 for mnist, 30 for voc, 3 for the ablation")
+    words.add_argument("--correlations", type=float, nargs="+", help="only these of the experiment's")
+    words.add_argument("--batch", type=int, default=64)
+    words.add_argument("--lr", type=float, default=3e-3)
+    words.add_argument("--source", choices=("bank", "batch"), default="bank", help="of the positives' backgrounds")
+    words.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    words.add_argument("--network", choices=("hidden", "pooled"), default="hidden")
+    words.add_argument("--weight", type=float, default=1.0, help="lambda, outside of the ablation")
+    words.add_argument("--threads", type=int, default=1)
+    shown = commands.add_parser("table", help="the lines as Markdown")
+    shown.add_argument("results", type=Path, nargs="*", default=[RESULTS])
+    return parser.parse_args()
+
+
+def train(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     args.epochs = args.epochs or {"mnist": 6, "voc": 30, "ablation": 3}[args.experiment]
@@ -161,23 +180,21 @@ def main() -> None:
     print(
         f"{args.experiment}: {len(setting.train.labels)} training and {len(setting.test.labels)} test foregrounds, "
         f"{setting.categories} categories of scenes, {args.epochs} epochs, {args.network} network, "
-        f"positives from the {args.source}; "
-        f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads"
+        f"positives from the {args.source}"
     )
-    results = []
     for seed in args.seeds:
         args.seed = seed
         for method, correlation, options in plan(args.experiment):
             if method in args.methods and correlation in (args.correlations or [correlation]):
-                results.append(run(setting, method, correlation, args, options))
-    print(
-        table(
-            results,
-            ["correlation", "method", *(list(plan("ablation")[-1][2]) if args.experiment == "ablation" else [])],
-        )
-    )
-    if args.out:
-        args.out.write_text(json.dumps(results, indent=1))
+                run(setting, method, correlation, args, options)
+
+
+def main() -> None:
+    args = arguments()
+    if args.command == "train":
+        train(args)
+    else:
+        print(tables(read_lines(args.results)))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Do concept vectors contain the background? VOC objects on SUN scenes, with networks trained here.
 
-python -m experiments.concepts.run --data DIR [--seeds 1] [--figure FILE]
+    python -m experiments.concepts.run measure --data DIR [--seeds 0] [--figure FILE]
+    python -m experiments.concepts.run table
 
 DIR holds voc_objects/ (images/ and masks/) and sun_scenes/ (<category>/*.jpg). A small network is trained on the
 original images; Net2Vec and LoCE vectors are fitted on its training images as they are, pasted on one scene or on four,
 over Voronoi patches of scenes, or on synthetic backgrounds (the package's drawn scenes, uniform noise), and tested on
 the test images as they are and on held-out scenes of ten groups. The question is arXiv 2504.08602's, whose networks saw
-ImageNet.
+ImageNet. ``measure`` appends one line a seed to ``results.jsonl`` beside this file; ``table`` lays them out in Markdown.
 """
 
 from __future__ import annotations
@@ -15,18 +16,22 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from experiments.common import add_line, made_with, read_lines
 from torch_bgdebias.concepts import ConceptProbe, ConceptSamples, ConceptTransfer, concept_transfer
 from torch_bgdebias.data import MaskedImageFolder, draw_scenes
 from torch_bgdebias.metrics import bootstrap_mean_difference
 from torch_bgdebias.probe import analyse_concepts, biased_pairs, concept_heatmap
 from torch_bgdebias.swap import BackgroundBank, sample_swap_params, swap_background
 
+RESULTS = Path(__file__).with_name("results.jsonl")
 SIZE = 64
+LAYERS = ("1", "2", "3")
 GROUPS = {
     "architecture": ("campus",),
     "indoors": ("airport_terminal", "auditorium", "bedroom", "kitchen", "laundromat"),
@@ -117,48 +122,83 @@ def on(bank: BackgroundBank, pattern: str, seed: int) -> Callable[[Tensor, Tenso
     return make
 
 
-def print_results(result: ConceptTransfer, layers: list[str]) -> None:
-    for layer in layers:
+def figures(result: ConceptTransfer) -> list[dict[str, Any]]:
+    """A row for each layer, method and kind of background: mean IoU, and its difference from the originals' vectors."""
+    rows = []
+    for layer in LAYERS:
         for method in result.methods:
             own = result.values(layer, method)
-            for condition in result.conditions:
+            for place, condition in enumerate(result.conditions):
                 values = result.values(layer, method, condition)
-                line = f"layer {layer} {method:8s} {condition:9s} original {_mean(values[:, 0]):.3f}"
-                line += f"  random {_mean(values[:, 1:].mean(1)):.3f}"
-                for what, a, b in (
+                row = {"layer": layer, "method": method, "fitted_on": condition}
+                for tested, ious, reference in (
                     ("original", values[:, 0], own[:, 0]),
                     ("random", values[:, 1:].mean(1), own[:, 1:].mean(1)),
                 ):
-                    gain = bootstrap_mean_difference(a, b)
-                    line += f"  {what} {gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
-                place = result.conditions.index(condition)
-                cosine = result.cosine_similarity(layer, method)[:, 0, place].mean()
+                    gain = bootstrap_mean_difference(ious, reference)
+                    row[tested] = float(ious[ious == ious].mean())  # without NaN
+                    row[f"{tested}_gain"] = [gain.value, gain.low, gain.high]
+                row["cosine"] = float(result.cosine_similarity(layer, method)[:, 0, place].mean())
                 pairs = biased_pairs(analyse_concepts(result, layer, method=method, condition=condition))
-                print(f"{line}  cosine {cosine:.2f}  biased pairs {len(pairs)}", flush=True)
-                for row in pairs[:3] if condition == "original" else []:
-                    print(f"    {row.concept} on {row.category}: {row.original.value:.2f} -> {row.iou.value:.2f}")
+                row["biased_pairs"] = [
+                    [pair.concept, pair.category, pair.original.value, pair.iou.value] for pair in pairs
+                ]
+                rows.append(row)
+    return rows
 
 
-def _mean(values) -> float:  # type: ignore[no-untyped-def]
-    return float(values[values == values].mean())
+def tables(lines: list[dict[str, Any]]) -> str:
+    """For each line and method: mean IoU, in parentheses the interval of the difference from vectors of originals."""
+    parts = []
+    for line in lines:
+        settings = ", ".join(f"{name} {value}" for name, value in line["settings"].items())
+        parts.append(f"{settings}: test accuracy {line['accuracy']:.3f} ({made_with([line])})")
+        for method in dict.fromkeys(row["method"] for row in line["rows"]):
+            parts.append(f"{method}:\n\n{table([row for row in line['rows'] if row['method'] == method])}")
+    return "\n\n".join(parts)
 
 
-def main() -> None:
+def table(rows: list[dict[str, Any]]) -> str:
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    heads = [f"layer {layer}, {tested}" for layer in layers for tested in ("original", "random")]
+    text = ["| fitted on | " + " | ".join(heads) + " |", "|" + " --- |" * (len(heads) + 1)]
+    for condition in dict.fromkeys(row["fitted_on"] for row in rows):
+        cells = []
+        for row in (row for row in rows if row["fitted_on"] == condition):
+            for tested in ("original", "random"):
+                _, low, high = row[f"{tested}_gain"]
+                gain = "" if condition == "original" else f" ({low:+.3f} to {high:+.3f})"
+                cells.append(f"{row[tested]:.3f}{gain}")
+        text.append(f"| {condition} | " + " | ".join(cells) + " |")
+    return "\n".join(text)
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--figure", type=Path)
-    args = parser.parse_args()
+    commands = parser.add_subparsers(dest="command", required=True)
+    words = commands.add_parser("measure", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    words.add_argument("--data", type=Path, required=True)
+    words.add_argument("--out", type=Path, default=RESULTS, help="lines, to which one a seed is added")
+    words.add_argument("--seeds", type=int, nargs="+", default=[0])
+    words.add_argument("--epochs", type=int, default=40, help="of the network's training")
+    words.add_argument("--figure", type=Path, help="heatmap of the first seed's last layer")
+    words.add_argument("--threads", type=int, default=1)
+    shown = commands.add_parser("table", help="the lines as Markdown")
+    shown.add_argument("results", type=Path, nargs="*", default=[RESULTS])
+    return parser.parse_args()
+
+
+def measure(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
     bank, groups = scenes(args.data)
     drawn, noise = synthetic(len(bank))
-    for seed in range(args.seeds):
-        start = time.perf_counter()
+    for seed in args.seeds:
+        start = time.process_time()
         train, test, names = objects(args.data, seed)
         net = trained(train, len(names), seed, args.epochs)
         with torch.no_grad():
             accuracy = float((net(test.images).argmax(1) == test.concepts).float().mean())
-        print(f"seed {seed}: test accuracy {accuracy:.3f} of {len(names)} classes, {time.perf_counter() - start:.0f} s")
+        print(f"seed {seed}: test accuracy {accuracy:.3f}, {time.process_time() - start:.0f} s of CPU", flush=True)
         conditions = {
             "paste x 1": on(bank, "paste", seed),
             "paste x 4": [on(bank, "paste", seed + 10 * i) for i in range(4)],
@@ -167,14 +207,27 @@ def main() -> None:
             "noise": on(noise, "paste", seed),
         }
         categories = {name: on(scene, "paste", seed) for name, scene in groups.items()}
-        layers = ["1", "2", "3"]
         result = concept_transfer(
-            ConceptProbe(net, layers), train, test, conditions=conditions, categories=categories, names=names
+            ConceptProbe(net, list(LAYERS)), train, test, conditions=conditions, categories=categories, names=names
         )
-        print_results(result, layers)
-        print(f"seed {seed}: {time.perf_counter() - start:.0f} s; torch {torch.__version__}", flush=True)
-        if args.figure and seed == 0:
+        rows = figures(result)
+        settings = {"seed": seed, "epochs": args.epochs, "size": SIZE}
+        seconds = round(time.process_time() - start, 1)
+        line = add_line(
+            args.out, settings, accuracy=accuracy, classes=len(names), training_images=len(train.images),
+            test_images=len(test.images), rows=rows, cpu_seconds=seconds,
+        )  # fmt: skip
+        print(tables([line]), flush=True)
+        if args.figure and seed == args.seeds[0]:
             concept_heatmap(analyse_concepts(result, "3")).savefig(args.figure, dpi=120)
+
+
+def main() -> None:
+    args = arguments()
+    if args.command == "measure":
+        measure(args)
+    else:
+        print(tables(read_lines(args.results)))
 
 
 if __name__ == "__main__":

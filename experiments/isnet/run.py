@@ -1,7 +1,9 @@
 """Does ISNet stop a small network from reading the class off the background? One training a call, one JSON line each.
 
-    python -m experiments.isnet.run train --data DATA --out results.jsonl --setting digits_mark --method selective
-    python -m experiments.isnet.run table results.jsonl
+    python -m experiments.isnet.run train --data DATA --setting digits_mark --method selective
+    python -m experiments.isnet.run table
+
+The lines stand in ``results.jsonl`` beside this file.
 
 ``--method plain`` trains without the heatmap loss, ``--unmarked`` without marks (or with random scenes): the two ends
 between which a method is judged. Every setting is a flag and is written into the result.
@@ -12,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -26,12 +27,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, TensorDataset
 
-from experiments.common import accuracy
+from experiments.common import accuracy, add_line, made_with, read_lines
 from experiments.isnet.settings import SETTINGS, Setting, small_cnn
 from torch_bgdebias.isnet import BackgroundDimming, ISNet, ISNetLoss, calibrate_relevance_range
 from torch_bgdebias.swap import BackgroundSwap
 
 METHODS = ("plain", "selective", "stochastic", "dual", "original")
+RESULTS = Path(__file__).with_name("results.jsonl")
 NOT_A_SETTING = ("data", "out", "command")
 
 
@@ -40,7 +42,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("train", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     run.add_argument("--data", type=Path, required=True)
-    run.add_argument("--out", type=Path, required=True)
+    run.add_argument("--out", type=Path, default=RESULTS, help="lines, to which one is added")
     run.add_argument("--setting", choices=SETTINGS, default="digits_mark")
     run.add_argument("--method", choices=METHODS, default="selective")
     run.add_argument("--unmarked", action="store_true", help="train without marks or on random scenes")
@@ -85,7 +87,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--threads", type=int, default=2)
     run.add_argument("--tag", default="", help="a word to find the row by")
     table = commands.add_parser("table")
-    table.add_argument("results", type=Path, nargs="+")
+    table.add_argument("results", type=Path, nargs="*", default=[RESULTS])
     table.add_argument("--tag", default=None, help="only rows with this tag")
     table.add_argument("--averaged", action="store_true", help="accuracy of the averaged weights, not of the last")
     return parser.parse_args(words)
@@ -230,38 +232,31 @@ def run(args: argparse.Namespace) -> None:
     parts, averaged = train(net, data, args, args.epochs, plain=args.method == "plain")
     seconds = time.perf_counter() - start
     settings = {name: value for name, value in vars(args).items() if name not in NOT_A_SETTING}
-    result = {
-        "settings": settings,
-        "accuracy": {name: accuracy(net, image, label) for name, (image, _, label) in data.tests.items()},
-        "averaged": {name: accuracy(averaged, image, label) for name, (image, _, label) in data.tests.items()},
-        "parts": parts,
-        "seconds": round(seconds, 1),
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {args.threads} threads",
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    with args.out.open("a") as file:
-        file.write(json.dumps(result) + "\n")
+    result = add_line(
+        args.out,
+        settings,
+        accuracy={name: accuracy(net, image, label) for name, (image, _, label) in data.tests.items()},
+        averaged={name: accuracy(averaged, image, label) for name, (image, _, label) in data.tests.items()},
+        parts=parts,
+        seconds=round(seconds, 1),
+    )
     print(json.dumps({k: result[k] for k in ("accuracy", "averaged", "parts", "seconds")}))
 
 
 def grouped(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """Rows that differ in nothing but the seed together, by a label that names what is not the default."""
-    defaults = vars(arguments(["train", "--data", ".", "--out", "."]))
+    defaults = vars(arguments(["train", "--data", "."]))
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for path in args.results:
-        for line in path.read_text().splitlines():
-            row = json.loads(line)
-            if args.tag is not None and row["settings"]["tag"] != args.tag:
-                continue
-            settings = row["settings"]
-            settings = {k: v for k, v in settings.items() if k not in ("seed", "split", "threads", "tag")}
-            if settings["method"] != "dual":
-                settings.pop("dual_target", None)
-            if settings["calibrate"]:
-                del settings["range"]
-            shown = {k: v for k, v in settings.items() if k in ("setting", "method") or not same(v, defaults[k])}
-            groups[", ".join(f"{k} {v}" for k, v in shown.items())].append(row)
+    for row in read_lines(args.results):
+        if args.tag is not None and row["settings"]["tag"] != args.tag:
+            continue
+        settings = {k: v for k, v in row["settings"].items() if k not in ("seed", "split", "threads", "tag")}
+        if settings["method"] != "dual":
+            settings.pop("dual_target", None)
+        if settings["calibrate"]:
+            del settings["range"]
+        shown = {k: v for k, v in settings.items() if k in ("setting", "method") or not same(v, defaults[k])}
+        groups[", ".join(f"{k} {v}" for k, v in shown.items())].append(row)
     return groups
 
 
@@ -289,6 +284,7 @@ def table(args: argparse.Namespace) -> None:
     accuracies = "averaged" if args.averaged else "accuracy"
     names = list(dict.fromkeys(name for rows in groups.values() for name in rows[0][accuracies]))
     heads = [*names, "under plain", "seeds", "s"]
+    print(made_with(row for rows in groups.values() for row in rows), end="\n\n")
     print("| training | " + " | ".join(heads) + " |\n| --- |" + " --- |" * len(heads))
     references: dict[str, list[dict[str, Any]]] = {}
     for rows in groups.values():

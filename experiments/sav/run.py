@@ -1,21 +1,20 @@
 """Does a background that gives the class away draw a network's attention to it? The experiment of arXiv 2512.05937.
 
-    python -m experiments.sav.run train --data DATA --out sav.jsonl --seeds 0 1 2
+    python -m experiments.sav.run train --data DATA --seeds 0 1 2
     python -m experiments.sav.run train ... --cameras medium --shapes circular triangular
-    python -m experiments.sav.run table sav.jsonl
-    python -m experiments.sav.run figure sav.jsonl sav.png
+    python -m experiments.sav.run table
+    python -m experiments.sav.run figure sav.png
 
 Traffic signs (DATA/gtsrb_signs) over scenes (DATA/sun_scenes): training with each class in front of its own kind of
 scene (correlated) or any (uncorrelated), at three camera levels; each network tested on both. ``train`` trains the
-cells of the design that are not in the file yet, one JSON line each with every image's result; ``table`` and
-``figure`` compute everything from these.
+cells of the design that are not in ``results.jsonl`` beside this file yet, one line each with every image's result;
+``table`` and ``figure`` compute everything from these.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import machine
+from experiments.common import add_line, read_lines
 from experiments.sav import settings
 from experiments.sav.settings import Part
 from experiments.sav.table import show, write_figure
@@ -33,6 +32,7 @@ from torch_bgdebias.metrics import pixel_ratio
 
 TRAININGS = ("correlated", "uncorrelated")
 CELL = ("training", "camera", "shape", "seed")
+RESULTS = Path(__file__).with_name("results.jsonl")
 NOT_A_SETTING = ("command", "data", "out", "trainings", "cameras", "shapes", "seeds", "threads")
 
 
@@ -41,7 +41,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("train", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     run.add_argument("--data", type=Path, required=True)
-    run.add_argument("--out", type=Path, required=True, help="JSON lines; cells that are in it are not run again")
+    run.add_argument("--out", type=Path, default=RESULTS, help="lines; cells that are in it are not run again")
     run.add_argument("--trainings", nargs="+", choices=TRAININGS, default=TRAININGS)
     run.add_argument("--cameras", nargs="+", choices=CAMERAS, default=list(CAMERAS))
     run.add_argument("--shapes", nargs="+", choices=("mixed", *settings.SHAPES), default=["mixed"])
@@ -57,10 +57,10 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--samples", type=int, default=500, help="KernelSHAP's coalitions")
     run.add_argument("--threads", type=int, default=1)
     table = commands.add_parser("table", help="Markdown tables with intervals and tests")
-    table.add_argument("results", type=Path, nargs="+")
+    table.add_argument("results", type=Path, nargs="*", default=[RESULTS])
     figure = commands.add_parser("figure", help="accuracy and pixel ratio by cell")
-    figure.add_argument("results", type=Path, nargs="+")
     figure.add_argument("picture", type=Path)
+    figure.add_argument("results", type=Path, nargs="*", default=[RESULTS])
     return parser.parse_args(words)
 
 
@@ -130,24 +130,17 @@ def run(args: argparse.Namespace) -> None:
             name: test(net, test_part, index, correlation, cell["camera"], args)
             for name, correlation in zip(TRAININGS, (1.0, 0.0), strict=True)
         }
-        result = {
-            "settings": {**shared, **cell}, "classes": classes, "tests": tests,
-            "seconds": round(time.perf_counter() - start, 1), "cpu_seconds": round(time.process_time() - cpu, 1),
-            "machine": machine(torch.device("cpu")), "date": time.strftime("%Y-%m-%d"),
-        }  # fmt: skip
-        with args.out.open("ab", buffering=0) as file:  # one write a line: several processes may share the file
-            file.write(json.dumps(result).encode() + b"\n")
+        result = add_line(
+            args.out, {**shared, **cell}, classes=classes, tests=tests,
+            seconds=round(time.perf_counter() - start, 1), cpu_seconds=round(time.process_time() - cpu, 1),
+        )  # fmt: skip
         right = {k: sum(map(int.__eq__, v["label"], v["predicted"])) / len(v["label"]) for k, v in tests.items()}
         print(f"{cell}: accuracy {right}, {result['cpu_seconds']} s of CPU", flush=True)
 
 
 def done(path: Path) -> list[dict[str, Any]]:
     """Settings of the cells that are in a file."""
-    return [row["settings"] for row in rows([path])] if path.exists() else []
-
-
-def rows(paths: list[Path]) -> list[dict[str, Any]]:
-    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    return [row["settings"] for row in read_lines([path])] if path.exists() else []
 
 
 def main() -> None:
@@ -155,9 +148,9 @@ def main() -> None:
     if args.command == "train":
         run(args)
     elif args.command == "table":
-        print(show(rows(args.results)))
+        print(show(read_lines(args.results)))
     else:
-        write_figure(rows(args.results), args.picture)
+        write_figure(read_lines(args.results), args.picture)
 
 
 if __name__ == "__main__":

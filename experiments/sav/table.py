@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.common import made_with
 from torch_bgdebias.metrics import (
     bootstrap_mean,
     bootstrap_mean_difference,
@@ -168,11 +169,10 @@ def shape_accuracy(cells: Cells) -> list[str]:
 def show(rows: list[dict[str, Any]]) -> str:
     """All tables as Markdown, with the machine and the settings."""
     cells = cells_of(rows)
-    machines = {f"{r['machine']['processor']}, torch {r['machine']['torch']}, {r['date']}" for r in rows}
     seconds = [r["cpu_seconds"] for r in rows]
     settings = {k: v for k, v in rows[0]["settings"].items() if k not in ("training", "camera", "shape", "seed")}
     parts = [
-        f"{len(rows)} trainings, {sum(seconds) / len(rows):.0f} s of CPU each; {'; '.join(sorted(machines))}",
+        f"{made_with(rows)}; {sum(seconds) / len(rows):.0f} s of processor time a run",
         f"settings: {settings}",
         "\n".join(main_table(cells)),
         "Pixel ratio, uncorrelated minus correlated training:",

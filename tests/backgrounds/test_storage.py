@@ -49,7 +49,9 @@ def test_a_wrong_field_is_named(bank_file, change, error):
         BackgroundBank.load(bank_file)
 
 
-def damage(bank_file, seeds: range) -> None:
+def damage(bank_file, seeds: range) -> int:
+    """How many of the damaged files were refused, each by its name; what is read all the same has the bank's sizes."""
+    refused, bank = 0, BackgroundBank.load(bank_file)
     whole = bank_file.read_bytes()
     for seed in seeds:
         draw = random.Random(seed)
@@ -60,19 +62,23 @@ def damage(bank_file, seeds: range) -> None:
             content = whole[:place] + draw.randbytes(draw.choice([1, 4, 20])) + whole[place + 20 :]
         bank_file.write_bytes(content)
         try:
-            BackgroundBank.load(bank_file, mmap=draw.random() < 0.5)
+            loaded = BackgroundBank.load(bank_file, mmap=draw.random() < 0.5)
         except ValueError as error:
+            refused += 1
             if "scenes.bank" not in str(error):
                 pytest.fail(f"seed {seed}: {error}")
+        else:
+            assert (loaded.images.shape, loaded.labels.shape) == (bank.images.shape, bank.labels.shape), seed
+    return refused
 
 
 def test_damaged_files_are_refused_by_name(bank_file):
-    damage(bank_file, range(150))
+    assert 50 < damage(bank_file, range(150)) <= 150
 
 
 @pytest.mark.slow
 def test_twenty_thousand_damaged_files(bank_file):
-    damage(bank_file, range(150, 20_150))
+    assert 7_000 < damage(bank_file, range(150, 20_150)) <= 20_000
 
 
 def test_save_and_load(tmp_path):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from types import SimpleNamespace
 
-import any_trainer as small
 import pytest
+import small_training as small
 import torch
 import torch.nn.functional as F
 
@@ -15,9 +14,6 @@ from torch_bgdebias.callbacks import BackgroundSwapCallback, CLADCallback, ISNet
 from torch_bgdebias.isnet import BackgroundDimming
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
-
-#: what the callback's draws need of a module in a run of one process
-RANK_0 = SimpleNamespace(global_rank=0, device="cpu")
 
 
 def defaults(function) -> dict:
@@ -43,7 +39,7 @@ def test_the_contract(callback):
 def loop(loss_of, epochs=2):
     """A plain training loop; ``loss_of(network, image, label, mask)``."""
     net = small.network()
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     for _ in range(epochs):
         for image, label, mask in small.loader():
             optimizer.zero_grad()
@@ -67,7 +63,7 @@ def test_swap_trains_as_a_plain_loop_with_defaults():
     swap, reference = BackgroundSwap(), BackgroundSwapCallback(BackgroundSwap())
 
     def loss(net, image, label, mask):
-        swapped = swap(image, mask=mask, label=label, generator=reference._seeded(RANK_0))
+        swapped = swap(image, mask=mask, label=label, generator=reference._seeded(small.RANK_0))
         reference.steps += 1
         return F.cross_entropy(net(swapped), label)
 
@@ -78,7 +74,7 @@ def test_clad_trains_as_a_plain_loop_with_defaults():
     swap, clad, reference = BackgroundSwap(), CLADLoss(small.CLASSES), CLADCallback(BackgroundSwap())
 
     def loss(net, image, label, mask):
-        generator = reference._seeded(RANK_0)
+        generator = reference._seeded(small.RANK_0)
         positive = swap(image, mask=mask, label=label, different_class=True, generator=generator)
         reference.steps += 1
         anchor, other = net[:-1](image), net[:-1](positive)
@@ -91,7 +87,7 @@ def test_isnet_trains_as_a_plain_loop_with_defaults():
     reference, heatmap_loss, dim = ISNetCallback(), ISNetLoss(), BackgroundDimming()
 
     def loss(net, image, label, mask):
-        generator = reference._seeded(RANK_0)
+        generator = reference._seeded(small.RANK_0)
         reference.steps += 1
         explanation = ISNet(net, "selective").explain(dim(image, mask, generator=generator), create_graph=True)
         heatmap = heatmap_loss(explanation.relevance, mask, explanation.hidden)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import any_trainer as small
 import pytest
+import small_training as small
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader

@@ -30,7 +30,7 @@ def run(code: str, *without: str) -> str:
 
 
 FIT = """
-    import any_trainer as small
+    import small_training as small
     assert small.PACKAGES == ({package!r},), small.PACKAGES
     import importlib, torch
     base = importlib.import_module({package!r})

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import any_trainer as small
 import pytest
+import small_training as small
 import torch
 
 HERE = Path(__file__).parent

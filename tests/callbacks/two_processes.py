@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import any_trainer as small
+import small_training as small
 import torch
 
 if __name__ == "__main__":

@@ -114,7 +114,8 @@ def test_one_process_in_a_group_gathers_from_itself(tmp_path):
 
 @pytest.mark.slow
 def test_a_fit_in_two_processes(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join([str(HERE.parents[1]), str(HERE.parent / "helpers")])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(HERE / "ddp_fit.py"), str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -124,7 +125,7 @@ def test_a_fit_in_two_processes(tmp_path):
     for name, value in whole[0]["queue"].items():
         assert torch.equal(value, whole[1]["queue"][name])
         assert torch.equal(value, resumed[0]["queue"][name])
-    for name in ("model.0.weight", "model.4.weight"):
+    for name in ("net.0.weight", "net.5.weight"):
         assert torch.equal(whole[0]["weights"][name], whole[1]["weights"][name])
     assert whole[0]["losses"] != whole[1]["losses"]  # each rank has images of its own
     for rank in range(2):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import csv
-import warnings
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from PIL import Image
+from small_training import Module, fit, loader
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import TensorDataset
 
 from torch_bgdebias import BatchSpec
 from torch_bgdebias.callbacks import CLADCallback
@@ -38,18 +36,10 @@ def read(root, each=8, size=48):
     return image, torch.tensor(labels), (torch.stack(masks)[:, None] > 127).float(), torch.tensor(sites)
 
 
-class Diagnosis(pl.LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.Conv2d(1, 8, 5, stride=3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, 2)
-        )
-
-    def training_step(self, batch, batch_idx):
-        return F.cross_entropy(self.net(batch["xray"]), batch["finding"])
-
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), lr=1e-3)
+def network():
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 5, stride=3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, 2)
+    )
 
 
 class Rows(TensorDataset):
@@ -63,14 +53,9 @@ def test_the_key_is_the_hospital_site(shared_data):
     bank = BackgroundBank.from_dataset(Rows(image, label, mask, site), spec=BatchSpec("xray", "site", "lungs"))
     for source in ("batch", bank):
         callback = CLADCallback(BackgroundSwap(source), num_classes=2, spec=spec, num_negatives=64)
-        trainer = pl.Trainer(
-            max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, callbacks=[callback],
-        )  # fmt: skip
-        loader = DataLoader(Rows(image, label, mask, site), batch_size=8, shuffle=True)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            trainer.fit(Diagnosis(), loader)
+        module = Module(network(), image="xray", label="finding")
+        batches = loader(Rows(image, label, mask, site), shuffle=True)
+        trainer = fit(module, callback, train=batches, max_epochs=1)
         queue = callback.loss.queue
         if source == "batch":  # a batch of one site has no other: those keep their background and its site
             assert queue.fill.sum() == len(image)

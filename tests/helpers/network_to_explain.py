@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytorch_lightning as pl
+import small_training
 import torch
 from pytorch_lightning.callbacks import Callback
+from small_training import Module, tensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -18,32 +20,6 @@ class PlainHeatmaps(ISNetCallback):
 
     def __init__(self, variant="selective", spec=None, *, loss=None, dimming=0.0, **options) -> None:
         super().__init__(variant, spec, loss=loss or ISNetLoss(mask_dilation=0), dimming=dimming, **options)
-
-
-def network(norm: bool = True) -> nn.Sequential:
-    torch.manual_seed(0)
-    between = [nn.BatchNorm2d(6)] if norm else []
-    return nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1), *between, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(6 * 16, 4)
-    )
-
-
-class Module(pl.LightningModule):
-    """What a user would write: no word of masks or heatmaps."""
-
-    def __init__(self, norm: bool = True, lr: float = 0.05) -> None:
-        super().__init__()
-        self.net = network(norm)
-        self.lr = lr
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.net(image)
-
-    def training_step(self, batch, batch_idx):
-        return F.cross_entropy(self(batch[0]), batch[1])
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), self.lr, momentum=0.9)
 
 
 class Frozen(Module):
@@ -72,12 +48,8 @@ class Inner(Module):
         return {"loss": F.cross_entropy(self.net(batch[0]), batch[1]), "extra": 1}
 
 
-def data(count: int = 16, classes: int = 4) -> TensorDataset:
-    generator = torch.Generator().manual_seed(1)
-    image = torch.rand(count, 3, 8, 8, generator=generator)
-    mask = torch.zeros(count, 1, 8, 8)
-    mask[:, :, 2:6, 2:6] = 1
-    return TensorDataset(image, torch.randint(classes, (count,), generator=generator), mask)
+def data(count: int = 16) -> TensorDataset:
+    return TensorDataset(*tensors(count))
 
 
 def loader(count: int = 16, batch_size: int = 8, **options) -> DataLoader:
@@ -85,8 +57,7 @@ def loader(count: int = 16, batch_size: int = 8, **options) -> DataLoader:
 
 
 def trainer(*callbacks: Callback, **options) -> pl.Trainer:
-    settings = {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_checkpointing": False} | options
-    return pl.Trainer(callbacks=list(callbacks), enable_progress_bar=False, enable_model_summary=False, **settings)
+    return small_training.trainer(list(callbacks), **options)
 
 
 def by_hand(

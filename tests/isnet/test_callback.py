@@ -6,7 +6,8 @@ import warnings
 
 import pytest
 import torch
-from network_to_explain import Inner, Module, PlainHeatmaps, assert_differ, assert_same, by_hand, data, loader, trainer
+from network_to_explain import Inner, PlainHeatmaps, assert_differ, assert_same, by_hand, data, loader, trainer
+from small_training import Module
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -164,36 +165,6 @@ def test_weight_follows_epochs_and_steps():
         trainer(PlainHeatmaps(weight=lambda epoch, step: 1.5)).fit(Module(), loader())
 
 
-def test_leaves_no_trace():
-    module = Module()
-    keys, step = list(module.state_dict()), module.training_step
-    names = [n for n, _ in module.named_modules()]
-    trainer(PlainHeatmaps(deep_supervision=["net.0"])).fit(module, loader())
-    assert "training_step" not in vars(module)
-    assert module.training_step == step
-    assert list(module.state_dict()) == keys
-    assert [n for n, _ in module.named_modules()] == names
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
-
-
-@pytest.mark.parametrize("fraction", [1.0, 0.5])
-def test_leaves_no_trace_after_an_exception(fraction):
-    class Failing(Module):
-        def training_step(self, batch, batch_idx):
-            loss = super().training_step(batch, batch_idx)
-            if batch_idx == 1:
-                raise ZeroDivisionError("in the middle")
-            return loss
-
-    module = Failing()
-    with pytest.raises(ZeroDivisionError, match="in the middle"):
-        trainer(PlainHeatmaps(fraction=fraction)).fit(module, loader())
-    assert "training_step" not in vars(module)
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
-    module.training_step = Module.training_step.__get__(module)
-    trainer(PlainHeatmaps(fraction=fraction)).fit(module, loader())  # and it can be used again
-
-
 def test_logs_the_parts():
     module = Module()
     loss = ISNetLoss(background_weight=2.0, mask_dilation=0)
@@ -204,9 +175,6 @@ def test_logs_the_parts():
     assert logged["isnet/weight"] == 0.25
     total = 2 * logged["isnet/background"] + logged["isnet/foreground"]
     assert logged["isnet/heatmap_loss"] == pytest.approx(total, rel=1e-5)
-    silent = trainer(PlainHeatmaps(log=False), max_epochs=1)
-    silent.fit(Module(), loader())
-    assert not silent.callback_metrics
 
 
 def test_one_forward_pass_a_step_unless_only_a_part_is_taken():

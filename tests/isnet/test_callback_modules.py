@@ -8,7 +8,8 @@ import warnings
 
 import pytest
 import torch
-from network_to_explain import Module, PlainHeatmaps, assert_differ, assert_same, by_hand, data, loader, trainer
+from network_to_explain import PlainHeatmaps, assert_differ, assert_same, by_hand, data, loader, trainer
+from small_training import Module
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -175,7 +176,9 @@ def test_frozen_weights_are_explained_and_parts_without_gradients_refused_by_cau
 def smooth_loader() -> DataLoader:
     """Images that are no noise, and masks of their left halves, which a flip turns into the background."""
     _, label, mask = data().tensors
-    image = F.interpolate(torch.rand(len(label), 3, 3, 3), 8, mode="bilinear")
+    image = F.interpolate(
+        torch.rand(len(label), 3, 3, 3, generator=torch.Generator().manual_seed(0)), 8, mode="bilinear"
+    )
     mask = torch.zeros_like(mask)
     mask[..., :4] = 1
     return DataLoader(TensorDataset(image, label, mask), batch_size=8)
@@ -234,7 +237,11 @@ def test_images_that_no_longer_fit_their_masks_are_noticed_once(kind, name):
 def test_the_advice_of_moving_both_is_quiet():
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*masks.*")
-        trainer(PlainHeatmaps()).fit(MovingBoth(None), smooth_loader())
+        module = MovingBoth(None)
+        trainer(PlainHeatmaps()).fit(module, smooth_loader())
+    moved = [(image.flip(3), label, mask.flip(3)) for image, label, mask in smooth_loader()]
+    assert_same(module, by_hand(Module(), batches=moved), rtol=1e-4, atol=1e-6)
+    assert_differ(module, by_hand(Module(), batches=list(smooth_loader())))
 
 
 class Views(Module):

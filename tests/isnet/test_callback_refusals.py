@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from network_to_explain import Inner, Module, PlainHeatmaps, data, loader, trainer
+from network_to_explain import Inner, PlainHeatmaps, data, loader, trainer
+from small_training import Module
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -38,23 +39,6 @@ def test_bad_batches_are_named():
     broken = DataLoader(TensorDataset(image, label, mask), batch_size=8)
     with pytest.raises(ValueError, match=r"relevance: expected finite values.*sample\(s\) \[3\]"):
         trainer(PlainHeatmaps()).fit(Module(norm=False), broken)
-
-
-def test_manual_optimisation_is_refused():
-    class Manual(Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.automatic_optimization = False
-
-        def training_step(self, batch, batch_idx):
-            loss = super().training_step(batch, batch_idx)
-            self.manual_backward(loss)
-            self.optimizers().step()
-
-    with pytest.raises(
-        TypeError, match=r"Manual optimises manually, so there is no loss to add to: use ISNet and ISNetLoss in its"
-    ):
-        trainer(PlainHeatmaps()).fit(Manual(), loader())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import pytorch_lightning as pl
 import torch
 from network_to_explain import (
     Frozen,
-    Module,
     PlainHeatmaps,
     assert_differ,
     assert_moved_alike,
@@ -21,10 +20,11 @@ from network_to_explain import (
     trainer,
 )
 from pytorch_lightning.callbacks import ModelCheckpoint
+from small_training import Module
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from torch_bgdebias.isnet import ISNet, ISNetLoss, calibrate_relevance_range
 
@@ -89,35 +89,6 @@ def test_half_precision_inside_the_user_s_step():
     module = Half()
     trainer(PlainHeatmaps(), max_epochs=1).fit(module, loader(8))
     assert_moved_alike(module, by_hand(Module(), epochs=1, batches=loader(8)))
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"variant": "stochastic"},
-        {"variant": "dual"},
-        {"fraction": 0.5},
-        {"calibrate": 2, "deep_supervision": ["net.0"]},
-    ],
-    ids=["selective", "stochastic", "dual", "part", "calibrated"],
-)
-def test_resuming_equals_running_through(tmp_path, options):
-    def run(epochs: int, path: str | None = None) -> tuple[Module, PlainHeatmaps]:
-        module, callback = Module(), PlainHeatmaps(**options)
-        keep = ModelCheckpoint(tmp_path / str(epochs), save_top_k=-1, filename="{epoch}")
-        fit = trainer(callback, keep, max_epochs=epochs, enable_checkpointing=True)
-        # an order of the batches that depends on the epoch's number alone
-        sampler = DistributedSampler(data(), num_replicas=1, rank=0, seed=3)
-        fit.fit(module, DataLoader(data(), batch_size=8, sampler=sampler), ckpt_path=path, weights_only=False)
-        return module, callback
-
-    whole, first = run(4)
-    run(2)
-    resumed, second = run(4, str(tmp_path / "2/epoch=1.ckpt"))
-    assert_same(whole, resumed, rtol=0, atol=0)
-    assert second.state_dict() == first.state_dict()
-    assert first.steps == 8
 
 
 def test_calibrates_once_and_keeps_it_in_the_checkpoint(tmp_path):

@@ -7,8 +7,8 @@ import pickle
 import pytest
 import pytorch_lightning as pl
 import torch
+from small_training import fit, loader
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from torch_bgdebias import lightning as shared
 
@@ -143,12 +143,7 @@ def test_inside_a_real_fit():
 
     module = Theirs()
     keys = list(module.state_dict())
-    loader = DataLoader(TensorDataset(torch.zeros(6, 4), torch.zeros(6, dtype=torch.long)), batch_size=3)
-    trainer = pl.Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[Adds()],
-    )  # fmt: skip
-    trainer.fit(module, loader)
+    fit(module, Adds(), train=loader(torch.zeros(6, 4), torch.zeros(6, dtype=torch.long), batch_size=3), max_epochs=1)
     assert module.seen == [2.0, 2.0]
     assert list(module.state_dict()) == keys
     assert "training_step" not in vars(module)

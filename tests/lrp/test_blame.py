@@ -327,26 +327,12 @@ def test_composites_name_the_layer_too(name):
 
 
 def test_training_by_callback_names_the_layer():
-    pl = pytest.importorskip("pytorch_lightning")
-    from torch.utils.data import DataLoader, TensorDataset
+    pytest.importorskip("pytorch_lightning")
+    import small_training
 
     from torch_bgdebias.callbacks import ISNetCallback
 
-    class Module(pl.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = Net(Odd(OnceDouble.apply))
-
-        def forward(self, image: Tensor) -> Tensor:
-            return self.net(image)
-
-        def training_step(self, batch, batch_idx):
-            return F.cross_entropy(self(batch[0]), batch[1])
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), 0.1)
-
-    batches = DataLoader(TensorDataset(picture(), torch.tensor([0, 1]), torch.ones(2, 1, 6, 6)), batch_size=2)
-    options = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    module = small_training.Module(Net(Odd(OnceDouble.apply)))
+    batches = small_training.loader(picture(), torch.tensor([0, 1]), torch.ones(2, 1, 6, 6))
     with pytest.raises(RuntimeError, match=r"layer 'net\.blocks\.1\.odd' \(Odd\) cannot be differentiated twice"):
-        pl.Trainer(callbacks=[ISNetCallback()], max_epochs=1, **options).fit(Module(), batches)
+        small_training.fit(module, ISNetCallback(), train=batches, max_epochs=1)
