@@ -3,7 +3,7 @@
     python -m experiments.clad.run train --data DIR --experiment mnist | voc | ablation
     python -m experiments.clad.run table
 
-DIR holds mnist/ (idx files), voc_objects/ (images/ and masks/) and sun_scenes/ (<category>/*.jpg). ``train`` appends one
+DIR holds mnist/ (idx files), voc_objects/ (images/ and masks/) and sun_scenes/ (<category>/*.jpg). ``train`` appends a
 line a run to ``results.jsonl`` beside this file; ``table`` lays the lines together in Markdown.
 """
 

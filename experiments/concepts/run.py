@@ -7,7 +7,7 @@ DIR holds voc_objects/ (images/ and masks/) and sun_scenes/ (<category>/*.jpg). 
 original images; Net2Vec and LoCE vectors are fitted on its training images as they are, pasted on one scene or on four,
 over Voronoi patches of scenes, or on synthetic backgrounds (the package's drawn scenes, uniform noise), and tested on
 the test images as they are and on held-out scenes of ten groups. The question is arXiv 2504.08602's, whose networks saw
-ImageNet. ``measure`` appends one line a seed to ``results.jsonl`` beside this file; ``table`` lays them out in Markdown.
+ImageNet. ``measure`` appends a line a seed to ``results.jsonl`` beside this file; ``table`` lays them out in Markdown.
 """
 
 from __future__ import annotations
