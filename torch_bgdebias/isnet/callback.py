@@ -17,7 +17,6 @@ from torch_bgdebias.checks import describe
 from torch_bgdebias.isnet.calibration import RelevanceRange
 from torch_bgdebias.isnet.callback_calibration import measured_range
 from torch_bgdebias.isnet.callback_fit import Fit, loss_of
-from torch_bgdebias.isnet.callback_transfer import watch_transfers
 from torch_bgdebias.isnet.calls import around_calls
 from torch_bgdebias.isnet.dimming import BackgroundDimming
 from torch_bgdebias.isnet.loss import ISNetLoss
@@ -94,6 +93,7 @@ class ISNetCallback(TrainingStepCallback):
 
     log_prefix: ClassVar[str] = "isnet"
     by_hand: ClassVar[str] = "ISNet and ISNetLoss"
+    if_masks_do_not_fit: ClassVar[str] = "ISNetCallback then trains against masks that do not fit"
 
     @_positions_of_earlier_releases
     def __init__(
@@ -164,9 +164,6 @@ class ISNetCallback(TrainingStepCallback):
             get_layer(module, part)  # an error now where there is none
         self._isnet = ISNet(network, self.rules.lenient())
         self._fit = Fit(self._called(module))
-        for owner in (module, getattr(module.trainer, "datamodule", None)):
-            if owner is not None:
-                self._restores.append(watch_transfers(owner, self.spec, self._fit.look_at_transfer))
         self._isnet.box.to(module.device, non_blocking=True)
         if self.settings.calibrate and not self.calibrated:
             batches = self.settings.calibrate
@@ -257,6 +254,7 @@ class ISNetCallback(TrainingStepCallback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what could not be said without waiting for the device."""
+        super().on_train_epoch_end(trainer, pl_module)
         self._fit.say()
 
     def _called(self, module: LightningModule) -> str:

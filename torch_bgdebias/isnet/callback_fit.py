@@ -9,7 +9,8 @@ from torch import Tensor
 
 from torch_bgdebias.checks import describe, values_readable
 from torch_bgdebias.isnet.decision import link_to_loss
-from torch_bgdebias.isnet.entering import more_than_pointwise, same_images, views_of
+from torch_bgdebias.isnet.entering import views_of
+from torch_bgdebias.moved_pixels import more_than_pointwise, same_images
 
 __all__ = ["Fit", "loss_of"]
 
@@ -34,7 +35,6 @@ class Fit:
         self.views: slice | None = None
         self._looked, self._known, self._warned, self._decides = 0, False, False, False
         self._flags: list[Tensor] = []
-        self._transfers, self._transfer_flags = 0, list[Tensor]()
 
     def look_at(self, entered: Tensor, image: Tensor) -> None:
         """Compare what entered the network with the batch's images.
@@ -53,37 +53,8 @@ class Fit:
             if values_readable(entered):
                 self.say()
 
-    def look_at_transfer(self, before: Tensor, after: Tensor) -> bool:
-        """Compare images before and after the module's transfer hooks, which left the masks alone.
-
-        Returns:
-            bool: whether there is anything left to see.
-        """
-        if before.shape != after.shape:
-            self._warn_of_transfer()
-        elif not same_images(after, before) and before.device == after.device:
-            changed = more_than_pointwise(after, before)
-            if not values_readable(after):
-                self._transfer_flags.append(changed)
-            elif bool(changed):
-                self._warn_of_transfer()
-        self._transfers += 1
-        return self._transfers < _STEPS_LOOKED_AT and not self._warned
-
-    def _warn_of_transfer(self) -> None:
-        if not self._warned:
-            self._warned = True
-            rank_zero_warn(
-                "the batch-transfer hooks (on_before_batch_transfer, on_after_batch_transfer) change the images that "
-                "training_step gets by more than a normalisation, and leave their masks as they are: ISNetCallback "
-                "then trains against masks that do not fit. To mend it, let the hook move image and mask together"
-            )
-
     def say(self) -> None:
         """Warn, once, if images were found to be changed; waits for the device where they are on one."""
-        if any(bool(flag) for flag in self._transfer_flags):
-            self._warn_of_transfer()
-        self._transfer_flags = []
         changed = any(bool(flag) for flag in self._flags)
         self._flags = []
         if changed and not self._warned:

@@ -22,6 +22,7 @@ from torch_bgdebias.lightning.hiding import hide_mask
 from torch_bgdebias.lightning.options import option_text
 from torch_bgdebias.lightning.packages import CallbackBase, LightningModule, Trainer
 from torch_bgdebias.lightning.step import StepCall, wrap_training_step
+from torch_bgdebias.lightning.transfers import TransferWatch
 
 __all__ = ["LightningCallback", "ReadingCallback", "Schedule", "TrainingStepCallback", "device_number"]
 
@@ -148,6 +149,8 @@ class TrainingStepCallback(LightningCallback):
 
     #: what to use in a step of one's own instead, where the callback adds to the loss; "" where it does not
     by_hand: ClassVar[str] = ""
+    #: what follows where transfer hooks move images and not their masks
+    if_masks_do_not_fit: ClassVar[str] = "backgrounds are exchanged where the objects are no longer"
 
     def __init__(
         self,
@@ -161,6 +164,7 @@ class TrainingStepCallback(LightningCallback):
         #: training batches seen
         self.steps = 0
         self._ready = False
+        self._transfers: TransferWatch | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot work, then go around the training step."""
@@ -207,10 +211,18 @@ class TrainingStepCallback(LightningCallback):
         """Find what is needed before the first step waits for it."""
         self._make_ready(pl_module)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what could not be said without waiting for the device."""
+        if self._transfers is not None:
+            self._transfers.say()
+
     def _make_ready(self, module: LightningModule) -> None:
         if not self._ready:
             self._refuse(module)  # the module's own setup may have changed how it optimises
             self._prepare(module)
+            self._transfers = TransferWatch(self.spec, self.if_masks_do_not_fit)
+            self._transfers.watch(module.trainer, module)
+            self._restores.append(self._transfers.leave)
             self._ready = True
 
     def _around(self, call: StepCall) -> Any:

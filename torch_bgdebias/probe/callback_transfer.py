@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.isnet.entering import more_than_pointwise
 from torch_bgdebias.lightning import LightningModule, Trainer, is_written
+from torch_bgdebias.moved_pixels import more_than_pointwise
 from torch_bgdebias.probe.passes.loading import Share
 
 __all__ = ["BatchMove"]

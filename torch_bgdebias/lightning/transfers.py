@@ -1,0 +1,101 @@
+"""Seeing what a module's batch-transfer hooks make of images and masks, for the time of a few training batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.checks import values_readable
+from torch_bgdebias.lightning.hiding import is_written
+from torch_bgdebias.lightning.packages import LightningModule, Trainer
+from torch_bgdebias.lightning.step import StepCall, wrap_method
+from torch_bgdebias.moved_pixels import more_than_pointwise, same_images
+
+__all__ = ["TransferWatch"]
+
+_HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer")
+#: random flips and crops leave some batches as they are
+_LOOKED_AT = 8
+
+
+class TransferWatch:
+    """Warns, once, of hooks that change images by more than a normalisation and leave their masks as they are.
+
+    Args:
+        spec: where image and mask are in a batch; batches that are something else are passed over.
+        consequence: what a callback then does, for the warning.
+    """
+
+    def __init__(self, spec: BatchSpec, consequence: str) -> None:
+        self._spec, self._consequence = spec, consequence
+        self._looks, self._warned = 0, False
+        self._flags: list[Tensor] = []
+        self._restores: list[Callable[[], None]] = []
+
+    def watch(self, trainer: Trainer, module: LightningModule) -> None:
+        """Go around the hooks that somebody wrote, of the module and of its data module."""
+        for holder in (module, trainer.datamodule):  # type: ignore[union-attr]
+            for name in _HOOKS:
+                if holder is not None and is_written(holder, name):
+                    self._restores.append(wrap_method(holder, name, self, self._around, trainer=trainer))
+
+    def leave(self) -> None:
+        """Put the hooks back; calling it twice is harmless."""
+        while self._restores:
+            self._restores.pop()()
+
+    def say(self) -> None:
+        """Warn if images were found to be changed; waits for the device where they are on one."""
+        if any(bool(flag) for flag in self._flags):
+            self._warn()
+        self._flags = []
+
+    def _around(self, call: StepCall) -> Any:
+        before = self._image_and_mask(call.batch)
+        copies = None if before is None else [x.detach().clone() for x in before]  # hooks may work in place
+        changed = call.run()
+        after = self._image_and_mask(changed)
+        if copies is not None and after is not None and _unchanged(copies[1], after[1]):
+            self._look(copies[0], after[0])
+        return changed
+
+    def _look(self, before: Tensor, after: Tensor) -> None:
+        if before.shape != after.shape:
+            self._warn()
+        elif not same_images(after, before) and before.device == after.device:
+            moved = more_than_pointwise(after, before)
+            if not values_readable(after):
+                self._flags.append(moved)
+            elif bool(moved):
+                self._warn()
+        self._looks += 1
+        if self._looks >= _LOOKED_AT or self._warned:
+            self.leave()
+
+    def _warn(self) -> None:
+        if not self._warned:
+            self._warned = True
+            rank_zero_warn(
+                "the batch-transfer hooks (on_before_batch_transfer, on_after_batch_transfer) change the images that "
+                "training_step gets by more than a normalisation, and leave their masks as they are: "
+                f"{self._consequence}. To mend it, let the hook move image and mask together"
+            )
+
+    def _image_and_mask(self, batch: Any) -> tuple[Tensor, Tensor] | None:
+        try:
+            image, mask = self._spec.image_of(batch), self._spec.mask_of(batch)
+        except (KeyError, TypeError):
+            return None
+        return (image, mask) if image.is_floating_point() and image.ndim == 4 else None
+
+
+def _unchanged(before: Tensor, after: Tensor) -> bool:
+    """Whether masks are as they were; where looking is not free, only their shape and place tell."""
+    if before.shape != after.shape or before.device != after.device:
+        return False
+    return not values_readable(after) or torch.equal(before, after.detach().to(before.dtype))
