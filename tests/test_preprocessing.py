@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from torch_bgdebias.data import MaskedImageFolder, example_folder
+from torch_bgdebias.named_models import load_model
 from torch_bgdebias.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 
@@ -65,7 +69,7 @@ def test_written_and_read():
         again = Preprocessing.from_dict(wanted.to_dict())
         assert again == wanted
         assert again.source == wanted.source
-    assert Preprocessing(224, [0.5], [0.25], "me").describe() == "224 x 224, mean (0.5), std (0.25) (me)"
+    assert Preprocessing(224, [0.5], [0.25], "me").describe() == "224 x 224 bilinear, mean (0.5), std (0.25) (me)"
     assert Preprocessing().describe() == "own size, pixels in [0, 1]"
 
 
@@ -84,3 +88,37 @@ def test_written_and_read():
 def test_what_does_not_fit_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         Preprocessing(**arguments)
+
+
+def test_interpolation_and_crop_are_carried():
+    wanted = Preprocessing(8, IMAGENET_MEAN, IMAGENET_STD, "somebody", interpolation="bicubic", crop=0.875)
+    assert Preprocessing.from_dict(wanted.to_dict()) == wanted
+    assert Preprocessing.from_dict(wanted.to_dict()).crop == 0.875
+    assert wanted.describe().startswith("8 x 8 bicubic, whole, where the publisher crops to 0.875, mean (0.485")
+    image = (torch.rand(3, 30, 20) > 0.5).float()
+    bicubic, bilinear = (Preprocessing((12, 8), interpolation=name)(image) for name in ("bicubic", "bilinear"))
+    expected = torch.nn.functional.interpolate(image[None], (12, 8), mode="bicubic", antialias=True)[0].clamp(0, 1)
+    torch.testing.assert_close(bicubic, expected)
+    assert not torch.allclose(bicubic, bilinear, atol=0.01)
+    known = {key: value for key, value in wanted.to_dict().items() if key not in ("interpolation", "crop")}
+    assert Preprocessing.from_dict(known).interpolation == "bilinear"  # a checkpoint of an earlier version
+    for options, text in (
+        ({"interpolation": "cubic"}, "interpolation: expected one of 'bilinear', 'bicubic', 'nearest', got 'cubic'"),
+        ({"crop": 0}, "crop: expected a share above 0"),
+        ({"crop": 1.5}, "crop: expected a share"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            Preprocessing(**options)
+
+
+def test_what_published_networks_want():
+    net = load_model("timm:vit_tiny_patch16_224").preprocessing
+    assert (net.height_width, net.interpolation, net.crop) == ((224, 224), "bicubic", 0.9)
+    net = load_model("torchvision:resnet18").preprocessing
+    assert (net.height_width, net.interpolation, net.crop) == ((224, 224), "bilinear", 224 / 256)
+
+
+def test_a_folder_resizes_as_it_is_told(tmp_path):
+    data = MaskedImageFolder(example_folder(tmp_path, images_per_class=1, size=40), size=16, interpolation="bicubic")
+    stored = Image.open(data.samples[0].image).convert("RGB").resize((16, 16), Image.Resampling.BICUBIC)
+    torch.testing.assert_close(data[0][0], torch.from_numpy(np.array(stored)).permute(2, 0, 1) / 255)

@@ -260,11 +260,11 @@ def as_tensor(picture: Image.Image) -> Tensor:
     return values.unsqueeze(0) if values.ndim == 2 else values.permute(2, 0, 1).contiguous()
 
 
-def resized(picture: Image.Image, size: tuple[int, int] | None) -> Image.Image:
-    """``picture`` at ``size`` (H, W), bilinear with anti-aliasing; untouched when it has that size already."""
+def resized(picture: Image.Image, size: tuple[int, int] | None, interpolation: str = "bilinear") -> Image.Image:
+    """``picture`` at ``size`` (H, W), with anti-aliasing; untouched when it has that size already."""
     if size is None or picture.size == (size[1], size[0]):
         return picture
-    return picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return picture.resize((size[1], size[0]), Image.Resampling[interpolation.upper()])
 
 
 def first_few(names: Iterable[object], count: int = 5) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 
 from torch_bgdebias._optional import require
 from torch_bgdebias.checkpoints import Checkpoint, read_checkpoint
+from torch_bgdebias.names import INTERPOLATIONS
 from torch_bgdebias.preprocessing import Preprocessing
 
 __all__ = ["LoadedModel", "load_checkpoint", "load_model"]
@@ -109,7 +110,14 @@ def _timm_preprocessing(model: nn.Module, name: str) -> Preprocessing:
 
     config = resolve_data_config({}, model=model)
     _, height, width = config["input_size"]
-    return Preprocessing((height, width), config["mean"], config["std"], source=f"timm's data config of {name}")
+    return Preprocessing(
+        (height, width),
+        config["mean"],
+        config["std"],
+        source=f"timm's data config of {name}",
+        interpolation=_known_interpolation(config["interpolation"]),
+        crop=config["crop_pct"],
+    )
 
 
 def _torchvision(name: str, num_classes: int | None, *, pretrained: bool, channels: int | None) -> LoadedModel:
@@ -136,7 +144,19 @@ def _torchvision_preprocessing(model: nn.Module, weights: Any) -> Preprocessing:
     size = getattr(model, "image_size", None)
     if not isinstance(size, int):
         size = int(transform.crop_size[-1])
-    return Preprocessing(size, transform.mean, transform.std, source=f"the transform of torchvision's {weights}")
+    return Preprocessing(
+        size,
+        transform.mean,
+        transform.std,
+        source=f"the transform of torchvision's {weights}",
+        interpolation=_known_interpolation(transform.interpolation.value),
+        crop=min(1.0, transform.crop_size[-1] / transform.resize_size[-1]),
+    )
+
+
+def _known_interpolation(name: str) -> str:
+    """The nearest one that this package resizes with: Lanczos and the like are bicubic's kin, random ones are two."""
+    return name if name in INTERPOLATIONS else "bilinear" if name == "random" else "bicubic"
 
 
 def _imported(module: str, attribute: str) -> LoadedModel:

@@ -24,6 +24,8 @@ PATTERNS = ("paste", "voronoi")
 CORRECTIONS = ("holm", "benjamini-hochberg")
 #: how mask files say what is object: found out, two values, label numbers, grey levels, transparency, label colours
 MASK_ENCODINGS = ("auto", "binary", "index", "soft", "alpha", "colour")
+#: how pictures are resized, always with anti-aliasing
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 #: what is done with a file that cannot be read, or an image without its mask
 ON_ERROR = ("raise", "skip")
 #: what ``bgdebias demo`` trains; the first is what the others are compared with

@@ -1,4 +1,4 @@
-"""What a model wants of its images: size and normalisation, said once and passed whole."""
+"""What a model wants of its images: size, interpolation and normalisation, said once and passed whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from torch_bgdebias.checks import check_count, check_mean_std, describe
+from torch_bgdebias.checks import check_count, check_mean_std, check_option, check_share, describe
+from torch_bgdebias.names import INTERPOLATIONS
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Preprocessing"]
 
@@ -24,7 +25,8 @@ _LUMA = (0.299, 0.587, 0.114)
 class Preprocessing:
     """How an image with pixels in [0, 1] becomes what a model takes: resized whole, made grey, normalised a channel.
 
-    Nothing is cropped, so that an object and its mask stay complete. Called with an image, or with (image, mask), it
+    Nothing is cropped, so that an object and its mask stay complete: what a publisher crops is kept as ``crop``, for
+    reports. Called with an image, or with (image, mask), it
     prepares them, as the ``transform`` of :class:`~torch_bgdebias.data.MaskedImageFolder` for instance.
 
     Args:
@@ -33,9 +35,13 @@ class Preprocessing:
         std: what each channel is divided by then; goes with ``mean``.
         source: who says so, for reports ("timm's data config of resnet50").
         channels: 1 makes colour images grey; ``None`` or 3 leaves images as they are.
+        interpolation: of the resize, ``"bilinear"``, ``"bicubic"`` or ``"nearest"``, with anti-aliasing.
+        crop: share of the resized picture's shorter side that the publisher's evaluation keeps, from its middle
+            (timm's ``crop_pct``; torchvision's crop size over its resize size). Told, not done.
 
     Raises:
-        ValueError: a size below 1, ``mean`` without ``std`` or the other way round, a std that is not above 0.
+        ValueError: a size below 1, ``mean`` without ``std`` or the other way round, a std that is not above 0, an
+            unknown interpolation, a crop outside of (0, 1].
     """
 
     size: tuple[int, int] | int | None = None
@@ -43,6 +49,8 @@ class Preprocessing:
     std: Sequence[float] | None = None
     source: str = field(default="", compare=False)
     channels: int | None = None
+    interpolation: str = "bilinear"
+    crop: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.size is not None:
@@ -53,6 +61,9 @@ class Preprocessing:
             object.__setattr__(self, "size", (height, width))
         if self.channels not in (None, 1, 3):
             raise ValueError(f"channels: expected 1 or 3, got {self.channels!r}")
+        check_option(self.interpolation, INTERPOLATIONS, name="interpolation")
+        if self.crop is not None and check_share(self.crop, name="crop", kind="a share") == 0:
+            raise ValueError("crop: expected a share above 0, got 0")
         pair = check_mean_std(self.mean, self.std)
         object.__setattr__(self, "mean", None if pair is None else pair[0])
         object.__setattr__(self, "std", None if pair is None else pair[1])
@@ -68,8 +79,8 @@ class Preprocessing:
     def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]: ...
     def __call__(self, image: Tensor, mask: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Prepare an image (C, H, W) in [0, 1] and, where given, its mask (1, H, W), or batches of both."""
-        prepared = self.normalise(_resized(image, self.height_width))
-        return prepared if mask is None else (prepared, _resized(mask, self.height_width).clamp(0, 1))
+        prepared = self.normalise(_resized(image, self.height_width, self.interpolation))
+        return prepared if mask is None else (prepared, _resized(mask, self.height_width, "bilinear").clamp(0, 1))
 
     def normalise(self, image: Tensor) -> Tensor:
         """(..., C, H, W) in [0, 1] -> in the model's channels and units.
@@ -103,7 +114,8 @@ class Preprocessing:
         """For JSON, checkpoints and reports; :meth:`from_dict` reads it."""
         listed = {"size": self.height_width, "mean": self.mean, "std": self.std}
         lists = {name: None if values is None else list(values) for name, values in listed.items()}
-        return {**lists, "channels": self.channels, "source": self.source}
+        rest = {"channels": self.channels, "interpolation": self.interpolation, "crop": self.crop}
+        return {**lists, **rest, "source": self.source}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
@@ -115,12 +127,15 @@ class Preprocessing:
             values.get("std"),
             str(values.get("source") or ""),
             values.get("channels"),
+            str(values.get("interpolation") or "bilinear"),
+            values.get("crop"),
         )
 
     def describe(self) -> str:
         """One line for a reader: ``224 x 224, mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)``."""
         size = self.height_width
-        parts = ["own size" if size is None else f"{size[0]} x {size[1]}"]
+        parts = ["own size" if size is None else f"{size[0]} x {size[1]} {self.interpolation}"]
+        parts += [f"whole, where the publisher crops to {self.crop:g}"] if self.crop not in (None, 1) else []
         parts += ["grey"] if self.channels == 1 else []
         parts += (
             ["pixels in [0, 1]"] if self.mean is None else [f"mean {_listed(self.mean)}", f"std {_listed(self.std)}"]
@@ -141,9 +156,14 @@ def _listed(values: Sequence[float] | None) -> str:
     return "(" + ", ".join(f"{value:g}" for value in values or ()) + ")"
 
 
-def _resized(image: Tensor, size: tuple[int, int] | None) -> Tensor:
+def _resized(image: Tensor, size: tuple[int, int] | None, interpolation: str) -> Tensor:
     if size is None or tuple(image.shape[-2:]) == size:
         return image
     batch = image if image.ndim == 4 else image[None]
-    resized = interpolate(batch, size, mode="bilinear", antialias=True, align_corners=False)
+    if interpolation == "nearest":
+        resized = interpolate(batch, size, mode="nearest-exact")
+    else:
+        resized = interpolate(batch, size, mode=interpolation, antialias=True, align_corners=False)
+    if interpolation == "bicubic":  # which overshoots at edges, as files of 8 bits cannot
+        resized = resized.clamp(0, 1)
     return resized if image.ndim == 4 else resized[0]

@@ -177,7 +177,8 @@ class _MaskedFolders(DataBase):
         if chosen.mean is None:
             chosen = replace(chosen, mean=usual.mean, std=usual.std, source=usual.source)
         self.preprocessing = replace(chosen, size=asked.size or chosen.size or usual.size)
-        self.train.size = self.val.size = self.preprocessing.height_width
+        for data in (self.train, self.val):
+            data.size, data.interpolation = self.preprocessing.height_width, self.preprocessing.interpolation
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled; a last batch of one image is left out, which batch normalisation could not take."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,21 +89,39 @@ def test_sizes_masks_and_lists_of_pictures(raw, generator):
     torch.testing.assert_close(pictures.take(torch.tensor([1, 0]), like)[0], raw[1, :, :3, :4] / 255)
 
 
-def test_bytes_beside_normalised_images_are_warned_of(raw):
-    text = r"uint8 backgrounds without mean and std are in \[0, 1\], .*pass the images' mean= and std= to the bank"
+def test_bytes_beside_normalised_images_are_refused(raw):
+    text = (
+        r"uint8 without mean and std stands for \[0, 1\], but the images' pixels reach from .* pass the images' mean="
+    )
     pool = as_pool(BackgroundBank(raw))
-    with pytest.warns(UserWarning, match=f"backgrounds: {text}"):
+    with pytest.raises(ValueError, match=f"backgrounds: {text}"):
         pool.take(torch.tensor([0]), LIKE)
-    with pytest.warns(UserWarning, match=text):
+    with pytest.raises(ValueError, match=text):
         make_variant(LIKE, torch.eye(6, 8)[None], torch.tensor([0]), "mixed_rand", backgrounds=raw)
-    with pytest.warns(UserWarning, match=f"bank: {text}"):
+    with pytest.raises(ValueError, match=f"bank: {text}"):
         BackgroundSwap(BackgroundBank(raw))(LIKE, mask=torch.zeros(1, 1, 6, 8))
+    with pytest.raises(ValueError, match=text):
+        BackgroundPool(pool).take(np.array([0]), LIKE)
     slightly_outside = torch.full((1, 3, 6, 8), -0.2)  # what resizing and noise make of [0, 1]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pool.take(torch.tensor([0]), slightly_outside)
         make_variant(LIKE, torch.eye(6, 8)[None], torch.tensor([0]), "mixed_rand", backgrounds=raw, mean=MEAN, std=STD)
         BackgroundSwap(BackgroundBank(raw, mean=MEAN, std=STD))(LIKE, mask=torch.zeros(1, 1, 6, 8))
+
+
+def test_floats_in_01_beside_normalised_images_are_noticed(raw):
+    pictures = raw / 255
+    text = r"backgrounds: float pixels from .* look like pictures in \[0, 1\], but the images' .* or normalise them"
+    with pytest.warns(UserWarning, match=text):
+        as_pool(pictures).take(torch.tensor([0]), LIKE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        as_pool(pictures).take(torch.tensor([0]), LIKE.sigmoid())
+        as_pool(torch.full_like(pictures, 0.3)).take(torch.tensor([0]), LIKE)  # one colour may be any, normalised
+        as_pool((pictures - 0.5) / 0.25).take(torch.tensor([0]), LIKE)
+        as_pool(BackgroundBank(pictures, mean=[0.5] * 3, std=[0.25] * 3)).take(torch.tensor([0]), LIKE)
+        Pool([pictures[0]], own=True).take(torch.tensor([0]), LIKE)
 
 
 def test_black_of_normalised_images_needs_their_mean():

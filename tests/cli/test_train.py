@@ -115,7 +115,7 @@ def test_other_callbacks_and_a_bank_by_class_path(place, tmp_path, capsys):
         "init_args": {
             "source": {
                 "class_path": "torch_bgdebias.BackgroundBank.from_folder",
-                "init_args": {"root": "scenes", "size": [32, 32]},
+                "init_args": {"root": "scenes", "size": [32, 32], "mean": [0.5] * 3, "std": [0.25] * 3},
             }
         },
     }

@@ -27,11 +27,12 @@ __all__ = [
     "check_normalisation",
     "in_image_units",
     "looks_normalised",
-    "warn_of_units",
 ]
 
 #: images that reach further than this out of [0, 1] are normalised, not overshoots of a resize or added noise
 _BEYOND = 0.5
+#: backgrounds of a pool that are looked at for their units
+_SOME = 16
 _EXPECTED = "expected uint8 or float images (N, C, H, W), or a bank of them"
 
 
@@ -93,6 +94,7 @@ class Pool:
         usable: (N,) bool, false where the foreground leaves no background; ``None``: all are.
         forbidden: which foreground classes must not get which images.
         name: the argument's name, for messages.
+        own: whether they were cut out of the very images that they are for, so that they have their units.
     """
 
     images: Tensor | Sequence[Tensor]
@@ -103,6 +105,7 @@ class Pool:
     usable: Tensor | None = None
     forbidden: ForbiddenPairs | None = None
     name: str = "backgrounds"
+    own: bool = False
 
     def __len__(self) -> int:
         return len(self.images)
@@ -122,7 +125,7 @@ class Pool:
             (n, C, H, W), foregrounds removed where the pool has masks.
 
         Raises:
-            ValueError: other channels than the images.
+            ValueError: other channels than the images, or uint8 without a normalisation beside normalised images.
         """
         index = index.clamp(min=0)
         if not isinstance(self.images, Tensor):
@@ -146,14 +149,36 @@ class Pool:
             (B, C, H, W) in the image's dtype.
 
         Raises:
-            ValueError: a pool of pictures of several sizes, or with foregrounds to be removed.
+            ValueError: a pool of pictures of several sizes, or with foregrounds to be removed; uint8 without a
+                normalisation beside normalised images.
         """
         if not isinstance(self.images, Tensor) or self.masks is not None:
             raise ValueError(f"{self.name}: expected images of one size without foregrounds for cells; take() them")
-        if self.images.dtype == torch.uint8 and self.mean is None:
-            warn_of_units(image, name=self.name)
+        self.check_units(image)
         places = (cells.sites, cells.index, cells.offset)
         return voronoi_composite(image, mask, self.images, *places, self.mean, self.std)
+
+    def check_units(self, image: Tensor) -> None:
+        """Refuse uint8 backgrounds without a normalisation beside normalised images; warn of floats in [0, 1].
+
+        Where looking at the images is free (see `checks`).
+        """
+        if self.own or self.mean is not None or not looks_normalised(image):
+            return
+        low, high = (float(value) for value in image.detach().aminmax())
+        found = f"the images' pixels reach from {low:.2g} to {high:.2g}, as normalised ones do"
+        remedy = "pass the images' mean= and std= with them, as to BackgroundBank(..., mean=..., std=...)"
+        some = self.images[:: max(1, len(self) // _SOME)] if isinstance(self.images, Tensor) else self.images[0]
+        if some.dtype == torch.uint8:
+            raise ValueError(f"{self.name}: uint8 without mean and std stands for [0, 1], but {found}; {remedy}")
+        if values_readable(some):
+            dark, bright = (float(value) for value in some.detach().aminmax())
+            if dark >= 0 and bright <= 1 and bright - dark > _BEYOND:  # a flat one may be any normalised colour
+                warnings.warn(
+                    f"{self.name}: float pixels from {dark:.2g} to {bright:.2g} look like pictures in [0, 1], but "
+                    f"{found}; {remedy}, or normalise them as the images",
+                    stacklevel=4,
+                )
 
     def allowed(self, label: Tensor) -> Tensor | None:
         """(B, N) bool: may a foreground of each class ``label`` (B,) stand on each background? ``None``: all may."""
@@ -163,8 +188,7 @@ class Pool:
         if images.shape[1] != like.shape[1]:
             expected, got = like.shape[1], images.shape[1]
             raise ValueError(f"{self.name}: expected {expected} channels like the images, got {got}")
-        if images.dtype == torch.uint8 and self.mean is None:
-            warn_of_units(like, name=self.name)
+        self.check_units(like)
         converted = in_image_units(images.to(like.device), self.mean, self.std, dtype=like.dtype)
         if masks is not None:
             converted = tile_fill(converted, masks)
@@ -266,16 +290,6 @@ def looks_normalised(image: Tensor) -> bool:
     some_rows = image.detach()[:, :, :: max(1, image.shape[2] // 16)]  # they show it as well as all, in no time
     low, high = (float(value) for value in some_rows.aminmax())
     return low < -_BEYOND or high > 1 + _BEYOND
-
-
-def warn_of_units(image: Tensor, *, name: str) -> None:
-    """Warn where backgrounds in [0, 1] meet images that are normalised."""
-    if looks_normalised(image):
-        warnings.warn(
-            f"{name}: uint8 backgrounds without mean and std are in [0, 1], but the images' pixels reach far out of "
-            "it, as normalised ones do; pass the images' mean= and std= to the bank",
-            stacklevel=3,
-        )
 
 
 def check_images(images: Tensor, *, name: str = "images") -> Tensor:

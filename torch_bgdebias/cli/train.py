@@ -40,8 +40,6 @@ trainer:
       init_args:
         every_n_epochs: 1
         figures: false
-        mean: [0.485, 0.456, 0.406]
-        std: [0.229, 0.224, 0.225]
     - class_path: ModelCheckpoint
       init_args: {monitor: bias/worst_variant, mode: max, save_last: true}
 """

@@ -72,6 +72,7 @@ class MaskedImageFolder(Dataset[Any]):
         void: those that are neither object nor background; see :meth:`void`.
         mask_suffix: what a mask's name has after its image's; without a folder ``masks/`` it is looked for beside it.
         white: value of white in images of more than 8 bits, by default found from all.
+        interpolation: of the images' resize, ``"bilinear"``, ``"bicubic"`` or ``"nearest"``; masks are always bilinear.
         with_void: yield ``MaskedVoidItem(image, label, mask, void)``: what is neither object nor background then counts
             as neither in every figure. ``transform`` gets object and void as a mask of two channels.
         settings: all options but ``transform`` in one object, instead of the keywords.
@@ -103,6 +104,7 @@ class MaskedImageFolder(Dataset[Any]):
         mask_suffix: str = "",
         white: float | None = None,
         with_void: bool = False,
+        interpolation: str = "bilinear",
         settings: FolderSettings | None = None,
     ) -> None:
         options = FolderSettings(
@@ -116,13 +118,14 @@ class MaskedImageFolder(Dataset[Any]):
             mask_suffix=mask_suffix,
             white=white,
             with_void=with_void,
+            interpolation=interpolation,
         )
         if settings is not None and options != FolderSettings():
             raise TypeError("settings: a FolderSettings holds all options; pass them to it instead of beside it")
         #: all options in one object
         self.settings = options if settings is None else settings
         self.root, self.size, self.transform = Path(root), self.settings.height_width, transform
-        self.with_void = self.settings.with_void
+        self.with_void, self.interpolation = self.settings.with_void, self.settings.interpolation
         self.skipped: list[tuple[Path, str]] = []
         self.filtered = 0
         self.classes = class_names(self.root, self.settings.classes)
@@ -196,7 +199,14 @@ class MaskedImageFolder(Dataset[Any]):
         return MaskedTensors(images, torch.tensor(self.labels), masks)
 
     def _read(self, sample: MaskedSample) -> MaskedTriple:
-        return read_pair(sample.image, sample.mask, self.size, masks=self._masks, white=self.white)
+        return read_pair(
+            sample.image,
+            sample.mask,
+            self.size,
+            masks=self._masks,
+            white=self.white,
+            interpolation=self.interpolation,
+        )
 
     def _paired(self) -> list[MaskedSample]:
         pairs = pair(self.root, self.classes, self.settings.mask_suffix)
@@ -272,6 +282,7 @@ def read_pair(
     *,
     masks: MaskReader | None = None,
     white: float | None = None,
+    interpolation: str = "bilinear",
 ) -> MaskedTriple:
     """Read an image and its mask, and require that the files have one size.
 
@@ -283,6 +294,7 @@ def read_pair(
         size: (H, W) to resize to, ``None``: as they are.
         masks: reads the mask; by default its encoding is found from the file alone.
         white: as in ``open_image``.
+        interpolation: of the image.
 
     Raises:
         UnreadableImageError: one of them cannot be decoded.
@@ -301,7 +313,7 @@ def read_pair(
         )
     mask = as_tensor(resized(foreground, size))
     neither = torch.zeros_like(mask, dtype=torch.bool) if void is None else as_tensor(resized(void, size)) > 127
-    return MaskedTriple(as_tensor(resized(image, size)), mask.masked_fill(neither, 0), neither)
+    return MaskedTriple(as_tensor(resized(image, size, interpolation)), mask.masked_fill(neither, 0), neither)
 
 
 def _split(

@@ -100,6 +100,8 @@ class ImageNet9(Dataset[MaskedItem]):
     """
 
     classes = tuple(IMAGENET9_RANGES)
+    #: of the images' resize
+    interpolation = "bilinear"
 
     def __init__(
         self,
@@ -141,7 +143,7 @@ class ImageNet9(Dataset[MaskedItem]):
     def __getitem__(self, index: int) -> MaskedItem:
         sample = self.samples[index]
         picture = open_image(sample.image)
-        image = as_tensor(resized(picture, self.size)).float().div_(255)
+        image = as_tensor(resized(picture, self.size, self.interpolation)).float().div_(255)
         if sample.mask is None:
             return image, sample.label  # type: ignore[return-value]  # asked for: a data set without masks
         grey = _read_mask(sample.mask)

@@ -95,6 +95,16 @@ class ImageNet9Variants(Dataset[tuple[Tensor, int, Tensor, dict[str, PublishedVa
     def __len__(self) -> int:
         return len(self.originals)
 
+    @property
+    def interpolation(self) -> str:
+        """Of the images' resize, the same for originals and variants."""
+        return self.originals.interpolation
+
+    @interpolation.setter
+    def interpolation(self, name: str) -> None:
+        for part in (self.originals, *self._parts.values()):
+            part.interpolation = name
+
     def image_id(self, index: int) -> str:
         """What the original of sample ``index`` is known by."""
         return self.originals.image_id(index)

@@ -38,6 +38,8 @@ class MaskedFiles(Dataset[Any]):
         self.size = check_size(size)
         self.transform = transform
         self.with_void = with_void
+        #: of the images' resize
+        self.interpolation = "bilinear"
         self.images: list[Path] = []
         self.labels: list[int] = []
 
@@ -79,8 +81,8 @@ class MaskedFiles(Dataset[Any]):
         return pair if self.transform is None else self.transform(*pair)
 
     def _files(self, index: int) -> tuple[Tensor, Tensor]:
-        picture, cover = open_image(self.images[index]), self._mask(index)
-        mask = cover if isinstance(cover, Image.Image) else Image.fromarray(cover)
+        picture, given = open_image(self.images[index]), self._mask(index)
+        mask = given if isinstance(given, Image.Image) else Image.fromarray(given)
         if picture.size != mask.size == picture.size[::-1]:
             mask = turned(mask, orientation(self.images[index]))  # drawn on the pixels as stored
         if mask.size != picture.size:
@@ -88,8 +90,9 @@ class MaskedFiles(Dataset[Any]):
                 f"mask of {self.images[index]}: expected the image's size {picture.size[::-1]} (H, W), "
                 f"got {mask.size[::-1]}"
             )
-        pair = tuple(as_tensor(resized(side, self.size)).float().div_(255) for side in (picture, mask))
-        return pair[0], pair[1]
+        shown = resized(picture, self.size, self.interpolation), resized(mask, self.size)
+        image, cover = (as_tensor(side).float().div_(255) for side in shown)
+        return image, cover
 
 
 def as_bytes(mask: Flags) -> Grey:

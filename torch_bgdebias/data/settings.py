@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch_bgdebias.checks import check_option, check_share
 from torch_bgdebias.files import check_size
 from torch_bgdebias.masks.encodings import Label, MaskEncoding, mask_encoding
+from torch_bgdebias.names import INTERPOLATIONS
 
 __all__ = ["FolderSettings"]
 
@@ -32,9 +33,11 @@ class FolderSettings:
     mask_suffix: str = ""
     white: float | None = None
     with_void: bool = False
+    interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
         check_size(self.size)
+        check_option(self.interpolation, INTERPOLATIONS, name="interpolation")
         check_option(self.on_error, ("raise", "skip"), name="on_error")
         check_share(self.min_foreground, name="min_foreground", kind="a share")
         mask_encoding(self.encoding, self.foreground, self.void)

@@ -22,7 +22,7 @@ from torch_bgdebias.models import eval_mode
 from torch_bgdebias.names import METRICS
 from torch_bgdebias.probe.callback_entry import EntryWatch
 from torch_bgdebias.probe.callback_loaders import LoaderLimits, stage_loader
-from torch_bgdebias.probe.callback_settings import ProbeSettings, call_module
+from torch_bgdebias.probe.callback_settings import ProbeSettings, call_module, with_known_units
 from torch_bgdebias.probe.callback_transfer import BatchMove
 from torch_bgdebias.probe.evaluation import names_of_classes, report_of, warnings_of
 from torch_bgdebias.probe.loggers import log_figures
@@ -56,7 +56,8 @@ class BackgroundBiasProbe(ReadingCallback):
 
     Args:
         loader_or_bank: a loader with masks; or backgrounds (a ``BackgroundBank``) to use with the trainer's validation
-            loader; ``None``: the trainer's validation (or test) loader, backgrounds from its own images.
+            loader; ``None``: the trainer's validation (or test) loader, backgrounds from its own images, and mean and
+            std of the ``preprocessing`` that the data module or the module has, where none are given.
         spec: where image, label and mask are in a batch, after the module's own transfer hooks have been applied.
         every_n_epochs: measure in epochs 0, n, 2n, ... of a fit.
         seed: of the choice of backgrounds.
@@ -123,7 +124,7 @@ class BackgroundBiasProbe(ReadingCallback):
         self.report: BackgroundBiasReport | None = None
         self._pool: BackgroundPool | None = None
         self._started = math.nan
-        self._informed = False
+        self._informed = self._doubted = False
         self._left_out = 0  # images of the loader, where the budget leaves some of them out
         own_way = self.settings.preprocess is not None or self.settings.forward is not call_module
         self._entry = None if own_way else EntryWatch(self.settings.spec)
@@ -131,7 +132,7 @@ class BackgroundBiasProbe(ReadingCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget the backgrounds of an earlier run."""
         super().setup(trainer, pl_module, stage)
-        self._pool, self._informed, self._left_out = None, False, 0
+        self._pool, self._informed, self._doubted, self._left_out = None, False, False, 0
         if self._entry is not None:
             self._entry.forget()
 
@@ -180,6 +181,8 @@ class BackgroundBiasProbe(ReadingCallback):
     def _read(self, trainer: Trainer, pl_module: LightningModule) -> Mapping[str, float]:
         start = time.perf_counter()
         problem, settings = self._entered()
+        if self.loader is None:  # the trainer's images are what its data module, or the module, says
+            settings = with_known_units(settings, getattr(trainer, "datamodule", None), pl_module)
         try:
             if problem:
                 raise _NotMeasuredError(f"{problem}, so handing it the batch's images {_ANOTHER}")
@@ -232,6 +235,9 @@ class BackgroundBiasProbe(ReadingCallback):
         if not self._informed:
             for message in filter(None, (*warnings_of(collected), unshown_void(loader))):
                 rank_zero_info(f"{type(self).__name__}: {message}")
+        if evaluation.run.doubt and not self._doubted:
+            self._doubted = True
+            rank_zero_warn(f"{type(self).__name__}: {evaluation.run.doubt}")
         return self._report(trainer, pl_module, collected, settings, loader)
 
     def _report(

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from torch_bgdebias.checks import check_option
 from torch_bgdebias.names import METRICS
+from torch_bgdebias.preprocessing import Preprocessing
 from torch_bgdebias.probe.passes.settings import EvaluationSettings
 
-__all__ = ["ProbeSettings", "call_module"]
+__all__ = ["ProbeSettings", "call_module", "with_known_units"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,18 @@ class ProbeSettings:
             embeddings="feature_consistency" in self.metrics,
             forward=call_module if settings.forward is None else settings.forward,
         )
+
+
+def with_known_units(settings: EvaluationSettings, *holders: object) -> EvaluationSettings:
+    """The settings with mean and std of the first ``preprocessing`` that a data module or module has.
+
+    Where they say nothing themselves, and the images are normalised by whoever loads them.
+    """
+    if settings.mean is not None or settings.preprocess is not None:
+        return settings
+    given = (getattr(holder, "preprocessing", None) for holder in holders)
+    known = next((one for one in given if isinstance(one, Preprocessing) and one.mean is not None), None)
+    return settings if known is None else dataclasses.replace(settings, mean=known.mean, std=known.std)
 
 
 def call_module(module: nn.Module, image: Tensor) -> Any:

@@ -208,7 +208,7 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
             void = check_mask(void, image, name="void")
             mask = torch.minimum(check_mask(mask, image), 1 - void)
         if self.bank is None:
-            pool = Pool(batch_backgrounds(image, mask, self.fill, void), name="bank")
+            pool = Pool(batch_backgrounds(image, mask, self.fill, void), name="bank", own=True)
         else:
             pool = Pool(self.bank.images, mean=self.bank.mean, std=self.bank.std, name="bank")
         new = swap_onto(image, mask, pool, params, edge=self.edge)

@@ -94,3 +94,18 @@ def test_networks_that_cannot_tell():
     fresh = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
     for model in (plain, fresh):
         assert said(model, image)[0] == []
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "text"),
+    [((0.0,) * 3, (1.0,) * 3, "so the images were normalised"), (IMAGENET_MEAN, IMAGENET_STD, "probably normalised")],
+)
+def test_a_mean_and_std_that_the_images_do_not_have(mean, std, text):
+    """Normalised with 0.5 and 0.5, they are said to be raw, or to have ImageNet's: no network is needed to see it."""
+    image = torch.rand(8, 3, 24, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 2))
+    messages, _ = said(model, image, mean=mean, std=std)
+    assert len(messages) == 1
+    assert text in messages[0]
+    assert "mean, std: undone, they give pixels from" in messages[0]
+    assert said(model, image, mean=[0.5] * 3, std=[0.5] * 3)[0] == []

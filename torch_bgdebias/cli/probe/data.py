@@ -107,6 +107,7 @@ def open_data(args: argparse.Namespace, preprocessing: Preprocessing) -> ProbeDa
     else:
         items = MaskedImageFolder(args.data, size=size, on_error=args.on_error, **mask_options(args))
         items.with_void = items.has_void
+    items.interpolation = preprocessing.interpolation
     published = tuple(items.variants) if isinstance(items, ImageNet9Variants) else None
     dataset = Prepared(items, preprocessing, range(len(items.classes)))
     return ProbeData(dataset, preprocessing, published, _left_out(items))

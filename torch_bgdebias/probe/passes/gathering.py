@@ -104,7 +104,9 @@ class Gatherer:
         """The backgrounds as a pool from which no image gets its own."""
         entries = self.entries()
         labels = torch.tensor([entry.label for entry in entries], dtype=torch.int64)
-        return BackgroundPool(Pool([entry.image for entry in entries], labels), [entry.id for entry in entries])
+        return BackgroundPool(
+            Pool([entry.image for entry in entries], labels, own=True), [entry.id for entry in entries]
+        )
 
 
 class BackgroundPool:
@@ -116,7 +118,7 @@ class BackgroundPool:
     """
 
     def __init__(self, pool: Pool, ids: Sequence[int] | None = None) -> None:
-        self._pool = pool
+        self._pool, self._checked = pool, False
         labels = [-1] * len(pool) if pool.labels is None else pool.labels.tolist()
         self.labels = np.asarray(labels, np.int64)
         self._rows = {int(c): np.flatnonzero(self.labels == c) for c in np.unique(self.labels)}
@@ -187,4 +189,7 @@ class BackgroundPool:
 
     def take(self, rows: NDArray[np.int64], like: Tensor) -> Tensor:
         """The backgrounds (B, C, H, W) of some rows (-1 counts as 0) in the size, units and place of ``like``."""
+        if not self._checked:  # once, wherever the images are: a measurement may wait for the device
+            self._pool.check_units(like[:4].cpu())
+            self._checked = True
         return self._pool.take(torch.from_numpy(rows), like)

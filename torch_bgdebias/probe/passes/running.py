@@ -69,7 +69,8 @@ class ModelRun:
         """
         settings, prepared = self.settings, self.prepared(image)
         if self.doubt is None:
-            self.doubt = doubt_about_units(self.model, self._call, image, prepared, normalised=settings.mean)
+            said = None if settings.mean is None or settings.std is None else (settings.mean, settings.std)
+            self.doubt = doubt_about_units(self.model, self._call, image, prepared, normalised=said)
             if seen is not None:
                 _forget(seen)  # its pass is none of the measurement's
         output = self._call(prepared)

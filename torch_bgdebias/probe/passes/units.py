@@ -15,6 +15,8 @@ __all__ = ["doubt_about_units"]
 #: many standard deviations off, sees other units; other pictures alone stay within about half of that
 FAR_SPREAD, FAR_MEAN = 3.0, 2.0
 _IMAGES = 16
+#: pixels this far out of [0, 1], or so little of it in so many images, were not normalised as was said
+OUTSIDE, INSIDE, FEW = 0.25, (0.15, 0.75), 4
 #: share of a running mean that may still be its beginning
 _BEGINNING = 0.05
 
@@ -25,7 +27,7 @@ def doubt_about_units(
     image: Tensor,
     prepared: Tensor,
     *,
-    normalised: Sequence[float] | None,
+    normalised: tuple[Sequence[float], Sequence[float]] | None,
 ) -> str:
     """What speaks against the images' units, as a warning that says what to do; empty where nothing does.
 
@@ -34,14 +36,11 @@ def doubt_about_units(
         run: calls it on prepared images, as the measurement does.
         image: (B, C, H, W) as the loader yields them.
         prepared: the same as the model gets them.
-        normalised: the mean that ``image`` is said to have been normalised with.
+        normalised: mean and standard deviation that ``image`` is said to have been normalised with.
     """
     low, high = (float(x) for x in image.detach().float().aminmax())
-    if normalised is not None and any(x != 0 for x in normalised) and low >= 0 and high <= 1:
-        return (
-            f"mean, std: the images' pixels lie in [{low:.2g}, {high:.2g}], so they were not normalised with them; "
-            "normalise them in the loader, or pass preprocess=Preprocessing(mean=..., std=...) in place of mean and std"
-        )
+    if normalised is not None and (doubt := _not_so_normalised(image, *normalised)):
+        return doubt
     name = _first_batch_norm(model)
     if name is None:
         return ""
@@ -66,6 +65,26 @@ def doubt_about_units(
         f"its mean {shift:.2g} standard deviations off: the pixels (means {means}, from {low:.2g} to {high:.2g}) are "
         "probably in other units than it was trained on; pass preprocess=Preprocessing(mean=..., std=...) with those "
         "of its training (bgdebias probe: --mean and --std)"
+    )
+
+
+def _not_so_normalised(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> str:
+    """What shows that images were not normalised with this mean and std; empty where nothing does."""
+    low, high = (float(x) for x in image.detach().float().aminmax())
+    if any(x != 0 for x in mean) and low >= 0 and high <= 1:
+        return (
+            f"mean, std: the images' pixels lie in [{low:.2g}, {high:.2g}], so they were not normalised with them; "
+            "normalise them in the loader, or pass preprocess=Preprocessing(mean=..., std=...) in place of mean and std"
+        )
+    shift, scale = (torch.as_tensor(x, dtype=torch.float32, device=image.device).reshape(-1, 1, 1) for x in (mean, std))
+    dark, bright = (float(x) for x in (image.detach().float() * scale + shift).aminmax())
+    beyond = dark < -OUTSIDE or bright > 1 + OUTSIDE
+    narrow = len(image) >= FEW and dark > INSIDE[0] and bright < INSIDE[1]
+    if not beyond and not narrow:
+        return ""
+    return (
+        f"mean, std: undone, they give pixels from {dark:.2g} to {bright:.2g} where pictures have 0 to 1, so the "
+        f"images were {'' if beyond else 'probably '}normalised with others; pass those of the loader"
     )
 
 
