@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 
-import any_trainer as small
 import pytest
+import small_training as small
 import torch
 
 from torch_bgdebias import BatchSpec
