@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 from torch.utils.data import default_collate
 
-__all__ = ["BatchSpec", "MaskedBatch", "Place", "collate_masked"]
+__all__ = ["BatchSpec", "MaskedBatch", "Place", "collate_masked", "value_at"]
 
 Step: TypeAlias = "int | str"
 #: index, key or attribute; a path of them, as a tuple or with dots; a function of the batch; or None
@@ -176,19 +176,36 @@ class BatchSpec:
         return value
 
     def _lookup(self, batch: Any, field: str) -> Any:
-        place = self._place(field)
-        if callable(place):
-            return place(batch)
-        value = batch
-        for step in _steps(batch, place):
-            try:
-                value = _entry(value, step)
-            except (KeyError, IndexError, TypeError, AttributeError):
-                hint = f"; pass BatchSpec({field}=...) to say where it is"
-                if field == "mask" and not self.hide_mask:
-                    hint += ", or BatchSpec(hide_mask=True) where a transfer hook of the module leaves it out"
-                raise KeyError(f"batch has no {field} at {place!r}; it holds {_contents(value)}{hint}") from None
-        return value
+        hint = f"pass BatchSpec({field}=...) to say where it is"
+        if field == "mask" and not self.hide_mask:
+            hint += ", or BatchSpec(hide_mask=True) where a transfer hook of the module leaves it out"
+        return value_at(batch, self._place(field), name=field, hint=hint)
+
+
+def value_at(
+    batch: Any, place: int | str | tuple[Step, ...] | Callable[[Any], Any], *, name: str, hint: str = ""
+) -> Any:
+    """What is at a place in a batch: an index, a key, an attribute, a path of them or a function of the batch.
+
+    Args:
+        batch: what a loader yielded.
+        place: where to look.
+        name: what is looked for, for the message.
+        hint: what to do where it is not there.
+
+    Raises:
+        KeyError: it is not there; the message says what the batch holds.
+    """
+    if callable(place):
+        return place(batch)
+    value = batch
+    for step in _steps(batch, place):
+        try:
+            value = _entry(value, step)
+        except (KeyError, IndexError, TypeError, AttributeError):
+            then = f"; {hint}" if hint else ""
+            raise KeyError(f"batch has no {name} at {place!r}; it holds {_contents(value)}{then}") from None
+    return value
 
 
 def _check_place(field: str, place: object) -> None:

@@ -64,10 +64,22 @@ class Unpacker:
     def picture(self, packed: Record) -> NDArray[np.uint8]:
         """uint8 (h, w) or (h, w, 3) from ``{"shape": [...], "zlib_base64": "..."}``."""
         shape = packed.array("shape", np.int64).tolist()
-        place = packed.at("zlib_base64")
         if len(shape) not in (2, 3) or min(shape) < 1 or math.prod(shape) > self.left:
             raise ValueError(f"{packed.at('shape')}: expected a picture of at most {self.left} bytes, got {shape}")
-        size = math.prod(shape)
+        return np.frombuffer(self._bytes(packed, math.prod(shape), shape), dtype=np.uint8).reshape(shape)
+
+    def table(self, packed: Record) -> NDArray[np.float32]:
+        """float32 (N, K) from the same layout, little-endian; NaN is kept, infinity refused."""
+        shape = packed.array("shape", np.int64).tolist()
+        if len(shape) != 2 or min(shape) < 1 or 4 * math.prod(shape) > self.left:
+            raise ValueError(f"{packed.at('shape')}: expected a table of at most {self.left} bytes, got {shape}")
+        numbers = np.frombuffer(self._bytes(packed, 4 * math.prod(shape), shape), dtype="<f4").reshape(shape)
+        if bool(np.isinf(numbers).any()):
+            raise ValueError(f"{packed.at('zlib_base64')}: expected finite numbers or NaN, got infinity")
+        return numbers.astype(np.float32)
+
+    def _bytes(self, packed: Record, size: int, shape: list[int]) -> bytes:
+        place = packed.at("zlib_base64")
         unpacking = zlib.decompressobj()
         try:
             pixels = unpacking.decompress(base64.b64decode(packed.text("zlib_base64")), size + 1)
@@ -77,7 +89,7 @@ class Unpacker:
             more = "more" if len(pixels) > size else len(pixels)
             raise ValueError(f"{place}: expected {size} bytes as its shape {shape} says, got {more}")
         self.left -= size
-        return np.frombuffer(pixels, dtype=np.uint8).reshape(shape)
+        return pixels
 
 
 class Record:

@@ -42,6 +42,7 @@ def test_logs_what_the_function_measures() -> None:
         "bg_gap_high": report.bg_gap.high,
         "abs_gap": report.bg_gap.value,
         "worst_variant": rand.accuracy.value,
+        "worst_class": min(c.accuracy["mixed_rand"].value for c in report.per_class),
         "decision_consistency": rand.decision_consistency.value,
         "decision_consistency_mixed_same": 1.0,
         "decision_consistency_mixed_rand": rand.decision_consistency.value,

@@ -45,8 +45,8 @@ def test_cheating_model_scores_what_its_backgrounds_say() -> None:
 def test_honest_model_has_no_gap() -> None:
     report = evaluate_background_bias(honest(), toy_loader(), variants=MIXED)
     assert report.bg_gap.value == 0
-    # 40 images that all keep their answer leave a gap of 8.8 points possible
-    assert (report.bg_gap.low, report.bg_gap.high) == pytest.approx((-0.0876, 0.0876), abs=1e-4)
+    # 40 images that all keep their answer leave a gap of 6.0 points possible
+    assert (report.bg_gap.low, report.bg_gap.high) == pytest.approx((-0.0605, 0.0605), abs=1e-4)
     for name in MIXED:
         assert report.variants[name].accuracy.value == 1
         assert report.variants[name].decision_consistency.value == 1

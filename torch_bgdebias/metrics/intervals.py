@@ -1,13 +1,14 @@
 """Intervals that hold at the ends too: of shares near 0 and 1, of gaps of 0, of skewed scores. Nothing is drawn.
 
-A bootstrap of 359 images that are all right gives 100.0 [100.0, 100.0]; the score interval gives 98.9 to 100. Images
+A bootstrap of 359 images that are all right gives 100.0 [100.0, 100.0]; the mid-P interval gives 99.2 to 100. Images
 are the unit; where they come in groups (pictures of one patient, frames of one film) ``groups=`` makes it the group:
 the number of images is divided by the design effect, and quantiles are Student's with one degree of freedom less than
 groups. Where all images agree the design effect is unknown, and a group counts as one image.
 
-Source: Wilson, JASA 22, 1927; Tango, Statistics in Medicine 17, 1998; Newcombe, Statistics in Medicine 17, 1998,
-method 10; Hall, JRSS B 54, 1992 (transformation of the t statistic against skewness); Korn and Graubard, Survey
-Methodology 24, 1998 (effective numbers of images).
+Source: Berry and Armitage, The Statistician 44, 1995 (Clopper-Pearson with mid-P); Brown, Cai and DasGupta, Statistical
+Science 16, 2001 (Jeffreys' interval); Zou and Donner, Statistics in Medicine 27, 2008 (a difference from the intervals
+of its parts, after Newcombe, Statistics in Medicine 17, 1998); Hall, JRSS B 54, 1992 (transformation of the t statistic
+against skewness); Korn and Graubard, Survey Methodology 24, 1998 (effective numbers of images).
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 from torch_bgdebias.metrics.statistics import Floats, Interval
 
 __all__ = ["mean_difference_interval", "mean_interval"]
 
-_STEPS = 60  # halvings of [-1, 1]: beyond the precision of a float
+_STEPS = 60  # halvings of [0, 1]: beyond the precision of a float
 
 
 def mean_interval(
@@ -33,7 +34,8 @@ def mean_interval(
     confidence: float = 0.95,
     bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Interval:
-    """Mean over images with an interval: Wilson's for right and wrong, Student's corrected for skewness for scores.
+    """Mean over images with an interval: Clopper-Pearson's with mid-P for right and wrong, Student's corrected for
+    skewness for scores. Shares of which at least half are 0 (or 1) count as right and wrong of their typical size.
 
     Args:
         values: (N,) one number an image; NaN means that the image has none and is left out.
@@ -51,7 +53,7 @@ def mean_interval(
     Example:
         >>> interval = mean_interval([1] * 359)
         >>> interval.value, round(interval.low, 4), interval.high
-        (1.0, 0.9894, 1.0)
+        (1.0, 0.9917, 1.0)
     """
     x = _column(values, "values")
     _check_confidence(confidence)
@@ -59,9 +61,16 @@ def mean_interval(
     n, value = len(x), float(x.mean()) if len(x) else math.nan
     if len(np.unique(unit)) < 2:
         return Interval(value, math.nan, math.nan, n)
-    if bool(((x == 0) | (x == 1)).all()):
-        low, high = _wilson(value, _effective(x - value, unit), _quantile(unit, groups, confidence))
-        return Interval(value, low, high, n)
+    if bounds == (0, 1) or bool(((x == 0) | (x == 1)).all()):
+        size = _common_size(x), _common_size(1 - x)
+        error = 2 * float(stats.norm.sf(_quantile(unit, groups, confidence)))
+        effective = _effective(x - value, unit)
+        if size[0] is not None:  # mostly 0
+            low, high = (size[0] * end for end in _mid_p(value * effective / size[0], effective, error))
+            return Interval(value, low, min(high, 1.0), n)
+        if size[1] is not None:
+            low, high = (1 - size[1] * end for end in _mid_p((1 - value) * effective / size[1], effective, error))
+            return Interval(value, max(high, 0.0), low, n)
     low, high = _corrected_t(value, x - value, unit, confidence)
     return Interval(value, max(low, bounds[0]), min(high, bounds[1]), n)
 
@@ -75,9 +84,10 @@ def mean_difference_interval(
 ) -> Interval:
     """mean(first) - mean(second), paired by image, with an interval.
 
-    Tango's score interval for right and wrong on the same images (a BG-Gap, a change of accuracy); Newcombe's where
-    some images have one of the two alone; two images more, one for and one against, for differences that are whole
-    numbers (a change of a BG-Gap); Student's corrected for skewness for scores.
+    For right and wrong on the same images (a BG-Gap, a change of accuracy): from Jeffreys' intervals of the two shares
+    of images that changed sides. From those of both accuracies where some images have one of the two alone; two images
+    more, one for and one against, for differences that are whole numbers (a change of a BG-Gap); Student's corrected
+    for skewness for scores.
 
     Args:
         first: (N,) one number an image, NaN where it has none.
@@ -95,7 +105,7 @@ def mean_difference_interval(
     Example:
         >>> interval = mean_difference_interval([1] * 40, [1] * 40)
         >>> round(interval.low, 3), interval.value, round(interval.high, 3)
-        (-0.088, 0.0, 0.088)
+        (-0.06, 0.0, 0.06)
     """
     x, y = _column(first, "first"), _column(second, "second")
     if len(x) != len(y):
@@ -114,16 +124,18 @@ def mean_difference_interval(
     binary = all(bool(((c == 0) | (c == 1)).all()) for c in (x[has_x], y[has_y]))
     if not bool((both == some).all()):  # each mean is over images of its own
         if binary:
-            low, high = _newcombe(x, y, _units(groups, x), z)
+            low, high = _two_shares(x, y, _units(groups, x), 2 * float(stats.norm.sf(z)))
             return Interval(value, low, high, int(both.sum()))
         influence = np.where(has_x, x - x[has_x].mean(), 0) * len(unit) / has_x.sum()
         influence -= np.where(has_y, y - y[has_y].mean(), 0) * len(unit) / has_y.sum()
         return Interval(value, *_corrected_t(value, influence[some], unit, confidence), int(both.sum()))
     d = (x - y)[both]
     n = _effective(d - value, unit)
-    if bool(np.isin(d, (-1, 0, 1)).all()):
-        low, high = _tango(float((d == 1).mean()) * n, float((d == -1).mean()) * n, n, z)
-        return Interval(value, low, high, len(d))
+    size = _common_size(np.abs(d)) if np.abs(d).max() <= 1 else None
+    if size is not None:
+        plus, minus = (float(np.maximum(sign * d, 0).mean()) / size for sign in (1, -1))
+        low, high = _changed_sides(plus, minus, n, 2 * float(stats.norm.sf(z)))
+        return Interval(value, size * low, size * high, len(d))
     if bool((d == d.round()).all()) and np.abs(d).max() <= 2:
         centre, square = value * n / (n + 2), (float(np.square(d).mean()) * n + 2) / (n + 2)
         half = z * math.sqrt(max(square - centre**2, 0.0) / (n + 2))
@@ -131,32 +143,54 @@ def mean_difference_interval(
     return Interval(value, *_corrected_t(value, d - value, unit, confidence), len(d))
 
 
-def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    # at 0 and 1 an end is the value itself, whatever rounding says
-    return 0.0 if p == 0 else max(0.0, centre - half), 1.0 if p == 1 else min(1.0, centre + half)
+def _common_size(x: Floats) -> float | None:
+    """The size of what is not 0, where half of the numbers (in [0, 1]) are 0 or all others are 1; ``None`` elsewhere.
+
+    Of sizes that differ it is the one with which as many images would have the same mean and mean square.
+    """
+    there = x != 0
+    if not there.any() or bool((x[there] == 1).all()):
+        return 1.0
+    return float(np.square(x).sum() / x.sum()) if 2 * there.sum() <= len(x) else None
 
 
-def _tango(plus: float, minus: float, n: float, z: float) -> tuple[float, float]:
-    """Differences at which the score test of paired shares has p = 1 - confidence; ``plus`` of n have +1."""
+def _mid_p(count: float, n: float, error: float) -> tuple[float, float]:
+    """Shares at which half of P(count) and all beyond it add up to ``error`` / 2, on either side."""
 
-    def distance(delta: float) -> tuple[float, float]:
-        b = -plus - minus + (2 * n - plus + minus) * delta
-        c = -minus * delta * (1 - delta)
-        q = (math.sqrt(max(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
-        return plus - minus - n * delta, math.sqrt(max(n * (2 * q + delta * (1 - delta)), 0.0))
+    def beyond(p: float) -> float:
+        """P(more than count) and half of P(count), of n with chance p; numbers need not be whole."""
+        at_least = 1.0 if count <= 0 else float(special.betainc(count, n - count + 1, p))
+        more = 0.0 if count >= n else float(special.betainc(count + 1, n - count, p))
+        return (at_least + more) / 2
 
-    def lower(delta: float) -> bool:
-        numerator, spread = distance(delta)
-        return numerator > z * spread
+    low = 0.0 if count <= 0 else _turn(lambda p: beyond(p) < error / 2, 0.0, 1.0)
+    high = 1.0 if count >= n else _turn(lambda p: beyond(p) < 1 - error / 2, 0.0, 1.0)
+    return low, high
 
-    def upper(delta: float) -> bool:
-        numerator, spread = distance(delta)
-        return numerator > -z * spread
 
-    value = (plus - minus) / n
-    return _turn(lower, -1.0, value), _turn(upper, value, 1.0)
+def _changed_sides(plus: float, minus: float, n: float, error: float) -> tuple[float, float]:
+    """Interval of ``plus`` - ``minus``, two shares of the same n images that exclude each other."""
+    ends = [_jeffreys(share * n, n, error) for share in (plus, minus)]
+    # half an image more on either side: shares of 0 and 1 are correlated too
+    p, q = ((share * n + 0.5) / (n + 1) for share in (plus, minus))
+    correlation = -math.sqrt(p * q / ((1 - p) * (1 - q)))
+    return _from_parts(plus, minus, ends[0], ends[1], correlation)
+
+
+def _jeffreys(count: float, n: float, error: float) -> tuple[float, float]:
+    low = 0.0 if count <= 0 else float(stats.beta.ppf(error / 2, count + 0.5, n - count + 0.5))
+    high = 1.0 if count >= n else float(stats.beta.ppf(1 - error / 2, count + 0.5, n - count + 0.5))
+    return low, high
+
+
+def _from_parts(
+    p: float, q: float, of_p: tuple[float, float], of_q: tuple[float, float], correlation: float
+) -> tuple[float, float]:
+    """Interval of p - q from those of both."""
+    (pl, pu), (ql, qu) = of_p, of_q
+    below = (p - pl) ** 2 - 2 * correlation * (p - pl) * (qu - q) + (qu - q) ** 2
+    above = (pu - p) ** 2 - 2 * correlation * (pu - p) * (q - ql) + (q - ql) ** 2
+    return p - q - math.sqrt(max(below, 0.0)), p - q + math.sqrt(max(above, 0.0))
 
 
 def _turn(still: Callable[[float], bool], low: float, high: float) -> float:
@@ -167,22 +201,20 @@ def _turn(still: Callable[[float], bool], low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def _newcombe(x: Floats, y: Floats, unit: NDArray[np.int64], z: float) -> tuple[float, float]:
-    """Wilson's intervals of both shares, put together with their correlation over the images that have both."""
+def _two_shares(x: Floats, y: Floats, unit: NDArray[np.int64], error: float) -> tuple[float, float]:
+    """Mid-P intervals of both shares, put together with their correlation over the images that have both."""
     p, q = float(np.nanmean(x)), float(np.nanmean(y))
     ends = []
     for column, share in ((x, p), (y, q)):
         known = ~np.isnan(column)
-        ends.append(_wilson(share, _effective(column[known] - share, unit[known]), z))
+        n = _effective(column[known] - share, unit[known])
+        ends.append(_mid_p(share * n, n, error))
     both = ~np.isnan(x - y)
     phi = 0.0
     if both.sum() > 1 and x[both].std() > 0 and y[both].std() > 0:
         overlap = both.sum() / math.sqrt((~np.isnan(x)).sum() * (~np.isnan(y)).sum())
         phi = float(np.corrcoef(x[both], y[both])[0, 1] * overlap)
-    (pl, pu), (ql, qu) = ends
-    below = (p - pl) ** 2 - 2 * phi * (p - pl) * (qu - q) + (qu - q) ** 2
-    above = (pu - p) ** 2 - 2 * phi * (pu - p) * (q - ql) + (q - ql) ** 2
-    return p - q - math.sqrt(max(below, 0.0)), p - q + math.sqrt(max(above, 0.0))
+    return _from_parts(p, q, ends[0], ends[1], phi)
 
 
 def _corrected_t(value: float, residual: Floats, unit: NDArray[np.int64], confidence: float) -> tuple[float, float]:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
         report_figures as report_figures,
         report_to_html as report_to_html,
     )
+    from torch_bgdebias.probe.grouping import (
+        groups_from_csv as groups_from_csv,
+        groups_from_folders as groups_from_folders,
+    )
     from torch_bgdebias.probe.report import BackgroundBiasReport as BackgroundBiasReport, summarise as summarise
     from torch_bgdebias.probe.results.comparison import (
         Change as Change,
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
         Estimate as Estimate,
         ScoreResult as ScoreResult,
         VariantResult as VariantResult,
+        WorstPart as WorstPart,
     )
 else:
     __all__, __getattr__, __dir__ = lazy(
@@ -50,6 +55,7 @@ else:
             "torch_bgdebias.probe.concepts": ["analyse_concepts", "concept_heatmap", "concept_tables"],
             "torch_bgdebias.probe.evaluation": ["EvaluationSettings", "evaluate_background_bias"],
             "torch_bgdebias.probe.former": ["compare_reports", "report_figures", "report_to_html"],
+            "torch_bgdebias.probe.grouping": ["groups_from_csv", "groups_from_folders"],
             "torch_bgdebias.probe.report": ["BackgroundBiasReport", "summarise"],
             "torch_bgdebias.probe.results.comparison": ["Change", "ClassChange", "ModelComparison", "compare_models"],
             "torch_bgdebias.probe.results.concepts": [
@@ -64,6 +70,7 @@ else:
                 "Estimate",
                 "ScoreResult",
                 "VariantResult",
+                "WorstPart",
             ],
         },
     )

@@ -26,11 +26,12 @@ from torch_bgdebias.probe.callback_settings import ProbeSettings, call_module, w
 from torch_bgdebias.probe.callback_transfer import BatchMove
 from torch_bgdebias.probe.evaluation import names_of_classes, report_of, warnings_of
 from torch_bgdebias.probe.loggers import log_figures
-from torch_bgdebias.probe.passes.gathering import BackgroundPool, Gatherer
+from torch_bgdebias.probe.passes.gathering import BackgroundPool, Gatherer, pool_for
 from torch_bgdebias.probe.passes.loading import Share, rng_untouched, unshown_void
 from torch_bgdebias.probe.passes.measure import Collected, Evaluation, joined
 from torch_bgdebias.probe.passes.settings import EvaluationSettings, MeasuringOptions
 from torch_bgdebias.probe.report import BackgroundBiasReport
+from torch_bgdebias.probe.results.scalars import scalars_of
 
 __all__ = ["BackgroundBiasProbe"]
 
@@ -46,7 +47,8 @@ class BackgroundBiasProbe(ReadingCallback):
 
     Logged under ``bias/``: ``worst_variant``, the lowest accuracy over original, mixed_same and mixed_rand, by which to
     choose a checkpoint (``ModelCheckpoint(monitor="bias/worst_variant", mode="max")`` with the same
-    ``every_n_epochs``); ``bg_gap`` with ``bg_gap_low`` and ``bg_gap_high``, and its distance from 0 as ``abs_gap``;
+    ``every_n_epochs``); ``worst_class`` and, with ``groups=``, ``worst_group``: the lowest accuracy of any class or
+    group on any of the three; ``bg_gap`` with ``bg_gap_low`` and ``bg_gap_high``, its distance from 0 as ``abs_gap``;
     ``acc_<variant>``; ``decision_consistency_<variant>`` and ``feature_consistency_<variant>`` for mixed variants, and
     both without a suffix for mixed_rand; ``<score>`` for each of ``scores``; ``images`` and ``seconds``. Figures go to
     every logger that takes them. The last report, with everything in it, is ``probe.report``.
@@ -109,7 +111,12 @@ class BackgroundBiasProbe(ReadingCallback):
         self.limits = dataclasses.replace(
             LoaderLimits() if limits is None else limits, **{k: v for k, v in given.items() if k in names}
         )
-        start = EvaluationSettings(variants=("mixed_same", "mixed_rand"))
+        batch_spec = settings.spec if spec is None and settings is not None else spec
+        if batch_spec is not None and batch_spec.label is None:  # without labels there is no accuracy and no gap
+            start = EvaluationSettings(spec=batch_spec, variants=("mixed_rand",))
+            metrics = [m for m in metrics if m not in ("accuracy", "bg_gap")] if metrics is METRICS else metrics
+        else:
+            start = EvaluationSettings(variants=("mixed_same", "mixed_rand"))
         rest = {k: v for k, v in given.items() if k not in names and v is not None}
         self.choices = ProbeSettings(metrics, figures, inference_mode)
         self.settings = self.choices.evaluation(dataclasses.replace(start if settings is None else settings, **rest))
@@ -194,7 +201,7 @@ class BackgroundBiasProbe(ReadingCallback):
             self._draw(trainer, self.report)
         drawing = time.perf_counter() - start - seconds
         self._inform_of_cost(self.report, seconds, drawing, start - self._started)
-        return {**_scalars(self.report, self.choices.metrics), "seconds": seconds}
+        return {**scalars_of(self.report, self.choices.metrics), "seconds": seconds}
 
     def _entered(self) -> tuple[str, EvaluationSettings]:
         """Why nothing can be measured, if so, and the settings with what the module's own step does to its images."""
@@ -225,7 +232,7 @@ class BackgroundBiasProbe(ReadingCallback):
             move.peek(share)
             _refuse_problem(move)
             if self._pool is None and self.backgrounds is not None:
-                self._pool = BackgroundPool.of(self.backgrounds, mean=settings.mean, std=settings.std)
+                self._pool = pool_for(self.backgrounds, None, settings)
             elif self._pool is None and settings.mixed and settings.ready is None:
                 self._pool = self._gathered(evaluation, share)
             with self._reading(), trainer.precision_plugin.forward_context():
@@ -233,7 +240,7 @@ class BackgroundBiasProbe(ReadingCallback):
         _refuse_problem(move)
         collected = joined(_from_all_ranks(own))
         if not self._informed:
-            for message in filter(None, (*warnings_of(collected), unshown_void(loader))):
+            for message in filter(None, (*warnings_of(collected, settings), unshown_void(loader))):
                 rank_zero_info(f"{type(self).__name__}: {message}")
         if evaluation.run.doubt and not self._doubted:
             self._doubted = True
@@ -285,7 +292,7 @@ class BackgroundBiasProbe(ReadingCallback):
             images, batches, self._left_out = part
         rank, world = trainer.global_rank, trainer.world_size
         share = Share(loader, spec, rank=rank, world=world, max_images=images, max_batches=batches, move=move)
-        return share, loader, move
+        return share.need_order(self.settings), loader, move
 
     def _inform_of_cost(self, report: BackgroundBiasReport, seconds: float, drawing: float, validation: float) -> None:
         if self._informed:
@@ -333,28 +340,6 @@ class ProbeOptions(MeasuringOptions, total=False):
     max_images: int | None
     budget: float | None
     dataloader_idx: int
-
-
-def _scalars(report: BackgroundBiasReport, metrics: Sequence[str]) -> dict[str, float]:
-    scalars = {"images": float(len(report.images))}
-    worst = report.worst_variant()
-    scalars["worst_variant"] = math.nan if worst is None else worst[1].value
-    if "bg_gap" in metrics and report.bg_gap is not None:
-        gap = report.bg_gap
-        scalars |= {"bg_gap": gap.value, "bg_gap_low": gap.low, "bg_gap_high": gap.high, "abs_gap": abs(gap.value)}
-    for name, result in report.variants.items():
-        if "accuracy" in metrics:
-            scalars[f"acc_{name}"] = result.accuracy.value
-        consistency = {
-            "decision_consistency": result.decision_consistency,
-            "feature_consistency": result.feature_consistency,
-        }
-        for what, estimate in consistency.items():
-            if what in metrics and estimate is not None:
-                scalars[f"{what}_{name}"] = estimate.value
-                if name == "mixed_rand":
-                    scalars[what] = estimate.value
-    return scalars | {name: score.mean.value for name, score in report.scores.items()}
 
 
 def _from_all_ranks(value: Any) -> list[Any]:

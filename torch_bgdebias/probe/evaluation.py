@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from torch_bgdebias.models import eval_mode
 from torch_bgdebias.names import VARIANTS
-from torch_bgdebias.probe.passes.gathering import BackgroundPool
+from torch_bgdebias.probe.passes.gathering import BackgroundPool, pool_for
 from torch_bgdebias.probe.passes.loading import Share, rng_untouched, unshown_void
 from torch_bgdebias.probe.passes.measure import Collected, Evaluation, joined
 from torch_bgdebias.probe.passes.settings import EvaluationOptions, EvaluationSettings, ImageScore
@@ -23,6 +23,15 @@ __all__ = ["DEFAULT_VARIANTS", "EvaluationSettings", "ImageScore", "evaluate_bac
 
 #: what is measured unless the caller says otherwise: all seven of ImageNet-9
 DEFAULT_VARIANTS = VARIANTS
+
+_SOFTMAX = (
+    "model output: every row is at least 0 and adds up to 1, so a softmax was taken already: its logarithm is used as "
+    "logits; pass logits= to say where the logits are"
+)
+_SIGMOID = (
+    "model output: the model takes a sigmoid of its logits: they are classified at 0.5, which is 0 of the logits; pass "
+    "logits= to say where the logits are"
+)
 
 
 def evaluate_background_bias(
@@ -48,14 +57,15 @@ def evaluate_background_bias(
     meanwhile and left as it was; global random states too.
 
     Args:
-        model: any module whose output holds logits (B, K), K > 1 (or one logit, with ``task="binary"``).
+        model: any module whose output holds logits (B, K), K > 1 (or one logit, with ``task="binary"``; or one a label,
+            with ``task="multilabel"``).
         loader: batches with images (B, C, H, W) float, labels and masks; iterated twice (once with ``backgrounds``), so
             a generator will not do. It should yield the same images each time: no random augmentation.
         settings: all options in one object; the default one when ``None``.
         backgrounds: a pool (N, C, Hb, Wb), uint8 (normalised with ``mean`` and ``std``) or float in the images' units,
             or an object with ``images`` and ``labels``, such as a ``BackgroundBank``. They must hold no foregrounds.
         background_labels: (N,) classes of the pool in the numbering of the images' labels; without them only mixed_rand
-            is possible, and every image counts as having no partner for the other two.
+            is possible, and every image counts as having no partner for the other two. (N, L) for label sets.
         class_names: K names; the data set's ``classes`` when it has K of them, else numbers.
         device: where to evaluate; the model must be there already. By default where its parameters are.
         max_batches: measure so many batches, spread over the data set and its classes where it has a length.
@@ -81,7 +91,7 @@ def evaluate_background_bias(
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     chosen = dataclasses.replace(EvaluationSettings() if settings is None else settings, **given)
     evaluation = Evaluation(model, chosen, device=device)
-    share = Share(loader, chosen.spec, max_batches=max_batches)
+    share = Share(loader, chosen.spec, max_batches=max_batches).need_order(chosen)
     for message in (no_embedding := evaluation.run.no_embedding, unshown_void(loader)):
         if message:
             warnings.warn(message, stacklevel=2)
@@ -92,15 +102,16 @@ def evaluate_background_bias(
     with rng_untouched(), eval_mode(model), torch.no_grad():
         pool = None
         if backgrounds is not None:
-            pool = BackgroundPool.of(backgrounds, background_labels, mean=chosen.mean, std=chosen.std)
+            pool = pool_for(backgrounds, background_labels, chosen)
         elif chosen.mixed and chosen.ready is None:
             pool = evaluation.gather(walk("backgrounds")).pool()
         collected = joined([evaluation.collect(walk("images"), pool)])
     classes = len(np.unique(collected.images.label))
-    messages = [message for message in warnings_of(collected) if message != no_embedding]
+    messages = [message for message in warnings_of(collected, chosen) if message != no_embedding]
     if evaluation.run.doubt:
         messages.append(evaluation.run.doubt)
-    if max_batches is not None and not share.spread and classes < collected.num_classes:
+    one_class = collected.images.targets is None and collected.images.labelled
+    if max_batches is not None and not share.spread and one_class and classes < collected.num_classes:
         messages.append(
             f"max_batches: the loader's first {max_batches} batches hold {classes} of the model's "
             f"{collected.num_classes} classes, and a loader of this kind cannot be spread over its data set: shuffle it"
@@ -144,20 +155,36 @@ def report_of(
         class_names=class_names,
         confidence=settings.confidence,
         counts=collected.counts(settings, pool),
-        settings={**settings.described(), "embedding_layer": collected.layer, "outputs": outputs, **recorded},
+        settings={
+            **settings.described(),
+            "labels": _labels_are(collected, settings),
+            "embedding_layer": collected.layer,
+            "outputs": outputs,
+            **recorded,
+        },
         examples=collected.examples.examples(),
     )
 
 
-def warnings_of(collected: Collected) -> list[str]:
+def warnings_of(collected: Collected, settings: EvaluationSettings) -> list[str]:
     """What whoever reads the numbers should know."""
     messages = [collected.no_embedding] if collected.no_embedding else []
     if collected.probabilities:
+        messages.append(_SIGMOID if settings.task != "multiclass" else _SOFTMAX)
+    if collected.soft:
         messages.append(
-            "model output: every row is at least 0 and adds up to 1, so a softmax was taken already: its logarithm is "
-            "used as logits; pass logits= to say where the logits are"
+            "label: shares of classes are scored by the largest one: a prediction is right or wrong, however large the "
+            "share was"
         )
     return messages
+
+
+def _labels_are(collected: Collected, settings: EvaluationSettings) -> str:
+    if not collected.images.labelled:
+        return "none"
+    if settings.task == "multilabel":
+        return "sets, each label right or wrong by itself"
+    return "the largest share of several classes" if collected.soft else "one class an image"
 
 
 def names_of_classes(given: Sequence[str] | None, loader: Any, count: int) -> list[str]:

@@ -15,6 +15,7 @@ from torch_bgdebias.isnet.figures import heatmap_figure
 from torch_bgdebias.probe.concepts import concept_heatmap
 from torch_bgdebias.probe.results.heatmaps import unpacked_heatmap
 from torch_bgdebias.probe.results.measurement import Estimate, Measurement
+from torch_bgdebias.probe.results.naming import answer_is_right, answer_name, label_name
 from torch_bgdebias.probe.results.spelling import VARIANT_WORDS, is_known
 from torch_bgdebias.probe.results.summary import classes_by_gap
 
@@ -28,15 +29,15 @@ _BLUE, _ORANGE, _RULE = "#0b6fb8", "#d2691e", "#dfe4ea"
 
 
 def figures_of(report: Measurement) -> dict[str, Figure]:
-    """Figures by name: ``variants``, ``classes`` (where a gap was measured), ``scores/<name>``, ``examples``,
-    ``heatmaps`` (of the examples, where attributions were measured) and ``concepts/<layer>/<method>``.
+    """Figures by name: ``variants`` (where there are labels), ``classes`` (where there is a gap), ``scores/<name>``,
+    ``examples``, ``heatmaps`` (of the examples, where attributions were measured) and ``concepts/<layer>/<method>``.
 
     They are made without pyplot: nothing is registered globally and nothing needs closing.
 
     Raises:
         ImportError: matplotlib is not installed; the message says which extra brings it.
     """
-    figures = {"variants": _variants(report)}
+    figures = {"variants": _variants(report)} if report.images.labelled else {}
     if any(is_known(c.bg_gap) for c in report.per_class):
         figures["classes"] = _classes(report)
     for name in report.scores:
@@ -103,7 +104,6 @@ def _examples(report: Measurement) -> Figure:
     figure: Figure = matplotlib.Figure(figsize=(1.5 * len(columns), 1.75 * len(report.examples)), dpi=120)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    names = dict(enumerate(report.class_names))
     for row, example in enumerate(report.examples):
         for column, variant in enumerate(columns):
             if variant in example.pictures:
@@ -112,10 +112,11 @@ def _examples(report: Measurement) -> Figure:
                 x, y = column + 0.5, row + 0.58
                 extent = (x - half * width, x + half * width, y + half * height / 1.167, y - half * height / 1.167)
                 axes.imshow(example.pictures[variant], extent=extent, aspect="auto")
-            prediction = example.prediction.get(variant)
-            name = "" if prediction is None else shorten(str(names.get(prediction, prediction)), 22, placeholder="...")
-            answer = "" if prediction is None else f"\n{name} {100 * example.confidence[variant]:.0f}%"
-            wrong = prediction is not None and prediction != example.label
+            answer, wrong = "", False
+            if variant in example.prediction:
+                name = shorten(answer_name(report, example, variant), 22, placeholder="...")
+                answer = f"\n{name} {100 * example.confidence[variant]:.0f}%"
+                wrong = answer_is_right(example, variant) is False
             colour = "#b3261e" if wrong else "black"
             axes.text(
                 column + 0.5, row + 0.17, f"{variant}{answer}", fontsize=7, color=colour, ha="center", va="bottom"
@@ -139,7 +140,7 @@ def _heatmaps(report: Measurement) -> Figure:
         image,
         torch.from_numpy(np.stack(maps))[:, :, None],
         torch.from_numpy(np.stack(masks))[:, None].float() / 255 if len(masks) == len(chosen) else None,
-        titles=[dict(enumerate(report.class_names)).get(e.label, str(e.label)) for e in chosen],
+        titles=[label_name(report, e) for e in chosen],
         map_names=names,
     )
 

@@ -200,11 +200,15 @@ def report_html(
         raise ValueError("reports: expected at least one BackgroundBiasReport, got none")
     compared = compare_models(reports) if comparisons is None else comparisons
     sections = [header(title, reports), verdict_section(reports, compared), overview_section(reports, compared)]
-    sections.append(variants_section(reports))
+    if any(r.images.labelled for r in reports):
+        sections.append(variants_section(reports))
     sections += [grid_section(g, anchor=f"grid-{i}") for i, g in enumerate(grids or (), start=1)]
     if curves:
         sections.append(curves_section(curves, reports))
-    sections.append(classes_section(reports, compared))
+    if any(r.per_class for r in reports):
+        sections.append(classes_section(reports, compared))
+    groupings = dict.fromkeys(name for r in reports for name in r.per_group)
+    sections += [classes_section(reports, grouping=name) for name in groupings]
     if any(r.scores for r in reports):
         sections.append(scores_section(reports))
     if any(r.concepts for r in reports):

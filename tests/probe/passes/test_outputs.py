@@ -1,64 +1,55 @@
-"""Where the logits are in a model's output, and what they mean."""
+"""Log odds without lost digits, and a sigmoid that was taken already."""
 
 from __future__ import annotations
 
-import numpy as np
+import math
+
+import mpmath
 import pytest
 import torch
-from probe_toy import Reader, cheat, same_images, toy_loader
 from torch import nn
 
-from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.probe import evaluate_background_bias
+from torch_bgdebias.probe.passes.outputs import log_odds_of, sigmoid_taken, undo_sigmoid
 
 
-def test_dict_batches_and_dict_outputs() -> None:
-    class Wrapped(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = cheat()
-
-        def forward(self, pixels, flag):
-            return {"scores": self.inner(pixels), "flag": flag}
-
-    plain = evaluate_background_bias(cheat(), toy_loader(), variants=["mixed_rand"])
-    report = evaluate_background_bias(
-        Wrapped(),
-        toy_loader(kind="dict"),
-        spec=BatchSpec(image="pixels", label="y", mask="seg"),
-        forward=lambda model, image: model(image, flag=True),
-        logits="scores",
-        layer="inner.head",
-        variants=["mixed_rand"],
-    )
-    same_images(plain, report)
+def test_log_odds_keep_the_ranks_that_a_softmax_loses() -> None:
+    logits = torch.tensor([[100.0, 0.0, -3.0], [120.0, 0.0, -3.0], [0.3, 0.1, -0.2]])
+    odds = log_odds_of(logits, "multiclass")
+    assert float(logits.softmax(1)[0, 0]) == float(logits.softmax(1)[1, 0]) == 1  # the softmax cannot tell them apart
+    for row, shown in zip(logits.tolist(), odds.tolist(), strict=True):
+        with mpmath.workdps(200):
+            parts = [mpmath.exp(mpmath.mpf(value)) for value in row]
+            exact = [float(mpmath.log(part / (sum(parts) - part))) for part in parts]
+        assert shown == pytest.approx(exact, rel=1e-6)
+    two = log_odds_of(torch.tensor([[1.0, 3.5]]), "multiclass")
+    assert two.tolist() == [[-2.5, 2.5]]
+    assert torch.equal(log_odds_of(logits, "multilabel"), logits)
 
 
-def test_one_logit_is_classified_at_zero() -> None:
-    class OneLogit(nn.Module):
-        def forward(self, image):
-            return (image[:, 0, 0, 0] - 0.05) * 100
+class Head(nn.Module):
+    def __init__(self, last: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.last = nn.Linear(4, 2), last
 
-    batches = [(x, y.float()[:, None], m) for x, y, m in toy_loader(classes=2)]  # as binary cross-entropy wants them
-    options = {"variants": ["mixed_same", "mixed_rand"], "embeddings": False, "task": "binary"}
-    report = evaluate_background_bias(OneLogit(), batches, **options)
-    assert report.class_names == ["0", "1"]
-    np.testing.assert_array_equal(report.images.prediction["mixed_rand"], report.images.background_label["mixed_rand"])
-    assert report.variants["mixed_same"].accuracy.value == 1
-    expected = torch.sigmoid(torch.tensor([5.0]))
-    assert report.images.confidence["original"] == pytest.approx(float(expected))
-    with pytest.raises(ValueError, match="expected one logit an image for task='binary', got float32 tensor of shape"):
-        evaluate_background_bias(cheat(), batches, **options)
+    def forward(self, x):
+        gate = torch.sigmoid(x).mean()  # a sigmoid somewhere inside is none at the end
+        return self.last(self.inner(x) * gate)
 
 
-def test_a_softmax_head_is_noticed() -> None:
-    class Softmax(Reader):
-        def forward(self, image):
-            return super().forward(image).softmax(1)
+@pytest.mark.parametrize(
+    ("last", "taken"), [(nn.Sigmoid(), True), (nn.Identity(), False), (nn.Hardsigmoid(), False), (nn.Tanh(), False)]
+)
+def test_a_sigmoid_is_seen_where_it_is_the_output(last: nn.Module, taken: bool) -> None:
+    torch.manual_seed(0)
+    model, x = Head(last).eval(), torch.rand(5, 4)
+    with torch.inference_mode():
+        assert sigmoid_taken(lambda: model(x)) is taken
+        assert sigmoid_taken(lambda: model(x).squeeze(1)) is taken
 
-    plain = evaluate_background_bias(cheat(), toy_loader(), variants=["mixed_rand"])
-    with pytest.warns(UserWarning, match="every row is at least 0 and adds up to 1, so a softmax was taken already"):
-        report = evaluate_background_bias(Softmax(0, 0, 0), toy_loader(), variants=["mixed_rand"])
-    np.testing.assert_allclose(report.images.confidence["original"], plain.images.confidence["original"], rtol=1e-5)
-    assert report.settings["outputs"] == "probabilities"
-    assert plain.settings["outputs"] == "logits"
+
+def test_a_sigmoid_is_undone() -> None:
+    logits = torch.tensor([-20.0, -3.0, 0.0, 0.25, 3.0])
+    assert undo_sigmoid(logits.sigmoid()).tolist() == pytest.approx(logits.tolist(), rel=1e-5, abs=1e-6)
+    ends = undo_sigmoid(torch.tensor([0.0, 1.0]))
+    assert math.isfinite(float(ends[0]))
+    assert float(ends[1]) > 17  # float32 has no number between 0.99999994 and 1

@@ -35,9 +35,11 @@ ONE_MODEL = [
     (gap(-10, -30, 9), "neither", "For A no dependence on the background can be shown: its BG-Gap is −10.0 points "
      "(95% interval −30.0 to 9.0); a loss of more than 9.0 points on random backgrounds, or of 30.0 on the own "
      "class's, is unlikely."),
-    (gap(0, 0, 0), "neither", "For A no dependence on the background can be shown: its BG-Gap is 0.0 points (95% "
-     "interval 0.0 to 0.0); a loss of more than 0.0 points on random backgrounds, or of 0.0 on the own class's, is "
-     "unlikely."),
+    (gap(0, 0, 0), "neither", "For A no dependence on the background can be shown: all 200 image(s) agree, and "
+     "nothing is known of how far others may differ."),
+    (gap(0, -0.04, 0.111), "neither", "For A no dependence on the background can be shown: its BG-Gap is 0.0 points "
+     "(95% interval 0.0 to 0.1); a loss of more than 0.2 points on random backgrounds, or of 0.1 on the own class's, "
+     "is unlikely."),
     (gap(100, math.nan, math.nan, 1), "unknown", "A has a BG-Gap of 100.0 points (no interval), from 1 image(s): too "
      "few to judge."),
     (NONE, "unknown", "The BG-Gap of A is not known: the variants mixed_same and mixed_rand were not both measured."),

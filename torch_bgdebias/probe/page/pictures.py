@@ -16,6 +16,7 @@ from torch_bgdebias.probe.page.sections import colour_key
 from torch_bgdebias.probe.results.heatmaps import heat_picture
 from torch_bgdebias.probe.results.images import Example
 from torch_bgdebias.probe.results.measurement import Measurement
+from torch_bgdebias.probe.results.naming import answer_is_right, answer_name, label_name
 from torch_bgdebias.probe.results.spelling import VARIANT_WORDS, percent
 
 __all__ = ["Cell", "ImageGrid", "examples_section", "grid_section", "png"]
@@ -117,8 +118,10 @@ def examples_section(report: Measurement) -> Section:
     for example in report.examples:
         cells = [_variant_cell(report, example, name) for name in variants]
         cells[1:1] = [_heat_cell(example, name, ratios[name].get(example.id)) for name in maps]
-        rows.append((_class_name(report, example.label), cells))
+        rows.append((label_name(report, example), cells))
     caption = "Test images that were right before and wrong after their background changed, most confident first."
+    if not report.images.labelled:
+        caption = "Test images of which the model said something else after their background changed."
     if maps:
         caption += (
             " Heatmaps are of the image as given: red speaks for the class, blue against it, each on its own scale. "
@@ -132,10 +135,9 @@ def _variant_cell(report: Measurement, example: Example, variant: str) -> Cell |
         return None
     lines: list[tuple[str, bool | None]] = []
     if variant in example.prediction:
-        prediction = example.prediction[variant]
-        answer = f"{_class_name(report, prediction)} {percent(example.confidence[variant])}"
+        answer = f"{answer_name(report, example, variant)} {percent(example.confidence[variant])}"
         # without the object there is no right or wrong answer
-        lines = [(answer, None if variant in OBJECTLESS_VARIANTS else prediction == example.label)]
+        lines = [(answer, None if variant in OBJECTLESS_VARIANTS else answer_is_right(example, variant))]
     return Cell(example.pictures[variant], lines, f"image {example.id}, {variant}")
 
 
@@ -172,7 +174,3 @@ def _picture(cell: Cell) -> Picture:
     colours: Sequence[int | None] = cell.models or [None] * len(cell.lines)
     lines = [Line(text, _STYLES[right], colour) for (text, right), colour in zip(cell.lines, colours, strict=True)]
     return Picture(png(cell.picture), width, height, cell.alt, lines)
-
-
-def _class_name(report: Measurement, label: int) -> str:
-    return report.class_names[label] if 0 <= label < len(report.class_names) else str(label)

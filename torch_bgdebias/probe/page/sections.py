@@ -26,7 +26,13 @@ from torch_bgdebias.probe.results.verdict import shown_models, verdict
 __all__ = ["curves_section", "footnotes_section", "header", "scores_section", "settings_section", "variants_section",
            "verdict_section"]  # fmt: skip
 
-_COUNTED = {"images": "test images", "classes": "classes", "backgrounds": "test backgrounds"}
+_COUNTED = {
+    "images": "test images",
+    "units": "independent units",
+    "classes": "classes",
+    "labels": "labels",
+    "backgrounds": "test backgrounds",
+}
 _ABSENT = object()
 
 

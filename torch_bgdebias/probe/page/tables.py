@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch_bgdebias.probe.page.render import Section
 from torch_bgdebias.probe.results.comparison import Change, ModelComparison
-from torch_bgdebias.probe.results.measurement import ClassResult, Estimate, Measurement
+from torch_bgdebias.probe.results.measurement import JUDGED, ClassResult, Estimate, Measurement
 from torch_bgdebias.probe.results.spelling import (
     VARIANT_WORDS,
     interval_of,
@@ -20,6 +20,7 @@ from torch_bgdebias.probe.results.spelling import (
     points,
     spell,
 )
+from torch_bgdebias.probe.results.summary import by_gap, may_be_chance, worst_sentence
 
 __all__ = ["classes_section", "overview_section"]
 
@@ -87,7 +88,8 @@ def overview_section(reports: Sequence[Measurement], comparisons: Comparisons) -
             cells.append(_figure_cell(estimate, figure.unit, change))
         rows.append(OverviewRow(figure.head, figure.note, cells))
     level = f"{100 * reports[0].confidence:g}%"
-    note = f"Share of test images classified correctly, unless said otherwise, with {level} intervals."
+    what = "test images" if reports[0].images.targets is None else "labels of test images"
+    note = f"Share of {what} classified correctly, unless said otherwise, with {level} intervals."
     compared = any(c is not None for c in comparisons)
     if compared:
         note += f" Changes are against {reports[0].model}, on the images of both, with their own intervals."
@@ -146,28 +148,29 @@ class ClassChanges:
     counts: str
 
 
-def classes_section(reports: Sequence[Measurement], comparisons: Comparisons = ()) -> Section:
-    """One sortable row per class: images, and per model the accuracies on own and random backgrounds and their gap.
+def classes_section(
+    reports: Sequence[Measurement], comparisons: Comparisons = (), *, grouping: str | None = None
+) -> Section:
+    """One sortable row per class, or per group: the accuracies on own and random backgrounds and their gap.
 
-    Later models have the tested change of the gap (of the accuracy, where no gap was measured) as a further column.
+    The largest gap of the first model comes first. Later models have the tested change of the gap (of the accuracy,
+    where no gap was measured) as a further column.
     """
-    tables = [{c.label: c for c in r.per_class} for r in reports]
-    labels = sorted({label for table in tables for label in table})
+    tables = [{c.name if grouping else c.label: c for c in rows_of(r, grouping)} for r in reports]
     shown = [v for v in ("mixed_same", "mixed_rand") if any(v in c.accuracy for t in tables for c in t.values())]
     shown = shown or ["original"]
     with_gap = any(is_known(c.bg_gap) for t in tables for c in t.values())
     level = reports[0].confidence
     figure = "bg_gap" if with_gap else f"accuracy/{shown[-1]}"
-    by_model = [None, *comparisons] if comparisons else [None] * len(reports)
+    by_model = [None, *comparisons] if comparisons and not grouping else [None] * len(reports)
     changes = [None if c is None else {k.label: k.changes.get(figure) for k in c.per_class} for c in by_model]
     rows = []
-    for label in labels:
-        first = next(t[label] for t in tables if label in t)
+    for key, first in _leading(tables):
         cells = [ClassCell(str(first.n), f"{first.n:,}")]
         for index, (table, change) in enumerate(zip(tables, changes, strict=True)):
             meter = index if len(reports) < 3 else None
-            cells += _class_cells(table.get(label), shown, with_gap=with_gap, meter=meter, level=level)
-            cells += [] if change is None else [_class_change(change.get(label), level)]
+            cells += _class_cells(table.get(key), shown, with_gap=with_gap, meter=meter, level=level)
+            cells += [] if change is None else [_class_change(change.get(first.label), level)]
         rows.append(ClassRow(ClassCell(first.name, first.name), cells))
     short = _SHORT if len(reports) == 1 else _SHORTER
     groups = [
@@ -175,8 +178,47 @@ def classes_section(reports: Sequence[Measurement], comparisons: Comparisons = (
         for r, c in zip(reports, changes, strict=True)
     ]
     return Section(
-        "classes.html", {"rows": rows, "groups": groups, "changes": _class_changes(reports, comparisons, figure)}
+        "classes.html",
+        {
+            **_class_words(reports, grouping),
+            "rows": rows,
+            "groups": groups,
+            "with_gap": with_gap,
+            "changes": None if grouping else _class_changes(reports, comparisons, figure),
+        },
     )
+
+
+def rows_of(report: Measurement, grouping: str | None) -> list[ClassResult]:
+    """The classes of a report, or the groups of one grouping."""
+    return report.per_class if grouping is None else report.per_group.get(grouping, [])
+
+
+def _leading(tables: Sequence[dict[int | str, ClassResult]]) -> list[tuple[int | str, ClassResult]]:
+    """Every class or group with its row in the first model that has it, the largest gap of the first model first."""
+    rows = [(key, row) for number, table in enumerate(tables) for key, row in table.items()
+            if not any(key in earlier for earlier in tables[:number])]  # fmt: skip
+    first = {id(row): place for place, row in enumerate(by_gap(list(tables[0].values())))}
+    return sorted(rows, key=lambda item: first.get(id(item[1]), len(rows)))
+
+
+def _class_words(reports: Sequence[Measurement], grouping: str | None) -> dict[str, Any]:
+    """Heading, what a row is called, and what is said of the worst one of each model."""
+    sets = reports[0].images.targets is not None
+    what = grouping or ("label" if sets else "class")
+    worst = [r.worst_group.get(grouping) if grouping else r.worst_class for r in reports]
+    spelled = [
+        (r.model if len(reports) > 1 else "", worst_sentence(w, what, r.confidence))
+        for r, w in zip(reports, worst, strict=True)
+        if w
+    ]
+    return {
+        "title": f"By {grouping}" if grouping else "Label by label" if sets else "Class by class",
+        "anchor": f"group-{grouping}" if grouping else "classes",
+        "head": what.capitalize(),
+        "sets": sets and not grouping,
+        "worst": spelled,
+    }
 
 
 def _figures(reports: Sequence[Measurement]) -> list[Figure]:
@@ -184,6 +226,12 @@ def _figures(reports: Sequence[Measurement]) -> list[Figure]:
     mixed = next((v for v in ("mixed_rand", "mixed_next", "mixed_same") if v in present), None)
     rows = [Figure("BG-Gap, points", "bg_gap", lambda r: r.bg_gap, "points", "gap")]
     rows += [Figure(VARIANT_WORDS[v].capitalize(), f"accuracy/{v}", partial(_accuracy, v), "%") for v in present]
+    if any(r.images.targets is not None for r in reports):
+        rows += [
+            Figure(f"All labels right, {VARIANT_WORDS[v]}", f"exact_match/{v}", partial(_exact, v), "%")
+            for v in JUDGED
+            if v in present
+        ]
     if mixed:
         decisions, features = partial(_decisions, mixed), partial(_features, mixed)
         where = VARIANT_WORDS[mixed]
@@ -198,6 +246,10 @@ def _figures(reports: Sequence[Measurement]) -> list[Figure]:
 
 def _accuracy(variant: str, report: Measurement) -> Estimate | None:
     return report.accuracy(variant)
+
+
+def _exact(variant: str, report: Measurement) -> Estimate | None:
+    return report.variants[variant].exact_match if variant in report.variants else None
 
 
 def _decisions(variant: str, report: Measurement) -> Estimate | None:
@@ -229,7 +281,7 @@ def _class_cells(
     row: ClassResult | None, shown: Sequence[str], *, with_gap: bool, meter: int | None, level: float
 ) -> list[ClassCell]:
     cells = [_share_cell(row.accuracy.get(v) if row else None, level, "first" * (v == shown[0])) for v in shown]
-    return [*cells, _gap_cell(row.bg_gap if row else None, meter, level)] if with_gap else cells
+    return [*cells, _gap_cell(row, meter, level)] if with_gap else cells
 
 
 def _share_cell(estimate: Estimate | None, level: float, style: str) -> ClassCell:
@@ -239,13 +291,15 @@ def _share_cell(estimate: Estimate | None, level: float, style: str) -> ClassCel
     return ClassCell(f"{estimate.value:.6f}", percent(estimate.value, 1), title, style)
 
 
-def _gap_cell(estimate: Estimate | None, meter: int | None, level: float) -> ClassCell:
+def _gap_cell(row: ClassResult | None, meter: int | None, level: float) -> ClassCell:
     """The gap with a small bar in the model's colour as long as its distance from 0, without one in many columns."""
-    if not is_known(estimate):
+    estimate = None if row is None else row.bg_gap
+    if row is None or not is_known(estimate):
         return ClassCell("", "not known")
     bar = None if meter is None else Meter(meter, round(100 * min(1.0, abs(estimate.value))))
     title = spell(estimate, points=True, confidence=level)
-    return ClassCell(f"{estimate.value:.6f}", points(estimate.value), title, meter=bar)
+    chance = "may be chance" if may_be_chance(row, level) else ""
+    return ClassCell(f"{estimate.value:.6f}", points(estimate.value), title, "chance" * bool(chance), chance, bar)
 
 
 def _class_change(change: Change | None, level: float) -> ClassCell:

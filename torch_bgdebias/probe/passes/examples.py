@@ -94,10 +94,14 @@ class ExampleKeeper:
 
 
 def _harm(result: ImageResults) -> NDArray[np.float64]:
-    """Confidence in the right class before plus confidence in a wrong class after; 0 for what was never right."""
-    right = np.where(result.correct("original"), result.confidence["original"], 0.0)
+    """Confidence in the right class before plus confidence in a wrong class after; 0 for what was never right.
+
+    Without labels whatever the original is taken for counts as right.
+    """
+    before = result.prediction["original"]
+    right = np.where(result.correct("original") | ~result.labelled, result.confidence["original"], 0.0)
     wrong = np.zeros(len(result))
     for name in result.background_label:
-        fooled = result.valid(name) & ~result.correct(name)
+        fooled = result.valid(name) & (~result.correct(name) if result.labelled else result.prediction[name] != before)
         wrong = np.maximum(wrong, np.where(fooled, result.confidence[name], 0.0))
     return np.where((right > 0) & (wrong > 0), right + wrong, np.maximum(right, wrong) * 1e-3)

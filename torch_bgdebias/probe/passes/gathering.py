@@ -6,6 +6,7 @@ not change which image gets which background, and a batch of one has as many par
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -16,9 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from torch_bgdebias.backgrounds.pool import BackgroundSource, Pool, as_pool
+from torch_bgdebias.checks import describe
 from torch_bgdebias.compositing import bounding_boxes, fills_image, tile_fill, without_void
+from torch_bgdebias.probe.passes.labels import set_codes
+from torch_bgdebias.probe.passes.settings import EvaluationSettings
 
-__all__ = ["BackgroundPool", "Gatherer", "Kept"]
+__all__ = ["BackgroundPool", "Gatherer", "Kept", "pool_for"]
 
 MIXED = ("mixed_same", "mixed_rand", "mixed_next")
 
@@ -107,6 +111,42 @@ class Gatherer:
         return BackgroundPool(
             Pool([entry.image for entry in entries], labels, own=True), [entry.id for entry in entries]
         )
+
+
+def pool_for(
+    backgrounds: BackgroundPool | BackgroundSource, labels: Tensor | None, settings: EvaluationSettings
+) -> BackgroundPool:
+    """A pool whose labels are numbered as those of the images.
+
+    Args:
+        backgrounds: anything that `as_pool` takes.
+        labels: (N,) classes; (N, L) label sets where the images have such. A bank's own classes say nothing about label
+            sets: without ``labels`` only mixed_rand is possible there.
+        settings: say what the images' labels are, and their normalisation.
+
+    Raises:
+        ValueError: labels of another shape, or lists of forbidden foregrounds, which go by class, without classes.
+    """
+    classes = settings.task != "multilabel" and settings.spec.label is not None
+    if classes or isinstance(backgrounds, BackgroundPool):
+        return BackgroundPool.of(backgrounds, labels, mean=settings.mean, std=settings.std)
+    pool = as_pool(backgrounds, mean=settings.mean, std=settings.std)
+    if pool.forbidden is not None:
+        what = (
+            "images have no label" if settings.spec.label is None else "an image of task='multilabel' has no one class"
+        )
+        raise ValueError(f"backgrounds: lists of forbidden foregrounds go by class, but {what}; pass bank.images")
+    if settings.task != "multilabel":
+        return BackgroundPool(pool)
+    codes = None
+    if labels is not None:
+        if labels.shape[:1] != (len(pool),) or labels.ndim != 2 or bool(((labels != 0) & (labels != 1)).any()):
+            raise ValueError(
+                f"background_labels: expected label sets ({len(pool)}, L) of 0 and 1 for task='multilabel', got "
+                f"{describe(labels)}"
+            )
+        codes = set_codes(labels)
+    return BackgroundPool(dataclasses.replace(pool, labels=codes))
 
 
 class BackgroundPool:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler
 
 from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.probe.passes.grouping import by_position
+from torch_bgdebias.probe.passes.settings import EvaluationSettings
 from torch_bgdebias.probe.passes.subsets import labels_of, spread_positions
 
 __all__ = ["Share", "rng_untouched", "unshown_void"]
@@ -94,6 +96,22 @@ class Share:
     def spread(self) -> bool:
         """Whether a subset is spread over the data set, rather than the first images of the loader."""
         return self._positions is not None
+
+    def need_order(self, settings: EvaluationSettings) -> Share:
+        """The same, if names that go by an image's place in the data set can be told apart.
+
+        Raises:
+            ValueError: there are such names, and the loader does not go through its data set in order.
+        """
+        sources = [settings.unit, *settings.group_sources.values()]
+        loader = self._loader
+        turned = isinstance(loader, DataLoader) and type(loader.sampler) is not SequentialSampler
+        if any(by_position(source) for source in sources) and turned and not self.spread:
+            raise ValueError(
+                "groups, unit: a list of names goes by the images' places in the data set, but the loader does not go "
+                "through it in order; pass a loader with shuffle=False, or have the batch hold the names"
+            )
+        return self
 
     def _split(self, loader: Iterable[Any]) -> None:
         if type(loader) is DataLoader and _plain(loader):

@@ -22,6 +22,9 @@ from torch_bgdebias.names import MIXED_VARIANTS
 from torch_bgdebias.probe.passes.attributions import run_attribution
 from torch_bgdebias.probe.passes.examples import ExampleKeeper
 from torch_bgdebias.probe.passes.gathering import BackgroundPool, Gatherer
+from torch_bgdebias.probe.passes.grouping import names_of_images
+from torch_bgdebias.probe.passes.labels import codes_of_answers
+from torch_bgdebias.probe.passes.outputs import log_odds_of
 from torch_bgdebias.probe.passes.reading import LabelledImages, VariantImages, read_batch, ready_variants
 from torch_bgdebias.probe.passes.running import ModelRun
 from torch_bgdebias.probe.passes.settings import EvaluationSettings, ImageScore, ratio_name
@@ -31,6 +34,10 @@ __all__ = ["Collected", "Evaluation", "joined", "merge"]
 
 #: batches with the positions (B,) of their images and which of them count (B,)
 Batches: TypeAlias = Iterable[tuple[NDArray[np.int64], NDArray[np.bool_], Any]]
+
+
+#: log odds beyond this are written down as this: a report holds finite numbers
+_SUREST = 1e30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +52,7 @@ class Collected:
         layer: whose input was read as the embedding; ``None`` for none.
         no_embedding: why there is none although one was asked for.
         probabilities: whether the model's outputs were probabilities.
+        soft: whether labels were shares of classes, of which the largest counts.
     """
 
     images: ImageResults
@@ -54,6 +62,7 @@ class Collected:
     layer: str | None
     no_embedding: str
     probabilities: bool
+    soft: bool = False
 
     def counts(self, settings: EvaluationSettings, pool: BackgroundPool | None) -> dict[str, int]:
         """What was there and what was left out, for the report."""
@@ -104,17 +113,19 @@ class Evaluation:
         settings, run = self.settings, self.run
         keeper = ExampleKeeper(settings.examples, settings.mean, settings.std)
         parts: list[ImageResults] = []
-        num_classes, without_foreground = settings.num_classes, 0
+        num_classes, without_foreground, soft = settings.num_classes, 0, False
         with run.watching() as seen:
             for number, (places, counted, batch) in enumerate(batches):
                 images = read_batch(batch, counted, number, settings, self.device)
                 if not len(images.image):
                     continue
                 logits, embedding = run(images.image, seen, variant="original", number=number)
-                num_classes = _checked_classes(images.label, logits, num_classes, number)
+                num_classes = _checked_classes(images, logits, num_classes, number)
                 ready = ready_variants(batch, counted, images.image, number, settings)
                 one = _Batch(images, number, num_classes, places[counted], logits, embedding)
-                parts.append(self._one_batch(one, seen, pool, ready, keeper))
+                result = self._one_batch(one, seen, pool, ready, keeper)
+                parts.append(self._grouped(result, batch, places, counted))
+                soft = soft or images.soft
                 without_foreground += int((~_has_foreground(images.mask)).sum())
         if not parts or num_classes is None:
             return None
@@ -122,8 +133,18 @@ class Evaluation:
         if run.no_embedding:
             images_seen.cosine.clear()
         return Collected(
-            images_seen, num_classes, without_foreground, keeper, run.layer, run.no_embedding, run.probabilities
+            images_seen, num_classes, without_foreground, keeper, run.layer, run.no_embedding, run.probabilities, soft
         )
+
+    def _grouped(
+        self, result: ImageResults, batch: Any, places: NDArray[np.int64], counted: NDArray[np.bool_]
+    ) -> ImageResults:
+        """The same with the images' groups and units."""
+        for name, source in self.settings.group_sources.items():
+            result.groups[name] = names_of_images(source, batch, places, counted, name=f"groups[{name!r}]")
+        if self.settings.unit is not None:
+            result.unit = names_of_images(self.settings.unit, batch, places, counted, name="unit")
+        return result
 
     def _one_batch(
         self,
@@ -134,16 +155,18 @@ class Evaluation:
         keeper: ExampleKeeper,
     ) -> ImageResults:
         run = self.run
-        image, label, mask, ids, void = one.images
-        result = ImageResults(ids, label.cpu().numpy(), {}, {}, position=one.places)
-        _note(result, "original", one.logits, torch.ones(len(image), dtype=torch.bool))
+        image, label, mask, void = one.images.image, one.images.label, one.images.mask, one.images.void
+        result = ImageResults(one.images.ids, label.cpu().numpy(), {}, {}, position=one.places)
+        if one.images.targets is not None:
+            result.targets = one.images.targets.cpu().numpy().astype(np.uint8)
+        self._note(result, "original", one.logits, torch.ones(len(image), dtype=torch.bool))
         pictures = {"original": image}
         for name in self.settings.variant_names:
             shown, background_label, valid = self._variant(name, one, pool, ready)
             if name in MIXED_VARIANTS:
                 result.background_label[name] = torch.where(valid, background_label, -1).cpu().numpy()
             logits, embedding = run(shown, seen, variant=name, number=one.number)
-            _note(result, name, logits, valid)
+            self._note(result, name, logits, valid)
             if name in MIXED_VARIANTS and one.embedding is not None and embedding is not None:
                 cosine = cosine_similarity(one.embedding, embedding).float()
                 result.cosine[name] = torch.where(valid, cosine, math.nan).cpu().numpy()
@@ -151,7 +174,7 @@ class Evaluation:
                 pictures[name] = shown
         prepared = run.prepared(image)
         for name, score in self.settings.scores.items():
-            result.scores[name] = self._score(name, score, prepared, mask, label)
+            result.scores[name] = self._score(name, score, prepared, mask, one.images.given_label)
         heatmaps = {}
         target = label if self.settings.explain == "label" else one.logits.argmax(1).to(label.device)
         for name, attribution in self.settings.attribution_functions.items():
@@ -160,12 +183,26 @@ class Evaluation:
         keeper.add(result, pictures, heatmaps, mask)
         return result
 
+    def _note(self, result: ImageResults, name: str, logits: Tensor, valid: Tensor) -> None:
+        """Write down what the model says, and how sure it is."""
+        present = valid.cpu()
+        if self.settings.task == "multilabel":
+            confidence = logits.abs().sigmoid().prod(1)
+            prediction = torch.from_numpy(codes_of_answers((logits > 0).numpy()))
+        else:
+            confidence, prediction = logits.softmax(1).max(1)
+        result.prediction[name] = torch.where(present, prediction, -1).numpy()
+        result.confidence[name] = torch.where(present, confidence, math.nan).numpy()
+        if self.settings.keeps_log_odds(logits.shape[1]):
+            odds = log_odds_of(logits, self.settings.task).clamp(-_SUREST, _SUREST)
+            result.log_odds[name] = torch.where(present[:, None], odds, math.nan).numpy()
+
     def _variant(
         self, name: str, one: _Batch, pool: BackgroundPool | None, ready: dict[str, VariantImages] | None
     ) -> VariantImages:
         if ready is not None:
             return ready[name]
-        image, label, mask, ids, void = one.images
+        image, label, mask, ids, void = one.images[:5]
         if name not in MIXED_VARIANTS:
             mean, std = self.settings.mean, self.settings.std
             variant = make_variant(image, mask, label, name, mean=mean, std=std, void=void)
@@ -223,6 +260,7 @@ def joined(parts: Sequence[Collected | None]) -> Collected:
         layer=None if no_embedding else first.layer,
         no_embedding=no_embedding,
         probabilities=any(part.probabilities for part in given),
+        soft=any(part.soft for part in given),
     )
 
 
@@ -237,16 +275,30 @@ def merge(parts: Sequence[ImageResults]) -> ImageResults:
         shared = [key for key in tables[0] if all(key in table for table in tables)]
         return {key: np.concatenate([table[key] for table in tables])[order] for key in shared}
 
-    names = ("prediction", "confidence", "cosine", "background_label", "scores")
-    return ImageResults(id[order], label[order], **{n: columns(n) for n in names}, position=position[order])
+    names = ("prediction", "confidence", "cosine", "background_label", "scores", "log_odds", "groups")
+    targets = [p.targets for p in parts if p.targets is not None]
+    units = [p.unit for p in parts if p.unit is not None]
+    return ImageResults(
+        id[order],
+        label[order],
+        **{n: columns(n) for n in names},
+        position=position[order],
+        targets=np.concatenate(targets)[order] if targets else None,
+        unit=np.concatenate(units)[order] if units else None,
+    )
 
 
-def _checked_classes(label: Tensor, logits: Tensor, expected: int | None, number: int) -> int:
+def _checked_classes(images: LabelledImages, logits: Tensor, expected: int | None, number: int) -> int:
     """K, the same in every batch."""
     count = logits.shape[1]
     if expected is not None and count != expected:
         raise ValueError(f"num_classes: expected {expected} outputs of the model, got {count}")
-    largest = int(label.max())
+    if images.targets is not None:
+        if images.targets.shape[1] != count:
+            got = images.targets.shape[1]
+            raise ValueError(f"label: expected {count} labels an image, one an output, got {got} in batch {number}")
+        return count
+    largest = int(images.label.max())
     if largest >= count:
         raise ValueError(
             f"label: expected classes in [0, {count - 1}], the model's outputs, got {largest} in batch {number}"
@@ -261,13 +313,6 @@ def _has_foreground(mask: Tensor) -> Tensor:
 def _finite(values: Tensor) -> NDArray[np.float32]:
     numbers = values.detach().float().cpu().numpy()
     return np.where(np.isfinite(numbers), numbers, np.float32(np.nan))
-
-
-def _note(result: ImageResults, name: str, logits: Tensor, valid: Tensor) -> None:
-    confidence, prediction = logits.softmax(1).max(1)
-    present = valid.cpu()
-    result.prediction[name] = torch.where(present, prediction, -1).numpy()
-    result.confidence[name] = torch.where(present, confidence, math.nan).numpy()
 
 
 def _device(model: nn.Module, wanted: torch.device | str | None) -> torch.device:

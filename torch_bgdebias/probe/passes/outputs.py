@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from torch_bgdebias.checks import check_finite, describe
 from torch_bgdebias.models import LogitsKey, logits_of
 
-__all__ = ["TASKS", "are_probabilities", "class_logits", "logits_for"]
+__all__ = ["TASKS", "are_probabilities", "class_logits", "log_odds_of", "logits_for", "sigmoid_taken", "undo_sigmoid"]
 
-TASKS = ("multiclass", "binary")
+#: the least that a float32 probability tells from 0, and what one of 1.0 may have been rounded by
+_LEAST, _ROUNDED = 1e-38, 2.0**-25
+
+TASKS = ("multiclass", "binary", "multilabel")
 
 
 def logits_for(task: str, key: LogitsKey) -> LogitsKey:
-    """Where to find the logits of two or more classes in an output of a model for this task."""
-    return key if task == "multiclass" else lambda output: _two_columns(logits_of(output, key))
+    """Where to find the logits of two or more classes, or of each label, in an output of a model for this task."""
+    return key if task != "binary" else lambda output: _two_columns(logits_of(output, key))
 
 
 def class_logits(output: Any, key: LogitsKey, *, size: int, task: str, where: str) -> Tensor:
@@ -27,14 +33,19 @@ def class_logits(output: Any, key: LogitsKey, *, size: int, task: str, where: st
         output: what the model returned.
         key: where the logits are in it.
         size: images in the batch.
-        task: ``"multiclass"`` or ``"binary"``.
+        task: ``"multiclass"``, ``"binary"`` or ``"multilabel"``.
         where: which batch it was, for errors.
 
     Raises:
         ValueError: another shape, or values that are not finite.
     """
     logits = logits_of(output, logits_for(task, key))
-    if logits.ndim != 2 or len(logits) != size or logits.shape[1] < 2:
+    if task == "multilabel" and (logits.ndim != 2 or len(logits) != size or not logits.shape[1]):
+        raise ValueError(
+            f"model output: expected logits ({size}, L), one a label, for task='multilabel', got {describe(logits)}; "
+            "pass logits= to say where they are"
+        )
+    if task != "multilabel" and (logits.ndim != 2 or len(logits) != size or logits.shape[1] < 2):
         hint = "pass logits= to say where logits of at least two classes are"
         if logits.shape in ((size,), (size, 1)):
             hint += ", or task='binary' for a model with one logit"
@@ -45,6 +56,58 @@ def class_logits(output: Any, key: LogitsKey, *, size: int, task: str, where: st
 def are_probabilities(logits: Tensor) -> bool:
     """Whether every row (B, K) is at least 0 and adds up to 1: a softmax was taken already."""
     return bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all())
+
+
+def log_odds_of(logits: Tensor, task: str) -> Tensor:
+    """(B, K) log odds of each class against all others, or of each label: no rank is lost where a softmax says 1.0."""
+    if task == "multilabel":
+        return logits
+    if logits.shape[1] == 2:
+        difference = logits[:, 1] - logits[:, 0]
+        return torch.stack([-difference, difference], 1)
+    exact = logits.double()
+    log_share = exact.log_softmax(1)
+    best = exact.argmax(1, keepdim=True)
+    beside = exact.scatter(1, best, -math.inf).logsumexp(1, keepdim=True)  # all others than the best, without rounding
+    odds = log_share - torch.log1p(-log_share.exp().clamp_max(0.5))
+    return odds.scatter(1, best, exact.gather(1, best) - beside).float()
+
+
+def undo_sigmoid(share: Tensor) -> Tensor:
+    """Log odds float32 of probabilities in [0, 1]; 0 and 1 are as far out as float32 tells them from a neighbour."""
+    p = share.double()
+    return (p.clamp_min(_LEAST).log() - (1 - p).clamp_min(_ROUNDED).log()).float()
+
+
+def sigmoid_taken(run: Callable[[], Tensor]) -> bool:
+    """Whether what a model returns is a sigmoid's output, by watching the model compute it.
+
+    Args:
+        run: calls the model and returns its output.
+    """
+    with _Sigmoids() as seen:
+        output = run()
+    return any(_same_memory(output, made) for made in seen.outputs)
+
+
+class _Sigmoids(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keeps what sigmoids return; kept alive, so that no later tensor takes their place in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.outputs: list[Tensor] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket in (torch.ops.aten.sigmoid, torch.ops.aten.sigmoid_) and isinstance(result, Tensor):
+            self.outputs.append(result)
+        return result
+
+
+def _same_memory(one: Tensor, two: Tensor) -> bool:
+    return one.device == two.device and one.untyped_storage().data_ptr() == two.untyped_storage().data_ptr()
 
 
 def _two_columns(logits: Tensor) -> Tensor:

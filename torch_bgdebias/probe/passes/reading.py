@@ -10,21 +10,39 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torch_bgdebias.checks import check_image, check_label, check_mask, describe
+from torch_bgdebias.checks import check_image, check_mask, describe
 from torch_bgdebias.probe.passes.identity import fingerprints, ids_of_names
+from torch_bgdebias.probe.passes.labels import BatchLabels, labels_of_batch
 from torch_bgdebias.probe.passes.settings import EvaluationSettings
 
 __all__ = ["LabelledImages", "VariantImages", "read_batch", "ready_variants"]
 
 
 class LabelledImages(NamedTuple):
-    """Images (B, C, H, W), labels (B,), masks (B, 1, H, W), what the images are known by (B,), and void if any."""
+    """Images that count.
+
+    Attributes:
+        image: (B, C, H, W).
+        label: (B,) int64; numbers of label sets; -1 without labels.
+        mask: (B, 1, H, W).
+        ids: (B,) what the images are known by.
+        void: (B, 1, H, W) pixels that are neither object nor background, where the batch says.
+        targets: (B, L) int8 where the labels are sets, else ``None``.
+        soft: whether shares of classes were given, of which the largest is the label.
+    """
 
     image: Tensor
     label: Tensor
     mask: Tensor
     ids: NDArray[np.uint64]
     void: Tensor | None = None
+    targets: Tensor | None = None
+    soft: bool = False
+
+    @property
+    def given_label(self) -> Tensor:
+        """(B,) classes, or (B, L) label sets: the labels as a further score wants them."""
+        return self.label if self.targets is None else self.targets
 
 
 class VariantImages(NamedTuple):
@@ -58,23 +76,22 @@ def read_batch(
     if void is not None:
         void = check_mask(void.to(device), image, name="void")
         mask = torch.minimum(mask, 1 - void)
-    label = spec.label_of(batch).to(device)
-    if settings.task == "binary" and label.shape == (len(image), 1):
-        label = label[:, 0]
-    if settings.task == "binary" and label.is_floating_point() and bool((label == label.round()).all()):
-        label = label.long()  # binary cross-entropy wants its targets as floats
-    label = check_label(label, len(image))
-    if len(label) and int(label.min()) < 0:
-        raise ValueError(f"label: expected classes of at least 0, got {int(label.min())} in batch {number}")
-    rows = torch.from_numpy(counted)
+    label = _labels(batch, len(image), number, settings, device)
+    rows = torch.from_numpy(counted).to(device)
     if not bool(counted.all()):
-        image, label, mask = (x[rows.to(device)] for x in (image, label, mask))
-        void = None if void is None else void[rows.to(device)]
+        image, mask, void = image[rows], mask[rows], None if void is None else void[rows]
+        label = BatchLabels(label.label[rows], None if label.targets is None else label.targets[rows], label.soft)
     if settings.ids is None:
-        ids = fingerprints(image, label, mask, mean=settings.mean, std=settings.std)
+        ids = fingerprints(image, label.label, mask, mean=settings.mean, std=settings.std)
     else:
         ids = ids_of_names(batch[settings.ids], len(counted))[counted]
-    return LabelledImages(image, label, mask, ids, void)
+    return LabelledImages(image, label.label, mask, ids, void, label.targets, label.soft)
+
+
+def _labels(batch: Any, size: int, number: int, settings: EvaluationSettings, device: torch.device) -> BatchLabels:
+    if settings.spec.label is None:
+        return BatchLabels(torch.full((size,), -1, dtype=torch.int64, device=device))
+    return labels_of_batch(settings.spec.label_of(batch).to(device), size, task=settings.task, number=number)
 
 
 def ready_variants(

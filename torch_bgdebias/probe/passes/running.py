@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from torch_bgdebias.checks import describe
-from torch_bgdebias.models import LayerTap, find_head, get_layer, tap
-from torch_bgdebias.probe.passes.outputs import are_probabilities, class_logits
+from torch_bgdebias.models import LayerTap, find_head, get_layer, logits_of, tap
+from torch_bgdebias.probe.passes.outputs import are_probabilities, class_logits, sigmoid_taken, undo_sigmoid
 from torch_bgdebias.probe.passes.settings import EvaluationSettings
 from torch_bgdebias.probe.passes.units import doubt_about_units
 
@@ -30,7 +30,7 @@ class ModelRun:
     Attributes:
         layer: name of the layer whose input is the embedding; ``None`` where there is none to read.
         no_embedding: why there is none although one was asked for; empty otherwise.
-        probabilities: whether an output so far was a softmax already.
+        probabilities: whether an output so far was a softmax already, or, with one logit or label sets, a sigmoid.
         doubt: what in the first images speaks against their units, empty where nothing does; ``None`` before them.
     """
 
@@ -39,6 +39,7 @@ class ModelRun:
         self.layer: str | None = None
         self.no_embedding = ""
         self.probabilities = False
+        self._sigmoid: bool | None = None  # not looked yet
         self.doubt: str | None = None
         if settings.embeddings and settings.mixed:
             self._find_layer()
@@ -76,10 +77,26 @@ class ModelRun:
         output = self._call(prepared)
         where = f"{variant}, batch {number}"
         logits = class_logits(output, settings.logits, size=len(image), task=settings.task, where=where)
-        if are_probabilities(logits):
+        if settings.task != "multiclass":
+            logits = self._without_sigmoid(logits, prepared)
+        elif are_probabilities(logits):
             self.probabilities = True
             logits = logits.clamp_min(torch.finfo(torch.float32).tiny).log()
         return logits, None if seen is None else self._embedding(seen, output, len(image))
+
+    def _without_sigmoid(self, logits: Tensor, prepared: Tensor) -> Tensor:
+        """Logits (B, K) also where the model has taken a sigmoid of them, as it is seen to do in its first batch."""
+        if self._sigmoid is None:
+            values = 2 * logits[:, 1] if self.settings.task == "binary" else logits
+            inside = bool(((values >= 0) & (values <= 1)).all())
+            self._sigmoid = inside and sigmoid_taken(lambda: logits_of(self._call(prepared), self.settings.logits))
+            self.probabilities = self._sigmoid
+        if not self._sigmoid:
+            return logits
+        if self.settings.task == "binary":
+            odds = undo_sigmoid(2 * logits[:, 1])
+            return torch.stack([-odds / 2, odds / 2], 1)
+        return undo_sigmoid(logits)
 
     def _call(self, prepared: Tensor) -> Any:
         forward = self.settings.forward

@@ -14,6 +14,7 @@ from torch_bgdebias.models import LogitsKey
 from torch_bgdebias.names import MIXED_VARIANTS, VARIANTS
 from torch_bgdebias.preprocessing import Preprocessing
 from torch_bgdebias.probe.passes.attributions import Attribution, named_attributions
+from torch_bgdebias.probe.passes.grouping import GroupSource, group_sources
 from torch_bgdebias.probe.passes.outputs import TASKS, logits_for
 from torch_bgdebias.probe.results.comparison import warn_of_resampling
 
@@ -21,8 +22,11 @@ __all__ = ["EvaluationOptions", "EvaluationSettings", "ImageScore", "MeasuringOp
 
 #: a further score per image: (model, image, mask, label) -> (B,) float, NaN where it is undefined
 ImageScore: TypeAlias = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
-#: ``multiclass``: one logit a class, one class an image; ``binary``: one logit, above 0 for class 1
-Task: TypeAlias = Literal["multiclass", "binary"]
+#: ``multiclass``: one logit a class, one class an image; ``binary``: one logit, above 0 for class 1; ``multilabel``: a
+#: logit a label, above 0 where the image has it
+Task: TypeAlias = Literal["multiclass", "binary", "multilabel"]
+#: with more classes than this, log odds are kept only on demand: a number for every image, class and variant
+_FEW_CLASSES = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +35,11 @@ class EvaluationSettings:
 
     Args:
         spec: where image, label and mask are in a batch.
-        variants: names from ``data.VARIANTS``; all seven when ``None``. BG-Gap needs mixed_same and mixed_rand.
-        task: ``"multiclass"``, or ``"binary"`` for models with one logit, of which class 1 is predicted above 0.
+        variants: names from ``data.VARIANTS``; all that the labels allow when ``None``. BG-Gap needs mixed_same and
+            mixed_rand. Label sets have no mixed_next; without labels there is no mixed_same either.
+        task: ``"multiclass"``; ``"binary"`` for models with one logit, of which class 1 is predicted above 0;
+            ``"multilabel"`` for labels (B, L) of 0 and 1, of which each is predicted above 0. Shares of classes (B, K)
+            are read as their largest class.
         num_classes: K, checked against the model's output when given.
         mean: per channel, that the images were normalised with: makes black black in only_fg, only_bg_b and no_fg,
             colours right in examples, and lets images be recognised in a measurement with another normalisation.
@@ -56,6 +63,11 @@ class EvaluationSettings:
             ``None`` makes them here.
         ids: index or key of names or numbers in the batch by which images are known in other measurements; by their
             picture, mask and label when ``None``.
+        groups: what groups the images (site, camera, sex), for the worst group: by name a place in the batch, or a
+            list of N names in the order of the data set (:func:`groups_from_csv`, :func:`groups_from_folders`).
+        unit: what images belong together and are not independent (a patient, a film), given as a group is; intervals
+            and tests then count these and not images.
+        probabilities: keep every image's log odds of each class, for AUC and calibration; ``None``: up to 20 classes.
         max_backgrounds: backgrounds kept in host memory, in the images' dtype (512 of 3 x 224 x 224 take 0.3 GB); at
             least two a class are kept whatever the limit.
         examples: how many of the images that a new background hurt most to keep as pictures, with their heatmaps.
@@ -85,6 +97,9 @@ class EvaluationSettings:
     explain: str = "predicted"
     ready: int | str | None = None
     ids: int | str | None = None
+    groups: Mapping[str, GroupSource] | GroupSource | None = None
+    unit: GroupSource | None = None
+    probabilities: bool | None = None
     max_backgrounds: int = 512
     examples: int = 0
     confidence: float = 0.95
@@ -101,6 +116,8 @@ class EvaluationSettings:
         check_both_or_none(self.mean, self.std)
         check_option(self.explain, ("predicted", "label"), name="explain")
         check_option(self.task, TASKS, name="task")
+        self._check_labels_allow()
+        self.group_sources  # noqa: B018 - raises where a group is no place and no list
         for name, least in (("max_backgrounds", 2), ("examples", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
@@ -111,10 +128,46 @@ class EvaluationSettings:
         if twice := [name for name in self.attribution_functions if ratio_name(name) in self.scores]:
             raise ValueError(f"scores: {ratio_name(twice[0])!r} is what attributions measure; give it one name only")
 
+    def _check_labels_allow(self) -> None:
+        """Refuse by name what needs one class an image where there are label sets or no labels."""
+        for variant in self.variants or ():
+            if variant in self._without_class:
+                why = "images have no label (BatchSpec(label=None))"
+                if self.task == "multilabel":
+                    why = "an image of task='multilabel' has no next class"
+                raise ValueError(f"variants: expected none that needs one class an image, got {variant!r}, but {why}")
+        if self.explain == "label" and (self.task == "multilabel" or self.spec.label is None):
+            why = "images have no label" if self.spec.label is None else "an image of task='multilabel' has several"
+            raise ValueError(f"explain: expected 'predicted', got 'label', but {why}")
+        if self.task == "multilabel" and (self.spec.label is None or self.probabilities is False):
+            what = (
+                "label: expected label sets in every batch"
+                if self.spec.label is None
+                else "probabilities: expected True"
+            )
+            raise ValueError(f"{what} for task='multilabel'")
+
+    @property
+    def _without_class(self) -> tuple[str, ...]:
+        """Variants that need one class an image, where it has none."""
+        if self.spec.label is None:
+            return ("mixed_same", "mixed_next")
+        return ("mixed_next",) if self.task == "multilabel" else ()
+
+    @property
+    def group_sources(self) -> dict[str, GroupSource]:
+        """What groups the images, by name."""
+        return group_sources(self.groups)
+
+    def keeps_log_odds(self, num_classes: int) -> bool:
+        """Whether the log odds of so many classes are kept."""
+        return num_classes <= _FEW_CLASSES if self.probabilities is None else self.probabilities
+
     @property
     def variant_names(self) -> tuple[str, ...]:
         """The variants to evaluate, each once."""
-        return tuple(dict.fromkeys(VARIANTS if self.variants is None else self.variants))
+        possible = [name for name in VARIANTS if name not in self._without_class]
+        return tuple(dict.fromkeys(possible if self.variants is None else self.variants))
 
     @property
     def mixed(self) -> tuple[str, ...]:
@@ -142,6 +195,8 @@ class EvaluationSettings:
             "explained_class": self.explain if attributions else None,
             "variants_are": "as given" if self.ready is not None else "made here",
             "images_are_known_by": "picture, mask and label" if self.ids is None else f"the batch's {self.ids!r}",
+            "groups": list(self.group_sources),
+            "intervals_count": "images" if self.unit is None else "what belongs together (unit=)",
             "max_backgrounds": self.max_backgrounds,
             **self.recorded,
         }
@@ -165,6 +220,9 @@ class MeasuringOptions(TypedDict, total=False):
     explain: str
     ready: int | str | None
     ids: int | str | None
+    groups: Mapping[str, GroupSource] | GroupSource | None
+    unit: GroupSource | None
+    probabilities: bool | None
     max_backgrounds: int
     examples: int
     confidence: float

@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch_bgdebias._deprecated import REMOVED_IN
 from torch_bgdebias.metrics.intervals import mean_difference_interval
 from torch_bgdebias.metrics.statistics import Floats, correct_p_values, paired_permutation_test
-from torch_bgdebias.probe.results.columns import paired_columns
+from torch_bgdebias.probe.results.columns import class_rows, classes_of, paired_columns
 from torch_bgdebias.probe.results.gaps import change_sentence
 from torch_bgdebias.probe.results.layout import plain
 from torch_bgdebias.probe.results.measurement import Estimate, Measurement
@@ -38,6 +38,8 @@ COMPARISON_SCHEMA = "torch_bgdebias.comparison/1"
 #: what is tested in every class, besides the scores: the figures of the report's class table
 CLASS_FIGURES = ("bg_gap", "accuracy/original", "accuracy/mixed_same", "accuracy/mixed_rand")
 Correction = Literal["holm", "benjamini-hochberg"]
+#: what images belong together; ``None``: each its own
+Unit: TypeAlias = NDArray[np.str_] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +66,7 @@ class ClassChange:
     Attributes:
         label: the class.
         name: its name.
-        n: images of the class that both models classified.
+        n: images of the class (of label sets: that have the label) that both models classified.
         changes: ``bg_gap``, ``accuracy/original``, ``accuracy/mixed_same``, ``accuracy/mixed_rand`` where measured, and
             every score.
     """
@@ -83,8 +85,9 @@ class ModelComparison:
         first: name of the model that stands for "before".
         second: name of the other one.
         n: images that both reports have.
-        figures: figure -> change over all common images: ``bg_gap``, ``accuracy/<variant>``,
-            ``decision_consistency/<variant>``, ``feature_consistency/<variant>``, and every score by its name.
+        figures: figure -> change over all common images: ``bg_gap``, ``accuracy/<variant>``, ``exact_match/<variant>``
+            (label sets), ``decision_consistency/<variant>``, ``feature_consistency/<variant>``, and every score by its
+            name.
         per_class: one entry per class with common images.
         settings: ``confidence``, ``n_permutations``, ``seed``, ``correction``, and how many tests each
             correction is for (``tests``: over all images, and per figure over the classes).
@@ -220,32 +223,54 @@ def _raw(first: Measurement, second: Measurement, level: float, drawn: Mapping[s
     rows = matched_images(first.images, second.images)
     if rows is None:
         return None
-    before, after = (
-        {name: column[at] for name, column in paired_columns(report.images).items()}
-        for report, at in zip((first, second), rows, strict=True)
-    )
+    one, two = first.images.at(rows[0]), second.images.at(rows[1])
+    before, after = paired_columns(one), paired_columns(two)
     refused = incomparable_scores(first, second)
     shared = [name for name in before if name in after and name not in refused]
     in_classes = [n for n in shared if n in CLASS_FIGURES or n in first.images.scores]
-    label = first.images.label[rows[0]]
 
-    def changes(names: Sequence[str], chosen: NDArray[np.bool_]) -> dict[str, Change]:
-        return {name: _change(before[name][chosen], after[name][chosen], level, drawn) for name in names}
+    steps = 1 if one.targets is None else one.targets.shape[1]
+
+    def changes(
+        names: Sequence[str], before: Mapping[str, Floats], after: Mapping[str, Floats], unit: Unit, steps: int = 1
+    ) -> dict[str, Change]:
+        shared = [n for n in names if n in before and n in after]
+        return {n: _change(_Column(before[n], after[n], unit, steps), level, drawn) for n in shared}
 
     per_class = []
-    for k in np.unique(label):
-        chosen = label == k
-        name = first.class_names[k] if k < len(first.class_names) else str(k)
-        per_class.append(ClassChange(int(k), name, int(chosen.sum()), changes(in_classes, chosen)))
-    figures = changes(shared, np.ones(len(label), bool))
+    for label in classes_of(one):
+        chosen = class_rows(one, label)
+        unit = None if one.unit is None else one.unit[chosen]
+        name = first.class_names[label] if label < len(first.class_names) else str(label)
+        inside = changes(in_classes, paired_columns(one, label), paired_columns(two, label), unit)
+        n = int(chosen.sum()) if one.targets is None else int(one.targets[:, label].sum())
+        per_class.append(ClassChange(label, name, n, inside))
+    figures = changes(shared, before, after, one.unit, steps)
     differing = differing_settings(first, second, rows)
-    return _Raw(len(label), figures, per_class, (first.bg_gap, second.bg_gap), differing, refused)
+    return _Raw(len(one), figures, per_class, (first.bg_gap, second.bg_gap), differing, refused)
 
 
-def _change(before: Floats, after: Floats, level: float, drawn: Mapping[str, Any]) -> Change:
-    both = ~np.isnan(before - after)
-    interval = mean_difference_interval(after[both], before[both], confidence=level)
-    test = paired_permutation_test(after[both], before[both], **drawn)
+@dataclasses.dataclass(frozen=True)
+class _Column:
+    """A figure's numbers (N,) before and after; shares of ``steps`` labels are whole numbers of labels."""
+
+    before: Floats
+    after: Floats
+    unit: Unit
+    steps: int
+
+    def in_steps(self, values: Floats) -> Floats:
+        """Numbers of labels where that is what they are: differences of whole numbers can be tested exactly."""
+        whole = np.round(values * self.steps)
+        return whole if bool((np.abs(whole - values * self.steps) < 1e-9).all()) else values
+
+
+def _change(column: _Column, level: float, drawn: Mapping[str, Any]) -> Change:
+    both = ~np.isnan(column.before - column.after)
+    before, after = column.before[both], column.after[both]
+    groups = None if column.unit is None else column.unit[both]
+    interval = mean_difference_interval(after, before, groups=groups, confidence=level)
+    test = paired_permutation_test(column.in_steps(after), column.in_steps(before), groups=groups, **drawn)
     estimate = Estimate(interval.value, interval.low, interval.high, interval.n)
     return Change(estimate, test.p_value, test.p_value, test.exact)
 
@@ -291,7 +316,7 @@ def _in_words(name: str, change: Change) -> str:
     d = change.difference
     if math.isnan(d.value):
         return "not known: no image has it in both"
-    share = name == "bg_gap" or name.startswith(("accuracy/", "decision_consistency/"))
+    share = name == "bg_gap" or name.startswith(("accuracy/", "exact_match/", "decision_consistency/"))
     scale, digits, unit = (100, 1, " points") if share else (1, 4, "")
     value, low, high = (f"{scale * x + 0.0:+.{digits}f}" for x in (d.value, d.low, d.high))
     return f"{value}{unit} [{low}, {high}], {p_words(change.corrected)} (n = {d.n})"

@@ -6,6 +6,7 @@ dependence on the background, so a model is judged by the distance from 0.
 
 from __future__ import annotations
 
+import math
 from typing import Literal, TypeAlias
 
 from torch_bgdebias.probe.results.measurement import Estimate
@@ -56,6 +57,9 @@ def bias_sentence(model: str, gap: Estimate | None, level: float) -> Sentence:
     if side == "unknown":
         return say(strong(model), f" has a BG-Gap of {number(gap.value)} points (no interval), from {gap.n} image(s): ",
                    "too few to judge.")  # fmt: skip
+    if side == "neither" and gap.low == gap.high:
+        return say("For ", strong(model), " no dependence on the background can be shown: all ",
+                   f"{gap.n} image(s) agree, and nothing is known of how far others may differ.")  # fmt: skip
     if side == "neither":
         return say(
             "For ", strong(model), f" no dependence on the background can be shown: its BG-Gap is {number(gap.value)} ",
@@ -121,6 +125,9 @@ def _no_longer_shown(name: Words, before: Estimate, after: Estimate, in_brackets
     rounded = number(after.value)
     left = strong("none of it is left" if rounded == "0.0" else f"{rounded} points are left")
     ends = (after.low, after.high)
+    if after.low == after.high:
+        return say("With ", name, " ", left, f" on {after.n} image(s), which all agree: nothing is known of how far ",
+                   "others may differ.")  # fmt: skip
     if max(map(abs, ends)) < NARROW:
         return say("With ", name, " ", left, f"{in_brackets}: what is behind the object hardly matters any more.")
     return say(
@@ -148,6 +155,6 @@ def _turned_round(name: Words, before: Estimate, after: Estimate, in_brackets: s
 
 
 def _either_way(gap: Estimate) -> str:
-    """How large a loss the interval leaves possible, on either kind of background."""
-    on_random, on_own = max(gap.high, 0.0), max(-gap.low, 0.0)
+    """How large a loss the interval leaves possible, on either kind of background; rounded up, as a limit must be."""
+    on_random, on_own = (math.ceil(round(1000 * max(end, 0.0), 6)) / 1000 for end in (gap.high, -gap.low))
     return f"{number(on_random)} points on random backgrounds, or of {number(on_own)} on the own class's,"

@@ -14,15 +14,23 @@ from numpy.typing import NDArray
 
 from torch_bgdebias.probe.results.concepts import ConceptTable
 from torch_bgdebias.probe.results.images import Example, ImageResults
-from torch_bgdebias.probe.results.measurement import ClassResult, Estimate, Measurement, ScoreResult, VariantResult
+from torch_bgdebias.probe.results.measurement import (
+    ClassResult,
+    Estimate,
+    Measurement,
+    ScoreResult,
+    VariantResult,
+    WorstPart,
+)
 from torch_bgdebias.records import Record, Unpacker
 
 __all__ = ["SCHEMA", "measurement_from_dict", "measurement_to_dict", "plain"]
 
 #: name and version of the JSON layout; a reader refuses others
-SCHEMA = "torch_bgdebias.report/3"
-#: layouts that can still be read: /2 had no concepts, /1 no heatmaps and masks of examples either
-_READABLE = (SCHEMA, "torch_bgdebias.report/2", "torch_bgdebias.report/1")
+SCHEMA = "torch_bgdebias.report/4"
+#: layouts that can still be read: /3 had no label sets, groups and log odds, /2 no concepts, /1 no heatmaps and masks
+#: of examples either
+_READABLE = (SCHEMA, "torch_bgdebias.report/3", "torch_bgdebias.report/2", "torch_bgdebias.report/1")
 
 
 def measurement_to_dict(report: Measurement) -> dict[str, Any]:
@@ -52,6 +60,9 @@ def _plain_array(array: NDArray[Any]) -> Any:
     if array.dtype == np.uint8:  # pictures: packed, for JSON lists of pixels are huge
         packed = base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes())).decode("ascii")
         return {"shape": list(array.shape), "zlib_base64": packed}
+    if array.dtype == np.float32 and array.ndim == 2:  # a number a class and image: packed as well
+        packed = base64.b64encode(zlib.compress(np.ascontiguousarray(array, "<f4").tobytes())).decode("ascii")
+        return {"shape": list(array.shape), "zlib_base64": packed}
     if array.dtype == np.float32:  # nine digits bring every float32 back exactly
         return [float(f"{x:.9g}") if math.isfinite(x) else None for x in array.tolist()]
     return array.tolist()
@@ -72,23 +83,41 @@ def _estimates(record: Record, name: str) -> dict[str, Estimate]:
 
 
 def _variant(data: Record) -> VariantResult:
-    optional = {name: _optional(data, name) for name in ("decision_consistency", "feature_consistency")}
+    data = Record({"exact_match": None, **data.fields}, data.place)
+    optional = {n: _optional(data, n) for n in ("decision_consistency", "feature_consistency", "exact_match")}
     return VariantResult(data.text("name"), _estimate(data, "accuracy"), data.whole("n_left_out"), **optional)
 
 
 def _class(data: Record) -> ClassResult:
     grouped = {k: _estimates(data, k) for k in ("accuracy", "decision_consistency", "feature_consistency", "scores")}
-    gap = _optional(data, "bg_gap")
-    return ClassResult(data.whole("label"), data.text("name"), data.whole("n"), bg_gap=gap, **grouped)
+    gap, p = _optional(data, "bg_gap"), data.number("gap_p") if "gap_p" in data.fields else math.nan
+    return ClassResult(data.whole("label"), data.text("name"), data.whole("n"), bg_gap=gap, gap_p=p, **grouped)
 
 
-def _images(data: Record) -> ImageResults:
+def _worst(data: Record) -> WorstPart:
+    return WorstPart(
+        data.text("name"), data.text("variant"), _estimate(data, "accuracy"), data.whole("among"), data.number("floor")
+    )
+
+
+def _images(data: Record, unpacker: Unpacker) -> ImageResults:
+    data = Record({"targets": None, "log_odds": {}, "groups": {}, "unit": None, **data.fields}, data.place)
     types: dict[str, type[np.generic]] = {"prediction": np.int64, "confidence": np.float32, "cosine": np.float32}
     types |= {"background_label": np.int64, "scores": np.float32}
     parts = {name: data.record(name) for name in types}
     columns = {name: {v: parts[name].array(v, dtype) for v in parts[name]} for name, dtype in types.items()}
     position = None if data.value("position") is None else data.array("position", np.int64)
-    return ImageResults(data.array("id", np.uint64), data.array("label", np.int64), **columns, position=position)
+    odds, groups = data.record("log_odds"), data.record("groups")
+    return ImageResults(
+        data.array("id", np.uint64),
+        data.array("label", np.int64),
+        **columns,
+        position=position,
+        targets=None if data.value("targets") is None else unpacker.picture(data.record("targets")),
+        log_odds={v: unpacker.table(odds.record(v)) for v in odds},
+        groups={name: np.asarray(groups.texts(name)) for name in groups},
+        unit=None if data.value("unit") is None else np.asarray(data.texts("unit")),
+    )
 
 
 def _example(data: Record, unpacker: Unpacker) -> Example:
@@ -114,7 +143,7 @@ def measurement_from_dict(data: Mapping[str, Any]) -> Measurement:
         hint = ": written by a newer torch_bgdebias, install that to read it" if newer else ""
         raise ValueError(f"schema: expected {SCHEMA!r}, got {schema!r}{hint}")
     if schema != SCHEMA:
-        data = {"concepts": [], **data}
+        data = {"concepts": [], "per_group": {}, "worst_class": None, "worst_group": {}, **data}
     wanted = {field.name for field in dataclasses.fields(Measurement)} | {"schema"}
     if wanted != set(data):
         missing, unknown = sorted(wanted - set(data)), sorted(set(data) - wanted)
@@ -131,30 +160,42 @@ def measurement_from_dict(data: Mapping[str, Any]) -> Measurement:
 
 def _check_lengths(images: ImageResults) -> None:
     """One row an image in every column: a file that was cut or edited would give wrong figures silently."""
-    columns = {"label": images.label, "position": images.position}
+    columns: dict[str, NDArray[Any] | None] = {"label": images.label, "position": images.position}
     for what in ("prediction", "confidence", "cosine", "background_label", "scores"):
         columns |= {f"{what}/{name}": column for name, column in getattr(images, what).items()}
+    columns |= {"unit": images.unit, **{f"groups/{name}": column for name, column in images.groups.items()}}
     for name, column in columns.items():
         if column is not None and column.shape != images.id.shape:
             raise ValueError(f"images.{name}: expected {len(images.id)} values, one an image, got {column.shape}")
+    tables = {"targets": images.targets, **{f"log_odds/{name}": table for name, table in images.log_odds.items()}}
+    shapes = {name: table.shape for name, table in tables.items() if table is not None}
+    for name, shape in shapes.items():
+        if shape[0] != len(images.id) or len(set(shapes.values())) > 1:
+            raise ValueError(f"images.{name}: expected {len(images.id)} rows, all tables of one width, got {shape}")
+    if images.targets is not None and set(images.prediction) - set(images.log_odds):
+        raise ValueError("images.log_odds: expected log odds in every variant, for the labels are sets")
 
 
 def _read_report(data: Record) -> Measurement:
     variants, scores, counts = data.record("variants"), data.record("scores"), data.record("counts")
     unpacker, versions = Unpacker(), data.record("versions")
+    groups, worst = data.record("per_group"), data.record("worst_group")
     return Measurement(
         model=data.text("model"),
         class_names=data.texts("class_names"),
         variants={name: _variant(variants.record(name)) for name in variants},
         bg_gap=_optional(data, "bg_gap"),
         per_class=[_class(item) for item in data.records("per_class")],
-        images=_images(data.record("images")),
+        images=_images(data.record("images"), unpacker),
         scores={name: _score(scores.record(name)) for name in scores},
         counts={name: counts.whole(name) for name in counts},
         settings=_settings(data.record("settings")),
         versions={name: versions.value(name) for name in versions},
         examples=[_example(item, unpacker) for item in data.records("examples")],
         concepts=[ConceptTable.from_record(item) for item in data.records("concepts")],
+        per_group={name: [_class(item) for item in groups.records(name)] for name in groups},
+        worst_class=None if data.value("worst_class") is None else _worst(data.record("worst_class")),
+        worst_group={name: _worst(worst.record(name)) for name in worst},
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from torch_bgdebias.probe.results.concepts import ConceptTable
 from torch_bgdebias.probe.results.images import Example, ImageResults
 
-__all__ = ["JUDGED", "ClassResult", "Estimate", "Measurement", "ScoreResult", "VariantResult"]
+__all__ = ["JUDGED", "ClassResult", "Estimate", "Measurement", "ScoreResult", "VariantResult", "WorstPart"]
 
 #: the variants over which a model is judged by its worst: the object is there in all of them
 JUDGED = ("original", "mixed_same", "mixed_rand")
@@ -51,10 +51,12 @@ class VariantResult:
 
     Attributes:
         name: the variant.
-        accuracy: share of images classified correctly.
+        accuracy: share of images classified correctly; of label sets the share of labels that are right; NaN where the
+            images have no labels.
         n_left_out: images without this variant (no partner of the right class, no foreground to show).
         decision_consistency: share of images whose predicted class is that of the original; mixed variants only.
         feature_consistency: mean cosine similarity to the original's embedding; mixed variants only.
+        exact_match: of label sets, the share of images of which all labels are right; ``None`` otherwise.
     """
 
     name: str
@@ -62,21 +64,26 @@ class VariantResult:
     n_left_out: int = 0
     decision_consistency: Estimate | None = None
     feature_consistency: Estimate | None = None
+    exact_match: Estimate | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassResult:
-    """The same figures within one class; estimates of an absent class are NaN with n = 0.
+    """The same figures within one class, or one group; estimates of an absent class are NaN with n = 0.
+
+    Of label sets a class is a label, its figures over all images, each right or wrong about this label alone.
 
     Attributes:
-        label: the class.
+        label: the class, or a group's place in the order of names.
         name: its name, or the number as text.
-        n: images of the class.
+        n: images of the class; of label sets those that have the label.
         accuracy: per variant.
         bg_gap: accuracy(mixed_same) - accuracy(mixed_rand), when both were measured.
         decision_consistency: per mixed variant.
         feature_consistency: per mixed variant, when embeddings were read.
         scores: mean of each further per-image score (see :class:`ScoreResult`).
+        gap_p: p-value of the gap, of the paired permutation test, corrected for the number of classes (Holm); NaN where
+            there is no gap.
     """
 
     label: int
@@ -87,6 +94,27 @@ class ClassResult:
     decision_consistency: dict[str, Estimate] = dataclasses.field(default_factory=dict)
     feature_consistency: dict[str, Estimate] = dataclasses.field(default_factory=dict)
     scores: dict[str, Estimate] = dataclasses.field(default_factory=dict)
+    gap_p: float = math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class WorstPart:
+    """The class, or the group, with the lowest accuracy on the images as they are, on own or on random backgrounds.
+
+    Attributes:
+        name: of the class or group.
+        variant: on which of these it is so low.
+        accuracy: there, with an interval at level 1 - alpha / ``among``: all of them hold at once, so that of the one
+            that came out as the worst holds too.
+        among: how many accuracies were compared, classes (or groups) times variants.
+        floor: no class (or group) is below this on any of the variants, at the report's level.
+    """
+
+    name: str
+    variant: str
+    accuracy: Estimate
+    among: int
+    floor: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +151,9 @@ class Measurement:
         examples: pictures of the images that the change of background hurt most (may be empty).
         concepts: concept vectors on other backgrounds, a table for each layer and method (may be empty); made by
             :func:`torch_bgdebias.probe.concept_tables`.
+        per_group: one row per group, by what groups the images.
+        worst_class: the class with the lowest accuracy; ``None`` where nothing was classified.
+        worst_group: the group with the lowest accuracy, by what groups the images.
     """
 
     model: str
@@ -137,6 +168,9 @@ class Measurement:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     examples: list[Example] = dataclasses.field(default_factory=list)
     concepts: list[ConceptTable] = dataclasses.field(default_factory=list)
+    per_group: dict[str, list[ClassResult]] = dataclasses.field(default_factory=dict)
+    worst_class: WorstPart | None = None
+    worst_group: dict[str, WorstPart] = dataclasses.field(default_factory=dict)
 
     @property
     def confidence(self) -> float:

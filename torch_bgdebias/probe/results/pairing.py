@@ -21,7 +21,10 @@ _FREE = frozenset(
         "device",
         "embedding_layer",
         "epoch",
+        "groups",
         "images_enter",
+        "intervals_count",
+        "labels",
         "n_resamples",
         "outputs",
         "processes",
@@ -38,6 +41,9 @@ def matched_images(first: ImageResults, second: ImageResults) -> tuple[NDArray[n
     An image is known by its ``id`` and its label. The n-th copy of an image that occurs several times is paired with
     the n-th copy of the other measurement. Places in a loader say nothing about what an image shows and are not used.
     """
+    widths = [None if images.targets is None else images.targets.shape[1] for images in (first, second)]
+    if widths[0] != widths[1]:  # classes and label sets are numbered differently
+        return None
     rows_of = {key: row for row, key in enumerate(_keys(second))}
     pairs = [(row, rows_of[key]) for row, key in enumerate(_keys(first)) if key in rows_of]
     if not pairs:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from torch_bgdebias.probe.results.gaps import bias_sentence
-from torch_bgdebias.probe.results.measurement import ClassResult, Measurement, VariantResult
-from torch_bgdebias.probe.results.spelling import is_known, plain_text
+from collections.abc import Sequence
 
-__all__ = ["classes_by_gap", "summary_text"]
+from torch_bgdebias.probe.results.gaps import bias_sentence
+from torch_bgdebias.probe.results.measurement import ClassResult, Measurement, VariantResult, WorstPart
+from torch_bgdebias.probe.results.spelling import VARIANT_WORDS, interval_of, is_known, number, percent, plain_text
+
+__all__ = ["by_gap", "classes_by_gap", "may_be_chance", "summary_text", "worst_sentence"]
 
 
 def summary_text(measurement: Measurement) -> str:
@@ -19,24 +21,61 @@ def summary_text(measurement: Measurement) -> str:
     if m.bg_gap is not None:
         lines.append(f"  BG-Gap = accuracy(mixed_same) - accuracy(mixed_rand) = {m.bg_gap.percent()} points")
         lines.append(f"  {plain_text(bias_sentence(m.model, m.bg_gap, m.confidence))}")
-        listed = ", ".join(
-            f"{c.name} {100 * c.bg_gap.value:.1f} (n = {c.n})" for c in classes_by_gap(m)[:5] if c.bg_gap
-        )
-        lines.append(f"  largest gaps: {listed}")
+        lines.append(f"  largest gaps: {_largest(m.per_class, m.confidence)}")
+        lines += [f"  by {name}: {_largest(rows, m.confidence)}" for name, rows in m.per_group.items()]
+    if m.worst_class is not None:
+        what = "class" if m.images.targets is None else "label"
+        lines.append(f"  {worst_sentence(m.worst_class, what, m.confidence)}")
+    lines += [f"  {worst_sentence(worst, name, m.confidence)}" for name, worst in m.worst_group.items()]
     lines += [table.summary() for table in m.concepts]
     return "\n".join(lines)
 
 
 def classes_by_gap(measurement: Measurement) -> list[ClassResult]:
     """The classes whose gap is known, the one farthest from 0 first."""
-    known = [c for c in measurement.per_class if is_known(c.bg_gap)]
-    return sorted(known, key=lambda c: -abs(c.bg_gap.value) if c.bg_gap else 0.0)
+    return by_gap([c for c in measurement.per_class if is_known(c.bg_gap)])
+
+
+def by_gap(rows: Sequence[ClassResult]) -> list[ClassResult]:
+    """Classes or groups, the gap farthest from 0 first, those without one last."""
+    return sorted(rows, key=lambda c: -abs(c.bg_gap.value) if is_known(c.bg_gap) else 1.0)
+
+
+def may_be_chance(row: ClassResult, confidence: float) -> bool:
+    """Whether a class's gap is not shown to be other than 0, corrected for the number of classes."""
+    return is_known(row.bg_gap) and not row.gap_p < 1 - confidence
+
+
+def worst_sentence(worst: WorstPart, what: str, confidence: float) -> str:
+    """The worst class or group in words: its accuracy with the interval that is corrected for being the worst."""
+    ends = interval_of(worst.accuracy)
+    level, where = f"{100 * confidence:g}%", VARIANT_WORDS[worst.variant]
+    between = "no interval" if ends is None else f"{level} interval {number(ends[0])} to {number(ends[1])}"
+    return (
+        f"worst {what}: {worst.name}, {percent(worst.accuracy.value, 1)} right on {_shown(where)} ({between}, "
+        f"corrected for being the worst of {worst.among} accuracies); none is below {percent(worst.floor, 1)}"
+    )
+
+
+def _shown(where: str) -> str:
+    return "the images as given" if where == "as given" else where
+
+
+def _largest(rows: Sequence[ClassResult], confidence: float) -> str:
+    known = [c for c in by_gap(rows)[:5] if is_known(c.bg_gap)]
+    return ", ".join(
+        f"{c.name} {number(c.bg_gap.value)} (n = {c.n}{', may be chance' if may_be_chance(c, confidence) else ''})"
+        for c in known
+        if c.bg_gap
+    )
 
 
 def _variant_line(name: str, result: VariantResult) -> str:
     line = f"  {name:<12} accuracy {result.accuracy.percent():<22}"
     if result.decision_consistency is not None:
         line += f" decisions kept {result.decision_consistency.percent():<22}"
+    if result.exact_match is not None:
+        line += f" all labels right {result.exact_match.percent():<22}"
     if result.feature_consistency is not None:
         line += f" embedding cosine {result.feature_consistency.value:.3f}"
     return line.rstrip() + (f"  ({result.n_left_out} left out)" if result.n_left_out else "")
