@@ -67,10 +67,13 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--batch-norm", choices=("linear", "exact"), default="linear")
     run.add_argument("--input-rule", choices=("gradient", "zbox"), default="gradient")
     run.add_argument("--deep", nargs="*", default=None, help="deep supervision: layer names")
-    run.add_argument("--range", type=float, nargs=2, default=(1.0, 25.0), help="C1 C2")
+    run.add_argument("--form", choices=("share", "paper"), default="share", help="of the heatmap loss")
+    run.add_argument(
+        "--range", type=float, nargs=2, default=(1.0, 25.0), help="C1 C2, as what follows of the form paper"
+    )
     run.add_argument("--calibrate", type=float, default=0.0, help="epochs of plain training to measure C1 and C2 on")
     run.add_argument("--rank-decay", type=float, default=0.9)
-    run.add_argument("--saturation", type=float, default=1.0)
+    run.add_argument("--saturation", type=float, default=None)
     run.add_argument("--background-weight", type=float, default=1.0)
     run.add_argument("--foreground-weight", type=float, default=1.0)
     run.add_argument("--dilation", type=int, default=2)
@@ -115,7 +118,9 @@ def explainer(net: nn.Module, data: Setting, args: argparse.Namespace) -> ISNet:
 
 
 def heatmap_loss(args: argparse.Namespace) -> ISNetLoss:
-    return ISNetLoss(
+    if args.form == "share":
+        return ISNetLoss(mask_dilation=args.dilation, saturation=args.saturation)
+    return ISNetLoss.paper(
         relevance_range=tuple(args.range),
         rank_decay=args.rank_decay,
         saturation=args.saturation,

@@ -19,7 +19,8 @@ class PlainHeatmaps(ISNetCallback):
     """Without dimmed backgrounds and grown masks, unless a test asks for them: the images here are small."""
 
     def __init__(self, variant="selective", spec=None, *, loss=None, dimming=0.0, **options) -> None:
-        super().__init__(variant, spec, loss=loss or ISNetLoss(mask_dilation=0), dimming=dimming, **options)
+        plain = ISNetLoss(mask_dilation=0, form="paper" if options.get("calibrate") else None)
+        super().__init__(variant, spec, loss=loss or plain, dimming=dimming, **options)
 
 
 class Frozen(Module):

@@ -19,8 +19,8 @@ from torch_bgdebias.isnet.loss import ISNetLoss
 
 
 def masks_as_they_are(**settings) -> ISNetLoss:
-    """The loss without growing masks: what is expected here is written down for the pixels of the mask itself."""
-    return ISNetLoss(**{"mask_dilation": 0, **settings})
+    """The papers' loss: what is expected here is written down for the pixels of the mask itself."""
+    return ISNetLoss.paper(**{"mask_dilation": 0, **settings})
 
 
 def case(seed: int = 0, shape: tuple[int, ...] = (3, 2, 3, 9, 7), dtype: torch.dtype = torch.float64):

@@ -123,6 +123,8 @@ def calibrate_relevance_range(
     Raises:
         ValueError: an empty loader, relevance that is not finite, or none at all.
     """
+    if not isnet.rules.at_input:
+        raise ValueError("at_input: False leaves the input out, whose range is to be measured; leave it True")
     spec = spec or BatchSpec()
     if device is None:
         device = device_of(isnet.model)

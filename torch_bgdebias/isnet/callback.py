@@ -19,7 +19,7 @@ from torch_bgdebias.isnet.callback_calibration import measured_range
 from torch_bgdebias.isnet.callback_fit import Fit, loss_of
 from torch_bgdebias.isnet.calls import around_calls
 from torch_bgdebias.isnet.dimming import BackgroundDimming
-from torch_bgdebias.isnet.loss import ISNetLoss
+from torch_bgdebias.isnet.loss import NO_RANGE, ISNetLoss
 from torch_bgdebias.isnet.record import Explanation
 from torch_bgdebias.isnet.rules import RuleOptions, Rules
 from torch_bgdebias.isnet.settings import ISNetSettings
@@ -63,7 +63,7 @@ class ISNetCallback(TrainingStepCallback):
         variant: "selective", "stochastic", "dual" or "original", or :class:`~torch_bgdebias.isnet.Rules` with all of
             ``options``.
         spec: where images and masks are in a batch.
-        loss: the heatmap loss; ``ISNetLoss()`` by default.
+        loss: the heatmap loss; ``ISNetLoss()`` by default, ``ISNetLoss.paper()`` for the papers'.
         weight: P in [0, 1], or a function of the epoch and of the batches seen so far. With P = 0 nothing is explained.
         network: name of the submodule that maps images to logits; the LightningModule's own ``forward`` by default. Of
             parts that the step calls one after the other: the names of the first and the last, ("backbone", "head").
@@ -74,7 +74,8 @@ class ISNetCallback(TrainingStepCallback):
             costs a forward pass of that part, in which batch norm's running statistics are updated too.
         calibrate: measure the loss's range C1, C2 (each layer's) over so many training batches before the first step,
             on the model as it is then: one that was trained without the heatmap loss. ``callback.loss`` has it; it is
-            in the checkpoint and not measured again on resuming. 0: the loss's own range.
+            in the checkpoint and not measured again on resuming. 0: the loss's own range. The papers' loss alone has
+            one, and is the default with it.
         seed: of the random choices (part of the batch, stochastic and dual variants).
         log: log, do not, or log under this prefix.
         options: what :class:`~torch_bgdebias.isnet.ISNet` takes beside the model: ``epsilon``, ``input_rule``,
@@ -120,7 +121,11 @@ class ISNetCallback(TrainingStepCallback):
         #: weight, network, dimming, fraction and calibrate
         self.settings = ISNetSettings(weight, network, dimming, fraction, calibrate)
         #: the heatmap loss; after calibration one with the ranges that were measured
-        self.loss = ISNetLoss() if loss is None else loss
+        self.loss = loss or ISNetLoss(form="paper" if calibrate else None)
+        if calibrate and self.loss.form == "share":
+            raise ValueError(f"calibrate: {NO_RANGE}")
+        if calibrate and not self.rules.at_input:
+            raise ValueError("calibrate: measures the input's range, which at_input=False leaves out")
         #: the loss's ranges were measured, in this run or in the one that is resumed
         self.calibrated = False
         described = {field.name: getattr(self.settings, field.name) for field in dataclasses.fields(self.settings)}

@@ -28,13 +28,19 @@ __all__ = [
     "pool_layers",
     "rank_pool",
     "resize_mask",
+    "share_term",
 ]
 
 Foreground: TypeAlias = Literal["hybrid", "l2"]
 Normalization: TypeAlias = Literal["absolute", "signed"]
+Form: TypeAlias = Literal["share", "paper"]
 
 FOREGROUND = ("hybrid", "l2")
 NORMALIZATION = ("absolute", "signed")
+FORMS = ("share", "paper")
+
+#: E of the form "share"
+SHARE_SATURATION = 0.1
 
 _FLOOR = 1e-10  # added to the mean relevance of the foreground
 _MOST = 7 * math.log(10.0)  # -log(1 - x) with x clamped at 1 - 1e-7
@@ -52,6 +58,7 @@ class HeatmapOptions:
         saturation: E > 0; the larger, the later the background term flattens.
         foreground: growth of the foreground term beyond C1 + C2, "hybrid" linear or "l2" quadratic.
         normalization: "absolute" or "signed" mean of the foreground in the background term.
+        form: "paper": all of the above; "share": :func:`share_term`, which has nothing of it but ``saturation``.
 
     Raises:
         ValueError: an option out of range.
@@ -64,6 +71,7 @@ class HeatmapOptions:
     saturation: float = 1.0
     foreground: Foreground = "hybrid"
     normalization: Normalization = "absolute"
+    form: Form = "paper"
 
     def __post_init__(self) -> None:
         low, high = check_range_of_relevance(self.relevance_range)
@@ -78,6 +86,7 @@ class HeatmapOptions:
             raise ValueError(f"saturation: expected above 0, got {self.saturation!r}")
         check_option(self.foreground, FOREGROUND, name="foreground")
         check_option(self.normalization, NORMALIZATION, name="normalization")
+        check_option(self.form, FORMS, name="form")
 
 
 class HeatmapTerms(NamedTuple):
@@ -209,6 +218,31 @@ def foreground_term(
     return torch.where(present, under + over, 0.0)
 
 
+def share_term(relevance: Tensor, mask: Tensor, *, saturation: float = SHARE_SATURATION) -> Tensor:
+    """log(1 + B / (E F)), B and F the sums of |R| (1 - m) and of |R| m over all channels and pixels.
+
+    With E = 1 it is -log of the share of |R| that lies on the foreground. It depends on ratios alone: if a weight
+    scales all relevance, its gradient is 0, and what is left is at most d log B - d log F, whatever E is. That is what
+    tells it from the papers' loss, whose foreground term grows with relevance, and whose background term looks at a
+    few pixels. A smaller E keeps it at work when little relevance is left on the background: its slope in B / F is
+    1 / (E + B / F).
+
+    Args:
+        relevance: (B, M, C, H, W), float32 or float64.
+        mask: (B, 1, H, W) in [0, 1], same dtype.
+        saturation: E > 0.
+
+    Returns:
+        Tensor: (B, M); 0 where the mask is full or nothing is relevant. Without any foreground there is no ratio, and
+        log(1 + B) drives relevance to zero.
+    """
+    pixels = mask.flatten(2)
+    size = relevance.abs().flatten(3)
+    inside, outside = _weighted_sum(size, pixels).sum(2), _weighted_sum(size, 1.0 - pixels).sum(2)
+    present = pixels.sum(2) > 0  # (B, 1)
+    return torch.log1p(outside / torch.where(present, inside * saturation + _FLOOR, 1.0))
+
+
 def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """The mask at a hidden layer's resolution: average pooling, then any foreground at all counts as foreground.
 
@@ -263,6 +297,9 @@ def heatmap_terms(
     with autocast_off(relevance):
         relevance = working_precision(relevance)
         mask = check_mask(mask, relevance[:, 0])
+        if options.form == "share":
+            share = share_term(relevance, mask, saturation=options.saturation).mean(1)
+            return HeatmapTerms(share, share, torch.zeros_like(share))
         background = background_term(
             relevance,
             mask,

@@ -6,14 +6,16 @@ import copy
 import dataclasses
 from collections.abc import Mapping
 from operator import attrgetter
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from torch_bgdebias.checks import check_count, check_mask, check_option, check_share
 from torch_bgdebias.isnet.functional import (
+    SHARE_SATURATION,
     Foreground,
+    Form,
     HeatmapOptions,
     HeatmapTerms,
     Normalization,
@@ -26,7 +28,13 @@ from torch_bgdebias.isnet.functional import (
 )
 from torch_bgdebias.precision import working_precision
 
-__all__ = ["ISNetLoss", "ISNetLossOptions"]
+__all__ = ["NO_RANGE", "ISNetLoss", "ISNetLossOptions"]
+
+#: why a loss of the form "share" takes no range
+NO_RANGE = (
+    "the loss's form 'share' does not depend on how large relevance is, and has no range; take "
+    "loss=ISNetLoss.paper() where relevance is to be kept in one"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,20 +67,28 @@ class ISNetLoss(nn.Module):
 
     Holds no parameters and no buffers. The whole training loss is ``(1 - P) * cross_entropy + P * ISNetLoss(...)``.
 
+    The default form, "share", is log(1 + B / (E F)), B and F the sums of |relevance| on background and foreground: it
+    does not depend on how large relevance is, and its gradient stays near a cross-entropy's, in pretrained networks
+    too. The papers' form, whose gradient can be a thousand times that (docs/isnet.md), is ``ISNetLoss.paper()``; naming
+    one of its settings, from ``relevance_range`` to ``normalization`` and ``hidden_ranges``, asks for it as well.
+
     Args:
-        relevance_range: (C1, C2), bounds for the sum of |relevance| over the foreground; measure them with
+        relevance_range: (C1, C2), bounds for the sum of |relevance| over the foreground, (1, 25); measure them with
             :func:`~torch_bgdebias.isnet.calibrate_relevance_range`.
-        background_weight: weight of the background term.
-        foreground_weight: weight of the foreground term.
-        rank_decay: d; the background's pixels, sorted descending, weigh d^0, d^1, ...; 1 is their mean.
-        saturation: E of the background term g / (g + E).
-        foreground: "hybrid" (linear beyond C1 + C2) or "l2".
-        normalization: "absolute" or "signed" mean relevance of the foreground under the background term.
+        background_weight: weight of the background term, 1.
+        foreground_weight: weight of the foreground term, 1.
+        rank_decay: d, 0.9; the background's pixels, sorted descending, weigh d^0, d^1, ...; 1 is their mean.
+        saturation: E: of either form, the larger, the earlier little relevance on the background is left alone; 0.1,
+            and 1 of the papers' form.
+        foreground: "hybrid" (linear beyond C1 + C2, as it is without a word) or "l2".
+        normalization: "absolute" (without a word) or "signed" mean relevance of the foreground under the background
+            term.
         mask_dilation: pixels by which masks are grown first (what the network needs to see of an edge lies on both
             sides of it); 0 leaves them as they are.
         layer_decay: with hidden layers, the losses of the layers, largest first, weigh d^0, d^1, ...; 1 is their mean.
         hidden_ranges: (C1, C2) of hidden layers by name; ``relevance_range`` where a layer is not named.
         reduction: "mean" over the batch or "none".
+        form: "share" or "paper"; ``None``: "share", unless one of the papers' settings is given.
 
     Shape:
         relevance (B, M, C, H, W), mask (B, 1, H, W) or (B, H, W), hidden {layer: (B, M, c, h, w)} -> scalar, or (B,).
@@ -85,42 +101,56 @@ class ISNetLoss(nn.Module):
         >>> relevance = torch.zeros(2, 1, 3, 12, 12)
         >>> mask = torch.zeros(2, 1, 12, 12)
         >>> mask[:, :, 4:8, 4:8] = 1
-        >>> float(ISNetLoss()(relevance + mask[:, None] / 8, mask))  # 6 on the foreground, nothing outside
+        >>> float(ISNetLoss()(relevance + mask[:, None] / 8, mask))  # nothing outside the foreground
         0.0
-        >>> float(ISNetLoss()(relevance + 1 / 8, mask)) > 0
-        True
+        >>> even = ISNetLoss(mask_dilation=0)(relevance + 1 / 8, mask)  # 1/9 of all is on the foreground
+        >>> round(float(even.exp()), 3)
+        9.0
     """
 
     def __init__(
         self,
-        relevance_range: tuple[float, float] = (1.0, 25.0),
-        background_weight: float = 1.0,
-        foreground_weight: float = 1.0,
-        rank_decay: float = 0.9,
-        saturation: float = 1.0,
-        foreground: Foreground = "hybrid",
-        normalization: Normalization = "absolute",
+        relevance_range: tuple[float, float] | None = None,
+        background_weight: float | None = None,
+        foreground_weight: float | None = None,
+        rank_decay: float | None = None,
+        saturation: float | None = None,
+        foreground: Foreground | None = None,
+        normalization: Normalization | None = None,
         mask_dilation: int = 2,
         layer_decay: float = 1.0,
         hidden_ranges: Mapping[str, tuple[float, float]] | None = None,
         reduction: Literal["mean", "none"] = "mean",
+        form: Form | None = None,
     ) -> None:
         super().__init__()
+        papers = {
+            "relevance_range": relevance_range, "background_weight": background_weight,
+            "foreground_weight": foreground_weight, "rank_decay": rank_decay, "foreground": foreground,
+            "normalization": normalization, "hidden_ranges": hidden_ranges or None,
+        }  # fmt: skip
+        named: dict[str, Any] = {name: value for name, value in papers.items() if value is not None}
+        if form == "share" and named:
+            raise ValueError(f"form: 'share' has no {' and no '.join(named)}; leave it out, or take form='paper'")
+        form = form or ("paper" if named else "share")
+        if saturation is None:
+            saturation = SHARE_SATURATION if form == "share" else 1.0
         #: the settings, which stay as they are
         self.options = ISNetLossOptions(
-            relevance_range=relevance_range,
-            background_weight=background_weight,
-            foreground_weight=foreground_weight,
-            rank_decay=rank_decay,
-            saturation=saturation,
-            foreground=foreground,
-            normalization=normalization,
+            **named,
             mask_dilation=mask_dilation,
             layer_decay=layer_decay,
-            hidden_ranges=hidden_ranges,
             reduction=reduction,
+            saturation=saturation,
+            form=form,
         )
 
+    @classmethod
+    def paper(cls, **settings: Any) -> Self:
+        """The papers' loss: ``form="paper"``, and what else the class takes; ``mask_dilation=0`` is theirs as well."""
+        return cls(form="paper", **settings)
+
+    form = property(attrgetter("options.form"), doc='What is measured of a heatmap, "share" or "paper".')
     mask_dilation = property(attrgetter("options.mask_dilation"), doc="Pixels by which masks are grown first.")
     layer_decay = property(attrgetter("options.layer_decay"), doc="What the losses of hidden layers weigh, by rank.")
     reduction = property(attrgetter("options.reduction"), doc="Over the batch.")
@@ -143,7 +173,12 @@ class ISNetLoss(nn.Module):
         Args:
             relevance_range: (C1, C2) of the input's heatmaps.
             hidden_ranges: of hidden layers, beside those that are known; a layer's own is replaced.
+
+        Raises:
+            ValueError: the loss has no range: its form is "share".
         """
+        if self.options.form == "share":
+            raise ValueError(f"relevance_range: {NO_RANGE}")
         other = copy.copy(self)
         hidden = {**self.hidden_ranges, **(hidden_ranges or {})}
         other.options = dataclasses.replace(self.options, relevance_range=relevance_range, hidden_ranges=hidden)
@@ -171,14 +206,18 @@ class ISNetLoss(nn.Module):
 
         Relevance at ``void`` (B, 1, H, W), pixels that are neither object nor background, weighs nothing in either.
         """
-        check_relevance(relevance)
+        at_input = not hidden or relevance.ndim != 5 or relevance.shape[2] > 0  # ISNet(at_input=False) has no channels
+        if at_input:
+            check_relevance(relevance)
         mask = check_mask(mask, working_precision(relevance[:, 0]))
         if void is not None:
             # both terms are sums over |relevance|, so what is 0 has no weight in them, dilated masks included
             void = check_mask(void, working_precision(relevance[:, 0]), name="void")
             relevance = relevance * (1 - void)[:, None].to(relevance.dtype)
         mask = dilate_mask(mask, self.options.mask_dilation)
-        layers = [self._layer(relevance, mask, self.relevance_range, "relevance")]
+        layers = []
+        if at_input:
+            layers.append(self._layer(relevance, mask, self.relevance_range, "relevance"))
         for name, heatmaps in (hidden or {}).items():
             check_relevance(heatmaps, name=f"hidden[{name!r}]")
             height, width = heatmaps.shape[-2:]
@@ -193,6 +232,8 @@ class ISNetLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """The settings, for ``print``."""
+        if self.options.form == "share":
+            return f"form='share', saturation={self.options.saturation:g}, mask_dilation={self.options.mask_dilation}"
         low, high = self.relevance_range
         decay, foreground = self.options.rank_decay, self.options.foreground
         return f"relevance_range=({low:g}, {high:g}), rank_decay={decay}, foreground={foreground!r}"

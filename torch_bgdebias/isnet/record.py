@@ -28,7 +28,8 @@ class Explanation:
 
     Attributes:
         logits: (B, K), what the model returned.
-        relevance: (B, M, C, H, W), at least float32: M heatmaps an image, at the input.
+        relevance: (B, M, C, H, W), at least float32: M heatmaps an image, at the input; C is 0 where the rules leave
+            the input out (``at_input=False``).
         hidden: the same at the outputs of the layers of ``deep_supervision``, (B, M, c, h, w) each.
     """
 
@@ -98,7 +99,15 @@ class Record:
         self.hidden[name] = HiddenOutput(get_gradient_edge(output), output.clone(), last)
 
     def heatmap(
-        self, scalar: Tensor, logits: Tensor, rule: str, box: PixelBox, *, create_graph: bool, retain_graph: bool
+        self,
+        scalar: Tensor,
+        logits: Tensor,
+        rule: str,
+        box: PixelBox,
+        *,
+        at_input: bool = True,
+        create_graph: bool,
+        retain_graph: bool,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """One heatmap (B, C, H, W) and its counterparts in the hidden layers.
 
@@ -107,24 +116,29 @@ class Record:
             logits: of this pass.
             rule: of several, by which it is explained.
             box: where the image's pixels lie, for z^B.
+            at_input: down to the image, or to the hidden layers only.
             create_graph: the heatmaps can be trained through.
             retain_graph: there is more to come from this pass.
 
         Raises:
             RuntimeError: no gradient path leads to the image.
         """
-        layers, hidden = self.flex.input_layers, self._hidden_places()
+        layers, hidden = self.flex.input_layers if at_input else [], self._hidden_places()
         edges = [edge for places in hidden for edge, _ in places]
-        places = [self.place, *(layer.output for layer in layers), *edges]
+        places = [*([self.place] if at_input else []), *(layer.output for layer in layers), *edges]
         if not scalar.requires_grad:
             raise RuntimeError(CUT_OFF)
         with self.flex.relevance(rule, logits):
-            gradients = iter(propagate(scalar, places, create_graph=create_graph, retain_graph=retain_graph))
-        at_image, at_layers = next(gradients), list(islice(gradients, len(layers)))
-        if at_image is None and all(gradient is None for gradient in at_layers):
+            found = propagate(scalar, places, create_graph=create_graph, retain_graph=retain_graph)
+        gradients = iter(found)
+        at_image, at_layers = next(gradients) if at_input else None, list(islice(gradients, len(layers)))
+        if all(gradient is None for gradient in (found[: 1 + len(layers)] if at_input else found)):
             raise self._no_path(scalar)
         with torch.set_grad_enabled(create_graph):
-            relevance = self._at_image(at_image, list(zip(layers, at_layers, strict=True)), box)
+            if at_input:
+                relevance = self._at_image(at_image, list(zip(layers, at_layers, strict=True)), box)
+            else:
+                relevance = working_precision(self.value.detach()[:, :0])
             maps = {
                 name: self._hidden_map(name, [value for _, value in places], list(islice(gradients, len(places))))
                 for name, places in zip(self.hidden, hidden, strict=True)

@@ -39,6 +39,7 @@ class RuleOptions(TypedDict, total=False):
     dual_target: DualTarget
     logits: LogitsKey
     multi_label: bool
+    at_input: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Rules:
         dual_target: "contrast" or "sum".
         logits: where the logits are in what the model returns.
         multi_label: probabilities are sigmoids.
+        at_input: explain the image too; ``False``: the layers of ``deep_supervision`` alone.
 
     :class:`~torch_bgdebias.isnet.ISNet` says what each of them does.
 
@@ -78,6 +80,7 @@ class Rules:
     dual_target: DualTarget = "contrast"
     logits: LogitsKey = None
     multi_label: bool = False
+    at_input: bool = True
 
     def __post_init__(self) -> None:
         check_option(self.variant, VARIANTS, name="variant")
@@ -97,6 +100,7 @@ class Rules:
         set_field(self, "std", _numbers(self.std))
         self._check_epsilon()
         self._check_box()
+        self._check_places()
 
     def _check_epsilon(self) -> None:
         dual = self.variant == "dual" and self.attribution == "lrp"
@@ -117,6 +121,14 @@ class Rules:
         if len(mean) != len(std) and min(len(mean), len(std)) != 1:
             raise ValueError(f"std: expected as many numbers as mean has ({len(mean)}), got {len(std)}")
 
+    def _check_places(self) -> None:
+        if self.at_input:
+            return
+        if not self.deep_supervision:
+            raise ValueError("at_input: False leaves nothing to explain; name layers in deep_supervision")
+        if self.input_rule == "zbox":
+            raise ValueError("at_input: False leaves out the image, where z^B belongs; leave input_rule out")
+
     @property
     def layers(self) -> tuple[str, ...]:
         """The names of the layers that are explained beside the image."""
@@ -125,7 +137,8 @@ class Rules:
     @property
     def boxed(self) -> bool:
         """Whether z^B is wanted where the image enters."""
-        return self.input_rule == "zbox" or (self.input_rule is None and self.mean is not None and self.std is not None)
+        asked = self.input_rule is None and self.mean is not None and self.std is not None
+        return self.at_input and (self.input_rule == "zbox" or asked)
 
     def lenient(self) -> Rules:
         """The same, but z^B gives way to input x gradient, with a warning, where no layer takes the image."""

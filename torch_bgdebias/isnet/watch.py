@@ -234,7 +234,10 @@ class Watch:
             except LayerError as error:
                 raise refusal(self._module, error, rerun, create_graph=create_graph) from error
             if create_graph:
-                check_trainable(self._module, explanation.relevance, rerun)
+                for relevance in (explanation.relevance, *list(explanation.hidden.values())[:1]):
+                    if relevance.numel():
+                        check_trainable(self._module, relevance, rerun)
+                        break
             self._check_finite(record, explanation, target)
         return explanation
 
@@ -257,7 +260,7 @@ class Watch:
         maps = []
         for i, (scalar, rule) in enumerate(jobs, 1):
             options = {"create_graph": create_graph, "retain_graph": retain or i < len(jobs)}
-            maps.append(record.heatmap(scalar.sum(), logits, rule, self._box, **options))
+            maps.append(record.heatmap(scalar.sum(), logits, rule, self._box, at_input=rules.at_input, **options))
         heatmap = torch.stack([relevance for relevance, _ in maps], 1)
         hidden = {name: torch.stack([h[name] for _, h in maps], 1) for name in record.hidden}
         return Explanation(logits if create_graph else logits.detach(), heatmap, hidden)

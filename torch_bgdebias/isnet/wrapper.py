@@ -65,6 +65,8 @@ class ISNet(nn.Module):
             cancel (docs/isnet.md has what either reaches).
         logits: where the logits are in what the model returns (key, index or function); ``None`` takes a tensor.
         multi_label: the logits are independent yes/no decisions: probabilities are sigmoids.
+        at_input: explain the image too. ``False``: relevance goes down to the layers of ``deep_supervision`` and no
+            further, which is cheaper, and ``Explanation.relevance`` has no channels.
 
     Shape:
         image (B, C, H, W) -> logits (B, K).
@@ -99,6 +101,7 @@ class ISNet(nn.Module):
         dual_target: DualTarget = "contrast",
         logits: LogitsKey = None,
         multi_label: bool = False,
+        at_input: bool = True,
     ) -> None:
         super().__init__()
         if not isinstance(model, nn.Module):
@@ -116,6 +119,7 @@ class ISNet(nn.Module):
             dual_target=dual_target,
             logits=logits,
             multi_label=multi_label,
+            at_input=at_input,
         )
         if isinstance(variant, Rules) and options != Rules():
             raise TypeError("variant: a Rules object holds all options; pass them to it instead of beside it")
