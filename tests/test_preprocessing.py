@@ -76,9 +76,9 @@ def test_written_and_read():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"size": 0}, "size: expected a whole number of at least 1, got 0"),
-        ({"size": (3, 4, 5)}, r"size: expected \(height, width\) or one number, got \(3, 4, 5\)"),
-        ({"size": True}, "size: expected a whole number of at least 1, got True"),
+        ({"size": 0}, r"size: expected a positive int or \(H, W\), got 0"),
+        ({"size": (3, 4, 5)}, r"size: expected a positive int or \(H, W\), got \(3, 4, 5\)"),
+        ({"size": True}, r"size: expected a positive int or \(H, W\), got True"),
         ({"mean": [0.5]}, "mean, std: expected both or none, got only mean"),
         ({"std": [0.5]}, "mean, std: expected both or none, got only std"),
         ({"mean": [0.5], "std": [0.5, 0.5]}, "mean, std: expected as many of one as of the other, got 1 and 2"),

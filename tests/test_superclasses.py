@@ -63,8 +63,8 @@ def test_logits_are_found_in_the_output():
     [
         ([[0], []], "best", "groups: expected at least one output for each superclass, got none for 1"),
         ([[0], [0]], "best", "groups: output 0 is in superclass 0 and in 1"),
-        ([[-1]], "best", "groups: expected outputs as whole numbers from 0 on, got -1"),
-        ([[True]], "best", "groups: expected outputs as whole numbers from 0 on, got True"),
+        ([[-1]], "best", "groups: expected a whole number of at least 0, got -1"),
+        ([[True]], "best", "groups: expected a whole number of at least 0, got True"),
         ([[0]], "mean", "how: expected one of 'best', 'sum', got 'mean'"),
     ],
 )

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from numbers import Real
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import torch
 from torch import Tensor
 
 __all__ = [
     "check_both_or_none",
+    "check_confidence",
     "check_count",
     "check_embedding",
     "check_finite",
@@ -26,6 +27,7 @@ __all__ = [
     "check_option",
     "check_range",
     "check_share",
+    "check_size",
     "describe",
     "values_readable",
 ]
@@ -173,6 +175,33 @@ def check_share(value: float, *, name: str, kind: str = "") -> float:
     if isinstance(number, bool) or not isinstance(number, Real) or not 0 <= value <= 1:
         raise ValueError(f"{name}: expected {kind}{' ' * bool(kind)}in [0, 1], got {value!r}")
     return value
+
+
+def check_confidence(value: float, *, name: str = "confidence") -> float:
+    """Require a number between 0 and 1, neither of them."""
+    if not 0 < value < 1:
+        raise ValueError(f"{name}: expected a number in (0, 1), got {value!r}")
+    return value
+
+
+@overload
+def check_size(size: None, *, name: str = "size") -> None: ...
+@overload
+def check_size(size: int | tuple[int, int], *, name: str = "size") -> tuple[int, int]: ...
+@overload
+def check_size(size: int | tuple[int, int] | None, *, name: str = "size") -> tuple[int, int] | None: ...
+def check_size(size: int | tuple[int, int] | None, *, name: str = "size") -> tuple[int, int] | None:
+    """Return ``size`` as (H, W): an int is a square, ``None`` stays ``None``.
+
+    Raises:
+        ValueError: not one or two positive whole numbers.
+    """
+    if size is None:
+        return None
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in pair):
+        raise ValueError(f"{name}: expected a positive int or (H, W), got {size!r}")
+    return pair[0], pair[1]
 
 
 def check_both_or_none(mean: object, std: object) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torch_bgdebias.checks import check_image, check_mask, values_readable
+from torch_bgdebias.precision import working_dtype
 
 __all__ = [
     "FILLS",
@@ -51,10 +52,10 @@ def box_mask(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     return (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
 
 
-def fills_image(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Which boxes (B, 4) of `bounding_boxes` are the whole image (H, W) and leave no background beside: bool (B,)."""
-    top, left, bottom, right = boxes.unbind(-1)
-    return (bottom - top) * (right - left) >= size[0] * size[1]
+def fills_image(mask: Tensor) -> Tensor:
+    """Which masks (B, 1, H, W) have a box that is the whole image and leaves no background beside it: bool (B,)."""
+    top, left, bottom, right = bounding_boxes(mask).unbind(-1)
+    return (bottom - top) * (right - left) >= mask.shape[-2] * mask.shape[-1]
 
 
 def paste(foreground: Tensor, mask: Tensor, background: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ def soft_edge(mask: Tensor, sigma: float) -> Tensor:
     if sigma == 0:
         return mask
     radius = min(math.ceil(3 * sigma), 4 * max(mask.shape[2:]))
-    dtype = torch.float64 if mask.dtype == torch.float64 else torch.float32
+    dtype = working_dtype(mask.dtype)
     offset = torch.arange(-radius, radius + 1, device=mask.device, dtype=dtype)
     weight = torch.softmax(-0.5 * (offset / sigma) ** 2, 0)
     padded = F.pad(mask.to(dtype), (radius,) * 4, mode="replicate")
@@ -238,7 +239,7 @@ def _tile_slices(image: Tensor, inside: Tensor, boxes: Tensor, strip: Tensor) ->
 
 def _background_mean(image: Tensor, inside: Tensor) -> Tensor:
     """Mean colour (B, C, 1, 1) over the pixels outside, over all pixels where there are none outside."""
-    outside = (~inside).to(torch.float32 if image.dtype != torch.float64 else torch.float64)
+    outside = (~inside).to(working_dtype(image.dtype))
     count = outside.sum((2, 3), keepdim=True)
     weight = torch.where(count > 0, outside, torch.ones_like(outside))
     mean = (image.to(weight.dtype) * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True)

@@ -22,7 +22,6 @@ __all__ = [
     "UnreadableImageError",
     "as_tensor",
     "category_folders",
-    "check_size",
     "content_id",
     "decoded",
     "first_few",
@@ -70,20 +69,6 @@ Item = TypeVar("Item")
 
 class UnreadableImageError(OSError):
     """An image file that cannot be decoded: broken, truncated, empty or of an unknown format. Names the file."""
-
-
-def check_size(size: int | tuple[int, int] | None, *, name: str = "size") -> tuple[int, int] | None:
-    """Return ``size`` as (H, W): an int is a square, ``None`` stays ``None``.
-
-    Raises:
-        ValueError: not one or two positive integers.
-    """
-    if size is None:
-        return None
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
-        raise ValueError(f"{name}: expected a positive int or (H, W), got {size!r}")
-    return pair[0], pair[1]
 
 
 def image_files(folder: Path, *, extensions: Collection[str] = EXTENSIONS) -> list[Path]:

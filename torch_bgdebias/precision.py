@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-__all__ = ["autocast_dtype", "autocast_off", "working_precision"]
+__all__ = ["autocast_dtype", "autocast_off", "working_dtype", "working_precision"]
 
 
 def autocast_off(tensor: Tensor) -> AbstractContextManager[object]:
@@ -24,6 +24,11 @@ def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(kind)
 
 
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype to compute in: float64 stays, everything else is float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def working_precision(tensor: Tensor) -> Tensor:
     """float64 as it is, everything else as float32."""
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
+    return tensor.to(working_dtype(tensor.dtype))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from torch_bgdebias.checks import check_count, check_mean_std, check_option, check_share, describe
+from torch_bgdebias.checks import check_mean_std, check_option, check_share, check_size, describe
 from torch_bgdebias.names import INTERPOLATIONS
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Preprocessing"]
@@ -53,12 +53,7 @@ class Preprocessing:
     crop: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if self.size is not None:
-            both = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
-            if len(both) != 2:
-                raise ValueError(f"size: expected (height, width) or one number, got {self.size!r}")
-            height, width = (check_count(side, name="size") for side in both)
-            object.__setattr__(self, "size", (height, width))
+        object.__setattr__(self, "size", check_size(self.size))
         if self.channels not in (None, 1, 3):
             raise ValueError(f"channels: expected 1 or 3, got {self.channels!r}")
         check_option(self.interpolation, INTERPOLATIONS, name="interpolation")
@@ -71,7 +66,7 @@ class Preprocessing:
     @property
     def height_width(self) -> tuple[int, int] | None:
         """The size as two numbers."""
-        return (self.size, self.size) if isinstance(self.size, int) else self.size
+        return check_size(self.size)
 
     @overload
     def __call__(self, image: Tensor) -> Tensor: ...

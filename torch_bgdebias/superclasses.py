@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_bgdebias.checks import check_option, describe
+from torch_bgdebias.checks import check_count, check_option, describe
 from torch_bgdebias.models import LogitsKey, logits_of
 from torch_bgdebias.names import SUPERCLASS_SCORES
 
@@ -52,8 +52,7 @@ class Superclasses:
             if not group:
                 raise ValueError(f"groups: expected at least one output for each superclass, got none for {number}")
             for output in group:
-                if isinstance(output, bool) or not isinstance(output, int) or output < 0:
-                    raise ValueError(f"groups: expected outputs as whole numbers from 0 on, got {output!r}")
+                check_count(output, name="groups", least=0)
                 if owner.setdefault(output, number) != number:
                     raise ValueError(f"groups: output {output} is in superclass {owner[output]} and in {number}")
 

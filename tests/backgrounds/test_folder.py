@@ -101,7 +101,7 @@ def test_empty_and_missing_folders_are_named(tmp_path):
     assert BackgroundBank.from_folder(tmp_path, 8, on_error="skip").classes == ("field", "sea", "void")
     with pytest.raises(ValueError, match="on_error: expected one of 'raise', 'skip', got 'ignore'"):
         BackgroundBank.from_folder(tmp_path, 8, on_error="ignore")
-    with pytest.raises(ValueError, match=r"size: expected \(H, W\)"):
+    with pytest.raises(ValueError, match=r"size: expected a positive int or \(H, W\)"):
         BackgroundBank.from_folder(tmp_path, 0)
 
 

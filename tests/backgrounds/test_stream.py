@@ -125,7 +125,7 @@ def test_unreadable_files(folder):
 
 
 def test_bad_arguments_are_named(folder):
-    with pytest.raises(ValueError, match="capacity: expected at least one image, got 0"):
+    with pytest.raises(ValueError, match="capacity: expected a whole number of at least 1, got 0"):
         StreamedBackgroundBank.from_folder(folder, 6, 0)
     with pytest.raises(ValueError, match=r"k: expected in \[0, 4\], got 5"):
         StreamedBackgroundBank.from_folder(folder, 6, 4).refresh(5)

@@ -150,7 +150,7 @@ def test_bad_settings_are_named():
         CLADCallback(BackgroundSwap(), weight="1")
     with pytest.raises(ValueError, match="temperature: expected a finite number above 0"):
         CLADCallback(BackgroundSwap(), temperature=0.0)
-    with pytest.raises(ValueError, match="num_classes: expected a positive integer"):
+    with pytest.raises(ValueError, match="num_classes: expected a whole number of at least 1, got 0"):
         CLADCallback(BackgroundSwap(), num_classes=0)
     with pytest.raises(ValueError, match="num_classes: expected how many"):
         fit(Module(), CLADCallback(BackgroundSwap(), layer="net.4"))

@@ -227,8 +227,8 @@ def test_bad_input_is_named(generator):
         (ValueError, r"anchor: expected width 8", lambda: loss(anchor[:, 1:], positive, label, other)),
         (ValueError, r"positive: expected width 8", lambda: loss(anchor, positive[:, 1:], label, other)),
         (ValueError, r"temperature: expected a finite number above 0, got 0", lambda: CLADLoss(4, temperature=0)),
-        (ValueError, r"size: expected a positive integer", lambda: CLADLoss(4, num_negatives=0)),
-        (ValueError, r"num_classes: expected a positive integer", lambda: CLADLoss(0)),
+        (ValueError, r"size: expected a whole number of at least 1, got 0", lambda: CLADLoss(4, num_negatives=0)),
+        (ValueError, r"num_classes: expected a whole number of at least 1, got 0", lambda: CLADLoss(0)),
     ]
     for error, text, call in cases:
         with pytest.raises(error, match=text):

@@ -154,10 +154,14 @@ def test_bad_input_is_named():
         (TypeError, r"embedding: expected a float tensor", lambda: queue.enqueue(batch.long(), label)),
         (ValueError, r"foreground: expected shape \(3,\)", lambda: queue.enqueue(batch, label, label[1:])),
         (ValueError, r"label: expected classes in \[0, 2\]", lambda: queue.negatives(label + 1)),
-        (ValueError, r"num_classes: expected a positive integer, got int 0", lambda: NegativeQueue(0, 4)),
-        (ValueError, r"size: expected a positive integer", lambda: NegativeQueue(3, 2.5)),
-        (ValueError, r"dim: expected a positive integer", lambda: NegativeQueue(3, 4, -1)),
-        (ValueError, r"max_batch: expected a positive integer", lambda: NegativeQueue(3, 4, max_batch=0)),
+        (ValueError, r"num_classes: expected a whole number of at least 1, got 0", lambda: NegativeQueue(0, 4)),
+        (ValueError, r"size: expected a whole number of at least 1, got 2.5", lambda: NegativeQueue(3, 2.5)),
+        (ValueError, r"dim: expected a whole number of at least 1, got -1", lambda: NegativeQueue(3, 4, -1)),
+        (
+            ValueError,
+            r"max_batch: expected a whole number of at least 1, got 0",
+            lambda: NegativeQueue(3, 4, max_batch=0),
+        ),
     ]
     for error, text, call in cases:
         with pytest.raises(error, match=text):

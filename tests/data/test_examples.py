@@ -68,8 +68,8 @@ def test_correlation_is_what_the_background_tells():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"images_per_class": 0}, "images_per_class: expected at least 1, got 0"),
-        ({"size": 8}, "size: expected at least 16 pixels, got 8"),
+        ({"images_per_class": 0}, "images_per_class: expected a whole number of at least 1, got 0"),
+        ({"size": 8}, "size: expected a whole number of at least 16, got 8"),
         ({"correlation": 1.5}, r"correlation: expected a share in \[0, 1\], got 1.5"),
     ],
 )

@@ -91,7 +91,7 @@ def test_colour_alone_does_not_give_it_away(scenes):
     [
         ({"size": 4}, r"size: expected at least 8 x 8, got 4"),
         ({"size": None}, r"size: expected at least 8 x 8, got None"),
-        ({"n_per_category": 0}, r"n_per_category: expected a positive int, got 0"),
+        ({"n_per_category": 0}, r"n_per_category: expected a whole number of at least 1, got 0"),
         ({"categories": 11}, r"categories: expected 1 to 10 of them, got 11"),
         ({"categories": ["moon"]}, r"categories: expected different names out of sky, .*got 'moon'"),
         ({"categories": ["sea", "sea"]}, r"categories: expected different names"),

@@ -66,5 +66,5 @@ def test_dilated_masks():
     grown = dilate_mask(mask, 2)
     assert grown.sum() == 25
     assert grown[0, 0, 1:6, 2:7].all()
-    with pytest.raises(ValueError, match="pixels: expected 0 or more"):
+    with pytest.raises(ValueError, match="pixels: expected a whole number of at least 0"):
         dilate_mask(mask, -1)

@@ -90,7 +90,7 @@ def test_no_foreground_found_gives_the_rectangle():
         ({"images": torch.zeros(2, 3, 8, 8).long()}, TypeError, r"images: expected a uint8 or float tensor"),
         ({"images": torch.full((2, 3, 8, 8), 255.0)}, ValueError, r"images: expected values in \[0, 1\]"),
         ({"images": torch.full((2, 3, 8, 8), float("nan"))}, ValueError, r"images: expected finite values"),
-        ({"iterations": 0}, ValueError, r"iterations: expected a positive int, got 0"),
+        ({"iterations": 0}, ValueError, r"iterations: expected a whole number of at least 1, got 0"),
         ({"margin": 0.0}, ValueError, r"margin: expected a share in \(0, 0.5\), got 0.0"),
         ({"margin": 0.6}, ValueError, r"margin: expected a share in \(0, 0.5\), got 0.6"),
         (

@@ -257,9 +257,9 @@ def test_bad_input() -> None:
 
 @pytest.mark.parametrize("cls", METRICS.values())
 def test_bad_settings(cls) -> None:
-    with pytest.raises(ValueError, match="num_classes: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_classes: expected a whole number of at least 1, got 0"):
         cls(num_classes=0)
-    with pytest.raises(TypeError, match="num_classes: expected an integer or None, got 2.5"):
+    with pytest.raises(ValueError, match="num_classes: expected a whole number of at least 1, got 2.5"):
         cls(num_classes=2.5)
     with pytest.raises(ValueError, match="average: expected one of 'micro', 'macro', 'none', got 'mean'"):
         cls(num_classes=2, average="mean")

@@ -199,7 +199,7 @@ def test_bad_input() -> None:
         bootstrap_mean([1.0, math.inf])
     with pytest.raises(ValueError, match=r"confidence: expected a number in \(0, 1\), got 95"):
         bootstrap_mean([1.0, 2.0], confidence=95)
-    with pytest.raises(ValueError, match="n_resamples: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="n_resamples: expected a whole number of at least 1, got 0"):
         bootstrap_mean([1.0, 2.0], n_resamples=0)
     with pytest.raises(ValueError, match="second: expected the same 2 images as first, got 3"):
         bootstrap_mean_difference([1.0, 2.0], [1.0, 2.0, 3.0])

@@ -9,7 +9,8 @@ import torch
 
 from torch_bgdebias.ops import extension_status
 from torch_bgdebias.ops.library import composite
-from torch_bgdebias.ops.plain import composite_plain, compute_dtype
+from torch_bgdebias.ops.plain import composite_plain
+from torch_bgdebias.precision import working_dtype
 
 
 def make_inputs(
@@ -32,7 +33,7 @@ def make_inputs(
         torch.rand(batch, cells, 2, generator=g, dtype=torch.float64) * torch.tensor([height + 8.0, width + 8.0]) - 4
     )
     pixels = torch.randint(0, 256, shape, generator=g, dtype=torch.uint8)
-    compute = compute_dtype(dtype)
+    compute = working_dtype(dtype)
     return {
         "foreground": torch.randn(batch, channels, height, width, generator=g, dtype=torch.float64).to(dtype),
         "mask": torch.rand(batch, 1, height, width, generator=g).to(dtype),

@@ -51,7 +51,7 @@ def test_bad_input() -> None:
         BackgroundBiasProbe(variants=["mixed_same", "mixed_rand", "mixed"])
     with pytest.raises(ValueError, match="budget: expected a positive share"):
         BackgroundBiasProbe(budget=0)
-    with pytest.raises(ValueError, match="max_images: expected at least 1 or None, got 0"):
+    with pytest.raises(ValueError, match="max_images: expected a whole number of at least 1, got 0"):
         BackgroundBiasProbe(max_images=0)
     with pytest.raises(ValueError, match="backgrounds: expected None because the first argument is a bank already"):
         BackgroundBiasProbe(torch.zeros(2, 3, 4, 4), backgrounds=torch.zeros(2, 3, 4, 4))

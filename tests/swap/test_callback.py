@@ -150,7 +150,7 @@ def test_gradient_accumulation_and_bfloat16_run():
 def test_bad_arguments_are_named():
     with pytest.raises(TypeError, match="swap: expected a BackgroundSwap, got str"):
         BackgroundSwapCallback("batch")
-    with pytest.raises(ValueError, match="start_epoch: expected 0 or more, got -1"):
+    with pytest.raises(ValueError, match="start_epoch: expected a whole number of at least 0, got -1"):
         BackgroundSwapCallback(BackgroundSwap(), start_epoch=-1)
 
 

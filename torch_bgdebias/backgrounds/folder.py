@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.checks import check_image, check_option
+from torch_bgdebias.checks import check_image, check_option, check_size
 from torch_bgdebias.compositing import FILLS
 from torch_bgdebias.files import (
     UnreadableImageError,
@@ -68,9 +68,7 @@ class ImageFiles:
         """Find the images under ``<root>/<category>/``, or in ``root`` itself when it has no category folders."""
         check_option(channels, (1, 3), name="channels")
         check_option(on_error, ("raise", "skip"), name="on_error")
-        height, width = (size, size) if isinstance(size, int) else size
-        if height < 1 or width < 1:
-            raise ValueError(f"size: expected (H, W) of at least one pixel, got {size!r}")
+        height, width = check_size(size)
         folder = Path(root)
         if not folder.is_dir():
             raise FileNotFoundError(f"root: expected a folder of images, got {folder}, which is not there")

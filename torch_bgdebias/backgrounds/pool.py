@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from torch_bgdebias.backgrounds.forbidden import ForbiddenPairs
 from torch_bgdebias.checks import check_both_or_none, check_finite, check_label, check_mask, describe, values_readable
-from torch_bgdebias.compositing import bounding_boxes, fills_image, tile_fill
+from torch_bgdebias.compositing import fills_image, tile_fill
 from torch_bgdebias.ops import voronoi_composite
 from torch_bgdebias.ops.plain import in_units
 
@@ -257,7 +257,7 @@ def as_pool(
         masks = check_mask(masks, name=f"{name.removesuffix('s')}_masks")
         if masks.shape != shape:
             raise ValueError(f"{name.removesuffix('s')}_masks: expected shape {shape}, got {tuple(masks.shape)}")
-        usable = ~fills_image(bounding_boxes(masks), (masks.shape[2], masks.shape[3]))
+        usable = ~fills_image(masks)
     return Pool(images, labels, *place, masks, usable, forbidden, name)
 
 
@@ -314,6 +314,6 @@ def check_normalisation(
         if tensor.numel() != images.shape[1]:
             raise ValueError(f"{name}: expected {images.shape[1]} values, one a channel, got {tensor.numel()}")
         pair.append(tensor)
-    if not bool((pair[1] > 0).all()):
+    if values_readable(pair[1]) and not bool((pair[1] > 0).all()):
         raise ValueError(f"std: expected positive values, got {pair[1].tolist()}")
     return pair[0].to(images.device), pair[1].to(images.device)

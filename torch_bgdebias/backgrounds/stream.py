@@ -15,6 +15,7 @@ from torch_bgdebias.backgrounds.folder import ImageFiles
 from torch_bgdebias.backgrounds.forbidden import ForbiddenDraws, ForbiddenPairs
 from torch_bgdebias.backgrounds.sampling import ClassOrder
 from torch_bgdebias.backgrounds.screening.filter import FilterSettings, screen_files
+from torch_bgdebias.checks import check_count
 
 __all__ = ["StreamedBackgroundBank"]
 
@@ -61,8 +62,7 @@ class StreamedBackgroundBank(BackgroundBank):
         mean: Tensor | Sequence[float] | None = None,
         std: Tensor | Sequence[float] | None = None,
     ) -> None:
-        if capacity < 1:
-            raise ValueError(f"capacity: expected at least one image, got {capacity}")
+        check_count(capacity, name="capacity")
         self.files = files
         self.seed = seed
         self._threads = threads or os.cpu_count() or 1

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torch_bgdebias.checks import check_embedding, check_label, describe, values_readable
+from torch_bgdebias.checks import check_count, check_embedding, check_label, describe, values_readable
 from torch_bgdebias.clad.distributed import gather_rows
 from torch_bgdebias.clad.functional import check_key
 from torch_bgdebias.clad.fused import check_lengths
+from torch_bgdebias.precision import working_dtype
 
 __all__ = ["NegativeQueue"]
 
@@ -50,12 +51,10 @@ class NegativeQueue(nn.Module):
 
     def __init__(self, num_classes: int, size: int, dim: int | None = None, *, max_batch: int | None = None) -> None:
         super().__init__()
-        numbers = {"num_classes": num_classes, "size": size, "dim": dim, "max_batch": max_batch}
+        numbers: dict[str, Any] = {"num_classes": num_classes, "size": size, "dim": dim, "max_batch": max_batch}
         for name, value in numbers.items():
-            if value is None and name in ("dim", "max_batch"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected a positive integer, got {describe(value)}")
+            if value is not None or name in ("num_classes", "size"):
+                check_count(value, name=name)
         self.max_batch = max_batch
         self.num_classes = num_classes
         self.size = size
@@ -149,10 +148,9 @@ class NegativeQueue(nn.Module):
     def _materialise(self, embedding: Tensor) -> None:
         if self.dim is not None:
             return
-        dtype = torch.float64 if embedding.dtype == torch.float64 else torch.float32
         self.to(embedding.device)
         shape = (self.num_classes, self.size, embedding.shape[1])
-        self.rows = torch.zeros(shape, dtype=dtype, device=embedding.device)
+        self.rows = torch.zeros(shape, dtype=working_dtype(embedding.dtype), device=embedding.device)
 
     def _write(self, embedding: Tensor, key: Tensor, foreground: Tensor) -> None:
         known = key >= 0

@@ -99,7 +99,7 @@ def _pool(tensors: MaskedTensors, voids: Tensor | None) -> Pool:
     import torch
 
     from torch_bgdebias.backgrounds.pool import Pool
-    from torch_bgdebias.compositing import bounding_boxes, fills_image, tile_fill, without_void
+    from torch_bgdebias.compositing import fills_image, tile_fill, without_void
 
     filled, usable = [], []
     for start in range(0, len(tensors.images), _BATCH):
@@ -108,7 +108,7 @@ def _pool(tensors: MaskedTensors, voids: Tensor | None) -> Pool:
         share = mask.float() / 255
         image = without_void(image, share, None if voids is None else voids[part])
         filled.append(tile_fill(image, share).round().to(torch.uint8))
-        usable.append(~fills_image(bounding_boxes(share), (mask.shape[2], mask.shape[3])))
+        usable.append(~fills_image(share))
     return Pool(torch.cat(filled), tensors.labels, usable=torch.cat(usable))
 
 

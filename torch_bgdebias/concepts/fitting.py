@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torch_bgdebias.checks import check_label, check_range, describe, values_readable
+from torch_bgdebias.precision import working_dtype
 
 __all__ = ["Activations", "concept_iou", "concept_objective", "fit_concepts", "fit_loce", "fit_net2vec"]
 
@@ -119,7 +120,7 @@ def fit_concepts(
         return total
 
     optimise = partial(_adamw, epochs=epochs, lr=lr, weight_decay=weight_decay)
-    zeros = torch.zeros(groups, channels, device=device, dtype=_working(activations[0:1].dtype))
+    zeros = torch.zeros(groups, channels, device=device, dtype=working_dtype(activations[0:1].dtype))
     if whole is None and bool((counts <= 1).all()):
         # groups of one need not wait for each other: a chunk is fitted to its end while it is here
         for part in parts:
@@ -173,7 +174,7 @@ class _Loaded(NamedTuple):
 
 def _load(activations: Activations, masks: Tensor, part: slice, device: torch.device) -> _Loaded:
     some = activations[part].to(device)
-    some = some.to(_working(some.dtype))
+    some = some.to(working_dtype(some.dtype))
     # a sum is the fastest look at all values; a finite one proves them finite, another (it may overflow) is looked into
     if values_readable(some) and not bool(torch.isfinite(some.sum())):
         bad = (~torch.isfinite(some)).flatten(1).any(1).nonzero().flatten() + part.start
@@ -222,7 +223,7 @@ def _adamw(
 
 
 def _scores(vectors: Tensor, activations: Tensor, size: tuple[int, int]) -> Tensor:
-    activations = activations.to(_working(activations.dtype))
+    activations = activations.to(working_dtype(activations.dtype))
     vectors = vectors.to(activations)
     samples, channels = activations.shape[:2]
     if tuple(vectors.shape) not in ((channels,), (1, channels), (samples, channels)):
@@ -242,10 +243,6 @@ def _resize_matrix(small: int, large: int, like: Tensor) -> Tensor:
     if small == large:
         return identity[0]
     return F.interpolate(identity, size=large, mode="linear", align_corners=False)[0].T
-
-
-def _working(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _checked(activations: Activations, masks: Tensor) -> Tensor:

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from torch_bgdebias.backgrounds.pool import BackgroundSource, Pool, as_pool
-from torch_bgdebias.checks import check_option, check_range, check_share, describe
+from torch_bgdebias.checks import check_option, check_range, check_share, check_size, describe
 from torch_bgdebias.compositing import paste
-from torch_bgdebias.files import check_size, first_few
+from torch_bgdebias.files import first_few
 
 __all__ = ["CAMERAS", "Camera", "CorrelatedBackgrounds"]
 

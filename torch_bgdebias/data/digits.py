@@ -14,9 +14,8 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from torch_bgdebias._optional import require
-from torch_bgdebias.checks import check_option, describe
+from torch_bgdebias.checks import check_option, check_size, describe
 from torch_bgdebias.data.tensors import JointTransform, MaskedItem, MaskedTensors
-from torch_bgdebias.files import check_size
 
 __all__ = ["ThresholdMasked", "digits_with_masks", "mnist_with_masks", "read_idx"]
 
@@ -87,7 +86,7 @@ def digits_with_masks(
         ImportError: scikit-learn is not there (extra ``demo``).
         ValueError: a size below 16, an unknown colour, or a margin outside [0, 0.4].
     """
-    height, width = check_size(size) or (0, 0)
+    height, width = check_size(size) or (0, 0)  # type: ignore[unreachable]  # None comes from code without types
     if min(height, width) < 16:
         raise ValueError(f"size: expected at least 16 x 16, got {size!r}")
     check_option(colour, ("white", "random"), name="colour")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from torch_bgdebias.checks import check_share
+from torch_bgdebias.checks import check_count, check_share
 from torch_bgdebias.compositing import paste
 from torch_bgdebias.data.scenes import draw_scenes
 from torch_bgdebias.data.tensors import MaskedItem, MaskedTensors
@@ -89,10 +89,8 @@ def example_loader(
 
 
 def _draw(images_per_class: int, size: int, correlation: float, seed: int) -> MaskedTensors:
-    if images_per_class < 1:
-        raise ValueError(f"images_per_class: expected at least 1, got {images_per_class}")
-    if size < 16:
-        raise ValueError(f"size: expected at least 16 pixels, got {size}")
+    check_count(images_per_class, name="images_per_class")
+    check_count(size, name="size", least=16)
     check_share(correlation, name="correlation", kind="a share")
     numbers = torch.Generator().manual_seed(seed)
     count = images_per_class * len(EXAMPLE_CLASSES)

@@ -20,14 +20,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from torch_bgdebias.checks import check_option, describe
+from torch_bgdebias.checks import check_option, check_size, describe
 from torch_bgdebias.data.folder import MaskSizeError
 from torch_bgdebias.data.tensors import JointTransform, MaskedItem
 from torch_bgdebias.data.variants import VARIANTS
 from torch_bgdebias.files import (
     UnreadableImageError,
     as_tensor,
-    check_size,
     content_id,
     first_few,
     folder_listing,

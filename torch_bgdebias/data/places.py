@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from torch_bgdebias.checks import check_option
+from torch_bgdebias.checks import check_option, check_size
 from torch_bgdebias.data.scenes import Scenes
-from torch_bgdebias.files import check_size, first_few, folder_listing, read_image, require_files
+from torch_bgdebias.files import first_few, folder_listing, read_image, require_files
 
 __all__ = ["load_places365"]
 

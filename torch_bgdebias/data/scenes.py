@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from torch_bgdebias.checks import check_count, check_size
 from torch_bgdebias.data._canvas import Canvas, blend
-from torch_bgdebias.files import check_size, first_few
+from torch_bgdebias.files import first_few
 
 __all__ = ["SCENE_CATEGORIES", "Scenes", "draw_scenes", "paint_scenes"]
 
@@ -64,11 +65,10 @@ def draw_scenes(
         >>> tuple(scenes.images.shape), scenes.images.dtype, scenes.names
         ((10, 3, 32, 32), torch.uint8, ('sea', 'desert'))
     """
-    height, width = check_size(size) or (0, 0)
+    height, width = check_size(size) or (0, 0)  # type: ignore[unreachable]  # None comes from code without types
     if min(height, width) < 8:
         raise ValueError(f"size: expected at least 8 x 8, got {size!r}")
-    if not isinstance(n_per_category, int) or n_per_category < 1:
-        raise ValueError(f"n_per_category: expected a positive int, got {n_per_category!r}")
+    check_count(n_per_category, name="n_per_category")
     names = _names(categories)
     if generator is not None:
         seed = int(torch.randint(2**31, (1,), generator=generator))

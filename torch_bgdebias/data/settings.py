@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch_bgdebias.checks import check_option, check_share
-from torch_bgdebias.files import check_size
+from torch_bgdebias.checks import check_option, check_share, check_size
 from torch_bgdebias.masks.encodings import Label, MaskEncoding, mask_encoding
 from torch_bgdebias.names import INTERPOLATIONS
 

@@ -184,8 +184,7 @@ def _normalisation(
 
 def _own_backgrounds(image: Tensor, mask: Tensor, label: Tensor) -> Pool:
     """The batch's own images, their foregrounds to be tiled over."""
-    usable = ~fills_image(bounding_boxes(mask), (mask.shape[2], mask.shape[3]))
-    return Pool(image, label, masks=mask, usable=usable, own=True)
+    return Pool(image, label, masks=mask, usable=~fills_image(mask), own=True)
 
 
 def _check_choice(pool: Pool, exclude: Tensor | None, image: Tensor, name: str) -> Tensor | None:

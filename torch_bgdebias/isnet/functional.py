@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torch_bgdebias.checks import check_finite, check_mask, check_option, check_share, describe
+from torch_bgdebias.checks import check_count, check_finite, check_mask, check_option, check_share, describe
 from torch_bgdebias.precision import autocast_off, working_precision
 
 __all__ = [
@@ -260,8 +260,7 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 def dilate_mask(mask: Tensor, pixels: int) -> Tensor:
     """The mask grown by ``pixels`` in every direction (a square neighbourhood): an edge needs both its sides."""
-    if pixels < 0:
-        raise ValueError(f"pixels: expected 0 or more, got {pixels}")
+    check_count(pixels, name="pixels", least=0)
     return F.max_pool2d(mask, 2 * pixels + 1, stride=1, padding=pixels) if pixels else mask
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torch_bgdebias._optional import require
-from torch_bgdebias.checks import check_finite, check_range, describe
+from torch_bgdebias.checks import check_count, check_finite, check_range, describe
 
 __all__ = ["grabcut_masks"]
 
@@ -86,8 +86,7 @@ def _check(images: Tensor, iterations: int, margin: float) -> None:
         raise ValueError(f"images: expected shape (B, 3, H, W), got {describe(images)}")
     if images.is_floating_point():
         check_range(check_finite(images, name="images"), 0.0, 1.0, name="images")
-    if not isinstance(iterations, int) or iterations < 1:
-        raise ValueError(f"iterations: expected a positive int, got {iterations!r}")
+    check_count(iterations, name="iterations")
     if not 0.0 < margin < 0.5:
         raise ValueError(f"margin: expected a share in (0, 0.5), got {margin!r}")
 

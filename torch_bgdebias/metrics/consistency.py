@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from torch_bgdebias.checks import check_option
+from torch_bgdebias.checks import check_count, check_option
 from torch_bgdebias.metrics.functional import (
     Average,
     _accuracy_update,
@@ -31,10 +31,8 @@ class _ClassSums(Metric):
 
     def __init__(self, num_classes: int | None = None, average: Average = "micro", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if num_classes is not None and (isinstance(num_classes, bool) or not isinstance(num_classes, int)):
-            raise TypeError(f"num_classes: expected an integer or None, got {num_classes!r}")
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
+        if num_classes is not None:
+            check_count(num_classes, name="num_classes")
         check_option(average, get_args(Average), name="average")
         if average != "micro" and num_classes is None:
             raise ValueError(f"num_classes: expected the number of classes because average={average!r}, got None")

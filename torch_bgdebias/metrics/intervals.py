@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
+from torch_bgdebias.checks import check_confidence
 from torch_bgdebias.metrics.statistics import Floats, Interval
 
 __all__ = ["mean_difference_interval", "mean_interval"]
@@ -56,7 +57,7 @@ def mean_interval(
         (1.0, 0.9917, 1.0)
     """
     x = _column(values, "values")
-    _check_confidence(confidence)
+    check_confidence(confidence)
     unit, x = _units(groups, x)[~np.isnan(x)], x[~np.isnan(x)]
     n, value = len(x), float(x.mean()) if len(x) else math.nan
     if len(np.unique(unit)) < 2:
@@ -110,7 +111,7 @@ def mean_difference_interval(
     x, y = _column(first, "first"), _column(second, "second")
     if len(x) != len(y):
         raise ValueError(f"second: expected the same {len(x)} images as first, got {len(y)}")
-    _check_confidence(confidence)
+    check_confidence(confidence)
     has_x, has_y = ~np.isnan(x), ~np.isnan(y)
     both = has_x & has_y
     if not (has_x.any() and has_y.any()):
@@ -280,8 +281,3 @@ def _column(values: ArrayLike, name: str) -> Floats:
     if bool(np.isinf(x).any()):
         raise ValueError(f"{name}: expected finite numbers or NaN, got infinity")
     return x
-
-
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: expected a number in (0, 1), got {confidence!r}")

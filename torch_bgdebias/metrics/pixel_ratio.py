@@ -10,6 +10,7 @@ from torch import Tensor
 from torch_bgdebias.checks import check_count, check_finite, check_image, check_mask
 from torch_bgdebias.metrics.consistency import _ClassSums
 from torch_bgdebias.metrics.functional import Average, _groups, _mean_compute, _sums
+from torch_bgdebias.precision import working_dtype
 
 __all__ = ["PixelRatio", "PixelRatioValues", "pixel_ratio"]
 
@@ -43,7 +44,7 @@ def pixel_ratio(attribution: Tensor, mask: Tensor, void: Tensor | None = None) -
     """
     check_finite(check_image(attribution, name="attribution"), name="attribution")
     attribution = attribution.detach()
-    exact = torch.promote_types(attribution.dtype, torch.float32)
+    exact = working_dtype(attribution.dtype)
     weight = check_mask(mask, attribution).to(exact)
     positive = attribution.to(exact).sum(1, keepdim=True).clamp_(min=0)
     if void is not None:

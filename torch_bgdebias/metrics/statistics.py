@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from torch_bgdebias.checks import check_option
+from torch_bgdebias.checks import check_confidence, check_count, check_option
 from torch_bgdebias.names import CORRECTIONS
 
 __all__ = [
@@ -325,10 +325,8 @@ def _group_totals(values: Floats, group: NDArray[np.int64]) -> tuple[Floats, Flo
 
 
 def _check_settings(confidence: float, n_resamples: int) -> None:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: expected a number in (0, 1), got {confidence!r}")
-    if n_resamples < 1:
-        raise ValueError(f"n_resamples: expected at least 1, got {n_resamples!r}")
+    check_confidence(confidence)
+    check_count(n_resamples, name="n_resamples")
 
 
 def _chunks(total: int, width: int) -> list[int]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torch_bgdebias.checks import check_image, check_mask, describe, values_readable
+from torch_bgdebias.checks import check_both_or_none, check_image, check_mask, describe, values_readable
 from torch_bgdebias.ops.library import composite
-from torch_bgdebias.ops.plain import compute_dtype
+from torch_bgdebias.precision import working_dtype
 
 __all__ = ["voronoi_composite"]
 
@@ -127,16 +127,14 @@ def _check_device(name: str, value: Tensor, foreground: Tensor) -> None:
 def _normalisation(
     mean: Tensor | Sequence[float] | None, std: Tensor | Sequence[float] | None, foreground: Tensor
 ) -> tuple[Tensor | None, Tensor | None]:
-    if (mean is None) != (std is None):
-        missing, given = ("mean", "std") if mean is None else ("std", "mean")
-        raise ValueError(f"{missing}: expected together with {given}, got None")
+    check_both_or_none(mean, std)
     if mean is None or std is None:
         return None, None
     return _per_channel("mean", mean, foreground), _per_channel("std", std, foreground)
 
 
 def _per_channel(name: str, value: Tensor | Sequence[float], foreground: Tensor) -> Tensor:
-    dtype, channels = compute_dtype(foreground.dtype), foreground.shape[1]
+    dtype, channels = working_dtype(foreground.dtype), foreground.shape[1]
     if isinstance(value, Tensor):
         _check_device(name, value, foreground)
         tensor = value.to(dtype)

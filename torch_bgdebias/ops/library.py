@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_bgdebias.ops.plain import composite_plain, compute_dtype
+from torch_bgdebias.ops.plain import composite_plain
+from torch_bgdebias.precision import working_dtype
 
 __all__ = ["NAME", "composite"]
 
@@ -55,7 +56,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     grad_foreground = grad * mask if ctx.needs_input_grad[0] else None
     grad_mask = None
     if ctx.needs_input_grad[1]:
-        dtype = compute_dtype(foreground.dtype)  # the sum over channels in float32 for the half types
+        dtype = working_dtype(foreground.dtype)  # the sum over channels in float32 for the half types
         nothing = torch.zeros_like(foreground, dtype=dtype, requires_grad=False)
         pixels = composite(nothing, nothing[:, :1], *background)
         difference = foreground.to(dtype) - pixels

@@ -9,12 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["composite_plain", "compute_dtype", "in_units", "nearest_cell"]
+from torch_bgdebias.precision import working_dtype
 
-
-def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which an image of ``dtype`` is blended: float64 stays, the others are float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+__all__ = ["composite_plain", "in_units", "nearest_cell"]
 
 
 def nearest_cell(sites: Tensor, height: int, width: int) -> Tensor:
@@ -110,7 +107,7 @@ def composite_plain(
             raise ValueError(f"index: expected images of the bank in [0, {bank.shape[0] - 1}]")
     else:
         torch._assert_async(inside, "index: expected images of the bank")
-    dtype = compute_dtype(foreground.dtype)
+    dtype = working_dtype(foreground.dtype)
     cell = nearest_cell(sites, foreground.shape[2], foreground.shape[3])
     background = background_pixels(bank, cell, index, offset, mean, std, dtype)
     alpha = mask.to(dtype)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
+from torch_bgdebias.checks import check_count
 from torch_bgdebias.lightning import Trainer
 
 __all__ = ["LoaderLimits", "stage_loader"]
@@ -34,8 +35,8 @@ class LoaderLimits:
     def __post_init__(self) -> None:
         if self.budget is not None and not self.budget > 0:
             raise ValueError(f"budget: expected a positive share of a validation epoch or None, got {self.budget}")
-        if self.max_images is not None and self.max_images < 1:
-            raise ValueError(f"max_images: expected at least 1 or None, got {self.max_images}")
+        if self.max_images is not None:
+            check_count(self.max_images, name="max_images")
 
     def part_of(
         self, loader: Any, allowed: float, processes: int, *, passes: int

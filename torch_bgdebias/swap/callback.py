@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_bgdebias._deprecated import warn_renamed
 from torch_bgdebias.backgrounds.stream import StreamedBackgroundBank
 from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.checks import describe
+from torch_bgdebias.checks import check_count, describe
 from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, TrainingStepCallback
 from torch_bgdebias.swap.module import BackgroundSwap
 
@@ -44,8 +44,7 @@ class SwappingCallback(TrainingStepCallback):
     ) -> None:
         if not isinstance(swap, BackgroundSwap):
             raise TypeError(f"swap: expected a BackgroundSwap, got {describe(swap)}")
-        if refresh < 0:
-            raise ValueError(f"refresh: expected 0 or more, got {refresh}")
+        check_count(refresh, name="refresh", least=0)
         self.swap, self.refresh = swap, refresh
         super().__init__(seed, log=log, spec=spec, options={"swap": swap, "refresh": refresh, **options})
 
@@ -117,8 +116,7 @@ class BackgroundSwapCallback(SwappingCallback):
         refresh: int = 8,
         log: bool | str = True,
     ) -> None:
-        if start_epoch < 0:
-            raise ValueError(f"start_epoch: expected 0 or more, got {start_epoch}")
+        check_count(start_epoch, name="start_epoch", least=0)
         options = {"schedule": schedule, "start_epoch": start_epoch}
         super().__init__(swap, spec, refresh=refresh, seed=seed, log=log, options=options)
         self.schedule = _of_epoch_and_step(schedule)

@@ -21,7 +21,7 @@ from torch_bgdebias.backgrounds.generation.sources import (
     uniform_noise,
     versions,
 )
-from torch_bgdebias.checks import check_count, describe
+from torch_bgdebias.checks import check_count, check_size, describe
 from torch_bgdebias.writing import marked_folder, save_png
 
 __all__ = ["Generation", "GenerationSettings", "generate_backgrounds", "write_backgrounds"]
@@ -82,14 +82,11 @@ class GenerationSettings:
     def __post_init__(self) -> None:
         check_count(self.n, name="n")
         check_count(self.batch_size, name="batch_size")
-        if self.size is not None and min(self.size if isinstance(self.size, tuple) else (self.size,)) < 1:
-            raise ValueError(f"size: expected (H, W) of at least one pixel, got {self.size!r}")
+        check_size(self.size)
 
     def asked_size(self, model_free: bool) -> tuple[int, int] | None:
         """(H, W) asked of the source; ``None``: its own."""
-        if isinstance(self.size, int):
-            return self.size, self.size
-        return self.size or (_MODEL_FREE_SIZE if model_free else None)
+        return check_size(self.size) or (_MODEL_FREE_SIZE if model_free else None)
 
     def of_pipeline(self) -> dict[str, Any]:
         """What only a text-to-image pipeline takes."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_bgdebias.backgrounds.pool import in_image_units
-from torch_bgdebias.checks import check_both_or_none, describe
+from torch_bgdebias.checks import check_both_or_none, check_size, describe
 from torch_bgdebias.models import device_of, eval_mode, logits_of
 
 __all__ = ["Classifier", "Viewer"]
@@ -61,7 +61,7 @@ class Viewer:
             raise TypeError(f"classifier: expected a timm name, a module or a callable, got {describe(classifier)}")
         self._call: Callable[[Tensor], Any] = classifier
         self.channels: int | None = None
-        self.size = (size, size) if isinstance(size, int) else size
+        self.size = check_size(size)
         self.normalisation = None if mean is None or std is None else (tuple(mean), tuple(std))
         if isinstance(classifier, nn.Module):
             self.module = classifier

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_bgdebias.cli.probe.data import Prepared
-from torch_bgdebias.compositing import bounding_boxes, fills_image, tile_fill, without_void
+from torch_bgdebias.compositing import fills_image, tile_fill, without_void
 from torch_bgdebias.data import ImageNet9
 from torch_bgdebias.metrics import adversarial_background_accuracy
 from torch_bgdebias.probe.evaluation import ImageScore
@@ -33,7 +33,7 @@ def own_backgrounds(dataset: Prepared, count: int) -> Tensor:
         item = dataset[position]
         image, mask = item["image"][None], item["mask"][None]
         void = item["void"][None] if "void" in item else None
-        if not bool(fills_image(bounding_boxes(mask), (mask.shape[2], mask.shape[3]))):
+        if not bool(fills_image(mask)):
             backgrounds.append(tile_fill(without_void(image, mask, void), mask)[0])
     if not backgrounds:
         raise ValueError(f"--adversarial: none of {len(positions)} pictures has a background beside its foreground")

@@ -29,8 +29,6 @@ class ExampleKeeper:
     """
 
     def __init__(self, size: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        if size < 0:
-            raise ValueError(f"examples: expected at least 0, got {size}")
         self.size, self._mean, self._std = size, mean, std
         self._heap: list[tuple[float, int, int, Example]] = []
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from torch_bgdebias.backgrounds.pool import BackgroundSource, Pool, as_pool
 from torch_bgdebias.checks import describe
-from torch_bgdebias.compositing import bounding_boxes, fills_image, tile_fill, without_void
+from torch_bgdebias.compositing import fills_image, tile_fill, without_void
 from torch_bgdebias.probe.passes.labels import set_codes
 from torch_bgdebias.probe.passes.settings import EvaluationSettings
 
@@ -53,8 +53,6 @@ class Gatherer:
     """
 
     def __init__(self, limit: int, seed: int) -> None:
-        if limit < 2:
-            raise ValueError(f"max_backgrounds: expected at least 2, got {limit}")
         self.limit, self.seed = limit, seed
         self._heaps: dict[int, list[tuple[int, int, Tensor]]] = {}  # largest key first: (-key, id, image)
 
@@ -70,7 +68,7 @@ class Gatherer:
 
         Void is painted over with the background's mean colour: it may be the object's edge.
         """
-        whole = fills_image(bounding_boxes(mask), (mask.shape[2], mask.shape[3])).tolist()
+        whole = fills_image(mask).tolist()
         labels, keys = label.tolist(), mixed_hash(ids, self.seed).tolist()
         wanted = [i for i, id in enumerate(ids.tolist()) if not whole[i] and self._wants(keys[i], id, labels[i])]
         if not wanted:

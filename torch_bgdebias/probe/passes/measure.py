@@ -17,7 +17,7 @@ from torch_bgdebias.compositing import FOREGROUND_THRESHOLD, paste
 from torch_bgdebias.data.variants import make_variant
 from torch_bgdebias.metrics.functional import cosine_similarity
 from torch_bgdebias.metrics.pixel_ratio import pixel_ratio
-from torch_bgdebias.models import LayerTap
+from torch_bgdebias.models import LayerTap, device_of
 from torch_bgdebias.names import MIXED_VARIANTS
 from torch_bgdebias.probe.passes.attributions import run_attribution
 from torch_bgdebias.probe.passes.examples import ExampleKeeper
@@ -316,12 +316,10 @@ def _finite(values: Tensor) -> NDArray[np.float32]:
 
 
 def _device(model: nn.Module, wanted: torch.device | str | None) -> torch.device:
-    first = next((x.device for x in (*model.parameters(), *model.buffers())), None)
-    if wanted is None:
-        return first or torch.device("cpu")
-    device = torch.device(wanted)
-    if first is not None and (first.type != device.type or (device.index is not None and first.index != device.index)):
+    device = None if wanted is None else torch.device(wanted)
+    own = device_of(model, "cpu" if device is None else device)
+    if device is not None and (own.type != device.type or (device.index is not None and own.index != device.index)):
         raise ValueError(
-            f"device: expected where the model is ({first}), got {device}; call model.to({str(device)!r}) first"
+            f"device: expected where the model is ({own}), got {device}; call model.to({str(device)!r}) first"
         )
-    return device if first is None else first
+    return own

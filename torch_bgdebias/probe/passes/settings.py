@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, TypedDict
 from torch import Tensor, nn
 
 from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.checks import check_both_or_none, check_option
+from torch_bgdebias.checks import check_both_or_none, check_confidence, check_count, check_option
 from torch_bgdebias.models import LogitsKey
 from torch_bgdebias.names import MIXED_VARIANTS, VARIANTS
 from torch_bgdebias.preprocessing import Preprocessing
@@ -111,20 +111,17 @@ class EvaluationSettings:
             check_option(variant, VARIANTS, name="variants")
         if self.spec.mask is None:
             raise ValueError("mask: expected foreground masks in every batch; pass BatchSpec(mask=...) saying where")
-        if self.seed < 0:
-            raise ValueError(f"seed: expected a number of at least 0, got {self.seed}")
+        check_count(self.seed, name="seed", least=0)
         check_both_or_none(self.mean, self.std)
         check_option(self.explain, ("predicted", "label"), name="explain")
         check_option(self.task, TASKS, name="task")
         self._check_labels_allow()
         self.group_sources  # noqa: B018 - raises where a group is no place and no list
-        for name, least in (("max_backgrounds", 2), ("examples", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        check_count(self.max_backgrounds, name="max_backgrounds", least=2)
+        check_count(self.examples, name="examples", least=0)
         if self.n_resamples is not None:
             warn_of_resampling("EvaluationSettings(n_resamples=...)")
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence: expected a number in (0, 1), got {self.confidence!r}")
+        check_confidence(self.confidence)
         if twice := [name for name in self.attribution_functions if ratio_name(name) in self.scores]:
             raise ValueError(f"scores: {ratio_name(twice[0])!r} is what attributions measure; give it one name only")
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from torch_bgdebias.checks import check_confidence
 from torch_bgdebias.probe.results.concepts import ConceptTable
 from torch_bgdebias.probe.results.images import Example, ImageResults
 from torch_bgdebias.probe.results.measurement import (
@@ -201,8 +202,8 @@ def _read_report(data: Record) -> Measurement:
 
 def _settings(data: Record) -> dict[str, Any]:
     """Anything may stand there, but those that are computed with are what they are."""
-    if "confidence" in data.fields and not 0 < data.number("confidence") < 1:
-        raise ValueError(f"{data.at('confidence')}: expected a number in (0, 1), got {data.value('confidence')}")
+    if "confidence" in data.fields:
+        check_confidence(data.number("confidence"), name=data.at("confidence"))
     if data.fields.get("score_settings") is not None:
         data.record("score_settings")
     return data.fields
