@@ -17,8 +17,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import Timing, machine, measure_together, write_json
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.ops import extension_status
-from torch_bgdebias.swap import BackgroundBank, BackgroundSwap
+from torch_bgdebias.swap import BackgroundSwap
 
 
 def loop_tile_fill(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

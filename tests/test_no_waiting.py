@@ -11,12 +11,13 @@ import torch
 from accelerator import HostWaitError, SimulatedAccelerator
 from torch import nn
 
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.callbacks import BackgroundSwapCallback, CLADCallback, ISNetCallback
 from torch_bgdebias.clad import CLADLoss, NegativeQueue, clad_loss, clad_queue_loss
 from torch_bgdebias.compositing import mean_fill, tile_fill
 from torch_bgdebias.isnet import ISNetLoss
 from torch_bgdebias.ops.plain import composite_plain
-from torch_bgdebias.swap import BackgroundBank, BackgroundSwap
+from torch_bgdebias.swap import BackgroundSwap
 
 K, B, D, SIZE = 3, 8, 7, (8, 9)
 

@@ -201,7 +201,7 @@ def test_a_folder_is_marked_until_its_writer_has_finished(tmp_path):
 
 
 def test_backgrounds_of_an_unfinished_folder_are_read_with_a_warning(tmp_path):
-    from torch_bgdebias.swap import BackgroundBank
+    from torch_bgdebias.backgrounds import BackgroundBank
 
     save_png(torch.zeros(3, 8, 8, dtype=torch.uint8), tmp_path / "sky" / "a.png")
     with marked_folder(tmp_path), pytest.warns(UserWarning, match="is unfinished"):

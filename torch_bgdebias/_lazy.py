@@ -24,7 +24,10 @@ __all__ = ["lazy", "renamed_names"]
 
 
 def lazy(
-    face: str, homes: Mapping[str, Sequence[str]], renamed: Mapping[str, str] | None = None
+    face: str,
+    homes: Mapping[str, Sequence[str]],
+    renamed: Mapping[str, str] | None = None,
+    moved: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[list[str], Callable[[str], object], Callable[[], list[str]]]:
     """``__all__``, ``__getattr__`` and ``__dir__`` of a module whose names are defined elsewhere.
 
@@ -32,21 +35,27 @@ def lazy(
         face: the module's ``__name__``.
         homes: full name of the defining module -> its names; the face's own name stands for its submodules.
         renamed: old name -> the name in ``homes`` that took its place; old names warn and are not listed.
+        moved: another face -> names that it shows now; they warn here, and are not listed.
     """
     where = {name: home for home, names in homes.items() for name in names}
     old_names = dict(renamed or {})
+    elsewhere = {name: new_face for new_face, names in (moved or {}).items() for name in names}
 
     def look_up(name: str) -> object:
         if name in old_names:
             warn_renamed(f"{face}.{name}", f"{face}.{old_names[name]}")
             return look_up(old_names[name])
+        if name in elsewhere:
+            warn_renamed(f"{face}.{name}", f"{elsewhere[name]}.{name}")
+            value: object = getattr(importlib.import_module(elsewhere[name]), name)
+            return value
         if name not in where:
             message = f"module {face!r} has no attribute {name!r}; it has {', '.join(where)}"
             raise AttributeError(message, name=name, obj=sys.modules[face])
         if where[name] == face:
             return importlib.import_module(f"{face}.{name}")
         with said_to_need(f"{face}.{name}"):
-            value: object = getattr(importlib.import_module(where[name]), name)
+            value = getattr(importlib.import_module(where[name]), name)
         setattr(sys.modules[face], name, value)  # the next look-up does not come here
         return value
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
 from experiments.common import split_bank
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.compositing import paste
 from torch_bgdebias.data import MaskedImageFolder, MaskedTensors, mnist_with_masks
-from torch_bgdebias.swap import BackgroundBank
 
 Fields = tuple[Tensor, Tensor, Tensor, Tensor]  # image, label, mask, background label
 

@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.common import add_line, made_with, read_lines
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.concepts import ConceptProbe, ConceptSamples, ConceptTransfer, concept_transfer
 from torch_bgdebias.data import MaskedImageFolder, draw_scenes
 from torch_bgdebias.metrics import bootstrap_mean_difference
 from torch_bgdebias.probe import analyse_concepts, biased_pairs, concept_heatmap
-from torch_bgdebias.swap import BackgroundBank, sample_swap_params, swap_background
+from torch_bgdebias.swap import sample_swap_params, swap_background
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 SIZE = 64

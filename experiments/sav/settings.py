@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from experiments.common import split_bank
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.data import CorrelatedBackgrounds, MaskedImageFolder, MaskedTensors
-from torch_bgdebias.swap import BackgroundBank
 
 SIDE = 64
 #: a sign is made smaller than it is in its crop, so that even the "high" camera rarely cuts it

@@ -5,9 +5,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import Dataset
 
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.compositing import tile_fill
-from torch_bgdebias.swap import BackgroundBank, BackgroundSwap
+from torch_bgdebias.swap import BackgroundSwap
 
 
 class Masked(Dataset):

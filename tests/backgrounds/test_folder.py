@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.backgrounds.folder import cover
-from torch_bgdebias.swap import BackgroundBank
 
 
 def make_folder(root: Path, *, categories=("field", "sea"), count=3, size=(20, 30)) -> Path:

@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from torch_bgdebias.swap import BackgroundBank
+from torch_bgdebias.backgrounds import BackgroundBank
 
 
 @pytest.fixture

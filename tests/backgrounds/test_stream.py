@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from torch_bgdebias.swap import BackgroundBank, BackgroundSwap, StreamedBackgroundBank
+from torch_bgdebias.backgrounds import BackgroundBank, StreamedBackgroundBank
+from torch_bgdebias.swap import BackgroundSwap
 
 
 def refreshed(bank: StreamedBackgroundBank, k: int) -> StreamedBackgroundBank:

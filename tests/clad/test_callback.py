@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from small_training import CLASSES, NAMED, RANK_0, SIDE, CallsItsNetwork, Module, NamedFields, loader
 from torch import nn
 
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.callbacks import CLADCallback
 from torch_bgdebias.clad import CLADLoss
-from torch_bgdebias.swap import BackgroundBank, BackgroundSwap
+from torch_bgdebias.swap import BackgroundSwap
 
 fit = partial(small_training.fit, max_epochs=1)
 SITE = dataclasses.replace(NAMED, background_label="site")

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from small_training import CLASSES, SIDE, CallsItsNetwork, Module, loader, tensors
 from torch import nn
 
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.callbacks import CLADCallback
-from torch_bgdebias.swap import BackgroundBank, BackgroundSwap
+from torch_bgdebias.swap import BackgroundSwap
 
 fit = partial(small_training.fit, max_epochs=1)
 

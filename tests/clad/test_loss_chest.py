@@ -12,8 +12,9 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from torch_bgdebias import BatchSpec
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.callbacks import CLADCallback
-from torch_bgdebias.swap import BackgroundBank, BackgroundSwap
+from torch_bgdebias.swap import BackgroundSwap
 
 SITES = ("montgomery", "shenzhen")
 

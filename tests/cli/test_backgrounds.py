@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.cli import main
 from torch_bgdebias.data import SCENE_CATEGORIES
-from torch_bgdebias.swap import BackgroundBank
 
 
 class Levels(nn.Module):

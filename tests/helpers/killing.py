@@ -27,13 +27,13 @@ from PIL import Image
 from torch import nn
 
 from torch_bgdebias import cli
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.backgrounds.generation.manifest import Manifest
 from torch_bgdebias.backgrounds.screening.seen import SeenCache
 from torch_bgdebias.concepts import ConceptProbe, ConceptSamples, concept_transfer
 from torch_bgdebias.ops.seal import flaw
 from torch_bgdebias.probe import BackgroundBiasReport, compare_models, evaluate_background_bias
 from torch_bgdebias.probe.loggers import log_figures
-from torch_bgdebias.swap import BackgroundBank
 from torch_bgdebias.writing import UNFINISHED
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from torch_bgdebias import BatchSpec
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.callbacks import (
     BackgroundBiasProbe,
     BackgroundSwapCallback,
@@ -26,7 +27,7 @@ from torch_bgdebias.callbacks import (
     ISNetCallback,
 )
 from torch_bgdebias.concepts import ConceptSamples
-from torch_bgdebias.swap import BackgroundBank, BackgroundSwap
+from torch_bgdebias.swap import BackgroundSwap
 
 #: those that are there; both in the development environment
 PACKAGES = tuple(

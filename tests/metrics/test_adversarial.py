@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.metrics import AdversarialBackgroundAccuracy, adversarial_background_accuracy
-from torch_bgdebias.swap import BackgroundBank
 
 B, N, K = 9, 13, 3
 

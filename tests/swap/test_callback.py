@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from small_training import COUNT, NAMED, Module, NamedFields, loader, tensors, weights
 
+from torch_bgdebias.backgrounds import BackgroundBank, StreamedBackgroundBank
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.callbacks import BackgroundSwapCallback
-from torch_bgdebias.swap import BackgroundBank, BackgroundSwap, StreamedBackgroundBank
+from torch_bgdebias.swap import BackgroundSwap
 
 fit = partial(small_training.fit, max_epochs=1)
 

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.compositing import soft_edge
-from torch_bgdebias.swap import BackgroundBank, BackgroundSwap, sample_swap_params, swap_background
+from torch_bgdebias.swap import BackgroundSwap, sample_swap_params, swap_background
 
 
 @pytest.fixture

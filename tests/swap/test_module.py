@@ -9,14 +9,9 @@ import kornia.augmentation as K
 import pytest
 import torch
 
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.compositing import mean_fill, tile_fill
-from torch_bgdebias.swap import (
-    BackgroundBank,
-    BackgroundSwap,
-    batch_backgrounds,
-    sample_swap_params,
-    swap_background,
-)
+from torch_bgdebias.swap import BackgroundSwap, batch_backgrounds, sample_swap_params, swap_background
 
 LABEL = torch.tensor([0, 0, 1, 1, 2, 2])
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from torch_bgdebias.swap import BackgroundBank, BackgroundSwap, sample_swap_params, swap_background
+from torch_bgdebias.backgrounds import BackgroundBank
+from torch_bgdebias.swap import BackgroundSwap, sample_swap_params, swap_background
 
 LABEL = torch.tensor([0, 0, 1, 1, 2, 2])
 

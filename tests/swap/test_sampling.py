@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.backgrounds.sampling import ClassOrder, draw_outside, uniform_below
-from torch_bgdebias.swap import BackgroundBank, sample_swap_params
+from torch_bgdebias.swap import sample_swap_params
 from torch_bgdebias.swap.sampling import sample_offsets, sample_sites
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from torch_bgdebias.swap import BackgroundBank, BackgroundSwap, sample_swap_params
+from torch_bgdebias.backgrounds import BackgroundBank
+from torch_bgdebias.swap import BackgroundSwap, sample_swap_params
 
 #: labels of a batch: equal, unequal, and ten classes
 BATCHES = {

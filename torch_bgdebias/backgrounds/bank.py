@@ -282,7 +282,7 @@ class BackgroundBank:
             forbidden: classes as indices, names or WordNet ids: images in which one is seen leave the bank. A mapping
                 {foreground class: classes} keeps the images, and keeps each foreground class away from those in which
                 one of its own forbidden classes is seen, whenever backgrounds are drawn.
-            top_k, class_names, size, mean, std, batch_size, device, cache: see `FilterSettings`.
+            top_k, class_names, size, mean, std, batch_size, device, cache: see `ViewSettings`.
 
         Returns:
             BackgroundBank: another bank; this one stays as it is. ``filters`` tells what was removed and why.
@@ -301,10 +301,17 @@ class BackgroundBank:
             >>> len(bank.filter(brightness, ["light"], top_k=1, class_names=["dark", "light"]))
             2
         """
-        folder = cache if cache is None or isinstance(cache, bool) else Path(cache)
-        place = device or self.device
         settings = FilterSettings(
-            classifier, forbidden, top_k, class_names, size, mean, std, batch_size, device=place, cache=folder
+            classifier,
+            top_k,
+            class_names,
+            size,
+            mean,
+            std,
+            batch_size,
+            device or self.device,
+            cache if cache is None or isinstance(cache, bool) else Path(cache),
+            forbidden,
         )
         return self._filtered(settings)
 

@@ -166,17 +166,17 @@ class Pool:
         if self.own or self.mean is not None or not looks_normalised(image):
             return
         low, high = (float(value) for value in image.detach().aminmax())
-        found = f"the images' pixels reach from {low:.2g} to {high:.2g}, as normalised ones do"
+        pixels = f"the images' pixels reach from {low:.2g} to {high:.2g}, as normalised ones do"
         remedy = "pass the images' mean= and std= with them, as to BackgroundBank(..., mean=..., std=...)"
         some = self.images[:: max(1, len(self) // _SOME)] if isinstance(self.images, Tensor) else self.images[0]
         if some.dtype == torch.uint8:
-            raise ValueError(f"{self.name}: uint8 without mean and std stands for [0, 1], but {found}; {remedy}")
+            raise ValueError(f"{self.name}: uint8 without mean and std stands for [0, 1], but {pixels}; {remedy}")
         if values_readable(some):
             dark, bright = (float(value) for value in some.detach().aminmax())
             if dark >= 0 and bright <= 1 and bright - dark > _BEYOND:  # a flat one may be any normalised colour
                 warnings.warn(
                     f"{self.name}: float pixels from {dark:.2g} to {bright:.2g} look like pictures in [0, 1], but "
-                    f"{found}; {remedy}, or normalise them as the images",
+                    f"{pixels}; {remedy}, or normalise them as the images",
                     stacklevel=4,
                 )
 

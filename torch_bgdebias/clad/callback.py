@@ -59,25 +59,11 @@ class CLADCallback(SwappingCallback):
             of another class, as CLAD's positives need, unless the swap was made with ``different_class=False``.
         spec: where image, label and mask are in a batch. With ``spec.background_label`` that is the key (hospital
             site, camera, texture: any nuisance label) instead of the class, and the swap looks for another one of it.
-        num_classes: how many keys the queue has; ``None``: outputs of the last linear layer (2 where that has one), or,
-            where ``spec.background_label`` is given, classes of the swap's bank.
-        weight: lambda, a number or a function of the epoch and of the training batches seen, both from 0.
-        plus: CLAD+, the classification loss of the positives as well.
-        num_negatives: rows per key.
-        temperature: of the softmax.
-        layer: name of the layer whose input is the embedding; ``None`` looks for the last linear layer. Of tokens
-            (B, T, D) and maps (B, C, H, W) that enter it the average is taken.
-        joint: one forward pass of images and positives together instead of one pass each: batch norm then sees both
-            (its statistics in the user's step are of another, doubled batch), and is updated once instead of twice.
-        label_of: makes one class a sample (B,) of targets that are something else: multi-label, soft labels.
-        criterion: loss of (logits, target) for ``plus``; by default cross-entropy, for class labels only, and of one
-            logit its binary form.
-        logits: where the logits are in what the network returns, for ``plus`` with a ``layer`` of one's own.
         seed: of the draws.
         refresh: images that a `StreamedBackgroundBank` exchanges a step.
-        max_batch: with several processes, the most images of any process's batch (the loader's batch size): the step
-            then never waits for the device. ``None``: any batches will do, and each step waits for their sizes.
         log: log, do not, or log under this prefix instead of ``clad``.
+        num_classes, weight, plus, num_negatives, temperature, layer, joint, label_of, criterion, logits, max_batch: see
+            `CLADSettings`.
 
     Raises:
         TypeError: ``swap`` is no BackgroundSwap, ``weight`` neither a number nor a function.

@@ -134,8 +134,8 @@ def run(args: argparse.Namespace) -> int:
 def _generate(args: argparse.Namespace) -> int:
     import torch
 
+    from torch_bgdebias.backgrounds import BACKGROUND_PROMPTS, write_backgrounds
     from torch_bgdebias.data import SCENE_CATEGORIES, paint_scenes
-    from torch_bgdebias.swap import BACKGROUND_PROMPTS, write_backgrounds
 
     free = args.source in ("noise", "scenes")
     known: dict[str, str] = dict(BACKGROUND_PROMPTS)
@@ -226,7 +226,6 @@ def _screened(args: argparse.Namespace, forbidden: list[int | str]) -> tuple[Ima
     files = ImageFiles.scan(args.input, args.size or wanted.height_width or 224, on_error=args.on_error)
     settings = FilterSettings(
         loaded.model.to(device).eval(),
-        forbidden,
         args.top_k,
         class_names=names,
         size=files.size,
@@ -234,6 +233,7 @@ def _screened(args: argparse.Namespace, forbidden: list[int | str]) -> tuple[Ima
         std=wanted.std,
         batch_size=args.batch_size,
         cache=False if args.no_cache else args.cache,
+        forbidden=forbidden,
     )
     readable, screening = screen_files(files, settings)
     return files, readable, screening

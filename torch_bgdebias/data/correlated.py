@@ -53,10 +53,8 @@ class CorrelatedBackgrounds(Dataset[tuple[Tensor, int, Tensor, int]]):
     """Compose each foreground onto a background of the bank; items (image, label, mask, background_label).
 
     With probability ``correlation`` the background is of the category assigned to the sample's class; else its category
-    is drawn uniformly from **all** the bank's categories, the assigned one among them. So the assigned category has
-    probability correlation + (1 - correlation) / K, and at 0 backgrounds say nothing about the class. Within a category
-    every background is equally likely. What item i gets depends on seed, epoch and i alone: not on the order of
-    reading, the number of workers, or the global random state.
+    is drawn uniformly from **all** the bank's categories, the assigned one among them. What item i gets depends on
+    seed, epoch and i alone.
 
     Args:
         foregrounds: data set of (image float (3, H, W) in [0, 1], label, mask (1, H, W) in [0, 1]); more entries are
@@ -65,19 +63,19 @@ class CorrelatedBackgrounds(Dataset[tuple[Tensor, int, Tensor, int]]):
             per image, -1 unknown (never used): drawn scenes, a ``BackgroundBank`` (its normalisation is not applied,
             its lists of forbidden foregrounds are obeyed).
         correlation: in [0, 1].
-        camera: ``"frontal"``, ``"medium"``, ``"high"``, a ``Camera`` of your own, or ``None``: the foreground and its
-            mask are warped together by a random similarity and perspective; the background is not.
+        camera: ``"frontal"``, ``"medium"``, ``"high"``, a ``Camera`` of your own, or ``None``: how foreground and mask
+            are warped together at random.
         seed: of all draws.
-        size: (H, W) of the result, or one int for a square. ``None``: the foreground's. The foreground keeps its own
-            size and sits in the middle; one that does not fit is made smaller until it does. Backgrounds are resized.
+        size: (H, W) of the result, or one int for a square. ``None``: the foreground's. A foreground keeps its size, in
+            the middle, unless it does not fit; backgrounds are resized.
         scale: the foreground's size relative to its own: a factor, or (low, high) to draw from.
         mapping: category of each class, a mapping or a sequence by class. By default class c goes with the bank's
             category number c mod K, categories sorted.
 
     Raises:
         TypeError: a bank without images and labels of these kinds.
-        ValueError: correlation outside [0, 1], unknown camera, a category that the bank does not have, a bank without
-            known categories; when an item is read, a label without a category, a mask that does not fit its image, or
+        ValueError: an option out of range, a category that the bank lacks, a bank without known categories; when an
+            item is read, a label without a category, a mask that does not fit its image, or
             values outside [0, 1] (normalise the result, not the foregrounds).
 
     Example:

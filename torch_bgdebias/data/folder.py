@@ -53,8 +53,7 @@ class MaskedTriple(NamedTuple):
 class MaskedImageFolder(Dataset[Any]):
     """``images/<class>/x.jpg`` with ``masks/<class>/x.png``: items (image, label, mask).
 
-    An image and its mask share class and name; the endings may differ (any image format on either side, and .npy for
-    masks). What the masks' values mean is found out from the files, or an error shows it and names the option.
+    An image and its mask share class and name; the endings may differ (any image format, .npy for masks).
     An item is a tuple of image float32 (3, H, W) in [0, 1], label int, and mask float32 (1, H, W) in [0, 1],
     1 = foreground, so the default collate function makes the batch (image, label, mask) of ``BatchSpec()``.
 
@@ -67,14 +66,13 @@ class MaskedImageFolder(Dataset[Any]):
             wrong is left out, listed in ``.skipped`` and counted in a warning.
         min_foreground: leave out samples whose mask covers less than this share of the image (``.filtered`` counts).
         classes: folders to take, in the order of their indices; by default all, by name, or by number.
-        encoding: ``"auto"``, ``"binary"``, ``"index"``, ``"soft"``, ``"alpha"``, ``"colour"``, or a ``MaskEncoding``.
+        encoding: of the masks, as in ``MaskEncoding``, or one.
         foreground: values, label numbers or colours that are object; ``[0]`` turns inverted masks round.
         void: those that are neither object nor background; see :meth:`void`.
         mask_suffix: what a mask's name has after its image's; without a folder ``masks/`` it is looked for beside it.
         white: value of white in images of more than 8 bits, by default found from all.
         interpolation: of the images' resize, ``"bilinear"``, ``"bicubic"`` or ``"nearest"``; masks are always bilinear.
-        with_void: yield ``MaskedVoidItem(image, label, mask, void)``: what is neither object nor background then counts
-            as neither in every figure. ``transform`` gets object and void as a mask of two channels.
+        with_void: yield ``MaskedVoidItem(image, label, mask, void)``; ``transform`` gets a mask of two channels.
         settings: all options but ``transform`` in one object, instead of the keywords.
 
     Attributes:

@@ -85,7 +85,7 @@ def draw_scenes(
 
 
 def paint_scenes(categories: Sequence[str], seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
-    """One scene for each category and seed, as a source of `torch_bgdebias.swap.generate_backgrounds`.
+    """One scene for each category and seed, as a source of `torch_bgdebias.backgrounds.generate_backgrounds`.
 
     Args:
         categories: (B) names out of ``SCENE_CATEGORIES``.

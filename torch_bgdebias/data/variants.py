@@ -15,6 +15,7 @@ name             foreground                          background
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,7 +24,15 @@ import torch
 from torch import Tensor
 
 from torch_bgdebias.backgrounds.pool import BackgroundSource, Pool, as_pool, looks_normalised
-from torch_bgdebias.checks import check_both_or_none, check_finite, check_image, check_label, check_mask, check_option
+from torch_bgdebias.checks import (
+    check_both_or_none,
+    check_count,
+    check_finite,
+    check_image,
+    check_label,
+    check_mask,
+    check_option,
+)
 from torch_bgdebias.compositing import (
     FOREGROUND_THRESHOLD,
     bounding_boxes,
@@ -35,7 +44,7 @@ from torch_bgdebias.compositing import (
 )
 from torch_bgdebias.names import VARIANTS
 
-__all__ = ["VARIANTS", "Variant", "make_variant"]
+__all__ = ["VARIANTS", "Variant", "VariantSettings", "make_variant"]
 
 #: those that paint something black
 _BLACK = ("only_fg", "only_bg_b", "no_fg")
@@ -62,6 +71,41 @@ class Variant(NamedTuple):
     valid: Tensor
 
 
+@dataclasses.dataclass(frozen=True, eq=False)  # tensors have no one answer to ==
+class VariantSettings:
+    """Options of `make_variant`, which explains them.
+
+    Raises:
+        ValueError: an unknown name, a number of classes below 1, or one of ``mean`` and ``std`` without the other.
+    """
+
+    name: str
+    num_classes: int | None = None
+    mean: Sequence[float] | Tensor | None = None
+    std: Sequence[float] | Tensor | None = None
+
+    def __post_init__(self) -> None:
+        check_option(self.name, VARIANTS, name="name")
+        check_both_or_none(self.mean, self.std)
+        if self.num_classes is not None:
+            check_count(self.num_classes, name="num_classes")
+
+    def units(self, image: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Mean and standard deviation, (C,) each, in the image's dtype and place.
+
+        Raises:
+            ValueError: neither one value nor one a channel.
+        """
+        if self.mean is None or self.std is None:
+            return None
+        channels = image.shape[1]
+        pair = [torch.as_tensor(x, dtype=image.dtype, device=image.device).flatten() for x in (self.mean, self.std)]
+        for key, tensor in zip(("mean", "std"), pair, strict=True):
+            if tensor.numel() not in (1, channels):
+                raise ValueError(f"{key}: expected 1 or {channels} values, one per channel, got {tensor.numel()}")
+        return pair[0].expand(channels), pair[1].expand(channels)
+
+
 def make_variant(
     image: Tensor,
     mask: Tensor,
@@ -80,32 +124,25 @@ def make_variant(
 ) -> Variant:
     """Make one ImageNet-9 variant of a batch. No loops over samples, no host synchronisation.
 
-    The backgrounds of the mixed variants are the batch's own images with their foreground removed by tiling
-    (``only_bg_t``), never a sample's own; or, with ``backgrounds=``, any pool. The class is chosen first (uniformly
-    over the classes that are there, for ``mixed_rand`` the sample's own among them, as in the paper), then an image of
-    it uniformly. Images whose foreground's box is the whole image have no background to give and are not chosen.
+    The backgrounds of the mixed variants are the batch's own images without their foregrounds, never a sample's own;
+    or, with ``backgrounds=``, any pool. The class is chosen first, uniformly, then an image of it.
 
     Args:
         image: (B, C, H, W) float.
         mask: (B, 1, H, W) or (B, H, W), bool or float in [0, 1], 1 = foreground; soft masks blend.
         label: (B,) integer classes.
         name: one of ``VARIANTS``.
-        backgrounds: pool (N, C, Hb, Wb) for the mixed variants, without foregrounds unless ``background_masks`` comes
-            with it: float in the image's units, or uint8, which is scaled to [0, 1] and normalised with ``mean`` and
-            ``std``; or a ``BackgroundBank`` (any object with ``.images`` and ``.labels``), whose own ``mean`` and
-            ``std`` come first and whose lists of forbidden foregrounds are obeyed. Other sizes are resized.
-        background_labels: (N,) classes of the pool, -1 unknown. Only ``mixed_rand`` does without them (it then draws
-            uniformly over the images).
+        backgrounds: for the mixed variants, what `as_pool` takes: (N, C, Hb, Wb), float in the image's units or uint8,
+            which follows ``mean`` and ``std``; or a ``BackgroundBank`` with its own normalisation and lists.
+        background_labels: (N,) classes of the pool, -1 unknown. Only ``mixed_rand`` does without them.
         background_masks: (N, 1, Hb, Wb) masks of foregrounds in the pool, removed by tiling from the chosen images.
         exclude: (B,) int64 position in the pool that a sample must not get (its own image), -1 for none.
-        num_classes: K of ``mixed_next``; by default the largest label in sight plus one, which is wrong where the last
-            class is absent.
+        num_classes: K of ``mixed_next``; by default the largest label in sight plus one.
         mean: per channel, that the images were normalised with; black is (0 - mean) / std. ``None``: not normalised.
         std: per channel, goes with ``mean``.
         generator: on the image's device, for the choice of backgrounds.
-        void: (B, 1, H, W) or (B, H, W), bool or float in [0, 1], of pixels that are neither object nor background. They
-            are shown nowhere: with an object they are taken for background and replaced; in a background they are
-            painted over with its mean colour (black where the object becomes black), as they may be the object's edge.
+        void: (B, 1, H, W) or (B, H, W), bool or float in [0, 1], of pixels that are neither object nor background, and
+            that are shown nowhere: with an object they are replaced, in a background painted over with its mean colour.
 
     Returns:
         ``Variant(image, background_label, valid)``.
@@ -123,14 +160,14 @@ def make_variant(
         >>> variant.valid.tolist(), variant.background_label.tolist()
         ([True, True, False, False], [0, 0, 1, 2])
     """
-    check_option(name, VARIANTS, name="name")
+    settings = VariantSettings(name, num_classes, mean, std)
     check_finite(check_image(image), name="image")
     mask = check_mask(mask, image)
     if void is not None:
         void = check_mask(void, image, name="void")
         mask = torch.minimum(mask, 1 - void)
     label = check_label(label, len(image), num_classes=num_classes)
-    units = _normalisation(image, mean, std)
+    units = settings.units(image)
     if units is None and name in _BLACK and looks_normalised(image):
         warnings.warn(_NO_BLACK, stacklevel=2)
     black = torch.zeros_like(image) if units is None else (-units[0] / units[1])[:, None, None].expand_as(image)
@@ -150,36 +187,19 @@ def make_variant(
             mean, std = (None, None) if units is None else units
             pool = as_pool(backgrounds, labels=background_labels, masks=background_masks, mean=mean, std=std)
         elif background_labels is None and background_masks is None and exclude is None:
-            pool, exclude = (
-                _own_backgrounds(without_void(image, mask, void), mask, label),
-                torch.arange(len(image), device=image.device),
-            )
+            pool = _own_backgrounds(without_void(image, mask, void), mask, label)
+            exclude = torch.arange(len(image), device=image.device)
         else:
             raise ValueError("backgrounds: expected with background_labels, background_masks or exclude, got None")
         exclude = _check_choice(pool, exclude, image, name)
         unknown = torch.full((len(pool),), -1, device=label.device)
         labels = unknown if pool.labels is None else pool.labels.to(label.device)
-        index, exists = _choose(label, labels, pool, exclude, name, num_classes, generator)
+        index, exists = _choose(label, labels, pool, exclude, settings, generator)
         composed = paste(image, mask, pool.take(index, image)) if len(pool) else image
         background_label, valid = labels[index] if len(pool) else label, valid & exists
     return Variant(
         torch.where(valid[:, None, None, None], composed, image), torch.where(valid, background_label, label), valid
     )
-
-
-def _normalisation(
-    image: Tensor, mean: Sequence[float] | Tensor | None, std: Sequence[float] | Tensor | None
-) -> tuple[Tensor, Tensor] | None:
-    """Mean and standard deviation, (C,) each, in the image's dtype and place."""
-    check_both_or_none(mean, std)
-    if mean is None or std is None:
-        return None
-    channels = image.shape[1]
-    pair = [torch.as_tensor(value, dtype=image.dtype, device=image.device).flatten() for value in (mean, std)]
-    for key, tensor in zip(("mean", "std"), pair, strict=True):
-        if tensor.numel() not in (1, channels):
-            raise ValueError(f"{key}: expected 1 or {channels} values, one per channel, got {tensor.numel()}")
-    return pair[0].expand(channels), pair[1].expand(channels)
 
 
 def _own_backgrounds(image: Tensor, mask: Tensor, label: Tensor) -> Pool:
@@ -199,8 +219,7 @@ def _choose(
     labels: Tensor,
     pool: Pool,
     exclude: Tensor | None,
-    name: str,
-    num_classes: int | None,
+    settings: VariantSettings,
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor]:
     """Position in the pool (B,) and whether there is one (B,): uniform over classes, then over a class's images."""
@@ -216,11 +235,11 @@ def _choose(
     if permitted is not None:
         available = available & permitted
     allowed = available
-    if name == "mixed_same":
+    if settings.name == "mixed_same":
         allowed = available & (labels == label[:, None])
-    elif name == "mixed_next":
+    elif settings.name == "mixed_next":
         largest = torch.maximum(label.amax(), labels.amax()) + 1
-        following = (label + 1) % (largest if num_classes is None else num_classes)
+        following = (label + 1) % (largest if settings.num_classes is None else settings.num_classes)
         allowed = available & (labels == following[:, None])
     # Gumbel's trick: the largest key is a draw in proportion to the weights, here one over the size of an image's class
     noise = torch.rand(batch, count, generator=generator, device=label.device).clamp_(1e-30, 1 - 1e-7)

@@ -45,12 +45,10 @@ class ISNet(nn.Module):
             "selective": the log-odds of the lowest logit (M = 1). "stochastic": one logit, the highest with probability
             1/2, else a random other one (M = 1). "dual": LRP-z+ and LRP-epsilon of all logits at once (M = 2).
             "original": every logit (M = K).
-        epsilon: stabiliser of LRP, >= 0. With 0 the relevance of a ReLU network is input x gradient; above 0 with
-            "dual".
+        epsilon: stabiliser of LRP, >= 0 (0: input x gradient in ReLU networks); above 0 with "dual".
         input_rule: "gradient", or "zbox": the z^B rule at the linear and convolution layers that take the image, whose
-            pixels lie in [0, 1] before normalisation by ``mean`` and ``std``; what reaches the image by other ways is
-            input x gradient. ``None``: "zbox" where ``mean`` and ``std`` are given, and a
-            layer takes the image, as it is or padded, moved, scaled or resized (docs/lrp.md).
+            pixels lie in [0, 1] before normalisation by ``mean`` and ``std``. ``None``: "zbox" where ``mean`` and
+            ``std`` are given, and a layer takes the image, as it is or moved, scaled or resized (docs/lrp.md).
         mean, std: per channel, of the images' normalisation; ``None`` where images are in [0, 1].
         deep_supervision: names of layers at whose outputs relevance is returned too: maps (B, c, h, w) or (B, h, w, c),
             or tokens (B, N, c) of patches, without those that are no patch. Each has to run once in a forward pass.

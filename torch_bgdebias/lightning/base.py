@@ -152,19 +152,10 @@ class TrainingStepCallback(LightningCallback):
     #: what follows where transfer hooks move images and not their masks
     if_masks_do_not_fit: ClassVar[str] = "backgrounds are exchanged where the objects are no longer"
 
-    def __init__(
-        self,
-        seed: int = 0,
-        *,
-        log: bool | str = True,
-        spec: BatchSpec | None = None,
-        options: Mapping[str, object] | None = None,
-    ) -> None:
-        super().__init__(seed, log=log, spec=spec, options=options)
-        #: training batches seen
-        self.steps = 0
-        self._ready = False
-        self._transfers: TransferWatch | None = None
+    #: training batches seen
+    steps: int = 0
+    _ready: bool = False
+    _transfers: TransferWatch | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot work, then go around the training step."""

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch_bgdebias.backgrounds.pool import BackgroundSource, Pool, as_pool
 from torch_bgdebias.checks import check_count, check_finite, check_image, check_label, check_mask, describe
 from torch_bgdebias.compositing import FOREGROUND_THRESHOLD, paste
-from torch_bgdebias.metrics.consistency import _ClassSums
-from torch_bgdebias.metrics.functional import Average, _groups, _mean_compute, _sums
+from torch_bgdebias.metrics.consistency import ClassSums
+from torch_bgdebias.metrics.functional import Average, class_sums, mean_compute, sample_groups
 from torch_bgdebias.models import LogitsKey, eval_mode, logits_of
 
 __all__ = ["AdversarialBackgroundAccuracy", "AdversarialBackgrounds", "adversarial_background_accuracy"]
@@ -56,28 +56,24 @@ def adversarial_background_accuracy(
 ) -> AdversarialBackgrounds:
     """Put every foreground on every background of a bank, until one makes the model wrong.
 
-    Backgrounds are tried in the bank's order and a fooled foreground drops out, so the cost falls with the model's
-    weakness. Composites are made on the images' device; once a pass, the device is asked which foregrounds are left.
+    Backgrounds are tried in the bank's order, and a fooled foreground drops out. Once a pass, the device is asked which
+    foregrounds are left.
 
     Args:
         model: any classifier; runs in evaluation mode without gradients.
         image: (B, C, H, W) float as the model takes it.
-        mask: (B, 1, H, W) or (B, H, W), bool or float in [0, 1], 1 = foreground; soft masks blend.
+        mask: (B, 1, H, W) or (B, H, W), bool or float in [0, 1], 1 = foreground.
         label: (B,) integer classes.
-        bank: a ``BackgroundBank`` or any object with ``images``, and ``mean`` and ``std`` if any; or the images
-            (N, C, Hb, Wb) themselves: uint8, which is scaled to [0, 1] and normalised with the bank's ``mean`` and
-            ``std``, or float in the images' units (with ``mean`` and ``std``: normalised by them too). Other sizes are
-            resized. The bank stays where it is, a few of its images are moved at a time. Backgrounds should hold no
-            foreground (``only_bg_t``, scenes); those that a bank's filter forbids to a class are not counted for it.
-        predict: from logits to classes; the largest logit by default. A 1000-class model on ImageNet-9:
-            ``data.imagenet9_prediction``.
+        bank: a ``BackgroundBank``, or anything that `as_pool` takes: images (N, C, Hb, Wb) without foregrounds. It
+            stays where it is, a few images are moved at a time; those that its filter forbids to a class are not
+            counted for that class.
+        predict: from logits to classes; the largest logit by default.
         logits: where the logits are in the model's output.
         chunk: composites in one forward pass, at least 1: what decides memory.
         void: (B, 1, H, W) or (B, H, W) of pixels that are neither object nor background; no object takes them along.
 
     Returns:
-        ``AdversarialBackgrounds``; its ``accuracy`` is one minus the challenge's share of vulnerable foregrounds. The
-        result does not depend on ``chunk``.
+        ``AdversarialBackgrounds``; its ``accuracy`` is one minus the challenge's share of vulnerable foregrounds.
 
     Raises:
         TypeError, ValueError: tensors that do not fit together, a bank without images, non-finite logits.
@@ -123,7 +119,7 @@ def adversarial_background_accuracy(
     return AdversarialBackgrounds(accuracy, robust, fooled_by, predicted, tried, valid)
 
 
-class AdversarialBackgroundAccuracy(_ClassSums):
+class AdversarialBackgroundAccuracy(ClassSums):
     """Share of foregrounds that are classified correctly on every background of a bank. Range [0, 1].
 
     Args:
@@ -202,12 +198,12 @@ class AdversarialBackgroundAccuracy(_ClassSums):
     def compute(self) -> Tensor:
         """The accuracy: a scalar, or (K,) with ``average="none"``; NaN and a warning when there was no foreground."""
         self._warn_if_empty(self.count)
-        return _mean_compute(self.total, self.count, average=self.average)
+        return mean_compute(self.total, self.count, average=self.average)
 
     def tried(self) -> Tensor:
         """Composites that decided, mean over foregrounds: 1 (fooled by the first) to the bank's size; all processes."""
         with self.sync_context(should_sync=self.sync_on_compute and not self._is_synced):
-            return _mean_compute(self.count_tried, self.count, average=self.average)
+            return mean_compute(self.count_tried, self.count, average=self.average)
 
     def fooled_by(self) -> Tensor:
         """Foregrounds that each background fooled first, int64 (N,), of all processes."""
@@ -274,9 +270,9 @@ def _adversarial_update(
     result: AdversarialBackgrounds, label: Tensor, num_classes: int | None, backgrounds: int
 ) -> dict[str, Tensor]:
     """Robust foregrounds, foregrounds and composites per class, and foregrounds per background, all int64."""
-    group, weight = _groups(label, result.valid, len(result.robust), num_classes, result.robust.device)
-    total, count = _sums(result.robust.long(), group, weight, num_classes)
-    tried, _ = _sums(result.tried, group, weight, num_classes)
+    group, weight = sample_groups(label, result.valid, len(result.robust), num_classes, result.robust.device)
+    total, count = class_sums(result.robust.long(), group, weight, num_classes)
+    tried, _ = class_sums(result.tried, group, weight, num_classes)
     fooled = (result.fooled_by >= 0).long()
     per_background = torch.zeros(backgrounds, dtype=torch.int64, device=fooled.device)
     per_background = per_background.index_add(0, result.fooled_by.clamp(min=0), fooled)

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from torch_bgdebias.checks import check_label, describe
-from torch_bgdebias.metrics.consistency import _ClassSums
-from torch_bgdebias.metrics.functional import Average, _mean_compute
+from torch_bgdebias.metrics.consistency import ClassSums
+from torch_bgdebias.metrics.functional import Average, mean_compute
 
 __all__ = ["ConceptIoU"]
 
 
-class ConceptIoU(_ClassSums):
+class ConceptIoU(ClassSums):
     """Mean over images of intersection over union of a concept's predicted and true pixels. Range [0, 1].
 
     A vector v predicts the concept where sigmoid(v . a) > 0.5, and the concept is where the mask is above 0. Images
@@ -88,4 +88,4 @@ class ConceptIoU(_ClassSums):
     def compute(self) -> Tensor:
         """The mean IoU: a scalar, or (G,) with ``average="none"``; NaN and a warning when no image was seen."""
         self._warn_if_empty(self.count)
-        return _mean_compute(self.total, self.count, average=self.average)
+        return mean_compute(self.total, self.count, average=self.average)

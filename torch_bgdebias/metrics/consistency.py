@@ -12,17 +12,17 @@ from torchmetrics import Metric
 from torch_bgdebias.checks import check_count, check_option
 from torch_bgdebias.metrics.functional import (
     Average,
-    _accuracy_update,
-    _background_gap_compute,
-    _decision_consistency_update,
-    _feature_consistency_update,
-    _mean_compute,
+    accuracy_update,
+    background_gap_compute,
+    decision_consistency_update,
+    feature_consistency_update,
+    mean_compute,
 )
 
 __all__ = ["BackgroundGap", "DecisionConsistency", "FeatureConsistency"]
 
 
-class _ClassSums(Metric):
+class ClassSums(Metric):
     """Sums and counts per class, added over batches and processes."""
 
     is_differentiable: bool | None = False
@@ -51,7 +51,7 @@ class _ClassSums(Metric):
             warnings.warn(f"{type(self).__name__}: no valid sample was seen, the result is NaN", stacklevel=4)
 
 
-class BackgroundGap(_ClassSums):
+class BackgroundGap(ClassSums):
     """BG-Gap = accuracy(mixed_same) - accuracy(mixed_rand), how much of the accuracy is the background's.
 
     *mixed_same* shows each foreground on a background of its own class, *mixed_rand* on one of another class. Each
@@ -108,21 +108,21 @@ class BackgroundGap(_ClassSums):
         if same is None and rand is None:
             raise ValueError("same, rand: expected predictions for at least one of them, got None for both")
         if same is not None:
-            correct, count = _accuracy_update(same, target, valid_same, self.num_classes, name="same")
+            correct, count = accuracy_update(same, target, valid_same, self.num_classes, name="same")
             self._add(correct_same=correct, count_same=count)
         if rand is not None:
-            correct, count = _accuracy_update(rand, target, valid_rand, self.num_classes, name="rand")
+            correct, count = accuracy_update(rand, target, valid_rand, self.num_classes, name="rand")
             self._add(correct_rand=correct, count_rand=count)
 
     def compute(self) -> Tensor:
         """The gap: a scalar, or (K,) with ``average="none"``; NaN and a warning when either variant was never seen."""
         self._warn_if_empty(self.count_same, self.count_rand)
-        return _background_gap_compute(
+        return background_gap_compute(
             self.correct_same, self.count_same, self.correct_rand, self.count_rand, average=self.average
         )
 
 
-class _ConsistencyOfPairs(_ClassSums):
+class _ConsistencyOfPairs(ClassSums):
     total: Tensor
     count: Tensor
     higher_is_better: bool | None = True
@@ -130,7 +130,7 @@ class _ConsistencyOfPairs(_ClassSums):
     def compute(self) -> Tensor:
         """The mean: a scalar, or (K,) with ``average="none"``; NaN and a warning when nothing was seen."""
         self._warn_if_empty(self.count)
-        return _mean_compute(self.total, self.count, average=self.average)
+        return mean_compute(self.total, self.count, average=self.average)
 
 
 class DecisionConsistency(_ConsistencyOfPairs):
@@ -165,7 +165,7 @@ class DecisionConsistency(_ConsistencyOfPairs):
         Raises:
             TypeError, ValueError: wrong dtype, shape or range; the message names the argument.
         """
-        total, count = _decision_consistency_update(original, changed, target, valid, self.num_classes)
+        total, count = decision_consistency_update(original, changed, target, valid, self.num_classes)
         self._add(total=total, count=count)
 
 
@@ -204,5 +204,5 @@ class FeatureConsistency(_ConsistencyOfPairs):
         Raises:
             TypeError, ValueError: wrong dtype, shape or range; the message names the argument.
         """
-        total, count = _feature_consistency_update(original, changed, target, valid, self.num_classes)
+        total, count = feature_consistency_update(original, changed, target, valid, self.num_classes)
         self._add(total=total, count=count)

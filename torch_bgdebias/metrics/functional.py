@@ -38,9 +38,9 @@ def background_gap(
         >>> background_gap(torch.tensor([0, 1, 1]), torch.tensor([1, 1, 0]), target)
         tensor(0.6667)
     """
-    one = _accuracy_update(same, target, valid_same, num_classes, name="same")
-    two = _accuracy_update(rand, target, valid_rand, num_classes, name="rand")
-    return _background_gap_compute(*one, *two, average=average)
+    one = accuracy_update(same, target, valid_same, num_classes, name="same")
+    two = accuracy_update(rand, target, valid_rand, num_classes, name="rand")
+    return background_gap_compute(*one, *two, average=average)
 
 
 def decision_consistency(
@@ -59,7 +59,7 @@ def decision_consistency(
         >>> decision_consistency(torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 2, 0]))
         tensor(0.7500)
     """
-    return _mean_compute(*_decision_consistency_update(original, changed, target, valid, num_classes), average=average)
+    return mean_compute(*decision_consistency_update(original, changed, target, valid, num_classes), average=average)
 
 
 def feature_consistency(
@@ -78,7 +78,7 @@ def feature_consistency(
         >>> feature_consistency(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[2.0, 0.0], [1.0, -1.0]]))
         tensor(0.5000)
     """
-    return _mean_compute(*_feature_consistency_update(original, changed, target, valid, num_classes), average=average)
+    return mean_compute(*feature_consistency_update(original, changed, target, valid, num_classes), average=average)
 
 
 def mean_of_classes(per_class: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def predicted_class(preds: Tensor, *, name: str) -> Tensor:
     return check_label(preds, preds.shape[0], name=name)
 
 
-def _groups(
+def sample_groups(
     target: Tensor | None, valid: Tensor | None, batch: int, num_classes: int | None, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Bin of each sample (its class, or 0 when classes are not told apart) and its weight 0 or 1, both int64 (B,)."""
@@ -120,7 +120,7 @@ def _groups(
     return check_label(target, batch, name="target", num_classes=num_classes), weight
 
 
-def _sums(values: Tensor, group: Tensor, weight: Tensor, num_classes: int | None) -> tuple[Tensor, Tensor]:
+def class_sums(values: Tensor, group: Tensor, weight: Tensor, num_classes: int | None) -> tuple[Tensor, Tensor]:
     """Weighted sum of ``values`` and number of samples per bin."""
     total = torch.zeros(num_classes or 1, dtype=values.dtype, device=values.device)
     count = torch.zeros(num_classes or 1, dtype=torch.int64, device=values.device)
@@ -128,35 +128,35 @@ def _sums(values: Tensor, group: Tensor, weight: Tensor, num_classes: int | None
     return total.index_add(0, group, counted_values), count.index_add(0, group, weight)
 
 
-def _accuracy_update(
+def accuracy_update(
     preds: Tensor, target: Tensor, valid: Tensor | None, num_classes: int | None, *, name: str
 ) -> tuple[Tensor, Tensor]:
     """Correct predictions and samples per class, int64."""
     predicted = predicted_class(preds, name=name)
     batch = predicted.shape[0]
     target = check_label(target, batch, name="target").to(predicted.device)
-    group, weight = _groups(target, valid, batch, num_classes, predicted.device)
-    return _sums((predicted == target).long(), group, weight, num_classes)
+    group, weight = sample_groups(target, valid, batch, num_classes, predicted.device)
+    return class_sums((predicted == target).long(), group, weight, num_classes)
 
 
-def _decision_consistency_update(
+def decision_consistency_update(
     original: Tensor, changed: Tensor, target: Tensor | None, valid: Tensor | None, num_classes: int | None
 ) -> tuple[Tensor, Tensor]:
     """Kept decisions and samples per class, int64."""
     before, after = predicted_class(original, name="original"), predicted_class(changed, name="changed")
     if before.shape != after.shape:
         raise ValueError(f"changed: expected as many samples as original ({len(before)}), got {describe(changed)}")
-    group, weight = _groups(target, valid, before.shape[0], num_classes, before.device)
-    return _sums((before == after).long(), group, weight, num_classes)
+    group, weight = sample_groups(target, valid, before.shape[0], num_classes, before.device)
+    return class_sums((before == after).long(), group, weight, num_classes)
 
 
-def _feature_consistency_update(
+def feature_consistency_update(
     original: Tensor, changed: Tensor, target: Tensor | None, valid: Tensor | None, num_classes: int | None
 ) -> tuple[Tensor, Tensor]:
     """Sum of cosines (float64, so that the order of batches does not show) and samples per class."""
     cosine = cosine_similarity(original, changed)
-    group, weight = _groups(target, valid, cosine.shape[0], num_classes, cosine.device)
-    return _sums(cosine.double(), group, weight, num_classes)
+    group, weight = sample_groups(target, valid, cosine.shape[0], num_classes, cosine.device)
+    return class_sums(cosine.double(), group, weight, num_classes)
 
 
 def cosine_similarity(original: Tensor, changed: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ def cosine_similarity(original: Tensor, changed: Tensor) -> Tensor:
     return F.cosine_similarity(original.detach().to(exact), changed.detach().to(exact), dim=1)
 
 
-def _mean_compute(total: Tensor, count: Tensor, *, average: Average) -> Tensor:
+def mean_compute(total: Tensor, count: Tensor, *, average: Average) -> Tensor:
     """Mean over all samples, over the classes' means, or per class; NaN where there is no sample."""
     total = total.double()
     if average == "micro":
@@ -179,13 +179,13 @@ def _mean_compute(total: Tensor, count: Tensor, *, average: Average) -> Tensor:
     return mean_of_classes(per_class) if average == "macro" else per_class
 
 
-def _background_gap_compute(
+def background_gap_compute(
     correct_same: Tensor, count_same: Tensor, correct_rand: Tensor, count_rand: Tensor, *, average: Average
 ) -> Tensor:
     """Difference of the two accuracies; macro takes the classes that occur in both variants."""
     if average == "micro":
-        same = _mean_compute(correct_same, count_same, average="micro")
-        return same - _mean_compute(correct_rand, count_rand, average="micro")
-    same = _mean_compute(correct_same, count_same, average="none")
-    per_class = same - _mean_compute(correct_rand, count_rand, average="none")
+        same = mean_compute(correct_same, count_same, average="micro")
+        return same - mean_compute(correct_rand, count_rand, average="micro")
+    same = mean_compute(correct_same, count_same, average="none")
+    per_class = same - mean_compute(correct_rand, count_rand, average="none")
     return mean_of_classes(per_class) if average == "macro" else per_class

@@ -21,7 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 from torch_bgdebias.checks import check_confidence
-from torch_bgdebias.metrics.statistics import Floats, Interval
+from torch_bgdebias.metrics.columns import Floats, group_numbers, number_column, paired_number_columns
+from torch_bgdebias.metrics.statistics import Interval
 
 __all__ = ["mean_difference_interval", "mean_interval"]
 
@@ -56,7 +57,7 @@ def mean_interval(
         >>> interval.value, round(interval.low, 4), interval.high
         (1.0, 0.9917, 1.0)
     """
-    x = _column(values, "values")
+    x = number_column(values, "values")
     check_confidence(confidence)
     unit, x = _units(groups, x)[~np.isnan(x)], x[~np.isnan(x)]
     n, value = len(x), float(x.mean()) if len(x) else math.nan
@@ -108,9 +109,7 @@ def mean_difference_interval(
         >>> round(interval.low, 3), interval.value, round(interval.high, 3)
         (-0.06, 0.0, 0.06)
     """
-    x, y = _column(first, "first"), _column(second, "second")
-    if len(x) != len(y):
-        raise ValueError(f"second: expected the same {len(x)} images as first, got {len(y)}")
+    x, y = paired_number_columns(first, second)
     check_confidence(confidence)
     has_x, has_y = ~np.isnan(x), ~np.isnan(y)
     both = has_x & has_y
@@ -264,20 +263,4 @@ def _quantile(unit: NDArray[np.int64], groups: ArrayLike | None, confidence: flo
 
 def _units(groups: ArrayLike | None, values: Floats) -> NDArray[np.int64]:
     """The group of each image as a number; every image its own without groups."""
-    if groups is None:
-        return np.arange(len(values))
-    given = np.asarray(groups)
-    if given.shape != values.shape or given.dtype.kind not in "iuUS":
-        raise ValueError(
-            f"groups: expected {len(values)} integers or strings, one an image, got {given.dtype} {given.shape}"
-        )
-    return np.unique(given, return_inverse=True)[1].astype(np.int64)
-
-
-def _column(values: ArrayLike, name: str) -> Floats:
-    x = np.asarray(values, dtype=np.float64)
-    if x.ndim != 1:
-        raise ValueError(f"{name}: expected one number an image (N,), got shape {x.shape}")
-    if bool(np.isinf(x).any()):
-        raise ValueError(f"{name}: expected finite numbers or NaN, got infinity")
-    return x
+    return np.arange(len(values)) if groups is None else group_numbers(groups, values)

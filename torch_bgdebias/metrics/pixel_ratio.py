@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from torch_bgdebias.checks import check_count, check_finite, check_image, check_mask
-from torch_bgdebias.metrics.consistency import _ClassSums
-from torch_bgdebias.metrics.functional import Average, _groups, _mean_compute, _sums
+from torch_bgdebias.metrics.consistency import ClassSums
+from torch_bgdebias.metrics.functional import Average, class_sums, mean_compute, sample_groups
 from torch_bgdebias.precision import working_dtype
 
 __all__ = ["PixelRatio", "PixelRatioValues", "pixel_ratio"]
@@ -70,7 +70,7 @@ class PixelRatioValues(NamedTuple):
     target: Tensor
 
 
-class PixelRatio(_ClassSums):
+class PixelRatio(ClassSums):
     """Mean share of the positive attribution that lies on the foreground. Range [0, 1].
 
     Images without any positive attribution have no ratio: they are counted (:meth:`undefined`) and left out of the
@@ -147,7 +147,7 @@ class PixelRatio(_ClassSums):
         ratio = pixel_ratio(attribution, mask, void)
         self._add(**_pixel_ratio_update(ratio, target, valid, self.num_classes, self.bins))
         if self.keep_values:
-            group, weight = _groups(target, valid, len(ratio), self.num_classes, ratio.device)
+            group, weight = sample_groups(target, valid, len(ratio), self.num_classes, ratio.device)
             # float32 for both: a process without images contributes an empty float32 tensor. An image that does not
             # count has class -1 and is dropped when the values are asked for.
             self.ratios.append(ratio.float())
@@ -156,7 +156,7 @@ class PixelRatio(_ClassSums):
     def compute(self) -> Tensor:
         """The mean: a scalar, or (K,) with ``average="none"``; NaN and a warning when no image had a ratio."""
         self._warn_if_empty(self.count)
-        return _mean_compute(self.total, self.count, average=self.average)
+        return mean_compute(self.total, self.count, average=self.average)
 
     def undefined(self) -> Tensor:
         """Images without positive attribution: a scalar, or (K,) with ``average="none"``; of all processes."""
@@ -198,9 +198,9 @@ def _pixel_ratio_update(
     ratio: Tensor, target: Tensor | None, valid: Tensor | None, num_classes: int | None, bins: int
 ) -> dict[str, Tensor]:
     """Sum of ratios (float64), images with and without one, and images per class and bin (flat), from ratios (B,)."""
-    group, weight = _groups(target, valid, len(ratio), num_classes, ratio.device)
+    group, weight = sample_groups(target, valid, len(ratio), num_classes, ratio.device)
     defined = weight * torch.isfinite(ratio)
-    total, count = _sums(ratio.double(), group, defined, num_classes)
+    total, count = class_sums(ratio.double(), group, defined, num_classes)
     without = torch.zeros_like(count).index_add(0, group, weight - defined)
     place = torch.nan_to_num(ratio * bins).long().clamp(0, bins - 1)
     counts = torch.zeros((num_classes or 1) * bins, dtype=torch.int64, device=ratio.device)

@@ -12,13 +12,14 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from torch_bgdebias.checks import check_confidence, check_count, check_option
+from torch_bgdebias.metrics.columns import Floats, group_numbers, number_column, paired_number_columns
 from torch_bgdebias.names import CORRECTIONS
 
 __all__ = [
@@ -30,7 +31,6 @@ __all__ = [
     "paired_permutation_test",
 ]
 
-Floats: TypeAlias = NDArray[np.float64]
 _CHUNK = 4_000_000  # random numbers held at once
 _EXACT = 14  # up to 2**14 sign patterns are counted out instead of drawn
 _SPAN = 20_000  # whole numbers whose sizes add up to this have their sum's distribution computed instead
@@ -97,9 +97,9 @@ def bootstrap_mean(
         >>> bootstrap_mean([1, 1, 1, 0, 1, 1, 0, 1, 1, 1])
         Interval(value=0.8, low=0.5, high=1.0, n=10)
     """
-    x = _column(values, "values")
+    x = number_column(values, "values")
     _check_settings(confidence, n_resamples)
-    group = _group_numbers(groups, x)
+    group = None if groups is None else group_numbers(groups, x)
     group, x = (None if group is None else group[~np.isnan(x)]), x[~np.isnan(x)]
     value, n = (float(x.mean()) if len(x) else math.nan), len(x)
     if n < 2 or (group is not None and len(np.unique(group)) < 2):
@@ -143,17 +143,13 @@ def bootstrap_mean_difference(
         seed: seed or generator; the global state is never touched.
 
     Returns:
-        Interval: n counts images with both values. NaN value when either column is empty; NaN ends when fewer than two
-        images (or groups) have any value.
-
-    Raises:
-        ValueError: columns or groups of different length, infinite values, or a setting out of range.
+        Interval: as `mean_difference_interval`, with the same errors.
 
     Example:
         >>> bootstrap_mean_difference([1, 1, 1, 1], [0, 0, 0, 0])
         Interval(value=1.0, low=1.0, high=1.0, n=4)
     """
-    x, y = _pair(first, second)
+    x, y = paired_number_columns(first, second)
     _check_settings(confidence, n_resamples)
     has_x, has_y = ~np.isnan(x), ~np.isnan(y)
     both = int((has_x & has_y).sum())
@@ -162,7 +158,7 @@ def bootstrap_mean_difference(
     value = float(x[has_x].mean() - y[has_y].mean())
     # what a drawn unit adds to the sums and the counts of the two means; the unit is an image or a group
     table = np.stack([np.where(has_x, x, 0.0), np.where(has_y, y, 0.0), has_x, has_y], 1)[has_x | has_y]
-    group = _group_numbers(groups, x)
+    group = None if groups is None else group_numbers(groups, x)
     if group is not None:
         table = _group_totals(table, group[has_x | has_y])[0]
     if len(table) < 2:
@@ -215,12 +211,12 @@ def paired_permutation_test(
         >>> paired_permutation_test([1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0]).p_value
         0.03125
     """
-    x, y = _pair(first, second)
+    x, y = paired_number_columns(first, second)
     _check_settings(0.95, n_resamples)
     d = (x - y)[~np.isnan(x - y)]
     if not len(d):
         return PermutationTest(math.nan, math.nan, 0, True)
-    group = _group_numbers(groups, x)
+    group = None if groups is None else group_numbers(groups, x)
     by_unit = d if group is None else _group_totals(d, group[~np.isnan(x - y)])[0]
     difference, moved = float(d.mean()), by_unit[by_unit != 0]
     m, sizes = len(moved), np.unique(np.abs(moved))
@@ -270,7 +266,7 @@ def correct_p_values(p_values: ArrayLike, method: Literal["holm", "benjamini-hoc
         [0.03, 0.06, 0.06]
     """
     check_option(method, CORRECTIONS, name="method")
-    p = _column(p_values, "p_values")
+    p = number_column(p_values, "p_values")
     given = ~np.isnan(p)
     m = int(given.sum())
     if m and (p[given].min() < 0 or p[given].max() > 1):
@@ -286,34 +282,6 @@ def correct_p_values(p_values: ArrayLike, method: Literal["holm", "benjamini-hoc
     back[order] = np.minimum(corrected, 1.0)
     result[given] = back
     return result
-
-
-def _column(values: ArrayLike, name: str) -> Floats:
-    x = np.asarray(values, dtype=np.float64)
-    if x.ndim != 1:
-        raise ValueError(f"{name}: expected one number an image (N,), got shape {x.shape}")
-    if bool(np.isinf(x).any()):
-        raise ValueError(f"{name}: expected finite numbers or NaN, got infinity")
-    return x
-
-
-def _pair(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
-    x, y = _column(first, "first"), _column(second, "second")
-    if len(x) != len(y):
-        raise ValueError(f"second: expected the same {len(x)} images as first, got {len(y)}")
-    return x, y
-
-
-def _group_numbers(groups: ArrayLike | None, values: Floats) -> NDArray[np.int64] | None:
-    """Groups as numbers from 0."""
-    if groups is None:
-        return None
-    given = np.asarray(groups)
-    if given.shape != values.shape or given.dtype.kind not in "iuUS":
-        raise ValueError(
-            f"groups: expected {len(values)} integers or strings, one an image, got {given.dtype} {given.shape}"
-        )
-    return np.unique(given, return_inverse=True)[1].astype(np.int64)
 
 
 def _group_totals(values: Floats, group: NDArray[np.int64]) -> tuple[Floats, Floats]:

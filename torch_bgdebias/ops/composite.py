@@ -31,21 +31,18 @@ def voronoi_composite(
     .. math:: out = m f + (1 - m) \, bank[index_k, :, (y + oy_k) \bmod H_b, (x + ox_k) \bmod W_b]
 
     where cell k is the one whose site is nearest to the pixel's centre (y + 1/2, x + 1/2), ties to the lowest index.
-    One cell is plain pasting. Differentiable, twice if need be, with respect to ``foreground`` and ``mask`` and to
-    nothing else. The compiled kernels and the plain one return the same bits in float32 (see docs/extension.md).
+    One cell is plain pasting. Differentiable, twice if need be, with respect to ``foreground`` and ``mask`` alone.
 
     Args:
-        foreground: (B, C, H, W) float32, float64, float16 or bfloat16; B may be 0. The half types are blended in
-            float32.
-        mask: (B, 1, H, W) or (B, H, W), bool or float, 1 = foreground; cast to the foreground's dtype. Its range is not
-            read here (that would cost a pass over it): outside [0, 1] the formula extrapolates, NaN gives NaN.
+        foreground: (B, C, H, W) floating point; B may be 0. The half types are blended in float32.
+        mask: (B, 1, H, W) or (B, H, W), bool or float, 1 = foreground. Its range is not read here: outside [0, 1] the
+            formula extrapolates.
         bank: (N, C, Hb, Wb) uint8, scaled to [0, 1], or floating point, taken as it is; any strides, never copied.
-        sites: (B, K, 2) floating point, (y, x) in pixels, anywhere, also outside the image. Distances are taken in
-            float64. A site with NaN or infinity owns no pixel (unless all have: then the first cell owns all).
+        sites: (B, K, 2) floating point, (y, x) in pixels, anywhere. Distances are taken in float64. A site that is not
+            finite owns no pixel.
         index: (B, K) integer, which image of the bank fills the cell.
         offset: (B, K, 2) integer, (oy, ox) pixels into the bank's image, wrapped, may be negative.
-        mean: C numbers subtracted from the (scaled) bank pixels. A sequence is copied to the device in every call: in
-            a training loop on an accelerator pass a tensor that is there.
+        mean: C numbers subtracted from the (scaled) bank pixels; a tensor on the device spares a copy in every call.
         std: C numbers by which the result is then divided. Given together with ``mean`` or not at all.
 
     Returns:
@@ -53,8 +50,8 @@ def voronoi_composite(
 
     Raises:
         TypeError: an argument of another type or dtype.
-        ValueError: shapes or devices that do not agree, an index outside the bank (checked on the CPU; a CUDA kernel
-            asserts on the device instead), or an argument without a gradient formula that requires a gradient.
+        ValueError: shapes or devices that do not agree, an index outside the bank (a CUDA kernel asserts on the device
+            instead), or a gradient asked of another argument.
 
     Example:
         >>> import torch

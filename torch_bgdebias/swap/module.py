@@ -30,16 +30,10 @@ _BESIDE = (
 class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
     """Give every image of a batch a background that says nothing about its class.
 
-    ``swap(image, mask, label)`` returns ``[new_image, mask, label]``: as in other kornia augmentations ``data_keys``
-    says what the positional inputs are, and as many come back. The mask and all other inputs (labels, boxes, keypoints)
-    are returned as they came, because the foreground stays where it is. What was drawn is in ``swap.drawn``, the new
-    background's class among it (``background_label``); ``swap(image, mask, params=swap.drawn)`` repeats it.
-
-    It goes beside an `AugmentationSequential`, before or after it, not into it: kornia 0.9 hands the children of that
-    container one input at a time, and refuses labels beside any mix augmentation.
-
-    Backgrounds are constants: gradients flow to ``image`` and ``mask`` through the foreground and the blend, not
-    through the pixels of another image's background.
+    ``swap(image, mask, label)`` returns ``[new_image, mask, label]``: ``data_keys`` says what the positional inputs
+    are, and as many come back, all but the image as they came. What was drawn is in ``swap.drawn``;
+    ``swap(image, mask, params=swap.drawn)`` repeats it. It goes beside kornia's `AugmentationSequential`, not into it.
+    Backgrounds are constants: no gradient flows to them.
 
     Args:
         source: "batch", the background of any image of the batch with its foreground removed, or a bank.
@@ -47,10 +41,9 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
             (On Background Bias of Post-Hoc Concept Embeddings, arXiv 2504.08602).
         cells: regions for "voronoi".
         p: probability of a swap, for each image by itself.
-        different_class: by default (``None``) backgrounds are drawn independently of the class, its own at their share;
-            whoever needs another class (CLAD for its positives) asks for it in the call. ``True``: a background's label
-            must always differ from the image's, which turns a bias into its opposite when trained on alone. ``False``:
-            independent, whatever a call asks for (a bank whose labels are scenes, not classes).
+        different_class: by default (``None``) backgrounds are drawn independently of the class, unless a call asks for
+            another one (CLAD does). ``True``: a background's label always differs from the image's, which turns a bias
+            into its opposite when trained on alone. ``False``: independent, whatever a call asks for.
         fill: how a foreground is removed for ``source="batch"``: "tile" (Only-BG-T of arXiv 2006.09994) or "mean".
         edge: standard deviation in pixels with which a foreground fades into its background, inwards, so that nothing
             of the old background comes along; 0: as the mask says. Choose it well below the finest part's width.

@@ -12,8 +12,14 @@ import torch
 from PIL import Image
 from tiny_pipelines import stable_diffusion, wuerstchen, wuerstchen_as_published
 
+from torch_bgdebias.backgrounds import (
+    BACKGROUND_PROMPTS,
+    TextToImage,
+    generate_backgrounds,
+    uniform_noise,
+    write_backgrounds,
+)
 from torch_bgdebias.data import paint_scenes
-from torch_bgdebias.swap import BACKGROUND_PROMPTS, TextToImage, generate_backgrounds, uniform_noise, write_backgrounds
 
 STEPS = {"num_inference_steps": 2}
 WUERSTCHEN_STEPS = {**STEPS, "prior_num_inference_steps": 2}

@@ -11,8 +11,9 @@ import torch
 from four_kinds import NAMES, pictures
 from PIL import Image
 
+from torch_bgdebias.backgrounds import BackgroundBank, StreamedBackgroundBank
 from torch_bgdebias.backgrounds.screening.viewer import Viewer
-from torch_bgdebias.swap import BackgroundBank, BackgroundSwap, StreamedBackgroundBank
+from torch_bgdebias.swap import BackgroundSwap
 
 
 def test_a_trained_network_finds_what_is_forbidden(network, tmp_path):

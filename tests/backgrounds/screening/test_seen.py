@@ -7,7 +7,7 @@ import torch
 from four_kinds import NAMES, pictures
 from torch import nn
 
-from torch_bgdebias.swap import BackgroundBank
+from torch_bgdebias.backgrounds import BackgroundBank
 
 
 class Counting(nn.Module):

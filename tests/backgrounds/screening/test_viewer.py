@@ -7,8 +7,8 @@ import torch
 from four_kinds import pictures
 from torch import nn
 
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.backgrounds.screening.viewer import Viewer
-from torch_bgdebias.swap import BackgroundBank
 
 
 def test_timm_models_by_name(monkeypatch, tmp_path):

@@ -14,9 +14,9 @@ from demo_folders import SMALL, error_of, write_objects, write_scenes
 from PIL import Image
 
 from torch_bgdebias import cli
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.cli.demo import data as _demo_data
 from torch_bgdebias.data import MaskedTensors
-from torch_bgdebias.swap import BackgroundBank
 
 
 def write_mnist(root: Path, each: int = 6) -> Path:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.cli.demo import training
-from torch_bgdebias.swap import BackgroundBank
 
 
 @pytest.mark.parametrize("method", list(training.METHODS))

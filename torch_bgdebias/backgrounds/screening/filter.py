@@ -17,7 +17,16 @@ from torch_bgdebias.backgrounds.screening.seen import SeenCache, cache_folder, c
 from torch_bgdebias.backgrounds.screening.viewer import Classifier, Viewer
 from torch_bgdebias.checks import check_count
 
-__all__ = ["FilterSettings", "FilterStep", "Screening", "Verdict", "screen", "screen_files"]
+__all__ = [
+    "FilterSettings",
+    "FilterStep",
+    "Screening",
+    "Verdict",
+    "ViewSettings",
+    "screen",
+    "screen_files",
+    "screened",
+]
 
 #: classes kept in the cache for each image, so that a larger top_k does not need another look
 _DEPTH = 20
@@ -83,11 +92,29 @@ class Screening:
         return {self.names[index]: int((self.seen == index).any(1).sum()) for index in classes}
 
 
-def screen(batches: Iterable[Tensor], settings: FilterSettings) -> Screening:
-    """Look at batches of images (B, C, H, W) and note each one's best classes.
+def screen(
+    batches: Iterable[Tensor],
+    classifier: Classifier,
+    top_k: int = 5,
+    *,
+    size: int | tuple[int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    class_names: Sequence[str] | None = None,
+    device: torch.device | str | None = None,
+    cache: Path | bool | None = None,
+    check: Sequence[Sequence[int | str]] = (),
+) -> Screening:
+    """Look at batches of images (B, C, H, W) and note each one's ``top_k`` best classes.
 
-    That the forbidden classes exist is asked after the first image already.
+    Arguments as `BackgroundBank.filter`; ``check`` lists classes that must exist, asked after the first image already.
     """
+    settings = ViewSettings(classifier, top_k, class_names, size, mean, std, device=device, cache=cache)
+    return screened(batches, settings, check)
+
+
+def screened(batches: Iterable[Tensor], settings: ViewSettings, check: Iterable[Sequence[int | str]] = ()) -> Screening:
+    """As `screen`, with its options in one object."""
     viewer = Viewer(
         settings.classifier, size=settings.size, mean=settings.mean, std=settings.std, device=settings.device
     )
@@ -104,7 +131,7 @@ def screen(batches: Iterable[Tensor], settings: FilterSettings) -> Screening:
                 if top_k > count:
                     raise ValueError(f"top_k: expected in [1, {count}], the classifier's classes, got {top_k}")
                 names = ClassNames(count, settings.class_names)
-                for entries in settings.lists().values():
+                for entries in check:
                     names.find(entries)
             seen.append(_best(images, viewer, cache_file, top_k))
             if number % _WRITE_EVERY == 0:
@@ -144,7 +171,7 @@ def screen_files(files: ImageFiles, settings: FilterSettings) -> tuple[list[int]
         if waiting:
             yield torch.stack(waiting)
 
-    screening = screen(batches(), settings)
+    screening = screened(batches(), settings, settings.lists().values())
     return positions, screening
 
 
@@ -164,15 +191,13 @@ class Verdict:
 
 
 @dataclasses.dataclass(frozen=True)
-class FilterSettings:
-    """How a classifier looks at backgrounds and what must not be seen.
+class ViewSettings:
+    """How a classifier looks at backgrounds.
 
     Args:
         classifier: a timm model by name (``"resnet50"``, with the weights that timm publishes), a module (used where it
             is, in evaluation mode, and given back as it was), or any callable from images (B, C, h, w) to logits
             (B, K).
-        forbidden: classes as indices, names or WordNet ids (``[9, "ostrich", "n01518878"]``), whose images go; or a
-            mapping {foreground class: classes}, whose images stay and are kept from those foregrounds.
         top_k: how many of the best classes count as seen.
         class_names: of the classifier's outputs; those of ImageNet by default, where it has as many.
         size: (h, w) for the classifier; a timm model's own by default, else as they are.
@@ -185,12 +210,10 @@ class FilterSettings:
             nothing to be recognised by, so nothing is kept for it.
 
     Raises:
-        TypeError: a foreground class that is no whole number.
-        ValueError: nothing forbidden, ``top_k`` or ``batch_size`` below 1.
+        ValueError: ``top_k`` or ``batch_size`` below 1.
     """
 
     classifier: Classifier
-    forbidden: Sequence[int | str] | Mapping[int, Sequence[int | str]]
     top_k: int = 5
     class_names: Sequence[str] | None = None
     size: int | tuple[int, int] | None = None
@@ -203,6 +226,27 @@ class FilterSettings:
     def __post_init__(self) -> None:
         check_count(self.top_k, name="top_k")
         check_count(self.batch_size, name="batch_size")
+
+
+@dataclasses.dataclass(frozen=True)
+class FilterSettings(ViewSettings):
+    """How a classifier looks at backgrounds, and what must not be seen.
+
+    Args:
+        forbidden: classes as indices, names or WordNet ids (``[9, "ostrich", "n01518878"]``), whose images go; or a
+            mapping {foreground class: classes}, whose images stay and are kept from those foregrounds.
+
+    The others are those of `ViewSettings`.
+
+    Raises:
+        TypeError: a foreground class that is no whole number.
+        ValueError: nothing forbidden, or a number below 1.
+    """
+
+    forbidden: Sequence[int | str] | Mapping[int, Sequence[int | str]] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         lists = self.lists()
         for label in lists:
             if label is not None and (isinstance(label, bool) or not isinstance(label, int)):
@@ -218,7 +262,7 @@ class FilterSettings:
 
     def look(self, images: Tensor) -> Screening:
         """Show the classifier images (N, C, H, W)."""
-        return screen(torch.split(images, self.batch_size), self)
+        return screened(torch.split(images, self.batch_size), self, self.lists().values())
 
     def judge(
         self, screening: Screening, earlier: Sequence[FilterStep] = (), forbidden: ForbiddenPairs | None = None

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from torch_bgdebias._version import __version__
-from torch_bgdebias.metrics.statistics import Floats
+from torch_bgdebias.metrics.columns import Floats
 from torch_bgdebias.probe.results.columns import columns_of
 from torch_bgdebias.probe.results.images import Example, ImageResults
 from torch_bgdebias.probe.results.measurement import Estimate, Measurement, ScoreResult, VariantResult

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from torch_bgdebias.metrics.statistics import Floats
+from torch_bgdebias.metrics.columns import Floats
 from torch_bgdebias.probe.results.images import ImageResults
 
 __all__ = ["class_columns", "class_rows", "classes_of", "columns_of", "paired_columns"]

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torch_bgdebias._deprecated import REMOVED_IN
+from torch_bgdebias.metrics.columns import Floats
 from torch_bgdebias.metrics.intervals import mean_difference_interval
-from torch_bgdebias.metrics.statistics import Floats, correct_p_values, paired_permutation_test
+from torch_bgdebias.metrics.statistics import correct_p_values, paired_permutation_test
 from torch_bgdebias.probe.results.columns import class_rows, classes_of, paired_columns
 from torch_bgdebias.probe.results.gaps import change_sentence
 from torch_bgdebias.probe.results.layout import plain
@@ -161,12 +162,9 @@ def compare_models(
     """Compare each later report with the first one, on the images that both have.
 
     Every figure's change gets a paired interval (:func:`torch_bgdebias.metrics.mean_difference_interval`) and a paired
-    permutation test. The figures over all images, of all later models, are one family of tests. In the classes
-    each figure has a family of its own: all classes of all later models. The p-values of a family are corrected
-    together. An image is known by its picture, mask and label, or by the id that the data set gave it; one that lacks a
-    figure in either model is left out of that change, so it can differ a little from the difference of the models' own
-    figures. What was not the same in the two measurements is named in ``differing``; scores that were measured in
-    ways that cannot be compared are ``refused``.
+    permutation test, whose p-values are corrected together: those over all images, and those in the classes figure by
+    figure. An image that lacks a figure in either model is left out of that change. What was not the same in the two
+    measurements is named in ``differing``; scores that cannot be compared are ``refused``.
 
     Args:
         reports: at least one; the first is "before".

@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from torch_bgdebias.metrics.columns import Floats
 from torch_bgdebias.metrics.intervals import mean_difference_interval, mean_interval
-from torch_bgdebias.metrics.statistics import Floats, Interval, correct_p_values, paired_permutation_test
+from torch_bgdebias.metrics.statistics import Interval, correct_p_values, paired_permutation_test
 from torch_bgdebias.probe.results.columns import class_columns, class_rows, classes_of, columns_of
 from torch_bgdebias.probe.results.images import ImageResults
 from torch_bgdebias.probe.results.measurement import JUDGED, ClassResult, Estimate, WorstPart
