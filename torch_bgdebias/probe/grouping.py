@@ -110,7 +110,7 @@ def _path_of(item: Any) -> Path | None:
 
 def _matched(paths: Sequence[Path], groups: dict[str, str], table: str) -> list[str]:
     owner: dict[str, Path] = {}
-    found: list[str] = []
+    matched: list[str] = []
     missing = []
     for path in paths:
         name = next((name for name in _spellings(path) if name in groups), None)
@@ -121,10 +121,10 @@ def _matched(paths: Sequence[Path], groups: dict[str, str], table: str) -> list[
             raise ValueError(
                 f"{table}: {name!r} fits several images, {owner[name]} and {path}; write their folders into the table"
             )
-        found.append(groups[name])
+        matched.append(groups[name])
     if missing:
         raise ValueError(f"{table}: no row for {len(missing)} of {len(paths)} images: {first_few(missing)}")
-    return found
+    return matched
 
 
 def _spellings(path: Path) -> list[str]:
