@@ -7,6 +7,15 @@ from torch_bgdebias.metrics.adversarial import (
     AdversarialBackgrounds,
     adversarial_background_accuracy,
 )
+from torch_bgdebias.metrics.answers import (
+    Calibration,
+    balanced_accuracy,
+    calibration_error,
+    confusion_matrix,
+    f1_score,
+    sensitivity_at,
+)
+from torch_bgdebias.metrics.auc import AreaDifference, auc_difference, auc_interval
 from torch_bgdebias.metrics.concept_iou import ConceptIoU
 from torch_bgdebias.metrics.consistency import BackgroundGap, DecisionConsistency, FeatureConsistency
 from torch_bgdebias.metrics.functional import background_gap, decision_consistency, feature_consistency
@@ -24,7 +33,9 @@ from torch_bgdebias.metrics.statistics import (
 __all__ = [
     "AdversarialBackgroundAccuracy",
     "AdversarialBackgrounds",
+    "AreaDifference",
     "BackgroundGap",
+    "Calibration",
     "ConceptIoU",
     "DecisionConsistency",
     "FeatureConsistency",
@@ -33,14 +44,21 @@ __all__ = [
     "PixelRatio",
     "PixelRatioValues",
     "adversarial_background_accuracy",
+    "auc_difference",
+    "auc_interval",
     "background_gap",
+    "balanced_accuracy",
     "bootstrap_mean",
     "bootstrap_mean_difference",
+    "calibration_error",
+    "confusion_matrix",
     "correct_p_values",
     "decision_consistency",
+    "f1_score",
     "feature_consistency",
     "mean_difference_interval",
     "mean_interval",
     "paired_permutation_test",
     "pixel_ratio",
+    "sensitivity_at",
 ]
