@@ -106,3 +106,23 @@ def test_damaged_checkpoints_are_refused_by_name(tmp_path):
 @pytest.mark.slow
 def test_twenty_thousand_damaged_checkpoints(tmp_path):
     damage(tmp_path / "a.ckpt", range(100, 10_100))
+
+
+@pytest.mark.parametrize("prefix", ["net.", "model.", "module.", "model.module.net.", "_orig_mod.module.backbone."])
+def test_what_modules_around_a_network_put_before_its_names_is_taken_off(tmp_path, prefix):
+    source = load_model("timm:test_resnet", num_classes=2).model.state_dict()
+    state = {prefix + name: value for name, value in source.items()}
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    loaded = load_model("timm:test_resnet", checkpoint=tmp_path / "a.ckpt").model.state_dict()
+    assert all(torch.equal(value, source[name]) for name, value in loaded.items())
+
+
+def test_a_folder_in_place_of_a_checkpoint_says_what_it_holds(tmp_path):
+    """A metric's name with a slash in a checkpoint's name makes a folder of it."""
+    (tmp_path / "epoch=0-bias").mkdir()
+    torch.save({"a": torch.ones(1)}, tmp_path / "epoch=0-bias" / "bg_gap=0.1.ckpt")
+    with pytest.raises(FileNotFoundError, match=r"got the folder .*epoch=0-bias; it holds bg_gap=0.1.ckpt: name one"):
+        read_checkpoint(tmp_path / "epoch=0-bias")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint in it"):
+        read_checkpoint(tmp_path / "empty")

@@ -19,6 +19,8 @@ __all__ = ["NOTES", "Checkpoint", "notes_for_checkpoint", "read_checkpoint"]
 
 #: where training programs keep the state dict in what they save
 _PLACES = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
+#: endings of checkpoints, for messages
+_ENDINGS = (".ckpt", ".pt", ".pth", ".safetensors")
 #: put before every name by data parallel and ``torch.compile``
 _WRAPPERS = ("module.", "_orig_mod.")
 #: the key of a checkpoint under which this package notes what the network wants and what its classes are called
@@ -50,7 +52,7 @@ class Checkpoint:
     classes: tuple[str, ...] | None = None
 
     def load_into(self, model: nn.Module) -> None:
-        """Load every key; the prefix of a LightningModule is taken off where the rest then fits exactly.
+        """Load every key; prefixes of modules around the model are taken off where the rest then fits exactly.
 
         Raises:
             ValueError: it does not fit, with the keys that are missing, too many or of another shape.
@@ -84,8 +86,9 @@ class Checkpoint:
         return pairs.pop()[1] if len(pairs) == 1 else None
 
     def _named_as(self, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The state without the one prefix that a LightningModule puts before the model's own names."""
-        for prefix in sorted({key.split(".", 1)[0] + "." for key in self.state if "." in key}):
+        """The state without what modules around the model, a LightningModule or others, put before its own names."""
+        first = next(iter(wanted), "")
+        for prefix in sorted({key.removesuffix(first) for key in self.state if key.endswith(f".{first}")}, key=len):
             inner = {key.removeprefix(prefix): value for key, value in self.state.items() if key.startswith(prefix)}
             if set(inner) == set(wanted):
                 return inner
@@ -116,6 +119,10 @@ def _listed(what: str, keys: list[str]) -> str:
 
 
 def _read(path: Path) -> Any:
+    if path.is_dir():
+        files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.suffix in _ENDINGS)
+        held = f"it holds {first_few(files)}: name one of them" if files else "and there is no checkpoint in it"
+        raise FileNotFoundError(f"checkpoint: expected a file, got the folder {path}; {held}")
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint: no such file: {path}")
     try:

@@ -17,6 +17,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from torch_bgdebias.depth import (
+    DEEP_COLOURS,
+    DEEP_ENDINGS,
+    WHITES,
+    UnreadableImageError,
+    brightest,
+    eight_bits,
+    has_deep_colours,
+    has_depth,
+    is_deep,
+    require_bright,
+    white_of,
+)
+
 __all__ = [
     "EXTENSIONS",
     "UnreadableImageError",
@@ -49,10 +63,6 @@ EXTENSIONS = frozenset(
 _FOREIGN = frozenset(
     ("#recycle", "$recycle.bin", "@eadir", "__macosx", "__pycache__", "lost+found", "system volume information")
 )
-#: endings of formats that can hold more than 8 bits a value
-_DEEP_ENDINGS = frozenset((".jp2", ".pgm", ".pnm", ".png", ".tif", ".tiff"))
-#: largest values of the bit depths that cameras and scanners have
-_WHITES = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -65,10 +75,6 @@ _TRANSPOSED = {
 }
 
 Item = TypeVar("Item")
-
-
-class UnreadableImageError(OSError):
-    """An image file that cannot be decoded: broken, truncated, empty or of an unknown format. Names the file."""
 
 
 def image_files(folder: Path, *, extensions: Collection[str] = EXTENSIONS) -> list[Path]:
@@ -146,15 +152,19 @@ def open_image(
         at_least: (H, W) that the picture is going to cover: a JPEG may then be decoded at a fraction of its size, twice
             what is needed, which is much faster.
         white: value that becomes 255 in files of more than 8 bits, one for a whole data set (``white_level`` finds it).
-            ``None``: found from this file alone.
+            ``None``: found from this file alone. Colours of 16 bits are read at 8, with 65535 as white, and refused
+            where they stop so far below it that another one must be meant.
 
     Raises:
         FileNotFoundError: no such file.
-        UnreadableImageError: it cannot be decoded, or holds values outside of 0 to ``white``; the message names it.
+        UnreadableImageError: it cannot be decoded, or holds values outside of 0 to ``white``, or colours of 16 bits
+            with another white than 65535; the message names it.
     """
     picture = decoded(path, at_least=at_least, mode=mode)
-    if _is_deep(picture):
-        picture = _eight_bits(picture, path, white)
+    if is_deep(picture):
+        picture = eight_bits(picture, path, white)
+    elif picture.mode in DEEP_COLOURS and has_deep_colours(path):
+        require_bright(picture, path, white)
     elif picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
         picture = _over_black(picture)
     try:
@@ -225,10 +235,17 @@ def white_level(paths: Sequence[Path], *, look_at: int = 256) -> float | None:
         look_at: how many deep pictures are read, evenly spread.
 
     Raises:
-        UnreadableImageError: values below 0, not finite, or above 65535.
+        UnreadableImageError: values below 0, not finite, or above 65535; colours of 16 bits that use 14 or less.
     """
-    deep = [path for path in spread(paths, 20 * look_at) if path.suffix.lower() in _DEEP_ENDINGS and _has_depth(path)]
-    whites = [_white_of(picture, path) for picture, path in _readable(spread(deep, look_at))]
+    candidates = [path for path in spread(paths, 20 * look_at) if path.suffix.lower() in DEEP_ENDINGS]
+    deep = [path for path in candidates if has_depth(path)]
+    coloured = [path for path in candidates if has_deep_colours(path)]
+    whites = [white_of(picture, path) for picture, path in _readable(spread(deep, look_at))]
+    colours = [(picture, path) for picture, path in _readable(spread(coloured, look_at))]
+    if colours:
+        picture, path = max(colours, key=lambda pair: brightest(pair[0]))
+        require_bright(picture, path, None)
+        whites.append(WHITES[-1])
     return max(whites, default=None)
 
 
@@ -298,52 +315,9 @@ def _over_black(picture: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", layers.size, (0, 0, 0, 255)), layers)
 
 
-def _is_deep(picture: Image.Image) -> bool:
-    return picture.mode.startswith("I") or picture.mode == "F"
-
-
-def _has_depth(path: Path) -> bool:
-    try:
-        with Image.open(path) as file:
-            return _is_deep(file)
-    except Exception:  # reading the picture is what names a broken file
-        return False
-
-
 def _readable(paths: Iterable[Path]) -> Iterator[tuple[Image.Image, Path]]:
     for path in paths:
         try:
             yield decoded(path), path
         except UnreadableImageError:
             continue
-
-
-def _range_of(picture: Image.Image, path: str | Path) -> tuple[float, float]:
-    values = np.asarray(picture)
-    low, high = float(values.min(initial=0)), float(values.max(initial=0))
-    if not 0 <= low <= high <= _WHITES[-1]:  # NaN fails too
-        raise UnreadableImageError(
-            f"image file {path}: expected values in 0 to 65535, got {low:g} to {high:g}; bring them into a picture's "
-            "range first (a window for radiographs, a sigmoid for logits)"
-        )
-    return low, high
-
-
-def _white_of(picture: Image.Image, path: str | Path) -> float:
-    _, high = _range_of(picture, path)
-    return 1.0 if picture.mode == "F" and high <= 1 else next(white for white in _WHITES if high <= white)
-
-
-def _eight_bits(picture: Image.Image, path: str | Path, white: float | None) -> Image.Image:
-    """Grey of more than 8 bits as 8-bit grey, ``white`` as 255."""
-    high = _range_of(picture, path)[1]
-    if white is not None and high > white:
-        raise UnreadableImageError(
-            f"image file {path}: expected values up to {white:g}, which the data set's other files have for white, "
-            f"got {high:g}; say what is white with white="
-        )
-    white = _white_of(picture, path) if white is None else white
-    values = np.asarray(picture).astype(np.float64)
-    # the bits beyond the eighth are cut off: 65535 and 4095 become 255 as a shift makes them
-    eight = np.floor(values * 256 / (white + 1)) if white > 1 else np.round(values * 255)
-    return Image.fromarray(eight.clip(0, 255).astype(np.uint8))

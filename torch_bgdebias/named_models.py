@@ -79,8 +79,8 @@ def load_model(
 def load_checkpoint(model: nn.Module, path: Path) -> None:
     """Load a checkpoint into a model, every key of it.
 
-    Data parallel's and ``torch.compile``'s prefixes are taken off, and the one that a LightningModule puts before the
-    model's own names, where the rest then fits exactly.
+    Data parallel's and ``torch.compile``'s prefixes are taken off, and those of modules around the model (a
+    LightningModule), where the rest then fits exactly.
 
     Raises:
         FileNotFoundError: no such file. ValueError: no state dict in it, or one that does not fit.

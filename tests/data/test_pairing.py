@@ -172,3 +172,39 @@ def test_classes_two_folders_deep(tmp_path):
         assert MaskedImageFolder(tmp_path).classes == ["a", "b"]
     data = opened_in_silence(tmp_path, classes=["a/abbey", "a/airport", "b/bar"])
     assert data.labels == [0, 1, 2]
+
+
+def test_names_with_numbers_say_that_they_are_text(tmp_path):
+    for name in ("class_2", "class_10", "class_1"):
+        add(tmp_path, name, "x")
+    with pytest.warns(UserWarning, match=r"order of their names as text, class_1, class_10, class_2.* pass classes="):
+        data = MaskedImageFolder(tmp_path)
+    assert data.classes == ["class_1", "class_10", "class_2"]
+    assert opened_in_silence(tmp_path, classes=["class_1", "class_2", "class_10"]).labels == [0, 1, 2]
+
+
+def test_what_lies_where_masks_were_looked_for_is_named(folder):
+    (folder / "masks/dog").rename(folder / "masks/Dog")
+    with pytest.raises(FileNotFoundError, match=r"masks/Dog/0.png differs in capitals only: rename it"):
+        MaskedImageFolder(folder)
+    (folder / "masks/Dog").rename(folder / "masks/dog")
+    for path in sorted((folder / "masks/cat").iterdir()):
+        path.rename(path.with_name(f"mask_{path.name}"))
+    with pytest.raises(FileNotFoundError, match=r"masks/cat holds mask_0.png: rename masks as their images"):
+        MaskedImageFolder(folder)
+    (folder / "masks").rename(folder / "annotations")
+    with pytest.raises(FileNotFoundError, match="no folder masks, but annotations: if it holds the masks, rename it"):
+        MaskedImageFolder(folder)
+
+
+def test_maps_in_which_0_is_a_class_are_noticed(folder):
+    """As Cityscapes' train ids: 0 is the road, 255 void, and every pixel has a class."""
+    for path in (folder / "masks").rglob("*.png"):
+        values = np.full((20, 24), 7, np.uint8)
+        values[INSIDE], values[:2], values[:, :3] = 0, 255, 11
+        Image.fromarray(values).save(path)
+    with pytest.raises(ValueError, match=r"inverted\? Say .* 0 is a class like the others, foreground="):
+        MaskedImageFolder(folder)
+    data = opened_in_silence(folder, foreground=[0])
+    np.testing.assert_array_equal(data[0][2][0].numpy() > 0.5, INSIDE)
+    assert data.void(0).sum() == 2 * (24 - 3)

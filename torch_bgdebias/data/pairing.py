@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -89,6 +90,12 @@ def _warn_of_order(images: Path, names: list[str]) -> None:
             "ImageFolder sorts them as text (10 before 2): for a model trained with that, pass classes= in its order",
             stacklevel=4,
         )
+    elif (natural := sorted(names, key=_in_numbers)) != names:
+        warnings.warn(
+            f"{images}: the classes come in the order of their names as text, {first_few(names, 3)}, as torchvision's "
+            f"ImageFolder has them, and not by their numbers, {first_few(natural, 3)}; pass classes= for another order",
+            stacklevel=4,
+        )
     elif all(name.isdecimal() for name in names):
         numbers = [int(name) for name in names]
         if numbers not in (list(range(len(names))), list(range(1, len(names) + 1))):
@@ -100,6 +107,12 @@ def _warn_of_order(images: Path, names: list[str]) -> None:
     alike = Counter(name.lower() for name in names)
     if twins := [name for name in names if alike[name.lower()] > 1]:
         warnings.warn(f"{images}: the classes {first_few(twins)} differ in capitals only; are they one?", stacklevel=4)
+
+
+def _in_numbers(name: str) -> list[tuple[int, str]]:
+    """A key that takes runs of digits for numbers: class_2 before class_10."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def pair(root: Path, classes: Sequence[str], suffix: str = "") -> Pairs:
@@ -180,7 +193,33 @@ def missing_masks_text(root: Path, pairs: Pairs, suffix: str) -> str:
     """What to do about images without a mask: what lies where their masks were looked for, and which option fits."""
     names = (f"masks/{p.relative_to(root / 'images').with_suffix('')}{suffix}.png" for p in pairs.missing)
     text = f"{root}: {len(pairs.missing)} of {pairs.images} images have no mask: {first_few(names)}; "
-    return text + (_other_suffix(root, pairs, suffix) or _annotations(root, pairs) or _masks_to_make(root))
+    hints = (_other_suffix, _other_name) if (root / "masks").is_dir() else (_other_suffix, _other_folder)
+    given = (hint(root, pairs, suffix) for hint in hints)
+    return text + (next(filter(None, given), None) or _annotations(root, pairs) or _masks_to_make(root))
+
+
+def _other_folder(root: Path, pairs: Pairs, suffix: str) -> str | None:
+    """Where there is no ``masks/``: a folder with the images' names under another one."""
+    for folder in category_folders(root):
+        if folder.name != "images" and any(image_files(folder, extensions=EXTENSIONS | MASK_EXTENSIONS)):
+            return f"there is no folder masks, but {folder.name}: if it holds the masks, rename it to masks"
+    return None
+
+
+def _other_name(root: Path, pairs: Pairs, suffix: str) -> str | None:
+    """Masks that differ from what was looked for in capitals only, or begin with something that images do not."""
+    images = pairs.missing[0]
+    wanted = images.relative_to(root / "images")
+    there = image_files(root / "masks", extensions=EXTENSIONS | MASK_EXTENSIONS)
+    for path in there:
+        name = path.relative_to(root / "masks").with_suffix("")
+        if name.as_posix().casefold() == wanted.with_suffix("").as_posix().casefold() + suffix:
+            return f"masks/{path.relative_to(root / 'masks').as_posix()} differs in capitals only: rename it"
+        if name.parent == wanted.parent and name.name.endswith(f"_{wanted.stem}"):
+            return (
+                f"masks/{wanted.parent.as_posix()} holds {path.name}: rename masks as their images, or end their names"
+            )
+    return None
 
 
 def _other_suffix(root: Path, pairs: Pairs, suffix: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -64,6 +64,22 @@ def open_mask(path: str | Path, *, encoding: MaskEncoding | str = "auto") -> Ima
     """
     wanted = MaskEncoding(encoding) if isinstance(encoding, str) else encoding
     return MaskReader(wanted, {}).open(path).foreground
+
+
+#: the four borders of a picture
+_SIDES = (np.s_[0, :], np.s_[-1, :], np.s_[:, 0], np.s_[:, -1])
+
+
+class Cover(NamedTuple):
+    """Where a mask's object is, and where its pixels are not void, (H, W) bool each."""
+
+    inside: Plane
+    known: Plane
+
+    def share(self, part: Any) -> float:
+        """The object's share of what is known in a part of the picture; 0 where nothing is."""
+        known = int(self.known[part].sum())
+        return int((self.inside & self.known)[part].sum()) / known if known else 0.0
 
 
 class MaskReader:
@@ -154,13 +170,13 @@ class MaskReader:
             encoding = _fitting(mask, encoding)
         return foreground_of(mask, encoding)
 
-    def _cover(self, mask: MaskContents) -> Plane | None:
+    def _cover(self, mask: MaskContents) -> Cover | None:
         try:
             foreground, void = self._planes(mask)
         except MaskEncodingError:
             return None  # named when the sample is read
         self.has_void |= void is not None
-        return np.asarray(foreground > 127)
+        return Cover(np.asarray(foreground > 127), np.ones(mask.size, bool) if void is None else ~void)
 
     def _require_measurable(self, masks: Sequence[MaskContents], root: str | Path) -> None:
         """Object and background in some mask, and not each in the other's place."""
@@ -169,7 +185,7 @@ class MaskReader:
             return
         holds = f"holds {_values_of(masks)}"
         where = f"{root or masks[0].path}: masks ({len(masks)} looked at, the first {masks[0].path.name}"
-        area = float(np.mean([cover.mean() for cover in covers]))
+        area = float(np.mean([cover.share(np.s_[:, :]) for cover in covers]))
         if area == 0:
             given = f" with foreground={list(self.wanted.foreground)}" if self.wanted.foreground is not None else ""
             raise MaskEncodingError(
@@ -178,14 +194,13 @@ class MaskReader:
             )
         if self.wanted.foreground is not None:
             return
-        rings = [np.concatenate([cover[0], cover[-1], cover[:, 0], cover[:, -1]]) for cover in covers]
-        edge = float(np.mean([ring.mean() for ring in rings]))
+        edge = float(np.mean([np.mean([cover.share(side) for side in _SIDES]) for cover in covers]))
         if any(edge > least_edge and area > least_area for least_edge, least_area in _INVERTED):
-            every = sum(all(side.any() for side in (c[0], c[-1], c[:, 0], c[:, -1])) for c in covers)
+            every = sum(all(cover.inside[side].any() for side in _SIDES) for cover in covers)
             raise MaskEncodingError(
                 f"{where}, {masks[0].mode}, {holds}) cover {area:.0%} of their pictures on average and touch every "
-                f"border in {every} of {len(masks)}: inverted? Say foreground=[0] if 0 is the object, or, if they are "
-                "right, foreground=[...] with the values that are object"
+                f"border in {every} of {len(masks)}: inverted? Say foreground=[0] if 0 is the object, or, if they "
+                "are right or 0 is a class like the others, foreground=[...] with the values that are object"
             )
         if "numbers" in self.encodings and self.encodings["numbers"].kind == "soft":
             _warn_of_halves(masks, where)

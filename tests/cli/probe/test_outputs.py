@@ -155,7 +155,7 @@ def test_checkpoints_tell_outputs_names_and_images(place, capsys):
     assert report.class_names == ["emu", "dog", "ape", "cat"]
     assert sorted(set(report.images.label.tolist())) == [0, 1, 3]
     page = (place / "bgdebias-probe/report.html").read_text(encoding="utf-8")
-    assert "12 x 12, mean (0.25, 0.25, 0.25), std (0.5, 0.5, 0.5) (the checkpoint last.ckpt)" in page
+    assert "12 x 12 bilinear, mean (0.25, 0.25, 0.25), std (0.5, 0.5, 0.5) (the checkpoint last.ckpt)" in page
     save(None)
     assert command(*words) == 1
     assert "the model has 4 outputs and the data 3 classes" in capsys.readouterr().err

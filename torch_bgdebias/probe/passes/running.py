@@ -125,6 +125,8 @@ class ModelRun:
             return
         try:
             outputs = 1 if self.settings.task == "binary" else self.settings.num_classes
+            if callable(self.settings.logits):  # which may make other classes of the layer's
+                outputs = None
             self.layer = find_head(self.model, num_classes=outputs)[0]
         except LookupError as error:
             self.no_embedding = f"{_LEFT_OUT}: {error}"
