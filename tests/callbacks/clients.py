@@ -268,7 +268,7 @@ CALLBACKS: dict[str, Callable[..., pl.Callback]] = {
     "clad": lambda spec, **options: CLADCallback(BackgroundSwap(), spec, plus=True, **options),
     "isnet": lambda spec, **options: ISNetCallback("selective", spec, **options),
     "probe": lambda spec, **options: BackgroundBiasProbe(spec=spec, figures=False, n_resamples=20, **options),
-    "concepts": lambda spec, **options: ConceptProbeCallback(samples(), samples(), epochs=1, **options),
+    "concepts": lambda spec, **options: ConceptProbeCallback((samples(), samples()), epochs=1, **options),
 }
 
 

@@ -9,7 +9,7 @@ import small_training as small
 import torch
 import torch.nn.functional as F
 
-from torch_bgdebias import BackgroundSwap, BatchSpec, CLADLoss, ISNet, ISNetLoss
+from torch_bgdebias import BackgroundSwap, BatchSpec, CLADLoss, ISNet, ISNetLoss, callbacks
 from torch_bgdebias.callbacks import BackgroundSwapCallback, CLADCallback, ISNetCallback
 from torch_bgdebias.isnet import BackgroundDimming
 
@@ -28,12 +28,14 @@ def test_defaults_are_those_of_the_layer_beneath(callback, beneath):
     assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
 
 
-@pytest.mark.parametrize("callback", [BackgroundSwapCallback, CLADCallback])
-def test_the_contract(callback):
+@pytest.mark.parametrize("name", callbacks.__all__)
+def test_the_contract(name):
+    """``(main object, spec=None, *, weight or schedule, seed=0, log=True)``."""
+    callback = getattr(callbacks, name)
     parameters = list(inspect.signature(callback).parameters.values())
-    assert [p.name for p in parameters[:2]] == ["swap", "spec"]
-    assert all(p.kind is p.KEYWORD_ONLY for p in parameters[2:])
-    assert (defaults(callback)["seed"], defaults(callback)["log"]) == (0, True)
+    assert parameters[1].name == "spec"
+    assert all(p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD) for p in parameters[2:])
+    assert {key: defaults(callback)[key] for key in ("spec", "seed", "log")} == {"spec": None, "seed": 0, "log": True}
 
 
 def loop(loss_of, epochs=2):

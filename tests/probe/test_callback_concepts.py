@@ -53,7 +53,7 @@ def test_logs_and_leaves_the_training_as_it_is(tmp_path):
         return torch.cat([p.detach().flatten() for p in module.parameters()]), trainer.callback_metrics
 
     callback = ConceptProbeCallback(
-        samples(0), samples(1), categories={"white": lambda i, m: i * m + 1 - m}, layers=["features.1"], size=8
+        (samples(0), samples(1)), categories={"white": lambda i, m: i * m + 1 - m}, layers=["features.1"], size=8
     )
     with_it, logged = weights(callback)
     without, _ = weights()
@@ -63,11 +63,25 @@ def test_logs_and_leaves_the_training_as_it_is(tmp_path):
         assert float(logged[f"concepts/features.1/{name}"]) == pytest.approx(np.nanmean(values[:, place]), abs=1e-6)
 
 
+def test_samples_one_by_one_go_on_working():
+    fit, test = samples(0), samples(1)
+    new = ConceptProbeCallback((fit, test), size=8)
+    for call in (
+        lambda: ConceptProbeCallback(fit, test, size=8),
+        lambda: ConceptProbeCallback(fit=fit, test=test, size=8),
+    ):
+        with pytest.warns(DeprecationWarning, match=r"is now ConceptProbeCallback\(\(fit, test\)\)"):
+            old = call()
+        assert (old.samples, old.settings, old.state_key) == (new.samples, new.settings, new.state_key)
+    with pytest.raises(TypeError, match="samples: expected two ConceptSamples, to fit and to test"):
+        ConceptProbeCallback((fit, 3))
+
+
 def test_settings_are_checked_when_it_is_made():
     with pytest.raises(ValueError, match="size: expected a whole number of at least 1, got 0"):
-        ConceptProbeCallback(samples(0), samples(1), size=0)
+        ConceptProbeCallback((samples(0), samples(1)), size=0)
     with pytest.raises(ValueError, match="every_n_epochs"):
-        ConceptProbeCallback(samples(0), samples(1), every_n_epochs=0)
+        ConceptProbeCallback((samples(0), samples(1)), every_n_epochs=0)
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true", "bf16-mixed"])
@@ -78,7 +92,7 @@ def test_other_precisions_measure_about_the_same(precision):
         module.train_dataloader = module.val_dataloader = lambda: torch.utils.data.DataLoader(
             torch.utils.data.TensorDataset(samples(2).images, samples(2).concepts), batch_size=3
         )
-        callback = ConceptProbeCallback(samples(0), samples(1), layers=["features.1"], size=8)
+        callback = ConceptProbeCallback((samples(0), samples(1)), layers=["features.1"], size=8)
         trainer = pl.Trainer(
             accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
             callbacks=[callback], **options,

@@ -82,7 +82,7 @@ class CLADLoss(nn.Module):
         label = check_label(label, batch, num_classes=keys) if foreground is None else check_key(label, batch, keys)
         check_embedding(positive, name="positive", dim=anchor.shape[1])
         if self.training:
-            self.queue._enqueue(positive, background_label, foreground, name="positive")
+            self.queue.enqueue(positive, background_label, foreground, name="positive")
         valid = self.queue.valid(label, foreground)
         rows = self.queue.rows if self.queue.dim else anchor.new_zeros(keys, self.queue.size, anchor.shape[1])
         return clad_queue_loss(anchor, positive, rows, label, valid, self.temperature)

@@ -69,7 +69,15 @@ class NegativeQueue(nn.Module):
         """D, or ``None`` before the first embeddings have come."""
         return self.rows.shape[2] or None
 
-    def enqueue(self, embedding: Tensor, background_label: Tensor, foreground: Tensor | None = None) -> None:
+    @torch.no_grad()
+    def enqueue(
+        self,
+        embedding: Tensor,
+        background_label: Tensor,
+        foreground: Tensor | None = None,
+        *,
+        name: str = "embedding",
+    ) -> None:
         """Add embeddings in their order; of more than ``size`` for one key the newest ``size`` stay.
 
         With several processes (torch.distributed) every process's embeddings enter every process's queue, in rank
@@ -79,6 +87,7 @@ class NegativeQueue(nn.Module):
             embedding: (B, D); the graph is not kept.
             background_label: (B,) key in [0, K); samples with -1 (unknown) are skipped.
             foreground: (B,) class of what is in front, remembered so that :meth:`negatives` can leave equal ones out.
+            name: what error messages call the embeddings.
 
         Raises:
             TypeError: not floating point, or keys that are not integers.
@@ -86,11 +95,7 @@ class NegativeQueue(nn.Module):
                 the message lists the samples, where looking is free; on an accelerator non-finite embeddings are
                 skipped instead.
         """
-        check_embedding(embedding, name="embedding", dim=self.dim)
-        self._enqueue(embedding, background_label, foreground, name="embedding")
-
-    @torch.no_grad()
-    def _enqueue(self, embedding: Tensor, background_label: Tensor, foreground: Tensor | None, *, name: str) -> None:
+        check_embedding(embedding, name=name, dim=self.dim)
         length = torch.linalg.vector_norm(embedding, dim=1, dtype=torch.promote_types(embedding.dtype, torch.float32))
         check_lengths(length, embedding, name=name)
         key = check_key(background_label, embedding.shape[0], self.num_classes, name="background_label")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Unpack
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import ParamSpec, Unpack, cast
 
 import numpy as np
 from torch import Tensor, nn
 
-from torch_bgdebias._deprecated import renamed_arguments
+from torch_bgdebias._deprecated import renamed_arguments, warn_renamed
+from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.checks import describe
 from torch_bgdebias.concepts import ConceptProbe, ConceptSamples, ConceptTransfer, concept_transfer
 from torch_bgdebias.concepts.activations import Forward
 from torch_bgdebias.concepts.experiment import Variant
@@ -19,6 +22,25 @@ from torch_bgdebias.probe.passes.loading import rng_untouched
 __all__ = ["ConceptProbeCallback"]
 
 
+P = ParamSpec("P")
+
+
+def _fit_and_test_one_by_one(init: Callable[P, None]) -> Callable[P, None]:
+    """In earlier releases the samples were two arguments, ``fit`` and ``test``."""
+
+    @functools.wraps(init)
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        callback, *given = args
+        one_by_one = [*given[:2], *(kwargs.pop(name) for name in ("fit", "test") if name in kwargs)]
+        if len(one_by_one) == 2 and all(isinstance(some, ConceptSamples) for some in one_by_one):
+            warn_renamed("ConceptProbeCallback(fit, test)", "ConceptProbeCallback((fit, test))")
+            cast("Callable[..., None]", init)(callback, tuple(one_by_one), *given[2:], **kwargs)
+        else:
+            init(*args, **kwargs)
+
+    return call
+
+
 class ConceptProbeCallback(ReadingCallback):
     """Fit Net2Vec vectors at the end of a validation or test epoch, test them, log the mean IoU.
 
@@ -26,12 +48,13 @@ class ConceptProbeCallback(ReadingCallback):
     background on which there is none is not logged.
 
     Args:
-        fit: samples that vectors are fitted on, in the module's units. Every process has the same.
-        test: other samples.
+        samples: those that vectors are fitted on, and others that they are tested on, in the module's units. Every
+            process has the same.
+        spec: where things are in the loaders' batches; only needed where it hides masks from the module.
         categories: name -> backgrounds of the test samples, as for :func:`torch_bgdebias.concepts.concept_transfer`.
         layers: names; ``None``: an early, a middle and a late one.
         every_n_epochs: how often in a fit.
-        seed: of the order in which vectors are fitted.
+        seed: as of every callback; here nothing is drawn.
         log: log, do not, or log under this prefix.
         forward: how to run the module; ``None``: ``pl_module(images)``.
         **options: fields of :class:`torch_bgdebias.concepts.ConceptSettings` (``size``, ``epochs``, ``lr``, ...).
@@ -42,11 +65,12 @@ class ConceptProbeCallback(ReadingCallback):
 
     log_prefix = "concepts"
 
+    @_fit_and_test_one_by_one
     @renamed_arguments(prefix="log")
     def __init__(
         self,
-        fit: ConceptSamples,
-        test: ConceptSamples,
+        samples: tuple[ConceptSamples, ConceptSamples],
+        spec: BatchSpec | None = None,
         *,
         categories: Mapping[str, Variant] | None = None,
         layers: Sequence[str] | None = None,
@@ -57,9 +81,12 @@ class ConceptProbeCallback(ReadingCallback):
         **options: Unpack[ConceptOptions],
     ) -> None:
         named = {"categories": list(categories or ()), "layers": layers, "every_n_epochs": every_n_epochs, "log": log}
-        super().__init__(every_n_epochs=every_n_epochs, seed=seed, log=log, options={**named, **options})
+        super().__init__(every_n_epochs=every_n_epochs, seed=seed, log=log, spec=spec, options={**named, **options})
         self.settings = ConceptSettings(**options)
-        self.samples, self.categories, self.layers = (fit, test), categories, layers
+        both: Sequence[object] = samples
+        if len(both) != 2 or not all(isinstance(some, ConceptSamples) for some in both):
+            raise TypeError(f"samples: expected two ConceptSamples, to fit and to test, got {describe(samples)}")
+        self.samples, self.categories, self.layers = samples, categories, layers
         self._forward = forward
         self.result: ConceptTransfer | None = None
 

@@ -87,7 +87,7 @@ def sigmoid_taken(run: Callable[[], Tensor]) -> bool:
     """
     with _Sigmoids() as seen:
         output = run()
-    return any(_same_memory(output, made) for made in seen.outputs)
+    return any(_same_memory(output, result) for result in seen.outputs)
 
 
 class _Sigmoids(TorchDispatchMode):  # type: ignore[no-untyped-call]
