@@ -12,7 +12,7 @@ ROOMLESS = {"helpers", "callbacks", "examples", "ops/cuda_host"}
 #: files about the whole house rather than one of its files
 OF_THE_HOUSE = {
     "documentation", "faces", "imports", "killed", "mirror", "no_waiting", "options", "public_api", "site",
-    "type_checkers",
+    "type_checkers", "words",
 }  # fmt: skip
 
 

@@ -54,4 +54,6 @@ def test_docstrings_leave_the_rest_to_the_cards():
 
 def test_docstrings_refer_to_names_in_one_way():
     """```name``` alone, as in `torch_bgdebias.BackgroundSwap`: no roles of a documentation tool."""
-    assert [place for place, text, _ in docstrings() if re.search(r":(class|func|meth|mod|data|attr|obj):`", text)] == []
+    assert [
+        place for place, text, _ in docstrings() if re.search(r":(class|func|meth|mod|data|attr|obj):`", text)
+    ] == []

@@ -128,7 +128,7 @@ class BatchSpec:
         return value is None
 
     def without_mask(self, batch: Any) -> tuple[Any, dict[str, Any]]:
-        """The batch as a module without masks knows it, and what was taken out, for :meth:`with_mask`.
+        """The batch as a module without masks knows it, and what was taken out, for `with_mask`.
 
         What is not there stays away: batches of two pass as they are.
         """
@@ -145,7 +145,7 @@ class BatchSpec:
         return batch, taken if named is None else {**taken, _NAMED: named}
 
     def with_mask(self, batch: Any, taken: Mapping[str, Any]) -> Any:
-        """The batch with what :meth:`without_mask` took out of it, at its place again."""
+        """The batch with what `without_mask` took out of it, at its place again."""
         named: Any = taken.get(_NAMED)
         for field in reversed(self._hidden()):
             if field not in taken:

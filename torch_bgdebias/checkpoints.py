@@ -28,7 +28,7 @@ NOTES = "torch_bgdebias"
 
 
 def notes_for_checkpoint(preprocessing: Preprocessing | None, classes: list[str] | None) -> dict[str, Any]:
-    """What to save under :data:`NOTES`, of plain types, so that ``torch.load(weights_only=True)`` reads it."""
+    """What to save under `NOTES`, of plain types, so that ``torch.load(weights_only=True)`` reads it."""
     return {
         "preprocessing": None if preprocessing is None else preprocessing.to_dict(),
         "classes": None if classes is None else [str(name) for name in classes],

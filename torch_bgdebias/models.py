@@ -66,7 +66,7 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
 
     The wrappers of ``torch.compile`` may be left out or named: ``"net.fc"`` is ``"net._orig_mod.fc"``, whether or not
     the network is compiled. A layer that is compiled itself is returned as it is called, wrapped;
-    :func:`original_module` looks inside, as does its full name.
+    `original_module` looks inside, as does its full name.
 
     Raises:
         KeyError: no such layer; the message lists near names.
@@ -137,7 +137,7 @@ def logits_of(output: Any, key: LogitsKey = None) -> Tensor:
 
 
 class LayerTap:
-    """Inputs and outputs that passed through some layers while a :func:`tap` was open, one entry per call."""
+    """Inputs and outputs that passed through some layers while a `tap` was open, one entry per call."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.inputs: dict[str, list[Any]] = {name: [] for name in names}

@@ -27,7 +27,7 @@ class Preprocessing:
 
     Nothing is cropped, so that an object and its mask stay complete: what a publisher crops is kept as ``crop``, for
     reports. Called with an image, or with (image, mask), it
-    prepares them, as the ``transform`` of :class:`~torch_bgdebias.data.MaskedImageFolder` for instance.
+    prepares them, as the ``transform`` of `torch_bgdebias.data.MaskedImageFolder` for instance.
 
     Args:
         size: (height, width) in pixels, one number for a square, ``None`` for images as they are.
@@ -91,7 +91,7 @@ class Preprocessing:
         return (image - mean) / std
 
     def restore(self, image: Tensor) -> Tensor:
-        """(..., C, H, W) in the model's units -> in [0, 1]: the inverse of :meth:`normalise`."""
+        """(..., C, H, W) in the model's units -> in [0, 1]: the inverse of `normalise`."""
         if self.mean is None or self.std is None:
             return image
         mean, std = self._columns(image)
@@ -106,7 +106,7 @@ class Preprocessing:
         return replace(self, mean=(mean,), std=(std,), source=source, channels=channels)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, checkpoints and reports; :meth:`from_dict` reads it."""
+        """For JSON, checkpoints and reports; `from_dict` reads it."""
         listed = {"size": self.height_width, "mean": self.mean, "std": self.std}
         lists = {name: None if values is None else list(values) for name, values in listed.items()}
         rest = {"channels": self.channels, "interpolation": self.interpolation, "crop": self.crop}
@@ -114,7 +114,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """From what :meth:`to_dict` gave."""
+        """From what `to_dict` gave."""
         size = values.get("size")
         return cls(
             None if size is None else (int(size[0]), int(size[1])),

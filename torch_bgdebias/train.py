@@ -44,7 +44,7 @@ class _ImageClassifier(ModuleBase):
 
     Attributes:
         preprocessing: what images the network wants, as timm's data config, the published weights or the checkpoint
-            say; :class:`MaskedFolders` prepares them so. Checkpoints of a training on them hold it, and the names of
+            say; `MaskedFolders` prepares them so. Checkpoints of a training on them hold it, and the names of
             the classes, for ``bgdebias probe``.
 
     Batches are tuples (image, label, ...). Of networks with several outputs in training, such as ``googlenet``, the
@@ -108,7 +108,7 @@ class _MaskedFolders(DataBase):
 
     What is not said of size and normalisation is what the LightningModule in training wants (its ``preprocessing``),
     known from the start of ``fit`` or ``validate`` on; for one that does not say, 224 pixels and ImageNet's.
-    Where masks hold void, :class:`ImageClassifier` gets batches of ``MaskedVoidItem``.
+    Where masks hold void, `ImageClassifier` gets batches of ``MaskedVoidItem``.
 
     Args:
         train: folder with ``images/<class>/x.jpg`` and ``masks/<class>/x.png``.

@@ -1,7 +1,7 @@
 """Where a model looks: Grad-CAM, KernelSHAP and LRP, tensors in and out, a whole batch at a time on its device.
 
 Every function takes the user's model and returns attributions (B, 1, H, W) of one class a sample. The model is left as
-it was. :func:`torch_bgdebias.metrics.pixel_ratio` turns an attribution into the foreground's share.
+it was. `torch_bgdebias.metrics.pixel_ratio` turns an attribution into the foreground's share.
 """
 
 from __future__ import annotations

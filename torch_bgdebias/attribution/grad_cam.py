@@ -32,8 +32,8 @@ def grad_cam(
         model: any classifier; runs in evaluation mode, and gradients to its parameters are neither made nor kept.
         image: (B, C, H, W) as the model takes it.
         target: class of each sample (B,), one for all, or ``None`` for the predicted class.
-        layer: name of the layer; ``None`` looks for the last map that the logits depend on (:func:`find_map_layer`).
-        logits: where the logits are in the model's output (:func:`torch_bgdebias.models.logits_of`).
+        layer: name of the layer; ``None`` looks for the last map that the logits depend on (`find_map_layer`).
+        logits: where the logits are in the model's output (`torch_bgdebias.models.logits_of`).
         positive: keep what speaks for the class (the paper's ReLU); ``False`` keeps the sign.
 
     Returns:

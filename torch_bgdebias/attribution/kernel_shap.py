@@ -29,7 +29,7 @@ Baseline: TypeAlias = "Literal['mean', 'blur', 'black'] | Tensor"
 
 @dataclasses.dataclass(frozen=True, eq=False)  # tensors have no one answer to ==
 class KernelShapSettings:
-    """Options of :func:`kernel_shap`, which explains them.
+    """Options of `kernel_shap`, which explains them.
 
     Raises:
         ValueError: an unknown baseline by name, or a number out of range.
@@ -90,7 +90,7 @@ def sample_coalitions(
     """Coalitions (S, M) bool, none empty and none full, drawn with the Shapley kernel's probability.
 
     Where ``samples`` covers all 2^M - 2 coalitions they are enumerated, otherwise each comes with its complement, which
-    lowers the variance (Covert and Lee, 2021, arXiv 2012.01536). :func:`shapley_weight` gives the weights along.
+    lowers the variance (Covert and Lee, 2021, arXiv 2012.01536). `shapley_weight` gives the weights along.
 
     Args:
         features: M >= 2.

@@ -1,4 +1,4 @@
-"""Layer-wise relevance propagation as an attribution; rules and patent notice are in :mod:`torch_bgdebias.lrp`."""
+"""Layer-wise relevance propagation as an attribution; rules and patent notice are in `torch_bgdebias.lrp`."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def lrp(
         model: any classifier; runs in evaluation mode, and gradients to its parameters are neither made nor kept.
         image: (B, C, H, W) as the model takes it.
         target: class of each sample (B,), one for all, or ``None`` for the predicted class.
-        composite: a zennit composite; ``None`` takes :class:`torch_bgdebias.lrp.FlexComposite` (LRP-epsilon for any
+        composite: a zennit composite; ``None`` takes `torch_bgdebias.lrp.FlexComposite` (LRP-epsilon for any
             architecture). One that goes by layer names finds them as in the model where ``logits`` is ``None``, and
             after ``model.`` otherwise.
-        logits: where the logits are in the model's output (:func:`torch_bgdebias.models.logits_of`).
+        logits: where the logits are in the model's output (`torch_bgdebias.models.logits_of`).
 
     Returns:
         Attributions (B, 1, H, W), signed; what speaks for the class is positive.

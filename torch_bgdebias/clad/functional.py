@@ -85,12 +85,12 @@ def clad_queue_loss(
     *,
     reduction: str = "mean",
 ) -> Tensor:
-    """:func:`clad_loss` with the negatives in queues: the anchor with key c is contrasted with ``rows[c]``.
+    """`clad_loss` with the negatives in queues: the anchor with key c is contrasted with ``rows[c]``.
 
     The values are those of ``clad_loss(anchor, positive, rows[label], valid)``, but no (B, N, D) copy of negatives is
     made or kept: between forward and backward pass there are two tensors of the embeddings' size, whatever K and N, and
     ``rows`` may be overwritten meanwhile. The gradient is taken in closed form along with the loss; for derivatives of
-    higher order use :func:`clad_loss`. No gradient goes to ``rows``.
+    higher order use `clad_loss`. No gradient goes to ``rows``.
 
     Args:
         anchor: (B, D).

@@ -25,7 +25,7 @@ _CHUNK = 2**22
 def inverse_length(tensor: Tensor, *, name: str | None = None) -> Tensor:
     """One over the length along the last dimension, without that dimension; 0 for a zero vector.
 
-    With a ``name``, values that :func:`check_lengths` refuses are an error.
+    With a ``name``, values that `check_lengths` refuses are an error.
     """
     length = torch.linalg.vector_norm(tensor, dim=-1)
     if name is not None:

@@ -27,7 +27,7 @@ class CLADLoss(nn.Module):
         dim: width of the embeddings; ``None`` takes it from the first batch, or from a checkpoint.
         num_negatives: rows per key; the paper's 32.
         temperature: of the softmax, above 0; the paper's 0.2.
-        max_batch: as for :class:`NegativeQueue`: with several processes and this number nothing waits for the device.
+        max_batch: as for `NegativeQueue`: with several processes and this number nothing waits for the device.
 
     Raises:
         ValueError: a number out of range.

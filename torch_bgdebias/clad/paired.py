@@ -141,7 +141,7 @@ def paired_pass(
             samples are doubled, and what it returns is cut back to the user's half.
 
     Yields:
-        PairedPass: run the user's step, then :meth:`PairedPass.finish`.
+        PairedPass: run the user's step, then `PairedPass.finish`.
     """
     get_layer(module, layer)
     with tap(module, [layer]) as seen, ExitStack() as stack:

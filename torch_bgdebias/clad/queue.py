@@ -86,7 +86,7 @@ class NegativeQueue(nn.Module):
         Args:
             embedding: (B, D); the graph is not kept.
             background_label: (B,) key in [0, K); samples with -1 (unknown) are skipped.
-            foreground: (B,) class of what is in front, remembered so that :meth:`negatives` can leave equal ones out.
+            foreground: (B,) class of what is in front, remembered so that `negatives` can leave equal ones out.
             name: what error messages call the embeddings.
 
         Raises:
@@ -122,7 +122,7 @@ class NegativeQueue(nn.Module):
         return self.rows.index_select(0, key.clamp_min(0)), self.valid(key, foreground)
 
     def valid(self, label: Tensor, foreground: Tensor | None = None) -> Tensor:
-        """Which rows are negatives (B, N), without copying them; arguments as in :meth:`negatives`."""
+        """Which rows are negatives (B, N), without copying them; arguments as in `negatives`."""
         index = label.clamp_min(0)
         slots = torch.arange(self.size, device=label.device)
         valid = (slots < self.fill.index_select(0, index)[:, None]) & (label >= 0)[:, None]

@@ -1,6 +1,6 @@
 """Activation maps (B, C, h, w) of any model, by layer name or at an early, a middle and a late layer.
 
-Layers are read with hooks (:func:`torch_bgdebias.models.tap`) and, where the layers were chosen here and the model is
+Layers are read with hooks (`torch_bgdebias.models.tap`) and, where the layers were chosen here and the model is
 timm's, with ``forward_intermediates``, which ends after the last layer that is wanted.
 """
 
@@ -30,7 +30,7 @@ class ActivationReader:
             resizing and padding would move the maps against the masks.
         layers: names as in ``named_modules``. ``"name[key]"`` takes one entry of a layer that returns a tuple or a
             mapping (``"backbone.fpn[0]"``); without a key its first map. ``None``: an early, a middle and a late layer,
-            chosen from the first images by :func:`choose_layers`.
+            chosen from the first images by `choose_layers`.
         forward: how to run the model on images; ``None``: ``model(images)``.
 
     Maps are what the layer returned: (B, C, h, w) as it is, channels last (Swin) turned, tokens (ViT, DETR) without
@@ -107,7 +107,7 @@ def choose_layers(model: nn.Module, image: Tensor, *, forward: Forward | None = 
     Args:
         model: any module; it runs once, in evaluation mode, unless it is timm's.
         image: (1, C, H, W) as the model takes it.
-        forward: as for :class:`ActivationReader`.
+        forward: as for `ActivationReader`.
 
     Returns:
         At most three names, in order of depth; fewer if the model has fewer.

@@ -121,7 +121,7 @@ class ConceptTransfer:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ConceptTransfer:
-        """What :meth:`to_dict` gave.
+        """What `to_dict` gave.
 
         Raises:
             KeyError: a field is missing.
@@ -140,7 +140,7 @@ class ConceptTransfer:
 
     @classmethod
     def from_json(cls, path: str | Path) -> ConceptTransfer:
-        """Read what :meth:`to_json` wrote.
+        """Read what `to_json` wrote.
 
         Raises:
             OSError: it cannot be read.

@@ -60,7 +60,7 @@ def fit_net2vec(activations: Activations, masks: Tensor, epochs: int = 30, lr: f
 
 
 def fit_loce(activations: Activations, masks: Tensor, epochs: int = 30, lr: float = 0.1) -> Tensor:
-    """One vector a sample (N, C), each fitted to that sample alone. Arguments and errors as :func:`fit_net2vec`.
+    """One vector a sample (N, C), each fitted to that sample alone. Arguments and errors as `fit_net2vec`.
 
     The mean of the rows is the globalised LoCE.
     """
@@ -99,7 +99,7 @@ def fit_concepts(
         Vectors (G, C) float32 (float64 for float64 activations).
 
     Raises:
-        ValueError: as for :func:`fit_net2vec`, or groups outside [0, num_groups).
+        ValueError: as for `fit_net2vec`, or groups outside [0, num_groups).
     """
     masks = _checked(activations, masks)
     samples, channels = activations.shape[0], activations.shape[1]

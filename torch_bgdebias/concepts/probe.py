@@ -50,11 +50,11 @@ class ConceptProbe:
     """Fit concept vectors in the layers of a borrowed model, and measure how well they segment.
 
     Args:
-        model: any module; see :class:`~torch_bgdebias.concepts.ActivationReader` for what it may be.
+        model: any module; see `torch_bgdebias.concepts.ActivationReader` for what it may be.
         layers: their names; ``None``: an early, a middle and a late one.
         forward: how to run the model; ``None``: ``model(images)``.
         settings: the options in one object; the default one when ``None``.
-        **options: fields of :class:`~torch_bgdebias.concepts.ConceptSettings` (``size``, ``epochs``, ``lr``, ...); they
+        **options: fields of `torch_bgdebias.concepts.ConceptSettings` (``size``, ``epochs``, ``lr``, ...); they
             go before those of ``settings``.
 
     A mask that covers less than one activation pixel (mean(mask) * h * w < 1) says nothing at that layer: the image is
@@ -155,11 +155,11 @@ class ConceptProbe:
         """How well each image's concept vector segments it: layer -> IoU (N,), NaN where the mask is too small.
 
         Args:
-            vectors: from :meth:`fit`; with several, all are measured in one pass and the result is (V, N).
-            images: as for :meth:`fit`; arguments and errors too.
-            masks: as for :meth:`fit`.
-            concepts: as for :meth:`fit`.
-            batch: as for :meth:`fit`.
+            vectors: from `fit`; with several, all are measured in one pass and the result is (V, N).
+            images: as for `fit`; arguments and errors too.
+            masks: as for `fit`.
+            concepts: as for `fit`.
+            batch: as for `fit`.
         """
         several = [vectors] if isinstance(vectors, ConceptVectors) else list(vectors)
         scores: dict[str, list[Tensor]] = {}
@@ -228,7 +228,7 @@ class ConceptProbe:
 
 
 class _Rows:
-    """Some samples of a store, in an order, as :func:`fit_concepts` takes them."""
+    """Some samples of a store, in an order, as `fit_concepts` takes them."""
 
     def __init__(self, store: ActivationStore, rows: list[int]) -> None:
         self.store, self.rows = store, rows

@@ -12,7 +12,7 @@ __all__ = ["ConceptOptions", "ConceptSettings"]
 
 
 class ConceptOptions(TypedDict, total=False):
-    """The fields of :class:`ConceptSettings` as keyword arguments of whoever makes one."""
+    """The fields of `ConceptSettings` as keyword arguments of whoever makes one."""
 
     size: int
     epochs: int

@@ -32,7 +32,7 @@ class VOCObjects(MaskedFiles):
     """PASCAL VOC segmentation with one class per image: the object class that covers the most pixels.
 
     The mask is every pixel of that class; other objects are background. The unlabelled border around objects (255) is
-    neither: 0 in the mask, true in :meth:`void`. Ties go to the class that comes first in the alphabet. Images without
+    neither: 0 in the mask, true in `void`. Ties go to the class that comes first in the alphabet. Images without
     an object are left out (``.skipped`` counts them). All mask files are read once when the data set is opened.
 
     Args:
@@ -42,7 +42,7 @@ class VOCObjects(MaskedFiles):
         download: as there.
         size: (H, W) of image and mask, ``None``: as they are.
         transform: takes and returns (image, mask).
-        with_void: as in :class:`MaskedImageFolder`.
+        with_void: as in `MaskedImageFolder`.
 
     Raises:
         RuntimeError: torchvision does not find the data.
@@ -100,7 +100,7 @@ class OxfordPets(MaskedFiles):
         download: as in torchvision.
         size: (H, W) of image and mask, ``None``: as they are.
         transform: takes and returns (image, mask).
-        with_void: as in :class:`MaskedImageFolder`.
+        with_void: as in `MaskedImageFolder`.
 
     Raises:
         RuntimeError: torchvision does not find the data.
@@ -157,7 +157,7 @@ class ImageNetS(MaskedFiles):
 
     Layout: ``<root>/<split>/<wnid>/*.JPEG`` and ``<root>/<split>-segmentation/<wnid>/*.png``. The masks are RGB files
     that hold the class id as R + 256 G: 0 is everything else, 1000 is to be ignored (0 in the mask, true in
-    :meth:`void`). Class ids count from 1 in the sorted order of the data set's wnids.
+    `void`). Class ids count from 1 in the sorted order of the data set's wnids.
 
     Args:
         root: for example ``ImageNetS50``.
@@ -166,7 +166,7 @@ class ImageNetS(MaskedFiles):
             By default the folders of the split, which must then be complete, or ids would be wrong.
         size: (H, W) of image and mask, ``None``: as they are.
         transform: takes and returns (image, mask).
-        with_void: as in :class:`MaskedImageFolder`.
+        with_void: as in `MaskedImageFolder`.
 
     Attributes:
         classes: the wnids, sorted; a label is the class id minus 1.

@@ -68,7 +68,7 @@ class MaskedImageFolder(Dataset[Any]):
         classes: folders to take, in the order of their indices; by default all, by name, or by number.
         encoding: of the masks, as in ``MaskEncoding``, or one.
         foreground: values, label numbers or colours that are object; ``[0]`` turns inverted masks round.
-        void: those that are neither object nor background; see :meth:`void`.
+        void: those that are neither object nor background; see `void`.
         mask_suffix: what a mask's name has after its image's; without a folder ``masks/`` it is looked for beside it.
         white: value of white in images of more than 8 bits, by default found from all.
         interpolation: of the images' resize, ``"bilinear"``, ``"bicubic"`` or ``"nearest"``; masks are always bilinear.

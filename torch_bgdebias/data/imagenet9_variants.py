@@ -31,7 +31,7 @@ class ImageNet9Variants(Dataset[tuple[Tensor, int, Tensor, dict[str, PublishedVa
         root: the unpacked release: the folder that holds ``original/``, ``mixed_rand/``, ...
         variants: which; all that are there when ``None``.
         size: (H, W), or one int for a square; ``None`` keeps 224 x 224.
-        on_error: as in :class:`ImageNet9`, for masks. Without ``fg_mask/`` masks are all ones (``has_masks`` is False).
+        on_error: as in `ImageNet9`, for masks. Without ``fg_mask/`` masks are all ones (``has_masks`` is False).
         split: ``"val"``, the only one of the evaluation release.
 
     Attributes:

@@ -14,7 +14,7 @@ __all__ = ["FolderSettings"]
 
 @dataclass(frozen=True)
 class FolderSettings:
-    """Options of :class:`~torch_bgdebias.data.MaskedImageFolder`, which explains them.
+    """Options of `torch_bgdebias.data.MaskedImageFolder`, which explains them.
 
     ``masks`` holds ``encoding``, ``foreground`` and ``void`` in one.
 

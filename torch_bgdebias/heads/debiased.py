@@ -74,7 +74,7 @@ class HeadSettings:
 
 @dataclasses.dataclass(frozen=True)
 class DebiasedHead:
-    """A fitted last layer; nothing of the network has changed until :meth:`apply_`.
+    """A fitted last layer; nothing of the network has changed until `apply_`.
 
     Args:
         head: weight (K, D) and bias (K,), float64.

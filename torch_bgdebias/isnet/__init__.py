@@ -1,6 +1,6 @@
 """Faster ISNet: training a classifier so that its LRP heatmaps keep off the background.
 
-:class:`ISNet` explains a borrowed model, :class:`ISNetLoss` judges the heatmaps, :func:`calibrate_relevance_range`
+`ISNet` explains a borrowed model, `ISNetLoss` judges the heatmaps, `calibrate_relevance_range`
 finds the loss's range of relevance. The Lightning callback is ``torch_bgdebias.callbacks.ISNetCallback``.
 """
 

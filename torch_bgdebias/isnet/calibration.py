@@ -73,7 +73,7 @@ def add_explanation(sums: dict[str, Tensor], explanation: Explanation, *, check:
     """Add a batch's number of sums of |R|, their total and total of squares to those of each layer in ``sums``.
 
     Args:
-        sums: layer (or :data:`INPUT`) -> (3,), in float64.
+        sums: layer (or `INPUT`) -> (3,), in float64.
         explanation: of the batch.
         check: refuse relevance that is not finite, where looking is free.
     """
@@ -86,7 +86,7 @@ def add_explanation(sums: dict[str, Tensor], explanation: Explanation, *, check:
 
 
 def ranges_of_sums(sums: Mapping[str, tuple[float, ...]]) -> RelevanceRange:
-    """The ranges of all layers from what :func:`add_explanation` added up.
+    """The ranges of all layers from what `add_explanation` added up.
 
     Raises:
         ValueError: no batch, or no relevance in any of a layer's heatmaps.
@@ -137,7 +137,7 @@ def calibrate_relevance_range(
 
 
 def calibrate_relevance_ranges(isnet: ISNet, loader: Iterable[Any], **options: Any) -> dict[str, tuple[float, float]]:
-    """Deprecated: :func:`calibrate_relevance_range` measures all layers, ``hidden`` holds those beside the input."""
+    """Deprecated: `calibrate_relevance_range` measures all layers, ``hidden`` holds those beside the input."""
     warn_renamed("calibrate_relevance_ranges", "calibrate_relevance_range, whose result has the layers in .hidden")
     measured = calibrate_relevance_range(isnet, loader, **options)
     return {INPUT: (measured[0], measured[1]), **measured.hidden}

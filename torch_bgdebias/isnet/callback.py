@@ -60,7 +60,7 @@ class ISNetCallback(TrainingStepCallback):
     ``isnet/foreground`` and ``isnet/weight``.
 
     Args:
-        variant: "selective", "stochastic", "dual" or "original", or :class:`~torch_bgdebias.isnet.Rules` with all of
+        variant: "selective", "stochastic", "dual" or "original", or `torch_bgdebias.isnet.Rules` with all of
             ``options``.
         spec: where images and masks are in a batch.
         loss: the heatmap loss; ``ISNetLoss()`` by default, ``ISNetLoss.paper()`` for the papers'.
@@ -68,7 +68,7 @@ class ISNetCallback(TrainingStepCallback):
         network: name of the submodule that maps images to logits; the LightningModule's own ``forward`` by default. Of
             parts that the step calls one after the other: the names of the first and the last, ("backbone", "head").
         dimming: share of the images whose background is dimmed by a random amount before the step sees them
-            (:mod:`~torch_bgdebias.isnet.dimming` says why); 0 leaves the batch as it is. Normalise bright images: they
+            (`torch_bgdebias.isnet.dimming` says why); 0 leaves the batch as it is. Normalise bright images: they
             are dimmed towards 0.
         fraction: take the heatmap loss on a random part of each batch, at least one image, to save time. Less than 1
             costs a forward pass of that part, in which batch norm's running statistics are updated too.
@@ -78,7 +78,7 @@ class ISNetCallback(TrainingStepCallback):
             one, and is the default with it.
         seed: of the random choices (part of the batch, stochastic and dual variants).
         log: log, do not, or log under this prefix.
-        options: what :class:`~torch_bgdebias.isnet.ISNet` takes beside the model: ``epsilon``, ``input_rule``,
+        options: what `torch_bgdebias.isnet.ISNet` takes beside the model: ``epsilon``, ``input_rule``,
             ``mean``, ``std``, ``deep_supervision``, ... With ``mean`` and ``std`` the z^B rule is used where the image
             enters, which has trained better or as well everywhere it was tried (docs/isnet.md); input x gradient, with
             a warning, where no layer takes it.

@@ -47,7 +47,7 @@ def dim_background(image: Tensor, mask: Tensor, keep: Tensor) -> Tensor:
         image: (B, C, H, W) as the model takes it. 0 is black for images in [0, 1] and the mean colour for normalised
             ones, which is better where backgrounds are bright: batch norm's statistics then hardly move.
         mask: (B, 1, H, W) or (B, H, W) in [0, 1], 1 = foreground; soft masks blend.
-        keep: (B,) in [0, 1], the share of the background's values that stays; see :func:`draw_keep`.
+        keep: (B,) in [0, 1], the share of the background's values that stays; see `draw_keep`.
 
     Returns:
         Tensor: (B, C, H, W), ``image * (mask + (1 - mask) * keep)``.

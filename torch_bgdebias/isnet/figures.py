@@ -65,7 +65,7 @@ def heatmap_figure(
         titles: one a row, left of it; the row's number by default.
         map_names: one a heatmap, above its column.
         max_images: rows at most.
-        quantile: see :func:`heatmap_limits`.
+        quantile: see `heatmap_limits`.
 
     Returns:
         matplotlib.figure.Figure: not registered with pyplot, so nothing has to be closed.

@@ -58,7 +58,7 @@ class HeatmapOptions:
         saturation: E > 0; the larger, the later the background term flattens.
         foreground: growth of the foreground term beyond C1 + C2, "hybrid" linear or "l2" quadratic.
         normalization: "absolute" or "signed" mean of the foreground in the background term.
-        form: "paper": all of the above; "share": :func:`share_term`, which has nothing of it but ``saturation``.
+        form: "paper": all of the above; "share": `share_term`, which has nothing of it but ``saturation``.
 
     Raises:
         ValueError: an option out of range.
@@ -286,7 +286,7 @@ def heatmap_terms(
     """Both terms of the heatmap loss per sample, means over maps.
 
     Args:
-        relevance, mask: as :func:`heatmap_loss` takes them.
+        relevance, mask: as `heatmap_loss` takes them.
         options: how they are judged.
         relevance_range: (C1, C2) of these heatmaps, where it is not that of the options; checked already.
         name: what error messages call the relevance.

@@ -39,7 +39,7 @@ NO_RANGE = (
 
 @dataclasses.dataclass(frozen=True)
 class ISNetLossOptions(HeatmapOptions):
-    """Options of :class:`ISNetLoss`, which explains them: how one set of heatmaps is judged, and several together.
+    """Options of `ISNetLoss`, which explains them: how one set of heatmaps is judged, and several together.
 
     Raises:
         ValueError: an option out of range.
@@ -74,7 +74,7 @@ class ISNetLoss(nn.Module):
 
     Args:
         relevance_range: (C1, C2), bounds for the sum of |relevance| over the foreground, (1, 25); measure them with
-            :func:`~torch_bgdebias.isnet.calibrate_relevance_range`.
+            `torch_bgdebias.isnet.calibrate_relevance_range`.
         background_weight: weight of the background term, 1.
         foreground_weight: weight of the foreground term, 1.
         rank_decay: d, 0.9; the background's pixels, sorted descending, weigh d^0, d^1, ...; 1 is their mean.

@@ -129,10 +129,10 @@ class Record:
         if not scalar.requires_grad:
             raise RuntimeError(CUT_OFF)
         with self.flex.relevance(rule, logits):
-            found = propagate(scalar, places, create_graph=create_graph, retain_graph=retain_graph)
-        gradients = iter(found)
+            propagated = propagate(scalar, places, create_graph=create_graph, retain_graph=retain_graph)
+        gradients = iter(propagated)
         at_image, at_layers = next(gradients) if at_input else None, list(islice(gradients, len(layers)))
-        if all(gradient is None for gradient in (found[: 1 + len(layers)] if at_input else found)):
+        if all(gradient is None for gradient in (propagated[: 1 + len(layers)] if at_input else propagated)):
             raise self._no_path(scalar)
         with torch.set_grad_enabled(create_graph):
             if at_input:

@@ -26,7 +26,7 @@ Channels: TypeAlias = "Sequence[float] | Tensor | None"
 
 
 class RuleOptions(TypedDict, total=False):
-    """The fields of :class:`Rules` but for ``variant``, as keyword arguments of whoever makes one."""
+    """The fields of `Rules` but for ``variant``, as keyword arguments of whoever makes one."""
 
     epsilon: float
     input_rule: InputRule | None
@@ -61,7 +61,7 @@ class Rules:
         multi_label: probabilities are sigmoids.
         at_input: explain the image too; ``False``: the layers of ``deep_supervision`` alone.
 
-    :class:`~torch_bgdebias.isnet.ISNet` says what each of them does.
+    `torch_bgdebias.isnet.ISNet` says what each of them does.
 
     Raises:
         ValueError: an option out of range, or two that exclude each other.

@@ -12,7 +12,7 @@ __all__ = ["ISNetSettings"]
 
 @dataclass(frozen=True)
 class ISNetSettings:
-    """Options of :class:`~torch_bgdebias.callbacks.ISNetCallback`, which explains them.
+    """Options of `torch_bgdebias.callbacks.ISNetCallback`, which explains them.
 
     Raises:
         ValueError: a number out of range, or ``network`` that is neither one name nor two.

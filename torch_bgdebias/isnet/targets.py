@@ -44,13 +44,13 @@ def explained(
     """The scalars to explain (B, M), differentiable, at least float32.
 
     Args:
-        variant: see :class:`ISNet`; "dual" gives two (M = 2): what LRP-z+ and LRP-epsilon propagate.
+        variant: see `ISNet`; "dual" gives two (M = 2): what LRP-z+ and LRP-epsilon propagate.
         logits: (B, K).
-        target: classes, weights or a function (:func:`~torch_bgdebias.lrp.scalars.chosen`) instead of the variant's
+        target: classes, weights or a function (`torch_bgdebias.lrp.scalars.chosen`) instead of the variant's
             own choice.
         selective_eps: e of the papers' form of the selective variant; ``None`` for exact log-odds.
         multi_label: probabilities are sigmoids rather than a softmax.
-        dual_target: the second of the dual variant: the logits' :func:`random_contrast`, or the sum of all.
+        dual_target: the second of the dual variant: the logits' `random_contrast`, or the sum of all.
         positive: the first of the dual variant is the sum of the positive logits rather than of all.
         generator: for the random choices, on the logits' device.
     """
@@ -113,7 +113,7 @@ def random_contrast(logits: Tensor, generator: torch.Generator | None = None) ->
 
 
 def contrast_signs(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """The signs (B, K) of :func:`random_contrast`, in the logits' dtype; with one class just 1 or -1."""
+    """The signs (B, K) of `random_contrast`, in the logits' dtype; with one class just 1 or -1."""
     batch, classes = logits.shape
 
     def draw(high: int, columns: int) -> Tensor:

@@ -48,7 +48,7 @@ _exclusive = _Exclusive()
 class Watch:
     """Records the model's forward passes while it is open, at the cost of a forward pass that will be explained.
 
-    Made by :meth:`ISNet.watching`. Hooks are on the user's module only while the block is open, and do nothing in other
+    Made by `ISNet.watching`. Hooks are on the user's module only while the block is open, and do nothing in other
     threads.
 
     Args:
@@ -212,7 +212,7 @@ class Watch:
         index: int = -1,
         generator: torch.Generator | None = None,
     ) -> Explanation:
-        """Explain a recorded forward pass and forget it. See :meth:`ISNet.explain` for the arguments.
+        """Explain a recorded forward pass and forget it. See `ISNet.explain` for the arguments.
 
         Args:
             target: overrides the variant's choice.

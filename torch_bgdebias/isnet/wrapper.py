@@ -1,7 +1,7 @@
 """``ISNet``: a borrowed classifier whose decisions can be explained, and trained through the explanation.
 
 Nothing of the model is replaced. An explained forward pass runs inside a torch function mode
-(:class:`~torch_bgdebias.lrp.engine.FlexPass`) that gives activations, normalisation and attention their rules, whatever
+(`torch_bgdebias.lrp.engine.FlexPass`) that gives activations, normalisation and attention their rules, whatever
 way the model writes them; a plain one, ``isnet(image)``, is the model's own.
 
 Two ways to use it while training::
@@ -41,7 +41,7 @@ class ISNet(nn.Module):
 
     Args:
         model: any image classifier; it stays the caller's, untouched.
-        variant: what is explained, M maps an image; or :class:`~torch_bgdebias.isnet.Rules` with everything below.
+        variant: what is explained, M maps an image; or `torch_bgdebias.isnet.Rules` with everything below.
             "selective": the log-odds of the lowest logit (M = 1). "stochastic": one logit, the highest with probability
             1/2, else a random other one (M = 1). "dual": LRP-z+ and LRP-epsilon of all logits at once (M = 2).
             "original": every logit (M = K).
@@ -59,8 +59,7 @@ class ISNet(nn.Module):
             differentiated through them (not with the dual variant). In evaluation mode the two agree.
         attribution: "lrp", or "gradient": plain input x gradient, without any LRP.
         dual_target: what the dual variant's LRP-epsilon explains: "contrast", the logits' sum with random signs, or
-            "sum", the papers' sum of all of them, in which differences between logits, by which a softmax decides,
-            cancel (docs/isnet.md has what either reaches).
+            "sum", the papers' plain sum, in which differences between logits cancel (docs/isnet.md).
         logits: where the logits are in what the model returns (key, index or function); ``None`` takes a tensor.
         multi_label: the logits are independent yes/no decisions: probabilities are sigmoids.
         at_input: explain the image too. ``False``: relevance goes down to the layers of ``deep_supervision`` and no
@@ -144,7 +143,7 @@ class ISNet(nn.Module):
     def watching(self, first: str | None = None, last: str | None = None) -> Watch:
         """A context in which the model's own forward passes are recorded; explain them with ``watch.explain()``.
 
-        Forward passes under ``torch.no_grad``, in other threads and those that :meth:`explain` makes are not recorded.
+        Forward passes under ``torch.no_grad``, in other threads and those that `explain` makes are not recorded.
         A call of ``model.forward`` is one as well. Several watches may be open at once, of the same module or of one
         inside another, as long as their rules (``epsilon``, ``batch_norm``, ``input_rule``, the dual variant or
         another) are the same.

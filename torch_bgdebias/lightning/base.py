@@ -137,14 +137,14 @@ class LightningCallback(CallbackBase):
 class TrainingStepCallback(LightningCallback):
     """A callback that goes around the module's ``training_step`` from a fit's start to its end, however that comes.
 
-    Subclasses write :meth:`_step`, and :meth:`_prepare` for what they need of the module: it runs when training starts,
+    Subclasses write `_step`, and `_prepare` for what they need of the module: it runs when training starts,
     so that no step waits for it, and at the latest in the first step, since a tuner's fit skips the start's hooks. What
-    is drawn comes from :meth:`_seeded`, which depends on the seed, the process' rank and the number of training batches
+    is drawn comes from `_seeded`, which depends on the seed, the process' rank and the number of training batches
     seen; both numbers are in the checkpoint and the same on every rank, so a resumed run draws what an uninterrupted
     one would have.
 
     Args:
-        seed, log, spec, options: see :class:`LightningCallback`.
+        seed, log, spec, options: see `LightningCallback`.
     """
 
     #: what to use in a step of one's own instead, where the callback adds to the loss; "" where it does not
@@ -234,12 +234,12 @@ class TrainingStepCallback(LightningCallback):
 class ReadingCallback(LightningCallback):
     """A callback that measures at the end of validation and test epochs, and changes nothing.
 
-    Subclasses write :meth:`_read`. In a fit it runs in epochs 0, n, 2n, ..., not in the sanity check; where a fit ends
+    Subclasses write `_read`. In a fit it runs in epochs 0, n, 2n, ..., not in the sanity check; where a fit ends
     without a measurement, a warning says so.
 
     Args:
         every_n_epochs: n.
-        seed, log, spec, options: see :class:`LightningCallback`.
+        seed, log, spec, options: see `LightningCallback`.
 
     Raises:
         ValueError: ``every_n_epochs`` below 1.

@@ -141,7 +141,7 @@ def wrap_training_step(
     Args:
         module: the user's LightningModule; nothing is added to its parameters, submodules or state dict.
         owner: whose change it is; a second change of the same owner replaces its first (a ``fit`` after a failed one).
-        change: called with a :class:`StepCall`.
+        change: called with a `StepCall`.
         trainer: whose run it belongs to: the change leaves when the run ends, however it ends.
     """
     return wrap_method(module, "training_step", owner, change, trainer=trainer)
@@ -157,13 +157,13 @@ def wrap_method(
     position: int = 0,
     innermost: bool = False,
 ) -> Callable[[], None]:
-    """As :func:`wrap_training_step`, for any method of a module or data module that gets a batch.
+    """As `wrap_training_step`, for any method of a module or data module that gets a batch.
 
     Args:
         module: a LightningModule or LightningDataModule.
         name: of the method.
         owner: whose change it is.
-        change: called with a :class:`StepCall`.
+        change: called with a `StepCall`.
         trainer: whose run it belongs to.
         position: of the batch among the method's arguments.
         innermost: inside of all changes that are not, next to the user's own method.

@@ -1,7 +1,7 @@
 """Layer-wise relevance propagation that can be trained through.
 
-:class:`FlexComposite`, :func:`trainable` and :func:`relevance` need zennit, which is imported when one of them is first
-used. The engine beneath LRP-Flex (:class:`~torch_bgdebias.lrp.engine.FlexPass`) needs torch alone.
+`FlexComposite`, `trainable` and `relevance` need zennit, which is imported when one of them is first
+used. The engine beneath LRP-Flex (`torch_bgdebias.lrp.engine.FlexPass`) needs torch alone.
 """
 
 from __future__ import annotations

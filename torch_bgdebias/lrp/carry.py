@@ -73,7 +73,7 @@ class Step:
     route_of: Callable[[Tensor], Route | None]
 
     def forget(self) -> None:
-        """Leave what :meth:`again` needs: routes outlive the pass, and must not hold its tensors, nor itself."""
+        """Leave what `again` needs: routes outlive the pass, and must not hold its tensors, nor itself."""
         self.args = (None, *self.args[1:])
         self.kwargs = {name: value for name, value in self.kwargs.items() if name != "input"}
         self.y = self.x = self.image = self.route_of = None  # type: ignore[assignment]

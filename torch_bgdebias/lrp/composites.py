@@ -23,7 +23,7 @@ class FlexComposite(Composite):  # type: ignore[misc]
     normalisation layers and attention weights count as constants, and all else is the plain gradient. With zennit's
     ``Gradient`` attributor the result is the relevance: input x modified gradient, of the model's first argument.
 
-    A single hook on the outermost module opens a :class:`~torch_bgdebias.lrp.engine.FlexPass` for the forward pass, so
+    A single hook on the outermost module opens a `torch_bgdebias.lrp.engine.FlexPass` for the forward pass, so
     that modules and functional forms, in place and reused, are treated alike. As with any composite, the backward
     passes within its context are relevance passes, unless it is ``inactive()``.
 

@@ -51,7 +51,7 @@ class DualPass(FlexPass):
 
     Args:
         epsilon: stabiliser of both rules.
-        image, remember, private: see :class:`FlexPass`.
+        image, remember, private: see `FlexPass`.
     """
 
     handlers: ClassVar[dict[Any, Handler]] = {}

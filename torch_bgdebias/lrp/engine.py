@@ -1,11 +1,11 @@
 """LRP-Flex on an unmodified model: a torch function mode around one forward pass.
 
-While :class:`FlexPass` is open, every torch function that the model calls passes through it: modules, functional forms
+While `FlexPass` is open, every torch function that the model calls passes through it: modules, functional forms
 and methods alike, in place or not, however often a module is used. The few that have a rule (activations,
 normalisation, attention) get nodes which obey the pass's switch; all else is left alone. Nothing is hooked, nothing is
 left behind, and other threads do not notice, since such modes are per thread.
 
-The relevance pass is then ``torch.autograd.grad`` inside :meth:`FlexPass.relevance`. Outside of it, and so in the
+The relevance pass is then ``torch.autograd.grad`` inside `FlexPass.relevance`. Outside of it, and so in the
 training loss's own backward pass through logits and relevance, every derivative is the true one.
 """
 
@@ -45,19 +45,19 @@ def running_pass() -> FlexPass | None:
 class FlexPass(PassState, TorchFunctionMode):
     """One explained forward pass.
 
-    The arguments are those of :class:`~torch_bgdebias.lrp.pass_state.PassState`.
+    The arguments are those of `torch_bgdebias.lrp.pass_state.PassState`.
     """
 
     #: torch function -> what to do instead
     handlers: ClassVar[dict[Any, Handler]] = HANDLERS
 
     def open(self) -> None:
-        """Begin, where a ``with`` block cannot stand; :meth:`close` must follow."""
+        """Begin, where a ``with`` block cannot stand; `close` must follow."""
         self.__enter__()  # type: ignore[no-untyped-call]
         _running.passes.append(self)
 
     def close(self) -> None:
-        """End what :meth:`open` began."""
+        """End what `open` began."""
         _running.passes.remove(self)
         self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 

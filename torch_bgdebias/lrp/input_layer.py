@@ -80,7 +80,7 @@ class InputLayer:
     def relevance(self, gradient: Tensor, low: Tensor, high: Tensor, epsilon: float) -> Tensor:
         """z^B: with s = R / (z_B + sign(z_B) epsilon), x W's - low W+'s - high W-'s, shaped like ``x``.
 
-        Divided by the weights of the pixels in ``x`` (:mod:`~torch_bgdebias.lrp.carry`), so that what is sent back from
+        Divided by the weights of the pixels in ``x`` (`torch_bgdebias.lrp.carry`), so that what is sent back from
         ``x`` to the image as a gradient is the image's relevance.
 
         z_B = W x - W+ low - W- high + relu(b), as in the original implementation, where the positive part of the

@@ -36,7 +36,7 @@ def relevance(
 
     Propagation starts with 1 at each chosen scalar, as with a one-hot output in zennit's ``Gradient`` attributor, and
     the heatmap is the same. With ``create_graph`` the composite's rules are made trainable first (see
-    :func:`trainable`): the gradient of the relevance to every parameter is the true one. The hooks are gone when the
+    `trainable`): the gradient of the relevance to every parameter is the true one. The hooks are gone when the
     function returns, so they do not disturb the training loss's own backward pass.
 
     Args:
@@ -44,7 +44,7 @@ def relevance(
         image: (B, C, H, W).
         target: classes (B,) or (B, M); weights (B, K) of the logits; a function of the logits that returns (B,) or
             (B, M) scalars; ``None``: every logit, M = K.
-        composite: :class:`FlexComposite`, or any composite of ``BasicHook`` rules.
+        composite: `FlexComposite`, or any composite of ``BasicHook`` rules.
         create_graph: whether the relevance can be trained through; ``None`` says yes where gradients are enabled.
 
     Returns:

@@ -59,7 +59,7 @@ class _Forward(nn.Module):
 
 
 def _modified(module: nn.Module, mod: ParamMod) -> dict[str, Tensor]:
-    """The live parameters of ``module``, changed as ``mod`` says, by their name inside :class:`_Forward`."""
+    """The live parameters of ``module``, changed as ``mod`` says, by their name inside `_Forward`."""
     keys = mod.param_keys
     if keys is None:
         keys = [name for name, _ in module.named_parameters(recurse=False)]

@@ -1,7 +1,7 @@
 """The switch between the two backward passes, and the nodes that obey it.
 
 One forward pass serves two backward passes: the relevance pass, in which some nodes send a modified gradient, and the
-ordinary one, in which every gradient is the true one. The nodes ask a :class:`Switch` which pass is running. It holds
+ordinary one, in which every gradient is the true one. The nodes ask a `Switch` which pass is running. It holds
 no tensor, so that nodes may hold it: anything a node reaches that leads back to a tensor of the same graph would be a
 cycle that Python's collector cannot see.
 """
@@ -111,7 +111,7 @@ def sources(tensor: Tensor, *, reshaped: bool = False) -> Iterator[Any]:
 
 
 def outputs(tensor: Tensor, *, reshaped: bool = False) -> Iterator[tuple[Any, int]]:
-    """As :func:`sources`, with the number of the tensor among what the node made (``split`` makes several)."""
+    """As `sources`, with the number of the tensor among what the node made (``split`` makes several)."""
     node, number = tensor.grad_fn, tensor.output_nr
     while node is not None:
         yield node, number

@@ -123,7 +123,7 @@ class AdversarialBackgroundAccuracy(ClassSums):
     """Share of foregrounds that are classified correctly on every background of a bank. Range [0, 1].
 
     Args:
-        bank: see :func:`adversarial_background_accuracy`. It is shared, never copied, with clones of the metric, and
+        bank: see `adversarial_background_accuracy`. It is shared, never copied, with clones of the metric, and
             does not move with the metric.
         num_classes: K, needed to tell classes apart (``average`` other than ``"micro"``).
         average: ``"micro"`` over all foregrounds; ``"macro"`` mean over the classes that occur; ``"none"`` per class
@@ -181,7 +181,7 @@ class AdversarialBackgroundAccuracy(ClassSums):
     def update(
         self, model: nn.Module, image: Tensor, mask: Tensor, label: Tensor, *, void: Tensor | None = None
     ) -> None:
-        """Attack a batch of foregrounds; arguments as in :func:`adversarial_background_accuracy`."""
+        """Attack a batch of foregrounds; arguments as in `adversarial_background_accuracy`."""
         result = adversarial_background_accuracy(
             model,
             image,

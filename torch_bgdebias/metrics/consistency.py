@@ -1,4 +1,4 @@
-"""The torchmetrics classes: states and their reduction; the counting is in :mod:`torch_bgdebias.metrics.functional`."""
+"""The torchmetrics classes: states and their reduction; the counting is in `torch_bgdebias.metrics.functional`."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def background_gap(
     num_classes: int | None = None,
     average: Average = "micro",
 ) -> Tensor:
-    """BG-Gap = accuracy(mixed_same) - accuracy(mixed_rand); see :class:`torch_bgdebias.metrics.BackgroundGap`.
+    """BG-Gap = accuracy(mixed_same) - accuracy(mixed_rand); see `torch_bgdebias.metrics.BackgroundGap`.
 
     Example:
         >>> import torch
@@ -52,7 +52,7 @@ def decision_consistency(
     num_classes: int | None = None,
     average: Average = "micro",
 ) -> Tensor:
-    """Share of images whose predicted class survives; see :class:`torch_bgdebias.metrics.DecisionConsistency`.
+    """Share of images whose predicted class survives; see `torch_bgdebias.metrics.DecisionConsistency`.
 
     Example:
         >>> import torch
@@ -71,7 +71,7 @@ def feature_consistency(
     num_classes: int | None = None,
     average: Average = "micro",
 ) -> Tensor:
-    """Mean cosine similarity of embeddings; see :class:`torch_bgdebias.metrics.FeatureConsistency`.
+    """Mean cosine similarity of embeddings; see `torch_bgdebias.metrics.FeatureConsistency`.
 
     Example:
         >>> import torch

@@ -59,7 +59,7 @@ def pixel_ratio(attribution: Tensor, mask: Tensor, void: Tensor | None = None) -
 
 
 class PixelRatioValues(NamedTuple):
-    """Every image's ratio, see :meth:`PixelRatio.images`.
+    """Every image's ratio, see `PixelRatio.images`.
 
     Attributes:
         ratio: (N,) float32, NaN where undefined.
@@ -73,7 +73,7 @@ class PixelRatioValues(NamedTuple):
 class PixelRatio(ClassSums):
     """Mean share of the positive attribution that lies on the foreground. Range [0, 1].
 
-    Images without any positive attribution have no ratio: they are counted (:meth:`undefined`) and left out of the
+    Images without any positive attribution have no ratio: they are counted (`undefined`) and left out of the
     mean. The distribution is counted as a histogram of fixed bins, and image by image on request. Sums are exact over
     batches and processes, and nothing is read back from the device in ``update``.
 
@@ -85,7 +85,7 @@ class PixelRatio(ClassSums):
         keep_values: also keep every image's ratio (8 bytes an image).
         **kwargs: torchmetrics' own.
 
-    Source: arXiv 2512.05937; see :func:`pixel_ratio`.
+    Source: arXiv 2512.05937; see `pixel_ratio`.
 
     Example:
         >>> import torch
@@ -135,11 +135,11 @@ class PixelRatio(ClassSums):
         """Count a batch.
 
         Args:
-            attribution: (B, C, H, W), see :func:`pixel_ratio`.
+            attribution: (B, C, H, W), see `pixel_ratio`.
             mask: (B, 1, H, W) or (B, H, W), 1 = foreground.
             target: (B,) integer classes, needed when ``num_classes`` is set.
             valid: (B,) bool, which images to count; all when ``None``.
-            void: as in :func:`pixel_ratio`.
+            void: as in `pixel_ratio`.
 
         Raises:
             TypeError, ValueError: wrong dtype, shape or range; the message names the argument.

@@ -68,9 +68,9 @@ class BackgroundBiasProbe(ReadingCallback):
         metrics: which of accuracy, bg_gap, decision_consistency, feature_consistency to log.
         figures: draw figures (needs matplotlib) for the loggers.
         backgrounds: backgrounds when the first argument is a loader.
-        limits: how many images, of which of the trainer's loaders (:class:`LoaderLimits`).
+        limits: how many images, of which of the trainer's loaders (`LoaderLimits`).
         inference_mode: evaluate under ``torch.inference_mode``; off for modules that keep tensors made in ``forward``.
-        **options: fields of ``LoaderLimits`` and of :class:`torch_bgdebias.probe.EvaluationSettings`.
+        **options: fields of ``LoaderLimits`` and of `torch_bgdebias.probe.EvaluationSettings`.
 
     Example:
         >>> from torch_bgdebias.callbacks import BackgroundBiasProbe
@@ -335,7 +335,7 @@ def _refuse_problem(move: BatchMove) -> None:
 
 
 class ProbeOptions(MeasuringOptions, total=False):
-    """The fields of :class:`LoaderLimits` and of the evaluation's settings as keyword arguments."""
+    """The fields of `LoaderLimits` and of the evaluation's settings as keyword arguments."""
 
     max_images: int | None
     budget: float | None

@@ -51,13 +51,13 @@ class ConceptProbeCallback(ReadingCallback):
         samples: those that vectors are fitted on, and others that they are tested on, in the module's units. Every
             process has the same.
         spec: where things are in the loaders' batches; only needed where it hides masks from the module.
-        categories: name -> backgrounds of the test samples, as for :func:`torch_bgdebias.concepts.concept_transfer`.
+        categories: name -> backgrounds of the test samples, as for `torch_bgdebias.concepts.concept_transfer`.
         layers: names; ``None``: an early, a middle and a late one.
         every_n_epochs: how often in a fit.
         seed: as of every callback; here nothing is drawn.
         log: log, do not, or log under this prefix.
         forward: how to run the module; ``None``: ``pl_module(images)``.
-        **options: fields of :class:`torch_bgdebias.concepts.ConceptSettings` (``size``, ``epochs``, ``lr``, ...).
+        **options: fields of `torch_bgdebias.concepts.ConceptSettings` (``size``, ``epochs``, ``lr``, ...).
 
     Attributes:
         result: the last measurement, or ``None``.

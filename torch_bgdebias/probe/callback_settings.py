@@ -18,7 +18,7 @@ __all__ = ["ProbeSettings", "call_module", "with_known_units"]
 
 @dataclasses.dataclass(frozen=True)
 class ProbeSettings:
-    """Options of :class:`~torch_bgdebias.callbacks.BackgroundBiasProbe`, which explains them.
+    """Options of `torch_bgdebias.callbacks.BackgroundBiasProbe`, which explains them.
 
     Raises:
         ValueError: a metric that does not exist.

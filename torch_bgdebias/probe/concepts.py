@@ -39,7 +39,7 @@ def analyse_concepts(
     """Every concept on every background category against its original backgrounds, image by image.
 
     Args:
-        result: from :func:`torch_bgdebias.concepts.concept_transfer`.
+        result: from `torch_bgdebias.concepts.concept_transfer`.
         layer: which layer's vectors.
         method: ``"net2vec"`` or ``"loce"``.
         condition: the backgrounds that the vectors were fitted on.
@@ -71,7 +71,7 @@ def concept_tables(result: ConceptTransfer, *, confidence: float = 0.95, seed: i
     """What a report keeps of an experiment: each layer and method, with every condition that vectors were fitted on.
 
     Args:
-        result: from :func:`torch_bgdebias.concepts.concept_transfer`, with at least one category.
+        result: from `torch_bgdebias.concepts.concept_transfer`, with at least one category.
         confidence: of the bootstrap intervals.
         seed: of bootstrap and permutation tests.
 

@@ -71,7 +71,7 @@ def evaluate_background_bias(
         max_batches: measure so many batches, spread over the data set and its classes where it has a length.
         name: of the model in the report; its class's name when ``None``.
         progress: ``progress(batches, total=..., label=...)`` wraps the passes over the loader.
-        **options: fields of :class:`torch_bgdebias.probe.EvaluationSettings`, such as ``spec``, ``variants``, ``mean``
+        **options: fields of `torch_bgdebias.probe.EvaluationSettings`, such as ``spec``, ``variants``, ``mean``
             and ``std``, ``seed``, ``attributions``; they go before those of ``settings``.
 
     Raises:

@@ -21,10 +21,10 @@ __all__ = ["compare_reports", "report_figures", "report_to_html"]
 def compare_reports(
     first: BackgroundBiasReport, second: BackgroundBiasReport, *, n_resamples: int = 9999, seed: int = 0
 ) -> dict[str, PermutationTest]:
-    """Paired permutation tests between two models; :func:`torch_bgdebias.probe.compare_models` took its place.
+    """Paired permutation tests between two models; `torch_bgdebias.probe.compare_models` took its place.
 
     Returns:
-        A test per figure, named as in :class:`torch_bgdebias.probe.ModelComparison`; the difference is first minus
+        A test per figure, named as in `torch_bgdebias.probe.ModelComparison`; the difference is first minus
         second, and the p-values are not corrected for their number.
 
     Raises:

@@ -53,7 +53,7 @@ def groups_from_folders(images: Any, level: int = 1) -> list[str]:
     """The group of every image from the name of a folder above it.
 
     Args:
-        images: the data set or the N paths, as for :func:`groups_from_csv`.
+        images: the data set or the N paths, as for `groups_from_csv`.
         level: 1 is the folder that the image lies in, 2 the one above it.
 
     Raises:

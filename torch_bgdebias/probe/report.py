@@ -45,7 +45,7 @@ Curves = Mapping[str, Mapping[str, Sequence[float]]]
 
 @dataclasses.dataclass(eq=False)
 class BackgroundBiasReport(Measurement):
-    """What :func:`torch_bgdebias.probe.evaluate_background_bias` returns; its numbers are those of ``Measurement``."""
+    """What `torch_bgdebias.probe.evaluate_background_bias` returns; its numbers are those of ``Measurement``."""
 
     def summary(self) -> str:
         """The headline numbers as text, percentages with intervals, what they say, and the worst classes."""
@@ -56,12 +56,12 @@ class BackgroundBiasReport(Measurement):
         return measurement_to_dict(self)
 
     def to_json(self, path: str | Path) -> None:
-        """Write :meth:`to_dict` as strict JSON; a number that is not defined (NaN) becomes ``null``."""
+        """Write `to_dict` as strict JSON; a number that is not defined (NaN) becomes ``null``."""
         write_text(path, json.dumps(self.to_dict(), allow_nan=False))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> BackgroundBiasReport:
-        """The inverse of :meth:`to_dict`.
+        """The inverse of `to_dict`.
 
         Raises:
             ValueError: another schema, or a field is missing or unknown.
@@ -70,7 +70,7 @@ class BackgroundBiasReport(Measurement):
 
     @classmethod
     def from_json(cls, path: str | Path) -> BackgroundBiasReport:
-        """Read what :meth:`to_json` wrote.
+        """Read what `to_json` wrote.
 
         Raises:
             OSError: no such file, or it cannot be read; the message says what was expected.
@@ -113,7 +113,7 @@ class BackgroundBiasReport(Measurement):
                 panel is called a loss or a value is above 1.
             grids: tables of pictures, shown in this order.
             settings: further settings to list, such as the command and its arguments.
-            comparisons: what :func:`torch_bgdebias.probe.compare_models` gave for these models; made when ``None``.
+            comparisons: what `torch_bgdebias.probe.compare_models` gave for these models; made when ``None``.
 
         Returns:
             ``path``.
@@ -130,7 +130,7 @@ class BackgroundBiasReport(Measurement):
 
     @property
     def figures(self) -> dict[str, Figure]:
-        """Figures by name (:func:`torch_bgdebias.probe.figures.figures_of`); needs matplotlib."""
+        """Figures by name (`torch_bgdebias.probe.figures.figures_of`); needs matplotlib."""
         return figures_of(self)
 
 
@@ -191,7 +191,7 @@ def report_html(
     settings: Mapping[str, Any] | None = None,
     comparisons: Sequence[ModelComparison | None] | None = None,
 ) -> str:
-    """The page that :meth:`BackgroundBiasReport.to_html` writes, as text.
+    """The page that `BackgroundBiasReport.to_html` writes, as text.
 
     Raises:
         ValueError: no report.

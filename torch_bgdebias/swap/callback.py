@@ -25,7 +25,7 @@ class SwappingCallback(TrainingStepCallback):
         swap: the augmentation.
         spec: where image, mask and label are in a batch.
         refresh: images that a `StreamedBackgroundBank` exchanges a step.
-        seed, log, options: see :class:`~torch_bgdebias.lightning.LightningCallback`.
+        seed, log, options: see `torch_bgdebias.lightning.LightningCallback`.
 
     Raises:
         TypeError: ``swap`` is no BackgroundSwap.

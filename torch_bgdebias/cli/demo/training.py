@@ -1,6 +1,6 @@
 """A small classifier and the plain loop that the demo trains it with, once for each method.
 
-A method is a row of :data:`METHODS`: how a batch becomes a loss. Everything else is the same for all of them.
+A method is a row of `METHODS`: how a batch becomes a loss. Everything else is the same for all of them.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def train(
     clad_weight: float = 1.0,
     after_epoch: Callable[[SmallCNN], dict[str, float]] | None = None,
 ) -> Trained:
-    """Train a :class:`SmallCNN` from scratch with one of :data:`METHODS` (AdamW, one-cycle learning rate).
+    """Train a `SmallCNN` from scratch with one of `METHODS` (AdamW, one-cycle learning rate).
 
     Args:
         method: key of ``METHODS``.

@@ -24,7 +24,7 @@ SPEC = BatchSpec(image="image", label="label", mask="mask")
 
 
 class Prepared:
-    """Items with images in the model's units and labels as the model numbers them, in dicts as :data:`SPEC` says.
+    """Items with images in the model's units and labels as the model numbers them, in dicts as `SPEC` says.
 
     Beside ``image``, ``label`` and ``mask`` they have an ``id``, by which an image is known to models of any size and
     normalisation; ``void`` where the masks hold any, and ``variants`` where the data set has its own.

@@ -32,8 +32,8 @@ def named_attributions(
     """Attributions by name; a mapping of functions is taken as it is.
 
     Args:
-        wanted: names of :data:`ATTRIBUTIONS`, or functions by a name of one's own. ``"isnet"`` is ``ISNet.explain`` of
-            a model wrapped in :class:`torch_bgdebias.ISNet`, with its own rules.
+        wanted: names of `ATTRIBUTIONS`, or functions by a name of one's own. ``"isnet"`` is ``ISNet.explain`` of
+            a model wrapped in `torch_bgdebias.ISNet`, with its own rules.
         logits: where the logits are in the model's output.
         samples: coalitions of KernelSHAP.
         chunk: images in one forward pass of KernelSHAP.

@@ -90,7 +90,7 @@ def compare_entries(step: Mapping[str, Tensor], plain: Mapping[str, Tensor], ima
     """What a step does to its images.
 
     Args:
-        step: from :func:`inputs_by_module` around the user's step.
+        step: from `inputs_by_module` around the user's step.
         plain: the same around ``module(image)``, in evaluation mode.
         image: the batch's images.
     """

@@ -22,7 +22,7 @@ class BatchLabels(NamedTuple):
     """Labels of B images.
 
     Attributes:
-        label: (B,) int64 classes; for label sets their numbers (:func:`set_codes`); -1 where nothing is known.
+        label: (B,) int64 classes; for label sets their numbers (`set_codes`); -1 where nothing is known.
         targets: (B, L) int8 of 0 and 1 for label sets, else ``None``.
         soft: whether shares of classes were given, of which the largest is the label.
     """

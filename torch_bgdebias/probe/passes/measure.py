@@ -77,7 +77,7 @@ class Collected:
 
 
 class Evaluation:
-    """A model on a device, as some settings say; the passes of :func:`torch_bgdebias.probe.evaluate_background_bias`.
+    """A model on a device, as some settings say; the passes of `torch_bgdebias.probe.evaluate_background_bias`.
 
     For those who bring the batches themselves, such as a callback on several processes. Call the methods under
     ``eval_mode`` and ``no_grad``.

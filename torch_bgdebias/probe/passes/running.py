@@ -64,7 +64,7 @@ class ModelRun:
 
         Args:
             image: (B, C, H, W) as the loader yields them.
-            seen: from :meth:`watching`.
+            seen: from `watching`.
             variant: of the images, for errors.
             number: of the batch, for errors.
         """

@@ -64,7 +64,7 @@ class EvaluationSettings:
         ids: index or key of names or numbers in the batch by which images are known in other measurements; by their
             picture, mask and label when ``None``.
         groups: what groups the images (site, camera, sex), for the worst group: by name a place in the batch, or a
-            list of N names in the order of the data set (:func:`groups_from_csv`, :func:`groups_from_folders`).
+            list of N names in the order of the data set (`groups_from_csv`, `groups_from_folders`).
         unit: what images belong together and are not independent (a patient, a film), given as a group is; intervals
             and tests then count these and not images.
         probabilities: keep every image's log odds of each class, for AUC and calibration; ``None``: up to 20 classes.
@@ -200,7 +200,7 @@ class EvaluationSettings:
 
 
 class MeasuringOptions(TypedDict, total=False):
-    """The fields of :class:`EvaluationSettings` as keyword arguments, but ``spec`` and ``seed``."""
+    """The fields of `EvaluationSettings` as keyword arguments, but ``spec`` and ``seed``."""
 
     variants: Sequence[str] | None
     task: Task
@@ -228,7 +228,7 @@ class MeasuringOptions(TypedDict, total=False):
 
 
 class EvaluationOptions(MeasuringOptions, total=False):
-    """The fields of :class:`EvaluationSettings` as keyword arguments; ``None`` leaves a field as it is."""
+    """The fields of `EvaluationSettings` as keyword arguments; ``None`` leaves a field as it is."""
 
     spec: BatchSpec | None
     seed: int

@@ -34,7 +34,7 @@ __all__ = [
     "warn_of_resampling",
 ]
 
-#: name and version of the JSON layout of :meth:`ModelComparison.to_dict`
+#: name and version of the JSON layout of `ModelComparison.to_dict`
 COMPARISON_SCHEMA = "torch_bgdebias.comparison/1"
 #: what is tested in every class, besides the scores: the figures of the report's class table
 CLASS_FIGURES = ("bg_gap", "accuracy/original", "accuracy/mixed_same", "accuracy/mixed_rand")
@@ -50,7 +50,7 @@ class Change:
     Attributes:
         difference: second model minus first, with its paired interval; n counts the images.
         p_value: of the paired permutation test, two-sided; NaN without images.
-        corrected: the same, corrected for the number of tests (see :func:`compare_models`).
+        corrected: the same, corrected for the number of tests (see `compare_models`).
         exact: whether all sign patterns were counted instead of drawn.
     """
 
@@ -146,7 +146,7 @@ class ModelComparison:
         return named
 
     def to_json(self, path: str | Path) -> None:
-        """Write :meth:`to_dict` as strict JSON."""
+        """Write `to_dict` as strict JSON."""
         write_text(path, json.dumps(self.to_dict(), allow_nan=False))
 
 
@@ -161,7 +161,7 @@ def compare_models(
 ) -> list[ModelComparison | None]:
     """Compare each later report with the first one, on the images that both have.
 
-    Every figure's change gets a paired interval (:func:`torch_bgdebias.metrics.mean_difference_interval`) and a paired
+    Every figure's change gets a paired interval (`torch_bgdebias.metrics.mean_difference_interval`) and a paired
     permutation test, whose p-values are corrected together: those over all images, and those in the classes figure by
     figure. An image that lacks a figure in either model is left out of that change. What was not the same in the two
     measurements is named in ``differing``; scores that cannot be compared are ``refused``.

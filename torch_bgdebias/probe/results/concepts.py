@@ -63,7 +63,7 @@ class ConceptFit:
 
 @dataclasses.dataclass(frozen=True)
 class ConceptTable:
-    """One layer and one kind of vector; see :func:`torch_bgdebias.probe.concept_tables`.
+    """One layer and one kind of vector; see `torch_bgdebias.probe.concept_tables`.
 
     Attributes:
         layer: its name.
@@ -79,7 +79,7 @@ class ConceptTable:
 
     @property
     def biased(self) -> list[ConceptBackground]:
-        """:func:`biased_pairs` with its defaults."""
+        """`biased_pairs` with its defaults."""
         return biased_pairs(self.rows)
 
     def biased_rows(self) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ def packed_heatmap(attribution: Tensor, size: tuple[int, int]) -> NDArray[np.uin
         attribution: (H, W), signed.
         size: (h, w) to which it is averaged.
 
-    The scale's end is a high quantile (:func:`torch_bgdebias.isnet.heatmap_limits`), so that a single bright pixel does
+    The scale's end is a high quantile (`torch_bgdebias.isnet.heatmap_limits`), so that a single bright pixel does
     not hide the rest.
     """
     values = _resized(attribution, size)
@@ -33,7 +33,7 @@ def packed_heatmap(attribution: Tensor, size: tuple[int, int]) -> NDArray[np.uin
 
 
 def unpacked_heatmap(packed: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Values in [-1, 1] of what :func:`packed_heatmap` made."""
+    """Values in [-1, 1] of what `packed_heatmap` made."""
     values: NDArray[np.float32] = (packed.astype(np.float32) - NEUTRAL) / np.float32(127)
     return values
 
@@ -50,7 +50,7 @@ def heat_picture(
 
     Args:
         picture: uint8 (h, w, 3).
-        heatmap: uint8 (h, w) from :func:`packed_heatmap`.
+        heatmap: uint8 (h, w) from `packed_heatmap`.
         mask: uint8 (h, w), 255 = foreground; ``None`` draws no edge.
     """
     values = unpacked_heatmap(heatmap)[..., None]

@@ -97,7 +97,7 @@ class Example:
     """Pictures of one image under several variants, for the eye.
 
     Attributes:
-        id: as in :class:`ImageResults`.
+        id: as in `ImageResults`.
         label: the image's class, numbered as there.
         pictures: per variant uint8 (h, w, 3), ``original`` among them.
         prediction: per variant.

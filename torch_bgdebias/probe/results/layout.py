@@ -132,7 +132,7 @@ def _example(data: Record, unpacker: Unpacker) -> Example:
 
 
 def measurement_from_dict(data: Mapping[str, Any]) -> Measurement:
-    """The inverse of :func:`measurement_to_dict`.
+    """The inverse of `measurement_to_dict`.
 
     Raises:
         ValueError: another schema, or a field is missing, unknown or of another kind.

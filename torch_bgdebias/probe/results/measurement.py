@@ -1,6 +1,6 @@
 """The numbers of a measurement, with intervals, as plain values.
 
-They are derived from :class:`ImageResults` (see :func:`torch_bgdebias.probe.summarise`), which a measurement keeps:
+They are derived from `ImageResults` (see `torch_bgdebias.probe.summarise`), which a measurement keeps:
 whoever has its JSON can compute other intervals or compare with another model on the same images.
 """
 
@@ -81,7 +81,7 @@ class ClassResult:
         bg_gap: accuracy(mixed_same) - accuracy(mixed_rand), when both were measured.
         decision_consistency: per mixed variant.
         feature_consistency: per mixed variant, when embeddings were read.
-        scores: mean of each further per-image score (see :class:`ScoreResult`).
+        scores: mean of each further per-image score (see `ScoreResult`).
         gap_p: p-value of the gap, of the paired permutation test, corrected for the number of classes (Holm); NaN where
             there is no gap.
     """
@@ -150,7 +150,7 @@ class Measurement:
         versions: of torch_bgdebias, torch, Python and numpy.
         examples: pictures of the images that the change of background hurt most (may be empty).
         concepts: concept vectors on other backgrounds, a table for each layer and method (may be empty); made by
-            :func:`torch_bgdebias.probe.concept_tables`.
+            `torch_bgdebias.probe.concept_tables`.
         per_group: one row per group, by what groups the images.
         worst_class: the class with the lowest accuracy; ``None`` where nothing was classified.
         worst_group: the group with the lowest accuracy, by what groups the images.

@@ -60,7 +60,7 @@ def differing_settings(
     Args:
         first: one of them.
         second: the other one.
-        rows: of the images that both have, from :func:`matched_images`.
+        rows: of the images that both have, from `matched_images`.
     """
     names = [n for n in {**first.settings, **second.settings} if n not in _FREE]
     if not (first.settings.get("attributions") and second.settings.get("attributions")):

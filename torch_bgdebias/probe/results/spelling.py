@@ -47,7 +47,7 @@ class Words:
     strong: bool = False
 
 
-#: a sentence for text (:func:`plain_text`) and page alike
+#: a sentence for text (`plain_text`) and page alike
 Sentence: TypeAlias = tuple[Words, ...]
 
 
