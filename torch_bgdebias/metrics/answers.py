@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from torch_bgdebias.checks import check_count, check_share
+from torch_bgdebias.metrics.columns import Floats
 from torch_bgdebias.metrics.intervals import mean_interval
-from torch_bgdebias.metrics.statistics import Floats, Interval
+from torch_bgdebias.metrics.statistics import Interval
 
 __all__ = ["Calibration", "balanced_accuracy", "calibration_error", "confusion_matrix", "f1_score", "sensitivity_at"]
 

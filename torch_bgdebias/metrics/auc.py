@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from torch_bgdebias.checks import check_option
-from torch_bgdebias.metrics.statistics import Floats, Interval
+from torch_bgdebias.checks import check_confidence, check_option
+from torch_bgdebias.metrics.columns import Floats, group_numbers
+from torch_bgdebias.metrics.statistics import Interval
 
 __all__ = ["AreaDifference", "auc_difference", "auc_interval"]
 
@@ -74,7 +75,7 @@ def auc_interval(
         (0.8889, 6)
     """
     check_option(method, ("delong", "logit"), name="method")
-    _check_confidence(confidence)
+    check_confidence(confidence)
     table, truth, unit = _tables(scores, targets, groups)
     known = ~np.isnan(table).any(1)
     value, part, fewest = _mean_area(table[known], truth[known], unit[known])
@@ -113,7 +114,7 @@ def auc_difference(
         >>> found.interval.value
         -0.25
     """
-    _check_confidence(confidence)
+    check_confidence(confidence)
     one, truth, unit = _tables(first, targets, groups)
     two = _tables(second, targets, groups)[0]
     if one.shape != two.shape:
@@ -200,18 +201,4 @@ def _tables(
         truth = given.astype(bool)
     if table.ndim == 1:
         table, truth = table[:, None], truth[:, None]
-    return table, truth, _units(groups, len(table))
-
-
-def _units(groups: ArrayLike | None, n: int) -> NDArray[np.int64]:
-    if groups is None:
-        return np.arange(n)
-    given = np.asarray(groups)
-    if given.shape != (n,) or given.dtype.kind not in "iuUS":
-        raise ValueError(f"groups: expected {n} integers or strings, one an image, got {given.dtype} {given.shape}")
-    return np.unique(given, return_inverse=True)[1].astype(np.int64)
-
-
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: expected a number in (0, 1), got {confidence!r}")
+    return table, truth, np.arange(len(table)) if groups is None else group_numbers(groups, table[:, 0])

@@ -1,0 +1,216 @@
+"""What answers are worth beyond accuracy, in every variant: areas under ROC curves, sensitivity, F1, calibration.
+
+Derived from the images' log odds, so it is there where these were kept (up to 20 classes, or on demand).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from torch_bgdebias.metrics.answers import (
+    balanced_accuracy,
+    calibration_error,
+    confusion_matrix,
+    f1_score,
+    sensitivity_at,
+)
+from torch_bgdebias.metrics.auc import auc_difference, auc_interval
+from torch_bgdebias.metrics.columns import Floats
+from torch_bgdebias.metrics.intervals import mean_interval
+from torch_bgdebias.metrics.statistics import Interval
+from torch_bgdebias.probe.results.images import ImageResults
+from torch_bgdebias.probe.results.measurement import Estimate, Measurement
+
+__all__ = ["SPECIFICITY", "AreaGap", "LabelPerformance", "VariantPerformance", "area_gap", "areas_of", "performance_of"]
+
+#: at which the sensitivity is read off the curve
+SPECIFICITY = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelPerformance:
+    """One class against the rest, or one label of label sets.
+
+    Attributes:
+        label: its number.
+        name: its name.
+        positives: images that have it.
+        auc: area under the ROC curve, DeLong's interval on the log odds.
+        sensitivity: share of the images that have it of which the model says so.
+        specificity: share of the others of which it does not.
+        balanced_accuracy: mean of the two.
+        sensitivity_at: sensitivity at the threshold that leaves a specificity of 0.95.
+        f1: of the answers.
+    """
+
+    label: int
+    name: str
+    positives: int
+    auc: Estimate
+    sensitivity: Estimate
+    specificity: Estimate
+    balanced_accuracy: Estimate
+    sensitivity_at: Estimate
+    f1: Estimate
+
+
+@dataclasses.dataclass(frozen=True)
+class VariantPerformance:
+    """The answers in one variant.
+
+    Attributes:
+        variant: its name.
+        n: images that have it.
+        auc: mean area over the classes (of two classes: that of class 1) or labels.
+        balanced_accuracy: mean over the classes of the share that is right; of label sets the labels' mean.
+        f1: mean over the classes or labels; its interval is the mean of theirs, which is wide enough however they are
+            correlated.
+        calibration_error: expected calibration error of the answer's probability, 15 bins; of label sets the labels'
+            mean, of the probability of the label.
+        calibration_by_chance: what a calibrated model would show on these images.
+        labels: each class against the rest, or each label.
+        confusion: images by class (rows) and answer (columns); empty for label sets.
+    """
+
+    variant: str
+    n: int
+    auc: Estimate
+    balanced_accuracy: Estimate
+    f1: Estimate
+    calibration_error: float
+    calibration_by_chance: float
+    labels: list[LabelPerformance]
+    confusion: list[list[int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class AreaGap:
+    """The area under the ROC curve on own backgrounds less that on random ones.
+
+    Attributes:
+        difference: with DeLong's interval, paired over images.
+        p_value: of DeLong's test.
+    """
+
+    difference: Estimate
+    p_value: float
+
+
+def performance_of(measurement: Measurement) -> dict[str, VariantPerformance]:
+    """Per variant, in the order of evaluation; empty where no log odds were kept or the images have no labels."""
+    images = measurement.images
+    if not images.labelled:
+        return {}
+    return {name: _variant(measurement, name) for name in images.variants if name in images.log_odds}
+
+
+def area_gap(measurement: Measurement) -> AreaGap | None:
+    """The AUC's counterpart of the BG-Gap; ``None`` where it was not measured."""
+    images = measurement.images
+    if not images.labelled or not {"mixed_same", "mixed_rand"} <= set(images.log_odds):
+        return None
+    (same, truth), (rand, _) = (areas_of(images, name) for name in ("mixed_same", "mixed_rand"))
+    found = auc_difference(same, rand, truth, groups=images.unit, confidence=measurement.confidence)
+    return AreaGap(_estimate(found.interval), found.p_value)
+
+
+def areas_of(images: ImageResults, variant: str, label: int | None = None) -> tuple[Floats, NDArray[np.int64]]:
+    """Scores and truth (N, K) whose mean area is a variant's; of two classes those of class 1 alone.
+
+    Args:
+        images: what a model said.
+        variant: in which variant.
+        label: one class or label alone.
+    """
+    odds, truth = images.log_odds[variant].astype(np.float64), _truth(images, images.log_odds[variant].shape[1])
+    if label is None:
+        chosen = [1] if images.targets is None and odds.shape[1] == 2 else list(range(odds.shape[1]))
+    else:
+        chosen = [label]
+    return odds[:, chosen], truth[:, chosen]
+
+
+def _truth(images: ImageResults, count: int) -> NDArray[np.int64]:
+    if images.targets is not None:
+        return images.targets.astype(np.int64)
+    return np.asarray(images.label[:, None] == np.arange(count), np.int64)
+
+
+def _variant(measurement: Measurement, name: str) -> VariantPerformance:
+    images, level = measurement.images, measurement.confidence
+    rows = np.flatnonzero(images.valid(name))
+    inside = images.at(rows)
+    scores, truth = areas_of(inside, name)
+    auc = auc_interval(scores, truth, groups=inside.unit, confidence=level, method="logit")
+    count = inside.log_odds[name].shape[1]
+    labels = [_label(measurement, inside, name, label) for label in range(count)]
+    present = [row for row in labels if row.positives]
+    error, by_chance = _calibration(inside, name)
+    sets = images.targets is not None
+    if sets:
+        balanced = _mean_of_ends([row.balanced_accuracy for row in labels])
+    else:
+        answers = inside.prediction[name]
+        balanced = _estimate(balanced_accuracy(inside.label, answers, groups=inside.unit, confidence=level))
+    return VariantPerformance(
+        variant=name,
+        n=len(rows),
+        auc=_estimate(auc),
+        balanced_accuracy=balanced,
+        f1=_mean_of_ends([row.f1 for row in present]),
+        calibration_error=error,
+        calibration_by_chance=by_chance,
+        labels=present,
+        confusion=[] if sets else confusion_matrix(inside.label, inside.prediction[name], count).tolist(),
+    )
+
+
+def _label(measurement: Measurement, images: ImageResults, name: str, label: int) -> LabelPerformance:
+    level, unit = measurement.confidence, images.unit
+    scores, truth = (column[:, 0] for column in areas_of(images, name, label))
+    there = truth > 0
+    said = images.label_answers(name)[:, label] if images.targets is not None else images.prediction[name] == label
+
+    def share(rows: NDArray[np.bool_], right: NDArray[np.bool_]) -> Interval:
+        return mean_interval(right[rows], groups=None if unit is None else unit[rows], confidence=level)
+
+    names = measurement.class_names
+    return LabelPerformance(
+        label=label,
+        name=names[label] if label < len(names) else str(label),
+        positives=int(there.sum()),
+        auc=_estimate(auc_interval(scores, truth, groups=unit, confidence=level, method="logit")),
+        sensitivity=_estimate(share(there, said)),
+        specificity=_estimate(share(~there, ~said)),
+        balanced_accuracy=_estimate(balanced_accuracy(truth, said, groups=unit, confidence=level)),
+        sensitivity_at=_estimate(sensitivity_at(scores, truth, specificity=SPECIFICITY, confidence=level)),
+        f1=_estimate(f1_score(there, said, groups=unit, confidence=level)),
+    )
+
+
+def _calibration(images: ImageResults, name: str) -> tuple[float, float]:
+    if images.targets is None:
+        found = calibration_error(np.clip(images.confidence[name], 0, 1), images.correct(name))
+        return found.error, found.by_chance
+    shares = expit(images.log_odds[name].astype(np.float64))
+    each = [calibration_error(p, there) for p, there in zip(shares.T, images.targets.T, strict=True)]
+    return float(np.mean([c.error for c in each])), float(np.mean([c.by_chance for c in each]))
+
+
+def _mean_of_ends(estimates: Sequence[Estimate]) -> Estimate:
+    """Mean of estimates that may be correlated in any way: its error is at most the mean of theirs."""
+    known = [e for e in estimates if math.isfinite(e.value)]
+    if not known:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    value, low, high = (float(np.mean([getattr(e, end) for e in known])) for end in ("value", "low", "high"))
+    return Estimate(value, low, high, max(e.n for e in known))
+
+
+def _estimate(interval: Interval) -> Estimate:
+    return Estimate(interval.value, interval.low, interval.high, interval.n)
