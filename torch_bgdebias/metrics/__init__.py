@@ -20,6 +20,7 @@ from torch_bgdebias.metrics.concept_iou import ConceptIoU
 from torch_bgdebias.metrics.consistency import BackgroundGap, DecisionConsistency, FeatureConsistency
 from torch_bgdebias.metrics.functional import background_gap, decision_consistency, feature_consistency
 from torch_bgdebias.metrics.intervals import mean_difference_interval, mean_interval
+from torch_bgdebias.metrics.padding import not_padding
 from torch_bgdebias.metrics.pixel_ratio import PixelRatio, PixelRatioValues, pixel_ratio
 from torch_bgdebias.metrics.statistics import (
     Interval,
@@ -58,6 +59,7 @@ __all__ = [
     "feature_consistency",
     "mean_difference_interval",
     "mean_interval",
+    "not_padding",
     "paired_permutation_test",
     "pixel_ratio",
     "sensitivity_at",
