@@ -33,4 +33,5 @@ def not_padding(sampler: Any, start: int, size: int) -> Tensor:
     if not isinstance(sampler, DistributedSampler):
         return torch.ones(size, dtype=torch.bool)
     # images are dealt out in turns, and what was added to come out even is at the end
-    return places * sampler.num_replicas + sampler.rank < len(sampler.dataset)  # type: ignore[arg-type]
+    counts: Tensor = places * sampler.num_replicas + sampler.rank < len(sampler.dataset)  # type: ignore[arg-type]
+    return counts
