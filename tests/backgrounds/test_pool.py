@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from torch_bgdebias.backgrounds import BackgroundBank
-from torch_bgdebias.backgrounds.pool import Pool, as_pool
+from torch_bgdebias.backgrounds.pool import Cells, Pool, as_pool
 from torch_bgdebias.compositing import tile_fill
 from torch_bgdebias.data import make_variant
 from torch_bgdebias.probe.passes.gathering import BackgroundPool
@@ -71,6 +71,21 @@ def test_the_swap_the_probe_and_the_metric_see_the_same_float_bank_with_mean_and
     dot[:, :, 0, 0] = 1
     made = make_variant(image, dot, torch.arange(4), "mixed_same", backgrounds=bank)
     torch.testing.assert_close(made.image[..., 1:], expected[..., 1:])
+
+
+@pytest.mark.parametrize("kind", ["bytes", "floats"])
+def test_what_the_operator_reads_is_what_take_gives(raw, kind):
+    """One formula scales and normalises, whether pixels are taken or read while tiling and cropping: equal bits."""
+    pool = as_pool(BackgroundBank(raw if kind == "bytes" else raw.float() / 255, mean=MEAN, std=STD))
+    image, nothing = torch.full((3, 3, 6, 8), -1.0), torch.zeros(3, 1, 6, 8)
+    index = torch.tensor([2, 0, 3])
+    here = Cells(torch.full((3, 1, 2), 3.0), index[:, None], torch.zeros(3, 1, 2, dtype=torch.int64))
+    assert torch.equal(pool.composite(image, nothing, here), pool.take(index, image))
+    moved = Cells(here.sites, here.index, torch.tensor([[[1, 5]]]).expand(3, 1, 2))
+    assert torch.equal(pool.composite(image, nothing, moved), pool.take(index, image).roll((-1, -5), (2, 3)))
+    assert torch.equal(pool.composite(image, 1 - nothing, here), image)
+    with pytest.raises(ValueError, match="backgrounds: expected images of one size without foregrounds for cells"):
+        as_pool(raw, masks=nothing[:1].expand(4, 1, 6, 8)).composite(image, nothing, here)
 
 
 def test_sizes_masks_and_lists_of_pictures(raw, generator):

@@ -100,7 +100,7 @@ def auc_difference(
     """Two areas on the same images, of two models or on two backgrounds: difference, DeLong's interval and test.
 
     Args:
-        first: scores as in :func:`auc_interval`.
+        first: scores as in `auc_interval`.
         second: of the same images.
         targets: as there.
         groups: as there.

@@ -116,8 +116,8 @@ def area_gap(measurement: Measurement) -> AreaGap | None:
     if not images.labelled or not {"mixed_same", "mixed_rand"} <= set(images.log_odds):
         return None
     (same, truth), (rand, _) = (areas_of(images, name) for name in ("mixed_same", "mixed_rand"))
-    found = auc_difference(same, rand, truth, groups=images.unit, confidence=measurement.confidence)
-    return AreaGap(_estimate(found.interval), found.p_value)
+    difference = auc_difference(same, rand, truth, groups=images.unit, confidence=measurement.confidence)
+    return AreaGap(_estimate(difference.interval), difference.p_value)
 
 
 def areas_of(images: ImageResults, variant: str, label: int | None = None) -> tuple[Floats, NDArray[np.int64]]:
@@ -196,8 +196,8 @@ def _label(measurement: Measurement, images: ImageResults, name: str, label: int
 
 def _calibration(images: ImageResults, name: str) -> tuple[float, float]:
     if images.targets is None:
-        found = calibration_error(np.clip(images.confidence[name], 0, 1), images.correct(name))
-        return found.error, found.by_chance
+        error = calibration_error(np.clip(images.confidence[name], 0, 1), images.correct(name))
+        return error.error, error.by_chance
     shares = expit(images.log_odds[name].astype(np.float64))
     each = [calibration_error(p, there) for p, there in zip(shares.T, images.targets.T, strict=True)]
     return float(np.mean([c.error for c in each])), float(np.mean([c.by_chance for c in each]))
