@@ -6,6 +6,8 @@ from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
 
+from torch_bgdebias.lrp.graph import nodes_behind
+
 __all__ = ["Link", "link_to_loss"]
 
 #: "logits": the loss is made of them; "features": layers lie between; "none": nothing leads from the loss to them
@@ -46,7 +48,7 @@ def link_to_loss(loss: Tensor, logits: Tensor) -> Link:
             behind.append(node)
             continue
         waiting += [(following, decided) for following, _ in node.next_functions]
-    return "features" if _reaches(behind, goal) else "none"
+    return "features" if any(node is goal for node in nodes_behind(behind)) else "none"
 
 
 def _is_one_of(node: Any, names: tuple[str, ...]) -> bool:
@@ -64,18 +66,4 @@ def _has_leaf(node: Any) -> bool:
             return True
         if following.name().removesuffix("Backward0") in ("T", "Transpose", "ToCopy", "View", "Unsqueeze", "Expand"):
             nodes += [after for after, _ in following.next_functions]
-    return False
-
-
-def _reaches(nodes: list[Any], goal: Any) -> bool:
-    seen: set[Any] = set()
-    waiting = list(nodes)
-    while waiting:
-        node = waiting.pop()
-        if node is goal:
-            return True
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        waiting += [following for following, _ in node.next_functions]
     return False

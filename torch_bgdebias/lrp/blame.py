@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils import _pytree
 
+from torch_bgdebias.lrp.graph import nodes_behind
+
 __all__ = [
     "LayerError",
     "Rerun",
@@ -152,17 +154,10 @@ def check_reached(module: nn.Module, logits: Tensor, start: GradientEdge, rerun:
 
 def _compiled(nodes: Sequence[Any], ends: Set[Any] = frozenset()) -> str:
     """What made a compiled function that lies between these nodes and the ends, "" if there is none."""
-    seen: set[Any] = set(ends)
-    waiting = list(nodes)
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
+    for node in nodes_behind(nodes, ends):
         kind = next((kind for name, kind in _COMPILED.items() if node.name().endswith(name)), "")
         if kind:
             return kind
-        seen.add(node)
-        waiting += [following for following, _ in node.next_functions]
     return ""
 
 
@@ -177,18 +172,11 @@ def _no_second_derivative(relevance: Tensor) -> str | None:
     Found are operations without a second derivative, functions that are marked ``once_differentiable`` and the first
     derivatives of torchvision's operators. cuDNN's recurrent layers find out only while they are differentiated.
     """
-    seen: set[Any] = set()
-    waiting = [relevance.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
+    for node in nodes_behind([relevance.grad_fn]):
         if type(node).__name__ in ("Error", "NotImplemented"):
             return _message(node)
         if (operation := _TORCHVISION.search(node.name())) is not None:
             return f"torchvision's {operation.group(1) or operation.group(2)} has no second derivative"
-        seen.add(node)
-        waiting += [following for following, _ in node.next_functions]
     return None
 
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from torch_bgdebias.lrp.graph import nodes_behind
+
 __all__ = ["Choose", "Freeze", "Switch", "depends_on", "is_copy", "needs_graph", "outputs", "sources"]
 
 
@@ -129,15 +131,4 @@ def depends_on(tensor: Tensor, source: Tensor | None) -> bool:
     """Whether the graph behind ``tensor`` leads to ``source`` (yes when there is no telling)."""
     if source is None:
         return True
-    goal = source.grad_fn
-    seen: set[Any] = set()
-    waiting = [tensor.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        if node is goal:
-            return True
-        seen.add(node)
-        waiting += [following for following, _ in node.next_functions]
-    return False
+    return any(node is source.grad_fn for node in nodes_behind([tensor.grad_fn]))

@@ -108,8 +108,8 @@ def evaluate_background_bias(
         collected = joined([evaluation.collect(walk("images"), pool)])
     classes = len(np.unique(collected.images.label))
     messages = [message for message in warnings_of(collected, chosen) if message != no_embedding]
-    if evaluation.run.doubt:
-        messages.append(evaluation.run.doubt)
+    if collected.doubt:
+        messages.append(collected.doubt)
     one_class = collected.images.targets is None and collected.images.labelled
     if max_batches is not None and not share.spread and one_class and classes < collected.num_classes:
         messages.append(

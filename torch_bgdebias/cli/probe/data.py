@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from torch_bgdebias.files import category_folders, first_few
 from torch_bgdebias.names import VARIANTS
 from torch_bgdebias.preprocessing import Preprocessing
 
-__all__ = ["SPEC", "Prepared", "ProbeData", "class_names", "open_data"]
+__all__ = ["SPEC", "Note", "Prepared", "ProbeData", "class_names", "open_data"]
 
 
 #: where a measurement finds what `Prepared` yields
@@ -52,6 +52,20 @@ class Prepared:
         return self.preprocessing.normalise(image)
 
 
+class Note(NamedTuple):
+    """Something that the reader of the report should know of the data.
+
+    Attributes:
+        heading: what it is about.
+        value: a number or text.
+        is_gap: something is missing, which is said on the command line too.
+    """
+
+    heading: str
+    value: int | str
+    is_gap: bool
+
+
 @dataclass(frozen=True)
 class ProbeData:
     """What is measured.
@@ -60,13 +74,13 @@ class ProbeData:
         dataset: pictures in the model's units.
         preprocessing: how they got there; its size is that of every picture.
         published: the data set has ImageNet-9's own variants, by these names; ``None`` where they are to be made.
-        notes: what was left out and why, for the reader of the report.
+        notes: what was left out and why, among other things.
     """
 
     dataset: Prepared
     preprocessing: Preprocessing
     published: tuple[str, ...] | None
-    notes: dict[str, Any]
+    notes: tuple[Note, ...]
 
     @property
     def side(self) -> tuple[int, int]:
@@ -113,22 +127,23 @@ def open_data(args: argparse.Namespace, preprocessing: Preprocessing) -> ProbeDa
     return ProbeData(dataset, preprocessing, published, _left_out(items))
 
 
-def _left_out(items: Any) -> dict[str, Any]:
-    """What a data set lacks, by heading."""
-    notes: dict[str, Any] = {}
+def _left_out(items: Any) -> tuple[Note, ...]:
+    """What a data set lacks."""
+    notes: list[Note] = []
     if isinstance(items, VOCObjects) and items.skipped:
-        notes["pictures left out"], notes["left out"] = items.skipped, "without an object"
+        notes += [Note("pictures left out", items.skipped, True), Note("left out", "without an object", False)]
     elif not isinstance(items, VOCObjects) and items.skipped:
-        notes["pictures left out"] = len(items.skipped)
-        notes["left out"] = first_few(f"{path.name} ({why})" for path, why in items.skipped)
+        reasons = first_few(f"{path.name} ({why})" for path, why in items.skipped)
+        notes += [Note("pictures left out", len(items.skipped), True), Note("left out", reasons, False)]
     if isinstance(items, ImageNet9Variants):
-        notes["variants"] = f"as published: {', '.join(items.variants)}"
+        notes.append(Note("variants", f"as published: {', '.join(items.variants)}", False))
         if items.incomplete:
-            notes["pictures without a variant"] = ", ".join(f"{n} {name}" for name, n in items.incomplete.items())
+            counts = ", ".join(f"{n} {name}" for name, n in items.incomplete.items())
+            notes.append(Note("pictures without a variant", counts, True))
     present = set(items.labels)
     if empty := [name for i, name in enumerate(items.classes) if i not in present]:
-        notes["classes without pictures"] = ", ".join(empty)
-    return notes
+        notes.append(Note("classes without pictures", ", ".join(empty), True))
+    return tuple(notes)
 
 
 def _imagenet9(args: argparse.Namespace, size: tuple[int, int] | None) -> Any:

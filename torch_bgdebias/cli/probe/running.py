@@ -121,9 +121,9 @@ def _open(
 
 
 def _warn_of_gaps(data: ProbeData) -> None:
-    for heading in ("pictures left out", "pictures without a variant", "classes without pictures"):
-        if heading in data.notes:
-            print(f"bgdebias probe: note: {heading}: {data.notes[heading]}", file=sys.stderr)
+    for note in data.notes:
+        if note.is_gap:
+            print(f"bgdebias probe: note: {note.heading}: {note.value}", file=sys.stderr)
 
 
 def _measure_and_write(
@@ -132,7 +132,8 @@ def _measure_and_write(
     data, file = opened.data, folder / "report.json"
     bank, notes = _adversarial_bank(args, data)
     height, width = data.side
-    notes = {"image size": height if height == width else f"{height} x {width}", **data.notes, **notes}
+    of_data = {note.heading: note.value for note in data.notes}
+    notes = {"image size": height if height == width else f"{height} x {width}", **of_data, **notes}
     report = _measure(args, opened, bank, device)
     if args.concepts is not None:
         concepts = measure_concepts(args, opened.model, data, names, device, folder)

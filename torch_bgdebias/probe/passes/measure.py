@@ -53,6 +53,7 @@ class Collected:
         no_embedding: why there is none although one was asked for.
         probabilities: whether the model's outputs were probabilities.
         soft: whether labels were shares of classes, of which the largest counts.
+        doubt: what in the first images speaks against their units; empty where nothing does.
     """
 
     images: ImageResults
@@ -63,6 +64,7 @@ class Collected:
     no_embedding: str
     probabilities: bool
     soft: bool = False
+    doubt: str = ""
 
     def counts(self, settings: EvaluationSettings, pool: BackgroundPool | None) -> dict[str, int]:
         """What was there and what was left out, for the report."""
@@ -133,7 +135,15 @@ class Evaluation:
         if run.no_embedding:
             images_seen.cosine.clear()
         return Collected(
-            images_seen, num_classes, without_foreground, keeper, run.layer, run.no_embedding, run.probabilities, soft
+            images=images_seen,
+            num_classes=num_classes,
+            without_foreground=without_foreground,
+            examples=keeper,
+            layer=run.layer,
+            no_embedding=run.no_embedding,
+            probabilities=run.probabilities,
+            soft=soft,
+            doubt=run.doubt or "",
         )
 
     def _grouped(
@@ -261,6 +271,7 @@ def joined(parts: Sequence[Collected | None]) -> Collected:
         no_embedding=no_embedding,
         probabilities=any(part.probabilities for part in given),
         soft=any(part.soft for part in given),
+        doubt=next((part.doubt for part in given if part.doubt), ""),
     )
 
 

@@ -37,17 +37,7 @@ def measurement_of(
     settings: Mapping[str, Any] | None = None,
     examples: Sequence[Example] = (),
 ) -> Measurement:
-    """Compute all numbers from per-image results.
-
-    Args:
-        images: per-image results, as in ``report.images``.
-        model: the model's name.
-        class_names: names of all K classes.
-        confidence: of the intervals.
-        counts: further counts to carry.
-        settings: further settings to carry.
-        examples: pictures to carry.
-    """
+    """Compute all numbers from per-image results; arguments as `torch_bgdebias.probe.summarise` has them."""
     columns, unit = columns_of(images), images.unit
     classes = classes_as_parts(images, class_names)
     groups = {name: groups_as_parts(images, name) for name in images.groups}
