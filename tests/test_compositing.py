@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hostile
 import numpy as np
 import pytest
 import torch
@@ -144,3 +145,9 @@ def test_bad_input_is_named():
         bounding_boxes(torch.tensor([[[0.0, 2.0]]]))
     with pytest.raises(ValueError, match=r"background: expected shape \(2, 3, 4, 4\)"):
         paste(image, torch.ones(2, 1, 4, 4), torch.rand(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("fill", [tile_fill, mean_fill])
+@hostile.wrong(image=hostile.IMAGES, mask=hostile.MASKS, but=["image: NaN", "image: infinite"])
+def test_wrong_images_and_masks_are_named(wrong, fill):
+    wrong.refused_by(fill, image=torch.rand(2, 3, 6, 7), mask=torch.zeros(2, 1, 6, 7))

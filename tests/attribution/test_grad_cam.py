@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hostile
 import pytest
 import timm
 import torch
@@ -142,3 +143,9 @@ def test_a_shared_layer_gives_the_map_of_its_last_call():
 def test_layers_that_run_side_by_side_have_no_one_map():
     with pytest.raises(ValueError, match=r"layer 'relu': expected one call .*got 2 side by side .*name a layer"):
         grad_cam(Blocks(mirrored=True), torch.rand(2, 3, 8, 8))
+
+
+@hostile.wrong(image=hostile.IMAGES)
+def test_wrong_images_are_named(wrong):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    wrong.refused_by(lambda image: grad_cam(model, image), image=torch.rand(2, 3, 8, 8))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import hostile
 import pytest
 import torch
 from torch import nn
@@ -173,3 +174,24 @@ def test_superpixels_may_have_any_numbers(numbers):
     expected = torch.stack([parts[:, segment == number].sum(1) for number in numbers], 1)
     result = kernel_shap(linear, image, 1, segments=segment, samples=20, baseline="black")
     torch.testing.assert_close(result.values, expected.detach(), atol=1e-4, rtol=0)
+
+
+@hostile.wrong(image=hostile.IMAGES)
+def test_wrong_images_are_named(wrong):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    wrong.refused_by(
+        lambda image: kernel_shap(model, image, 0, segments=(2, 2), samples=14), image=torch.rand(2, 3, 8, 8)
+    )
+
+
+def test_logits_that_are_not_finite_are_named():
+    """They are no business of the solver's, whose own error would say nothing."""
+
+    def dark_is_unknown(image):
+        return torch.where(image.mean((1, 2, 3), keepdim=True)[..., 0, 0] < 0.36, torch.nan, torch.ones(len(image), 2))
+
+    image = torch.full((2, 3, 8, 8), 0.5)
+    with pytest.raises(ValueError, match="logits of images with superpixels taken away: expected finite values"):
+        kernel_shap(dark_is_unknown, image, 0, segments=(2, 2), samples=14, baseline=torch.full((3, 8, 8), 0.31))
+    with pytest.raises(ValueError, match=r"logits: expected finite values, got NaN or infinity in sample"):
+        kernel_shap(lambda image: torch.full((len(image), 2), torch.nan), image, 0, segments=(2, 2), samples=14)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import hostile
 import pytest
 import torch
 from torch import nn
@@ -108,3 +109,10 @@ def test_bad_input():
 def test_importing_the_room_does_not_import_zennit():
     code = "import sys, torch_bgdebias.attribution; sys.exit('zennit' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@hostile.wrong(image=hostile.IMAGES, but=["image: NaN", "image: infinite"])
+def test_wrong_images_are_named(wrong):
+    """Values that are not finite are named where relevance is not finite."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    wrong.refused_by(lambda image: lrp(model, image), image=torch.rand(2, 3, 8, 8))

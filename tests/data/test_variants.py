@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from types import SimpleNamespace
 
+import hostile
 import pytest
 import torch
 
@@ -301,3 +302,14 @@ def test_autocast_keeps_the_image_dtype(device):
     with torch.autocast(device.type, torch.bfloat16):
         made = make_variant(image, mask, label, "only_fg")
     torch.testing.assert_close(made.image, image * mask)
+
+
+@hostile.wrong(image=hostile.IMAGES, mask=hostile.MASKS, label=hostile.LABELS)
+def test_wrong_batches_are_named(wrong, generator):
+    image, mask = torch.rand(6, 3, 8, 8, generator=generator), torch.zeros(6, 1, 8, 8)
+    mask[:, :, 2:5, 2:5] = 1
+
+    def mixed(image, mask, label):
+        return make_variant(image, mask, label, "mixed_same")
+
+    wrong.refused_by(mixed, image=image, mask=mask, label=torch.arange(6) % 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hostile
 import pytest
 import torch
 from torch import nn
@@ -86,3 +87,9 @@ def test_relevance_at_the_image_alone_is_blind_to_what_it_switches_off():
     relevance = isnet.explain(path, target=torch.zeros(1000, dtype=torch.int64)).relevance[:, 0]
     background = (relevance * (1 - mask)).sum((1, 2, 3))
     torch.testing.assert_close((background / steps).mean(), torch.tensor(5.0, dtype=torch.float64), rtol=1e-3, atol=0)
+
+
+@hostile.wrong(image=hostile.IMAGES, mask=hostile.MASKS, but=["image: NaN", "image: infinite"])
+def test_wrong_images_and_masks_are_named(wrong):
+    """Values that are not finite stay so, and the loss names them."""
+    wrong.refused_by(BackgroundDimming(), image=torch.rand(2, 3, 6, 7), mask=torch.zeros(2, 1, 6, 7))

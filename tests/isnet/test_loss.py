@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import hostile
 import pytest
 import torch
 from torch import Tensor
@@ -273,3 +274,10 @@ def test_compiles_without_a_graph_break():
     relevance, mask = case(dtype=torch.float32)
     explained = torch._dynamo.explain(masks_as_they_are())(relevance, mask)
     assert explained.graph_break_count == 0, explained.break_reasons
+
+
+@hostile.wrong(mask=hostile.MASKS)
+def test_wrong_masks_are_named(wrong):
+    relevance, mask = case()
+    loss = masks_as_they_are()
+    wrong.refused_by(lambda mask: loss(relevance, mask), mask=mask)

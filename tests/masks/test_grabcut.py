@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import sys
 
+import hostile
 import pytest
 import torch
 
@@ -132,3 +133,9 @@ def test_on_photographs_it_beats_the_whole_picture(shared_data):
         scores.append(iou(grabcut_masks(image[None], iterations=2)[0], truth))
         whole.append(float(truth.mean()))
     assert sum(scores) / len(scores) > sum(whole) / len(whole) + 0.1
+
+
+@hostile.wrong(images={name: hostile.IMAGES[name] for name in ("NaN", "infinite")})
+def test_wrong_images_are_named(wrong):
+    """Bytes are taken; the others have words of their own, in the table above."""
+    wrong.refused_by(lambda images: grabcut_masks(images, iterations=1), images=torch.rand(2, 3, 12, 12))

@@ -6,6 +6,7 @@ import copy
 import pickle
 from types import SimpleNamespace
 
+import hostile
 import pytest
 import torch
 from torch import nn
@@ -209,3 +210,14 @@ def test_bad_input() -> None:
         adversarial_background_accuracy(nn.Flatten(0), image, mask, label, backgrounds)
     with pytest.raises(TypeError, match=r"predict\(logits\): expected integer classes"):
         adversarial_background_accuracy(model, image, mask, label, backgrounds, predict=lambda x: x[:, 0])
+
+
+@hostile.wrong(image=hostile.IMAGES, mask=hostile.MASKS, label=hostile.LABELS)
+def test_wrong_batches_are_named(wrong):
+    image, mask, label, backgrounds = _data()
+    model = _model()
+
+    def measured(image, mask, label):
+        return adversarial_background_accuracy(model, image, mask, label, backgrounds)
+
+    wrong.refused_by(measured, image=image, mask=mask, label=label)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 
+import hostile
 import numpy as np
 import pytest
 import torch
@@ -207,3 +208,10 @@ def test_updates_never_read_the_device() -> None:
     metric = PixelRatio(K, keep_values=True, sync_on_compute=False).to("meta")
     metric.update(attribution, mask, target, valid=valid)
     assert metric.bin_counts.device.type == "meta"
+
+
+@hostile.wrong(attribution=hostile.IMAGES, mask=hostile.MASKS)
+def test_wrong_attributions_and_masks_are_named(wrong):
+    mask = torch.zeros(3, 1, 6, 7)
+    mask[:, :, 2:4, 2:4] = 1
+    wrong.refused_by(pixel_ratio, attribution=torch.rand(3, 1, 6, 7), mask=mask)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_bgdebias.attribution.targets import target_class
-from torch_bgdebias.checks import check_image
+from torch_bgdebias.checks import check_finite, check_image
 from torch_bgdebias.models import LogitsKey, as_map, eval_mode, logits_of, original_module, tap
 
 __all__ = ["find_map_layer", "grad_cam"]
@@ -40,8 +40,8 @@ def grad_cam(
         Attributions (B, 1, H, W), resized bilinearly from the layer's size; zero where nothing speaks for the class.
 
     Raises:
-        KeyError: no layer of that name. ValueError: the layer's output is no map, the logits do not depend on it, or
-            depend on several calls of it side by side (two views of an image).
+        KeyError: no layer of that name. ValueError: an image is not finite, the layer's output is no map, the logits
+            do not depend on it, or depend on several calls of it side by side (two views of an image).
 
     Example:
         >>> import torch
@@ -49,7 +49,7 @@ def grad_cam(
         >>> grad_cam(model, torch.rand(2, 3, 8, 8), layer="0").shape
         torch.Size([2, 1, 8, 8])
     """
-    check_image(image)
+    check_finite(check_image(image), name="image")
     model = original_module(model)
     size = (image.shape[2], image.shape[3])
     with torch.inference_mode(False), eval_mode(model), torch.enable_grad():

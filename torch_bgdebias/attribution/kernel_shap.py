@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_bgdebias.attribution.targets import target_class
-from torch_bgdebias.checks import check_count, check_image, check_option, describe
+from torch_bgdebias.checks import check_count, check_finite, check_image, check_option, describe
 from torch_bgdebias.models import LogitsKey, eval_mode, logits_of
 
 __all__ = ["Baseline", "KernelShap", "KernelShapSettings", "kernel_shap", "sample_coalitions", "superpixels"]
@@ -167,20 +167,21 @@ def kernel_shap(
         True
     """
     settings = KernelShapSettings(segments, samples, baseline, logits, probability, chunk)
-    check_image(image)
+    check_finite(check_image(image), name="image")
     segment = _segments(segments, image)
     with torch.no_grad(), eval_mode(model) if isinstance(model, nn.Module) else torch.no_grad():
         score = partial(settings.scores, model)
         if coalitions is None:
             features = int(segment.max()) + 1
             coalitions = sample_coalitions(features, samples, generator=generator, device=image.device)
-        full = score(image)
+        full = check_finite(score(image), name="logits")
         chosen = target_class(full, target)
         absent = _Absent(baseline, image, generator)
         base = absent.base_score(score, chosen)
         value = full.gather(1, chosen[:, None])[:, 0]
         masked = _Masked(image, segment, coalitions, absent)
         scores = _coalition_scores(score, masked, chosen, settings.images_in_a_pass(image))
+        check_finite(scores.T, name="logits of images with superpixels taken away")
     values = _solve(coalitions, scores, base, value)
     attribution = values.gather(1, segment.flatten(1)).reshape(image.shape[0], 1, *image.shape[2:])
     return KernelShap(attribution, values, base, value)

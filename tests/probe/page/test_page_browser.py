@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile import HOSTILE
 from probe_pages import NAMES, make_page, make_report, parse
 
 from torch_bgdebias.metrics.statistics import Interval
@@ -85,28 +86,6 @@ def test_in_a_browser_pictures_load_and_headings_sort(tmp_path: Path, width: int
 
 
 #: what a folder may be called, or a string of somebody's JSON hold
-HOSTILE = [
-    "<script>hacked()</script>",
-    "</script><script>hacked()</script>",
-    "</style><script>hacked()</script>",
-    "</title><script>hacked()</script>",
-    "<img src=x onerror=hacked()>",
-    "<svg onload=hacked()>",
-    "<svg><script>hacked()</script></svg>",
-    "'><img src=x onerror=hacked()>",
-    '"><img src=x onerror=hacked()>',
-    "' onmouseover='hacked()' x='",
-    '" autofocus onfocus="hacked()" x="',
-    "<iframe srcdoc='<script>parent.hacked()</script>'></iframe>",
-    "<a href='javascript:hacked()' id=footnotes>x</a>",
-    "{{ 7 * 7 }}{% include 'page.js' %}",
-    "{{ self.__init__.__globals__ }}",
-    "]]><script>hacked()</script><!--",
-    "&lt;script&gt;hacked()&lt;/script&gt;",
-    "\u2028<base href=//evil><meta http-equiv=refresh content=0>",
-]
-
-
 def test_hostile_names_run_nothing(tmp_path: Path) -> None:
     """Eighteen class folders and every string of two reports: shown as they are, run as nothing."""
     reports = []
@@ -120,7 +99,12 @@ def test_hostile_names_run_nothing(tmp_path: Path) -> None:
         report.images.scores = dict.fromkeys(HOSTILE, report.images.scores["pixel_ratio/grad_cam"])
         score = report.scores["pixel_ratio/grad_cam"]
         report.scores = dict.fromkeys(HOSTILE, score)
-        report.settings = {**{name: name for name in HOSTILE}, "confidence": 0.95, "list": HOSTILE, "dict": every}
+        report.settings = {
+            **{name: name for name in HOSTILE},
+            "confidence": 0.95,
+            "list": HOSTILE,
+            "dict": every,
+        }
         report.counts = {**report.counts, **dict.fromkeys(HOSTILE, number)}
         report.versions = {name: name for name in HOSTILE}
         for example in report.examples:
@@ -134,7 +118,12 @@ def test_hostile_names_run_nothing(tmp_path: Path) -> None:
         fits = [ConceptFit(name, interval, interval, {name: 0.5}) for name in HOSTILE]
         report.concepts = [ConceptTable(HOSTILE[3], HOSTILE[4], pairs, fits)]
         reports.append(report)
-    cell = Cell(np.zeros((2, 2, 3), np.uint8), [(name, True) for name in HOSTILE], HOSTILE[7], [0] * len(HOSTILE))
+    cell = Cell(
+        np.zeros((2, 2, 3), np.uint8),
+        [(name, True) for name in HOSTILE],
+        HOSTILE[7],
+        [0] * len(HOSTILE),
+    )
     grid = ImageGrid(HOSTILE[0], HOSTILE[:1], [(HOSTILE[1], [cell])], HOSTILE[4], HOSTILE)
     curves = {name: {name: [0.1, 0.9]} for name in HOSTILE}
     page = report_html(reports, title=HOSTILE[3], curves=curves, grids=[grid], settings={n: n for n in HOSTILE})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import hostile
 import pytest
 import torch
 from probe_toy import ToyImages, cheat, toy_loader
@@ -105,3 +106,20 @@ def test_no_telling_which_layer() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         evaluate_background_bias(Pixel(), toy_loader(classes=3), variants=["mixed_rand"], embeddings=False)
+
+
+@hostile.wrong(
+    image=hostile.IMAGES, mask=hostile.MASKS, label=hostile.LABELS,
+    but=["image: none", "image: a list", "image: NaN", "image: infinite", "mask: a list", "label: one-hot"],
+)  # fmt: skip
+def test_wrong_batches_are_named(wrong):
+    """What is no tensor is named by its place in the batch, values that are not finite by the logits they give.
+
+    Labels of two dimensions are several a picture.
+    """
+    image, label, mask = ToyImages(8)[:]
+
+    def measured(image, mask, label):
+        return evaluate_background_bias(cheat(), [(image, label, mask)], variants=["mixed_same"])
+
+    wrong.refused_by(measured, image=image, mask=mask, label=label)
