@@ -113,3 +113,13 @@ def test_renamed_names_of_a_face(module):
         warnings.simplefilter("error")
         assert module.OrderedDict is old
     assert "OrderedDict" in vars(module)  # the next look-up is an ordinary one
+
+
+@pytest.mark.parametrize("name", ["BackgroundBank", "generate_backgrounds", "screen"])
+def test_names_that_another_face_shows_now(name):
+    from torch_bgdebias import backgrounds, swap
+
+    with pytest.warns(DeprecationWarning, match=f"torch_bgdebias.swap.{name} is now torch_bgdebias.backgrounds.{name}"):
+        assert getattr(swap, name) is getattr(backgrounds, name)
+    assert name not in swap.__all__
+    assert name not in dir(swap)

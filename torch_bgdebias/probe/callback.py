@@ -16,6 +16,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from torch_bgdebias._deprecated import renamed_arguments, warn_renamed
+from torch_bgdebias.backgrounds.pool import BackgroundSource, Labelled, Pool
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.lightning import LightningModule, ReadingCallback, Trainer
 from torch_bgdebias.models import eval_mode
@@ -82,7 +83,7 @@ class BackgroundBiasProbe(ReadingCallback):
     @renamed_arguments(prefix="log")
     def __init__(
         self,
-        loader_or_bank: Any = None,
+        loader_or_bank: Iterable[Any] | BackgroundSource | None = None,
         spec: BatchSpec | None = None,
         *,
         every_n_epochs: int = 1,
@@ -91,7 +92,7 @@ class BackgroundBiasProbe(ReadingCallback):
         settings: EvaluationSettings | None = None,
         metrics: Sequence[str] = METRICS,
         figures: bool = True,
-        backgrounds: Any = None,
+        backgrounds: BackgroundSource | None = None,
         limits: LoaderLimits | None = None,
         inference_mode: bool = True,
         **options: Unpack[ProbeOptions],
@@ -121,11 +122,14 @@ class BackgroundBiasProbe(ReadingCallback):
         self.choices = ProbeSettings(metrics, figures, inference_mode)
         self.settings = self.choices.evaluation(dataclasses.replace(start if settings is None else settings, **rest))
         self.spec = self.settings.spec
-        is_bank = isinstance(loader_or_bank, Tensor) or isinstance(getattr(loader_or_bank, "images", None), Tensor)
-        if is_bank and backgrounds is not None:
+        self.loader: Iterable[Any] | None = None
+        self.backgrounds = backgrounds
+        if not isinstance(loader_or_bank, Tensor | Labelled | Pool):
+            self.loader = loader_or_bank
+        elif backgrounds is None:
+            self.backgrounds = loader_or_bank
+        else:
             raise ValueError("backgrounds: expected None because the first argument is a bank already")
-        self.loader: Iterable[Any] | None = None if is_bank else loader_or_bank
-        self.backgrounds = loader_or_bank if is_bank else backgrounds
         self._draws = figures
         #: the last report; the same on every process. ``None`` before the first, and where there was nothing to tell
         self.report: BackgroundBiasReport | None = None
