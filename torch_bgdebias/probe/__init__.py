@@ -47,6 +47,10 @@ if TYPE_CHECKING:
         VariantResult as VariantResult,
         WorstPart as WorstPart,
     )
+    from torch_bgdebias.probe.results.performance import (
+        LabelPerformance as LabelPerformance,
+        VariantPerformance as VariantPerformance,
+    )
 else:
     __all__, __getattr__, __dir__ = lazy(
         __name__,
@@ -65,6 +69,7 @@ else:
                 "biased_pairs",
             ],
             "torch_bgdebias.probe.results.images": ["Example", "ImageResults"],
+            "torch_bgdebias.probe.results.performance": ["LabelPerformance", "VariantPerformance"],
             "torch_bgdebias.probe.results.measurement": [
                 "ClassResult",
                 "Estimate",

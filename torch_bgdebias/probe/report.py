@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch_bgdebias.probe.figures import figures_of
 from torch_bgdebias.probe.page.concepts import concepts_section
+from torch_bgdebias.probe.page.performance import performance_section
 from torch_bgdebias.probe.page.pictures import Cell, ImageGrid, examples_section, grid_section
 from torch_bgdebias.probe.page.render import page_html
 from torch_bgdebias.probe.page.sections import (
@@ -30,6 +31,7 @@ from torch_bgdebias.probe.results.comparison import ModelComparison, compare_mod
 from torch_bgdebias.probe.results.images import Example, ImageResults
 from torch_bgdebias.probe.results.layout import measurement_from_dict, measurement_to_dict
 from torch_bgdebias.probe.results.measurement import Measurement
+from torch_bgdebias.probe.results.performance import AreaGap, VariantPerformance, area_gap, performance_of
 from torch_bgdebias.probe.results.summary import summary_text
 from torch_bgdebias.records import parse_json
 from torch_bgdebias.writing import write_text
@@ -129,6 +131,19 @@ class BackgroundBiasReport(Measurement):
         return path
 
     @property
+    def performance(self) -> dict[str, VariantPerformance]:
+        """AUC, sensitivity, F1, balanced accuracy, calibration and confusion matrix per variant.
+
+        Empty where no log odds were kept (more than 20 classes, unless ``probabilities=True``) or there are no labels.
+        """
+        return performance_of(self)
+
+    @property
+    def auc_gap(self) -> AreaGap | None:
+        """The area under the ROC curve on own backgrounds less that on random ones, with DeLong's test."""
+        return area_gap(self)
+
+    @property
     def figures(self) -> dict[str, Figure]:
         """Figures by name (`torch_bgdebias.probe.figures.figures_of`); needs matplotlib."""
         return figures_of(self)
@@ -209,6 +224,8 @@ def report_html(
         sections.append(classes_section(reports, compared))
     groupings = dict.fromkeys(name for r in reports for name in r.per_group)
     sections += [classes_section(reports, grouping=name) for name in groupings]
+    if any(r.images.log_odds and r.images.labelled for r in reports):
+        sections.append(performance_section(reports, compared))
     if any(r.scores for r in reports):
         sections.append(scores_section(reports))
     if any(r.concepts for r in reports):

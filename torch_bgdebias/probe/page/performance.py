@@ -113,7 +113,7 @@ def _gap_line(report: Measurement) -> str:
 def _variant_cells(row: VariantPerformance, change: Change | None, comparison: ModelComparison | None) -> list[Cell]:
     area = _cell(row.auc)
     if change is not None and comparison is not None and is_known(change.difference):
-        moved = f"{change.difference.value:+.3f}".replace("-", "−")
+        moved = f"{round(change.difference.value, 3) + 0.0:+.3f}".replace("-", "−")
         area = Cell(area.value, f"{area.small}; {moved} against {comparison.first}, {p_words(change.corrected)}")
     calibration = Cell(_three(row.calibration_error), f"{_three(row.calibration_by_chance)} by chance")
     return [area, _cell(row.balanced_accuracy), _cell(row.f1), calibration]

@@ -14,7 +14,18 @@ from torch_bgdebias._version import __version__
 __all__ = ["FOOTNOTES", "Section", "page_html", "section_html"]
 
 #: the footnotes in their order; templates refer to them by name
-FOOTNOTES = ("gap", "variants", "decisions", "features", "pixel_ratio", "intervals", "changes", "worst")
+FOOTNOTES = (
+    "gap",
+    "variants",
+    "decisions",
+    "features",
+    "pixel_ratio",
+    "intervals",
+    "changes",
+    "worst",
+    "areas",
+    "answers",
+)
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torch_bgdebias._deprecated import REMOVED_IN
+from torch_bgdebias.metrics.auc import auc_difference
 from torch_bgdebias.metrics.columns import Floats
 from torch_bgdebias.metrics.intervals import mean_difference_interval
 from torch_bgdebias.metrics.statistics import correct_p_values, paired_permutation_test
 from torch_bgdebias.probe.results.columns import class_rows, classes_of, paired_columns
 from torch_bgdebias.probe.results.gaps import change_sentence
+from torch_bgdebias.probe.results.images import ImageResults
 from torch_bgdebias.probe.results.layout import plain
 from torch_bgdebias.probe.results.measurement import Estimate, Measurement
 from torch_bgdebias.probe.results.pairing import differing_settings, incomparable_scores, matched_images
+from torch_bgdebias.probe.results.performance import areas_of
 from torch_bgdebias.probe.results.spelling import is_known, p_words, plain_text
 from torch_bgdebias.writing import write_text
 
@@ -87,8 +90,8 @@ class ModelComparison:
         second: name of the other one.
         n: images that both reports have.
         figures: figure -> change over all common images: ``bg_gap``, ``accuracy/<variant>``, ``exact_match/<variant>``
-            (label sets), ``decision_consistency/<variant>``, ``feature_consistency/<variant>``, and every score by its
-            name.
+            (label sets), ``auc/<variant>`` (DeLong's test), ``decision_consistency/<variant>``,
+            ``feature_consistency/<variant>``, and every score by its name.
         per_class: one entry per class with common images.
         settings: ``confidence``, ``n_permutations``, ``seed``, ``correction``, and how many tests each
             correction is for (``tests``: over all images, and per figure over the classes).
@@ -217,6 +220,23 @@ class _Raw:
     refused: list[str]
 
 
+def _area_changes(
+    one: ImageResults, two: ImageResults, variants: Sequence[str], level: float, label: int | None = None
+) -> dict[str, Change]:
+    """Changes of areas under ROC curves, of the mean or of one class's: DeLong's paired interval and test."""
+    changes = {}
+    for variant in variants:
+        if variant not in one.log_odds or variant not in two.log_odds or not one.labelled:
+            continue
+        if one.log_odds[variant].shape != two.log_odds[variant].shape:
+            continue
+        (before, truth), (after, _) = (areas_of(images, variant, label) for images in (one, two))
+        found = auc_difference(after, before, truth, groups=one.unit, confidence=level)
+        i = found.interval
+        changes[f"auc/{variant}"] = Change(Estimate(i.value, i.low, i.high, i.n), found.p_value, found.p_value, False)
+    return changes
+
+
 def _raw(first: Measurement, second: Measurement, level: float, drawn: Mapping[str, Any]) -> _Raw | None:
     rows = matched_images(first.images, second.images)
     if rows is None:
@@ -240,10 +260,11 @@ def _raw(first: Measurement, second: Measurement, level: float, drawn: Mapping[s
         chosen = class_rows(one, label)
         unit = None if one.unit is None else one.unit[chosen]
         name = first.class_names[label] if label < len(first.class_names) else str(label)
-        inside = changes(in_classes, paired_columns(one, label), paired_columns(two, label), unit)
+        inside = _area_changes(one, two, ("original", "mixed_rand"), level, label)
+        inside |= changes(in_classes, paired_columns(one, label), paired_columns(two, label), unit)
         n = int(chosen.sum()) if one.targets is None else int(one.targets[:, label].sum())
         per_class.append(ClassChange(label, name, n, inside))
-    figures = changes(shared, before, after, one.unit, steps)
+    figures = changes(shared, before, after, one.unit, steps) | _area_changes(one, two, one.variants, level)
     differing = differing_settings(first, second, rows)
     return _Raw(len(one), figures, per_class, (first.bg_gap, second.bg_gap), differing, refused)
 

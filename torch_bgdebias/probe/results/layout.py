@@ -23,6 +23,7 @@ from torch_bgdebias.probe.results.measurement import (
     VariantResult,
     WorstPart,
 )
+from torch_bgdebias.probe.results.performance import area_gap, performance_of
 from torch_bgdebias.records import Record, Unpacker
 
 __all__ = ["SCHEMA", "measurement_from_dict", "measurement_to_dict", "plain"]
@@ -34,10 +35,15 @@ SCHEMA = "torch_bgdebias.report/4"
 _READABLE = (SCHEMA, "torch_bgdebias.report/3", "torch_bgdebias.report/2", "torch_bgdebias.report/1")
 
 
+#: written for readers of the file; computed again from the images when it is read
+_DERIVED = ("performance", "auc_gap")
+
+
 def measurement_to_dict(report: Measurement) -> dict[str, Any]:
     """Everything in a report as JSON can hold it (NaN as ``None``), with the schema's name."""
     fields = {f.name: plain(getattr(report, f.name)) for f in dataclasses.fields(Measurement)}
-    return {"schema": SCHEMA, **fields}
+    derived = {"performance": plain(performance_of(report)), "auc_gap": plain(area_gap(report))}
+    return {"schema": SCHEMA, **fields, **derived}
 
 
 def plain(value: Any) -> Any:
@@ -145,6 +151,7 @@ def measurement_from_dict(data: Mapping[str, Any]) -> Measurement:
         raise ValueError(f"schema: expected {SCHEMA!r}, got {schema!r}{hint}")
     if schema != SCHEMA:
         data = {"concepts": [], "per_group": {}, "worst_class": None, "worst_group": {}, **data}
+    data = {name: value for name, value in data.items() if name not in _DERIVED}
     wanted = {field.name for field in dataclasses.fields(Measurement)} | {"schema"}
     if wanted != set(data):
         missing, unknown = sorted(wanted - set(data)), sorted(set(data) - wanted)

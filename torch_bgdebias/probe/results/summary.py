@@ -6,7 +6,19 @@ from collections.abc import Sequence
 
 from torch_bgdebias.probe.results.gaps import bias_sentence
 from torch_bgdebias.probe.results.measurement import ClassResult, Measurement, VariantResult, WorstPart
-from torch_bgdebias.probe.results.spelling import VARIANT_WORDS, interval_of, is_known, number, percent, plain_text
+from torch_bgdebias.probe.results.performance import area_gap, performance_of
+from torch_bgdebias.probe.results.spelling import (
+    VARIANT_WORDS,
+    interval_of,
+    is_known,
+    number,
+    p_words,
+    percent,
+    plain_text,
+)
+
+#: the variants whose AUC and calibration stand in the text: with the own background, without one, on random ones
+_PERFORMING = ("original", "only_fg", "mixed_rand")
 
 __all__ = ["by_gap", "classes_by_gap", "may_be_chance", "summary_text", "worst_sentence"]
 
@@ -23,6 +35,7 @@ def summary_text(measurement: Measurement) -> str:
         lines.append(f"  {plain_text(bias_sentence(m.model, m.bg_gap, m.confidence))}")
         lines.append(f"  largest gaps: {_largest(m.per_class, m.confidence)}")
         lines += [f"  by {name}: {_largest(rows, m.confidence)}" for name, rows in m.per_group.items()]
+    lines += _performance_lines(m)
     if m.worst_class is not None:
         what = "class" if m.images.targets is None else "label"
         lines.append(f"  {worst_sentence(m.worst_class, what, m.confidence)}")
@@ -68,6 +81,25 @@ def _largest(rows: Sequence[ClassResult], confidence: float) -> str:
         for c in known
         if c.bg_gap
     )
+
+
+def _performance_lines(m: Measurement) -> list[str]:
+    """AUC and calibration with the object's own background, without any, and on random ones."""
+    rows = performance_of(m)
+    lines = [
+        f"  {name:<12} AUC {row.auc.value:.3f} [{row.auc.low:.3f}, {row.auc.high:.3f}], balanced accuracy "
+        f"{row.balanced_accuracy.percent()}, F1 {row.f1.value:.3f}, calibration error {row.calibration_error:.3f} "
+        f"({row.calibration_by_chance:.3f} by chance)"
+        for name, row in rows.items()
+        if name in _PERFORMING
+    ]
+    gap = area_gap(m)
+    if gap is not None and is_known(gap.difference):
+        d = gap.difference
+        lines.append(
+            f"  AUC on own less random backgrounds {d.value:.3f} [{d.low:.3f}, {d.high:.3f}] ({p_words(gap.p_value)})"
+        )
+    return lines
 
 
 def _variant_line(name: str, result: VariantResult) -> str:
