@@ -15,7 +15,7 @@ $(BIN)/.ready: pyproject.toml setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*)
 	touch $@
 
 demo: $(BIN)/.ready  ## the main job: measure background bias, remove it, write a report
-	$(BIN)/bgdebias demo --out demo-report
+	$(BIN)/bgdebias demo --out demo-report --overwrite
 
 test: $(BIN)/.ready  ## the whole suite but the tests marked slow
 	$(BIN)/python -m pytest -n 2 --maxprocesses 2

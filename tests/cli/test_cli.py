@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from torch_bgdebias import __version__, cli
+from torch_bgdebias.cli.arguments import refuse_results
 
 
 def fake_command(name: str, behaviour: Any) -> ModuleType:
@@ -169,3 +170,26 @@ def test_help_imports_no_torch(argv: list[str]) -> None:
     print("bgdebias", *argv, done.stderr)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def test_results_that_are_there_are_kept(tmp_path, capsys):
+    """One rule for all commands; a run that was stopped is written anew."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "report.html").write_text("before")
+    page = tmp_path / "page.html"
+    page.write_text("before")
+    for words, what in (
+        (["probe", "--model", "a:b", "--data", "nowhere", "--out", out], f"{out} holds report.html already"),
+        (["demo", "--out", out], f"{out} holds report.html already"),
+        (["report", "nothing.json", "--out", page], "nothing.json"),
+    ):
+        assert cli.main([str(word) for word in words]) == 1
+        assert what in capsys.readouterr().err
+    refuse_results(out, ("report.html",), overwrite=True)
+    refuse_results(out, ("other.html",), overwrite=False)
+    with pytest.raises(FileExistsError, match=r"--out: .*page.html exists already; pass --overwrite or another name"):
+        refuse_results(page, (), overwrite=False)
+    (out / "UNFINISHED.txt").write_text("")
+    refuse_results(out, ("report.html",), overwrite=False)
+    assert (out / "report.html").read_text() == page.read_text() == "before"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import yaml
 from PIL import Image
 
 from torch_bgdebias import cli
-from torch_bgdebias.cli.train import EXAMPLE
+from torch_bgdebias.cli.train import EXAMPLE, condensed
 from torch_bgdebias.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from torch_bgdebias.probe import BackgroundBiasReport
 
@@ -220,3 +221,33 @@ def test_this_package_s_modules_follow_the_package_of_the_others(place, tmp_path
     Path("train.yaml").write_text(yaml.safe_dump(place))
     assert cli.main(["train", "--config", "train.yaml"]) == 1
     assert "classes: expected those of one Lightning package, got tally.Tally of" in capsys.readouterr().err
+
+
+def test_errors_of_the_parser_are_one_line(place, tmp_path, capsys):
+    """Which class or key, and what is wrong with it; no usage, no list of what else was tried, no traceback."""
+    for words, told in [
+        (["--model.init_args.networc", "x"], "error: .*networc.* is not accepted"),
+        (["--trainer.max_epochs", "many"], r"error: trainer.max_epochs: expected a <class 'int'>, got many"),
+        (["--data.init_args.train", "nowhere"], "error: nowhere: expected images/<class>/ and masks/<class>/ in it"),
+        (["--data.init_args.batch_size", "0"], "error: batch_size should be a positive integer"),
+    ]:
+        cli.main(["train", "--config", "train.yaml", *words])
+        err = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bgdebias train: error")]
+        assert len(err) == 1, words
+        assert re.search(told, err[0]), err
+        assert len(err[0]) < 300
+
+
+def test_what_is_wrong_is_found_in_a_long_error():
+    text = """usage: bgdebias train [-h]
+error: Parser key "model":
+  Does not validate against any of the Union subtypes
+  Subtypes: [<class 'A'>, <class 'NoneType'>]
+  Errors:
+    - Problem with given class_path 'a.Net':
+        Option 'widht' is not accepted
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'dict'>
+  Given value: {'class_path': 'a.Net'}"""
+    assert condensed(text) == "model: a.Net: Option 'widht' is not accepted"
+    assert condensed("Unexpected\\n  text").startswith("Unexpected")

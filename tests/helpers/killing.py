@@ -79,7 +79,7 @@ def reports(work: Path) -> Writer:
         measured[0].to_html(out / "page.html")
         for comparison in filter(None, compare_models(measured)):
             comparison.to_json(out / "comparison.json")
-        command("report", out / "a.json", out / "b.json", "--out", out / "both.html")
+        command("report", out / "a.json", out / "b.json", "--overwrite", "--out", out / "both.html")
 
     return write
 
@@ -167,12 +167,12 @@ def probe(work: Path) -> Writer:
     root = masked_folder(work)
     words = ["--model", "killing:Mean", "--size", 24, "--device", "cpu", "--variants", "only_fg"]
     words += ["--attributions", ""]
-    return lambda out: command("probe", "--data", root, *words, "--out", out)
+    return lambda out: command("probe", "--data", root, *words, "--overwrite", "--out", out)
 
 
 def demo(work: Path) -> Writer:
     words = ["--samples", 96, "--epochs", 1, "--size", 16, "--methods", "baseline"]
-    return lambda out: command("demo", *words, "--out", out)
+    return lambda out: command("demo", *words, "--overwrite", "--out", out)
 
 
 def link(work: Path) -> Writer:

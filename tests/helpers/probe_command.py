@@ -90,4 +90,4 @@ def trial_nets() -> ModuleType:
 
 def command(*words: object) -> int:
     """``bgdebias probe`` on the folder's data, 12 pixels, on the CPU."""
-    return cli.main(["probe", "--data", "data", "--size", "12", "--device", "cpu", *map(str, words)])
+    return cli.main(["probe", "--data", "data", "--size", "12", "--device", "cpu", "--overwrite", *map(str, words)])

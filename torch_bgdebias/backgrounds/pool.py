@@ -149,19 +149,22 @@ class Pool:
             (B, C, H, W) in the image's dtype.
 
         Raises:
-            ValueError: a pool of pictures of several sizes, or with foregrounds to be removed; uint8 without a
-                normalisation beside normalised images.
+            ValueError: a pool of pictures of several sizes, or with foregrounds to be removed.
         """
         if not isinstance(self.images, Tensor) or self.masks is not None:
             raise ValueError(f"{self.name}: expected images of one size without foregrounds for cells; take() them")
-        self.check_units(image)
+        self.check_units(image, refuse=False)
         places = (cells.sites, cells.index, cells.offset)
         return voronoi_composite(image, mask, self.images, *places, self.mean, self.std)
 
-    def check_units(self, image: Tensor) -> None:
+    def check_units(self, image: Tensor, *, refuse: bool = True) -> None:
         """Refuse uint8 backgrounds without a normalisation beside normalised images; warn of floats in [0, 1].
 
         Where looking at the images is free (see `checks`).
+
+        Args:
+            image: (B, C, H, W) that backgrounds are for.
+            refuse: else bytes are warned of, too: a training goes on, a figure would be wrong.
         """
         if self.own or self.mean is not None or not looks_normalised(image):
             return
@@ -170,8 +173,11 @@ class Pool:
         remedy = "pass the images' mean= and std= with them, as to BackgroundBank(..., mean=..., std=...)"
         some = self.images[:: max(1, len(self) // _SOME)] if isinstance(self.images, Tensor) else self.images[0]
         if some.dtype == torch.uint8:
-            raise ValueError(f"{self.name}: uint8 without mean and std stands for [0, 1], but {pixels}; {remedy}")
-        if values_readable(some):
+            text = f"{self.name}: uint8 without mean and std stands for [0, 1], but {pixels}; {remedy}"
+            if refuse:
+                raise ValueError(text)
+            warnings.warn(text, stacklevel=4)
+        elif values_readable(some):
             dark, bright = (float(value) for value in some.detach().aminmax())
             if dark >= 0 and bright <= 1 and bright - dark > _BEYOND:  # a flat one may be any normalised colour
                 warnings.warn(

@@ -14,7 +14,18 @@ from torch_bgdebias.names import MASK_ENCODINGS
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["add_mask_arguments", "choices", "labels", "mask_options", "real", "usable_device", "whole", "writable"]
+__all__ = [
+    "add_mask_arguments",
+    "add_overwrite_argument",
+    "choices",
+    "labels",
+    "mask_options",
+    "real",
+    "refuse_results",
+    "usable_device",
+    "whole",
+    "writable",
+]
 
 
 def whole(least: int) -> Callable[[str], int]:
@@ -81,6 +92,30 @@ def mask_options(args: argparse.Namespace) -> dict[str, Any]:
         "void": args.void,
         "mask_suffix": args.mask_suffix,
     }
+
+
+def add_overwrite_argument(parser: argparse.ArgumentParser) -> None:
+    """What replaces results that are there already."""
+    parser.add_argument("--overwrite", action="store_true", help="replace results that are in --out already")
+
+
+def refuse_results(out: Path, files: Collection[str], *, overwrite: bool) -> None:
+    """Refuse a folder that holds results of a run that came to its end; one that was stopped is written anew.
+
+    Args:
+        out: the folder, or the file itself where ``files`` is empty.
+        files: names of the results in it.
+        overwrite: whether the user wants them replaced.
+
+    Raises:
+        FileExistsError: some of them are there.
+    """
+    from torch_bgdebias.writing import is_unfinished
+
+    there = [name for name in files if (out / name).exists()] if files else [out.name] if out.is_file() else []
+    if there and not overwrite and not is_unfinished(out):
+        where = f"{out} holds {', '.join(there)}" if files else f"{out} exists"
+        raise FileExistsError(f"--out: {where} already; pass --overwrite or another name")
 
 
 def writable(out: Path, *, name: str) -> Path:

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from torch_bgdebias.cli.arguments import add_overwrite_argument, refuse_results
+
 __all__ = ["add_parser", "run"]
 
 _EPILOG = """\
@@ -30,6 +32,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="what BackgroundBiasReport.to_json wrote")
     parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="default: %(default)s")
+    add_overwrite_argument(parser)
     parser.add_argument("--title", default="Background bias report", help="of the page (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the headline figures as JSON instead of text")
 
@@ -42,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out.is_dir() or not args.out.parent.is_dir():
         why = "it is a folder" if args.out.is_dir() else f"there is no folder {args.out.parent}"
         raise ValueError(f"--out: expected a file to write, got {args.out}: {why}")
+    refuse_results(args.out, (), overwrite=args.overwrite)
     comparisons = compare_models(reports)
     reports[0].to_html(args.out, others=reports[1:], title=args.title, comparisons=comparisons)
     if args.json:

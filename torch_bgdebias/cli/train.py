@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import json
 import math
 import re
 import sys
 import warnings
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-__all__ = ["EXAMPLE", "SCHEMA", "add_parser", "run"]
+__all__ = ["EXAMPLE", "SCHEMA", "add_parser", "condensed", "run"]
 
 #: name and version of the layout of what ``--json`` prints
 SCHEMA = "torch_bgdebias.train/1"
@@ -109,6 +110,19 @@ def _lightning(rest: list[str], *, as_json: bool) -> int:
     misconfiguration = importlib.import_module(f"{package}.utilities.exceptions").MisconfigurationException
     lightning_cli = importlib.import_module(f"{package}.cli").LightningCLI
 
+    class OneLine(lightning_cli):  # type: ignore[misc, valid-type]  # of the package that was chosen
+        """Says what is wrong with a file or an option without the parser's usage, which fills a screen."""
+
+        def parse_arguments(self, parser: Any, args: Any) -> None:
+            said = io.StringIO()
+            try:
+                with redirect_stderr(said):
+                    super().parse_arguments(parser, args)
+            except SystemExit as stop:
+                if stop.code:
+                    print(f"bgdebias train: error: {condensed(said.getvalue())}", file=sys.stderr)
+                raise
+
     words = sys.argv
     sys.argv = ["bgdebias train", *rest]  # where Lightning looks; it warns of arguments that are handed over
     try:
@@ -116,11 +130,16 @@ def _lightning(rest: list[str], *, as_json: bool) -> int:
         with warnings.catch_warnings(), redirect_stdout(sys.stderr if as_json else sys.stdout):
             # Lightning's use of jsonargparse, which nobody here can change
             warnings.filterwarnings("ignore", module=rf"{re.escape(package)}\.cli")
-            cli = lightning_cli(parser_kwargs={"prog": "bgdebias train"}, save_config_kwargs={"overwrite": True})
+            cli = OneLine(parser_kwargs={"prog": "bgdebias train"}, save_config_kwargs={"overwrite": True})
     except SystemExit as stop:  # its parser has said why, or has printed what was asked for
         return stop.code if isinstance(stop.code, int) else 2
     except misconfiguration as error:  # what Lightning calls a setting that does not fit
         raise ValueError(str(error)) from error
+    except (RuntimeError, LookupError) as error:  # a network that does not take the images, a step that misses a key
+        what = str(error).splitlines()[0] if str(error) else ""
+        raise ValueError(f"{type(error).__name__}: {what}; --debug shows where") from error
+    except ValueError as error:
+        raise ValueError(condensed(str(error))) from error
     finally:
         sys.argv = words
     metrics = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
@@ -134,6 +153,28 @@ def _lightning(rest: list[str], *, as_json: bool) -> int:
         if best:
             print(f"best checkpoint: {best}")
     return 0
+
+
+def condensed(text: str) -> str:
+    """What matters of an error of the parser: the innermost class or key and what is wrong with it.
+
+    Everything else is the list of what it tried, and the values that it was given.
+    """
+    text = text.rpartition("\nerror:")[2].strip()
+    problem = r"Problem with given class_path '([^']+)':\s*(.*?)\s*(?=- Expected a |Given value|- Problem with|$)"
+    key = re.search(r'Parser key "([^"]+)"', text)
+    name = f"{key.group(1)}: " if key else ""
+    if inner := re.findall(problem, text, re.DOTALL):
+        where, what = inner[-1]
+        return f"{name}{where}: {' '.join(what.split())}"
+    tried = re.findall(r"^ *- (.*(?:\n(?! *- | *Given value).*)*)", text, re.MULTILINE)
+    if own := [item for item in tried if not item.startswith(("Expected a ", "Does not validate", "Subtypes"))]:
+        return f"{name}{' '.join(own[0].split())}"
+    expected = re.findall(r"- (Expected a .*)", text)
+    given = re.search(r"Given value: (.*)", text)
+    if name and expected and given:
+        return f"{name}{expected[0][0].lower()}{expected[0][1:]}, got {given.group(1)}"
+    return " ".join(text.split())
 
 
 def _classes_named(words: list[str]) -> list[str]:

@@ -96,6 +96,10 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
             "fill": fill,
             "edge": edge,
         }
+        self._units = _WarnOnce(
+            "BackgroundSwap: the bank's uint8 backgrounds have no mean and std, so they stand for [0, 1], but the images "
+            "are normalised; pass the images' mean= and std= to the bank"
+        )
         self._unswapped = _WarnOnce(
             "BackgroundSwap: some images keep their background: none of another class, or a batch of one"
         )
@@ -203,6 +207,8 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
         if self.bank is None:
             pool = Pool(batch_backgrounds(image, mask, self.fill, void), name="bank", own=True)
         else:
+            if image.device.type == "cuda" and self.bank.mean is None and self.bank.images.dtype == torch.uint8:
+                self._units.look(image.detach()[:, :, ::16] < -0.5)  # on the CPU the pool sees it
             pool = Pool(self.bank.images, mean=self.bank.mean, std=self.bank.std, name="bank")
         new = swap_onto(image, mask, pool, params, edge=self.edge)
         outputs = [new if key == DataKey.INPUT else value for key, value in zip(keys, input, strict=True)]

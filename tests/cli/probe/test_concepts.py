@@ -94,6 +94,6 @@ def test_the_report_keeps_them(place, capsys):
     rows = [row for row in own.splitlines() if "<th scope='col'>Concept</th>" in row]
     assert rows
     assert all(page.count(row) == 2 for row in rows)
-    assert cli.main(["report", "out/report.json", "--out", "again.html", "--json"]) == 0
+    assert cli.main(["report", "out/report.json", "--out", "again.html", "--overwrite", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["models"][0]["biased_concepts"]
     assert [(x["concept"], x["background"]) for x in told] == [(r.concept, r.category) for r in table.biased]

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from torch_bgdebias.cli.arguments import real, whole
+from torch_bgdebias.cli.arguments import add_overwrite_argument, real, whole
 from torch_bgdebias.names import DEMO_METHODS
 
 __all__ = ["add_parser", "run"]
@@ -59,6 +59,7 @@ def add_parser(subparsers: Any) -> None:
     add("--seed", type=whole(0), default=0, metavar="N", help="of everything random (default: 0)")
     add("--clad-weight", type=real(0), default=1.0, metavar="X", help="lambda of CLAD and CLAD+ (default: 1.0)")
     add("--methods", type=_methods, default=list(DEMO_METHODS), metavar="A,B", help=_methods_help())
+    add_overwrite_argument(parser)
     add("--json", action="store_true", help="print demo.json to stdout instead of the summary")
 
 

@@ -10,7 +10,7 @@ import time
 import torch
 from torch.utils.data import DataLoader
 
-from torch_bgdebias.cli.arguments import writable
+from torch_bgdebias.cli.arguments import refuse_results, writable
 from torch_bgdebias.cli.demo.data import DemoData, load
 from torch_bgdebias.cli.demo.page import write_page
 from torch_bgdebias.cli.demo.results import demo_result, demo_settings, demo_summary
@@ -29,6 +29,7 @@ CURVES = {"Test accuracy, own class's scenes": "mixed_same", "Test accuracy, ran
 def run_demo(args: argparse.Namespace) -> int:
     """Train and measure every method, and write the report."""
     started = time.perf_counter()
+    refuse_results(args.out, ("report.html", "demo.json"), overwrite=args.overwrite)
     out = writable(args.out, name="--out")
     data = load(
         args.foregrounds,

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from torch_bgdebias.cli.arguments import add_mask_arguments, choices, whole
+from torch_bgdebias.cli.arguments import add_mask_arguments, add_overwrite_argument, choices, whole
 from torch_bgdebias.names import ATTRIBUTIONS, CONCEPT_METHODS, ON_ERROR, SUPERCLASS_SCORES, VARIANTS
 
 __all__ = ["add_parser", "run"]
@@ -103,6 +103,7 @@ def add_parser(subparsers: Any) -> None:
         "--out", type=Path, default=Path("bgdebias-probe"), metavar="DIR", help="folder to write (default: %(default)s)"
     )
     add("--json", action="store_true", help="print the headline figures as JSON instead of text")
+    add_overwrite_argument(parser)
     add_mask_arguments(parser)
     _add_concept_arguments(parser)
 

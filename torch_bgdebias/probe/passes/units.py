@@ -15,8 +15,8 @@ __all__ = ["doubt_about_units"]
 #: many standard deviations off, sees other units; other pictures alone stay within about half of that
 FAR_SPREAD, FAR_MEAN = 3.0, 2.0
 _IMAGES = 16
-#: pixels this far out of [0, 1], or so little of it in so many images, were not normalised as was said
-OUTSIDE, INSIDE, FEW = 0.25, (0.15, 0.75), 4
+#: pixels this far out of [0, 1] were not normalised as was said
+OUTSIDE = 0.25
 #: share of a running mean that may still be its beginning
 _BEGINNING = 0.05
 
@@ -79,12 +79,14 @@ def _not_so_normalised(image: Tensor, mean: Sequence[float], std: Sequence[float
     shift, scale = (torch.as_tensor(x, dtype=torch.float32, device=image.device).reshape(-1, 1, 1) for x in (mean, std))
     dark, bright = (float(x) for x in (image.detach().float() * scale + shift).aminmax())
     beyond = dark < -OUTSIDE or bright > 1 + OUTSIDE
-    narrow = len(image) >= FEW and dark > INSIDE[0] and bright < INSIDE[1]
-    if not beyond and not narrow:
+    # what 0.5 and 0.5 make of pictures reaches both ends of [-1, 1] and no further
+    halves = -1.001 <= low < -0.95 and 0.95 < high <= 1.001 and (dark > 0.1 or bright < 0.9)
+    if not beyond and not halves:
         return ""
+    others = "0.5 and 0.5, as their range of -1 to 1 shows" if halves else "others"
     return (
         f"mean, std: undone, they give pixels from {dark:.2g} to {bright:.2g} where pictures have 0 to 1, so the "
-        f"images were {'' if beyond else 'probably '}normalised with others; pass those of the loader"
+        f"images were normalised with {others}; pass those of the loader"
     )
 
 
