@@ -44,8 +44,8 @@ def test_the_old_name_works_and_warns_once():
 
 def test_constructors_are_named_after_their_class():
     with pytest.warns(DeprecationWarning, match=" is now ") as caught:
-        made = Counter(start=4, num_classes=5)
-    assert (made.first, made.classes) == (4, 5)
+        counter = Counter(start=4, num_classes=5)
+    assert (counter.first, counter.classes) == (4, 5)
     assert [str(w.message).split(" is now")[0] for w in caught] == ["Counter(start=...)", "Counter(num_classes=...)"]
     assert {w.filename for w in caught} == {__file__}
 

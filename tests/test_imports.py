@@ -189,9 +189,9 @@ def test_every_room_is_in_the_list():
 
 def test_no_circles():
     """None inside a room either, and none that an import within a function or for type checkers would hide."""
-    found = circles({path: targets(path) for path in FILES})
-    shown = [" <-> ".join(map(relative, group)) for group in found]
-    assert not found, shown
+    loops = circles({path: targets(path) for path in FILES})
+    shown = [" <-> ".join(map(relative, group)) for group in loops]
+    assert not loops, shown
 
 
 def test_a_circle_is_found():

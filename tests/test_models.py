@@ -34,8 +34,8 @@ def state_of(model: nn.Module) -> tuple[object, ...]:
     ],
 )
 def test_find_head(model, name):
-    found, layer = models.find_head(model())
-    assert found == name
+    head_name, layer = models.find_head(model())
+    assert head_name == name
     assert layer.out_features == 5
 
 

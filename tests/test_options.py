@@ -81,7 +81,7 @@ class Signature:
 
 
 def signatures() -> list[Signature]:
-    found = []
+    results = []
 
     def visit(node: ast.AST, path: str) -> None:
         for child in ast.iter_child_nodes(node):
@@ -93,13 +93,13 @@ def signatures() -> list[Signature]:
                 plain = [argument for argument in (*given.posonlyargs, *given.args) if argument.arg not in _BOUND]
                 keywords = "" if given.kwarg is None else ast.unparse(given.kwarg.annotation)
                 options = len(given.defaults) + len(given.kwonlyargs)
-                found.append(Signature(inside, options, len(plain) + len(given.kwonlyargs), keywords))
+                results.append(Signature(inside, options, len(plain) + len(given.kwonlyargs), keywords))
             visit(child, inside)
 
     for file in sorted(PACKAGE.rglob("*.py")):
         module = ".".join(file.relative_to(PACKAGE).with_suffix("").parts)
         visit(ast.parse(file.read_text()), module)
-    return found
+    return results
 
 
 _BOUND = ("self", "cls", "ctx")

@@ -81,9 +81,9 @@ def test_mypy(installed, request):
     command = [sys.executable, "-m", "mypy", "--python-executable", str(installed / "env/bin/python")]
     command += ["--cache-dir", str(request.config.cache.mkdir("bgdebias-mypy"))]
     done = subprocess.run([*command, "program.py"], cwd=installed, capture_output=True, text=True, check=False)
-    found = re.findall(r"^program\.py:(\d+): (\w+): (.*)$", done.stdout, re.M)
-    shown = lines_of([(int(line), text) for line, kind, text in found if kind == "note"])
-    check(shown, lines_of([(int(line), text) for line, kind, text in found if kind == "error"]))
+    findings = re.findall(r"^program\.py:(\d+): (\w+): (.*)$", done.stdout, re.M)
+    shown = lines_of([(int(line), text) for line, kind, text in findings if kind == "note"])
+    check(shown, lines_of([(int(line), text) for line, kind, text in findings if kind == "error"]))
 
 
 def test_pyright(installed):
@@ -92,9 +92,9 @@ def test_pyright(installed):
     (installed / "pyrightconfig.json").write_text(json.dumps(settings))
     command = [sys.executable, "-m", "pyright", "--outputjson", "-p", str(installed)]
     done = subprocess.run(command, cwd=installed, capture_output=True, text=True, check=False)
-    found = [
+    messages = [
         (entry["range"]["start"]["line"] + 1, entry["severity"], entry["message"])
         for entry in json.loads(done.stdout)["generalDiagnostics"]
     ]
-    shown = lines_of([(line, text) for line, kind, text in found if kind == "information"])
-    check(shown, lines_of([(line, text) for line, kind, text in found if kind == "error"]))
+    shown = lines_of([(line, text) for line, kind, text in messages if kind == "information"])
+    check(shown, lines_of([(line, text) for line, kind, text in messages if kind == "error"]))

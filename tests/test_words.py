@@ -6,7 +6,8 @@ import ast
 import re
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1] / "torch_bgdebias"
+TESTS = Path(__file__).resolve().parent
+PACKAGE = TESTS.parent / "torch_bgdebias"
 TREES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 
 #: what happened to a thing, not what it is
@@ -17,26 +18,27 @@ MOST = 35
 
 def names_in_functions() -> list[str]:
     stray = []
-    for path, tree in TREES.items():
+    tests = {path: ast.parse(path.read_text()) for path in sorted(TESTS.rglob("*.py"))}
+    for path, tree in {**TREES, **tests}.items():
         for function in ast.walk(tree):
             if isinstance(function, ast.FunctionDef | ast.Lambda):
                 nodes = list(ast.walk(function))
                 stored = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
                 names = stored | {n.arg for n in nodes if isinstance(n, ast.arg)}
-                stray += [f"{path.relative_to(PACKAGE)}:{function.lineno} {name}" for name in names & NO_NAMES]
+                stray += [f"{path.relative_to(TESTS.parent)}:{function.lineno} {name}" for name in names & NO_NAMES]
     return stray
 
 
 def docstrings() -> list[tuple[str, str, int]]:
     """Where it stands, its text, and how many annotated fields the class has."""
-    found = []
+    texts = []
     for path, tree in TREES.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
                 name = getattr(node, "name", "")
                 fields = sum(isinstance(child, ast.AnnAssign) for child in node.body)
-                found.append((f"{path.relative_to(PACKAGE)} {name}", text, fields))
-    return found
+                texts.append((f"{path.relative_to(PACKAGE)} {name}", text, fields))
+    return texts
 
 
 def test_locals_say_what_they_hold():

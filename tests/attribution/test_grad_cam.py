@@ -17,12 +17,12 @@ def test_agrees_with_captum(positive):
     torch.manual_seed(0)
     model, image = torchvision.models.resnet18(num_classes=4).eval(), torch.rand(3, 3, 64, 96)
     target = torch.tensor([0, 3, 1])
-    found = grad_cam(model, image, target, layer="layer3", positive=positive)
+    attribution = grad_cam(model, image, target, layer="layer3", positive=positive)
     oracle = captum.LayerGradCam(model, model.layer3)
     expected = oracle.attribute(image, target, relu_attributions=positive)
     expected = captum.LayerAttribution.interpolate(expected, (64, 96), "bilinear")
-    assert found.shape == (3, 1, 64, 96)
-    assert torch.allclose(found, expected, atol=1e-6)
+    assert attribution.shape == (3, 1, 64, 96)
+    assert torch.allclose(attribution, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -41,14 +41,14 @@ def exact_shapley(score, image, segment, baseline):
 def test_all_coalitions_give_the_exact_shapley_values():
     model, image = network().eval(), torch.rand(2, 3, 9, 12)
     segment = superpixels((9, 12), (2, 3))
-    found = kernel_shap(model, image, 1, segments=(2, 3), samples=10**6, baseline="mean", chunk=7)
+    shap = kernel_shap(model, image, 1, segments=(2, 3), samples=10**6, baseline="mean", chunk=7)
     with torch.no_grad():
         for b in range(2):
             mean = image[b].mean((1, 2), keepdim=True).expand(3, 9, 12)
             expected = exact_shapley(lambda x: model(x)[0, 1], image[b], segment, mean)
-            assert torch.allclose(found.values[b], expected, atol=1e-5)
-    assert torch.allclose(found.base + found.values.sum(1), found.score, atol=1e-5)
-    assert torch.equal(found.attribution[0, 0], found.values[0][segment])
+            assert torch.allclose(shap.values[b], expected, atol=1e-5)
+    assert torch.allclose(shap.base + shap.values.sum(1), shap.score, atol=1e-5)
+    assert torch.equal(shap.attribution[0, 0], shap.values[0][segment])
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -60,10 +60,10 @@ def test_the_model_sees_the_images_memory_format(layout, baseline):
     options = {"segments": (2, 3), "samples": 62, "baseline": against, "chunk": 50}
     expected = kernel_shap(model, image, 1, **options, generator=torch.Generator().manual_seed(0))
     model.register_forward_pre_hook(lambda _, args: seen.append(args[0].is_contiguous(memory_format=layout)))
-    found = kernel_shap(model, image.to(memory_format=layout), 1, **options, generator=torch.Generator().manual_seed(0))
+    shap = kernel_shap(model, image.to(memory_format=layout), 1, **options, generator=torch.Generator().manual_seed(0))
     assert len(seen) > 4
     assert all(seen[2:])  # the first two passes: the images themselves, and their baseline
-    assert torch.allclose(found.values, expected.values, atol=1e-5)
+    assert torch.allclose(shap.values, expected.values, atol=1e-5)
 
 
 def test_agrees_with_captum_on_the_same_coalitions():
@@ -72,7 +72,7 @@ def test_agrees_with_captum_on_the_same_coalitions():
     segment = superpixels((16, 16), (4, 4))
     coalitions = sample_coalitions(16, 200, generator=torch.Generator().manual_seed(1))
     target = torch.tensor([0, 2, 1])
-    found = kernel_shap(model, image, target, segments=(4, 4), coalitions=coalitions, baseline="black")
+    shap = kernel_shap(model, image, target, segments=(4, 4), coalitions=coalitions, baseline="black")
     for b in range(3):
         oracle = captum.KernelShap(model)
 
@@ -85,7 +85,7 @@ def test_agrees_with_captum_on_the_same_coalitions():
         expected = oracle.attribute(
             image[b : b + 1], target=int(target[b]), feature_mask=segment[None, None], n_samples=202
         )[0, :1]
-        assert torch.allclose(found.attribution[b], expected, atol=2e-4)
+        assert torch.allclose(shap.attribution[b], expected, atol=2e-4)
 
 
 def test_many_drawn_coalitions_come_near_the_exact_values():
@@ -99,22 +99,22 @@ def test_chunks_batches_and_generators_change_nothing():
     model, image = network(), torch.rand(5, 3, 14, 14)
     model.train()
     modes = [m.training for m in model.modules()]
-    found = [
+    shaps = [
         kernel_shap(model, image, segments=(7, 7), samples=200, chunk=chunk, generator=torch.Generator().manual_seed(3))
         for chunk in (1000, 13)
     ]
-    assert torch.allclose(found[0].values, found[1].values, atol=1e-5)
+    assert torch.allclose(shaps[0].values, shaps[1].values, atol=1e-5)
     alone = kernel_shap(model, image[2:3], segments=(7, 7), samples=200, generator=torch.Generator().manual_seed(3))
-    assert torch.allclose(alone.values[0], found[0].values[2], atol=1e-5)
+    assert torch.allclose(alone.values[0], shaps[0].values[2], atol=1e-5)
     assert [m.training for m in model.modules()] == modes
 
 
 def test_a_pool_of_baselines_averages_over_it():
     model, image, pool = network().eval(), torch.rand(1, 3, 8, 8), torch.rand(6, 3, 8, 8)
-    found = kernel_shap(model, image, 0, segments=(2, 2), baseline=pool, samples=14)
+    shap = kernel_shap(model, image, 0, segments=(2, 2), baseline=pool, samples=14)
     with torch.no_grad():
-        assert torch.allclose(found.base, model(pool)[:, 0].mean())
-    assert torch.allclose(found.base + found.values.sum(1), found.score, atol=1e-5)
+        assert torch.allclose(shap.base, model(pool)[:, 0].mean())
+    assert torch.allclose(shap.base + shap.values.sum(1), shap.score, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(7, 7), (10, 13), (224, 200)])
@@ -159,8 +159,8 @@ def test_bad_input(change, text):
 @pytest.mark.parametrize("baseline", ["mean", "blur", "black"])
 def test_constant_image_has_no_attribution_where_nothing_changes(baseline):
     image = torch.zeros(1, 3, 8, 8)
-    found = kernel_shap(network(), image, 0, segments=(2, 2), baseline=baseline)
-    assert found.values.abs().max() < 1e-6
+    shap = kernel_shap(network(), image, 0, segments=(2, 2), baseline=baseline)
+    assert shap.values.abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("numbers", [(0, 1, 2), (1, 2, 3), (-4, 7, 90)])

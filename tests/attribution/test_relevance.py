@@ -31,13 +31,13 @@ def test_without_biases_and_epsilon_it_is_input_times_gradient():
     from torch_bgdebias.lrp import FlexComposite
 
     model, image, target = network(bias=False), images(), torch.tensor([0, 2, 1])
-    found = lrp(model, image, target, composite=FlexComposite(epsilon=0))
+    attribution = lrp(model, image, target, composite=FlexComposite(epsilon=0))
     entering = image.clone().requires_grad_()
     score = model.eval()(entering).gather(1, target[:, None])
     (gradient,) = torch.autograd.grad(score.sum(), entering)
-    torch.testing.assert_close(found, (entering * gradient).sum(1, keepdim=True).detach(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(attribution, (entering * gradient).sum(1, keepdim=True).detach(), rtol=1e-4, atol=1e-6)
     # without biases the relevance adds up to the score
-    torch.testing.assert_close(found.sum((1, 2, 3)), score[:, 0].detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(attribution.sum((1, 2, 3)), score[:, 0].detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_linear_model_gives_weight_times_input():

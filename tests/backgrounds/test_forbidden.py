@@ -40,11 +40,11 @@ def test_lists_by_foreground_class_are_obeyed_everywhere(raw, restricted, genera
     mask, label = torch.zeros(60, 1, 6, 8), torch.arange(60) % 2
     mask[:, :, 2:4, 2:5] = 1
     for name in ("mixed_rand", "mixed_same", "mixed_next"):
-        made = make_variant(image, mask, label, name, backgrounds=restricted, num_classes=2, generator=generator)
-        for new, own, valid in zip(made.image, label.tolist(), made.valid.tolist(), strict=True):
+        variant = make_variant(image, mask, label, name, backgrounds=restricted, num_classes=2, generator=generator)
+        for new, own, valid in zip(variant.image, label.tolist(), variant.valid.tolist(), strict=True):
             same = [bool(torch.equal(new[:, 0], picture[:, 0] / 255)) for picture in raw]
             assert not valid or (same.index(True) == 3) is (own == 0)
-    assert not made.valid[label == 0].any()  # class 0 may stand on image 3 alone, which is of its own class
+    assert not variant.valid[label == 0].any()  # class 0 may stand on image 3 alone, which is of its own class
     pool = BackgroundPool.of(restricted)
     ids = torch.arange(60).numpy().astype("uint64")
     rows = pool.choose("mixed_rand", ids, label.tolist(), num_classes=2, seed=0)

@@ -69,8 +69,8 @@ def test_the_swap_the_probe_and_the_metric_see_the_same_float_bank_with_mean_and
     )
     dot = torch.zeros(4, 1, 6, 8)
     dot[:, :, 0, 0] = 1
-    made = make_variant(image, dot, torch.arange(4), "mixed_same", backgrounds=bank)
-    torch.testing.assert_close(made.image[..., 1:], expected[..., 1:])
+    variant = make_variant(image, dot, torch.arange(4), "mixed_same", backgrounds=bank)
+    torch.testing.assert_close(variant.image[..., 1:], expected[..., 1:])
 
 
 @pytest.mark.parametrize("kind", ["bytes", "floats"])

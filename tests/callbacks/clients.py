@@ -218,7 +218,7 @@ class Client(NamedTuple):
     """A module, whether its batches are dicts and its labels binary, and what callbacks have to be told of it."""
 
     make: Callable[[], pl.LightningModule]
-    told: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    options: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     keys: bool = False
     classes: int = CLASSES
 
@@ -275,7 +275,7 @@ CALLBACKS: dict[str, Callable[..., pl.Callback]] = {
 def fit(client: Client, name: str) -> pl.Trainer:
     """Train a client for an epoch with a callback; raises whatever comes."""
     spec = BatchSpec(*(("image", "label", "mask") if client.keys else (0, 1, 2)), hide_mask=not client.keys)
-    callback = CALLBACKS[name](spec, **client.told.get(name, {}))
+    callback = CALLBACKS[name](spec, **client.options.get(name, {}))
     hidden = [] if name not in ("probe", "concepts") or client.keys else [CALLBACKS["swap"](spec)]
     trainer = pl.Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -292,8 +292,8 @@ def outcome(client: Client, name: str) -> str:
         fit(client, name)
     except Exception:  # whatever it is: `fit` shows it
         return "refuses"
-    told = client.told.get(name, {})
-    return "works" + (f" with `{', '.join(told)}`" if told else "")
+    options = client.options.get(name, {})
+    return "works" + (f" with `{', '.join(options)}`" if options else "")
 
 
 def table() -> str:

@@ -111,11 +111,11 @@ CLAD_OPTIONS = {
 def test_every_option_tells_two_states_apart(callback, options):
     rest = set(inspect.signature(callback).parameters) - {"swap", "spec", "seed", "log"}
     assert set(options) == rest, "a new option: say how it may differ"
-    made = [callback(BackgroundSwap(), **{name: value}) for name, value in options.items()]
-    made += [callback(BackgroundSwap(), seed=1), callback(BackgroundSwap(), BatchSpec(mask=3))]
-    made += [callback(BackgroundSwap(**other)) for other in ({"p": 0.5}, {"pattern": "voronoi"}, {"cells": 3}, {})]
-    assert len({each.state_key for each in made}) == len(made)
-    assert callback(BackgroundSwap()).state_key == made[-1].state_key  # and is the same in every run
+    callbacks = [callback(BackgroundSwap(), **{name: value}) for name, value in options.items()]
+    callbacks += [callback(BackgroundSwap(), seed=1), callback(BackgroundSwap(), BatchSpec(mask=3))]
+    callbacks += [callback(BackgroundSwap(**other)) for other in ({"p": 0.5}, {"pattern": "voronoi"}, {"cells": 3}, {})]
+    assert len({each.state_key for each in callbacks}) == len(callbacks)
+    assert callback(BackgroundSwap()).state_key == callbacks[-1].state_key  # and is the same in every run
 
 
 def test_a_state_is_found_though_an_option_has_changed(tmp_path):

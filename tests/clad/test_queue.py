@@ -26,8 +26,8 @@ def test_equals_lists_over_many_batches(generator):
         for value, label in zip(values.tolist(), labels.tolist(), strict=True):
             if label >= 0:
                 lists[label].append(value)
-        assert [rows_of(queue, key) for key in range(4)] == [list(kept) for kept in lists]
-        assert queue.fill.tolist() == [len(kept) for kept in lists]
+        assert [rows_of(queue, key) for key in range(4)] == [list(rows) for rows in lists]
+        assert queue.fill.tolist() == [len(rows) for rows in lists]
 
 
 def test_batch_larger_than_the_queue_keeps_the_newest_in_order():

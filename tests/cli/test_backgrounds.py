@@ -65,10 +65,10 @@ def test_filter_reports_and_touches_nothing(folder, capsys):
 
 def test_filter_moves_and_copies(folder, capsys):
     assert main(filter_words(folder, "--forbidden", "bright", "--copy", folder / "clean", "--json", "--no-cache")) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["schema"] == "torch_bgdebias.backgrounds/1"
-    assert (told["before"], told["dropped"], told["by_class"]) == (6, 2, {"bright": 2})
-    assert told["files"] == {"even/4.png": ["bright"], "odd/5.png": ["bright"]}
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["schema"] == "torch_bgdebias.backgrounds/1"
+    assert (printed["before"], printed["dropped"], printed["by_class"]) == (6, 2, {"bright": 2})
+    assert printed["files"] == {"even/4.png": ["bright"], "odd/5.png": ["bright"]}
     assert left(folder / "clean") == list("0123")
     assert not (folder / "cache").exists()
     assert main(filter_words(folder, "--forbidden", "1-2", "--move", folder / "rejected", "--cache", folder / "c")) == 0
@@ -81,8 +81,8 @@ def test_filter_moves_and_copies(folder, capsys):
 def test_generated_pictures_that_were_dropped_are_not_made_again(folder, capsys):
     make = ["backgrounds", "generate", str(folder / "made"), "--source", "noise", "-n", "3", "--size", "8"]
     assert main([*make, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["made"], told["kept"], told["categories"], told["size"]) == (3, 0, ["noise"], [8, 8])
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["made"], printed["kept"], printed["categories"], printed["size"]) == (3, 0, ["noise"], [8, 8])
     words = filter_words(folder, "--forbidden", "middling", "--move", folder / "rejected")
     words[2] = str(folder / "made")
     assert main(words) == 0

@@ -77,7 +77,7 @@ def test_options_may_be_cut_short_and_values_may_look_like_options(capsys: pytes
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "text"),
     [
         (ValueError("a\n  b"), "a b"),
         (FileNotFoundError("/x is not there"), "/x is not there"),
@@ -89,14 +89,14 @@ def test_options_may_be_cut_short_and_values_may_look_like_options(capsys: pytes
     ],
 )
 def test_expected_errors_are_one_line(
-    error: Exception, told: str, with_command: Any, capsys: pytest.CaptureFixture[str]
+    error: Exception, text: str, with_command: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_command(raises(error))
     assert cli.main(["trial"]) == 1
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert err.startswith("bgdebias trial: error: ")
-    assert told in err
+    assert text in err
 
 
 @pytest.mark.parametrize(

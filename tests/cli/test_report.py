@@ -56,13 +56,13 @@ def test_errors_are_one_line(files: list[str], tmp_path: Path, capsys: pytest.Ca
     whole = json.loads(Path(files[0]).read_text())
     expected = "expected a report's JSON file, as BackgroundBiasReport.to_json and bgdebias probe write it"
     contents = {
-        "other": ('{"schema": "something else"}', "schema: expected 'torch_bgdebias.report/3', got 'something else'"),
+        "other": ('{"schema": "something else"}', "schema: expected 'torch_bgdebias.report/4', got 'something else'"),
         "newer": (
             '{"schema": "torch_bgdebias.report/9"}',
-            "schema: expected 'torch_bgdebias.report/3', got 'torch_bgdebias.report/9': written by a newer",
+            "schema: expected 'torch_bgdebias.report/4', got 'torch_bgdebias.report/9': written by a newer",
         ),
         "broken": ("{", f"{expected}; it is not JSON: "),
-        "list": ("[1]", "schema: expected 'torch_bgdebias.report/3', got None"),
+        "list": ("[1]", "schema: expected 'torch_bgdebias.report/4', got None"),
         "no-images": (json.dumps({**whole, "images": {}}), "report: a field is missing: "),
         "kind": (json.dumps({**whole, "variants": [1]}), "report: a field is not of the kind that to_json writes"),
         "cut": (
@@ -73,8 +73,8 @@ def test_errors_are_one_line(files: list[str], tmp_path: Path, capsys: pytest.Ca
     for name, (text, _) in contents.items():
         (tmp_path / f"{name}.json").write_text(text)
     (tmp_path / "picture.json").write_bytes(b"\x89PNG\xff")
-    for argv, told in (
-        *(([str(tmp_path / f"{name}.json")], f"{name}.json: {told}") for name, (_, told) in contents.items()),
+    for argv, message in (
+        *(([str(tmp_path / f"{name}.json")], f"{name}.json: {problem}") for name, (_, problem) in contents.items()),
         ([str(tmp_path / "picture.json")], f"picture.json: {expected}; it is not text"),
         ([str(tmp_path / "absent.json")], f"absent.json: {expected}; no such file"),
         ([str(tmp_path)], f"{expected}; is a directory"),
@@ -83,7 +83,7 @@ def test_errors_are_one_line(files: list[str], tmp_path: Path, capsys: pytest.Ca
     ):
         assert cli.main(["report", *argv, "--json"]) == 1
         out, err = capsys.readouterr()
-        assert told in err
+        assert message in err
         assert err.count("\n") == 1
         assert out == ""
     assert cli.main(["report"]) == 2

@@ -135,9 +135,9 @@ def test_other_callbacks_and_a_bank_by_class_path(place, tmp_path, capsys):
 
 def test_help_and_example(capsys):
     assert cli.main(["train", "--help"]) == 0
-    told = capsys.readouterr().out
-    assert "examples:" in told
-    assert "bgdebias train --config train.yaml" in told
+    printed = capsys.readouterr().out
+    assert "examples:" in printed
+    assert "bgdebias train --config train.yaml" in printed
     assert cli.main(["train", "--example"]) == 0
     assert capsys.readouterr().out == EXAMPLE
     assert cli.main(["train"]) == 2
@@ -145,7 +145,7 @@ def test_help_and_example(capsys):
 
 
 def test_errors(place, tmp_path, capsys):
-    for words, code, told in [
+    for words, code, text in [
         (["--config", "absent.yaml"], 2, "absent.yaml"),
         (["--config", "train.yaml", "--trainer.max_epoxs", "3"], 2, "max_epoxs"),
         (["--config", "train.yaml", "--model", "NoSuchModel"], 2, "NoSuchModel"),
@@ -155,7 +155,7 @@ def test_errors(place, tmp_path, capsys):
         (["fitt"], 1, "expected one of fit, validate, test, predict or an option, got 'fitt'"),
     ]:
         assert cli.main(["train", *words]) == code, words
-        assert told in capsys.readouterr().err, words
+        assert text in capsys.readouterr().err, words
     (tmp_path / "data/val/images/dog").rename(tmp_path / "data/val/images/emu")
     (tmp_path / "data/val/masks/dog").rename(tmp_path / "data/val/masks/emu")
     assert cli.main(["train", "--config", "train.yaml"]) == 1

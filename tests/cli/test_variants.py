@@ -53,9 +53,9 @@ def test_writes_every_variant(folder, capsys):
     for name in ("only_fg", "only_bg_b", "only_bg_t", "no_fg"):
         for i, sample in enumerate(data.samples[:8]):
             image, label, mask = data[i]
-            made = make_variant(image[None], mask[None], torch.tensor([label]), name).image[0]
-            found = read(out / name / sample.image.relative_to(data.root / "images"))
-            np.testing.assert_array_equal(found, (made * 255).round().permute(1, 2, 0).int().numpy())
+            variant = make_variant(image[None], mask[None], torch.tensor([label]), name).image[0]
+            written = read(out / name / sample.image.relative_to(data.root / "images"))
+            np.testing.assert_array_equal(written, (variant * 255).round().permute(1, 2, 0).int().numpy())
     for name, partner in (("mixed_same", "cat"), ("mixed_next", "dog")):
         for i in range(3):
             pixels = read(out / name / f"cat/{i}.png")

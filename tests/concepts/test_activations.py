@@ -91,14 +91,14 @@ def test_three_layers_of_every_family(family):
     assert list(maps) == list(reader.layers)
     sizes = [m.shape[2] for m in maps.values()]
     assert sizes == sorted(sizes, reverse=True)  # early ones are not coarser
-    for found in maps.values():
-        assert found.ndim == 4
-        assert found.shape[0] == 2
-        assert found.shape[2] == found.shape[3] > 1
-        assert not found.requires_grad
+    for activation in maps.values():
+        assert activation.ndim == 4
+        assert activation.shape[0] == 2
+        assert activation.shape[2] == activation.shape[3] > 1
+        assert not activation.requires_grad
     named = ActivationReader(model, list(maps))(images())  # through hooks: the same maps
-    for name, found in maps.items():
-        torch.testing.assert_close(named[name], found)
+    for name, activation in maps.items():
+        torch.testing.assert_close(named[name], activation)
     assert modes == [m.training for m in model.modules()]
     assert not any(m._forward_hooks for m in model.modules())
 
@@ -126,9 +126,9 @@ def test_tokens_keep_their_places():
     image = torch.zeros(1, 3, 64, 64)
     image[:, :, 16:32, 48:64] = 5.0
     nn.init.zeros_(model.pos_embed)
-    found = ActivationReader(model, ["blocks.0.norm1"])(image)["blocks.0.norm1"]
-    different = (found - found[:, :, :1, :1]).abs().sum(1)[0] > 1e-4
-    assert found.shape == (1, 24, 4, 4)
+    activation = ActivationReader(model, ["blocks.0.norm1"])(image)["blocks.0.norm1"]
+    different = (activation - activation[:, :, :1, :1]).abs().sum(1)[0] > 1e-4
+    assert activation.shape == (1, 24, 4, 4)
     assert different.nonzero().tolist() == [[1, 3]]
 
 
@@ -136,11 +136,11 @@ def test_swin_windows_are_put_together():
     model = FAMILIES["swin"]().eval()
     block = model.layers[0].blocks[1]  # shifted
     assert tuple(block.shift_size) == (2, 2)
-    found = ActivationReader(model, ["layers.0.blocks.1.attn"])(images())["layers.0.blocks.1.attn"]
+    activation = ActivationReader(model, ["layers.0.blocks.1.attn"])(images())["layers.0.blocks.1.attn"]
     with torch.no_grad():
         before = model.layers[0].blocks[0](model.patch_embed(images()))
         expected = block._attn(block.norm1(before))
-    torch.testing.assert_close(found, expected.permute(0, 3, 1, 2))
+    torch.testing.assert_close(activation, expected.permute(0, 3, 1, 2))
 
 
 def test_bad_layers():

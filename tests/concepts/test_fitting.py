@@ -35,8 +35,8 @@ def data(samples=6, channels=5, small=(7, 6), large=(20, 16), seed=0):
     return activations, masks
 
 
-def relative(found, expected):
-    return float((torch.as_tensor(found) - torch.as_tensor(expected)).norm() / torch.as_tensor(expected).norm())
+def relative(vectors, expected):
+    return float((torch.as_tensor(vectors) - torch.as_tensor(expected)).norm() / torch.as_tensor(expected).norm())
 
 
 def test_reference_arrays(vectors):

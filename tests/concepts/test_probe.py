@@ -29,22 +29,22 @@ def data(n=9, size=16, seed=0):
 def test_vectors_are_those_of_one_concept_after_another(block):
     model, (images, masks, concepts) = net(), data()
     probe = ConceptProbe(model, ["1", "3"], size=16, block=block, batch_size=4)
-    found = probe.fit(images, masks, concepts)
+    fitted = probe.fit(images, masks, concepts)
     local = probe.fit(images, masks, concepts, method="loce")
     with torch.no_grad():
         maps = {"1": model[:2](images), "3": model(images)}
     for layer, a in maps.items():
         for c in range(3):
             own = concepts == c
-            torch.testing.assert_close(found.vectors[layer][c], fit_net2vec(a[own], masks[own]), atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(fitted.vectors[layer][c], fit_net2vec(a[own], masks[own]), atol=1e-4, rtol=1e-4)
             expected = fit_loce(a[own], masks[own])
             torch.testing.assert_close(local.local[layer][own], expected, atol=1e-4, rtol=1e-4)
             torch.testing.assert_close(local.vectors[layer][c], expected.mean(0), atol=1e-4, rtol=1e-4)
-        iou = probe.iou([found, local], images, masks, concepts)[layer]
+        iou = probe.iou([fitted, local], images, masks, concepts)[layer]
         assert iou.shape == (2, 9)
-        torch.testing.assert_close(iou[0], concept_iou(found.vectors[layer][concepts], a, masks))
-    assert found.counts == (3, 3, 3)
-    assert found.names == ("0", "1", "2")
+        torch.testing.assert_close(iou[0], concept_iou(fitted.vectors[layer][concepts], a, masks))
+    assert fitted.counts == (3, 3, 3)
+    assert fitted.names == ("0", "1", "2")
 
 
 def test_a_loader_gives_what_tensors_give():
@@ -64,11 +64,11 @@ def test_masks_below_one_activation_pixel_are_listed():
     masks[[2, 5, 8]] = 0
     probe = ConceptProbe(net(), ["1", "3"], size=16)
     for method in ("net2vec", "loce"):
-        found = probe.fit(images, masks, concepts, method=method, names=["a", "b", "c"])
-        assert found.too_small == {"1": [2, 4, 5, 8], "3": [2, 4, 5, 8]}
-        assert found.vectors["1"][2].isnan().all()
-        assert found.vectors["1"][:2].isfinite().all()
-        iou = probe.iou(found, images, masks, concepts)
+        fitted = probe.fit(images, masks, concepts, method=method, names=["a", "b", "c"])
+        assert fitted.too_small == {"1": [2, 4, 5, 8], "3": [2, 4, 5, 8]}
+        assert fitted.vectors["1"][2].isnan().all()
+        assert fitted.vectors["1"][:2].isfinite().all()
+        iou = probe.iou(fitted, images, masks, concepts)
         assert iou["3"].isnan().nonzero().flatten().tolist() == [2, 4, 5, 8]
 
 

@@ -218,10 +218,10 @@ def test_float_banks_and_other_sizes():
 def test_empty_and_full_masks():
     data = foregrounds(2)
     data.masks[0], data.masks[1] = 0, 255
-    made = CorrelatedBackgrounds(data, bank(), 1.0, "medium")
-    assert made[0][0].max() < 0.2
-    assert made[0][2].sum() == 0
-    assert made[1][0].isfinite().all()
+    correlated = CorrelatedBackgrounds(data, bank(), 1.0, "medium")
+    assert correlated[0][0].max() < 0.2
+    assert correlated[0][2].sum() == 0
+    assert correlated[1][0].isfinite().all()
 
 
 class Items(list):

@@ -113,7 +113,7 @@ def test_no_variant_shows_a_void_pixel(name):
     """Whatever stands in void, of object or background, the variant is the same."""
     mask, void = planes()
     image, label = torch.rand(4, 3, SIDE, SIDE), torch.tensor([0, 0, 1, 1])
-    made = [
+    variant = [
         make_variant(
             with_noise_in_void(image, void, seed),
             mask,
@@ -124,7 +124,7 @@ def test_no_variant_shows_a_void_pixel(name):
         ).image
         for seed in (0, 1)
     ]
-    torch.testing.assert_close(made[0], made[1], atol=1e-6, rtol=0)
+    torch.testing.assert_close(variant[0], variant[1], atol=1e-6, rtol=0)
     without = make_variant(image, mask, label, name, generator=torch.Generator().manual_seed(0)).image
     zero = make_variant(
         image, mask, label, name, void=torch.zeros_like(void), generator=torch.Generator().manual_seed(0)

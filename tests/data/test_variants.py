@@ -47,19 +47,19 @@ def test_black_variants_match_the_loop(name, normalised):
     image, mask, label = batch()
     mean, std = ((0.5, 0.4, 0.3), (0.2, 0.25, 0.3)) if normalised else (None, None)
     black = torch.tensor([-0.5 / 0.2, -0.4 / 0.25, -0.3 / 0.3]) if normalised else torch.zeros(3)
-    made = make_variant(image, mask, label, name, mean=mean, std=std)
-    torch.testing.assert_close(made.image, by_loop(image, mask, name, black))
-    assert made.valid.all()
-    assert made.background_label.tolist() == ([-1] * 6 if name == "only_fg" else label.tolist())
+    variant = make_variant(image, mask, label, name, mean=mean, std=std)
+    torch.testing.assert_close(variant.image, by_loop(image, mask, name, black))
+    assert variant.valid.all()
+    assert variant.background_label.tolist() == ([-1] * 6 if name == "only_fg" else label.tolist())
 
 
 def test_only_bg_t_removes_the_foreground():
     image, mask, label = batch()
-    made = make_variant(image, mask, label, "only_bg_t")
-    torch.testing.assert_close(made.image, tile_fill(image, mask))
+    variant = make_variant(image, mask, label, "only_bg_t")
+    torch.testing.assert_close(variant.image, tile_fill(image, mask))
     changed = image.clone()
     changed[:, :, 2:5, 3:6] = 0.123
-    torch.testing.assert_close(make_variant(changed, mask, label, "only_bg_t").image[0], made.image[0])
+    torch.testing.assert_close(make_variant(changed, mask, label, "only_bg_t").image[0], variant.image[0])
 
 
 @pytest.mark.parametrize(
@@ -75,16 +75,16 @@ def test_mixed_takes_another_image_of_the_wanted_class(name, wanted, generator):
     fills = tile_fill(image, mask)
     seen = [set() for _ in label]
     for _ in range(60):
-        made = make_variant(image, mask, label, name, generator=generator)
-        assert made.valid.all()
+        variant = make_variant(image, mask, label, name, generator=generator)
+        assert variant.valid.all()
         for i in range(len(label)):
             outside = mask[i, 0] == 0
-            torch.testing.assert_close(made.image[i][:, ~outside], image[i][:, ~outside])
-            partner = [j for j in range(6) if torch.equal(made.image[i][:, outside], fills[j][:, outside])]
+            torch.testing.assert_close(variant.image[i][:, ~outside], image[i][:, ~outside])
+            partner = [j for j in range(6) if torch.equal(variant.image[i][:, outside], fills[j][:, outside])]
             assert len(partner) == 1, "the background is one image's tile-filled background"
             assert partner[0] != i, "never its own"
-            assert int(label[partner[0]]) == int(made.background_label[i])
-            seen[i].add(int(made.background_label[i]))
+            assert int(label[partner[0]]) == int(variant.background_label[i])
+            seen[i].add(int(variant.background_label[i]))
     assert seen == [wanted(int(c)) for c in label]
 
 
@@ -94,10 +94,10 @@ def test_mixed_rand_is_uniform_over_classes_whatever_their_sizes(generator):
     pool = torch.rand(36, 3, 8, 8)
     count = Counter()
     for _ in range(750):
-        made = make_variant(
+        variant = make_variant(
             image, mask, label, "mixed_rand", backgrounds=pool, background_labels=pool_labels, generator=generator
         )
-        count.update(made.background_label.tolist())
+        count.update(variant.background_label.tolist())
     assert sum(count.values()) == 3000
     assert all(abs(count[c] - 1000) < 130 for c in range(3)), count  # five standard deviations
 
@@ -107,7 +107,7 @@ def test_excluded_image_is_never_taken_and_does_not_weigh(generator):
     pool = torch.stack([torch.full((3, 8, 8), v) for v in (0.1, 0.2, 0.3)])
     exclude = torch.tensor([0, -1])
     for _ in range(50):
-        made = make_variant(
+        variant = make_variant(
             image,
             mask,
             label,
@@ -117,7 +117,7 @@ def test_excluded_image_is_never_taken_and_does_not_weigh(generator):
             exclude=exclude,
             generator=generator,
         )
-        assert float(made.image[0, 0, 0, 0]) in (pytest.approx(0.2), pytest.approx(0.3))
+        assert float(variant.image[0, 0, 0, 0]) in (pytest.approx(0.2), pytest.approx(0.3))
     lonely = make_variant(
         image, mask, label, "mixed_rand", backgrounds=pool[:1], background_labels=torch.tensor([0]), exclude=exclude
     )
@@ -138,8 +138,8 @@ def test_no_partner_keeps_the_original_and_says_so():
 @pytest.mark.parametrize("name", VARIANTS)
 def test_batch_of_one_of_one_class_and_of_none(name):
     image, mask, label = batch(labels=(0,))
-    made = make_variant(image, mask, label, name)
-    assert made.valid.tolist() == [not name.startswith("mixed")]
+    variant = make_variant(image, mask, label, name)
+    assert variant.valid.tolist() == [not name.startswith("mixed")]
     empty = make_variant(image[:0], mask[:0], label[:0], name)
     assert empty.image.shape == (0, 3, 8, 8)
     assert empty.valid.shape == (0,)
@@ -151,21 +151,21 @@ def test_batch_of_one_of_one_class_and_of_none(name):
 def test_empty_and_full_masks_are_defined(name):
     image, mask, label = batch(labels=(0, 0, 0, 0))
     mask[0], mask[1] = 0, 1
-    made = make_variant(image, mask, label, name, num_classes=1)
-    assert made.valid.tolist() == [False, True, True, True]
-    torch.testing.assert_close(made.image[0], image[0])
-    assert made.image.isfinite().all()
+    variant = make_variant(image, mask, label, name, num_classes=1)
+    assert variant.valid.tolist() == [False, True, True, True]
+    torch.testing.assert_close(variant.image[0], image[0])
+    assert variant.image.isfinite().all()
     if name.startswith("mixed"):  # a full mask has no background to give: 2 and 3 get those of 0 and of each other
-        torch.testing.assert_close(made.image[1], image[1])
+        torch.testing.assert_close(variant.image[1], image[1])
     if name in ("only_bg_b", "no_fg"):
-        assert made.image[1].abs().max() == 0
+        assert variant.image[1].abs().max() == 0
 
 
 def test_full_mask_gives_no_background(generator):
     image, mask, label = batch(labels=(0, 0))
     mask[1] = 1
-    made = make_variant(image, mask, label, "mixed_same", generator=generator)
-    assert made.valid.tolist() == [False, True]
+    variant = make_variant(image, mask, label, "mixed_same", generator=generator)
+    assert variant.valid.tolist() == [False, True]
 
 
 def test_pool_of_bytes_is_normalised_resized_and_its_foregrounds_removed(generator):
@@ -176,13 +176,13 @@ def test_pool_of_bytes_is_normalised_resized_and_its_foregrounds_removed(generat
     pool_mask[:, :, 4:8, 4:8] = 1
     pool[:, :, 4:8, 4:8] = 255
     bank = SimpleNamespace(images=pool, labels=torch.tensor([0]))
-    made = make_variant(
+    variant = make_variant(
         image, mask, label, "mixed_same", backgrounds=bank, background_masks=pool_mask, mean=mean, std=std
     )
     expected = (0.2 - torch.tensor(mean)) / torch.tensor(std)
     outside = (mask == 0)[:, 0]
     for i in range(2):
-        torch.testing.assert_close(made.image[i][:, outside[i]], expected[:, None].expand(-1, int(outside[i].sum())))
+        torch.testing.assert_close(variant.image[i][:, outside[i]], expected[:, None].expand(-1, int(outside[i].sum())))
 
 
 @pytest.mark.parametrize("raw", [True, False])
@@ -192,17 +192,17 @@ def test_a_bank_brings_its_own_normalisation(raw):
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
     bank = BackgroundBank(images if raw else images / 255, torch.tensor([0, 1]), mean=mean, std=std)
     for given in ({}, {"mean": mean, "std": std}):  # the bank is not normalised twice
-        made = make_variant(image, mask, label, "mixed_same", backgrounds=bank, **given)
+        variant = make_variant(image, mask, label, "mixed_same", backgrounds=bank, **given)
         expected = bank.float_images(torch.tensor([0]))[0, :, 0, 0]
-        torch.testing.assert_close(made.image[0, :, 0, 0], expected)
+        torch.testing.assert_close(variant.image[0, :, 0, 0], expected)
     with pytest.raises(ValueError, match="background_labels: mixed_next needs the class of every background"):
         make_variant(image, mask, label, "mixed_next", backgrounds=BackgroundBank(images))
 
 
 def test_unlabelled_pool_serves_mixed_rand_alone():
     image, mask, label = batch()
-    made = make_variant(image, mask, label, "mixed_rand", backgrounds=torch.rand(5, 3, 8, 8))
-    assert made.background_label.tolist() == [-1] * 6
+    variant = make_variant(image, mask, label, "mixed_rand", backgrounds=torch.rand(5, 3, 8, 8))
+    assert variant.background_label.tolist() == [-1] * 6
     with pytest.raises(ValueError, match=r"background_labels: mixed_same needs the class"):
         make_variant(image, mask, label, "mixed_same", backgrounds=torch.rand(5, 3, 8, 8))
 
@@ -210,8 +210,8 @@ def test_unlabelled_pool_serves_mixed_rand_alone():
 def test_soft_masks_blend():
     image, mask, label = batch(labels=(0, 0))
     soft = mask * 0.25
-    made = make_variant(image, soft, label, "only_fg")
-    torch.testing.assert_close(made.image, image * soft)
+    variant = make_variant(image, soft, label, "only_fg")
+    torch.testing.assert_close(variant.image, image * soft)
 
 
 def test_same_generator_same_variant():
@@ -227,9 +227,9 @@ def test_same_generator_same_variant():
 def test_dtypes_devices_and_input_untouched(name, device):
     image, mask, label = (t.to(device) for t in batch())
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
-        made = make_variant(image.to(dtype), mask.bool(), label.int(), name)
-        assert made.image.dtype == dtype
-        assert made.background_label.dtype == torch.int64
+        variant = make_variant(image.to(dtype), mask.bool(), label.int(), name)
+        assert variant.image.dtype == dtype
+        assert variant.background_label.dtype == torch.int64
     torch.testing.assert_close(image.cpu(), batch()[0])
 
 
@@ -239,8 +239,8 @@ def test_no_value_is_read_on_an_accelerator():
     pool = torch.zeros(9, 3, 5, 5, dtype=torch.uint8, device="meta")
     for name in VARIANTS:
         assert make_variant(image, mask, label, name).image.device.type == "meta"
-        made = make_variant(image, mask, label, name, backgrounds=pool, background_labels=label.new_zeros(9))
-        assert made.image.shape == image.shape
+        variant = make_variant(image, mask, label, name, backgrounds=pool, background_labels=label.new_zeros(9))
+        assert variant.image.shape == image.shape
 
 
 BAD = [
@@ -300,8 +300,8 @@ def test_gradient_to_the_image_is_the_true_one(name):
 def test_autocast_keeps_the_image_dtype(device):
     image, mask, label = (t.to(device) for t in batch())
     with torch.autocast(device.type, torch.bfloat16):
-        made = make_variant(image, mask, label, "only_fg")
-    torch.testing.assert_close(made.image, image * mask)
+        variant = make_variant(image, mask, label, "only_fg")
+    torch.testing.assert_close(variant.image, image * mask)
 
 
 @hostile.wrong(image=hostile.IMAGES, mask=hostile.MASKS, label=hostile.LABELS)

@@ -45,11 +45,11 @@ class _OnDevice(Tensor):
 
     @staticmethod
     def __new__(cls, value: Tensor) -> _OnDevice:
-        made = Tensor._make_wrapper_subclass(
+        tensor = Tensor._make_wrapper_subclass(
             cls, value.shape, value.stride(), value.storage_offset(), dtype=value.dtype, device=DEVICE
         )
-        made.value = value
-        return made
+        tensor.value = value
+        return tensor
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -64,9 +64,9 @@ class _Generator(torch.Generator):
 
     def __new__(cls, device: torch.device | str = "cpu") -> _Generator:
         simulated = torch.device(device) == DEVICE
-        made = super().__new__(cls, "cpu" if simulated else device)
-        made.simulated = simulated
-        return made
+        tensor = super().__new__(cls, "cpu" if simulated else device)
+        tensor.simulated = simulated
+        return tensor
 
     @property
     def device(self) -> torch.device:

@@ -32,7 +32,7 @@ def derivatives(
     Where the function's slope jumps (two pixels change their ranks) one step may straddle a jump: the best counts.
     """
     generator = torch.Generator().manual_seed(seed)
-    found = []
+    results = []
     for name, parameter in parameters:
         for _ in range(directions):
             direction = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
@@ -43,8 +43,8 @@ def derivatives(
                 best = numeric if abs(numeric - exact) < abs(best - exact) else best
                 if abs(best - exact) < 1e-5 * abs(exact):
                     break
-            found.append(Derivative(name, exact, best))
-    return found
+            results.append(Derivative(name, exact, best))
+    return results
 
 
 def central_difference(function: Callable[[], Tensor], parameter: Tensor, direction: Tensor, step: float) -> float:
@@ -60,8 +60,8 @@ def central_difference(function: Callable[[], Tensor], parameter: Tensor, direct
 
 def gradients(function: Callable[[], Tensor], model: nn.Module) -> dict[str, Tensor | None]:
     """By autograd, to every parameter; ``None`` where the function does not depend on it."""
-    found = torch.autograd.grad(function(), list(model.parameters()), allow_unused=True)
-    return dict(zip([name for name, _ in model.named_parameters()], found, strict=True))
+    gradients = torch.autograd.grad(function(), list(model.parameters()), allow_unused=True)
+    return dict(zip([name for name, _ in model.named_parameters()], gradients, strict=True))
 
 
 def assert_agree(checks: Sequence[Derivative], *, floor: float) -> None:

@@ -23,8 +23,8 @@ class Plain(nn.Module):
         return self.fc(F.max_pool2d(x, 2).mean((2, 3)))
 
 
-def distance(found: Tensor, expected: Tensor) -> float:
-    return float((found.detach() - expected).norm() / expected.norm())
+def distance(values: Tensor, expected: Tensor) -> float:
+    return float((values.detach() - expected).norm() / expected.norm())
 
 
 def small(norm: bool = True, seed: int = 0) -> nn.Module:

@@ -40,7 +40,7 @@ def make_report(
     heat[:, :5] = 1
     mask[2:6, 2:6] = 255
     said = ({"mixed_rand": 3}, {"original": 0.9, "mixed_rand": 0.8})
-    kept = [
+    attributions = [
         Example(i, i % 4, shown, {"original": i % 4, **said[0]}, said[1], {"grad_cam": heat}, mask)
         for i in range(examples)
     ]
@@ -51,7 +51,7 @@ def make_report(
         class_names=NAMES,
         counts=counts,
         settings={"layer": "head"},
-        examples=kept,
+        examples=attributions,
     )
 
 

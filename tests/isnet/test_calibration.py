@@ -56,14 +56,14 @@ def test_equals_the_formula(variant):
 )
 def test_both_bounds(sums, expected):
     values = torch.tensor(sums)
-    found = range_of_sums(len(sums), values.sum().item(), values.square().sum().item())
+    measured_range = range_of_sums(len(sums), values.sum().item(), values.square().sum().item())
     low, high = expected_range(values)
-    assert found == pytest.approx((low, high))
+    assert measured_range == pytest.approx((low, high))
     if sums[1] != 100.0:
-        assert found == pytest.approx(expected)
+        assert measured_range == pytest.approx(expected)
     else:
-        assert found[0] == pytest.approx(expected[0])
-        assert found[1] == pytest.approx(min(expected[1], high))
+        assert measured_range[0] == pytest.approx(expected[0])
+        assert measured_range[1] == pytest.approx(min(expected[1], high))
 
 
 def test_sums_are_one_per_sample_and_map():
@@ -103,8 +103,8 @@ def test_leaves_the_model_as_it_was():
 def test_reads_any_batch():
     batches = [{"pixels": images()[:5], "y": 0}, {"pixels": images()[5:], "y": 1}]
     spec = BatchSpec(image="pixels", label="y", mask=None)
-    found = calibrate_relevance_range(ISNet(model()), batches, spec=spec, device="cpu")
-    assert found == pytest.approx(calibrate_relevance_range(ISNet(model()), loader()), rel=1e-6)
+    measured_range = calibrate_relevance_range(ISNet(model()), batches, spec=spec, device="cpu")
+    assert measured_range == pytest.approx(calibrate_relevance_range(ISNet(model()), loader()), rel=1e-6)
 
 
 def test_bad_input_is_named():

@@ -228,9 +228,9 @@ def test_images_that_no_longer_fit_their_masks_are_noticed_once(kind, name):
         warnings.simplefilter("always")
         module = kind(change)
         trainer(PlainHeatmaps()).fit(module, smooth_loader())
-    told = [str(warning.message) for warning in caught if "masks" in str(warning.message)]
-    assert len(told) == noticed
-    assert all(where in text and "by more than a normalisation" in text for text in told)
+    messages = [str(warning.message) for warning in caught if "masks" in str(warning.message)]
+    assert len(messages) == noticed
+    assert all(where in text and "by more than a normalisation" in text for text in messages)
     assert not {"on_after_batch_transfer", "on_before_batch_transfer", "forward"} & set(vars(module))
 
 

@@ -72,10 +72,10 @@ def test_equals_the_formulas(d, signed, hybrid, scale):
     mask[0] *= 0.4  # soft masks weigh
     normalization, foreground = ("signed" if signed else "absolute"), ("hybrid" if hybrid else "l2")
     background = background_term(relevance, mask, rank_decay=d, saturation=2.0, normalization=normalization)
-    kept = foreground_term(relevance, mask, relevance_range=(1.5, 20.0), foreground=foreground)
+    foreground_loss = foreground_term(relevance, mask, relevance_range=(1.5, 20.0), foreground=foreground)
     slow_background, slow_kept = slow_terms(relevance, mask, d, 1.5, 20.0, 2.0, signed, hybrid)
     torch.testing.assert_close(background, slow_background, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(kept, slow_kept, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(foreground_loss, slow_kept, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("d", [0.9, 1.0])

@@ -14,7 +14,7 @@ from torch_bgdebias import ISNet
 def test_hidden_relevance_is_layers_value_times_modified_gradient():
     """The layer's input taken for the image gives the same heatmap as the layer as part of the whole."""
     model = small().eval()
-    found = ISNet(model, deep_supervision=["conv1"]).explain(picture(), torch.tensor([1, 2, 0]))
+    explanation = ISNet(model, deep_supervision=["conv1"]).explain(picture(), torch.tensor([1, 2, 0]))
 
     class Rest(nn.Module):
         def __init__(self) -> None:
@@ -26,7 +26,7 @@ def test_hidden_relevance_is_layers_value_times_modified_gradient():
             return self.inner.fc(F.max_pool2d(self.inner.bn2(self.inner.conv2(x)).relu(), 2).mean((2, 3)))
 
     rest = ISNet(Rest().eval()).explain(model.conv1(picture()).detach(), torch.tensor([1, 2, 0]))
-    torch.testing.assert_close(found.hidden["conv1"].detach(), rest.relevance.detach())
+    torch.testing.assert_close(explanation.hidden["conv1"].detach(), rest.relevance.detach())
 
 
 def test_watching_equals_explaining():
@@ -45,9 +45,9 @@ def test_watching_equals_explaining():
             model.eval()(x)  # not recorded
         model.train()
     assert len(watch) == 1
-    found = watch.explain()
-    torch.testing.assert_close(found.relevance, expected.relevance)
-    (loss + found.relevance.abs().sum()).backward()
+    explanation = watch.explain()
+    torch.testing.assert_close(explanation.relevance, expected.relevance)
+    (loss + explanation.relevance.abs().sum()).backward()
     for parameter, grad in zip(model.parameters(), grads, strict=True):
         torch.testing.assert_close(parameter.grad, grad)
     with pytest.raises(RuntimeError, match="no forward pass of Plain"):

@@ -32,8 +32,8 @@ def test_stochastic_chooses_the_highest_half_of_the_time():
     torch.testing.assert_close(drawn, torch.tensor([1 / 6, 1 / 6, 1 / 2, 1 / 6]), atol=0.012, rtol=0)
     assert random_logit(torch.zeros(3, 1)).tolist() == [0, 0, 0]
     isnet = ISNet(small().eval(), "stochastic")
-    found = [isnet.explain(picture(), generator=torch.Generator().manual_seed(4)).relevance for _ in range(2)]
-    assert torch.equal(*found)
+    heatmaps = [isnet.explain(picture(), generator=torch.Generator().manual_seed(4)).relevance for _ in range(2)]
+    assert torch.equal(*heatmaps)
 
 
 def test_targets_override_the_choice():

@@ -36,8 +36,8 @@ def test_looking_at_a_layer_does_not_change_the_heatmaps(variant, train, rule):
     model = Small().double().train(train)
     expected = explained(summed(model, variant, input_rule=rule), picture())
     names = [name for name, _ in model.named_children()][:4]
-    found = explained(summed(model, variant, input_rule=rule, deep_supervision=names), picture())
-    torch.testing.assert_close(found, expected)
+    relevance = explained(summed(model, variant, input_rule=rule, deep_supervision=names), picture())
+    torch.testing.assert_close(relevance, expected)
     model.conv1.register_forward_hook(lambda _, __, out: out.clone())
     model.conv2.register_forward_hook(lambda _, __, out: out.clone(memory_format=torch.channels_last))
     model.fc.register_forward_hook(lambda _, __, out: out.to(torch.float32).double().clone())
@@ -48,9 +48,9 @@ def test_looking_at_a_layer_does_not_change_the_heatmaps(variant, train, rule):
 
 def test_a_layer_before_batch_norm_has_the_relevance_of_the_two_in_the_dual_variant():
     model = Small().double()
-    found = summed(model, "dual", deep_supervision=["conv2", "bn2"]).explain(picture()).hidden
-    torch.testing.assert_close(found["conv2"], found["bn2"])
-    assert found["bn2"].abs().sum() > 0
+    hidden_maps = summed(model, "dual", deep_supervision=["conv2", "bn2"]).explain(picture()).hidden
+    torch.testing.assert_close(hidden_maps["conv2"], hidden_maps["bn2"])
+    assert hidden_maps["bn2"].abs().sum() > 0
 
 
 @pytest.mark.parametrize("rule", ["gradient", "zbox"])
@@ -76,10 +76,10 @@ def test_a_layer_with_a_shortcut_has_the_relevance_of_both_ways(variant, rule):
             summed(Shortcut(twice, scale).double().eval(), variant, input_rule=rule, deep_supervision=names)
             for twice, names in ((False, ("net.conv1",)), (True, ("net.conv1", "same")))
         )
-        found, expected = one.explain(picture()), two.explain(picture())
-        torch.testing.assert_close(found.relevance, expected.relevance)
-        assert found.relevance.abs().sum() > 0
-        torch.testing.assert_close(found.hidden["net.conv1"], sum(expected.hidden.values()))
+        explanation, expected = one.explain(picture()), two.explain(picture())
+        torch.testing.assert_close(explanation.relevance, expected.relevance)
+        assert explanation.relevance.abs().sum() > 0
+        torch.testing.assert_close(explanation.hidden["net.conv1"], sum(expected.hidden.values()))
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 1e-10])
@@ -96,8 +96,8 @@ def test_a_layer_whose_output_goes_to_a_relu_and_elsewhere_under_zbox(epsilon):
             return self.net.fc((self.net.conv2(F.relu(y)) + y).mean((2, 3)))
 
     net = Both().double()
-    found = ISNet(net, input_rule="zbox", epsilon=epsilon).explain(picture()).relevance
-    torch.testing.assert_close(found, ISNet(net, input_rule="zbox", epsilon=1e-9).explain(picture()).relevance)
+    relevance = ISNet(net, input_rule="zbox", epsilon=epsilon).explain(picture()).relevance
+    torch.testing.assert_close(relevance, ISNet(net, input_rule="zbox", epsilon=1e-9).explain(picture()).relevance)
 
 
 def test_the_inner_network_s_relevance_trains_what_comes_before_it():
@@ -151,8 +151,8 @@ def test_the_output_layer_is_known_behind_copies_and_reshapes(end):
     def logits(output: Tensor) -> Tensor:
         return output.float().double().clone().flatten(1)
 
-    found = explained(summed(nn.Sequential(model, end), "dual", logits=logits), picture())
-    torch.testing.assert_close(found, explained(summed(model, "dual"), picture()), rtol=1e-5, atol=1e-8)
+    relevance = explained(summed(nn.Sequential(model, end), "dual", logits=logits), picture())
+    torch.testing.assert_close(relevance, explained(summed(model, "dual"), picture()), rtol=1e-5, atol=1e-8)
 
 
 class Outer(nn.Module):
@@ -171,11 +171,11 @@ def test_watches_of_a_network_and_of_one_inside_it(variant):
     with outer.watching() as a, inner.watching() as b, inner.watching() as c:
         model(x)
     assert (len(a), len(b), len(c)) == (1, 1, 1)
-    found = [w.explain(create_graph=False, generator=torch.Generator().manual_seed(3)) for w in (b, a, c)]
-    torch.testing.assert_close(found[0].relevance, explained(inner, x * 2 - 1))
-    torch.testing.assert_close(found[2].relevance, found[0].relevance)
-    torch.testing.assert_close(found[1].relevance, explained(outer, x))
-    assert found[1].hidden["net.bn2"].abs().sum() > 0
+    explanations = [w.explain(create_graph=False, generator=torch.Generator().manual_seed(3)) for w in (b, a, c)]
+    torch.testing.assert_close(explanations[0].relevance, explained(inner, x * 2 - 1))
+    torch.testing.assert_close(explanations[2].relevance, explanations[0].relevance)
+    torch.testing.assert_close(explanations[1].relevance, explained(outer, x))
+    assert explanations[1].hidden["net.bn2"].abs().sum() > 0
 
 
 def test_watches_of_one_forward_pass_have_to_agree():
@@ -237,13 +237,13 @@ def test_threads_explain_at_the_same_time():
     model, images = Small().double().eval(), [picture() * k for k in (0.25, 0.5, 0.75, 1)]
     isnet = ISNet(model, deep_supervision=["bn2"])
     expected = [isnet.explain(image) for image in images]
-    found: dict[int, Tensor] = {}
+    by_thread: dict[int, Tensor] = {}
     start = threading.Barrier(len(images))
 
     def work(i: int) -> None:
         start.wait()
         for _ in range(10):
-            found[i] = isnet.explain(images[i]).relevance
+            by_thread[i] = isnet.explain(images[i]).relevance
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(len(images))]
     for thread in threads:
@@ -251,7 +251,7 @@ def test_threads_explain_at_the_same_time():
     for thread in threads:
         thread.join()
     for i, result in enumerate(expected):
-        torch.testing.assert_close(found[i], result.relevance)
+        torch.testing.assert_close(by_thread[i], result.relevance)
     assert not model._forward_hooks
     assert not model._forward_pre_hooks
 
@@ -263,17 +263,17 @@ def test_hidden_maps_of_transformers():
     swin = ISNet(models.swin_t(num_classes=4).eval(), deep_supervision=["features.3"]).explain(x).hidden["features.3"]
     assert swin.shape == (2, 1, 192, 8, 8)
     vit = models.vit_b_32(num_classes=4, image_size=64).eval()
-    found = ISNet(vit, "original", deep_supervision=["encoder.layers.encoder_layer_3", "conv_proj"]).explain(x)
-    assert found.hidden["encoder.layers.encoder_layer_3"].shape == (2, 4, 768, 2, 2)
-    assert found.hidden["conv_proj"].shape == (2, 4, 768, 2, 2)
+    explanation = ISNet(vit, "original", deep_supervision=["encoder.layers.encoder_layer_3", "conv_proj"]).explain(x)
+    assert explanation.hidden["encoder.layers.encoder_layer_3"].shape == (2, 4, 768, 2, 2)
+    assert explanation.hidden["conv_proj"].shape == (2, 4, 768, 2, 2)
 
 
 def test_hidden_maps_of_convolutions_are_never_turned():
     for conv, size in ((nn.Conv2d(3, 20, 5), (40, 64)), (nn.Conv2d(3, 32, 3, padding=1, stride=(1, 2)), (32, 32))):
         net = nn.Sequential(nn.Sequential(conv, nn.ReLU()), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         x = torch.rand(2, 3, *size)
-        found = ISNet(net, deep_supervision=["0", "0.0"]).explain(x).hidden
-        assert found["0"].shape[2:] == found["0.0"].shape[2:] == conv(x).shape[1:]
+        hidden_maps = ISNet(net, deep_supervision=["0", "0.0"]).explain(x).hidden
+        assert hidden_maps["0"].shape[2:] == hidden_maps["0.0"].shape[2:] == conv(x).shape[1:]
 
 
 class Odd(nn.Module):

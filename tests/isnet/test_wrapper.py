@@ -67,11 +67,11 @@ def test_the_model_is_left_as_found(variant, rule):
 def test_shapes(variant, maps, attribution, batch):
     model = small().eval()
     isnet = ISNet(model, variant, dual_target="sum", attribution=attribution, deep_supervision=["conv1", "bn2"])
-    found = isnet.explain(picture(batch))
-    assert found.logits.shape == (batch, 5)
-    assert found.relevance.shape == (batch, maps, 3, 12, 10)
-    assert found.hidden["conv1"].shape == (batch, maps, 6, 12, 10)
-    assert found.hidden["bn2"].shape == (batch, maps, 12, 6, 5)
+    explanation = isnet.explain(picture(batch))
+    assert explanation.logits.shape == (batch, 5)
+    assert explanation.relevance.shape == (batch, maps, 3, 12, 10)
+    assert explanation.hidden["conv1"].shape == (batch, maps, 6, 12, 10)
+    assert explanation.hidden["bn2"].shape == (batch, maps, 12, 6, 5)
     assert torch.equal(isnet(picture(batch)), model(picture(batch)))
 
 
@@ -83,10 +83,10 @@ def test_relevance_without_and_in_inference_mode():
     with torch.no_grad():
         torch.testing.assert_close(isnet.explain(x).relevance, expected.relevance.detach())
     with torch.inference_mode():
-        found = isnet.explain(x.clone())
-        assert not found.relevance.requires_grad
-    torch.testing.assert_close(found.relevance, expected.relevance.detach())
-    assert not found.relevance.is_inference()
+        explanation = isnet.explain(x.clone())
+        assert not explanation.relevance.requires_grad
+    torch.testing.assert_close(explanation.relevance, expected.relevance.detach())
+    assert not explanation.relevance.is_inference()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -96,11 +96,11 @@ def test_autocast_gives_float32_relevance_near_the_exact(dtype, variant, rule):
     isnet, x = ISNet(small(), variant, dual_target="sum", input_rule=rule, deep_supervision=["bn1"]), picture()
     exact = isnet.explain(x, torch.tensor([1, 2, 0]))
     with torch.autocast("cpu", dtype):
-        found = isnet.explain(x, torch.tensor([1, 2, 0]))
-    assert found.relevance.dtype == torch.float32
-    assert found.hidden["bn1"].dtype == torch.float32
-    assert distance(found.relevance, exact.relevance.detach()) < 0.15
-    found.relevance.abs().sum().backward()
+        explanation = isnet.explain(x, torch.tensor([1, 2, 0]))
+    assert explanation.relevance.dtype == torch.float32
+    assert explanation.hidden["bn1"].dtype == torch.float32
+    assert distance(explanation.relevance, exact.relevance.detach()) < 0.15
+    explanation.relevance.abs().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in isnet.model.parameters() if p.grad is not None)
 
 
@@ -206,8 +206,8 @@ def test_images_that_require_gradients_keep_them():
 
 def test_a_training_step_leaves_no_gradient_on_the_image():
     isnet, x = ISNet(small()), picture()
-    found = isnet.explain(x)
-    (found.relevance.sum() + found.logits.sum()).backward()
+    explanation = isnet.explain(x)
+    (explanation.relevance.sum() + explanation.logits.sum()).backward()
     assert x.grad is None
     assert not x.requires_grad
 
@@ -216,8 +216,8 @@ def test_compiled_models_run_as_the_original_with_a_warning():
     model = small().eval()
     compiled = torch.compile(model, backend="eager")
     with pytest.warns(UserWarning, match="Plain is compiled, which cannot be differentiated twice"):
-        found = ISNet(compiled).explain(picture())
-    torch.testing.assert_close(found.relevance, ISNet(model).explain(picture()).relevance)
+        explanation = ISNet(compiled).explain(picture())
+    torch.testing.assert_close(explanation.relevance, ISNet(model).explain(picture()).relevance)
 
 
 def test_zennit_is_not_needed():
@@ -246,9 +246,9 @@ def test_flex_composite_and_isnet_agree():
         lambda: Explanation(*relevance(model, x, label, FlexComposite(0.05))),
     ):
         model.load_state_dict(state)
-        found = explain()
-        grads = torch.autograd.grad(found.relevance.square().sum(), list(model.parameters()), allow_unused=True)
-        results.append([found.logits, found.relevance, *grads])
+        explanation = explain()
+        grads = torch.autograd.grad(explanation.relevance.square().sum(), list(model.parameters()), allow_unused=True)
+        results.append([explanation.logits, explanation.relevance, *grads])
     for a, b in zip(*results, strict=True):
         assert (a is None) == (b is None)
         if a is not None:

@@ -76,7 +76,7 @@ def test_a_training_model_moves_as_after_a_call_of_its_own(variant):
     model = models[1]
     modes = [m.training for m in model.modules()]
     needs = [p.requires_grad for p in model.parameters()]
-    kept = [(id(t), t.data_ptr()) for t in (*model.parameters(), *model.buffers())]
+    places = [(id(t), t.data_ptr()) for t in (*model.parameters(), *model.buffers())]
     attributes = [sorted(vars(m)) for m in model.modules()]
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(5)
@@ -84,7 +84,7 @@ def test_a_training_model_moves_as_after_a_call_of_its_own(variant):
     assert torch.equal(torch.get_rng_state(), after)
     assert [m.training for m in model.modules()] == modes
     assert [p.requires_grad for p in model.parameters()] == needs
-    assert [(id(t), t.data_ptr()) for t in (*model.parameters(), *model.buffers())] == kept
+    assert [(id(t), t.data_ptr()) for t in (*model.parameters(), *model.buffers())] == places
     assert [sorted(vars(m)) for m in model.modules()] == attributes
     assert all(p.grad is None for p in model.parameters())
     for name, value in models[0].state_dict().items():
@@ -95,10 +95,10 @@ def test_another_thread_s_forward_and_backward_passes_are_plain():
     """A loader's thread that runs a network while the main thread is in the middle of an explained forward pass."""
     other, x = Small().eval(), picture().requires_grad_()
     (expected,) = torch.autograd.grad(other(x).sum(), x)
-    found: list[Tensor] = []
+    outputs: list[Tensor] = []
 
     def work() -> None:
-        found.extend(torch.autograd.grad(other(x).sum(), x))
+        outputs.extend(torch.autograd.grad(other(x).sum(), x))
 
     class Threaded(Small):
         def forward(self, image: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ def test_another_thread_s_forward_and_backward_passes_are_plain():
             return super().forward(image)
 
     ISNet(Threaded()).explain(picture())
-    assert torch.equal(found[0], expected)
+    assert torch.equal(outputs[0], expected)
 
 
 class Smoothed(Dataset):

@@ -20,11 +20,12 @@ def test_auxiliary_heads_train_on_their_own_loss_alone(variant):
     with isnet.watching() as watch:
         output = model(image)
         loss = F.cross_entropy(output.logits, label) + 0.3 * F.cross_entropy(output.aux_logits1, label)
-    found = watch.explain()
-    assert torch.equal(found.logits, output.logits)
+    explanation = watch.explain()
+    assert torch.equal(explanation.logits, output.logits)
     aux = model.aux1.fc2.weight
-    assert torch.autograd.grad(found.relevance.square().sum(), aux, retain_graph=True, allow_unused=True)[0] is None
-    (loss + found.relevance.square().mean()).backward()
+    squares = explanation.relevance.square()
+    assert torch.autograd.grad(squares.sum(), aux, retain_graph=True, allow_unused=True)[0] is None
+    (loss + squares.mean()).backward()
     assert aux.grad.abs().sum() > 0
     assert model.conv1.conv.weight.grad.isfinite().all()
     assert model.aux2.fc2.weight.grad is None
@@ -50,17 +51,17 @@ def likeness(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 def test_bfloat16_autocast_costs_no_more_than_in_the_plain_gradient(variant, rule):
     model, image = settled()
     isnet, x = ISNet(model, variant, dual_target="sum", input_rule=rule), image.clone().requires_grad_()
-    plain, found = [], []
+    plain, heatmaps = [], []
     for enabled in (False, True):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             logits = model(x)
-            found.append(isnet.explain(image).relevance)
+            heatmaps.append(isnet.explain(image).relevance)
         plain.append(torch.autograd.grad(logits.float().square().sum(), x)[0])
-    assert found[1].dtype == torch.float32
+    assert heatmaps[1].dtype == torch.float32
     assert likeness(*plain) < 0.95  # a network with random weights is sensitive
-    assert likeness(found[0][:, -1], found[1][:, -1]) > likeness(*plain)
+    assert likeness(heatmaps[0][:, -1], heatmaps[1][:, -1]) > likeness(*plain)
     if variant == "dual":  # nothing cancels in LRP-z+
-        assert likeness(found[0][:, 0], found[1][:, 0]) > 0.999
-    found[1].abs().mean().backward()
+        assert likeness(heatmaps[0][:, 0], heatmaps[1][:, 0]) > 0.999
+    heatmaps[1].abs().mean().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
     assert model.conv1.weight.grad.abs().sum() > 0

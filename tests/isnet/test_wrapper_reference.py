@@ -51,13 +51,13 @@ def test_reference_heatmaps_and_gradients(vectors, name, mode):
         selective_eps=1e-2,
         input_rule="zbox" if mode == "label_zb" else "gradient",
     )
-    found = isnet.explain(x, label if mode.startswith("label") else None)
+    explanation = isnet.explain(x, label if mode.startswith("label") else None)
     expected = {k.split("/", 2)[2]: torch.tensor(v) for k, v in arrays.items() if k.startswith(f"{name}/{mode}/")}
     if "logits" in expected:
-        assert distance(found.logits, expected["logits"]) < 1e-5
-    assert found.relevance.shape == expected["heatmap"].shape
-    assert distance(found.relevance, expected["heatmap"]) < 1e-5
-    found.relevance.square().sum().backward()
+        assert distance(explanation.logits, expected["logits"]) < 1e-5
+    assert explanation.relevance.shape == expected["heatmap"].shape
+    assert distance(explanation.relevance, expected["heatmap"]) < 1e-5
+    explanation.relevance.square().sum().backward()
     for parameter, value in model.named_parameters():
         if f"grad/{parameter}" in expected:
             gradient = expected[f"grad/{parameter}"]

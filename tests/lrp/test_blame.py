@@ -168,9 +168,9 @@ def test_operations_that_no_rule_reaches_are_refused():
         ISNet(torch.jit.script(nn.Sequential(block))).explain(x)
     isnet.model.blocks[1].odd = torch.fx.symbolic_trace(block)  # Python code again
     isnet.model.blocks[1].conv = nn.Conv2d(4, 4, 3)
-    found = isnet.explain(picture()).relevance
+    relevance = isnet.explain(picture()).relevance
     isnet.model.blocks[1].odd = block
-    torch.testing.assert_close(isnet.explain(picture()).relevance, found)
+    torch.testing.assert_close(isnet.explain(picture()).relevance, relevance)
 
 
 @torch.compile(backend="aot_eager")
@@ -197,8 +197,8 @@ def test_compiled_functions_are_refused(kind):
         ISNet(Net(nn.Identity(), after=function)).explain(picture())
     model.blocks[1].odd[1].function = plain
     isnet.explain(picture())
-    made = function(torch.rand(2, 3, 6, 6, requires_grad=True))  # what came before the model is not its affair
-    isnet.explain(made)
+    prepared = function(torch.rand(2, 3, 6, 6, requires_grad=True))  # what came before the model is not its affair
+    isnet.explain(prepared)
 
 
 def test_torchvision_s_operators_are_named():

@@ -102,9 +102,9 @@ def test_a_normalisation_inside_gives_the_heatmap_of_one_outside(how, variant, p
 
 @pytest.mark.parametrize("variant", ["selective", "dual"])
 def test_negative_scales_turn_the_box_over(variant):
-    found = relevance(Net(lambda x: 1 - 2 * -x), variant, picture(normalised=False), mean=None, std=None)
+    heatmap = relevance(Net(lambda x: 1 - 2 * -x), variant, picture(normalised=False), mean=None, std=None)
     turned = relevance(Net(lambda x: x * 2 + 1), variant, picture(normalised=False), mean=None, std=None)
-    torch.testing.assert_close(found, turned)
+    torch.testing.assert_close(heatmap, turned)
     flipped = relevance(Net(lambda x: -x), variant)
     expected = Net(weight=-PLAIN)
     torch.testing.assert_close(flipped, relevance(expected, variant))
@@ -139,22 +139,22 @@ def test_resizing_shares_relevance_out_in_proportion_to_the_weights(mode):
         return F.interpolate(x, (9, 7), mode=mode)
 
     net = Net(resize)
-    found = relevance(net, "selective")[:, 0]
+    heatmap = relevance(net, "selective")[:, 0]
     small = picture().requires_grad_()
     large = resize(small)
     at_large = reference(net, large.detach(), *(resize(bound) for bound in bounds()))
     (expected,) = torch.autograd.grad(large, small, at_large)
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
-    torch.testing.assert_close(found.sum((1, 2, 3)), at_large.sum((1, 2, 3)), rtol=1e-3, atol=1e-6)  # none is lost
+    torch.testing.assert_close(heatmap, expected, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(heatmap.sum((1, 2, 3)), at_large.sum((1, 2, 3)), rtol=1e-3, atol=1e-6)  # none is lost
 
 
 def test_added_coordinates_have_the_box_of_what_they_are():
     grid = torch.linspace(-1, 1, 8, dtype=torch.float64).expand(2, 1, 6, 8)
     net = Net(lambda x: torch.cat([x, grid], 1), channels=4)
-    found = relevance(net, "selective")[:, 0]
+    heatmap = relevance(net, "selective")[:, 0]
     x = torch.cat([picture(), grid], 1)
     low, high = (torch.cat([bound, grid[:1]], 1) for bound in bounds())
-    torch.testing.assert_close(found, reference(net, x, low, high)[:, :3], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(heatmap, reference(net, x, low, high)[:, :3], rtol=1e-3, atol=1e-6)
 
 
 class Learned(nn.Module):
@@ -209,9 +209,9 @@ def test_what_is_no_such_function_is_refused_or_explained_by_gradient_as_asked(n
     isnet = ISNet(net, mean=MEAN, std=STD, epsilon=1e-6)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found, _ = (isnet.explain(picture()).relevance for _ in range(2))
+        heatmap, _ = (isnet.explain(picture()).relevance for _ in range(2))
     assert [("input x gradient" in str(w.message)) for w in caught] == [True]
-    torch.testing.assert_close(found, ISNet(net, epsilon=1e-6).explain(picture()).relevance)
+    torch.testing.assert_close(heatmap, ISNet(net, epsilon=1e-6).explain(picture()).relevance)
 
 
 def test_routes_keep_nothing_alive():

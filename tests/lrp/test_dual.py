@@ -24,8 +24,8 @@ def sequential(norm: bool) -> nn.Sequential:
     return nn.Sequential(*layers, nn.ReLU(inplace=True), nn.Linear(16, 5))
 
 
-def distance(found: Tensor, expected: Tensor) -> float:
-    return float((found.detach() - expected).norm() / expected.norm())
+def distance(values: Tensor, expected: Tensor) -> float:
+    return float((values.detach() - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("rule", ["dual", "dual_zb"])
@@ -37,13 +37,13 @@ def test_reference_heatmaps_and_gradients(vectors, name, rule):
     model = sequential(name == "sequential_bn").eval()
     model.load_state_dict({k.removeprefix("state/"): v for k, v in arrays.items() if k.startswith("state/")})
     isnet = ISNet(model, "dual", dual_target="sum", input_rule="zbox" if rule == "dual_zb" else "gradient")
-    found = isnet.explain(arrays["x"])
-    assert distance(found.logits, arrays["logits"]) < 1e-5
+    explanation = isnet.explain(arrays["x"])
+    assert distance(explanation.logits, arrays["logits"]) < 1e-5
     for index in (0, 1):
-        assert distance(found.relevance[:, index], arrays[f"{rule}/heatmap"][:, index]) < 1e-5
+        assert distance(explanation.relevance[:, index], arrays[f"{rule}/heatmap"][:, index]) < 1e-5
     if rule == "dual_zb":
         return
-    found.relevance.square().sum().backward()
+    explanation.relevance.square().sum().backward()
     for parameter, value in model.named_parameters():
         gradient = arrays[f"dual/grad/{parameter}"]
         if gradient.shape == ():
@@ -168,10 +168,10 @@ def test_heatmaps_and_gradients_are_those_of_a_slow_layerwise_reading():
     """Also the gradient to the biases, against differences of the function in which the rules keep the old ones."""
     model, (image, mask) = network("plain", True), scene()
     reference, criterion = Reference(model, 1e-2), ISNetLoss(relevance_range=(0.5, 3.0))
-    found = ISNet(model, "dual", dual_target="sum", epsilon=1e-2).explain(image).relevance
-    torch.testing.assert_close(found, reference(image), rtol=1e-9, atol=1e-12)
+    relevance = ISNet(model, "dual", dual_target="sum", epsilon=1e-2).explain(image).relevance
+    torch.testing.assert_close(relevance, reference(image), rtol=1e-9, atol=1e-12)
     names = [name for name, _ in model.named_parameters()]
-    values = torch.autograd.grad(criterion(found, mask), list(model.parameters()), allow_unused=True)
+    values = torch.autograd.grad(criterion(relevance, mask), list(model.parameters()), allow_unused=True)
     grads = {
         n: torch.zeros_like(model.get_parameter(n)) if g is None else g for n, g in zip(names, values, strict=True)
     }
@@ -187,12 +187,13 @@ def test_heatmaps_and_gradients_are_those_of_a_slow_layerwise_reading():
 def test_contrast_explains_all_logits_with_random_signs():
     torch.manual_seed(0)
     model, image = sequential(True).eval(), torch.rand(6, 3, 12, 12)
-    found = ISNet(model, "dual", dual_target="contrast").explain(image, generator=torch.Generator().manual_seed(3))
+    isnet = ISNet(model, "dual", dual_target="contrast")
+    explanation = isnet.explain(image, generator=torch.Generator().manual_seed(3))
     signs = contrast_signs(torch.zeros(6, 5), torch.Generator().manual_seed(3))
     assert len(signs.unique(dim=0)) > 1
     plain = ISNet(model, "dual", dual_target="sum")
-    torch.testing.assert_close(found.relevance[:, 0], plain.explain(image).relevance[:, 0])
-    torch.testing.assert_close(found.relevance[:, 1], plain.explain(image, signs).relevance[:, 1])
+    torch.testing.assert_close(explanation.relevance[:, 0], plain.explain(image).relevance[:, 0])
+    torch.testing.assert_close(explanation.relevance[:, 1], plain.explain(image, signs).relevance[:, 1])
     with pytest.raises(ValueError, match="dual_target: expected"):
         ISNet(model, "dual", dual_target="difference")
 

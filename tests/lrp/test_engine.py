@@ -50,8 +50,8 @@ def differences(isnet: ISNet, x: Tensor) -> list[Derivative]:
 
     def function() -> Tensor:
         torch.manual_seed(1)
-        found = isnet.explain(x, torch.tensor([2, 0]))
-        return (found.relevance * weights[:, None]).sum() + found.logits.logsumexp(1).sum()
+        explanation = isnet.explain(x, torch.tensor([2, 0]))
+        return (explanation.relevance * weights[:, None]).sum() + explanation.logits.logsumexp(1).sum()
 
     grads = gradients(function, isnet.model)
     return derivatives(function, isnet.model.named_parameters(), grads, steps=(1e-6, 1e-7, 1e-5))
@@ -90,9 +90,9 @@ def test_logits_and_their_gradients_are_the_models_own(body):
     after = {k: v.clone() for k, v in model.state_dict().items()}
     model.load_state_dict(state)
     torch.manual_seed(1)
-    found = ISNet(model).explain(x)
-    torch.testing.assert_close(found.logits, expected)
-    again = torch.autograd.grad(found.logits.square().sum(), list(model.parameters()), allow_unused=True)
+    explanation = ISNet(model).explain(x)
+    torch.testing.assert_close(explanation.logits, expected)
+    again = torch.autograd.grad(explanation.logits.square().sum(), list(model.parameters()), allow_unused=True)
     for a, b in zip(grads, again, strict=True):
         assert (a is None) == (b is None)
         if a is not None:
@@ -104,9 +104,9 @@ def test_logits_and_their_gradients_are_the_models_own(body):
 @pytest.mark.parametrize("body", HOMOGENEOUS)
 def test_relevance_is_conserved_without_biases(body):
     net, x = network(HOMOGENEOUS[body], bias=False), image()
-    found = ISNet(net, epsilon=0.0).explain(x, torch.tensor([1, 2]))
+    explanation = ISNet(net, epsilon=0.0).explain(x, torch.tensor([1, 2]))
     torch.testing.assert_close(
-        found.relevance.sum((1, 2, 3, 4)), found.logits.gather(1, torch.tensor([[1], [2]]))[:, 0]
+        explanation.relevance.sum((1, 2, 3, 4)), explanation.logits.gather(1, torch.tensor([[1], [2]]))[:, 0]
     )
 
 
@@ -114,16 +114,16 @@ def test_relevance_is_conserved_without_biases(body):
 def test_relu_networks_without_epsilon_are_input_times_gradient(body):
     model, x = network(BODIES[body]), image().requires_grad_()
     (gradient,) = torch.autograd.grad(model(x).logsumexp(1).sum(), x)
-    found = ISNet(model, epsilon=0.0).explain(x.detach(), lambda logits: logits.logsumexp(1))
-    torch.testing.assert_close(found.relevance[:, 0], (x * gradient).detach(), rtol=1e-10, atol=1e-12)
+    explanation = ISNet(model, epsilon=0.0).explain(x.detach(), lambda logits: logits.logsumexp(1))
+    torch.testing.assert_close(explanation.relevance[:, 0], (x * gradient).detach(), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("body", ["gelu", "batchnorm", "attention-sdpa", "relu"])
 def test_gradient_attribution_is_input_times_gradient(body):
     model, x = network(BODIES[body]), image().requires_grad_()
     (gradient,) = torch.autograd.grad(model(x).logsumexp(1).sum(), x)
-    found = ISNet(model, attribution="gradient").explain(x.detach(), lambda logits: logits.logsumexp(1))
-    torch.testing.assert_close(found.relevance[:, 0], (x * gradient).detach(), rtol=1e-9, atol=1e-12)
+    explanation = ISNet(model, attribution="gradient").explain(x.detach(), lambda logits: logits.logsumexp(1))
+    torch.testing.assert_close(explanation.relevance[:, 0], (x * gradient).detach(), rtol=1e-9, atol=1e-12)
 
 
 def slow(net: nn.Module, x: Tensor, epsilon: float, constants) -> Tensor:
@@ -153,8 +153,8 @@ def test_rules_against_a_slow_reading_of_the_paper():
         return seq(conv(), nn.BatchNorm2d(4), nn.ReLU(), conv(4, 4), nn.GELU(), nn.LayerNorm([4, 6, 6]))
 
     net, x = network(body, train=True), image()
-    found = ISNet(net, epsilon=0.05).explain(x, torch.tensor([1, 1]))
-    torch.testing.assert_close(found.relevance[:, 0].detach(), slow(net, x, 0.05, constants))
+    explanation = ISNet(net, epsilon=0.05).explain(x, torch.tensor([1, 1]))
+    torch.testing.assert_close(explanation.relevance[:, 0].detach(), slow(net, x, 0.05, constants))
 
 
 def test_batch_statistics_are_constants_only_when_linear():
@@ -168,8 +168,8 @@ def test_batch_statistics_are_constants_only_when_linear():
 
 def test_attention_weights_and_queries_get_no_relevance_but_gradients():
     net, x = network(BODIES["attention-sdpa"]), image()
-    found = ISNet(net).explain(x, torch.tensor([0, 1]))
-    found.relevance.square().sum().backward()
+    explanation = ISNet(net).explain(x, torch.tensor([0, 1]))
+    explanation.relevance.square().sum().backward()
     query = net.body.qkv.weight.grad[:4]
     assert float(query.abs().max()) > 0  # relevance depends on the attention weights, and so on the queries
 
@@ -181,8 +181,8 @@ def test_ordinary_second_derivatives_are_untouched():
     with FlexPass(1e-2) as _:
         y = net(x)
     (g,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
-    found = torch.autograd.grad(g.square().sum(), list(net.parameters()), allow_unused=True)
-    for a, b in zip(expected, found, strict=True):
+    gradients = torch.autograd.grad(g.square().sum(), list(net.parameters()), allow_unused=True)
+    for a, b in zip(expected, gradients, strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -200,9 +200,9 @@ def test_nothing_is_kept_alive():
             marker = Marker()
             logits.grad_fn.metadata["marker"] = marker
             alive = weakref.ref(marker)
-            found = watch.explain()
-            (found.relevance.sum() + found.logits.sum()).backward()
-            del marker, found, logits, watch
+            explanation = watch.explain()
+            (explanation.relevance.sum() + explanation.logits.sum()).backward()
+            del marker, explanation, logits, watch
             assert alive() is None, variant
     finally:
         gc.enable()
@@ -238,10 +238,10 @@ def test_other_spellings_have_the_same_rule(name):
     x = torch.rand(2, 3, 6, 6, dtype=torch.float64)
     torch.manual_seed(0)
     model = seq(conv(), Lambda(written), nn.Flatten(), nn.Linear(144, 5)).double()
-    found = ISNet(model, epsilon=0.1).explain(x)
+    explanation = ISNet(model, epsilon=0.1).explain(x)
     model[1] = Lambda(known)
     expected = ISNet(model, epsilon=0.1).explain(x)
-    torch.testing.assert_close(found.logits, expected.logits)
-    torch.testing.assert_close(found.relevance, expected.relevance)
+    torch.testing.assert_close(explanation.logits, expected.logits)
+    torch.testing.assert_close(explanation.relevance, expected.relevance)
     model[1] = nn.Identity()
     assert not torch.allclose(ISNet(model, epsilon=0.1).explain(x).relevance, expected.relevance)

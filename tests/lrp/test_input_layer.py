@@ -51,10 +51,10 @@ HALVES = [slice(0, 4), slice(4, 8)]
 @pytest.mark.parametrize("variant", ["selective", "dual", "original"])
 @pytest.mark.parametrize("train", [True, False])
 def test_two_layers_on_the_image_are_as_one_with_the_weights_of_both(variant, train):
-    found, expected = (
+    heatmap, expected = (
         ISNet(Branches(one).double().train(train), variant, **BOX).explain(picture()).relevance for one in (False, True)
     )
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(heatmap, expected)
 
 
 class Skip(nn.Module):
@@ -96,7 +96,7 @@ class Same(nn.Module):
 
 
 def test_padding_that_is_larger_on_one_side():
-    found = ISNet(Same(named=True).double(), **BOX).explain(picture()).relevance
+    relevance = ISNet(Same(named=True).double(), **BOX).explain(picture()).relevance
     wide = ISNet(Same(named=False).double(), **BOX)
     low, high = (bound.double().view(1, 3, 1, 1).expand(1, 3, 6, 5) for bound in (wide.box.low, wide.box.high))
 
@@ -118,7 +118,7 @@ def test_padding_that_is_larger_on_one_side():
         parts = columns * (weight.T @ share) - boxes[0] * (plus.T @ share) - boxes[1] * (minus.T @ share)
         return F.fold(parts, (9, 8), 4)[:, :, 1:-2, 1:-2]
 
-    torch.testing.assert_close(found[:, 0], reference(), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(relevance[:, 0], reference(), rtol=1e-3, atol=1e-5)
 
 
 def test_an_image_that_is_changed_first_is_not_taken_for_the_image():
@@ -142,5 +142,5 @@ def test_copies_and_other_shapes_of_the_image_are_the_image(variant):
 
     plain, copied = Branches(True).double(), Copied(True).double()
     with eval_mode(plain), eval_mode(copied):
-        found, expected = (ISNet(net, variant, **BOX).explain(picture()).relevance for net in (copied, plain))
-    torch.testing.assert_close(found, expected)
+        heatmap, expected = (ISNet(net, variant, **BOX).explain(picture()).relevance for net in (copied, plain))
+    torch.testing.assert_close(heatmap, expected)

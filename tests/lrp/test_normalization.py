@@ -69,14 +69,14 @@ def picture() -> Tensor:
 
 
 def assert_explained_alike(one: nn.Module, other: nn.Module, names: list[str], **options) -> None:
-    found = []
+    results = []
     for model in (one, other):
         isnet = ISNet(model, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.2), dual_target="sum", **options)
         result = isnet.explain(picture(), torch.tensor([1, 3]) if options["variant"] != "dual" else None)
         assert float(result.relevance.detach().abs().max()) > 0
         result.relevance.square().sum().backward()
-        found.append([result.logits, result.relevance, *(model.get_parameter(name).grad for name in names)])
-    for a, b in zip(*found, strict=True):
+        results.append([result.logits, result.relevance, *(model.get_parameter(name).grad for name in names)])
+    for a, b in zip(*results, strict=True):
         assert (a is None) == (b is None)
         if a is not None:
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)

@@ -53,12 +53,12 @@ def everywhere(rule) -> Composite:
 
 
 def zennits(model: nn.Module, x: Tensor, target: Tensor, composite: Composite) -> Tensor:
-    kept = [p.detach().clone() for p in model.parameters()]
+    before = [p.detach().clone() for p in model.parameters()]
     with Gradient(model, composite) as attributor:
-        _, found = attributor(x.clone(), nn.functional.one_hot(target, 3).double())
-    for name, value in zip([n for n, _ in model.named_parameters()], kept, strict=True):
+        _, heatmap = attributor(x.clone(), nn.functional.one_hot(target, 3).double())
+    for name, value in zip([n for n, _ in model.named_parameters()], before, strict=True):
         assert torch.equal(model.get_parameter(name), value)  # zennit 1.0.0 exchanges the objects, not the values
-    return found.detach()
+    return heatmap.detach()
 
 
 def composites():
@@ -76,10 +76,10 @@ def test_heatmap_is_zennits_and_gradients_are_finite_differences(problem, make):
     model, x, target = problem
     expected = zennits(model, x, target, make())
     parameters = list(model.parameters())
-    _, found = relevance(model, x, target, trainable(make()))
-    assert found.shape == (2, 1, 2, 6, 6)
-    torch.testing.assert_close(found[:, 0].detach(), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
-    weights = torch.randn(found.shape, dtype=found.dtype, generator=torch.Generator().manual_seed(1))
+    _, heatmap = relevance(model, x, target, trainable(make()))
+    assert heatmap.shape == (2, 1, 2, 6, 6)
+    torch.testing.assert_close(heatmap[:, 0].detach(), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    weights = torch.randn(heatmap.shape, dtype=heatmap.dtype, generator=torch.Generator().manual_seed(1))
 
     def function() -> Tensor:
         return (relevance(model, x, target, make())[1] * weights).sum()
@@ -97,20 +97,22 @@ def test_stock_rule_would_be_wrong(problem):
     place = x.clone().requires_grad_()
     with everywhere(zr.Epsilon(1e-2)).context(model):
         score = model(place).gather(1, target[:, None]).sum()
-        (found,) = torch.autograd.grad(score, place, create_graph=True)
-    found = found.square().sum()
-    grads = torch.autograd.grad(found, list(model.parameters()), allow_unused=True) if found.requires_grad else [None]
+        (squares,) = torch.autograd.grad(score, place, create_graph=True)
+    squares = squares.square().sum()
+    grads = (
+        torch.autograd.grad(squares, list(model.parameters()), allow_unused=True) if squares.requires_grad else [None]
+    )
     _, right = relevance(model, x, target, everywhere(zr.Epsilon(1e-2)))
     true = torch.autograd.grad(right.square().sum(), list(model.parameters()), allow_unused=True)
     assert grads[0] is None or not torch.allclose(grads[0], true[0], rtol=1e-2)
 
 
 def test_rule_as_class_and_instance():
-    made = trainable(zr.Gamma)(0.1)
-    assert isinstance(made, zr.Gamma)
-    assert type(made) is type(trainable(zr.Gamma()))
+    rule = trainable(zr.Gamma)(0.1)
+    assert isinstance(rule, zr.Gamma)
+    assert type(rule) is type(trainable(zr.Gamma()))
     assert trainable(trainable(zr.Gamma)) is trainable(zr.Gamma)
-    assert isinstance(made.copy(), zr.Gamma)
+    assert isinstance(rule.copy(), zr.Gamma)
 
 
 @pytest.mark.parametrize("wrong", [zr.Pass(), nn.ReLU(), "epsilon", int])
@@ -132,8 +134,8 @@ def test_canonizers_are_refused(problem):
 def test_flex_with_zennits_own_attributor(problem):
     model, x, target = problem
     expected = zennits(model, x, target, FlexComposite(1e-2))
-    found = relevance(model, x, target, FlexComposite(1e-2))[1]
-    torch.testing.assert_close(found[:, 0], expected)
+    heatmap = relevance(model, x, target, FlexComposite(1e-2))[1]
+    torch.testing.assert_close(heatmap[:, 0], expected)
     place = x.clone().requires_grad_()
     composite = FlexComposite(1e-2)
     with composite.context(model):

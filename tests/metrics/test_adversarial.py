@@ -62,17 +62,17 @@ def _double_loop(model, image, mask, label, backgrounds):
 def test_matches_a_double_loop(chunk: int) -> None:
     image, mask, label, backgrounds = _data()
     model = _model()
-    found = adversarial_background_accuracy(model, image, mask, label, backgrounds, chunk=chunk)
+    result = adversarial_background_accuracy(model, image, mask, label, backgrounds, chunk=chunk)
     assert all(module.training for module in model.modules())
     fooled_by, predicted, tried = _double_loop(_model(), image, mask, label, backgrounds)
-    assert found.fooled_by.tolist() == fooled_by
-    assert found.predicted.tolist() == predicted
-    assert found.tried.tolist() == tried
+    assert result.fooled_by.tolist() == fooled_by
+    assert result.predicted.tolist() == predicted
+    assert result.tried.tolist() == tried
     robust = [w < 0 and i != 4 for i, w in enumerate(fooled_by)]
     assert 0 < sum(robust) < B - 1  # the case has both kinds
-    assert found.robust.tolist() == robust
-    assert found.valid.tolist() == [i != 4 for i in range(B)]
-    assert found.accuracy == pytest.approx(sum(robust) / (B - 1))
+    assert result.robust.tolist() == robust
+    assert result.valid.tolist() == [i != 4 for i in range(B)]
+    assert result.accuracy == pytest.approx(sum(robust) / (B - 1))
 
 
 def test_a_fooled_foreground_is_not_shown_again() -> None:
@@ -92,10 +92,10 @@ def test_a_fooled_foreground_is_not_shown_again() -> None:
     adversarial_background_accuracy(model, image, mask, torch.zeros_like(label), backgrounds, chunk=B - 1)
     assert model.seen == B - 1  # all fooled by the first background
     model = Counting()
-    found = adversarial_background_accuracy(model, image, mask, torch.ones_like(label), backgrounds, chunk=5)
+    result = adversarial_background_accuracy(model, image, mask, torch.ones_like(label), backgrounds, chunk=5)
     assert model.seen == (B - 1) * N
     assert model.largest <= 5
-    assert found.accuracy == 1
+    assert result.accuracy == 1
 
 
 def test_known_limits() -> None:
@@ -122,25 +122,25 @@ def test_banks_of_every_kind_give_the_same() -> None:
         SimpleNamespace(images=raw, labels=None, mean=mean.tolist(), std=std.tolist()),
         BackgroundBank(ready),
     ):
-        found = adversarial_background_accuracy(_model(), image, mask, label, bank, chunk=8)
-        assert torch.equal(found.fooled_by, expected.fooled_by)
+        result = adversarial_background_accuracy(_model(), image, mask, label, bank, chunk=8)
+        assert torch.equal(result.fooled_by, expected.fooled_by)
     large = ready.repeat_interleave(2, 2).repeat_interleave(2, 3)
     resized = torch.nn.functional.interpolate(large, (6, 6), mode="bilinear", antialias=True)
-    found = adversarial_background_accuracy(_model(), image, mask, label, large)
+    result = adversarial_background_accuracy(_model(), image, mask, label, large)
     assert torch.equal(
-        found.fooled_by, adversarial_background_accuracy(_model(), image, mask, label, resized).fooled_by
+        result.fooled_by, adversarial_background_accuracy(_model(), image, mask, label, resized).fooled_by
     )
 
 
 def test_predict_maps_the_answers() -> None:
     image, mask, _, backgrounds = _data()
-    found = adversarial_background_accuracy(
+    result = adversarial_background_accuracy(
         _model(), image, mask, torch.zeros(B, dtype=torch.int64), backgrounds,
         predict=lambda logits: torch.where(logits.argmax(1) >= 0, -1, 0),
     )  # fmt: skip
-    assert found.accuracy == 0
-    assert (found.predicted == -1).all()
-    assert found.fooled_by[found.valid].tolist() == [0] * (B - 1)
+    assert result.accuracy == 0
+    assert (result.predicted == -1).all()
+    assert result.fooled_by[result.valid].tolist() == [0] * (B - 1)
 
 
 @pytest.mark.parametrize("average", ["micro", "macro", "none"])
@@ -181,8 +181,8 @@ def test_copies_share_the_bank() -> None:
 def test_autocast_and_the_mode_after_an_error() -> None:
     image, mask, label, backgrounds = _data()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = adversarial_background_accuracy(_model(), image, mask, label, backgrounds)
-    assert found.accuracy.dtype == torch.float32
+        result = adversarial_background_accuracy(_model(), image, mask, label, backgrounds)
+    assert result.accuracy.dtype == torch.float32
     model = _model()
     with pytest.raises(RuntimeError):
         adversarial_background_accuracy(model, image[..., :5], mask[..., :5], label, backgrounds)

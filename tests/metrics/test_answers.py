@@ -25,9 +25,9 @@ SAID = np.where(RNG.random(300) < 0.7, LABEL, RNG.integers(0, 4, 300))
 
 def test_counts_and_means_are_scikit_learns() -> None:
     np.testing.assert_array_equal(confusion_matrix(LABEL, SAID, 4), sk.confusion_matrix(LABEL, SAID))
-    found = balanced_accuracy(LABEL, SAID)
-    assert found.value == pytest.approx(sk.balanced_accuracy_score(LABEL, SAID))
-    assert found.low < found.value < found.high
+    interval = balanced_accuracy(LABEL, SAID)
+    assert interval.value == pytest.approx(sk.balanced_accuracy_score(LABEL, SAID))
+    assert interval.low < interval.value < interval.high
     for k in range(4):
         score = f1_score(k == LABEL, k == SAID)
         assert score.value == pytest.approx(sk.f1_score(k == LABEL, k == SAID))
@@ -49,9 +49,9 @@ def test_sensitivity_at_a_specificity_is_read_off_the_curve(specificity: float, 
     scores = scores.round(1) if ties else scores
     false, true, _ = sk.roc_curve(truth, scores, drop_intermediate=False)
     expected = true[false <= 1 - specificity + 1e-12].max()
-    found = sensitivity_at(scores, truth, specificity=specificity)
-    assert found.value == pytest.approx(expected)
-    assert found.low <= found.value <= found.high
+    interval = sensitivity_at(scores, truth, specificity=specificity)
+    assert interval.value == pytest.approx(expected)
+    assert interval.low <= interval.value <= interval.high
 
 
 def test_the_interval_of_a_sensitivity_holds() -> None:
@@ -92,8 +92,8 @@ def test_calibration_is_torchmetrics() -> None:
     shares = logits.softmax(1)
     confidence, said = shares.max(1)
     expected = MulticlassCalibrationError(5, n_bins=15, norm="l1")(shares, label)
-    found = calibration_error(confidence.numpy(), (said == label).numpy())
-    assert found.error == pytest.approx(float(expected), abs=1e-6)
+    error = calibration_error(confidence.numpy(), (said == label).numpy())
+    assert error.error == pytest.approx(float(expected), abs=1e-6)
     p, there = torch.rand(400), torch.rand(400) < 0.3
     expected = BinaryCalibrationError(n_bins=10, norm="l1")(p, there.long())
     assert calibration_error(p.numpy(), there.numpy(), bins=10).error == pytest.approx(float(expected), abs=1e-6)
@@ -104,8 +104,8 @@ def test_a_calibrated_model_shows_the_error_of_chance() -> None:
     p = rng.beta(4, 1, 300)
     for _ in range(300):
         shown.append(calibration_error(p, rng.random(300) < p).error)
-    found = calibration_error(p, rng.random(300) < p)
-    assert found.by_chance == pytest.approx(np.mean(shown), rel=0.1)
+    error = calibration_error(p, rng.random(300) < p)
+    assert error.by_chance == pytest.approx(np.mean(shown), rel=0.1)
     assert calibration_error(np.full(300, 0.99), np.zeros(300)).error == pytest.approx(0.99)
 
 

@@ -44,10 +44,10 @@ def drawn(seed: int, n: int = 60, *, ties: bool = True) -> tuple[np.ndarray, np.
 def test_area_error_and_test_are_those_of_the_paper(seed: int, ties: bool) -> None:
     first, second, truth = drawn(seed, ties=ties)
     areas, covariance = by_the_paper([first, second], truth)
-    found = auc_interval(first, truth)
+    interval = auc_interval(first, truth)
     half = stats.norm.ppf(0.975) * math.sqrt(covariance[0, 0])
-    assert found.value == pytest.approx(areas[0], abs=1e-12)
-    assert (found.low, found.high) == pytest.approx((areas[0] - half, min(1, areas[0] + half)), abs=1e-10)
+    assert interval.value == pytest.approx(areas[0], abs=1e-12)
+    assert (interval.low, interval.high) == pytest.approx((areas[0] - half, min(1, areas[0] + half)), abs=1e-10)
     test = auc_difference(first, second, truth)
     error = math.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     assert test.interval.value == pytest.approx(areas[0] - areas[1], abs=1e-12)
@@ -60,10 +60,10 @@ def test_hanley_and_mcneils_ct_images() -> None:
     """Radiology 143, 1982, table I; area, DeLong's error and interval as Stata's manual prints them ([R] roctab)."""
     normal, abnormal = (33, 6, 6, 11, 2), (3, 2, 2, 11, 33)
     ratings = np.r_[np.repeat(range(5), normal), np.repeat(range(5), abnormal)]
-    found = auc_interval(ratings, np.r_[np.zeros(58, int), np.ones(51, int)])
-    assert round(found.value, 4) == 0.8932
-    assert (round(found.low, 5), round(found.high, 5)) == (0.83295, 0.95339)
-    assert round((found.high - found.low) / (2 * stats.norm.ppf(0.975)), 4) == 0.0307
+    interval = auc_interval(ratings, np.r_[np.zeros(58, int), np.ones(51, int)])
+    assert round(interval.value, 4) == 0.8932
+    assert (round(interval.low, 5), round(interval.high, 5)) == (0.83295, 0.95339)
+    assert round((interval.high - interval.low) / (2 * stats.norm.ppf(0.975)), 4) == 0.0307
 
 
 def test_areas_of_many_classes_are_scikit_learns() -> None:
@@ -75,8 +75,8 @@ def test_areas_of_many_classes_are_scikit_learns() -> None:
     sets = (rng.random((200, 4)) < 0.3).astype(int)
     assert auc_interval(scores, sets).value == pytest.approx(roc_auc_score(sets, scores, average="macro"))
     sets[:, 2] = 0  # a label that nobody has takes no part
-    kept = [0, 1, 3]
-    assert auc_interval(scores, sets).value == pytest.approx(roc_auc_score(sets[:, kept], scores[:, kept]))
+    present = [0, 1, 3]
+    assert auc_interval(scores, sets).value == pytest.approx(roc_auc_score(sets[:, present], scores[:, present]))
     assert auc_interval(scores[:, :1], sets[:, :1]) == auc_interval(scores[:, 0], sets[:, 0])
 
 
@@ -87,9 +87,9 @@ def test_the_error_of_a_mean_area_is_that_of_many_drawn_anew() -> None:
         shared = rng.normal(size=80)
         sets = np.array([(shared + rng.normal(size=80) > 0.5) for _ in range(3)]).T.astype(int)
         scores = sets + 0.8 * shared[:, None] + rng.normal(size=(80, 3))
-        found = auc_interval(scores, sets)
-        values.append(found.value)
-        errors.append((found.high - found.low) / (2 * stats.norm.ppf(0.975)))
+        interval = auc_interval(scores, sets)
+        values.append(interval.value)
+        errors.append((interval.high - interval.low) / (2 * stats.norm.ppf(0.975)))
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.1)
 
 
@@ -99,8 +99,8 @@ def test_the_logit_interval_holds(shift: float, least: float) -> None:
     area = stats.norm.cdf(shift / math.sqrt(2))
     for _ in range(600):
         scores = shift * truth + rng.normal(size=70)
-        found = auc_interval(scores, truth, method="logit")
-        held += found.low <= area <= found.high
+        interval = auc_interval(scores, truth, method="logit")
+        held += interval.low <= area <= interval.high
         plain += auc_interval(scores, truth).low <= area <= auc_interval(scores, truth).high
     assert held / 600 >= least
     if shift > 2:
@@ -110,9 +110,9 @@ def test_the_logit_interval_holds(shift: float, least: float) -> None:
 def test_perfect_areas_have_the_interval_of_pairs() -> None:
     """All of 20 positives above all of 30 negatives: 20 disjoint pairs are right, at 0.025 ** (1 / 20) once in 40."""
     truth = np.r_[np.ones(20, int), np.zeros(30, int)]
-    found = auc_interval(truth + 0.0, truth)
-    assert (found.value, found.high) == (1.0, 1.0)
-    assert found.low == pytest.approx(0.025 ** (1 / 20))
+    interval = auc_interval(truth + 0.0, truth)
+    assert (interval.value, interval.high) == (1.0, 1.0)
+    assert interval.low == pytest.approx(0.025 ** (1 / 20))
     assert auc_interval(-truth + 0.0, truth).high == pytest.approx(1 - 0.025 ** (1 / 20))
     same = auc_difference(truth + 0.0, 2.0 * truth, truth)
     assert (same.interval.value, same.p_value) == (0.0, 1.0)

@@ -20,9 +20,9 @@ def test_agrees_with_concept_iou_over_batches():
         micro.update(scores[part], masks[part])
         each.update(scores[part, None], masks[part, None], concepts[part])
     torch.testing.assert_close(micro.compute(), expected.mean())
-    found = pickle.loads(pickle.dumps(each)).compute()
-    torch.testing.assert_close(found[:2], torch.stack([expected[concepts == c].mean() for c in (0, 1)]))
-    assert found[2].isnan()
+    value = pickle.loads(pickle.dumps(each)).compute()
+    torch.testing.assert_close(value[:2], torch.stack([expected[concepts == c].mean() for c in (0, 1)]))
+    assert value[2].isnan()
 
 
 def test_images_without_iou_are_left_out():

@@ -52,7 +52,7 @@ def _oracle(name: str, d: dict[str, Tensor], average: str) -> np.ndarray:
     """Image by image, in Python numbers."""
 
     def of_class(chosen: int | None) -> float:
-        same, rand, kept, cosine = [], [], [], []
+        same, rand, agreeing, cosine = [], [], [], []
         for i in range(N):
             if chosen is not None and int(d["target"][i]) != chosen:
                 continue
@@ -60,10 +60,10 @@ def _oracle(name: str, d: dict[str, Tensor], average: str) -> np.ndarray:
                 same.append(float(int(d["same"][i].argmax()) == int(d["target"][i])))
             if d["valid_rand"][i]:
                 rand.append(float(int(d["rand"][i].argmax()) == int(d["target"][i])))
-                kept.append(float(int(d["rand"][i].argmax()) == int(d["original"][i].argmax())))
+                agreeing.append(float(int(d["rand"][i].argmax()) == int(d["original"][i].argmax())))
                 a, b = d["embedding"][i].numpy().astype(float), d["moved"][i].numpy().astype(float)
                 cosine.append(float(a @ b / np.sqrt((a @ a) * (b @ b))))
-        return {"gap": _mean(same) - _mean(rand), "decision": _mean(kept), "feature": _mean(cosine)}[name]
+        return {"gap": _mean(same) - _mean(rand), "decision": _mean(agreeing), "feature": _mean(cosine)}[name]
 
     if average == "micro":
         return np.array(of_class(None))

@@ -26,17 +26,17 @@ def paired(plus: int, minus: int, n: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
 def test_shares_have_the_mid_p_interval(right: int, n: int, confidence: float) -> None:
     """At either end half of the chance of what was seen, and all of what lies beyond, is half of the error."""
-    found = mean_interval(np.r_[np.ones(right), np.zeros(n - right)], confidence=confidence)
-    assert (found.value, found.n) == (right / n, n)
+    interval = mean_interval(np.r_[np.ones(right), np.zeros(n - right)], confidence=confidence)
+    assert (interval.value, interval.n) == (right / n, n)
     seen = np.arange(n + 1)
-    for end, beyond, limit in ((found.low, seen > right, 0.0), (found.high, seen < right, 1.0)):
+    for end, beyond, limit in ((interval.low, seen > right, 0.0), (interval.high, seen < right, 1.0)):
         if right == n * limit:
             assert end == limit
             continue
         chances = stats.binom.pmf(seen, n, end)
         assert chances[beyond].sum() + chances[right] / 2 == pytest.approx((1 - confidence) / 2, abs=1e-9)
     exact = stats.binomtest(right, n).proportion_ci(confidence, "exact")
-    assert exact.low <= found.low <= right / n <= found.high <= exact.high
+    assert exact.low <= interval.low <= right / n <= interval.high <= exact.high
 
 
 @pytest.mark.parametrize("n", [30, 100, 400])
@@ -54,8 +54,8 @@ def test_exact_coverage_of_shares(n: int) -> None:
 @pytest.mark.parametrize(("plus", "minus", "n"), [(12, 2, 50), (5, 5, 40), (1, 0, 30), (0, 3, 100), (40, 1, 60)])
 def test_gaps_are_put_together_from_jeffreys_intervals(plus: int, minus: int, n: int) -> None:
     """Zou and Donner's formula, its correlation from the multinomial's covariance, by another hand."""
-    found = mean_difference_interval(*paired(plus, minus, n))
-    assert found.value == pytest.approx((plus - minus) / n)
+    interval = mean_difference_interval(*paired(plus, minus, n))
+    assert interval.value == pytest.approx((plus - minus) / n)
     shares, ends = np.array([plus, minus]) / n, []
     for count in (plus, minus):
         low, high = stats.beta(count + 0.5, n - count + 0.5).interval(0.95)
@@ -67,10 +67,10 @@ def test_gaps_are_put_together_from_jeffreys_intervals(plus: int, minus: int, n:
         return math.sqrt(first**2 + second**2 - 2 * phi * first * second)
 
     (pl, pu), (ql, qu), (p, q) = ends[0], ends[1], shares
-    assert found.low == pytest.approx(p - q - away(p - pl, qu - q))
-    assert found.high == pytest.approx(p - q + away(pu - p, q - ql))
+    assert interval.low == pytest.approx(p - q - away(p - pl, qu - q))
+    assert interval.high == pytest.approx(p - q + away(pu - p, q - ql))
     swapped = mean_difference_interval(*paired(minus, plus, n))
-    assert (swapped.low, swapped.high) == pytest.approx((-found.high, -found.low))
+    assert (swapped.low, swapped.high) == pytest.approx((-interval.high, -interval.low))
 
 
 def trinomial_coverage(n: int, up: float, down: float) -> float:
@@ -80,8 +80,8 @@ def trinomial_coverage(n: int, up: float, down: float) -> float:
         for minus in range(n + 1 - plus):
             chance = float(stats.multinomial.pmf([plus, minus, n - plus - minus], n, [up, down, 1 - up - down]))
             if chance > 1e-12:
-                found = mean_difference_interval(*paired(plus, minus, n))
-                total += chance * (found.low - 1e-9 <= truth <= found.high + 1e-9)
+                interval = mean_difference_interval(*paired(plus, minus, n))
+                total += chance * (interval.low - 1e-9 <= truth <= interval.high + 1e-9)
     return total
 
 
@@ -97,20 +97,20 @@ def test_exact_coverage_of_small_gaps(up: float, down: float) -> None:
 def test_gaps_at_the_ends(plus: int, minus: int, low: float, high: float) -> None:
     first, second = np.zeros(40), np.zeros(40)
     first[:plus], second[:minus] = 1, 1
-    found = mean_difference_interval(first, second)
-    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-3)
+    interval = mean_difference_interval(first, second)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-3)
 
 
 def test_images_with_one_of_the_two_alone_are_used() -> None:
     """Newcombe's example, shares 56/70 and 48/80 of independent images; by his Wilson intervals 0.0524 to 0.3339."""
     first = np.r_[np.ones(56), np.zeros(14), np.full(80, np.nan)]
     second = np.r_[np.full(70, np.nan), np.ones(48), np.zeros(32)]
-    found = mean_difference_interval(first, second)
-    assert (found.value, found.n) == (pytest.approx(0.2), 0)
-    assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=4e-3)
+    interval = mean_difference_interval(first, second)
+    assert (interval.value, interval.n) == (pytest.approx(0.2), 0)
+    assert (interval.low, interval.high) == pytest.approx((0.0524, 0.3339), abs=4e-3)
     one, two = mean_interval(first), mean_interval(second)
-    assert found.low == pytest.approx(0.2 - math.hypot(one.value - one.low, two.high - two.value))
-    assert found.high == pytest.approx(0.2 + math.hypot(one.high - one.value, two.value - two.low))
+    assert interval.low == pytest.approx(0.2 - math.hypot(one.value - one.low, two.high - two.value))
+    assert interval.high == pytest.approx(0.2 + math.hypot(one.high - one.value, two.value - two.low))
     scores = mean_difference_interval(np.r_[0.3, 0.5, np.nan, 0.7], np.r_[0.1, np.nan, 0.3, 0.2])
     assert scores.value == pytest.approx(0.5 - 0.2)
     assert scores.low < 0.3 < scores.high
@@ -119,8 +119,8 @@ def test_images_with_one_of_the_two_alone_are_used() -> None:
 def test_scores_without_skewness_have_students_interval_and_skewed_ones_lean() -> None:
     values = np.r_[-1.5, -0.5, 0.0, 0.5, 1.5] + 3
     half = stats.t.ppf(0.975, 4) * values.std(ddof=1) / math.sqrt(5)
-    found = mean_interval(values)
-    assert (found.low, found.high) == pytest.approx((3 - half, 3 + half))
+    interval = mean_interval(values)
+    assert (interval.low, interval.high) == pytest.approx((3 - half, 3 + half))
     skewed = mean_interval(np.random.default_rng(0).exponential(size=40))
     assert skewed.high - skewed.value > skewed.value - skewed.low
     assert mean_interval(np.random.default_rng(0).beta(60, 1, 12), bounds=(0, 1)).high <= 1
@@ -130,10 +130,10 @@ def test_groups_of_images_that_agree_count_once() -> None:
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(50), 8)
     whole = (rng.random(50) < 0.8)[groups].astype(float)  # all images of a group say the same
-    found, alone = mean_interval(whole, groups=groups), mean_interval(whole)
+    in_groups, alone = mean_interval(whole, groups=groups), mean_interval(whole)
     once = mean_interval(whole[::8])
-    assert found.high - found.low == pytest.approx(once.high - once.low, rel=0.08)
-    assert found.high - found.low > 2 * (alone.high - alone.low)
+    assert in_groups.high - in_groups.low == pytest.approx(once.high - once.low, rel=0.08)
+    assert in_groups.high - in_groups.low > 2 * (alone.high - alone.low)
     independent = (rng.random(400) < 0.8).astype(float)
     grouped, plain = mean_interval(independent, groups=groups), mean_interval(independent)
     assert grouped.high - grouped.low < 1.4 * (plain.high - plain.low)
@@ -142,7 +142,7 @@ def test_groups_of_images_that_agree_count_once() -> None:
     gap = mean_difference_interval(whole, np.zeros(400), groups=groups)
     assert gap.high - gap.low > 2 * (alone.high - alone.low)
     names = np.array([f"patient {g}" for g in groups])
-    assert mean_interval(whole, groups=names) == found
+    assert mean_interval(whole, groups=names) == in_groups
 
 
 def test_shares_that_are_mostly_right_are_counted_by_their_size() -> None:

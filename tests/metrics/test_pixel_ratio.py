@@ -80,17 +80,17 @@ def test_channels_are_added_up_before_the_positive_part() -> None:
 def test_scale_does_not_matter(scale: float) -> None:
     attribution, mask, _, _ = _data()
     attribution = attribution.sum(1, keepdim=True).clamp(min=-1, max=1).round()  # survives a scale of subnormals
-    found = pixel_ratio(attribution * scale, mask)
-    torch.testing.assert_close(found, pixel_ratio(attribution, mask), equal_nan=True, rtol=1e-4, atol=0)
+    ratio = pixel_ratio(attribution * scale, mask)
+    torch.testing.assert_close(ratio, pixel_ratio(attribution, mask), equal_nan=True, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_precision(dtype: torch.dtype) -> None:
     attribution, mask, _, _ = _data()
-    found = pixel_ratio((1000 * attribution).to(dtype), mask.to(dtype))
-    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    ratio = pixel_ratio((1000 * attribution).to(dtype), mask.to(dtype))
+    assert ratio.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     tolerance = 1e-6 if dtype == torch.float64 else 0.05
-    np.testing.assert_allclose(found.numpy(), _loop(attribution, mask), atol=tolerance, equal_nan=True)
+    np.testing.assert_allclose(ratio.numpy(), _loop(attribution, mask), atol=tolerance, equal_nan=True)
 
 
 @pytest.mark.parametrize("average", ["micro", "macro", "none"])
@@ -175,8 +175,8 @@ def test_two_processes_equal_a_single_pass(tmp_path) -> None:
     parts = []
     for rank in (0, 1):
         *results, own = torch.load(tmp_path / f"{rank}.pt")
-        for found, wanted in zip(results, expected, strict=True):
-            torch.testing.assert_close(found, wanted, equal_nan=True)
+        for value, wanted in zip(results, expected, strict=True):
+            torch.testing.assert_close(value, wanted, equal_nan=True)
         parts.append(own)
     torch.testing.assert_close(parts[0] + parts[1], single.total)
 

@@ -133,9 +133,9 @@ def test_permutation_of_whole_numbers_is_exact(scale: int) -> None:
     for _ in range(5):
         d = scale * rng.integers(-2, 3, 13).astype(float)
         sums = np.array(list(itertools.product((-1, 1), repeat=13))) @ d
-        found = paired_permutation_test(d, np.zeros(13))
-        assert found.exact
-        assert found.p_value == pytest.approx((np.abs(sums) >= abs(d.sum())).mean(), abs=1e-12)
+        test = paired_permutation_test(d, np.zeros(13))
+        assert test.exact
+        assert test.p_value == pytest.approx((np.abs(sums) >= abs(d.sum())).mean(), abs=1e-12)
     many = paired_permutation_test(np.repeat([1.0, 2.0], 30), np.zeros(60), n_resamples=10)
     assert many.exact
     assert many.p_value == pytest.approx(2.0**-59)
@@ -258,9 +258,9 @@ def test_permutations_of_groups_are_counted_out() -> None:
     d, groups = np.array([0.5, 0.1, -0.2, 0.4, 0.3, -0.3]), [0, 0, 1, 2, 3, 3]
     sums = np.array([0.6, -0.2, 0.4, 0.0])
     extreme = [abs(np.dot(signs, sums)) >= 0.8 - 1e-12 for signs in itertools.product((-1, 1), repeat=4)]
-    found = paired_permutation_test(d, np.zeros(6), groups=groups)
-    assert (found.p_value, found.exact, found.n) == (np.mean(extreme), True, 6)
-    assert found.difference == pytest.approx(0.8 / 6)
+    test = paired_permutation_test(d, np.zeros(6), groups=groups)
+    assert (test.p_value, test.exact, test.n) == (np.mean(extreme), True, 6)
+    assert test.difference == pytest.approx(0.8 / 6)
 
 
 def test_one_group_has_no_interval_and_bad_groups_are_named() -> None:

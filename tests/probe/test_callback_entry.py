@@ -52,10 +52,10 @@ def test_what_cannot_be_told_is_said_and_no_number_given() -> None:
     for name in ("bg_gap", "abs_gap", "worst_variant"):
         assert math.isnan(trainer.callback_metrics[f"bias/{name}"])
     assert "bias/acc_original" not in trainer.callback_metrics
-    told = BackgroundBiasProbe(preprocess=lambda image: image.flip(3))
-    metrics = fit(FlipsInItsStep(), told, epochs=1).callback_metrics
+    flipping = BackgroundBiasProbe(preprocess=lambda image: image.flip(3))
+    metrics = fit(FlipsInItsStep(), flipping, epochs=1).callback_metrics
     assert metrics["bias/acc_original"] == metrics["val_acc"]
-    assert told.report.settings["preprocess"].endswith("<lambda>")
+    assert flipping.report.settings["preprocess"].endswith("<lambda>")
 
 
 @pytest.mark.parametrize("stage", ["validate", "test"])

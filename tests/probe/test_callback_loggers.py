@@ -126,10 +126,10 @@ def test_logger_without_figures_is_named_and_off_means_off(tmp_path) -> None:
 def test_cost_is_told(caplog) -> None:
     with caplog.at_level("INFO"):
         fit(Plain(), BackgroundBiasProbe(), epochs=2)
-    told = [r.getMessage() for r in caplog.records if "forward passes took" in r.getMessage()]
-    assert len(told) == 1
-    assert "40 images x 3 forward passes took" in told[0]
-    assert "of the validation" in told[0]
+    messages = [r.getMessage() for r in caplog.records if "forward passes took" in r.getMessage()]
+    assert len(messages) == 1
+    assert "40 images x 3 forward passes took" in messages[0]
+    assert "of the validation" in messages[0]
 
 
 def test_few_images_and_a_missing_embedding_are_told_once_and_not_as_warnings(caplog) -> None:
@@ -142,7 +142,7 @@ def test_few_images_and_a_missing_embedding_are_told_once_and_not_as_warnings(ca
         module = Bare()
         del module.reader
         fit(module, BackgroundBiasProbe(), epochs=2, val=DataLoader(ToyImages(100), batch_size=50))
-    told = [r.getMessage() for r in caplog.records]
-    assert sum("feature consistency is left out" in line for line in told) == 1
-    assert sum("rest on 40 of 100 validation images, to stay within budget=0.25" in line for line in told) == 1
+    messages = [r.getMessage() for r in caplog.records]
+    assert sum("feature consistency is left out" in line for line in messages) == 1
+    assert sum("rest on 40 of 100 validation images, to stay within budget=0.25" in line for line in messages) == 1
     assert not [w for w in caught if "feature consistency" in str(w.message)]

@@ -26,8 +26,8 @@ def result(n=40):
 
 
 def test_the_planted_pair_alone_is_found():
-    made = result()
-    rows = analyse_concepts(made, "late")
+    transfer = result()
+    rows = analyse_concepts(transfer, "late")
     assert [(r.concept, r.category) for r in rows] == [
         ("bird", "road"),
         ("bird", "snow"),
@@ -35,11 +35,11 @@ def test_the_planted_pair_alone_is_found():
         ("boat", "snow"),
     ]
     assert [(r.concept, r.category) for r in biased_pairs(rows)] == [("boat", "snow")]
-    row, table = rows[3], made.table("late")
+    row, table = rows[3], transfer.table("late")
     assert row.iou.value == pytest.approx(table[1, 2])
     assert row.iou.low < row.iou.value < row.iou.high
-    assert row.relative_drop == pytest.approx(made.relative_drop("late")[1, 2])
-    own = made.values("late")[made.labels == 1]
+    assert row.relative_drop == pytest.approx(transfer.relative_drop("late")[1, 2])
+    own = transfer.values("late")[transfer.labels == 1]
     assert row.p_value == paired_permutation_test(own[:, 2], own[:, 0], n_resamples=2000).p_value
     np.testing.assert_allclose([r.corrected for r in rows], correct_p_values([r.p_value for r in rows]))
     assert rows[0].iou.n == 19
@@ -57,15 +57,15 @@ def test_heatmap():
 
 
 def test_a_report_keeps_tables_in_its_json(tmp_path):
-    made = result()
-    (table,) = concept_tables(made)
-    assert table.rows == analyse_concepts(made, "late")
-    assert table.fits[0].original.value == pytest.approx(np.nanmean(made.iou[0, 0, 0, :, 0]))
+    transfer = result()
+    (table,) = concept_tables(transfer)
+    assert table.rows == analyse_concepts(transfer, "late")
+    assert table.fits[0].original.value == pytest.approx(np.nanmean(transfer.iou[0, 0, 0, :, 0]))
     assert table.fits[0].others.n == 39  # one image has no value on one background
     assert table.fits[0].cosine == pytest.approx({"bird": 1, "boat": 1})
     assert "1 of 4 (concept, background) pairs lose\n    boat on snow (late): IoU" in table.summary()
     with pytest.raises(ValueError, match="at least one background category besides the original"):
-        concept_tables(dataclasses.replace(made, categories=("original",), iou=made.iou[..., :1]))
+        concept_tables(dataclasses.replace(transfer, categories=("original",), iou=transfer.iou[..., :1]))
 
     rows = [dataclasses.replace(table.rows[0], relative_drop=float("nan")), *table.rows[1:]]
     label = np.arange(4, dtype=np.int64) % 2

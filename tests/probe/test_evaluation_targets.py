@@ -96,16 +96,16 @@ def test_one_hot_label_sets_get_the_same_pictures_as_classes() -> None:
 
 
 def test_label_sets_are_compared(reader_of_backgrounds, reader_of_objects, tmp_path) -> None:
-    (found,) = compare_models([reader_of_backgrounds, reader_of_objects])
-    assert found.n == N
+    (comparison,) = compare_models([reader_of_backgrounds, reader_of_objects])
+    assert comparison.n == N
     gap = reader_of_backgrounds.bg_gap.value
-    assert found.figures["bg_gap"].difference.value == pytest.approx(-gap)
-    assert found.figures["bg_gap"].exact
-    assert found.figures["exact_match/mixed_rand"].corrected < 0.001
-    assert [c.changes["bg_gap"].difference.value for c in found.per_class] == pytest.approx(
+    assert comparison.figures["bg_gap"].difference.value == pytest.approx(-gap)
+    assert comparison.figures["bg_gap"].exact
+    assert comparison.figures["exact_match/mixed_rand"].corrected < 0.001
+    assert [c.changes["bg_gap"].difference.value for c in comparison.per_class] == pytest.approx(
         [-c.bg_gap.value for c in reader_of_backgrounds.per_class]
     )
-    assert not found.differing
+    assert not comparison.differing
     page = reader_of_backgrounds.to_html(tmp_path / "r.html", others=[reader_of_objects]).read_text(encoding="utf-8")
     for part in ("Label by label", "All labels right", "labels of test images", "worst label", "Worst images: corner"):
         assert part in page
@@ -167,16 +167,16 @@ def test_no_labels() -> None:
     spec = BatchSpec(label=None, mask=1)
     report = evaluate_background_bias(cheat(), loader, spec=spec, examples=2)
     assert list(report.variants) == ["original", "only_fg", "only_bg_b", "only_bg_t", "no_fg", "mixed_rand"]
-    kept = report.images.prediction["mixed_rand"] == report.images.prediction["original"]
-    assert report.variants["mixed_rand"].decision_consistency.value == pytest.approx(kept.mean())
-    assert 0 < kept.mean() < 1
+    unchanged = report.images.prediction["mixed_rand"] == report.images.prediction["original"]
+    assert report.variants["mixed_rand"].decision_consistency.value == pytest.approx(unchanged.mean())
+    assert 0 < unchanged.mean() < 1
     assert np.isnan(report.variants["original"].accuracy.value)
     assert (report.bg_gap, report.per_class, report.worst_class) == (None, [], None)
     sure = evaluate_background_bias(honest(), loader, spec=spec)
     assert sure.variants["mixed_rand"].decision_consistency.value == 1
-    (found,) = compare_models([report, sure])
-    assert found.figures["decision_consistency/mixed_rand"].corrected < 0.001
-    assert "accuracy/original" not in found.figures
+    (comparison,) = compare_models([report, sure])
+    assert comparison.figures["decision_consistency/mixed_rand"].corrected < 0.001
+    assert "accuracy/original" not in comparison.figures
     assert "accuracy -" in report.summary()
 
 

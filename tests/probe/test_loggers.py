@@ -32,5 +32,5 @@ def test_mlflow_keeps_the_picture(tmp_path: Path, figures, monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     logger = MLFlowLogger(experiment_name="trial", tracking_uri=(tmp_path / "runs").as_uri())
     log_figures([logger], figures, prefix="bias", step=4)
-    found = logger.experiment.list_artifacts(logger.run_id, "bias")
-    assert [f.path for f in found] == ["bias/variants-step4.png"]
+    artifacts = logger.experiment.list_artifacts(logger.run_id, "bias")
+    assert [f.path for f in artifacts] == ["bias/variants-step4.png"]

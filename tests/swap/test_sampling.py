@@ -25,9 +25,9 @@ def test_draws_are_uniform_over_exactly_the_admissible(device):
                 expected = torch.tensor(
                     [1 / len(allowed) if i in allowed else 0 for i in range(7)], dtype=torch.float64
                 )
-                found = shares(row[:, cell], 7)
-                assert torch.equal(found > 0, expected > 0)
-                assert (found - expected).abs().max() < 5 * (0.25 / 40_000) ** 0.5
+                drawn_shares = shares(row[:, cell], 7)
+                assert torch.equal(drawn_shares > 0, expected > 0)
+                assert (drawn_shares - expected).abs().max() < 5 * (0.25 / 40_000) ** 0.5
 
 
 def test_rows_are_independent(generator):
@@ -115,9 +115,9 @@ def test_p_is_drawn_for_each_image(generator):
     label = torch.arange(20_000) % 7
     params = sample_swap_params((20_000, 1, 4, 4), label, p=0.3, generator=generator)
     assert params["apply"].double().mean() == pytest.approx(0.3, abs=0.02)
-    kept = ~params["apply"]
-    assert torch.equal(params["background_label"][kept], label[kept])
-    assert torch.equal(params["index"][kept, 0], torch.arange(20_000)[kept])
+    unchanged = ~params["apply"]
+    assert torch.equal(params["background_label"][unchanged], label[unchanged])
+    assert torch.equal(params["index"][unchanged, 0], torch.arange(20_000)[unchanged])
     assert sample_swap_params((50, 1, 4, 4), label[:50], p=0.0)["apply"].sum() == 0
     assert sample_swap_params((50, 1, 4, 4), label[:50], p=1.0)["apply"].all()
 

@@ -217,8 +217,8 @@ def test_wuerstchen(diffusion, build, tmp_path):
     (row, _) = records(tmp_path / "out")
     assert row["source"].startswith("WuerstchenCombinedPipeline:")
     again = TextToImage(folder, device="cpu", options=WUERSTCHEN_STEPS)
-    made = again([row["prompt"]], [row["seed"]], (128, 128))[0].permute(1, 2, 0)
+    repeated = again([row["prompt"]], [row["seed"]], (128, 128))[0].permute(1, 2, 0)
     image = np.asarray(Image.open(tmp_path / "out" / row["file"]))
-    assert np.abs(image.astype(int) - made.numpy().astype(int)).max() <= 1
+    assert np.abs(image.astype(int) - repeated.numpy().astype(int)).max() <= 1
     with pytest.raises(ValueError, match=r"failed at size \(128, 192\), maybe not one it can make"):
         again(["x"], [0], (128, 192))

@@ -21,10 +21,10 @@ def test_a_trained_network_finds_what_is_forbidden(network, tmp_path):
     bank = BackgroundBank(image, label, mean=[0.5] * 3, std=[0.5] * 3, classes=NAMES)
     clean = bank.filter(network, ["square", "cross"], top_k=1, class_names=NAMES, cache=tmp_path)
     assert len(bank) == 100
-    kept = torch.bincount(clean.labels, minlength=4).tolist()
-    assert kept[0] >= 23
-    assert kept[2] >= 23
-    assert kept[1] + kept[3] <= 4
+    left_by_class = torch.bincount(clean.labels, minlength=4).tolist()
+    assert left_by_class[0] >= 23
+    assert left_by_class[2] >= 23
+    assert left_by_class[1] + left_by_class[3] <= 4
     (step,) = clean.filters
     assert step.before - step.dropped == len(clean)
     assert step.by_class["square"] + step.by_class["cross"] == step.dropped
@@ -93,9 +93,9 @@ def test_foregrounds_never_meet_their_forbidden_classes(network, tmp_path):
     ]
     assert torch.equal(*draws)
     smaller = careful.filter(network, ["plain"], 1, class_names=NAMES, cache=False)  # lists survive a later filter
-    kept = (seen != 0).nonzero().flatten()
-    assert torch.equal(smaller.images, image[kept])
-    assert not meets(kept[smaller.draw(300, foreground_labels=foreground)][:, None])
+    not_plain = (seen != 0).nonzero().flatten()
+    assert torch.equal(smaller.images, image[not_plain])
+    assert not meets(not_plain[smaller.draw(300, foreground_labels=foreground)][:, None])
     assert [step.dropped for step in smaller.filters] == [0, int((seen == 0).sum())]
 
 

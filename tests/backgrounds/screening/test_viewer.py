@@ -15,11 +15,11 @@ def test_timm_models_by_name(monkeypatch, tmp_path):
     """The name goes to timm with pretrained=True; size and normalisation are the model's own."""
     import timm
 
-    made = []
+    created = []
     original = timm.create_model
 
     def untrained(name, pretrained=False, **options):
-        made.append((name, pretrained))
+        created.append((name, pretrained))
         torch.manual_seed(0)
         return original(name, pretrained=False, **options)
 
@@ -31,7 +31,7 @@ def test_timm_models_by_name(monkeypatch, tmp_path):
     never = next(c for c in range(1000) if not (seen == c).any())
     forbidden = [int(seen[3, 4]), never]
     clean = bank.filter("timm:test_vit", forbidden, cache=tmp_path)
-    assert made[0] == ("test_vit", True)
+    assert created[0] == ("test_vit", True)
     assert len(clean) == int((~torch.isin(seen, torch.tensor(forbidden)).any(1)).sum()) < 8
     assert clean.filters[0].classifier == "test_vit"
     model = viewer.module.eval()

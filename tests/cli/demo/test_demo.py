@@ -100,7 +100,7 @@ def test_out_that_cannot_be_written_is_said_before_training(
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "text"),
     [
         (["--correlation", "1.5"], "expected a number in [0, 1], got 1.5"),
         (["--clad-weight", "-1"], "expected a number of at least 0, got -1"),
@@ -115,8 +115,8 @@ def test_out_that_cannot_be_written_is_said_before_training(
         (["--methods", ""], "expected some of baseline"),
     ],
 )
-def test_arguments_out_of_range(argv: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert told in error_of(argv, capsys, code=2)
+def test_arguments_out_of_range(argv: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert text in error_of(argv, capsys, code=2)
 
 
 def test_help_names_every_method() -> None:

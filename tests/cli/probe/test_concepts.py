@@ -95,5 +95,5 @@ def test_the_report_keeps_them(place, capsys):
     assert rows
     assert all(page.count(row) == 2 for row in rows)
     assert cli.main(["report", "out/report.json", "--out", "again.html", "--overwrite", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)["models"][0]["biased_concepts"]
-    assert [(x["concept"], x["background"]) for x in told] == [(r.concept, r.category) for r in table.biased]
+    biased_pairs = json.loads(capsys.readouterr().out)["models"][0]["biased_concepts"]
+    assert [(x["concept"], x["background"]) for x in biased_pairs] == [(r.concept, r.category) for r in table.biased]

@@ -66,8 +66,8 @@ def test_imagenet9_as_published_gives_the_challenges_own_figures(release, capsys
     words = ("--data", "in9", "--layout", "imagenet9", "--model", "trial_nets:Nine", "--json")
     assert command(*words, "--attributions", "grad_cam", "--adversarial", 10) == 0
     printed = json.loads(capsys.readouterr().out)
-    told = {name: figure["value"] for name, figure in printed["accuracy"].items()}
-    assert told == pytest.approx({"original": 1, "only_bg_t": 1, "mixed_same": 1, "mixed_rand": 1 / 3})
+    accuracies = {name: figure["value"] for name, figure in printed["accuracy"].items()}
+    assert accuracies == pytest.approx({"original": 1, "only_bg_t": 1, "mixed_same": 1, "mixed_rand": 1 / 3})
     assert printed["bg_gap"]["value"] == pytest.approx(2 / 3)
     assert printed["notes"]["variants"] == "as published: only_bg_t, mixed_same, mixed_rand"
     assert printed["notes"]["adversarial backgrounds"] == "3 (10 asked for), of the release's only_bg_t"

@@ -34,7 +34,7 @@ def test_checkpoints_that_do_not_fit(place, capsys):
     torch.save({"epoch": 3}, "empty.pt")
     torch.save(trial_nets().Small(), "pickled.pt")
     (place / "text.pt").write_text("hello")
-    for name, told in (
+    for name, text in (
         ("wrong", "1 missing (fc.bias); 1 unexpected (head.bias); 1 of another shape: (fc.weight is (5, 4) in the"),
         ("classes", "another number of classes?"),
         ("empty", "expected a state dict, alone or under state_dict, model_state_dict, model"),
@@ -43,15 +43,15 @@ def test_checkpoints_that_do_not_fit(place, capsys):
     ):
         assert command("--model", "trial_nets:Small", "--checkpoint", f"{name}.pt") == 1
         err = capsys.readouterr().err
-        assert told in err
+        assert text in err
         assert err.count("\n") == 1
 
 
 def test_named_families_make_models_of_the_datas_classes():
-    found = _models.load_model("torchvision:squeezenet1_1", num_classes=5)
-    assert found.model(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
-    assert found.preprocessing.size == (224, 224)
-    assert found.preprocessing.mean == (0.485, 0.456, 0.406)
-    found = _models.load_model("timm:test_resnet", num_classes=4)
-    assert found.model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 4)
-    assert found.preprocessing.size == tuple(found.model.pretrained_cfg["input_size"][1:])
+    model = _models.load_model("torchvision:squeezenet1_1", num_classes=5)
+    assert model.model(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+    assert model.preprocessing.size == (224, 224)
+    assert model.preprocessing.mean == (0.485, 0.456, 0.406)
+    model = _models.load_model("timm:test_resnet", num_classes=4)
+    assert model.model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 4)
+    assert model.preprocessing.size == tuple(model.model.pretrained_cfg["input_size"][1:])

@@ -55,7 +55,7 @@ def test_labels_say_which_output_a_class_is(place, capsys):
     (place / "labels.json").write_text('{"cat": 0, "dog": 1, "emu": 2}')
     assert command(*words, "--labels", "labels.json", "--json") == 0
     assert json.loads(capsys.readouterr().out)["accuracy"]["original"]["value"] == 1
-    for text, told in (
+    for text, message in (
         ('{"cat": 0, "dog": 1, "emu": 1000}', "label 1000 (emu) is outside the model's 1000 outputs"),
         ('{"cat": 0, "dog": 1}', "has no output for emu"),
         ('{"cat": "0"}', "with whole numbers"),
@@ -63,7 +63,7 @@ def test_labels_say_which_output_a_class_is(place, capsys):
     ):
         (place / "labels.json").write_text(text)
         assert command(*words, "--labels", "labels.json") == 1
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_more_classes_than_outputs(place, capsys):
@@ -95,7 +95,7 @@ def test_missing_masks_and_empty_classes_are_told(place, capsys):
 
 
 @pytest.mark.parametrize(
-    ("model", "told"),
+    ("model", "text"),
     [
         ("resnet18", "expected timm:NAME, torchvision:NAME or package.module:attribute, got 'resnet18'"),
         ("torchvision:resnet81", "torchvision has no classifier 'resnet81'; near names: resnet18"),
@@ -112,10 +112,10 @@ def test_missing_masks_and_empty_classes_are_told(place, capsys):
         ("trial_nets:broken", "Linear failed on a picture (1, 3, 12, 12): "),
     ],
 )
-def test_models_that_are_not_there(place, capsys, model, told):
+def test_models_that_are_not_there(place, capsys, model, text):
     assert command("--model", model, "--attributions", "") == 1
     err = capsys.readouterr().err
-    assert told in err
+    assert text in err
     assert err.count("\n") == 1
 
 
@@ -123,7 +123,7 @@ def test_usage(place, capsys):
     assert command() == 2
     assert command("--model", "trial_nets:Small", "--attributions", "gradcam") == 2
     assert "expected some of grad_cam, kernel_shap, lrp, got gradcam" in capsys.readouterr().err
-    for words, told in (
+    for words, text in (
         (("--mean", 0.5), "--mean and --std: expected both or none, got only --mean"),
         (("--device", "nowhere"), "--device: nowhere cannot be used"),
         (("--pretrained",), "--pretrained: expected a timm: or torchvision: model"),
@@ -131,4 +131,4 @@ def test_usage(place, capsys):
         (("--data", "elsewhere"), "--data: expected images/<class>/ and masks/<class>/ in elsewhere"),
     ):
         assert command("--model", "trial_nets:Small", *words) == 1
-        assert told in capsys.readouterr().err
+        assert text in capsys.readouterr().err

@@ -21,10 +21,10 @@ def svg(chart: charts.Chart) -> str:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"), [(0.504, "+50.4"), (-0.007, "−0.7"), (0.0, "0.0"), (-0.0001, "0.0"), (0.0004, "0.0")]
+    ("value", "text"), [(0.504, "+50.4"), (-0.007, "−0.7"), (0.0, "0.0"), (-0.0001, "0.0"), (0.0004, "0.0")]
 )
-def test_points(value: float, told: str) -> None:
-    assert points(value) == told
+def test_points(value: float, text: str) -> None:
+    assert points(value) == text
 
 
 @pytest.mark.parametrize(

@@ -35,12 +35,12 @@ document.documentElement.dataset.seen = JSON.stringify(seen);
 
 
 def chromium() -> str:
-    found = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
-    if found is None:
+    browser = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
+    if browser is None:
         if os.environ.get("TORCH_BGDEBIAS_BROWSER") == "required":
             pytest.fail("TORCH_BGDEBIAS_BROWSER is required, and there is no Chromium")
         pytest.skip("no Chromium on this machine: the report was not opened in a browser")
-    return found
+    return browser
 
 
 def dom(folder: Path, page: str, *, width: int = 1200) -> str:
@@ -70,9 +70,9 @@ def dom(folder: Path, page: str, *, width: int = 1200) -> str:
 @pytest.mark.parametrize("width", [1200, 500])
 def test_in_a_browser_pictures_load_and_headings_sort(tmp_path: Path, width: int) -> None:
     page = make_page().replace("</body>", f"<script>addEventListener('load', () => {{{PROBE}}})</script></body>")
-    found = re.search(r'data-seen="([^"]*)"', dom(tmp_path, page, width=width))
-    assert found, "the page's script did not run"
-    seen = json.loads(found[1].replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    match = re.search(r'data-seen="([^"]*)"', dom(tmp_path, page, width=width))
+    assert match, "the page's script did not run"
+    seen = json.loads(match[1].replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
     gaps = {c.name: c.bg_gap.value for c in make_report().per_class}
     assert seen["pictures"] == seen["loaded"] == 2 * 3 + 1
     assert seen["start"] == sorted(NAMES, key=lambda n: -abs(gaps[n]))

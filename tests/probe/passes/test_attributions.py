@@ -18,10 +18,10 @@ MIXED = ("mixed_same", "mixed_rand", "mixed_next")
 
 def left_half(model, image, target):
     """Speaks for the class on the left, against it on the right, twice as much in the first row."""
-    found = torch.ones(len(image), 1, SIDE, SIDE)
-    found[..., SIDE // 2 :] = -1
-    found[..., 0, :] *= 2
-    return found
+    halves = torch.ones(len(image), 1, SIDE, SIDE)
+    halves[..., SIDE // 2 :] = -1
+    halves[..., 0, :] *= 2
+    return halves
 
 
 def test_attributions_give_ratios_and_heatmaps() -> None:

@@ -13,8 +13,8 @@ def read(value, task="multiclass"):
 
 
 def test_one_class() -> None:
-    found = read(torch.tensor([2, 0], dtype=torch.int32))
-    assert (found.label.tolist(), found.targets, found.soft) == ([2, 0], None, False)
+    targets = read(torch.tensor([2, 0], dtype=torch.int32))
+    assert (targets.label.tolist(), targets.targets, targets.soft) == ([2, 0], None, False)
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,8 @@ def test_one_class() -> None:
     ],
 )
 def test_shares_of_classes_are_their_largest_class(shares, label, soft) -> None:
-    found = read(shares)
-    assert (found.label.tolist(), found.soft) == (label, soft)
+    targets = read(shares)
+    assert (targets.label.tolist(), targets.soft) == (label, soft)
 
 
 @pytest.mark.parametrize(
@@ -41,16 +41,16 @@ def test_shares_of_classes_are_their_largest_class(shares, label, soft) -> None:
     ],
 )
 def test_two_classes_of_one_logit(value, label, soft) -> None:
-    found = read(value, "binary")
-    assert (found.label.tolist(), found.soft) == (label, soft)
+    targets = read(value, "binary")
+    assert (targets.label.tolist(), targets.soft) == (label, soft)
 
 
 def test_label_sets_and_their_numbers() -> None:
     targets = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0]])
     for given in (targets, targets.float(), targets.bool()):
-        found = read(given, "multilabel")
-        assert found.targets.tolist() == targets.tolist()
-        assert found.label.tolist() == [5, 0, 2]
+        label_targets = read(given, "multilabel")
+        assert label_targets.targets.tolist() == targets.tolist()
+        assert label_targets.label.tolist() == [5, 0, 2]
     many = torch.zeros(3, 80, dtype=torch.long)  # as COCO has: more than a number has bits
     many[0, 79] = many[1, 78] = 1
     codes = set_codes(many)

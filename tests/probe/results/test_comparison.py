@@ -40,10 +40,10 @@ def reports() -> list[BackgroundBiasReport]:
 
 
 def test_change_is_the_paired_interval_and_test_of_the_columns(reports: list[BackgroundBiasReport]) -> None:
-    found = compare_models(reports, seed=4)
-    assert [(c.first, c.second, c.n) for c in found] == [("first", "second", N), ("first", "third", N)]
+    comparisons = compare_models(reports, seed=4)
+    assert [(c.first, c.second, c.n) for c in comparisons] == [("first", "second", N), ("first", "third", N)]
     before, after = (r.images.correct("mixed_rand").astype(float) for r in reports[:2])
-    change = found[0].figures["accuracy/mixed_rand"]
+    change = comparisons[0].figures["accuracy/mixed_rand"]
     expected = mean_difference_interval(after, before)
     assert (change.difference.value, change.difference.low, change.difference.high) == (
         expected.value,
@@ -52,18 +52,18 @@ def test_change_is_the_paired_interval_and_test_of_the_columns(reports: list[Bac
     )
     assert change.difference.low < change.difference.value < change.difference.high
     assert change.p_value == paired_permutation_test(after, before).p_value
-    gap = found[0].figures["bg_gap"].difference
+    gap = comparisons[0].figures["bg_gap"].difference
     assert gap.value == pytest.approx(reports[1].bg_gap.value - reports[0].bg_gap.value)
 
 
 def test_figures_of_all_models_are_corrected_together(reports: list[BackgroundBiasReport]) -> None:
-    found = compare_models(reports)
-    changes = [c for comparison in found for c in comparison.figures.values()]
+    comparisons = compare_models(reports)
+    changes = [c for comparison in comparisons for c in comparison.figures.values()]
     expected = correct_p_values([c.p_value for c in changes])
     assert [c.corrected for c in changes] == pytest.approx(expected.tolist())
-    assert found[0].settings["tests"]["figures"] == len(changes) == 10
+    assert comparisons[0].settings["tests"]["figures"] == len(changes) == 10
     alone = compare_models(reports[:2])[0]
-    assert alone.figures["bg_gap"].corrected < found[0].figures["bg_gap"].corrected
+    assert alone.figures["bg_gap"].corrected < comparisons[0].figures["bg_gap"].corrected
 
 
 def test_only_the_class_that_changed_is_found(reports: list[BackgroundBiasReport]) -> None:
@@ -88,9 +88,9 @@ def test_correction_keeps_false_discoveries_over_classes_rare() -> None:
     right, corrected, raw = np.zeros(N, bool), 0, 0
     for trial in range(40):
         one, two = (make(str(i), right, seed=2 * trial + i) for i in range(2))
-        found = compare_models([one, two], n_permutations=199)[0]
-        corrected += bool(found.changed_classes("pixel_ratio/grad_cam"))
-        raw += any(c.changes["pixel_ratio/grad_cam"].p_value < 0.05 for c in found.per_class)
+        comparison = compare_models([one, two], n_permutations=199)[0]
+        corrected += bool(comparison.changed_classes("pixel_ratio/grad_cam"))
+        raw += any(c.changes["pixel_ratio/grad_cam"].p_value < 0.05 for c in comparison.per_class)
     assert corrected <= 5
     assert raw >= 6
 
@@ -99,23 +99,23 @@ def test_an_image_without_the_figure_is_left_out_of_its_change() -> None:
     one, two = make("one", np.zeros(N, bool)), make("two", np.ones(N, bool))
     two.images.prediction["mixed_rand"][:10] = -1
     one.images.prediction["mixed_same"][5:20] = -1
-    found = compare_models([one, two])[0]
-    assert found.figures["accuracy/mixed_rand"].difference.n == N - 10
-    assert found.figures["bg_gap"].difference.n == N - 20
-    assert found.figures["bg_gap"].difference.value == 1
+    comparison = compare_models([one, two])[0]
+    assert comparison.figures["accuracy/mixed_rand"].difference.n == N - 10
+    assert comparison.figures["bg_gap"].difference.n == N - 20
+    assert comparison.figures["bg_gap"].difference.value == 1
 
 
 def test_json_text_and_settings(reports: list[BackgroundBiasReport], tmp_path: Path) -> None:
-    found = compare_models(reports, confidence=0.9)[0]
-    found.to_json(tmp_path / "c.json")
+    comparison = compare_models(reports, confidence=0.9)[0]
+    comparison.to_json(tmp_path / "c.json")
     data = json.loads((tmp_path / "c.json").read_text())
     assert data["schema"] == "torch_bgdebias.comparison/1"
-    assert data["figures"]["bg_gap"]["corrected"] == found.figures["bg_gap"].corrected
+    assert data["figures"]["bg_gap"]["corrected"] == comparison.figures["bg_gap"].corrected
     assert data["per_class"][2]["changes"]["bg_gap"]["difference"]["low"] < 0
     assert data["settings"]["confidence"] == 0.9
-    text = found.summary()
+    text = comparison.summary()
     assert "second against first: 300 common images, 90 % paired intervals" in text
-    gap = found.figures["bg_gap"].difference
+    gap = comparison.figures["bg_gap"].difference
     assert f"{100 * gap.value:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}], p < 0.001 (n = 300)" in text
     assert "bg_gap changed in 1 of 6 classes (p < 0.1, corrected for 12 tests):\n    class 2: " in text
 
@@ -132,15 +132,15 @@ def test_models_on_other_images_are_not_compared(reports: list[BackgroundBiasRep
 def test_the_page_shows_changes_with_intervals_and_classes_with_tests(
     reports: list[BackgroundBiasReport], tmp_path: Path
 ) -> None:
-    found = compare_models(reports)
+    comparisons = compare_models(reports)
     page = reports[0].to_html(tmp_path / "r.html", others=reports[1:]).read_text(encoding="utf-8")
-    gap = found[0].figures["bg_gap"].difference
+    gap = comparisons[0].figures["bg_gap"].difference
     shown = [f"{100 * x:+.1f}".replace("-", "−") for x in (gap.value, gap.low, gap.high)]
     assert f"{shown[0]}<span class='about'><small>{shown[1]} to {shown[2]}</small><small>p &lt; 0.001</small>" in page
     assert "Pixel ratio, grad cam" in page
-    table = section_html(classes_section(reports, found))
+    table = section_html(classes_section(reports, comparisons))
     rows = re.findall(r"<tr>(.*?)</tr>", re.findall(r"<tbody>(.*)</tbody>", table)[0])
-    change = found[0].per_class[2].changes["bg_gap"]
+    change = comparisons[0].per_class[2].changes["bg_gap"]
     ((place, row),) = ((place, row) for place, row in enumerate(rows) if "delta sure" in row)
     assert f"data-value='{change.difference.value:.6f}' class='delta sure'" in row
     assert "data-value='class 2'" in row
@@ -158,8 +158,8 @@ def test_classes_without_a_gap_are_compared_by_accuracy() -> None:
         return summarise(images, model=name, class_names=list("abcdef"))
 
     reports = [plain("one", 0), plain("two", 200)]
-    found = compare_models(reports)
+    comparisons = compare_models(reports)
     assert "change of" not in section_html(classes_section(reports))
-    assert "Change is that of the accuracy against one" in section_html(classes_section(reports, found))
-    assert "accuracy/original changed in 6 of 6 classes" in found[0].summary()
-    assert not math.isnan(found[0].per_class[0].changes["accuracy/original"].corrected)
+    assert "Change is that of the accuracy against one" in section_html(classes_section(reports, comparisons))
+    assert "accuracy/original changed in 6 of 6 classes" in comparisons[0].summary()
+    assert not math.isnan(comparisons[0].per_class[0].changes["accuracy/original"].corrected)

@@ -102,14 +102,14 @@ def test_one_logit_has_the_area_of_class_1() -> None:
 
 def test_two_models_areas_are_compared_by_delongs_test(classes: BackgroundBiasReport) -> None:
     other = report_of(Soft(4, 5), toy_loader(80), name="other")
-    (found,) = compare_models([classes, other])
+    (comparison,) = compare_models([classes, other])
     label = classes.images.label
     for variant in ("original", *MIXED):
-        change = found.figures[f"auc/{variant}"]
+        change = comparison.figures[f"auc/{variant}"]
         test = auc_difference(other.images.log_odds[variant], classes.images.log_odds[variant], label)
         assert (change.difference.value, change.p_value) == (test.interval.value, test.p_value)
         assert change.corrected >= change.p_value
-    one = found.per_class[2].changes["auc/mixed_rand"].difference.value
+    one = comparison.per_class[2].changes["auc/mixed_rand"].difference.value
     areas = [r.performance["mixed_rand"].labels[2].auc.value for r in (classes, other)]
     assert one == pytest.approx(areas[1] - areas[0])
 

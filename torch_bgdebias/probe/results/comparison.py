@@ -231,9 +231,9 @@ def _area_changes(
         if one.log_odds[variant].shape != two.log_odds[variant].shape:
             continue
         (before, truth), (after, _) = (areas_of(images, variant, label) for images in (one, two))
-        found = auc_difference(after, before, truth, groups=one.unit, confidence=level)
-        i = found.interval
-        changes[f"auc/{variant}"] = Change(Estimate(i.value, i.low, i.high, i.n), found.p_value, found.p_value, False)
+        test = auc_difference(after, before, truth, groups=one.unit, confidence=level)
+        i = test.interval
+        changes[f"auc/{variant}"] = Change(Estimate(i.value, i.low, i.high, i.n), test.p_value, test.p_value, False)
     return changes
 
 
