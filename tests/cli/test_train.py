@@ -225,7 +225,7 @@ def test_this_package_s_modules_follow_the_package_of_the_others(place, tmp_path
 
 def test_errors_of_the_parser_are_one_line(place, tmp_path, capsys):
     """Which class or key, and what is wrong with it; no usage, no list of what else was tried, no traceback."""
-    for words, told in [
+    for words, text in [
         (["--model.init_args.networc", "x"], "error: .*networc.* is not accepted"),
         (["--trainer.max_epochs", "many"], r"error: trainer.max_epochs: expected a <class 'int'>, got many"),
         (["--data.init_args.train", "nowhere"], "error: nowhere: expected images/<class>/ and masks/<class>/ in it"),
@@ -234,7 +234,7 @@ def test_errors_of_the_parser_are_one_line(place, tmp_path, capsys):
         cli.main(["train", "--config", "train.yaml", *words])
         err = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bgdebias train: error")]
         assert len(err) == 1, words
-        assert re.search(told, err[0]), err
+        assert re.search(text, err[0]), err
         assert len(err[0]) < 300
 
 
