@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from experiments.common import accuracy, add_line, made_with, read_lines
 from experiments.isnet.settings import SETTINGS, Setting, small_cnn
-from torch_bgdebias.isnet import BackgroundDimming, ISNet, ISNetLoss, calibrate_relevance_range
+from torch_bgdebias.isnet import BackgroundDimming, GradientBalance, ISNet, ISNetLoss, calibrate_relevance_range
 from torch_bgdebias.swap import BackgroundSwap
 
 METHODS = ("plain", "selective", "stochastic", "dual", "original")
@@ -67,6 +67,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--batch-norm", choices=("linear", "exact"), default="linear")
     run.add_argument("--input-rule", choices=("gradient", "zbox"), default="gradient")
     run.add_argument("--deep", nargs="*", default=None, help="deep supervision: layer names")
+    run.add_argument("--balance", type=float, default=1.0, help="limit of the heatmap loss's gradient; 0: none")
     run.add_argument("--form", choices=("share", "paper"), default="share", help="of the heatmap loss")
     run.add_argument(
         "--range", type=float, nargs=2, default=(1.0, 25.0), help="C1 C2, as what follows of the form paper"
@@ -138,7 +139,7 @@ def train(
     isnet, heatmap = explainer(net, data, args), heatmap_loss(args)
     swap = BackgroundSwap("batch") if args.swap else None
     dimming = BackgroundDimming((0.0 if plain else 1.0) if args.dimming is None else args.dimming)
-    optimizer = torch.optim.Adam(net.parameters(), args.lr)
+    optimizer, balance = torch.optim.Adam(net.parameters(), args.lr), GradientBalance(args.balance or 1.0)
     per_epoch = math.ceil(len(data.train[0]) / args.batch)
     steps = math.ceil(epochs * per_epoch)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -161,7 +162,8 @@ def train(
             terms = heatmap.terms(explained.relevance, mask, explained.hidden)
             entropy = nn.functional.cross_entropy(explained.logits, label)
             weight = weight_at(step / steps, args)
-            loss = (1 - weight) * entropy + weight * terms.loss.mean()
+            scaled = balance(entropy, terms.loss.mean(), net.parameters()) if args.balance else terms.loss.mean()
+            loss = (1 - weight) * entropy + weight * scaled
             for name, value in (
                 ("background", terms.background),
                 ("foreground", terms.foreground),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from torch_bgdebias import BackgroundSwap, BatchSpec, CLADLoss, ISNet, ISNetLoss, callbacks
 from torch_bgdebias.callbacks import BackgroundSwapCallback, CLADCallback, ISNetCallback
-from torch_bgdebias.isnet import BackgroundDimming
+from torch_bgdebias.isnet import BackgroundDimming, GradientBalance
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
@@ -86,14 +86,15 @@ def test_clad_trains_as_a_plain_loop_with_defaults():
 
 
 def test_isnet_trains_as_a_plain_loop_with_defaults():
-    reference, heatmap_loss, dim = ISNetCallback(), ISNetLoss(), BackgroundDimming()
+    reference, heatmap_loss, dim, balance = ISNetCallback(), ISNetLoss(), BackgroundDimming(), GradientBalance()
 
     def loss(net, image, label, mask):
         generator = reference._seeded(small.RANK_0)
         reference.steps += 1
         explanation = ISNet(net, "selective").explain(dim(image, mask, generator=generator), create_graph=True)
         heatmap = heatmap_loss(explanation.relevance, mask, explanation.hidden)
-        return 0.3 * F.cross_entropy(explanation.logits, label) + 0.7 * heatmap
+        entropy = F.cross_entropy(explanation.logits, label)
+        return 0.3 * entropy + 0.7 * balance(entropy, heatmap, net.parameters())
 
     assert_equal_weights(fitted(ISNetCallback()), loop(loss))
 

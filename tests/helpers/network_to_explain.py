@@ -18,9 +18,9 @@ from torch_bgdebias.isnet import ISNet, ISNetLoss
 class PlainHeatmaps(ISNetCallback):
     """Without dimmed backgrounds and grown masks, unless a test asks for them: the images here are small."""
 
-    def __init__(self, variant="selective", spec=None, *, loss=None, dimming=0.0, **options) -> None:
+    def __init__(self, variant="selective", spec=None, *, loss=None, dimming=0.0, balance=None, **options) -> None:
         plain = ISNetLoss(mask_dilation=0, form="paper" if options.get("calibrate") else None)
-        super().__init__(variant, spec, loss=loss or plain, dimming=dimming, **options)
+        super().__init__(variant, spec, loss=loss or plain, dimming=dimming, balance=balance, **options)
 
 
 class Frozen(Module):

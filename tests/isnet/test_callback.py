@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.callbacks import BackgroundSwapCallback, ISNetCallback
-from torch_bgdebias.isnet import BackgroundDimming, ISNet, ISNetLoss
+from torch_bgdebias.isnet import BackgroundDimming, GradientBalance, ISNet, ISNetLoss
 from torch_bgdebias.swap import BackgroundSwap
 
 pytestmark = pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
@@ -57,13 +57,15 @@ def test_defaults_are_those_of_a_loop_with_defaults(variant):
 
         def _prepare(self, module) -> None:
             self.isnet, self.criterion, self.dims = ISNet(module.net, variant), ISNetLoss(), BackgroundDimming()
+            self.balance = GradientBalance()
 
         def _step(self, call):
             generator = self._seeded(call.module)
             image, label, mask = call.batch
             explained = self.isnet.explain(self.dims(image, mask, generator=generator), generator=generator)
             heatmaps = self.criterion(explained.relevance, mask)
-            return 0.3 * F.cross_entropy(explained.logits, label) + 0.7 * heatmaps
+            entropy = F.cross_entropy(explained.logits, label)
+            return 0.3 * entropy + 0.7 * self.balance(entropy, heatmaps, call.module.parameters())
 
     module, expected, plain = Module(), Module(), Module()
     trainer(ISNetCallback(variant, weight=0.7, log=False)).fit(module, wide_loader())
@@ -112,7 +114,7 @@ def test_dims_backgrounds_before_the_step_sees_them():
             return super().training_step(batch, batch_idx)
 
     module = Watching()
-    trainer(ISNetCallback(loss=ISNetLoss(mask_dilation=0), weight=0.6, dimming=1.0)).fit(module, loader())
+    trainer(ISNetCallback(loss=ISNetLoss(mask_dilation=0), weight=0.6, dimming=1.0, balance=None)).fit(module, loader())
     expected, loss = Module(), ISNetLoss(mask_dilation=0)
     isnet, optimizer = ISNet(expected.net), expected.configure_optimizers()
     for (image, label, mask), dimmed in zip([*loader(), *loader()], seen, strict=True):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torch_bgdebias._lazy import lazy
 
 if TYPE_CHECKING:
+    from torch_bgdebias.isnet.balance import GradientBalance as GradientBalance
     from torch_bgdebias.isnet.calibration import (
         calibrate_relevance_range as calibrate_relevance_range,
         calibrate_relevance_ranges as calibrate_relevance_ranges,
@@ -32,6 +33,7 @@ else:
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
+            "torch_bgdebias.isnet.balance": ["GradientBalance"],
             "torch_bgdebias.isnet.calibration": ["calibrate_relevance_range", "calibrate_relevance_ranges"],
             "torch_bgdebias.isnet.dimming": ["BackgroundDimming", "dim_background", "draw_keep"],
             "torch_bgdebias.isnet.figures": ["heatmap_figure"],

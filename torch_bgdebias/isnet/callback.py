@@ -14,6 +14,7 @@ from torch import Tensor
 from torch_bgdebias._deprecated import warn_renamed
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import describe
+from torch_bgdebias.isnet.balance import GradientBalance
 from torch_bgdebias.isnet.calibration import RelevanceRange
 from torch_bgdebias.isnet.callback_calibration import measured_range
 from torch_bgdebias.isnet.callback_fit import Fit, loss_of
@@ -76,6 +77,9 @@ class ISNetCallback(TrainingStepCallback):
             on the model as it is then: one that was trained without the heatmap loss. ``callback.loss`` has it; it is
             in the checkpoint and not measured again on resuming. 0: the loss's own range. The papers' loss alone has
             one, and is the default with it.
+        balance: the heatmap loss's gradient is at most so many times that of the module's own loss
+            (:class:`~torch_bgdebias.isnet.GradientBalance`), by a scale that is logged as ``isnet/scale``; ``None``: no
+            matter how large it is, as in the papers.
         seed: of the random choices (part of the batch, stochastic and dual variants).
         log: log, do not, or log under this prefix.
         options: what `torch_bgdebias.isnet.ISNet` takes beside the model: ``epsilon``, ``input_rule``,
@@ -108,6 +112,7 @@ class ISNetCallback(TrainingStepCallback):
         dimming: float = 1.0,
         fraction: float = 1.0,
         calibrate: int = 0,
+        balance: float | None = 1.0,
         seed: int = 0,
         log: bool | str = True,
         **options: Unpack[RuleOptions],
@@ -118,8 +123,8 @@ class ISNetCallback(TrainingStepCallback):
         self.rules = variant if isinstance(variant, Rules) else Rules(variant, **options)
         if loss is not None and not isinstance(loss, ISNetLoss):
             raise TypeError(f"loss: expected an ISNetLoss, got {type(loss).__name__}")
-        #: weight, network, dimming, fraction and calibrate
-        self.settings = ISNetSettings(weight, network, dimming, fraction, calibrate)
+        #: weight, network, dimming, fraction, calibrate and balance
+        self.settings = ISNetSettings(weight, network, dimming, fraction, calibrate, balance)
         #: the heatmap loss; after calibration one with the ranges that were measured
         self.loss = loss or ISNetLoss(form="paper" if calibrate else None)
         if calibrate and self.loss.form == "share":
@@ -131,6 +136,7 @@ class ISNetCallback(TrainingStepCallback):
         described = {field.name: getattr(self.settings, field.name) for field in dataclasses.fields(self.settings)}
         super().__init__(seed, log=log, spec=spec, options={"rules": self.rules, "loss": self.loss, **described})
         self._dimming = BackgroundDimming(dimming)
+        self._balance = self._new_balance()
         self._isnet: ISNet | None = None
         self._fit = Fit("")
         self._restores: list[Callable[[], None]] = []
@@ -138,10 +144,18 @@ class ISNetCallback(TrainingStepCallback):
     weight = property(attrgetter("settings.weight"), doc="P, or its schedule.")
     network = property(attrgetter("settings.network"), doc="The network's name in the module.")
 
+    def _new_balance(self) -> GradientBalance | None:
+        return None if self.settings.balance is None else GradientBalance(self.settings.balance)
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._balance = self._new_balance()
+
     def state_dict(self) -> dict[str, Any]:
-        """Batches seen, the seed and the loss's ranges of relevance, the same on every rank."""
+        """Batches seen, the seed, the loss's ranges of relevance and the norms measured, the same on every rank."""
         return {
             **super().state_dict(),
+            "balance": None if self._balance is None else self._balance.state_dict(),
             "calibrated": self.calibrated,
             "relevance_range": list(self.loss.relevance_range),
             "hidden_ranges": {name: list(values) for name, values in self.loss.hidden_ranges.items()},
@@ -151,6 +165,8 @@ class ISNetCallback(TrainingStepCallback):
         """Go on where the checkpoint was written; a calibrated range replaces the loss's own."""
         super().load_state_dict(state_dict)
         self.calibrated = bool(state_dict["calibrated"])
+        if self._balance is not None and state_dict.get("balance") is not None:  # a checkpoint of before has none
+            self._balance.load_state_dict(state_dict["balance"])
         if self.calibrated:
             low, high = state_dict["relevance_range"]
             self.loss = self.loss.with_ranges(
@@ -202,6 +218,10 @@ class ISNetCallback(TrainingStepCallback):
         terms = self.loss.terms(explanation.relevance, mask, explanation.hidden, *neither)
         loss = terms.loss.mean()
         parts = {"heatmap_loss": loss, "background": terms.background.mean(), "foreground": terms.foreground.mean()}
+        if self._balance is not None:
+            reduce = functools.partial(module.trainer.strategy.reduce, reduce_op="mean")
+            loss = self._balance(loss_of(output), loss, module.parameters(), reduce=reduce)
+            parts["scale"] = self._balance.scale
         self._log_values(module, {**parts, "weight": weight}, batch_size=len(mask))
         return add_to_loss(output, weight * loss, weight=1.0 - weight)
 

@@ -23,11 +23,14 @@ class ISNetSettings:
     dimming: float = 1.0
     fraction: float = 1.0
     calibrate: int = 0
+    balance: float | None = 1.0
 
     def __post_init__(self) -> None:
         if not callable(self.weight):
             check_share(self.weight, name="weight", kind="P")
         check_share(self.dimming, name="dimming")
+        if self.balance is not None and not 0.0 < self.balance < float("inf"):
+            raise ValueError(f"balance: expected None or a number above 0, got {self.balance!r}")
         if not 0.0 < self.fraction <= 1.0:
             raise ValueError(f"fraction: expected in (0, 1], got {self.fraction!r}")
         check_count(self.calibrate, name="calibrate", least=0)
