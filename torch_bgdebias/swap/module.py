@@ -97,8 +97,8 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
             "edge": edge,
         }
         self._units = _WarnOnce(
-            "BackgroundSwap: the bank's uint8 backgrounds have no mean and std, so they stand for [0, 1], but the images "
-            "are normalised; pass the images' mean= and std= to the bank"
+            "BackgroundSwap: the bank's uint8 backgrounds have no mean and std, so they stand for [0, 1], but the "
+            "images are normalised; pass the images' mean= and std= to the bank"
         )
         self._unswapped = _WarnOnce(
             "BackgroundSwap: some images keep their background: none of another class, or a batch of one"
