@@ -72,6 +72,23 @@ def test_the_package_albumentations():
     assert 0 < together(A.Compose([A.HorizontalFlip(p=0.5)])) < 32
 
 
+def test_albumentations_gets_bytes_where_there_are_bytes():
+    """A.Normalize() divides by 255: images in [0, 1] would come out almost black, without a word."""
+    A = pytest.importorskip("albumentations")
+    rng = np.random.default_rng(0)
+    cover = (rng.random((3, 12, 10)) > 0.5).astype(np.uint8) * 255
+    pictures = [(Image.fromarray(np.repeat(c[..., None], 3, 2)), i) for i, c in enumerate(cover)]
+    data = WithMasks(pictures, list(cover), A.Compose([A.RandomCrop(8, 8), A.HorizontalFlip(), A.Normalize()]))
+    mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    for i in range(3):
+        image, label, mask = data[i]
+        assert label == i
+        assert mask.unique().tolist() == [0, 1]
+        torch.testing.assert_close(image * std + mean, mask.expand(3, -1, -1), atol=1e-5, rtol=0)
+    image, _, mask = WithMasks(pictures, list(cover), A.Compose([A.VerticalFlip(p=1)]))[0]
+    assert torch.equal(image, mask.expand(3, -1, -1))
+
+
 def test_pictures_arrays_and_functions_of_the_index():
     picture = Image.fromarray(np.full((4, 6, 3), 51, np.uint8))
     data = WithMasks([(picture, "a"), (np.asarray(picture), "b")], lambda i: np.full((4, 6), [0, 255][i], np.uint8))

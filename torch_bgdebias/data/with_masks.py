@@ -27,8 +27,8 @@ class WithMasks(Dataset[tuple[Tensor, Any, Tensor]]):
             or an array (H, W, C). Its own transforms must not move pixels: the masks would not follow.
         masks: by index: a sequence, or a function of the index. Bool, or numbers from 0 to 1, or uint8 from 0 to 255.
         transform: applied to image and mask together: of torchvision (v2, over its tv_tensors), albumentations
-            (``A.Compose``), kornia (``AugmentationSequential``; ``data_keys`` are given), or any function of (image,
-            mask) that returns both.
+            (``A.Compose``, which gets bytes where the data set yields bytes or pictures), kornia
+            (``AugmentationSequential``; ``data_keys`` are given), or any function of (image, mask) that returns both.
 
     Raises:
         ValueError: a mask of another size than its image, or as many masks as there are not items.
@@ -45,38 +45,51 @@ class WithMasks(Dataset[tuple[Tensor, Any, Tensor]]):
             raise ValueError(f"masks: expected one for each of {len(dataset)} items, got {len(masks)}")
         self.dataset, self.masks = dataset, masks
         self.transform = None if transform is None else _joint(transform)
+        # what its pipelines are written for: A.Normalize() divides by 255
+        self._takes_bytes = "albumentations" in _home(transform)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Any, Tensor]:
         picture, label = self.dataset[index][:2]
-        image = _unit(picture)
-        mask = _unit(self.masks(index) if callable(self.masks) else self.masks[index])[:1]
+        pixels = _tensor(picture)
+        image = _unit(pixels)
+        mask = _unit(_tensor(self.masks(index) if callable(self.masks) else self.masks[index]))[:1]
         if mask.shape[1:] != image.shape[1:]:
             raise ValueError(
                 f"mask {index}: expected the image's size {tuple(image.shape[1:])}, got {tuple(mask.shape[1:])}; "
                 "move what resizes or crops from the data set to transform="
             )
         if self.transform is not None:
-            image, mask = self.transform(image, mask)
+            image, mask = self.transform(pixels if self._takes_bytes else image, mask)
         return image, label, mask
 
 
-def _unit(value: Any) -> Tensor:
-    """(C, H, W) float32 in [0, 1]."""
+def _tensor(value: Any) -> Tensor:
+    """(C, H, W) of the type that it comes in."""
     if isinstance(value, Image.Image):
         value = np.asarray(value)
     if isinstance(value, np.ndarray):
         value = torch.as_tensor(np.array(value))  # a copy: pictures cannot be written to
         value = value.movedim(-1, 0) if value.ndim == 3 else value
     tensor: Tensor = value if value.ndim == 3 else value[None]
+    return tensor
+
+
+def _unit(tensor: Tensor) -> Tensor:
+    """float32; bytes as [0, 1]."""
     return tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor.float()
+
+
+def _home(transform: Any) -> set[str]:
+    """Packages that the transform's classes are of."""
+    return {part.__module__.split(".")[0] for part in type(transform).__mro__}
 
 
 def _joint(transform: Any) -> JointTransform:
     """A function of (image, mask) whichever library the transform is of."""
-    home = {part.__module__.split(".")[0] for part in type(transform).__mro__}
+    home = _home(transform)
     if "albumentations" in home:
         return lambda image, mask: _albumentations(transform, image, mask)
     if "kornia" in home:
@@ -89,16 +102,7 @@ def _joint(transform: Any) -> JointTransform:
 
 def _albumentations(transform: Any, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     both = transform(image=image.movedim(0, -1).numpy(), mask=mask[0].numpy())
-    return _floats(both["image"]), _floats(both["mask"])
-
-
-def _floats(value: Any) -> Tensor:
-    """As `_unit`, where values are no longer in [0, 1] (normalised)."""
-    if isinstance(value, np.ndarray):
-        value = torch.as_tensor(np.array(value))  # a copy: pictures cannot be written to
-        value = value.movedim(-1, 0) if value.ndim == 3 else value
-    tensor: Tensor = value if value.ndim == 3 else value[None]
-    return tensor.float()
+    return _unit(_tensor(both["image"])), _unit(_tensor(both["mask"]))
 
 
 def _kornia(transform: Any, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
