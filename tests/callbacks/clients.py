@@ -232,12 +232,12 @@ def _net(module: pl.LightningModule, image: torch.Tensor) -> torch.Tensor:
 
 
 CLIENTS = {
-    "lightning-hydra-template": Client(_hydra, {"isnet": {"network": "net"}}),
+    "lightning-hydra-template": Client(_hydra),
     "solo-learn, linear": Client(SoloLearn),
     "solo-learn, fine-tuned": Client(lambda: SoloLearn(finetune=True)),
     "torchgeo": Client(GeoTask, keys=True),
     "lightly": Client(LightlyFinetune),
-    "Lightning, transfer learning": Client(TransferLearning, classes=2),
+    "Lightning, transfer learning": Client(TransferLearning, {"probe": {"task": "binary"}}, classes=2),
     "Lightning, kornia": Client(
         KorniaExample, {"isnet": {"network": "net"}, "probe": {"forward": _net}, "concepts": {"forward": _net}}
     ),
@@ -267,7 +267,7 @@ CALLBACKS: dict[str, Callable[..., pl.Callback]] = {
     "swap": lambda spec, **options: BackgroundSwapCallback(BackgroundSwap(), spec, **options),
     "clad": lambda spec, **options: CLADCallback(BackgroundSwap(), spec, plus=True, **options),
     "isnet": lambda spec, **options: ISNetCallback("selective", spec, **options),
-    "probe": lambda spec, **options: BackgroundBiasProbe(spec=spec, figures=False, n_resamples=20, **options),
+    "probe": lambda spec, **options: BackgroundBiasProbe(spec=spec, figures=False, **options),
     "concepts": lambda spec, **options: ConceptProbeCallback((samples(), samples()), epochs=1, **options),
 }
 
@@ -276,7 +276,7 @@ def fit(client: Client, name: str) -> pl.Trainer:
     """Train a client for an epoch with a callback; raises whatever comes."""
     spec = BatchSpec(*(("image", "label", "mask") if client.keys else (0, 1, 2)), hide_mask=not client.keys)
     callback = CALLBACKS[name](spec, **client.options.get(name, {}))
-    hidden = [] if name not in ("probe", "concepts") or client.keys else [CALLBACKS["swap"](spec)]
+    hidden = [CALLBACKS["swap"](spec)] if name == "concepts" and not client.keys else []  # it has no batches of its own
     trainer = pl.Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=[*hidden, callback],
@@ -286,14 +286,19 @@ def fit(client: Client, name: str) -> pl.Trainer:
     return trainer
 
 
+def needs(client: Client, name: str) -> str:
+    """``works``, with what the callback has to be told of the module."""
+    options = client.options.get(name, {})
+    return "works" + (f" with `{', '.join(options)}`" if options else "")
+
+
 def outcome(client: Client, name: str) -> str:
-    """``works``, with what the callback had to be told, or ``refuses``."""
+    """What it needs, or ``refuses``."""
     try:
         fit(client, name)
     except Exception:  # whatever it is: `fit` shows it
         return "refuses"
-    options = client.options.get(name, {})
-    return "works" + (f" with `{', '.join(options)}`" if options else "")
+    return needs(client, name)
 
 
 def table() -> str:

@@ -122,7 +122,7 @@ def test_every_option_tells_two_states_apart(callback, options):
 def test_a_state_is_found_though_an_option_has_changed(tmp_path):
     def fit(callback, epochs, ckpt=None):
         run = small.trainer([callback], max_epochs=epochs)
-        run.fit(small.theirs(), small.loader(), ckpt_path=ckpt, weights_only=False if ckpt else None)
+        run.fit(small.theirs(), small.loader(), ckpt_path=ckpt, **small.unpickled(run, ckpt))
         return run
 
     fit(CLADCallback(BackgroundSwap()), 1).save_checkpoint(tmp_path / "one.ckpt")

@@ -48,7 +48,7 @@ def resumed(name, batches, path, package, step=5):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run = small.trainer([small.CALLBACKS[name]()], package, max_epochs=3)
-        run.fit(second, batches(), ckpt_path=path, weights_only=False)
+        run.fit(second, batches(), ckpt_path=path, **small.unpickled(run, path))
     assert run.global_step == 9
     return small.weights(second), small.weights(whole), [str(one.message) for one in caught if TOLD in str(one.message)]
 

@@ -25,7 +25,7 @@ def fit(callbacks, package=PACKAGES[0], module=None, batches=None, ckpt=None, **
     module = small.theirs(package) if module is None else module
     run = small.trainer(callbacks, package, **options)
     train = small.loader() if batches is None else batches
-    run.fit(module, train, small.loader(), ckpt_path=ckpt, **({"weights_only": False} if ckpt else {}))
+    run.fit(module, train, small.loader(), ckpt_path=ckpt, **small.unpickled(run, ckpt))
     return module, run
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, ParamSpec
 
 import torch
 import torch.nn.functional as F
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from torch_bgdebias._deprecated import warn_renamed
@@ -17,7 +18,7 @@ from torch_bgdebias.checks import check_label, describe
 from torch_bgdebias.clad.loss import CLADLoss
 from torch_bgdebias.clad.paired import Pair, paired_pass
 from torch_bgdebias.clad.settings import CLADSettings
-from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, add_to_loss
+from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, Trainer, add_to_loss
 from torch_bgdebias.models import LogitsKey, find_head, get_layer, logits_of, original_module
 from torch_bgdebias.swap.callback import SwappingCallback
 from torch_bgdebias.swap.module import BackgroundSwap
@@ -120,6 +121,7 @@ class CLADCallback(SwappingCallback):
         self.loss: CLADLoss | None = None
         self._layer = ""
         self._one_logit = False
+        self._empty_told = False
 
     def state_dict(self) -> dict[str, Any]:
         """The queue, batches seen and the seed, the same on every rank; a streamed bank's place in its folder."""
@@ -140,6 +142,18 @@ class CLADCallback(SwappingCallback):
     def weight_at(self, epoch: int, step: int) -> float:
         """Lambda at an epoch and a number of training batches seen."""
         return self.settings.weight_at(epoch, step)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so, once a fit, where a whole epoch has left nothing to contrast with."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if self._empty_told or self.loss is None or bool(self.loss.queue.fill.any()):
+            return
+        self._empty_told = True
+        rank_zero_warn(
+            "CLADCallback added nothing in this epoch: its queue is empty, as no image has had a background of one "
+            "other class. A pattern of several backgrounds (pattern='voronoi') has none: take BackgroundSwap() or a "
+            "bank with labels; nor has a batch of one class alone"
+        )
 
     def _begin(self) -> None:
         super()._begin()

@@ -54,6 +54,11 @@ def labels_of_batch(value: Any, size: int, *, task: str, number: int) -> BatchLa
         return _two_classes(value, size, number)
     if value.ndim == 2 and len(value) == size and value.shape[1] > 1:
         return _largest_share(value, number)
+    if value.is_floating_point() and value.numel() == size:
+        raise TypeError(
+            f"label: expected integer classes ({size},), got {describe(value)}; pass task='binary' for a model with "
+            "one logit, whose labels are 0 and 1 in any type, or BatchSpec(label=lambda batch: batch[1].long())"
+        )
     label = check_label(value, size)
     _refuse_negative(label, number)
     return BatchLabels(label)
