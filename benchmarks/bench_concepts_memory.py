@@ -41,7 +41,7 @@ def main() -> None:
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.perf_counter()
-    probe = ConceptProbe(model, ["0"], epochs=args.epochs, block=512)
+    probe = ConceptProbe(model, ["0"], epochs=args.epochs, chunk=512)
     probe.fit(loader())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     held = total * args.channels * args.map**2 * 4 / 2**20

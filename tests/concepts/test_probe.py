@@ -25,10 +25,10 @@ def data(n=9, size=16, seed=0):
     return images, masks, concepts
 
 
-@pytest.mark.parametrize("block", [1, 4, 100])
-def test_vectors_are_those_of_one_concept_after_another(block):
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_vectors_are_those_of_one_concept_after_another(chunk):
     model, (images, masks, concepts) = net(), data()
-    probe = ConceptProbe(model, ["1", "3"], size=16, block=block, batch_size=4)
+    probe = ConceptProbe(model, ["1", "3"], size=16, chunk=chunk, batch_size=4)
     fitted = probe.fit(images, masks, concepts)
     local = probe.fit(images, masks, concepts, method="loce")
     with torch.no_grad():
@@ -83,8 +83,10 @@ def test_errors():
         probe.fit(images)
     with pytest.raises(ValueError, match="method"):
         probe.fit(images, masks, concepts, method="pca")
-    with pytest.raises(ValueError, match="block: expected a whole number of at least 1, got 0"):
-        ConceptProbe(net(), ["3"], block=0)
+    with pytest.raises(ValueError, match="chunk: expected a whole number of at least 1, got 0"):
+        ConceptProbe(net(), ["3"], chunk=0)
+    with pytest.warns(DeprecationWarning, match=r"ConceptProbe\(block=...\) is now ConceptProbe\(chunk=...\)"):
+        assert ConceptProbe(net(), ["3"], block=7).settings.chunk == 7
     with pytest.raises(ValueError, match="as in the batches before"):
         probe.fit([(i, c, m) for i, c, m in ((images, concepts, masks), (images[..., :8], concepts, masks[..., :8]))])
 

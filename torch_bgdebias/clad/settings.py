@@ -42,7 +42,7 @@ class CLADSettings:
             then never waits for the device. ``None``: any batches will do, and each step waits for their sizes.
 
     Raises:
-        TypeError: ``weight`` neither a number nor a function, ``num_classes`` no whole number.
+        TypeError: ``weight`` neither a number nor a function.
         ValueError: a number out of range.
     """
 

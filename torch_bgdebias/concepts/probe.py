@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from torch_bgdebias._deprecated import renamed_arguments
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_label, check_mask, check_option
 from torch_bgdebias.concepts.activations import ActivationReader, Forward
@@ -72,6 +73,7 @@ class ConceptProbe:
         (torch.Size([2, 4]), torch.Size([4]))
     """
 
+    @renamed_arguments(block="chunk")
     def __init__(
         self,
         model: nn.Module,
@@ -186,7 +188,7 @@ class ConceptProbe:
         """Vectors (groups, C), NaN for empty groups. Samples of group -1 are left out."""
         settings = self.settings
         vectors = torch.full((groups, store.shape[1]), float("nan"))
-        for present in _blocks(torch.bincount(group[group >= 0], minlength=groups), settings.block):
+        for present in _together(torch.bincount(group[group >= 0], minlength=groups), settings.chunk):
             rows = torch.isin(group, present).nonzero().flatten()
             rows = rows[group[rows].argsort(stable=True)]
             own = torch.searchsorted(present, group[rows])
@@ -198,7 +200,7 @@ class ConceptProbe:
                 num_groups=len(present),
                 epochs=settings.epochs,
                 lr=settings.lr,
-                chunk=settings.block,
+                chunk=settings.chunk,
             )
         return vectors
 
@@ -238,14 +240,14 @@ class _Rows:
         return self.store[self.rows[index]]
 
 
-def _blocks(counts: Tensor, block: int) -> Iterator[Tensor]:
-    """Numbers of the groups that are fitted together: at most ``block`` samples, or one larger group."""
+def _together(counts: Tensor, chunk: int) -> Iterator[Tensor]:
+    """Numbers of the groups that are fitted together: at most ``chunk`` samples, or one larger group."""
     some: list[int] = []
     held = 0
     for group, count in enumerate(counts.tolist()):
         if not count:
             continue
-        if some and held + count > block:
+        if some and held + count > chunk:
             yield torch.tensor(some)
             some, held = [], 0
         some.append(group)

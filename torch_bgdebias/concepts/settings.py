@@ -17,7 +17,7 @@ class ConceptOptions(TypedDict, total=False):
     size: int
     epochs: int
     lr: float
-    block: int
+    chunk: int
     batch_size: int
     folder: str | Path | None
 
@@ -30,7 +30,7 @@ class ConceptSettings:
         size: masks and maps are compared at ``size`` x ``size`` (the papers: 80).
         epochs: AdamW steps.
         lr: learning rate.
-        block: samples that are optimised together; whole concepts where they fit, so that each is read once from disk.
+        chunk: samples that are optimised together; whole concepts where they fit, so that each is read once from disk.
         batch_size: images in a pass through the model, where tensors are given instead of a loader.
         folder: where activations lie meanwhile (N * C * h * w * 4 bytes a layer); ``None``: the system's temporary
             folder.
@@ -42,12 +42,12 @@ class ConceptSettings:
     size: int = 80
     epochs: int = 30
     lr: float = 0.1
-    block: int = 1024
+    chunk: int = 1024
     batch_size: int = 64
     folder: str | Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("size", "epochs", "block", "batch_size"):
+        for name in ("size", "epochs", "chunk", "batch_size"):
             check_count(getattr(self, name), name=name)
         if not self.lr > 0:
             raise ValueError(f"lr: expected a number above 0, got {self.lr!r}")

@@ -66,7 +66,7 @@ class ConceptProbeCallback(ReadingCallback):
     log_prefix = "concepts"
 
     @_fit_and_test_one_by_one
-    @renamed_arguments(prefix="log")
+    @renamed_arguments(prefix="log", block="chunk")
     def __init__(
         self,
         samples: tuple[ConceptSamples, ConceptSamples],
