@@ -40,7 +40,10 @@ def made_with(lines: Iterable[dict[str, Any]]) -> str:
     lines = list(lines)
     machines = sorted({f"{line['machine']['processor']}, torch {line['machine']['torch']}" for line in lines})
     dates = sorted({line["date"] for line in lines})
-    return f"{len(lines)} runs; {'; '.join(machines)}; {dates[0]} to {dates[-1]}" if lines else "no runs"
+    if not lines:
+        return "no runs"
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return f"{len(lines)} run{'s' if len(lines) > 1 else ''}; {'; '.join(machines)}; {when}"
 
 
 def accuracy(model: nn.Module, image: Tensor, label: Tensor) -> float:

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from experiments.common import add_line, made_with, read_lines
 from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.concepts import ConceptProbe, ConceptSamples, ConceptTransfer, concept_transfer
+from torch_bgdebias.concepts.probe import METHODS
 from torch_bgdebias.data import MaskedImageFolder, draw_scenes
 from torch_bgdebias.metrics import bootstrap_mean_difference
 from torch_bgdebias.probe import analyse_concepts, biased_pairs, concept_heatmap
@@ -33,6 +34,7 @@ from torch_bgdebias.swap import sample_swap_params, swap_background
 RESULTS = Path(__file__).with_name("results.jsonl")
 SIZE = 64
 LAYERS = ("1", "2", "3")
+CONDITIONS = ("paste x 1", "paste x 4", "voronoi", "drawn", "noise")
 GROUPS = {
     "architecture": ("campus",),
     "indoors": ("airport_terminal", "auditorium", "bedroom", "kitchen", "laundromat"),
@@ -123,10 +125,10 @@ def on(bank: BackgroundBank, pattern: str, seed: int) -> Callable[[Tensor, Tenso
     return make
 
 
-def figures(result: ConceptTransfer) -> list[dict[str, Any]]:
+def figures(result: ConceptTransfer, layers: list[str]) -> list[dict[str, Any]]:
     """A row for each layer, method and kind of background: mean IoU, and its difference from the originals' vectors."""
     rows = []
-    for layer in LAYERS:
+    for layer in layers:
         for method in result.methods:
             own = result.values(layer, method)
             for place, condition in enumerate(result.conditions):
@@ -182,6 +184,9 @@ def arguments() -> argparse.Namespace:
     words.add_argument("--out", type=Path, default=RESULTS, help="lines, to which one a seed is added")
     words.add_argument("--seeds", type=int, nargs="+", default=[0])
     words.add_argument("--epochs", type=int, default=40, help="of the network's training")
+    words.add_argument("--layers", nargs="+", choices=LAYERS, default=list(LAYERS))
+    words.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    words.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS), help="to fit on")
     words.add_argument("--figure", type=Path, help="heatmap of the first seed's last layer")
     words.add_argument("--threads", type=int, default=1)
     shown = commands.add_parser("table", help="the lines as Markdown")
@@ -207,12 +212,15 @@ def measure(args: argparse.Namespace) -> None:
             "drawn": on(drawn, "paste", seed),
             "noise": on(noise, "paste", seed),
         }
+        conditions = {name: conditions[name] for name in args.conditions}
         categories = {name: on(scene, "paste", seed) for name, scene in groups.items()}
         result = concept_transfer(
-            ConceptProbe(net, list(LAYERS)), train, test, conditions=conditions, categories=categories, names=names
-        )
-        rows = figures(result)
-        settings = {"seed": seed, "epochs": args.epochs, "size": SIZE}
+            ConceptProbe(net, args.layers), train, test, conditions=conditions, categories=categories, names=names,
+            methods=args.methods,
+        )  # fmt: skip
+        rows = figures(result, args.layers)
+        settings = {name: getattr(args, name) for name in ("epochs", "layers", "methods", "conditions")}
+        settings |= {"seed": seed, "size": SIZE}
         seconds = round(time.process_time() - start, 1)
         line = add_line(
             args.out, settings, accuracy=accuracy, classes=len(names), training_images=len(train.images),
@@ -220,7 +228,7 @@ def measure(args: argparse.Namespace) -> None:
         )  # fmt: skip
         print(tables([line]), flush=True)
         if args.figure and seed == args.seeds[0]:
-            concept_heatmap(analyse_concepts(result, "3")).savefig(args.figure, dpi=120)
+            concept_heatmap(analyse_concepts(result, args.layers[-1])).savefig(args.figure, dpi=120)
 
 
 def main() -> None:

@@ -25,13 +25,12 @@ from torch import Tensor, nn
 from experiments.common import add_line, read_lines
 from experiments.sav import settings
 from experiments.sav.settings import Part
-from experiments.sav.table import show, write_figure
+from experiments.sav.table import CELL, show, write_figure
 from torch_bgdebias.attribution import grad_cam, kernel_shap
 from torch_bgdebias.data import CAMERAS
 from torch_bgdebias.metrics import pixel_ratio
 
 TRAININGS = ("correlated", "uncorrelated")
-CELL = ("training", "camera", "shape", "seed")
 RESULTS = Path(__file__).with_name("results.jsonl")
 NOT_A_SETTING = ("command", "data", "out", "trainings", "cameras", "shapes", "seeds", "threads")
 

@@ -34,21 +34,24 @@ Key = tuple[str, str, str]  # training, camera, shape
 Cells = dict[Key, dict[int, dict[str, Any]]]  # then seed, then test
 
 
-def cells_of(rows: list[dict[str, Any]]) -> Cells:
-    """Tests by cell and seed.
+CELL = ("training", "camera", "shape", "seed")
 
-    Raises:
-        ValueError: rows of trainings with different settings, which are not to be put together.
-    """
-    cells: Cells = defaultdict(dict)
-    shared = set()
+
+def alike(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Rows of trainings that differ in their cell of the design alone: others are not to be put together."""
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        settings = dict(row["settings"])
-        key = tuple(settings.pop(name) for name in ("training", "camera", "shape"))
-        cells[key][settings.pop("seed")] = row["tests"]
-        shared.add(json.dumps(settings, sort_keys=True))
-    if len(shared) > 1:
-        raise ValueError(f"results: expected one set of settings, got {len(shared)}: {sorted(shared)}")
+        shared = {name: value for name, value in row["settings"].items() if name not in CELL}
+        groups[json.dumps(shared, sort_keys=True)].append(row)
+    return list(groups.values())
+
+
+def cells_of(rows: list[dict[str, Any]]) -> Cells:
+    """Tests by cell and seed."""
+    cells: Cells = defaultdict(dict)
+    for row in rows:
+        training, camera, shape, seed = (row["settings"][name] for name in CELL)
+        cells[training, camera, shape][seed] = row["tests"]
     return cells
 
 
@@ -167,7 +170,12 @@ def shape_accuracy(cells: Cells) -> list[str]:
 
 
 def show(rows: list[dict[str, Any]]) -> str:
-    """All tables as Markdown, with the machine and the settings."""
+    """All tables as Markdown, those of each set of settings apart."""
+    return "\n\n".join(tables(group) for group in alike(rows))
+
+
+def tables(rows: list[dict[str, Any]]) -> str:
+    """The tables of trainings with one set of settings, with the machine and the settings."""
     cells = cells_of(rows)
     seconds = [r["cpu_seconds"] for r in rows]
     settings = {k: v for k, v in rows[0]["settings"].items() if k not in ("training", "camera", "shape", "seed")}
@@ -188,9 +196,15 @@ def show(rows: list[dict[str, Any]]) -> str:
 
 
 def write_figure(rows: list[dict[str, Any]], path: Path) -> None:
-    """Accuracy and pixel ratio by camera level: colours are trainings, full and hollow marks the two tests."""
+    """Accuracy and pixel ratio by camera level: colours are trainings, full and hollow marks the two tests.
+
+    Raises:
+        ValueError: trainings of several settings.
+    """
     import matplotlib.pyplot as plt
 
+    if len(alike(rows)) > 1:
+        raise ValueError(f"results: expected one set of settings, got {len(alike(rows))}")
     cells = cells_of(rows)
     names = {"accuracy": "accuracy", **{k: f"pixel ratio, {v}" for k, v in ATTRIBUTIONS.items()}}
     colours = {"correlated": "#c2410c", "uncorrelated": "#1d4ed8"}
