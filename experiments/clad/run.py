@@ -28,7 +28,7 @@ from torch_bgdebias import BatchSpec
 from torch_bgdebias.callbacks import BackgroundSwapCallback, CLADCallback
 from torch_bgdebias.swap import BackgroundSwap
 
-METHODS = ("baseline", "swap", "CLAD", "CLAD+")
+METHODS = ("baseline", "swap", "swap, another class", "CLAD", "CLAD+")
 MEASURES = ("mixed_same", "mixed_rand", "gap")
 RESULTS = Path(__file__).with_name("results.jsonl")
 #: what the runs of one table have in common, and what its rows say of each (where a run has it)
@@ -61,9 +61,9 @@ def callbacks(method: str, setting: Setting, args: argparse.Namespace, options: 
         return []
     by_background = setting.classes != setting.categories
     source = "batch" if args.source == "batch" else setting.scenes
-    swap = BackgroundSwap(source)
+    swap = BackgroundSwap(source, different_class=True if method == "swap, another class" else None)
     spec = BatchSpec(background_label=3 if by_background else None)
-    if method == "swap":
+    if method.startswith("swap"):
         return [BackgroundSwapCallback(swap, BatchSpec(label=3) if by_background else BatchSpec(), seed=args.seed)]
     keys = setting.categories if by_background else None
     options = {"weight": args.weight, **options}

@@ -65,6 +65,28 @@ ENCODERS: dict[str, tuple[str, Write]] = {
     "VOC with void": (".png", lambda m, p: paletted(labels(m, (15, 7), 255, band_around(m)), VOC_PALETTE, p)),
     "VOC as grey numbers": (".png", lambda m, p: save(labels(m, (15, 7), 255, band_around(m)).astype(np.uint8), p)),
     "VOC as RGB": (".png", lambda m, p: save(voc_palette()[labels(m, (15, 7), 255, band_around(m))], p)),
+    "VOC with transparency": (
+        ".png",
+        lambda m, p: paletted(labels(m, (15, 7), 255, band_around(m)), VOC_PALETTE, p, transparency=0),
+    ),
+    "void of 16 bit": (
+        ".png",
+        lambda m, p: save(labels(m, (1000, 26001), 65535, band_around(m)).astype(np.uint16), p),
+    ),
+    "instance ids, packed tif": (
+        ".tif",
+        lambda m, p: save(labels(m, (900, 1800)).astype(np.uint16), p, compression="tiff_lzw"),
+    ),
+    "big-endian tif": (".tif", lambda m, p: save((m * 65535).astype(">u2"), p)),
+    "label colours, opaque": (
+        ".png",
+        lambda m, p: save(np.dstack([coloured(m, (200, 0, 0)), np.full(m.shape, 255, np.uint8)]), p),
+    ),
+    "CMYK JPEG": (".jpg", lambda m, p: Image.fromarray(m.astype(np.uint8) * 255).convert("CMYK").save(p, quality=95)),
+    "first of two frames": (
+        ".tif",
+        lambda m, p: save(m.astype(np.uint8) * 255, p, save_all=True, append_images=[Image.fromarray(~m)]),
+    ),
     "DAVIS": (".png", lambda m, p: paletted(labels(m, (1, 2)), VOC_PALETTE, p)),
     "label map": (".png", lambda m, p: save(labels(m, (1, 2, 3)).astype(np.uint8), p)),
     "instance ids": (".png", lambda m, p: save(labels(m, (1, 90, 200)).astype(np.uint8), p)),

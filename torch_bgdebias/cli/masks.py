@@ -53,7 +53,7 @@ def add_parser(subparsers: Any) -> None:
         dest="annotations",
         metavar="FILE_OR_DIR",
         type=Path,
-        help="draw the outlines of LabelMe, COCO or CVAT files in place of running GrabCut",
+        help="draw what LabelMe, COCO, CVAT, Label Studio, Supervisely, Datumaro or YOLO hold, in place of GrabCut",
     )
     parser.add_argument("--iterations", type=int, default=5, help="of GrabCut (%(default)s)")
     parser.add_argument(

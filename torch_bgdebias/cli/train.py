@@ -110,19 +110,6 @@ def _lightning(rest: list[str], *, as_json: bool) -> int:
     misconfiguration = importlib.import_module(f"{package}.utilities.exceptions").MisconfigurationException
     lightning_cli = importlib.import_module(f"{package}.cli").LightningCLI
 
-    class OneLine(lightning_cli):  # type: ignore[misc, valid-type]  # of the package that was chosen
-        """Says what is wrong with a file or an option without the parser's usage, which fills a screen."""
-
-        def parse_arguments(self, parser: Any, args: Any) -> None:
-            said = io.StringIO()
-            try:
-                with redirect_stderr(said):
-                    super().parse_arguments(parser, args)
-            except SystemExit as stop:
-                if stop.code:
-                    print(f"bgdebias train: error: {condensed(said.getvalue())}", file=sys.stderr)
-                raise
-
     words = sys.argv
     sys.argv = ["bgdebias train", *rest]  # where Lightning looks; it warns of arguments that are handed over
     try:
@@ -130,7 +117,9 @@ def _lightning(rest: list[str], *, as_json: bool) -> int:
         with warnings.catch_warnings(), redirect_stdout(sys.stderr if as_json else sys.stdout):
             # Lightning's use of jsonargparse, which nobody here can change
             warnings.filterwarnings("ignore", module=rf"{re.escape(package)}\.cli")
-            cli = OneLine(parser_kwargs={"prog": "bgdebias train"}, save_config_kwargs={"overwrite": True})
+            cli = _with_short_errors(lightning_cli)(
+                parser_kwargs={"prog": "bgdebias train"}, save_config_kwargs={"overwrite": True}
+            )
     except SystemExit as stop:  # its parser has said why, or has printed what was asked for
         return stop.code if isinstance(stop.code, int) else 2
     except misconfiguration as error:  # what Lightning calls a setting that does not fit
@@ -153,6 +142,25 @@ def _lightning(rest: list[str], *, as_json: bool) -> int:
         if best:
             print(f"best checkpoint: {best}")
     return 0
+
+
+def _with_short_errors(lightning_cli: Any) -> Any:
+    """LightningCLI, whose parser says what is wrong in one line."""
+
+    class OneLine(lightning_cli):  # type: ignore[misc]  # of the package that was chosen
+        """Says what is wrong with a file or an option without the parser's usage, which fills a screen."""
+
+        def parse_arguments(self, parser: Any, args: Any) -> None:
+            said = io.StringIO()
+            try:
+                with redirect_stderr(said):
+                    super().parse_arguments(parser, args)
+            except SystemExit as stop:
+                if stop.code:
+                    print(f"bgdebias train: error: {condensed(said.getvalue())}", file=sys.stderr)
+                raise
+
+    return OneLine
 
 
 def condensed(text: str) -> str:

@@ -244,10 +244,10 @@ def _annotations(root: Path, pairs: Pairs) -> str | None:
     kinds = first_few(dict.fromkeys(kind for _, kind in noticed))
     files = first_few((path.name for path, _ in noticed), 3)
     path, kind = noticed[0]
-    if kind == "PASCAL VOC":
+    if kind in ("PASCAL VOC", "YOLO boxes"):
         advice = "their boxes are no masks: add masks"
     else:
-        place = path.parent if kind == "LabelMe" else path
+        place = path.parent if kind in ("LabelMe", "Supervisely", "YOLO") else path
         advice = f"draw masks of them with: bgdebias masks {root / 'images'} {root / 'masks'} --from {place}"
     return f"there are annotations ({kinds}: {files}); {advice}, or {_masks_to_make(root)}"
 

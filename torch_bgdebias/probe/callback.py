@@ -23,7 +23,7 @@ from torch_bgdebias.models import eval_mode
 from torch_bgdebias.names import METRICS
 from torch_bgdebias.probe.callback_entry import EntryWatch
 from torch_bgdebias.probe.callback_loaders import LoaderLimits, stage_loader
-from torch_bgdebias.probe.callback_settings import ProbeSettings, call_module, with_known_units
+from torch_bgdebias.probe.callback_settings import ProbeSettings, call_module, slash_in_names, with_known_units
 from torch_bgdebias.probe.callback_transfer import BatchMove
 from torch_bgdebias.probe.evaluation import names_of_classes, report_of, warnings_of
 from torch_bgdebias.probe.loggers import log_figures
@@ -146,6 +146,8 @@ class BackgroundBiasProbe(ReadingCallback):
         self._pool, self._informed, self._doubted, self._left_out = None, False, False, 0
         if self._entry is not None:
             self._entry.forget()
+        if slashes := slash_in_names(trainer.checkpoint_callbacks, self._prefix):
+            rank_zero_warn(slashes)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Stop watching the module, and say so where a fit was never measured."""

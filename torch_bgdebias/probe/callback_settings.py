@@ -13,7 +13,7 @@ from torch_bgdebias.names import METRICS
 from torch_bgdebias.preprocessing import Preprocessing
 from torch_bgdebias.probe.passes.settings import EvaluationSettings
 
-__all__ = ["ProbeSettings", "call_module", "with_known_units"]
+__all__ = ["ProbeSettings", "call_module", "slash_in_names", "with_known_units"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +48,18 @@ class ProbeSettings:
             embeddings="feature_consistency" in self.metrics,
             forward=call_module if settings.forward is None else settings.forward,
         )
+
+
+def slash_in_names(callbacks: Sequence[object], prefix: str) -> str:
+    """What is wrong with a checkpoint's name that repeats a metric's name with its slash; empty where nothing is."""
+    for callback in callbacks:
+        filename = getattr(callback, "filename", None) or ""
+        if f"{{{prefix}/" in filename and getattr(callback, "auto_insert_metric_name", False):
+            return (
+                f"ModelCheckpoint(filename={filename!r}): the slash in {prefix}/ makes a folder of every checkpoint, "
+                "which save_top_k never removes; pass auto_insert_metric_name=False"
+            )
+    return ""
 
 
 def with_known_units(settings: EvaluationSettings, *holders: object) -> EvaluationSettings:

@@ -115,7 +115,7 @@ def test_cvat(tmp_path):
         ),
         (labelme([polygon("cat", kind="mask")]), r"a.json: expected outlines, got a shape of kind 'mask'"),
         ({"shapes": 3, "imageHeight": 1}, r"a.json: expected LabelMe annotations, got a damaged file"),
-        ({"x": 1}, r"a.json: expected annotations of LabelMe, COCO or CVAT, got something else"),
+        ({"x": 1}, r"a.json: expected annotations of .* or YOLO, got something else"),
     ],
 )
 def test_what_is_no_mask_is_refused(tmp_path, content, text):
@@ -143,7 +143,10 @@ def test_pictures_and_annotations_that_do_not_meet(pictures, capsys):
     assert main([*words, str(pictures)]) == 1
     assert "expected each picture once, got cat/0.png again" in capsys.readouterr().err
     assert main([*words, str(pictures / "images")]) == 1
-    assert "expected annotations of LabelMe, COCO or CVAT, found none" in capsys.readouterr().err
+    assert (
+        "expected annotations of LabelMe, COCO, CVAT, Label Studio, Supervisely, Datumaro or YOLO, found none"
+        in capsys.readouterr().err
+    )
     (pictures / "again.json").unlink()
     small = coco([annotation(0, [[1, 1, 5, 1, 5, 5]])])
     small["images"][0]["width"] = 51

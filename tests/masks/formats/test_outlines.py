@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from torch_bgdebias.masks.formats.outlines import Shape, drawn, from_run_lengths
-from torch_bgdebias.masks.formats.reading import run_lengths_of
+from torch_bgdebias.masks.formats.run_lengths import run_lengths_of
 
 SIZE = (40, 50)
 

@@ -16,6 +16,10 @@ from torch_bgdebias.masks.formats.reading import AnnotationError, read_annotatio
 __all__ = ["Annotations"]
 
 
+#: tools that write a file for each picture
+_ONE_A_PICTURE = ("LabelMe", "Supervisely", "YOLO")
+
+
 class Annotations:
     """Annotations by picture.
 
@@ -32,7 +36,7 @@ class Annotations:
 
     @classmethod
     def of(cls, place: Path) -> Annotations:
-        """Read a file of LabelMe, COCO or CVAT, or all in a folder.
+        """Read one file, or all in a folder.
 
         Raises:
             FileNotFoundError: there is none.
@@ -40,15 +44,15 @@ class Annotations:
         """
         files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if annotation_kind(path))
         if not files:
-            raise FileNotFoundError(f"{place}: expected annotations of LabelMe, COCO or CVAT, found none")
+            raise FileNotFoundError(
+                f"{place}: expected annotations of LabelMe, COCO, CVAT, Label Studio, Supervisely, Datumaro or YOLO, "
+                "found none"
+            )
         pictures: dict[str, AnnotatedPicture] = {}
         for path in files:
-            # LabelMe writes one file a picture, in its folder; the others name folders themselves
-            folder = (
-                path.parent.relative_to(place).as_posix()
-                if annotation_kind(path) == "LabelMe" and path != place
-                else "."
-            )
+            # some write one file a picture, in its folder; the others name folders themselves
+            alone = annotation_kind(path) in _ONE_A_PICTURE and path != place
+            folder = path.parent.relative_to(place).as_posix() if alone else "."
             for picture in read_annotations(path):
                 key = same_form(picture.name if folder == "." else f"{folder}/{picture.name}")
                 if key in pictures:
@@ -59,6 +63,10 @@ class Annotations:
     def find(self, name: str) -> AnnotatedPicture | None:
         """What is known of a picture, by its name with folders, of which one side may know more than the other."""
         name = same_form(name)
+        picture = self._find(name)
+        return self._find(name.rsplit(".", 1)[0]) if picture is None else picture  # YOLO's have no ending
+
+    def _find(self, name: str) -> AnnotatedPicture | None:
         if name in self.pictures:
             return self.pictures[name]
         keys = self._by_name.get(name.rsplit("/", 1)[-1], [])

@@ -12,15 +12,25 @@ _HEAD = 65536
 
 
 def annotation_kind(path: Path) -> str | None:
-    """The tool or format that wrote a file: ``"LabelMe"``, ``"COCO"``, ``"PASCAL VOC"``, ``"CVAT"``, or ``None``."""
+    """The tool or format that wrote a file, or ``None``.
+
+    ``"LabelMe"``, ``"COCO"``, ``"CVAT"``, ``"Label Studio"``, ``"Supervisely"``, ``"Datumaro"``, ``"YOLO"``; ``"PASCAL
+    VOC"`` and ``"YOLO boxes"``, which hold no outlines.
+    """
     try:
         with open(path, "rb") as file:
-            text = file.read(_HEAD).decode("utf-8", errors="replace")
+            text = file.read(_HEAD).decode("utf-8-sig", errors="replace")
     except OSError:
         return None
     if path.suffix.lower() == ".json":
         if '"shapes"' in text and ('"imageHeight"' in text or '"shape_type"' in text):
             return "LabelMe"
+        if '"original_width"' in text and '"from_name"' in text:
+            return "Label Studio"
+        if '"objects"' in text and '"geometryType"' in text:
+            return "Supervisely"
+        if '"items"' in text and '"label_id"' in text:
+            return "Datumaro"
         if '"images"' in text and any(word in text for word in ('"annotations"', '"categories"', '"file_name"')):
             return "COCO"
         return None
@@ -28,7 +38,24 @@ def annotation_kind(path: Path) -> str | None:
         if "<annotations>" in text and ("<image " in text or "<meta>" in text):
             return "CVAT"
         return "PASCAL VOC" if "<annotation" in text and ("<object>" in text or "<filename>" in text) else None
+    if path.suffix.lower() == ".txt":
+        return _yolo_kind(text[: text.rfind("\n")] if len(text) >= _HEAD and "\n" in text else text)
     return None
+
+
+def _yolo_kind(text: str) -> str | None:
+    """Lines of a whole number and shares: four of a box, six or more of an outline."""
+    lines = text.split("\n")
+    rows = [line.split() for line in lines if line.strip()]
+    if not rows or not all(row[0].isdecimal() and len(row) >= 5 for row in rows):
+        return None
+    try:
+        shares = [float(value) for row in rows for value in row[1:]]
+    except ValueError:
+        return None
+    if not all(-0.01 <= share <= 1.01 for share in shares):
+        return None
+    return "YOLO boxes" if all(len(row) == 5 for row in rows) else "YOLO"
 
 
 def annotation_files(folders: Iterable[Path], *, look_at: int = 20) -> list[tuple[Path, str]]:
@@ -36,13 +63,13 @@ def annotation_files(folders: Iterable[Path], *, look_at: int = 20) -> list[tupl
 
     Args:
         folders: those that are not there are passed over.
-        look_at: how many JSON and XML files of each folder are opened.
+        look_at: how many JSON, XML and text files of each folder are opened.
     """
     noticed = []
     for folder in dict.fromkeys(folders):
         if not folder.is_dir():
             continue
-        candidates = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".json", ".xml"))
+        candidates = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".json", ".txt", ".xml"))
         for path in candidates[:look_at]:
             kind = annotation_kind(path)
             if kind is not None:

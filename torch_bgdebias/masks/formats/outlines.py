@@ -8,9 +8,24 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["AnnotatedPicture", "Shape", "drawn", "from_run_lengths"]
+__all__ = [
+    "AnnotatedPicture",
+    "AnnotationError",
+    "Flags",
+    "Outline",
+    "Shape",
+    "drawn",
+    "from_run_lengths",
+    "run_lengths_of_plane",
+]
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
+#: (x, y) of each corner
+Outline = tuple[tuple[float, float], ...]
+
+
+class AnnotationError(ValueError):
+    """An annotation file that cannot be read, or holds what is no mask. Names the file."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +37,16 @@ class Shape:
         polygons: outlines, each a list of (x, y) in pixels; their union is meant.
         runs: run lengths in columns, beginning with background, in place of polygons.
         crowd: a group that is not outlined one by one: neither object nor background.
+        holes: outlines that are cut out of it.
+        relative: whether x and y are shares of the picture's width and height.
     """
 
     label: str
-    polygons: tuple[tuple[tuple[float, float], ...], ...] = ()
+    polygons: tuple[Outline, ...] = ()
     runs: tuple[int, ...] | None = None
     crowd: bool = False
+    holes: tuple[Outline, ...] = ()
+    relative: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,14 +90,29 @@ def from_run_lengths(runs: Sequence[int], size: tuple[int, int]) -> Flags:
     return np.repeat(inside, np.asarray(runs, np.int64)).reshape(width, height).T
 
 
+def run_lengths_of_plane(inside: Flags) -> tuple[int, ...]:
+    """The inverse of `from_run_lengths`."""
+    flat = np.concatenate([[False], inside.T.ravel(), [False]])
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    return tuple(int(count) for count in np.diff(np.concatenate([[0], edges, [inside.size]])))
+
+
 def _of_polygons(shape: Shape, size: tuple[int, int]) -> Flags:
     """A pixel is inside where its middle is, by the even-odd rule within each outline."""
     inside = np.zeros(size, bool)
     for outline in shape.polygons:
-        if len(outline) < 3:
-            raise ValueError(f"{shape.label}: expected outlines of at least 3 points, got {len(outline)}")
-        inside |= _filled(outline, size)
+        inside |= _of_outline(outline, shape, size)
+    for outline in shape.holes:
+        inside &= ~_of_outline(outline, shape, size)
     return inside
+
+
+def _of_outline(outline: Outline, shape: Shape, size: tuple[int, int]) -> Flags:
+    if len(outline) < 3:
+        raise ValueError(f"{shape.label}: expected outlines of at least 3 points, got {len(outline)}")
+    if shape.relative:
+        outline = tuple((x * size[1], y * size[0]) for x, y in outline)
+    return _filled(outline, size)
 
 
 def _filled(outline: Sequence[tuple[float, float]], size: tuple[int, int]) -> Flags:

@@ -1,4 +1,4 @@
-"""Reading annotation files: LabelMe's and COCO's JSON, CVAT's XML."""
+"""Reading annotation files: LabelMe's and COCO's JSON, CVAT's XML; those of further tools are in `tools`."""
 
 from __future__ import annotations
 
@@ -10,54 +10,41 @@ from pathlib import Path
 from typing import Any
 
 from torch_bgdebias.masks.formats.notice import annotation_kind
-from torch_bgdebias.masks.formats.outlines import AnnotatedPicture, Shape
+from torch_bgdebias.masks.formats.outlines import AnnotatedPicture, AnnotationError, Outline, Shape
+from torch_bgdebias.masks.formats.run_lengths import run_lengths_of
+from torch_bgdebias.masks.formats.tools import read_datumaro, read_label_studio, read_supervisely, read_yolo
 
-__all__ = ["AnnotationError", "read_annotations", "run_lengths_of"]
+__all__ = ["AnnotationError", "read_annotations"]
 
-Outline = tuple[tuple[float, float], ...]
-
-
-class AnnotationError(ValueError):
-    """An annotation file that cannot be read, or holds what is no mask. Names the file."""
+_READERS = "LabelMe, COCO, CVAT, Label Studio, Supervisely, Datumaro or YOLO"
 
 
 def read_annotations(path: Path) -> list[AnnotatedPicture]:
     """Everything that one file says about pictures.
 
     Raises:
-        AnnotationError: not LabelMe, COCO or CVAT, damaged, or with shapes that no mask comes of.
+        AnnotationError: of no tool that is known, damaged, or with shapes that no mask comes of.
     """
     kind = annotation_kind(path)
-    reader = {"LabelMe": _labelme, "COCO": _coco, "CVAT": _cvat}.get(kind or "")
+    readers = {
+        "LabelMe": _labelme,
+        "COCO": _coco,
+        "CVAT": _cvat,
+        "Label Studio": read_label_studio,
+        "Supervisely": read_supervisely,
+        "Datumaro": read_datumaro,
+        "YOLO": read_yolo,
+    }
+    reader = readers.get(kind or "")
     if reader is None:
         what = f"{kind}, whose boxes are no outlines" if kind else "something else"
-        raise AnnotationError(f"{path}: expected annotations of LabelMe, COCO or CVAT, got {what}")
+        raise AnnotationError(f"{path}: expected annotations of {_READERS}, got {what}")
     try:
         return list(reader(path))
     except AnnotationError as error:
         raise AnnotationError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, ElementTree.ParseError) as error:
         raise AnnotationError(f"{path}: expected {kind} annotations, got a damaged file ({error!r})") from error
-
-
-def run_lengths_of(counts: str) -> tuple[int, ...]:
-    """COCO's compressed run lengths as numbers.
-
-    Six bits a character above 48, the sixth of which says whether more follow; from the third number on the difference
-    to the number two before is kept.
-    """
-    numbers: list[int] = []
-    value, shift = 0, 0
-    for character in counts:
-        bits = ord(character) - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            if bits & 16:
-                value -= 1 << shift
-            numbers.append(value + (numbers[-2] if len(numbers) > 2 else 0))
-            value, shift = 0, 0
-    return tuple(numbers)
 
 
 def _labelme(path: Path) -> Iterable[AnnotatedPicture]:

@@ -1,0 +1,187 @@
+"""Label Studio, Supervisely, Datumaro and YOLO as masks, and what is no mask in them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from torch_bgdebias.cli import main
+from torch_bgdebias.data import MaskedImageFolder
+from torch_bgdebias.masks.formats.converting import Annotations
+from torch_bgdebias.masks.formats.notice import annotation_kind
+from torch_bgdebias.masks.formats.outlines import AnnotationError, from_run_lengths, run_lengths_of_plane
+from torch_bgdebias.masks.formats.tools import brush_plane
+
+SIZE = (40, 50)
+INSIDE = np.zeros(SIZE, bool)
+INSIDE[5:25, 10:30] = True
+CORNERS = [[10, 5], [30, 5], [30, 25], [10, 25]]
+SHARES = [[x / SIZE[1], y / SIZE[0]] for x, y in CORNERS]
+
+
+def packed(plane):
+    """Label Studio's packing of (H, W) uint8 as four channels, the last of them the brush: runs of one value alone."""
+    values = np.zeros((*plane.shape, 4), np.uint8)
+    values[..., 3] = plane
+    flat = values.ravel().tolist()
+    bits = f"{len(flat):032b}{7:05b}" + "".join(f"{width - 1:04b}" for width in (1, 4, 8, 16))
+    start = 0
+    while start < len(flat):
+        end = start
+        while end < len(flat) and flat[end] == flat[start] and end - start < 65536:
+            end += 1
+        if end - start == 1 and start + 1 < len(flat):  # two values that differ, one by one
+            bits += f"0{0:02b}{1:01b}{flat[start]:08b}{flat[start + 1]:08b}"
+            start += 2
+            continue
+        bits += f"1{3:02b}{end - start - 1:016b}{flat[start]:08b}"
+        start = end
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)]
+
+
+def result(kind, value, **more):
+    size = {"original_height": SIZE[0], "original_width": SIZE[1]}
+    return {"type": kind, "from_name": "label", "to_name": "image", **size, "value": value, **more}
+
+
+def label_studio(*results):
+    image = "/data/upload/3/1f2e3d4c-0.png"
+    return json.dumps([{"id": 1, "data": {"image": image}, "annotations": [{"result": list(results)}]}])
+
+
+def supervisely(*objects):
+    return json.dumps({"size": {"height": SIZE[0], "width": SIZE[1]}, "tags": [], "objects": list(objects)})
+
+
+def bitmap():
+    part = np.zeros((20, 20, 4), np.uint8)
+    part[...] = 255
+    part[0, 0] = 0
+    file = io.BytesIO()
+    Image.fromarray(part).save(file, "PNG")
+    data = base64.b64encode(zlib.compress(file.getvalue())).decode()
+    return {"classTitle": "cat", "geometryType": "bitmap", "bitmap": {"origin": [10, 5], "data": data}}
+
+
+def datumaro(annotation):
+    item = {"id": "cat/0", "annotations": [annotation], "image": {"path": "cat/0.png", "size": list(SIZE)}}
+    return json.dumps({"categories": {"label": {"labels": [{"name": "cat"}]}}, "items": [item]})
+
+
+WITHOUT_CORNER = INSIDE.copy()
+WITHOUT_CORNER[5, 10] = False
+HOLED = INSIDE.copy()
+HOLED[10:15, 15:20] = False
+WRITTEN = {
+    "Label Studio polygon": (
+        "tasks.json",
+        label_studio(
+            result("polygonlabels", {"points": [[100 * x, 100 * y] for x, y in SHARES], "polygonlabels": ["cat"]})
+        ),
+        INSIDE,
+    ),
+    "Label Studio brush": (
+        "tasks.json",
+        label_studio(
+            result("brushlabels", {"format": "rle", "rle": packed(INSIDE * np.uint8(255)), "brushlabels": ["cat"]})
+        ),
+        INSIDE,
+    ),
+    "Label Studio rectangle": (
+        "tasks.json",
+        label_studio(
+            result(
+                "rectanglelabels",
+                {"x": 20, "y": 12.5, "width": 40, "height": 50, "rotation": 0, "rectanglelabels": ["cat"]},
+            )
+        ),
+        INSIDE,
+    ),
+    "Supervisely polygon": (
+        "0.png.json",
+        supervisely(
+            {
+                "classTitle": "cat",
+                "geometryType": "polygon",
+                "points": {"exterior": CORNERS, "interior": [[[15, 10], [20, 10], [20, 15], [15, 15]]]},
+            }
+        ),
+        HOLED,
+    ),
+    "Supervisely bitmap": ("0.png.json", supervisely(bitmap()), WITHOUT_CORNER),
+    "Datumaro polygon": (
+        "default.json",
+        datumaro({"type": "polygon", "label_id": 0, "points": [value for corner in CORNERS for value in corner]}),
+        INSIDE,
+    ),
+    "Datumaro mask": (
+        "default.json",
+        datumaro({"type": "mask", "label_id": 0, "rle": {"counts": list(run_lengths_of_plane(INSIDE)), "size": SIZE}}),
+        INSIDE,
+    ),
+    "YOLO": ("0.txt", "0 " + " ".join(f"{value}" for corner in SHARES for value in corner) + "\r\n", INSIDE),
+}
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    path = tmp_path / "images" / "cat" / "0.png"
+    path.parent.mkdir(parents=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)).save(path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", list(WRITTEN))
+def test_the_same_pixels(pictures, name, capsys):
+    file, text, inside = WRITTEN[name]
+    place = pictures / "notes" / file
+    place.parent.mkdir()
+    place.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert annotation_kind(place) == name.rsplit(" ", 1)[0]
+    assert main(["masks", str(pictures / "images"), str(pictures / "masks"), "--from", str(place.parent)]) == 0
+    data = MaskedImageFolder(pictures)
+    np.testing.assert_array_equal(data[0][2][0].numpy() > 0.5, inside)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "told"),
+    [
+        ("a.json", label_studio(result("ellipselabels", {"ellipselabels": ["cat"]})), "got 'ellipselabels'"),
+        ("a.json", supervisely({"classTitle": "cat", "geometryType": "cuboid"}), "got 'cuboid'"),
+        ("a.json", datumaro({"type": "bbox", "label_id": 0, "bbox": [1, 2, 3, 4]}), "a box is no mask"),
+        ("a.txt", "0 0.5 0.5 0.2 0.2\n", "YOLO boxes, whose boxes are no outlines"),
+        ("a.txt", "0 0.5 0.5 0.2 0.2 0.3 0.3\n1 0.1 0.1 0.2 0.2\n", "line 2: expected a class and the corners"),
+    ],
+)
+def test_what_is_no_mask_is_named(tmp_path, file, text, told):
+    (tmp_path / file).write_text(text)
+    with pytest.raises(AnnotationError, match=told):
+        Annotations.of(tmp_path / file)
+
+
+def test_other_text_is_no_annotation(tmp_path):
+    for number, text in enumerate(("cat\ndog\n", "1 2\n3 4\n", "0 12 13 14 15 16 17\n", "")):
+        (tmp_path / f"{number}.txt").write_text(text)
+        assert annotation_kind(tmp_path / f"{number}.txt") is None
+
+
+def test_brushes_of_any_values():
+    plane = np.random.default_rng(0).integers(0, 3, (7, 9)).astype(np.uint8) * 100
+    np.testing.assert_array_equal(brush_plane(packed(plane), 7, 9), plane)
+    with pytest.raises(AnnotationError, match="expected 4 x 9 x 9 values, got 252"):
+        brush_plane(packed(plane), 9, 9)
+
+
+def test_run_lengths_go_around():
+    for seed in range(20):
+        plane = np.random.default_rng(seed).random((6, 5)) < seed / 19
+        runs = run_lengths_of_plane(plane)
+        assert sum(runs) == plane.size
+        np.testing.assert_array_equal(from_run_lengths(runs, plane.shape), plane)

@@ -1,0 +1,177 @@
+"""What further tools write: Label Studio, Supervisely and Datumaro (JSON), YOLO's polygons (text)."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from torch_bgdebias.masks.formats.outlines import (
+    AnnotatedPicture,
+    AnnotationError,
+    Flags,
+    Outline,
+    Shape,
+    run_lengths_of_plane,
+)
+from torch_bgdebias.masks.formats.run_lengths import run_lengths_of
+
+__all__ = ["brush_plane", "read_datumaro", "read_label_studio", "read_supervisely", "read_yolo"]
+
+_NO_AREA = ("choices", "keypointlabels", "labels", "number", "rating", "taxonomy", "textarea", "vectorlabels")
+
+
+def read_label_studio(path: Path) -> Iterable[AnnotatedPicture]:
+    """The JSON export: tasks with polygons, ellipses and rectangles in percent of the picture, and brushed masks."""
+    tasks = json.loads(path.read_text(encoding="utf-8-sig"))
+    for task in tasks if isinstance(tasks, list) else [tasks]:
+        place = str(task["data"].get("image") or next(iter(task["data"].values()))).replace("\\", "/")
+        given = [
+            one for one in task.get("annotations") or task.get("completions") or [] if not one.get("was_cancelled")
+        ]
+        if len(given) > 1:
+            raise AnnotationError(f"{place}: expected one annotation a picture, got {len(given)}: keep one")
+        results = given[0]["result"] if given else []
+        sizes = {(int(r["original_height"]), int(r["original_width"])) for r in results if "original_width" in r}
+        shapes = [shape for result in results for shape in _label_studio_shapes(result)]
+        yield AnnotatedPicture(_upload_name(place), sizes.pop() if len(sizes) == 1 else None, tuple(shapes))
+
+
+def _upload_name(place: str) -> str:
+    """The picture's own name: what is uploaded gets eight digits and a dash in front."""
+    name = PurePosixPath(place.split("?d=")[-1]).name
+    first, dash, rest = name.partition("-")
+    return rest if dash and len(first) == 8 and all(c in "0123456789abcdef" for c in first) else name
+
+
+def _label_studio_shapes(result: dict[str, Any]) -> Iterator[Shape]:
+    kind, value = result["type"], result["value"]
+    if kind in _NO_AREA:
+        return
+    label = str((value.get(kind) or ["object"])[0])
+    if kind in ("polygonlabels", "polygon"):
+        yield Shape(label, (tuple((x / 100, y / 100) for x, y in value["points"]),), relative=True)
+    elif kind in ("rectanglelabels", "rectangle") and not value.get("rotation"):
+        left, top = value["x"] / 100, value["y"] / 100
+        right, bottom = left + value["width"] / 100, top + value["height"] / 100
+        yield Shape(label, (((left, top), (right, top), (right, bottom), (left, bottom)),), relative=True)
+    elif kind in ("brushlabels", "brush"):
+        height, width = int(result["original_height"]), int(result["original_width"])
+        yield Shape(label, runs=run_lengths_of_plane(brush_plane(value["rle"], height, width) > 127))
+    else:
+        raise AnnotationError(
+            f"expected polygons, rectangles or brushes, got {kind!r}; let Label Studio export PNG masks"
+        )
+
+
+def brush_plane(packed: Sequence[int], height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A brushed mask (H, W), 0 to 255: the last of four channels that Label Studio packs.
+
+    The packing is thi.ng's: 32 bits of the number of values, 5 of a value's width less one, four times 4 of the widths
+    of lengths less one; then runs, each a bit for "the same value throughout", two for the width of its length, the
+    length less one, and its value or values.
+    """
+    bits = "".join(f"{byte:08b}" for byte in packed)
+    place = 0
+
+    def take(count: int) -> int:
+        nonlocal place
+        place += count
+        return int(bits[place - count : place], 2)
+
+    total, width_of_value = take(32), take(5) + 1
+    if total != 4 * height * width:
+        raise AnnotationError(f"rle: expected 4 x {height} x {width} values, got {total}")
+    widths = [take(4) + 1 for _ in range(4)]
+    values = np.zeros(total, np.uint8)
+    start = 0
+    while start < total:
+        same = take(1)
+        end = start + 1 + take(widths[take(2)])
+        if same:
+            values[start:end] = take(width_of_value)
+        else:
+            values[start:end] = [take(width_of_value) for _ in range(start, end)]
+        start = end
+    return values.reshape(height, width, 4)[..., 3]
+
+
+def read_supervisely(path: Path) -> Iterable[AnnotatedPicture]:
+    """One JSON file a picture, called x.jpg.json: polygons with holes, rectangles, and packed masks with a corner."""
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    size = (int(content["size"]["height"]), int(content["size"]["width"]))
+    shapes = [shape for thing in content["objects"] if (shape := _supervisely_shape(thing, size)) is not None]
+    yield AnnotatedPicture(path.name.removesuffix(".json"), size, tuple(shapes))
+
+
+def _supervisely_shape(thing: dict[str, Any], size: tuple[int, int]) -> Shape | None:
+    label, kind = str(thing["classTitle"]), thing["geometryType"]
+    if kind in ("point", "line", "graph", "any"):
+        return None
+    if kind == "polygon":
+        outer, holes = thing["points"]["exterior"], thing["points"].get("interior") or []
+        return Shape(label, (_outline(outer),), holes=tuple(_outline(hole) for hole in holes))
+    if kind == "rectangle":
+        (left, top), (right, bottom) = thing["points"]["exterior"]
+        return Shape(label, (((left, top), (right + 1, top), (right + 1, bottom + 1), (left, bottom + 1)),))
+    if kind == "bitmap":
+        packed = base64.b64decode(thing["bitmap"]["data"])
+        part = np.asarray(Image.open(io.BytesIO(zlib.decompress(packed))).convert("RGBA"))
+        inside = part[..., 3] > 0 if part[..., 3].min() < 255 else part[..., 0] > 0
+        x, y = thing["bitmap"]["origin"]
+        plane: Flags = np.zeros(size, bool)
+        plane[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+        return Shape(label, runs=run_lengths_of_plane(plane))
+    raise AnnotationError(f"expected polygons, rectangles or bitmaps, got {kind!r}; let Supervisely export masks")
+
+
+def read_datumaro(path: Path) -> Iterable[AnnotatedPicture]:
+    """Datumaro's own JSON: items with polygons and run lengths."""
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    names = [str(entry["name"]) for entry in content.get("categories", {}).get("label", {}).get("labels", [])]
+    for item in content["items"]:
+        picture = item.get("image") or item.get("media") or {}
+        size = tuple(int(side) for side in picture["size"]) if picture.get("size") else None
+        shapes = []
+        for annotation in sorted(item.get("annotations", []), key=lambda one: one.get("z_order", 0)):
+            number = annotation.get("label_id")
+            label = names[number] if number is not None and number < len(names) else str(number)
+            if annotation["type"] == "polygon":
+                flat = annotation["points"]
+                shapes.append(Shape(label, (_outline(zip(flat[::2], flat[1::2], strict=True)),)))
+            elif annotation["type"] == "mask":
+                counts = annotation["rle"]["counts"]
+                runs = run_lengths_of(counts) if isinstance(counts, str) else tuple(int(count) for count in counts)
+                shapes.append(Shape(label, runs=runs))
+            elif annotation["type"] == "bbox":
+                raise AnnotationError(f"{item['id']}: has a box and no outline: a box is no mask")
+        name = str(picture.get("path") or item["id"])
+        yield AnnotatedPicture(name, None if size is None else (size[0], size[1]), tuple(shapes))
+
+
+def read_yolo(path: Path) -> Iterable[AnnotatedPicture]:
+    """One text file a picture: a class number and the corners of an outline in shares of the picture, a line each."""
+    names = path.parent / "classes.txt"
+    classes = names.read_text(encoding="utf-8-sig").split("\n") if names.is_file() else []
+    shapes = []
+    for row, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        number, *corners = line.split()
+        if len(corners) < 6 or len(corners) % 2:
+            raise AnnotationError(
+                f"line {row}: expected a class and the corners of an outline, got {len(corners)} numbers"
+            )
+        values = [float(corner) for corner in corners]
+        label = classes[int(number)].strip() if int(number) < len(classes) else number
+        shapes.append(Shape(label, (_outline(zip(values[::2], values[1::2], strict=True)),), relative=True))
+    yield AnnotatedPicture(path.stem, None, tuple(shapes))
+
+
+def _outline(points: Iterable[Sequence[float]]) -> Outline:
+    return tuple((float(x), float(y)) for x, y in points)
