@@ -70,7 +70,7 @@ def test_a_background_reader_reads_the_object_afterwards():
     assert model.fc.weight is parameter
     assert accuracy(model, test) > 0.8
     assert len(fitted.scores) == 5
-    assert fitted.penalty == max(fitted.scores, key=lambda score: score.swapped).penalty
+    assert fitted.penalty == max(fitted.scores, key=lambda score: score.swapped).penalty  # originals weigh nothing
 
 
 def test_another_number_of_classes_gets_a_new_layer():
@@ -138,6 +138,7 @@ def test_masks_without_object_or_background_are_refused(value):
         ({"penalties": ()}, "penalties: expected numbers above 0"),
         ({"original_weight": -1}, "original_weight: expected a number of at least 0"),
         ({"folds": 1}, "folds: expected at least 2"),
+        ({"crop_area": 0}, "crop_area: expected a share in"),
     ],
 )
 def test_options_are_checked(options, message):

@@ -32,7 +32,7 @@ def objective(v: Views, weight: torch.Tensor, bias: torch.Tensor, penalty: float
 @pytest.mark.parametrize("penalty", [1e-3, 1e-1])
 def test_the_gradient_at_the_minimum_is_zero(penalty):
     v = views()
-    head = fit_logistic(v, 3, penalty)
+    head = fit_logistic(v, 3, penalty, original_weight=1)
     weight, bias = (part.clone().requires_grad_() for part in head)
     value = objective(v, weight, bias, penalty)
     for gradient in torch.autograd.grad(value, (weight, bias)):
@@ -51,7 +51,7 @@ def test_as_scikit_learn_has_it():
         C=1 / (penalty * len(target)), class_weight="balanced", tol=1e-10, max_iter=5000
     )
     expected = torch.as_tensor(fit.fit(standardised.numpy(), target.numpy()).decision_function(standardised.numpy()))
-    logits = fit_logistic(v, 3, penalty).logits(features)
+    logits = fit_logistic(v, 3, penalty, original_weight=1).logits(features)
     centred = logits - logits.mean(1, keepdim=True)
     assert torch.allclose(centred, expected - expected.mean(1, keepdim=True), atol=2e-4)
 

@@ -56,9 +56,9 @@ def add_parser(subparsers: Any) -> None:
     add("--data", required=True, type=Path, metavar="DIR", help="pictures with masks")
     add("--out", required=True, type=Path, metavar="FILE", help="state dict to write")
     add("--overwrite", action="store_true", help="where --out exists already")
-    add("--copies", type=whole(1), default=2, metavar="N", help="other backgrounds a picture (default: %(default)s)")
-    about = "of the pictures as they are, beside 1 for each copy (default: %(default)s)"
-    add("--original-weight", type=real(0), default=1.0, metavar="X", help=about)
+    add("--copies", type=whole(1), default=4, metavar="N", help="other backgrounds a picture (default: %(default)s)")
+    about = "of the pictures as they are, beside 1 for all copies (default: %(default)s)"
+    add("--original-weight", type=real(0), default=0.5, metavar="X", help=about)
     add("--layer", metavar="LAYER", help="the last linear layer (default: found by itself)")
     add("--size", type=whole(1), metavar="N", help="side of the pictures (default: the model's, else 224)")
     add("--mean", type=float, nargs="+", metavar="X", help="normalisation, one number or one a channel")

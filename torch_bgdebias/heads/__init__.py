@@ -9,15 +9,16 @@ from torch_bgdebias._lazy import lazy
 if TYPE_CHECKING:
     from torch_bgdebias.heads.debiased import (
         DebiasedHead as DebiasedHead,
-        HeadSettings as HeadSettings,
         fit_debiased_head as fit_debiased_head,
     )
     from torch_bgdebias.heads.logistic import LinearHead as LinearHead, PenaltyScore as PenaltyScore
+    from torch_bgdebias.heads.settings import HeadSettings as HeadSettings
 else:
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
-            "torch_bgdebias.heads.debiased": ["DebiasedHead", "HeadSettings", "fit_debiased_head"],
+            "torch_bgdebias.heads.debiased": ["DebiasedHead", "fit_debiased_head"],
             "torch_bgdebias.heads.logistic": ["LinearHead", "PenaltyScore"],
+            "torch_bgdebias.heads.settings": ["HeadSettings"],
         },
     )

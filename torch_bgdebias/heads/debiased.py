@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -12,64 +12,11 @@ from torch import Tensor, nn
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.heads.features import embed_views
 from torch_bgdebias.heads.logistic import LinearHead, PenaltyScore, choose_penalty, fit_logistic
-from torch_bgdebias.models import device_of, find_head, get_layer
+from torch_bgdebias.heads.settings import HeadOptions, HeadSettings
+from torch_bgdebias.models import find_head, get_layer
 from torch_bgdebias.swap.module import BackgroundSwap
 
 __all__ = ["DebiasedHead", "HeadOptions", "HeadSettings", "fit_debiased_head"]
-
-
-class HeadOptions(TypedDict, total=False):
-    """The keyword arguments of `fit_debiased_head`; see `HeadSettings`."""
-
-    copies: int
-    original_weight: float
-    penalties: tuple[float, ...]
-    folds: int
-    layer: str | None
-    num_classes: int | None
-    group: str | int | None
-    seed: int
-
-
-@dataclasses.dataclass(frozen=True)
-class HeadSettings:
-    """How a head is fitted.
-
-    Args:
-        copies: swapped images beside each image.
-        original_weight: of the images as they are, beside 1 for each swapped copy. They carry the bias, and what goes
-            with the usual background is worth something on images with the usual background: 0 leaves them out.
-        penalties: to choose from by cross-validation on swapped images; a single one is taken as it is.
-        folds: of the cross-validation.
-        layer: name of the last linear layer; found by itself where there is one candidate.
-        num_classes: K; by default the layer's own number of outputs where it has at most twice as many as there are
-            classes in the data, else the number of classes in the data.
-        group: where in a batch a whole number names the photograph that an image was made from, so that no photograph
-            is on both sides of a split; ``None``: every image is one of its own.
-        seed: of the swaps and folds.
-
-    Raises:
-        ValueError: fewer than one copy, a weight below 0, no penalty or one that is not positive, fewer than two folds.
-    """
-
-    copies: int = 2
-    original_weight: float = 1.0
-    penalties: tuple[float, ...] = (1e-2, 3e-2, 1e-1, 3e-1, 1.0)
-    folds: int = 4
-    layer: str | None = None
-    num_classes: int | None = None
-    group: str | int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.copies < 1:
-            raise ValueError(f"copies: expected at least 1 swapped image an image, got {self.copies!r}")
-        if not self.penalties or not all(penalty > 0 for penalty in self.penalties):
-            raise ValueError(f"penalties: expected numbers above 0, got {self.penalties!r}")
-        if not self.original_weight >= 0:
-            raise ValueError(f"original_weight: expected a number of at least 0, got {self.original_weight!r}")
-        if self.folds < 2:
-            raise ValueError(f"folds: expected at least 2, got {self.folds!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +28,7 @@ class DebiasedHead:
         layer: name of the layer that it takes the place of.
         penalty: the one that was chosen.
         scores: balanced accuracies of all penalties by cross-validation; empty where there was nothing to choose.
-        images: how many images it was fitted on, copies not counted.
+        images: how many images it was fitted on, copies and crops not counted.
     """
 
     head: LinearHead
@@ -128,7 +75,7 @@ def fit_debiased_head(
 
     Features that were learned with backgrounds still describe the object; a last layer that sees every object on many
     backgrounds stops reading the rest (last-layer retraining: Deep Feature Reweighting, arXiv 2204.02937). The fit is a
-    class-balanced logistic regression whose penalty is chosen by cross-validation on swapped images.
+    class-balanced logistic regression whose penalty is chosen by cross-validation, on images and swapped images.
 
     Args:
         model: any classifier with a linear last layer; left as it is.
@@ -157,18 +104,9 @@ def fit_debiased_head(
     """
     settings = HeadSettings(**options)
     layer = settings.layer or find_head(model)[0]
-    device = device_of(model)
-    views = embed_views(
-        model,
-        loader,
-        BackgroundSwap("batch", different_class=False) if swap is None else swap,
-        layer=layer,
-        spec=spec or BatchSpec(),
-        copies=settings.copies,
-        group=settings.group,
-        device=device,
-        generator=torch.Generator(device).manual_seed(settings.seed),
-    )
+    if swap is None:
+        swap = BackgroundSwap("batch", different_class=False)
+    views = embed_views(model, loader, swap, spec or BatchSpec(), layer, settings)
     num_classes = settings.num_classes or _number_of_classes(get_layer(model, layer), views.label)
     scores: tuple[PenaltyScore, ...] = ()
     penalty = settings.penalties[0]
@@ -177,7 +115,7 @@ def fit_debiased_head(
         scores = choose_penalty(
             views, num_classes, settings.penalties, settings.folds, folds, original_weight=settings.original_weight
         )
-        penalty = max(scores, key=lambda score: score.swapped).penalty
+        penalty = max(scores, key=lambda score: score.mixed(settings.original_weight)).penalty
     head = fit_logistic(views, num_classes, penalty, original_weight=settings.original_weight)
     return DebiasedHead(head, layer, penalty, scores, len(views.label))
 

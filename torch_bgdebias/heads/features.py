@@ -1,4 +1,4 @@
-"""Embeddings of images and of the same images on other backgrounds, from a frozen network, in one pass."""
+"""Embeddings of images and of the same images on other backgrounds, from a frozen network."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_finite, check_image, check_label, check_mask, describe
 from torch_bgdebias.heads.logistic import Views
-from torch_bgdebias.models import eval_mode, tap
+from torch_bgdebias.heads.settings import HeadSettings
+from torch_bgdebias.models import device_of, eval_mode, tap
 from torch_bgdebias.swap.module import BackgroundSwap
 
 __all__ = ["embed_views"]
@@ -21,34 +23,28 @@ def embed_views(
     model: nn.Module,
     loader: Iterable[Any],
     swap: BackgroundSwap,
-    *,
-    layer: str,
     spec: BatchSpec,
-    copies: int,
-    group: str | int | None,
-    device: torch.device,
-    generator: torch.Generator,
+    layer: str,
+    settings: HeadSettings,
 ) -> Views:
-    """What enters ``layer`` for every image as it is and for ``copies`` swaps of it.
+    """What enters ``layer`` for every image as it is and for swaps of it, whole and cropped.
 
     Args:
         model: in evaluation mode meanwhile, no gradients, given back as it was.
         loader: yields batches with image, label and mask; one pass. With backgrounds out of the batch it has to mix the
             classes (``shuffle=True``).
         swap: draws the other backgrounds.
-        layer: name of the layer whose input is the embedding (B, D).
         spec: where image, label and mask are in a batch.
-        copies: swaps of each image.
-        group: where in a batch a whole number names the photograph that an image was made from; ``None``: each image
-            is a group of its own.
-        device: of the model.
-        generator: of the swaps, on ``device``.
+        layer: name of the layer whose input is the embedding (B, D).
+        settings: ``copies``, ``crop_area``, ``group`` and ``seed`` are used.
 
     Raises:
         ValueError: no image; most images share their batch with their own class alone though backgrounds
             come from the batch; most masks are empty or full.
     """
-    rows: list[list[Tensor]] = [[] for _ in range(1 + copies)]
+    device = device_of(model)
+    generator = torch.Generator(device).manual_seed(settings.seed)
+    batches: list[Tensor] = []  # (V, B, D) each
     labels: list[Tensor] = []
     groups: list[Tensor] = []
     alone = objectless = 0  # images whose batch holds their class alone; images that are all object or have none
@@ -60,17 +56,25 @@ def embed_views(
             alone += len(label) * int(swap.bank is None and len(torch.unique(label)) == 1)
             share = mask.mean((1, 2, 3))
             objectless += int(((share <= 0) | (share >= 1)).sum())
-            rows[0].append(_embed(model, layer, image))
-            for number in range(copies):
+            views = [image]
+            for _ in range(settings.copies):
                 params = swap.generate_parameters(image.shape, label, p=1.0, device=device, generator=generator)
-                swapped = swap(image, mask, label, params=params)[0]
-                rows[1 + number].append(_embed(model, layer, swapped))
+                views.append(swap(image, mask, label, params=params)[0])
+            if settings.crop_area < 1:
+                views = [crop for view in views for crop in (view, random_crop(view, settings.crop_area, generator))]
+            batches.append(torch.stack([_embed(model, layer, view) for view in views]))
             labels.append(label)
-            if group is not None:
-                groups.append(torch.as_tensor(batch[group]).to(device).long())
+            if settings.group is not None:
+                groups.append(torch.as_tensor(batch[settings.group]).to(device).long())
     if not labels:
         raise ValueError("loader: expected at least one batch, got none")
-    images = sum(len(part) for part in labels)
+    label = torch.cat(labels)
+    _check_batches(len(label), alone, objectless)
+    number_of = torch.cat(groups) if groups else torch.arange(len(label), device=device)
+    return Views(torch.cat(batches, dim=1), label, number_of, originals=1 if settings.crop_area == 1 else 2)
+
+
+def _check_batches(images: int, alone: int, objectless: int) -> None:
     if 2 * alone > images:
         raise ValueError(
             "loader: expected batches of several classes, since the other backgrounds come from the batch; got one "
@@ -82,9 +86,21 @@ def embed_views(
             f"mask: expected objects with background around them, got {objectless} of {images} masks that are empty or "
             "full, where no background can be exchanged; are they the masks of these images?"
         )
-    label = torch.cat(labels)
-    number_of = torch.cat(groups) if groups else torch.arange(len(label), device=device)
-    return Views(torch.stack([torch.cat(view) for view in rows]), label, number_of)
+
+
+def random_crop(image: Tensor, area: float, generator: torch.Generator) -> Tensor:
+    """A crop of each image (B, C, H, W) at its full size: ``area`` to all of the area, aspect 0.82 to 1.22."""
+    images = len(image)
+    share, aspect, right, down = torch.rand(4, images, device=image.device, generator=generator)
+    side = (area + (1 - area) * share).sqrt()
+    stretch = ((aspect - 0.5) * 0.4).exp().sqrt()
+    width, height = (side * stretch).clamp(max=1), (side / stretch).clamp(max=1)
+    nothing = torch.zeros_like(width)
+    theta = torch.stack(
+        [width, nothing, (2 * right - 1) * (1 - width), nothing, height, (2 * down - 1) * (1 - height)], dim=1
+    )
+    grid = F.affine_grid(theta.view(images, 2, 3).to(image), list(image.shape), align_corners=False)
+    return F.grid_sample(image, grid, padding_mode="border", align_corners=False)
 
 
 def _embed(model: nn.Module, layer: str, image: Tensor) -> Tensor:

@@ -13,6 +13,9 @@ from torch_bgdebias.checks import check_label
 
 __all__ = ["LinearHead", "PenaltyScore", "Views", "choose_penalty", "fit_logistic"]
 
+#: of L-BFGS for each fold and penalty, from the solution of the penalty before: accuracies no longer change after it
+_STEPS_OF_A_TRIAL = 40
+
 
 class LinearHead(NamedTuple):
     """A last layer: ``logits = embedding @ weight.T + bias``.
@@ -34,18 +37,20 @@ class Views(NamedTuple):
     """Embeddings of the same images on several backgrounds.
 
     Args:
-        embedding: (V, N, D), the first view is the image as it is, the others have other backgrounds.
+        embedding: (V, N, D), the first views are the images before their own background, the others have others.
         label: (N,) int64.
         group: (N,) int64; images of one group are never on both sides of a split.
+        originals: how many of the views have their own background.
     """
 
     embedding: Tensor
     label: Tensor
     group: Tensor
+    originals: int = 1
 
     def at(self, rows: Tensor) -> Views:
         """The images at ``rows``."""
-        return Views(self.embedding[:, rows], self.label[rows], self.group[rows])
+        return Views(self.embedding[:, rows], self.label[rows], self.group[rows], self.originals)
 
 
 class PenaltyScore(NamedTuple):
@@ -61,13 +66,17 @@ class PenaltyScore(NamedTuple):
     original: float
     swapped: float
 
+    def mixed(self, original_weight: float) -> float:
+        """The mean of both, weighed as the fit weighs them."""
+        return (original_weight * self.original + self.swapped) / (original_weight + 1)
+
 
 def fit_logistic(
     views: Views,
     num_classes: int,
     penalty: float,
     *,
-    original_weight: float = 1.0,
+    original_weight: float = 0.5,
     start: LinearHead | None = None,
     max_steps: int = 300,
 ) -> LinearHead:
@@ -80,7 +89,7 @@ def fit_logistic(
         views: embeddings and labels; every class in [0, ``num_classes``) has at least one image.
         num_classes: K.
         penalty: above 0; the mean loss is of the order of 1, so 1 is strong and 1e-4 weak.
-        original_weight: of the first view, the images as they are, beside 1 for every other view. They carry the
+        original_weight: of all views before their own background, beside 1 for all the others together. They carry the
             bias: 0 leaves them out, and the head then sees no background that goes with a class.
         start: a head to start from (the minimum is the same).
         max_steps: of L-BFGS.
@@ -101,8 +110,9 @@ def fit_logistic(
     mean, std = features.mean(0), features.std(0, correction=0).clamp(min=1e-6)
     standardised = (features - mean) / std
     target = label.repeat(len(views.embedding))
-    of_view = torch.ones(len(views.embedding), dtype=torch.float64, device=target.device)
-    of_view[0] = original_weight
+    others = max(len(views.embedding) - views.originals, 1)
+    of_view = torch.full((len(views.embedding),), 1 / others, dtype=torch.float64, device=target.device)
+    of_view[: views.originals] = original_weight / views.originals
     weight = (1 / count.double())[target] * of_view.repeat_interleave(len(label))
     weight /= weight.sum()
     matrix, shift = _started(start, mean, std, num_classes, standardised)
@@ -128,7 +138,7 @@ def choose_penalty(
     folds: int,
     generator: torch.Generator,
     *,
-    original_weight: float = 1.0,
+    original_weight: float = 0.5,
 ) -> tuple[PenaltyScore, ...]:
     """Cross-validate the penalties, strongest first; folds never part a group, and hold every class where they can.
 
@@ -141,7 +151,7 @@ def choose_penalty(
         original_weight: as in `fit_logistic`.
 
     Returns:
-        One score a penalty; the best is the one with the highest ``swapped``.
+        One score a penalty.
 
     Raises:
         ValueError: a single group, which cannot be split.
@@ -156,7 +166,9 @@ def choose_penalty(
         count += torch.bincount(held.label, minlength=num_classes).cpu()
         head = None
         for penalty in sorted(penalties, reverse=True):
-            head = fit_logistic(rest, num_classes, penalty, original_weight=original_weight, start=head)
+            head = fit_logistic(
+                rest, num_classes, penalty, original_weight=original_weight, start=head, max_steps=_STEPS_OF_A_TRIAL
+            )
             right = head.logits(held.embedding).argmax(-1) == held.label
             one_hot = F.one_hot(held.label, num_classes)
             hits[penalty] += torch.einsum("vn,nk->vk", right.double(), one_hot.double()).float().cpu()
@@ -165,7 +177,8 @@ def choose_penalty(
     scores = []
     for penalty in sorted(penalties, reverse=True):
         accuracy = (hits[penalty] / count)[:, count > 0].mean(1)
-        scores.append(PenaltyScore(penalty, float(accuracy[0]), float(accuracy[1:].mean())))
+        original, swapped = accuracy[: views.originals].mean(), accuracy[views.originals :].mean()
+        scores.append(PenaltyScore(penalty, float(original), float(swapped)))
     return tuple(scores)
 
 

@@ -1,0 +1,71 @@
+"""How a head is fitted."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TypedDict
+
+__all__ = ["HeadOptions", "HeadSettings"]
+
+
+class HeadOptions(TypedDict, total=False):
+    """The keyword arguments of `fit_debiased_head`; see `HeadSettings`."""
+
+    copies: int
+    crop_area: float
+    original_weight: float
+    penalties: tuple[float, ...]
+    folds: int
+    layer: str | None
+    num_classes: int | None
+    group: str | int | None
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadSettings:
+    """How a head is fitted.
+
+    Args:
+        copies: swapped images beside each image.
+        crop_area: every image and every swapped copy is seen a second time as a random crop, which keeps at least this
+            share of its area; in (0, 1], and 1 leaves the crops out.
+        original_weight: of the images as they are, beside 1 for their swapped copies together. They carry the bias, and
+            what goes with the usual background is worth something on images with the usual background: 0 leaves them
+            out.
+        penalties: to choose from by cross-validation, on images and swapped images weighed as in the fit; a single one
+            is taken as it is.
+        folds: of the cross-validation.
+        layer: name of the last linear layer; found by itself where there is one candidate.
+        num_classes: K; by default the layer's own number of outputs where it has at most twice as many as there are
+            classes in the data, else the number of classes in the data.
+        group: where in a batch a whole number names the photograph that an image was made from, so that no photograph
+            is on both sides of a split; ``None``: every image is one of its own.
+        seed: of the swaps, crops and folds.
+
+    Raises:
+        ValueError: fewer than one copy, an area out of (0, 1], a weight below 0, no penalty or one that is not
+            positive, fewer than two folds.
+    """
+
+    copies: int = 4
+    crop_area: float = 0.5
+    original_weight: float = 0.5
+    penalties: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0)
+    folds: int = 4
+    layer: str | None = None
+    num_classes: int | None = None
+    group: str | int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.copies < 1:
+            raise ValueError(f"copies: expected at least 1 swapped image an image, got {self.copies!r}")
+        if not 0 < self.crop_area <= 1:
+            raise ValueError(f"crop_area: expected a share in (0, 1], 1 for no crops, got {self.crop_area!r}")
+        if not self.penalties or not all(penalty > 0 for penalty in self.penalties):
+            raise ValueError(f"penalties: expected numbers above 0, got {self.penalties!r}")
+        if not self.original_weight >= 0:
+            raise ValueError(f"original_weight: expected a number of at least 0, got {self.original_weight!r}")
+        if self.folds < 2:
+            raise ValueError(f"folds: expected at least 2, got {self.folds!r}")
