@@ -34,7 +34,7 @@ def views(**options):
 
 def test_views_are_the_image_its_crop_and_both_of_every_copy():
     image, _, mask = batch()
-    seen = views(copies=3)
+    seen = views(copies=3, crop_area=0.5)
     assert seen.embedding.shape == (8, 6, 192)
     assert seen.originals == 2
     whole = seen.embedding[::2].view(4, 6, 3, 8, 8)
@@ -45,8 +45,8 @@ def test_views_are_the_image_its_crop_and_both_of_every_copy():
     assert not torch.equal(seen.embedding[1], seen.embedding[0])
 
 
-def test_an_area_of_one_leaves_the_crops_out():
-    seen = views(copies=3, crop_area=1.0)
+def test_by_default_there_are_no_crops():
+    seen = views(copies=3)
     assert seen.embedding.shape == (4, 6, 192)
     assert seen.originals == 1
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from torch_bgdebias.heads.logistic import Views, choose_penalty, fit_logistic
+from torch_bgdebias.heads import logistic
+from torch_bgdebias.heads.logistic import PenaltyScore, Views, best_penalty, choose_penalty, fit_logistic
 
 
 def views(images: int = 60, classes: int = 3, dim: int = 5, copies: int = 1, seed: int = 0) -> Views:
@@ -92,3 +93,24 @@ def test_missing_class_and_single_group_are_named():
     alone = v._replace(group=torch.zeros(60, dtype=torch.int64))
     with pytest.raises(ValueError, match="groups: expected at least two groups"):
         choose_penalty(alone, 3, [0.1, 1.0], 4, torch.Generator().manual_seed(0))
+
+
+def test_the_error_is_that_of_a_mean_and_copies_of_one_photograph_do_not_make_it_smaller():
+    right = (torch.rand(3, 50, generator=torch.Generator().manual_seed(0)) < 0.7).float()
+    label = torch.zeros(50, dtype=torch.int64)
+    v = Views(torch.zeros(3, 50, 1), label, torch.arange(50))
+    score = logistic._score(0.1, right, v, original_weight=0.5)
+    both = (0.5 * right[0] + right[1:].mean(0)) / 1.5
+    assert score.both == pytest.approx(float(both.mean()))
+    assert score.error == pytest.approx(float(both.std(correction=0)) / 50**0.5, rel=1e-5)
+    many = Views(torch.zeros(3, 200, 1), label.repeat(4), torch.arange(50).repeat(4))
+    repeated = logistic._score(0.1, right.repeat(1, 4), many, original_weight=0.5)
+    assert repeated == pytest.approx(score)
+
+
+def test_the_strongest_within_one_error_of_the_best_is_taken():
+    def score(penalty: float, both: float, error: float = 0.02) -> PenaltyScore:
+        return PenaltyScore(penalty, both, both, both, error)
+
+    assert best_penalty([score(1.0, 0.6), score(0.1, 0.69), score(0.01, 0.7)]) == 0.1
+    assert best_penalty([score(1.0, 0.6), score(0.1, 0.69), score(0.01, 0.7, error=0.005)]) == 0.01

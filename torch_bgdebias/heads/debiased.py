@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.heads.features import embed_views
-from torch_bgdebias.heads.logistic import LinearHead, PenaltyScore, choose_penalty, fit_logistic
+from torch_bgdebias.heads.logistic import LinearHead, PenaltyScore, best_penalty, choose_penalty, fit_logistic
 from torch_bgdebias.heads.settings import HeadOptions, HeadSettings
 from torch_bgdebias.models import find_head, get_layer
 from torch_bgdebias.swap.module import BackgroundSwap
@@ -26,7 +26,7 @@ class DebiasedHead:
     Args:
         head: weight (K, D) and bias (K,), float64.
         layer: name of the layer that it takes the place of.
-        penalty: the one that was chosen.
+        penalty: the one that was chosen: the strongest within one standard error of the best.
         scores: balanced accuracies of all penalties by cross-validation; empty where there was nothing to choose.
         images: how many images it was fitted on, copies and crops not counted.
     """
@@ -115,7 +115,7 @@ def fit_debiased_head(
         scores = choose_penalty(
             views, num_classes, settings.penalties, settings.folds, folds, original_weight=settings.original_weight
         )
-        penalty = max(scores, key=lambda score: score.mixed(settings.original_weight)).penalty
+        penalty = best_penalty(scores)
     head = fit_logistic(views, num_classes, penalty, original_weight=settings.original_weight)
     return DebiasedHead(head, layer, penalty, scores, len(views.label))
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from torch_bgdebias.checks import check_label
 
-__all__ = ["LinearHead", "PenaltyScore", "Views", "choose_penalty", "fit_logistic"]
+__all__ = ["LinearHead", "PenaltyScore", "Views", "best_penalty", "choose_penalty", "fit_logistic"]
 
 #: of L-BFGS for each fold and penalty, from the solution of the penalty before: accuracies no longer change after it
 _STEPS_OF_A_TRIAL = 40
@@ -60,15 +60,15 @@ class PenaltyScore(NamedTuple):
         penalty: see `fit_logistic`.
         original: balanced accuracy on the images as they are, in [0, 1].
         swapped: balanced accuracy on the images with other backgrounds, in [0, 1].
+        both: the mean of both, weighed as the fit weighs them.
+        error: standard error of ``both``, groups taken as a whole.
     """
 
     penalty: float
     original: float
     swapped: float
-
-    def mixed(self, original_weight: float) -> float:
-        """The mean of both, weighed as the fit weighs them."""
-        return (original_weight * self.original + self.swapped) / (original_weight + 1)
+    both: float
+    error: float
 
 
 def fit_logistic(
@@ -151,35 +151,52 @@ def choose_penalty(
         original_weight: as in `fit_logistic`.
 
     Returns:
-        One score a penalty.
+        One score a penalty; see `best_penalty`.
 
     Raises:
         ValueError: a single group, which cannot be split.
     """
     fold = _folds(views, folds, generator)
-    hits = {penalty: torch.zeros(len(views.embedding), num_classes) for penalty in penalties}
-    count = torch.zeros(num_classes)
+    strongest_first = sorted(penalties, reverse=True)
+    right = {penalty: views.embedding.new_zeros(views.embedding.shape[:2]) for penalty in penalties}
+    judged = torch.zeros_like(views.label, dtype=torch.bool)
     for number in range(int(fold.max()) + 1):
-        held, rest = views.at((fold == number).nonzero().flatten()), views.at((fold != number).nonzero().flatten())
+        held = fold == number
+        test, rest = views.at(held.nonzero().flatten()), views.at((~held).nonzero().flatten())
         if len(torch.unique(rest.label)) < num_classes:
             continue  # all images of a class are of one group: that class cannot be judged and fitted at once
-        count += torch.bincount(held.label, minlength=num_classes).cpu()
+        judged |= held
         head = None
-        for penalty in sorted(penalties, reverse=True):
+        for penalty in strongest_first:
             head = fit_logistic(
                 rest, num_classes, penalty, original_weight=original_weight, start=head, max_steps=_STEPS_OF_A_TRIAL
             )
-            right = head.logits(held.embedding).argmax(-1) == held.label
-            one_hot = F.one_hot(held.label, num_classes)
-            hits[penalty] += torch.einsum("vn,nk->vk", right.double(), one_hot.double()).float().cpu()
-    if not bool((count > 0).any()):
+            right[penalty][:, held] = (head.logits(test.embedding).argmax(-1) == test.label).to(views.embedding)
+    if not bool(judged.any()):
         raise ValueError("groups: expected at least two groups in every class to choose a penalty, or pass one penalty")
-    scores = []
-    for penalty in sorted(penalties, reverse=True):
-        accuracy = (hits[penalty] / count)[:, count > 0].mean(1)
-        original, swapped = accuracy[: views.originals].mean(), accuracy[views.originals :].mean()
-        scores.append(PenaltyScore(penalty, float(original), float(swapped)))
-    return tuple(scores)
+    of_judged = views.at(judged.nonzero().flatten())
+    return tuple(_score(penalty, right[penalty][:, judged], of_judged, original_weight) for penalty in strongest_first)
+
+
+def best_penalty(scores: Sequence[PenaltyScore]) -> float:
+    """The strongest penalty within one standard error of the best (Hastie, Tibshirani and Friedman, 2009, 7.10)."""
+    best = max(scores, key=lambda score: score.both)
+    return max(score.penalty for score in scores if score.both >= best.both - best.error)
+
+
+def _score(penalty: float, right: Tensor, views: Views, original_weight: float) -> PenaltyScore:
+    """Balanced accuracies and their standard error from which answers (V, N) are right."""
+    right = right.double()
+    original, swapped = right[: views.originals].mean(0), right[views.originals :].mean(0)
+    both = (original_weight * original + swapped) / (original_weight + 1)
+    classes, of_class = torch.unique(views.label, return_inverse=True)
+    count = torch.bincount(of_class).double()
+    weight = 1 / (len(classes) * count[of_class])
+    of_mean = torch.zeros_like(count).index_add_(0, of_class, both) / count
+    _, of_group = torch.unique(views.group, return_inverse=True)
+    parts = both.new_zeros(int(of_group.max()) + 1).index_add_(0, of_group, weight * (both - of_mean[of_class]))
+    mean_original, mean_swapped, mean_both = (float((weight * value).sum()) for value in (original, swapped, both))
+    return PenaltyScore(penalty, mean_original, mean_swapped, mean_both, float(parts.square().sum().sqrt()))
 
 
 def _started(
