@@ -33,8 +33,8 @@ def module_for(kind: str):
     one = kind.startswith("one logit")
 
     def logits(self, batch):
-        found = self(batch[0])
-        return found[:, 0] if kind == "one logit (B,)" else found
+        output = self(batch[0])
+        return output[:, 0] if kind == "one logit (B,)" else output
 
     def training_step(self, batch, batch_idx):
         return loss_of(logits(self, batch), batch[1])

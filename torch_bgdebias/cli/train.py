@@ -131,17 +131,21 @@ def _lightning(rest: list[str], *, as_json: bool) -> int:
         raise ValueError(condensed(str(error))) from error
     finally:
         sys.argv = words
-    metrics = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
-    best = getattr(cli.trainer.checkpoint_callback, "best_model_path", "") or None
+    _print_result(cli.trainer, as_json=as_json)
+    return 0
+
+
+def _print_result(trainer: Any, *, as_json: bool) -> None:
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
     if as_json:
         known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        result = {"schema": SCHEMA, "metrics": known, "best_model": best, "log_dir": cli.trainer.log_dir}
+        result = {"schema": SCHEMA, "metrics": known, "best_model": best, "log_dir": trainer.log_dir}
         print(json.dumps(result, indent=1, allow_nan=False))
     else:
         print("\n".join(f"{name:<40} {value:.4f}" for name, value in sorted(metrics.items())))
         if best:
             print(f"best checkpoint: {best}")
-    return 0
 
 
 def _with_short_errors(lightning_cli: Any) -> Any:

@@ -78,14 +78,13 @@ class ISNetCallback(TrainingStepCallback):
             in the checkpoint and not measured again on resuming. 0: the loss's own range. The papers' loss alone has
             one, and is the default with it.
         balance: the heatmap loss's gradient is at most so many times that of the module's own loss
-            (:class:`~torch_bgdebias.isnet.GradientBalance`), by a scale that is logged as ``isnet/scale``; ``None``: no
+            (`torch_bgdebias.isnet.GradientBalance`), by a scale that is logged as ``isnet/scale``; ``None``: no
             matter how large it is, as in the papers.
         seed: of the random choices (part of the batch, stochastic and dual variants).
         log: log, do not, or log under this prefix.
         options: what `torch_bgdebias.isnet.ISNet` takes beside the model: ``epsilon``, ``input_rule``,
             ``mean``, ``std``, ``deep_supervision``, ... With ``mean`` and ``std`` the z^B rule is used where the image
-            enters, which has trained better or as well everywhere it was tried (docs/isnet.md); input x gradient, with
-            a warning, where no layer takes it.
+            enters (docs/isnet.md); input x gradient, with a warning, where no layer takes it.
 
     Raises:
         ValueError, TypeError: an option out of range or of another type.
