@@ -137,10 +137,10 @@ def test_masks_without_object_or_background_are_refused(value):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"copies": 0}, "copies: expected at least 1 swapped image"),
+        ({"copies": 0}, "copies: expected a whole number of at least 1, got 0"),
         ({"penalties": ()}, "penalties: expected numbers above 0"),
         ({"original_weight": -1}, "original_weight: expected a number of at least 0"),
-        ({"folds": 1}, "folds: expected at least 2"),
+        ({"folds": 1}, "folds: expected a whole number of at least 2, got 1"),
         ({"crop_area": 0}, "crop_area: expected a share in"),
     ],
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TypedDict
 
+from torch_bgdebias.checks import check_count
+
 __all__ = ["HeadOptions", "HeadSettings"]
 
 
@@ -59,13 +61,11 @@ class HeadSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.copies < 1:
-            raise ValueError(f"copies: expected at least 1 swapped image an image, got {self.copies!r}")
+        check_count(self.copies, name="copies")
+        check_count(self.folds, name="folds", least=2)
         if not 0 < self.crop_area <= 1:
             raise ValueError(f"crop_area: expected a share in (0, 1], 1 for no crops, got {self.crop_area!r}")
         if not self.penalties or not all(penalty > 0 for penalty in self.penalties):
             raise ValueError(f"penalties: expected numbers above 0, got {self.penalties!r}")
         if not self.original_weight >= 0:
             raise ValueError(f"original_weight: expected a number of at least 0, got {self.original_weight!r}")
-        if self.folds < 2:
-            raise ValueError(f"folds: expected at least 2, got {self.folds!r}")

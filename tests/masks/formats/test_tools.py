@@ -160,9 +160,9 @@ def test_the_same_pixels(pictures, name, capsys):
         ("a.txt", "0 0.5 0.5 0.2 0.2 0.3 0.3\n1 0.1 0.1 0.2 0.2\n", "line 2: expected a class and the corners"),
     ],
 )
-def test_what_is_no_mask_is_named(tmp_path, file, text, told):
+def test_what_is_no_mask_is_named(tmp_path, file, text, message):
     (tmp_path / file).write_text(text)
-    with pytest.raises(AnnotationError, match=told):
+    with pytest.raises(AnnotationError, match=message):
         Annotations.of(tmp_path / file)
 
 
