@@ -151,7 +151,7 @@ def test_the_same_pixels(pictures, name, capsys):
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "told"),
+    ("file", "text", "message"),
     [
         ("a.json", label_studio(result("ellipselabels", {"ellipselabels": ["cat"]})), "got 'ellipselabels'"),
         ("a.json", supervisely({"classTitle": "cat", "geometryType": "cuboid"}), "got 'cuboid'"),
