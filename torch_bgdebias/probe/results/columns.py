@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from torch_bgdebias.metrics.columns import Floats
 from torch_bgdebias.probe.results.images import ImageResults
 
-__all__ = ["class_columns", "class_rows", "classes_of", "columns_of", "paired_columns"]
+__all__ = ["ClassColumns", "columns_by_class", "columns_of", "paired_columns", "with_gap"]
 
 
-def paired_columns(images: ImageResults, label: int | None = None) -> dict[str, Floats]:
-    """One number per image for each figure that is a mean over images, the BG-Gap first; NaN where it has none.
+def paired_columns(images: ImageResults) -> dict[str, Floats]:
+    """One number per image for each figure that is a mean over images, the BG-Gap first; NaN where it has none."""
+    return with_gap(columns_of(images))
 
-    Args:
-        images: what a model said.
-        label: of one class or label alone; of all when ``None``.
-    """
-    columns = columns_of(images) if label is None else class_columns(images, label)
+
+def with_gap(columns: dict[str, Floats]) -> dict[str, Floats]:
+    """The same with the BG-Gap of each image first, where both of its variants were measured."""
     if "accuracy/mixed_same" in columns and "accuracy/mixed_rand" in columns:
-        columns = {"bg_gap": columns["accuracy/mixed_same"] - columns["accuracy/mixed_rand"], **columns}
+        return {"bg_gap": columns["accuracy/mixed_same"] - columns["accuracy/mixed_rand"], **columns}
     return columns
 
 
@@ -43,31 +45,45 @@ def columns_of(images: ImageResults) -> dict[str, Floats]:
     return columns | _without_answers(images)
 
 
-def class_columns(images: ImageResults, label: int) -> dict[str, Floats]:
-    """The same within one class, (n,) of its images; of one label of label sets (N,) of all, by its answers alone."""
-    if images.targets is None:
-        rows = class_rows(images, label)
-        return {name: column[rows] for name, column in columns_of(images).items()}
+class ClassColumns(NamedTuple):
+    """The figures of one class.
+
+    Attributes:
+        label: the class, or a label of label sets.
+        n: its images; of a label in label sets those that have it.
+        rows: (n,) the images that its figures are over: its own, in order; all for a label of label sets.
+        columns: one number for each of these and each figure.
+    """
+
+    label: int
+    n: int
+    rows: NDArray[np.int64]
+    columns: dict[str, Floats]
+
+
+def columns_by_class(images: ImageResults) -> Iterator[ClassColumns]:
+    """The classes that occur, or all labels; none where the images have no labels."""
+    if images.targets is not None:
+        everything = np.arange(len(images))
+        for label, n in enumerate(images.targets.sum(0, dtype=np.int64).tolist()):
+            yield ClassColumns(label, n, everything, _label_columns(images, label))
+        return
+    if not images.labelled:
+        return
+    columns = columns_of(images)
+    order = np.argsort(images.label, kind="stable")
+    labels, starts = np.unique(images.label[order], return_index=True)
+    for label, rows in zip(labels.tolist(), np.split(order, starts[1:]), strict=True):
+        yield ClassColumns(label, len(rows), rows, {name: column[rows] for name, column in columns.items()})
+
+
+def _label_columns(images: ImageResults, label: int) -> dict[str, Floats]:
     columns: dict[str, Floats] = {}
     for name in images.variants:
         columns[f"accuracy/{name}"] = images.labels_right(name)[:, label]
         if name in images.background_label:
             columns[f"decision_consistency/{name}"] = _decisions_kept(images, name)[:, label]
     return columns
-
-
-def class_rows(images: ImageResults, label: int) -> NDArray[np.bool_]:
-    """(N,) the images that a class's figures are over: its own; all for a label of label sets."""
-    if images.targets is not None:
-        return np.ones(len(images), bool)
-    return np.asarray(images.label == label)
-
-
-def classes_of(images: ImageResults) -> list[int]:
-    """The classes that occur; all labels of label sets; none where the images have no labels."""
-    if images.targets is not None:
-        return list(range(images.targets.shape[1]))
-    return [int(label) for label in np.unique(images.label) if label >= 0]
 
 
 def _decisions_kept(images: ImageResults, variant: str) -> Floats:

@@ -18,7 +18,7 @@ from torch_bgdebias.metrics.auc import auc_difference
 from torch_bgdebias.metrics.columns import Floats
 from torch_bgdebias.metrics.intervals import mean_difference_interval
 from torch_bgdebias.metrics.statistics import correct_p_values, paired_permutation_test
-from torch_bgdebias.probe.results.columns import class_rows, classes_of, paired_columns
+from torch_bgdebias.probe.results.columns import columns_by_class, paired_columns, with_gap
 from torch_bgdebias.probe.results.gaps import change_sentence
 from torch_bgdebias.probe.results.images import ImageResults
 from torch_bgdebias.probe.results.layout import plain
@@ -256,14 +256,12 @@ def _raw(first: Measurement, second: Measurement, level: float, drawn: Mapping[s
         return {n: _change(_Column(before[n], after[n], unit, steps), level, drawn) for n in shared}
 
     per_class = []
-    for label in classes_of(one):
-        chosen = class_rows(one, label)
-        unit = None if one.unit is None else one.unit[chosen]
-        name = first.class_names[label] if label < len(first.class_names) else str(label)
-        inside = _area_changes(one, two, ("original", "mixed_rand"), level, label)
-        inside |= changes(in_classes, paired_columns(one, label), paired_columns(two, label), unit)
-        n = int(chosen.sum()) if one.targets is None else int(one.targets[:, label].sum())
-        per_class.append(ClassChange(label, name, n, inside))
+    for old, new in zip(columns_by_class(one), columns_by_class(two), strict=True):
+        unit = None if one.unit is None else one.unit[old.rows]
+        name = first.class_names[old.label] if old.label < len(first.class_names) else str(old.label)
+        inside = _area_changes(one, two, ("original", "mixed_rand"), level, old.label)
+        inside |= changes(in_classes, with_gap(old.columns), with_gap(new.columns), unit)
+        per_class.append(ClassChange(old.label, name, old.n, inside))
     figures = changes(shared, before, after, one.unit, steps) | _area_changes(one, two, one.variants, level)
     differing = differing_settings(first, second, rows)
     return _Raw(len(one), figures, per_class, (first.bg_gap, second.bg_gap), differing, refused)

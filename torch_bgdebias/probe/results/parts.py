@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch_bgdebias.metrics.columns import Floats
 from torch_bgdebias.metrics.intervals import mean_difference_interval, mean_interval
 from torch_bgdebias.metrics.statistics import Interval, correct_p_values, paired_permutation_test
-from torch_bgdebias.probe.results.columns import class_columns, class_rows, classes_of, columns_of
+from torch_bgdebias.probe.results.columns import columns_by_class, columns_of
 from torch_bgdebias.probe.results.images import ImageResults
 from torch_bgdebias.probe.results.measurement import JUDGED, ClassResult, Estimate, WorstPart
 
@@ -56,12 +56,10 @@ class Part:
 def classes_as_parts(images: ImageResults, names: Sequence[str]) -> list[Part]:
     """The classes that occur, or all labels."""
     parts = []
-    for label in classes_of(images):
-        rows = class_rows(images, label)
-        n = int(rows.sum() if images.targets is None else images.targets[:, label].sum())
-        name = names[label] if label < len(names) else str(label)
-        unit = None if images.unit is None else images.unit[rows]
-        parts.append(Part(label, name, n, class_columns(images, label), unit))
+    for found in columns_by_class(images):
+        name = names[found.label] if found.label < len(names) else str(found.label)
+        unit = None if images.unit is None else images.unit[found.rows]
+        parts.append(Part(found.label, name, found.n, found.columns, unit))
     return parts
 
 
