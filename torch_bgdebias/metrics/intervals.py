@@ -5,10 +5,11 @@ are the unit; where they come in groups (pictures of one patient, frames of one 
 the number of images is divided by the design effect, and quantiles are Student's with one degree of freedom less than
 groups. Where all images agree the design effect is unknown, and a group counts as one image.
 
-Source: Berry and Armitage, The Statistician 44, 1995 (Clopper-Pearson with mid-P); Brown, Cai and DasGupta, Statistical
-Science 16, 2001 (Jeffreys' interval); Zou and Donner, Statistics in Medicine 27, 2008 (a difference from the intervals
-of its parts, after Newcombe, Statistics in Medicine 17, 1998); Hall, JRSS B 54, 1992 (transformation of the t statistic
-against skewness); Korn and Graubard, Survey Methodology 24, 1998 (effective numbers of images).
+Source: Berry and Armitage, The Statistician 44, 1995 (Clopper-Pearson with mid-P); Wilson, JASA 22, 1927 (in groups);
+Brown, Cai and DasGupta, Statistical Science 16, 2001 (Jeffreys' interval); Zou and Donner, Statistics in Medicine 27,
+2008 (a difference from the intervals of its parts, after Newcombe, Statistics in Medicine 17, 1998); Hall, JRSS B 54,
+1992 (transformation of the t statistic against skewness); Korn and Graubard, Survey Methodology 24, 1998 (effective
+numbers of images).
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ def mean_interval(
     confidence: float = 0.95,
     bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Interval:
-    """Mean over images with an interval: Clopper-Pearson's with mid-P for right and wrong, Student's corrected for
-    skewness for scores. Shares of which at least half are 0 (or 1) count as right and wrong of their typical size.
+    """Mean over images with an interval: Clopper-Pearson's with mid-P for right and wrong (in groups Wilson's with the
+    effective number of images), Student's corrected for skewness for scores. Shares of which at least half are 0 (or 1)
+    count as right and wrong of their typical size.
 
     Args:
         values: (N,) one number an image; NaN means that the image has none and is left out.
@@ -66,13 +68,13 @@ def mean_interval(
         return Interval(value, math.nan, math.nan, n)
     if bounds == (0, 1) or bool(((x == 0) | (x == 1)).all()):
         size = _common_size(x), _common_size(1 - x)
-        error = 2 * float(special.ndtr(-_quantile(unit, groups, confidence)))
-        effective = _effective(x - value, unit)
+        z, effective = _quantile(unit, groups, confidence), _effective(x - value, unit)
+        ends = _mid_p if groups is None else _wilson
         if size[0] is not None:  # mostly 0
-            low, high = (size[0] * end for end in _mid_p(value * effective / size[0], effective, error))
+            low, high = (size[0] * end for end in ends(value * effective / size[0], effective, z))
             return Interval(value, low, min(high, 1.0), n)
         if size[1] is not None:
-            low, high = (1 - size[1] * end for end in _mid_p((1 - value) * effective / size[1], effective, error))
+            low, high = (1 - size[1] * end for end in ends((1 - value) * effective / size[1], effective, z))
             return Interval(value, max(high, 0.0), low, n)
     low, high = _corrected_t(value, x - value, unit, confidence)
     return Interval(value, max(low, bounds[0]), min(high, bounds[1]), n)
@@ -125,7 +127,8 @@ def mean_difference_interval(
     binary = all(bool(((c == 0) | (c == 1)).all()) for c in (x[has_x], y[has_y]))
     if not bool((both == some).all()):  # each mean is over images of its own
         if binary:
-            low, high = _two_shares(x, y, _units(groups, x), 2 * float(special.ndtr(-z)))
+            ends = _mid_p if groups is None else _wilson
+            low, high = _two_shares(x, y, _units(groups, x), lambda count, of: ends(count, of, z))
             return Interval(value, low, high, int(both.sum()))
         influence = np.where(has_x, x - x[has_x].mean(), 0) * len(unit) / has_x.sum()
         influence -= np.where(has_y, y - y[has_y].mean(), 0) * len(unit) / has_y.sum()
@@ -156,8 +159,9 @@ def _common_size(x: Floats) -> float | None:
 
 
 @functools.lru_cache(maxsize=8192)  # classes of one size have few different counts
-def _mid_p(count: float, n: float, error: float) -> tuple[float, float]:
-    """Shares at which half of P(count) and all beyond it add up to ``error`` / 2, on either side."""
+def _mid_p(count: float, n: float, z: float) -> tuple[float, float]:
+    """Shares at which half of P(count) and all beyond it add up to P(normal > z), on either side."""
+    error = 2 * float(special.ndtr(-z))
 
     def beyond(p: float) -> float:
         """P(more than count) and half of P(count), of n with chance p; numbers need not be whole."""
@@ -168,6 +172,15 @@ def _mid_p(count: float, n: float, error: float) -> tuple[float, float]:
     low = 0.0 if count <= 0 else _turn(lambda p: beyond(p) < error / 2, 0.0, 1.0)
     high = 1.0 if count >= n else _turn(lambda p: beyond(p) < 1 - error / 2, 0.0, 1.0)
     return low, high
+
+
+def _wilson(count: float, n: float, z: float) -> tuple[float, float]:
+    """Score interval: smoother than counts of whole images where n is an effective number of groups."""
+    p = min(max(count / n, 0.0), 1.0)
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    # at 0 and 1 an end is the value itself, whatever rounding says
+    return 0.0 if p == 0 else max(0.0, centre - half), 1.0 if p == 1 else min(1.0, centre + half)
 
 
 def _changed_sides(plus: float, minus: float, n: float, error: float) -> tuple[float, float]:
@@ -204,14 +217,16 @@ def _turn(still: Callable[[float], bool], low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def _two_shares(x: Floats, y: Floats, unit: NDArray[np.int64], error: float) -> tuple[float, float]:
-    """Mid-P intervals of both shares, put together with their correlation over the images that have both."""
+def _two_shares(
+    x: Floats, y: Floats, unit: NDArray[np.int64], ends_of: Callable[[float, float], tuple[float, float]]
+) -> tuple[float, float]:
+    """Intervals of both shares, put together with their correlation over the images that have both."""
     p, q = float(np.nanmean(x)), float(np.nanmean(y))
     ends = []
     for column, share in ((x, p), (y, q)):
         known = ~np.isnan(column)
         n = _effective(column[known] - share, unit[known])
-        ends.append(_mid_p(share * n, n, error))
+        ends.append(ends_of(share * n, n))
     both = ~np.isnan(x - y)
     phi = 0.0
     if both.sum() > 1 and x[both].std() > 0 and y[both].std() > 0:
