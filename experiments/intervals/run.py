@@ -5,7 +5,7 @@
     python -m experiments.intervals.run --exact            every outcome counted instead; images without groups
 
 Prints a table and writes results.jsonl (exact.jsonl) beside this file. Groups are of four images that agree with chance
-0.5. Label sets are of five labels. The worst of ten classes has a tenth of the images each.
+0.5. Label sets are of five labels.
 """
 
 from __future__ import annotations
