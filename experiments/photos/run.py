@@ -136,7 +136,7 @@ def callbacks(method: str, args: argparse.Namespace) -> list[pl.Callback]:
     if method == "isnet-gradient":
         return [ISNetCallback("selective", attribution="gradient", **options)]
     if method == "isnet-paper":
-        return [ISNetCallback("selective", loss=ISNetLoss.paper(), **options)]
+        return [ISNetCallback("selective", loss=ISNetLoss.paper(), balance=None, **options)]
     return [ISNetCallback(method.removeprefix("isnet-"), **options)]
 
 
