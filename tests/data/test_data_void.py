@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from torch_bgdebias.batch import BatchSpec, MaskedBatch, collate_masked
 from torch_bgdebias.compositing import without_void
+from torch_bgdebias.concepts import ConceptProbe
 from torch_bgdebias.data import MaskedImageFolder, MaskedVoidItem, make_variant
 from torch_bgdebias.isnet import ISNetLoss
 from torch_bgdebias.metrics import ConceptIoU, PixelRatio, adversarial_background_accuracy, pixel_ratio
@@ -179,6 +180,21 @@ def test_concepts_are_segmented_outside_of_it():
     assert float(strict.compute()) == pytest.approx(36 / 64)
     with pytest.raises(ValueError, match="void: expected the shape of scores"):
         metric.update(scores, mask, void=void[0])
+
+
+def test_a_concept_probe_leaves_it_out(folder):
+    """What the vector says in void changes nothing, from tensors and from a loader's batches."""
+    mask, void = planes(4)
+    probe = ConceptProbe(nn.Sequential(nn.Conv2d(3, 2, 1)), ["0"], size=SIDE)
+    vectors = probe.fit(torch.rand(4, 3, SIDE, SIDE), mask, torch.zeros(4, dtype=torch.long))
+    labels = torch.zeros(4, dtype=torch.long)
+    image = torch.rand(4, 3, SIDE, SIDE)
+    other = torch.where(void > 0, 9 * torch.randn(image.shape, generator=torch.Generator().manual_seed(1)), image)
+    one, two = (probe.iou(vectors, x, mask, labels, void=void)["0"] for x in (image, other))
+    torch.testing.assert_close(one, two)
+    assert not torch.equal(*(probe.iou(vectors, x, mask, labels)["0"] for x in (image, other)))
+    batches = [MaskedVoidItem(image, labels, mask, void)]
+    torch.testing.assert_close(probe.iou(vectors, batches)["0"], one)
 
 
 class Border(nn.Module):

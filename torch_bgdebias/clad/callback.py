@@ -183,7 +183,7 @@ class CLADCallback(SwappingCallback):
                 entering.shape, key, different_class=True, device=entering.device, generator=generator
             )
             drawn.append(params)
-            swapped = self.swap(entering.detach(), mask=mask, params=params)
+            swapped = self.swap(entering.detach(), mask=mask, params=params, void=self.spec.void_of(call.batch))
             assert isinstance(swapped, Tensor), "one positional input gives one output"
             return swapped
 

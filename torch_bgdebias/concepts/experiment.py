@@ -32,16 +32,22 @@ Floats: TypeAlias = NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True)
 class ConceptSamples:
-    """Images (N, C, H, W) in the model's units, masks (N, 1, H, W) in [0, 1], concepts (N,) int64."""
+    """Images (N, C, H, W) in the model's units, masks (N, 1, H, W) in [0, 1], concepts (N,) int64; void, if any.
+
+    ``void`` (N, 1, H, W) marks pixels that are neither object nor background: IoU leaves them out.
+    """
 
     images: Tensor
     masks: Tensor
     concepts: Tensor
+    void: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_image(self.images, name="images")
         check_mask(self.masks, self.images, name="masks")
         check_label(self.concepts, len(self.images), name="concepts")
+        if self.void is not None:
+            check_mask(self.void, self.images, name="void")
 
     def on(self, variant: Variant, *, name: str) -> Tensor:
         """The images on other backgrounds. Raises ValueError, naming the variant, when it changes their shape."""
@@ -198,7 +204,7 @@ def concept_transfer(
     columns = []
     for category, variant in [(ORIGINAL, test.images), *categories.items()]:
         images = test.on(variant, name=f"categories[{category!r}]")
-        iou = probe.iou(ordered, images, test.masks, test.concepts)
+        iou = probe.iou(ordered, images, test.masks, test.concepts, void=test.void)
         columns.append(torch.stack([iou[layer] for layer in probe.layers or ()]))  # (L, M * T, N)
     layers, first = tuple(probe.layers or ()), ordered[0]
     shape = (len(layers), len(methods), len(fits), len(test.images), len(columns))

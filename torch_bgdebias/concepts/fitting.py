@@ -144,13 +144,14 @@ def concept_objective(vectors: Tensor, activations: Tensor, masks: Tensor) -> Te
     return (weight * F.binary_cross_entropy_with_logits(scores, target, reduction="none")).sum((1, 2))
 
 
-def concept_iou(vectors: Tensor, activations: Tensor, masks: Tensor) -> Tensor:
+def concept_iou(vectors: Tensor, activations: Tensor, masks: Tensor, void: Tensor | None = None) -> Tensor:
     """Intersection over union (N,) of sigmoid(v . a) > 0.5 and mask > 0, at the masks' size.
 
     Args:
         vectors: (C,) for all samples, or (N, C).
         activations: (N, C, h, w).
         masks: (N, H, W) or (N, 1, H, W) in [0, 1].
+        void: the same, of pixels that are neither object nor background: where it is above 0 nothing is compared.
 
     Returns:
         IoU of each sample; NaN where neither the mask nor the prediction has a pixel.
@@ -158,6 +159,9 @@ def concept_iou(vectors: Tensor, activations: Tensor, masks: Tensor) -> Tensor:
     masks = _checked(activations, masks)
     predicted = _scores(vectors, activations, (masks.shape[1], masks.shape[2])) > 0  # sigmoid > 0.5
     truth = masks > 0
+    if void is not None:
+        known = _checked(activations, void) == 0
+        predicted, truth = predicted & known, truth & known
     union = (predicted | truth).sum((1, 2))
     return (predicted & truth).sum((1, 2)) / union  # 0 / 0 is NaN
 

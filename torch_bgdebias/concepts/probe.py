@@ -117,7 +117,7 @@ class ConceptProbe:
         check_option(method, METHODS, name="method")
         stores: dict[str, ActivationStore] = {}
         small, group, share = [], [], []
-        for some, mask, label in self._batches(images, masks, concepts, batch):
+        for some, mask, label, _ in self._batches(images, masks, concepts, batch):
             for layer, maps in self.reader(some).items():
                 stores.setdefault(layer, ActivationStore(self.settings.folder)).append(maps)
             small.append(self.shrink(mask))
@@ -153,6 +153,7 @@ class ConceptProbe:
         concepts: Tensor | None = None,
         *,
         batch: BatchSpec | None = None,
+        void: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """How well each image's concept vector segments it: layer -> IoU (N,), NaN where the mask is too small.
 
@@ -162,18 +163,21 @@ class ConceptProbe:
             masks: as for `fit`.
             concepts: as for `fit`.
             batch: as for `fit`.
+            void: (N, 1, H, W), 1 where a pixel is neither object nor background and is not compared (with a tensor of
+                images only; a loader's batches say it themselves).
         """
         several = [vectors] if isinstance(vectors, ConceptVectors) else list(vectors)
         scores: dict[str, list[Tensor]] = {}
-        for some, mask, label in self._batches(images, masks, concepts, batch):
+        for some, mask, label, neither in self._batches(images, masks, concepts, batch, void):
             check_label(label, len(some), name="concepts", num_classes=len(several[0].names))
             target = self.shrink(mask).to(some.device)
+            unknown = None if neither is None else self.shrink(neither).to(some.device)
             for layer, maps in self.reader(some).items():
                 small = mask.mean((1, 2, 3)).to(some.device) * maps.shape[2] * maps.shape[3] < 1
                 of_each = []
                 for one in several:
                     rows = one.vectors[layer][label.cpu()].to(maps.device)
-                    values = concept_iou(rows, maps, target)
+                    values = concept_iou(rows, maps, target, unknown)
                     of_each.append(values.masked_fill(small | rows.isnan().any(1), float("nan")).cpu())
                 scores.setdefault(layer, []).append(torch.stack(of_each))
         joined = {layer: torch.cat(parts, 1) for layer, parts in scores.items()}
@@ -205,9 +209,14 @@ class ConceptProbe:
         return vectors
 
     def _batches(
-        self, images: Any, masks: Tensor | None, concepts: Tensor | None, batch: BatchSpec | None
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(images, masks (B, 1, H, W) float, concepts) on the model's device, images in its precision."""
+        self,
+        images: Any,
+        masks: Tensor | None,
+        concepts: Tensor | None,
+        batch: BatchSpec | None,
+        void: Tensor | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+        """(images, masks (B, 1, H, W) float, concepts, void) on the model's device, images in its precision."""
         if isinstance(images, Tensor):
             if masks is None or concepts is None:
                 raise TypeError("masks, concepts: expected both with a tensor of images, got None")
@@ -215,8 +224,12 @@ class ConceptProbe:
             check_label(concepts, len(images), name="concepts")
             step = self.settings.batch_size
             slices = [slice(start, start + step) for start in range(0, len(images), step)]
-            parts: Iterable[Any] = ((images[part], concepts[part], masks[part]) for part in slices)
-            spec = BatchSpec()
+            neither = [None if void is None else void[part] for part in slices]
+            parts: Iterable[Any] = (
+                {"image": images[part], "label": concepts[part], "mask": masks[part], "void": given}
+                for part, given in zip(slices, neither, strict=True)
+            )
+            spec = BatchSpec(image="image", label="label", mask="mask")
         else:
             parts, spec = images, batch or BatchSpec()
         floating = (p.dtype for p in self.reader.model.parameters() if p.is_floating_point())
@@ -226,7 +239,10 @@ class ConceptProbe:
             check_mask(mask, image, name="masks")
             check_label(label, len(image), name="concepts")
             device = device_of(self.reader.model, image.device)
-            yield image.to(device, dtype), mask.float().to(device), label
+            unknown = spec.void_of(part)
+            if unknown is not None:
+                unknown = check_mask(unknown, image, name="void").float().to(device)
+            yield image.to(device, dtype), mask.float().to(device), label, unknown
 
 
 class _Rows:

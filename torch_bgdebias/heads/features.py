@@ -52,6 +52,8 @@ def embed_views(
         for batch in loader:
             image = check_image(spec.image_of(batch).to(device))
             mask = check_mask(spec.mask_of(batch).to(device), image)
+            void = spec.void_of(batch)
+            void = None if void is None else void.to(device)
             label = check_label(spec.label_of(batch).to(device), len(image))
             alone += len(label) * int(swap.bank is None and len(torch.unique(label)) == 1)
             share = mask.mean((1, 2, 3))
@@ -59,7 +61,7 @@ def embed_views(
             views = [image]
             for _ in range(settings.copies):
                 params = swap.generate_parameters(image.shape, label, p=1.0, device=device, generator=generator)
-                views.append(swap(image, mask, label, params=params)[0])
+                views.append(swap(image, mask, label, params=params, void=void)[0])
             if settings.crop_area < 1:
                 views = [crop for view in views for crop in (view, random_crop(view, settings.crop_area, generator))]
             batches.append(torch.stack([_embed(model, layer, view) for view in views]))

@@ -86,7 +86,8 @@ def _halves(
     def load(chosen: list[tuple[int, int]]) -> ConceptSamples:
         items = [dataset[position] for position, _ in chosen]
         images, masks = (torch.stack([item[name] for item in items]).to(device) for name in ("image", "mask"))
-        return ConceptSamples(images, masks, torch.tensor([concept for _, concept in chosen]))
+        void = torch.stack([item["void"] for item in items]).to(device) if "void" in items[0] else None
+        return ConceptSamples(images, masks, torch.tensor([concept for _, concept in chosen]), void)
 
     return load(rows[0]), load(rows[1]), classes
 
