@@ -41,12 +41,21 @@ def test_shares_have_the_mid_p_interval(right: int, n: int, confidence: float) -
 
 @pytest.mark.parametrize("n", [30, 100, 400])
 def test_exact_coverage_of_shares(n: int) -> None:
-    """Over all true shares, with every outcome counted: never below 91.5 %, where Wilson's goes down to 84."""
+    """Over all true shares, with every outcome counted: never below 91.5 %, where Wilson's goes down to 85."""
     ends = [mean_interval(np.r_[np.ones(k), np.zeros(n - k)]) for k in range(n + 1)]
     low, high = np.array([e.low for e in ends]), np.array([e.high for e in ends])
     truths = np.r_[np.linspace(0.5, 0.99, 300), 1 - np.geomspace(1e-2, 1e-4, 100)]
     chances = stats.binom.pmf(np.arange(n + 1), n, truths[:, None])
     coverage = (chances * ((low <= truths[:, None]) & (high >= truths[:, None]))).sum(1)
+    others = {}
+    for method in ("wilson", "exact"):
+        known = [stats.binomtest(k, n).proportion_ci(0.95, method) for k in range(n + 1)]
+        other = np.array([(one.low, one.high) for one in known])
+        others[method] = (chances * ((other[:, 0] <= truths[:, None]) & (other[:, 1] >= truths[:, None]))).sum(1)
+    assert others["wilson"].min() <= 0.85
+    assert others["exact"].min() >= 0.95
+    if n == 30:
+        assert min(others["exact"][np.argmin(abs(truths - p))] for p in (0.9, 0.99)) >= 0.99
     assert coverage.min() >= 0.915
     assert 0.945 <= coverage[:300].mean() <= 0.96
 
@@ -89,6 +98,20 @@ def trinomial_coverage(n: int, up: float, down: float) -> float:
 def test_exact_coverage_of_small_gaps(up: float, down: float) -> None:
     """Gaps of the simulation in experiments/intervals at n 30, where Tango's interval holds up to 99 %."""
     assert 0.93 <= trinomial_coverage(30, up, down) <= 0.98
+
+
+def test_exact_coverage_of_gaps_of_any_size() -> None:
+    n, truths = 30, [(u, d) for u in np.linspace(0.005, 0.995, 34) for d in np.linspace(0, 0.6, 21) if u + d <= 1]
+    pairs = [(a, b) for a in range(n + 1) for b in range(n + 1 - a)]
+    ends = [mean_difference_interval(*paired(a, b, n)) for a, b in pairs]
+    low, high = np.array([e.low for e in ends]) - 1e-9, np.array([e.high for e in ends]) + 1e-9
+    counts = np.array([(a, b, n - a - b) for a, b in pairs])
+    coverage = []
+    for up, down in truths:
+        chances = stats.multinomial.pmf(counts, n, [up, down, 1 - up - down])
+        coverage.append(chances[(low <= up - down) & (high >= up - down)].sum())
+    assert min(coverage) >= 0.91
+    assert 0.945 <= np.mean(coverage) <= 0.96
 
 
 @pytest.mark.parametrize(

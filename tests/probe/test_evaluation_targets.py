@@ -232,3 +232,31 @@ def test_a_banks_classes_say_nothing_about_label_sets() -> None:
         SetReader(corner=True), set_loader(TARGETS), task="multilabel", backgrounds=pool[0], background_labels=pool[1]
     )
     assert 0 < report.variants["mixed_same"].accuracy.n < N
+
+
+def test_attributions_of_label_sets_explain_the_surest_label() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, LABELS))
+    seen: list[torch.Tensor] = []
+
+    def note(model: nn.Module, image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        seen.append(target.clone())
+        return image.abs().sum(1, keepdim=True)
+
+    options = {"task": "multilabel", "variants": MIXED, "examples": 2}
+    report = evaluate_background_bias(model, set_loader(TARGETS), attributions={"mine": note}, **options)
+    rows = np.argsort(report.images.position)
+    np.testing.assert_array_equal(torch.cat(seen), report.images.log_odds["original"].argmax(1)[rows])
+    maps = evaluate_background_bias(model, set_loader(TARGETS), attributions=["grad_cam"], **options)
+    assert maps.scores["pixel_ratio/grad_cam"].mean.n > 0
+    assert set(maps.examples[0].heatmaps) == {"grad_cam"}
+
+
+def test_scores_get_the_label_sets() -> None:
+    def labels_there(model, image, mask, label):
+        return label.sum(1).float()
+
+    report = evaluate_background_bias(
+        SetReader(corner=True), set_loader(TARGETS), task="multilabel", variants=MIXED, scores={"labels": labels_there}
+    )
+    np.testing.assert_array_equal(report.images.scores["labels"], report.images.targets.sum(1))
