@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from probe_command import command, trial_nets
 
+from torch_bgdebias import cli
 from torch_bgdebias.probe import BackgroundBiasReport
 
 
@@ -132,3 +133,15 @@ def test_usage(place, capsys):
     ):
         assert command("--model", "trial_nets:Small", *words) == 1
         assert text in capsys.readouterr().err
+
+
+def test_another_model_s_report_is_kept(place, capsys):
+    """The same model may be measured again; another one needs --overwrite."""
+    words = ["probe", "--data", "data", "--size", "12", "--device", "cpu", "--attributions", "", "--out", "out"]
+    first = [*words, "--model", "trial_nets:Corner", "--variants", "only_fg"]
+    assert cli.main(first) == 0
+    assert cli.main(first) == 0
+    other = [*words, "--model", "trial_nets:Wide", "--name", "another", "--variants", "only_fg"]
+    capsys.readouterr()
+    assert cli.main(other) == 1
+    assert "--out: out holds report.html, report.json already; pass --overwrite" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,7 +62,8 @@ def run_probe(args: argparse.Namespace) -> int:
     """Load, measure, write the report, print the summary."""
     if (args.mean is None) != (args.std is None):
         raise ValueError(f"--mean and --std: expected both or none, got only --{'mean' if args.std is None else 'std'}")
-    refuse_results(args.out, ("report.html", "report.json"), overwrite=args.overwrite)
+    if _model_of(args.out) not in [candidate.label for candidate in candidates(args)]:  # measured again: replaced
+        refuse_results(args.out, ("report.html", "report.json"), overwrite=args.overwrite)
     device = usable_device(args.device)
     names = class_names(args)
     table = None if args.labels is None else read_labels(args.labels, names)
@@ -75,6 +77,16 @@ def run_probe(args: argparse.Namespace) -> int:
             measured.append(_measure_and_write(args, one, names, folder, device))
         _finish(args, measured, out / "report.html")
     return 0
+
+
+def _model_of(out: Path) -> str | None:
+    """The model whose report a folder holds, of several the first; ``None`` where there is none to read."""
+    try:
+        file = next(file for file in (out / "report.json", out / "model-1" / "report.json") if file.is_file())
+        known = json.loads(file.read_text(encoding="utf-8"))
+    except (StopIteration, OSError, ValueError):
+        return None
+    return str(known["model"]) if isinstance(known, dict) and "model" in known else None
 
 
 def _finish(args: argparse.Namespace, measured: Sequence[Measured], page: Path) -> None:
