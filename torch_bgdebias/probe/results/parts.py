@@ -56,10 +56,10 @@ class Part:
 def classes_as_parts(images: ImageResults, names: Sequence[str]) -> list[Part]:
     """The classes that occur, or all labels."""
     parts = []
-    for found in columns_by_class(images):
-        name = names[found.label] if found.label < len(names) else str(found.label)
-        unit = None if images.unit is None else images.unit[found.rows]
-        parts.append(Part(found.label, name, found.n, found.columns, unit))
+    for of_class in columns_by_class(images):
+        name = names[of_class.label] if of_class.label < len(names) else str(of_class.label)
+        unit = None if images.unit is None else images.unit[of_class.rows]
+        parts.append(Part(of_class.label, name, of_class.n, of_class.columns, unit))
     return parts
 
 
