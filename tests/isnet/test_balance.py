@@ -55,6 +55,13 @@ def test_geometric_means_of_what_was_measured_and_when():
     assert float(balance.scale) == pytest.approx(2.0 / math.exp(mean), rel=1e-4)
 
 
+def test_the_mean_over_processes_counts():
+    other = torch.tensor([math.log(8.0), math.log(10.0)])  # what another process measured
+    balance = GradientBalance()
+    balance(*losses(2.0, 1000.0), reduce=lambda logs: (logs + other) / 2)
+    assert float(balance.scale) == pytest.approx(4.0 / 100.0, rel=1e-5)
+
+
 def test_goes_on_where_it_was_and_survives_an_overflow():
     one, other = GradientBalance(every=2), GradientBalance(every=2)
     for step in range(5):

@@ -211,3 +211,19 @@ def test_two_processes_equal_one(variant, module):
     callback = PlainHeatmaps(variant, calibrate=1, dual_target="sum")
     trainer(callback, strategy="ddp_spawn", devices=2).fit(two, loader(16, batch_size=8))
     assert_same(one, two, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_measure_one_scale():
+    """All images are one, so the mean of both norms is that of one process; the heatmaps' gradient is too large."""
+
+    def copies(count: int) -> DataLoader:
+        return DataLoader(TensorDataset(*(row.expand(count, *row.shape[1:]) for row in data(1).tensors)), batch_size=8)
+
+    loss = ISNetLoss.paper(relevance_range=(1e-4, 1e-3), mask_dilation=0)
+    one, two, unbalanced = Frozen(), Frozen(), Frozen()
+    trainer(PlainHeatmaps(loss=loss, balance=0.5)).fit(one, copies(8))
+    trainer(PlainHeatmaps(loss=loss, balance=0.5), strategy="ddp_spawn", devices=2).fit(two, copies(16))
+    trainer(PlainHeatmaps(loss=loss)).fit(unbalanced, copies(8))
+    assert_same(one, two, rtol=1e-4, atol=1e-6)
+    assert_differ(one, unbalanced)
