@@ -11,6 +11,7 @@ from probe_command import command, trial_nets
 
 from torch_bgdebias import cli
 from torch_bgdebias.probe import BackgroundBiasReport
+from torch_bgdebias.probe.results.pairing import matched_images
 
 
 def test_finds_the_background(place, capsys):
@@ -145,3 +146,15 @@ def test_another_model_s_report_is_kept(place, capsys):
     capsys.readouterr()
     assert cli.main(other) == 1
     assert "--out: out holds report.html, report.json already; pass --overwrite" in capsys.readouterr().err
+
+
+def test_models_of_other_sizes_are_measured_on_the_same_backgrounds(place):
+    for size in ("12", "16"):
+        words = ["probe", "--data", "data", "--size", size, "--device", "cpu", "--attributions", "", "--out", size]
+        assert cli.main([*words, "--model", "trial_nets:Corner", "--name", size, "--variants", "mixed_rand"]) == 0
+    one, two = (BackgroundBiasReport.from_json(f"{size}/report.json").images for size in ("12", "16"))
+    rows = matched_images(one, two)
+    assert rows is not None
+    assert len(rows[0]) == len(one)
+    backgrounds = [images.background_label["mixed_rand"][row] for images, row in zip((one, two), rows, strict=True)]
+    assert backgrounds[0].tolist() == backgrounds[1].tolist()
