@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # "auto" builds what the machine can build; "none" skips the extension (docs/extension.md)
 export TORCH_BGDEBIAS_BUILD ?= auto
 
-.PHONY: demo test test-slow lint site build extension sanitize cuda cuda-host bench clean
+.PHONY: demo test test-slow lint site build extension sanitize packages cuda cuda-host bench clean
 
 $(BIN)/.ready: pyproject.toml setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -40,6 +40,9 @@ extension: $(BIN)/.ready  ## (re)build the C++/CUDA extension in place
 
 sanitize: $(BIN)/.ready  ## CPU kernel under AddressSanitizer and UBSan
 	bash .ci/sanitize.sh $(BIN)/python
+
+packages: $(BIN)/.ready  ## the callbacks' table with lightning 2.5 alone
+	bash .ci/packages.sh $(BIN)/python
 
 cuda: $(BIN)/.ready  ## compile the CUDA source where nvcc is
 	bash .ci/cuda.sh $(BIN)/python

@@ -54,3 +54,12 @@ def test_missing_fields_say_what_is_there():
         BatchSpec().replace((IMAGE, LABEL), mask=MASK)
     with pytest.raises(TypeError, match=r"batch\[1\] \(label\): expected a tensor, got str"):
         BatchSpec().label_of((IMAGE, "cat"))
+
+
+def test_a_place_that_is_no_tensor_names_the_way_further_in():
+    batch = {"labelled": [torch.zeros(2, 3, 4, 4), torch.zeros(2)]}
+    with pytest.raises(
+        TypeError, match=r"got list; a path leads further in, such as BatchSpec\(image=\('labelled', 0\)"
+    ):
+        BatchSpec(image="labelled").image_of(batch)
+    assert BatchSpec(image=("labelled", 0)).image_of(batch).shape == (2, 3, 4, 4)

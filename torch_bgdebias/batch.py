@@ -172,7 +172,9 @@ class BatchSpec:
         value = self._lookup(batch, field)
         if not isinstance(value, Tensor):
             where = self._place(field)
-            raise TypeError(f"batch[{where!r}] ({field}): expected a tensor, got {type(value).__name__}")
+            further = isinstance(value, Mapping | Sequence) and isinstance(where, int | str)
+            hint = f"; a path leads further in, such as BatchSpec({field}=({where!r}, 0))" if further else ""
+            raise TypeError(f"batch[{where!r}] ({field}): expected a tensor, got {type(value).__name__}{hint}")
         return value
 
     def _lookup(self, batch: Any, field: str) -> Any:
