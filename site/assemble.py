@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "torch_bgdebias"
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "NOTICE", "CITATION.cff")
-FOLDERS = {"docs": "*", "experiments": "**/README.md", "examples": "*.py"}
+FOLDERS = {"docs": "*", "experiments": "**/*.md", "examples": "*.py"}
 #: faces with a page of their own, in the order of the navigation; what is neither here nor a face is not public
 FACES = (
     "callbacks", "probe", "metrics", "data", "masks", "backgrounds", "swap", "clad", "isnet", "lrp", "heads",
