@@ -141,7 +141,9 @@ def test_settings_have_the_same_names_and_defaults(name):
         assert set(fields) <= set(given)
 
 
-@pytest.mark.parametrize("cls", {cls for classes, _ in SETTINGS.values() for cls in classes} | {ConceptSettings})
+@pytest.mark.parametrize(
+    "cls", dict.fromkeys([cls for classes, _ in SETTINGS.values() for cls in classes] + [ConceptSettings])
+)
 def test_settings_stay_as_they_are(cls):
     required = {"n": 1} if cls is GenerationSettings else {"name": "only_fg"} if cls is VariantSettings else {}
     settings = cls(**required)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from torch_bgdebias.swap import BackgroundBank
+from torch_bgdebias.backgrounds import BackgroundBank
 
 
 @pytest.fixture
