@@ -21,7 +21,6 @@ def test_one_class() -> None:
     ("shares", "label", "soft"),
     [
         (torch.eye(3), [0, 1, 2], False),  # one-hot is no guess
-        (torch.eye(3).long(), [0, 1, 2], False),
         (0.9 * torch.eye(3) + 0.1 / 3, [0, 1, 2], True),
         (torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.4, 0.0]], dtype=torch.float16), [2, 0], True),
     ],
@@ -29,6 +28,15 @@ def test_one_class() -> None:
 def test_shares_of_classes_are_their_largest_class(shares, label, soft) -> None:
     targets = read(shares)
     assert (targets.label.tolist(), targets.soft) == (label, soft)
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.uint8, torch.bool])
+def test_whole_numbers_in_columns_may_be_sets_and_are_not_guessed(kind) -> None:
+    one_hot = torch.eye(3).to(kind)
+    with pytest.raises(ValueError, match=r"for one-hot labels pass BatchSpec\(label=lambda batch: batch\[1\].argmax"):
+        read(one_hot)
+    assert read(one_hot.int().argmax(1)).label.tolist() == [0, 1, 2]
+    assert read(one_hot, "multilabel").targets.tolist() == torch.eye(3).tolist()
 
 
 @pytest.mark.parametrize(
@@ -64,7 +72,7 @@ def test_label_sets_and_their_numbers() -> None:
     [
         (torch.tensor([0.5, 1.0]), "multiclass", TypeError, "label: expected integer classes"),
         (
-            torch.tensor([[1, 1, 0]]),
+            torch.tensor([[1.0, 1.0, 0.0]]),
             "multiclass",
             ValueError,
             "label: expected classes .*add up to 1.*task='multilabel'",

@@ -53,6 +53,11 @@ def labels_of_batch(value: Any, size: int, *, task: str, number: int) -> BatchLa
     if task == "binary":
         return _two_classes(value, size, number)
     if value.ndim == 2 and len(value) == size and value.shape[1] > 1:
+        if not value.is_floating_point():
+            raise ValueError(
+                f"label: expected integer classes ({size},), got {describe(value)}; for one-hot labels pass "
+                "BatchSpec(label=lambda batch: batch[1].argmax(1)), for label sets of 0 and 1 pass task='multilabel'"
+            )
         return _largest_share(value, number)
     if value.is_floating_point() and value.numel() == size:
         raise TypeError(
@@ -118,7 +123,7 @@ def _two_classes(value: Tensor, size: int, number: int) -> BatchLabels:
 
 
 def _largest_share(value: Tensor, number: int) -> BatchLabels:
-    """Shares (B, K) as their largest class: one-hot labels, smoothed ones, mixtures, votes of several readers."""
+    """Shares (B, K) as their largest class: smoothed labels, mixtures, votes of several readers."""
     shares = value.double()
     if bool((shares < 0).any()) or not bool(((shares.sum(1) - 1).abs() < 1e-3).all()):
         raise ValueError(
@@ -132,7 +137,7 @@ def _largest_share(value: Tensor, number: int) -> BatchLabels:
             f"label: expected shares with one largest class, got two of {float(first[image]):g} for image {image} of "
             f"batch {number}; say which with BatchSpec(label=function of the batch), or leave such images out"
         )
-    return BatchLabels(shares.argmax(1), soft=value.is_floating_point() and bool((first < 1).any()))
+    return BatchLabels(shares.argmax(1), soft=bool((first < 1).any()))
 
 
 def _refuse_negative(label: Tensor, number: int) -> None:
