@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import warnings
+from pathlib import Path
 
 import isnet_networks
 import pytest
@@ -125,6 +128,15 @@ class Smoothed(Dataset):
 
 
 def test_a_loader_s_workers_are_untouched():
+    """In a process of its own: autograd's threads, which other tests may have started, do not survive a fork."""
+    path = [str(Path(__file__).parent), *sys.path]
+    code = f"import sys; sys.path[:] = {path!r}; import test_wrapper_guest; test_wrapper_guest.load()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def load() -> None:
+    """Forked workers compute beside a watch as they do without one."""
     data, isnet = Smoothed(), ISNet(Small())
     expected = torch.stack([data[i] for i in range(6)])
     seen = []

@@ -104,8 +104,8 @@ class ISNetLoss(nn.Module):
         >>> float(ISNetLoss()(relevance + mask[:, None] / 8, mask))  # nothing outside the foreground
         0.0
         >>> even = ISNetLoss(mask_dilation=0)(relevance + 1 / 8, mask)  # 1/9 of all is on the foreground
-        >>> round(float(even.exp()), 3)
-        9.0
+        >>> round(float(even.exp()), 3)  # 1 + 8 / 0.1
+        81.0
     """
 
     def __init__(

@@ -131,8 +131,9 @@ def test_voc(place, capsys):
     )
     assert command(*words, "--data", "voc") == 0
     printed = json.loads(capsys.readouterr().out)
-    wilson = {"low": pytest.approx(0.0945, abs=1e-4), "high": pytest.approx(0.9055, abs=1e-4)}  # one of two
-    assert printed["accuracy"]["original"] == {"value": 0.5, **wilson, "n": 2}
+    # one of two: P(2) + P(1) / 2 = p, so the limits are 0.025 and 0.975
+    mid_p = {"low": pytest.approx(0.025), "high": pytest.approx(0.975)}
+    assert printed["accuracy"]["original"] == {"value": 0.5, **mid_p, "n": 2}
     assert printed["notes"]["pictures left out"] == 1
     assert command(*words, "--data", "nothing") == 1
     assert "--data: no PASCAL VOC 2012 in nothing" in capsys.readouterr().err
