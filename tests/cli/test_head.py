@@ -7,9 +7,11 @@ import json
 import pytest
 import torch
 
+from torch_bgdebias.checkpoints import NOTES, notes_for_checkpoint
 from torch_bgdebias.cli import main
 from torch_bgdebias.data import example_folder
 from torch_bgdebias.named_models import load_model
+from torch_bgdebias.preprocessing import Preprocessing
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +30,11 @@ def test_a_state_dict_that_probe_can_load(data, tmp_path, capsys):
     result = json.loads(capsys.readouterr().out)
     assert result["penalty"] in [score["penalty"] for score in result["scores"]]
     assert all(0 <= score["swapped"] <= 1 for score in result["scores"])
-    model = load_model("timm:test_resnet", num_classes=len(result["classes"]), checkpoint=out).model
-    layer = model.get_submodule(result["layer"])
+    loaded = load_model("timm:test_resnet", num_classes=len(result["classes"]), checkpoint=out)
+    layer = loaded.model.get_submodule(result["layer"])
+    fitted_with = {**result["preprocessing"], "source": "the checkpoint fixed.pt"}
+    assert loaded.preprocessing.to_dict() == fitted_with, "probe measures it as it was fitted"
+    assert loaded.classes == tuple(result["classes"])
     assert layer.weight.shape[0] == len(result["classes"])
     assert torch.isfinite(layer.weight).all()
 
@@ -47,3 +52,21 @@ def test_an_existing_file_is_left_alone(data, tmp_path, capsys):
 def test_no_folder_to_write_into(data, tmp_path, capsys):
     assert main(arguments(data, tmp_path / "nowhere" / "fixed.pt")) == 1
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_a_checkpoint_s_normalisation_and_order_of_classes_stay(data, tmp_path, capsys):
+    net = load_model("timm:test_resnet", num_classes=3).model
+    wanted = Preprocessing(mean=(0.3, 0.4, 0.5), std=(0.2, 0.2, 0.2), size=(32, 32))
+    names = sorted(path.name for path in (data / "images").iterdir())
+    for classes, rc in ((names[::-1], 0), (["a", "b", "c"], 1)):
+        before, after = tmp_path / "before.pt", tmp_path / "after.pt"
+        torch.save({"state_dict": net.state_dict(), NOTES: notes_for_checkpoint(wanted, classes)}, before)
+        assert main(arguments(data, after, "--checkpoint", before, "--overwrite", "--json")) == rc
+        printed = capsys.readouterr()
+        if rc:
+            assert f"expected the classes that {before} was trained on (a, b, c)" in printed.err
+            continue
+        assert json.loads(printed.out)["classes"] == classes
+        loaded = load_model("timm:test_resnet", checkpoint=after)
+        assert loaded.classes == tuple(classes)
+        assert list(loaded.preprocessing.mean) == [0.3, 0.4, 0.5]

@@ -61,6 +61,15 @@ def test_trains_with_swap_probe_and_checkpoint_on_the_gap(place, capsys):
     assert "bias/bg_gap" in capsys.readouterr().out
 
 
+def test_last_is_the_last_epoch_and_the_best_is_kept_beside_it(place, capsys):
+    assert cli.main(["train", "--config", "train.yaml", "--trainer.max_epochs", "3", "--json"]) == 0
+    best = Path(json.loads(capsys.readouterr().out)["best_model"])
+    last = best.with_name("last.ckpt")
+    assert best.name != "last.ckpt"
+    assert [path.name for path in best.parent.iterdir() if path != best] == ["last.ckpt"]
+    assert torch.load(last, map_location="cpu", weights_only=True)["epoch"] == 2
+
+
 @pytest.mark.parametrize("said", [{}, {"mean": [0.25] * 3, "std": [0.5] * 3}])
 def test_probing_prepares_images_as_training_did(place, tmp_path, capsys, said):
     """Size and normalisation: the network's own, unless the data module's settings say otherwise."""

@@ -30,8 +30,9 @@ bgdebias probe.
 
 _EPILOG = """\
 The folder is images/<class>/x.jpg with masks/<class>/x.png (bgdebias masks makes masks): the training data, not what
-the result is measured on. Models as in bgdebias probe. The state dict that is written fits the same MODEL with the
-number of classes that is printed.
+the result is measured on. Models are named as in bgdebias probe. The file that is written holds the state dict for the
+same MODEL with the number of classes that is printed, and notes how images enter and what the classes are called, so
+that bgdebias probe measures it as it was fitted.
 
 examples:
   bgdebias head --model torchvision:resnet18 --checkpoint best.pt --data data/train --out fixed.pt
@@ -54,7 +55,7 @@ def add_parser(subparsers: Any) -> None:
     add("--checkpoint", type=Path, metavar="FILE", help="state dict, or a training checkpoint that holds one")
     add("--pretrained", action="store_true", help="weights that timm or torchvision publish (downloads them)")
     add("--data", required=True, type=Path, metavar="DIR", help="pictures with masks")
-    add("--out", required=True, type=Path, metavar="FILE", help="state dict to write")
+    add("--out", required=True, type=Path, metavar="FILE", help="checkpoint to write")
     add("--overwrite", action="store_true", help="where --out exists already")
     add("--copies", type=whole(1), default=4, metavar="N", help="other backgrounds a picture (default: %(default)s)")
     about = "of the pictures as they are, beside 1 for all copies (default: %(default)s)"
@@ -76,11 +77,13 @@ def run(args: argparse.Namespace) -> int:
         raise FileExistsError(f"out: {args.out} exists; pass --overwrite or another name")
     if not args.out.parent.is_dir():
         raise FileNotFoundError(f"out: there is no folder {args.out.parent}")
+    from torch_bgdebias.checkpoints import NOTES, notes_for_checkpoint
     from torch_bgdebias.writing import save_content
 
     model, wanted, pictures = _opened(args)
     fitted = _fitted(args, model, pictures)
-    save_content(fitted.apply_(model).state_dict(), args.out)
+    notes = notes_for_checkpoint(wanted, pictures.classes)
+    save_content({"state_dict": fitted.apply_(model).state_dict(), NOTES: notes}, args.out)
     result = {
         "schema": SCHEMA,
         "out": str(args.out),
@@ -100,14 +103,20 @@ def _opened(args: argparse.Namespace) -> tuple[nn.Module, Preprocessing, MaskedI
     from torch_bgdebias.data import MaskedImageFolder
     from torch_bgdebias.named_models import load_model
 
-    classes = MaskedImageFolder(args.data).classes
+    classes: list[str] = MaskedImageFolder(args.data).classes
     outputs = None if args.pretrained else len(classes)
     loaded = load_model(args.model, num_classes=outputs, checkpoint=args.checkpoint, pretrained=args.pretrained)
+    if args.checkpoint is not None and loaded.classes is not None:
+        if set(loaded.classes) != set(classes):
+            was, here = ", ".join(loaded.classes), ", ".join(classes)
+            raise ValueError(f"data: expected the classes that {args.checkpoint} was trained on ({was}), got {here}")
+        classes = list(loaded.classes)  # its outputs stay in their order
     wanted = loaded.preprocessing
     if args.mean is not None or args.std is not None:
         wanted = replace(wanted, mean=args.mean, std=args.std, source="--mean and --std")
     wanted = replace(wanted, size=args.size or wanted.size or 224)
-    return loaded.model.to(usable_device(args.device)), wanted, MaskedImageFolder(args.data, transform=wanted)
+    pictures = MaskedImageFolder(args.data, transform=wanted, classes=classes)
+    return loaded.model.to(usable_device(args.device)), wanted, pictures
 
 
 def _fitted(args: argparse.Namespace, model: nn.Module, pictures: MaskedImageFolder) -> DebiasedHead:

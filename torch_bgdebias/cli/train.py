@@ -42,7 +42,9 @@ trainer:
         every_n_epochs: 1
         figures: false
     - class_path: ModelCheckpoint
-      init_args: {monitor: bias/worst_variant, mode: max, save_last: true}
+      init_args: {monitor: bias/worst_variant, mode: max}
+    - class_path: ModelCheckpoint                      # the last epoch: save_last would copy the best one
+      init_args: {filename: last, enable_version_counter: false}
 """
 
 _HELP = """\

@@ -142,6 +142,9 @@ def test_another_model_s_report_is_kept(place, capsys):
     first = [*words, "--model", "trial_nets:Corner", "--variants", "only_fg"]
     assert cli.main(first) == 0
     assert cli.main(first) == 0
+    capsys.readouterr()
+    assert cli.main([*first, "--checkpoint", "other.pt"]) == 1, "a name says nothing of a checkpoint's weights"
+    assert "already; pass --overwrite" in capsys.readouterr().err
     other = [*words, "--model", "trial_nets:Wide", "--name", "another", "--variants", "only_fg"]
     capsys.readouterr()
     assert cli.main(other) == 1

@@ -62,7 +62,8 @@ def run_probe(args: argparse.Namespace) -> int:
     """Load, measure, write the report, print the summary."""
     if (args.mean is None) != (args.std is None):
         raise ValueError(f"--mean and --std: expected both or none, got only --{'mean' if args.std is None else 'std'}")
-    if _model_of(args.out) not in [candidate.label for candidate in candidates(args)]:  # measured again: replaced
+    again = not args.checkpoint and _model_of(args.out) in [candidate.label for candidate in candidates(args)]
+    if not again:  # a name alone says the same model; with a checkpoint it says nothing of the weights
         refuse_results(args.out, ("report.html", "report.json"), overwrite=args.overwrite)
     device = usable_device(args.device)
     names = class_names(args)
