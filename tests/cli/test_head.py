@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from torch_bgdebias.checkpoints import NOTES, notes_for_checkpoint
 from torch_bgdebias.cli import main
@@ -70,3 +73,18 @@ def test_a_checkpoint_s_normalisation_and_order_of_classes_stay(data, tmp_path, 
         loaded = load_model("timm:test_resnet", checkpoint=after)
         assert loaded.classes == tuple(classes)
         assert list(loaded.preprocessing.mean) == [0.3, 0.4, 0.5]
+
+
+def test_advice_on_masks_can_be_followed(data, tmp_path, capsys):
+    turned = shutil.copytree(data, tmp_path / "turned")
+    for file in (turned / "masks").rglob("*.png"):
+        Image.fromarray(255 - np.asarray(Image.open(file).convert("L"))).save(file)
+    out = tmp_path / "fixed.pt"
+    assert main(arguments(turned, out)) == 1
+    assert "inverted? Say foreground=[0]" in capsys.readouterr().err
+    torch.manual_seed(0)
+    assert main(arguments(turned, out, "--foreground", "0", "--json")) == 0
+    printed = json.loads(capsys.readouterr().out)
+    torch.manual_seed(0)
+    assert main(arguments(data, tmp_path / "other.pt", "--json")) == 0
+    assert printed["scores"] == json.loads(capsys.readouterr().out)["scores"], "the very same objects"

@@ -203,7 +203,7 @@ def test_maps_in_which_0_is_a_class_are_noticed(folder):
         values = np.full((20, 24), 7, np.uint8)
         values[INSIDE], values[:2], values[:, :3] = 0, 255, 11
         Image.fromarray(values).save(path)
-    with pytest.raises(ValueError, match=r"inverted\? Say .* 0 is a class like the others, foreground="):
+    with pytest.raises(ValueError, match=r"inverted\? Say .* 0 is a class as others are, foreground="):
         MaskedImageFolder(folder)
     data = opened_in_silence(folder, foreground=[0])
     np.testing.assert_array_equal(data[0][2][0].numpy() > 0.5, INSIDE)

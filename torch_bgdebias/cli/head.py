@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch_bgdebias.cli.arguments import real, usable_device, whole
+from torch_bgdebias.cli.arguments import add_mask_arguments, mask_options, real, usable_device, whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,6 +69,7 @@ def add_parser(subparsers: Any) -> None:
     add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
     add("--seed", type=whole(0), default=0, metavar="N", help="of backgrounds and folds (default: 0)")
     add("--json", action="store_true", help="print the result as JSON instead of text")
+    add_mask_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -103,7 +104,8 @@ def _opened(args: argparse.Namespace) -> tuple[nn.Module, Preprocessing, MaskedI
     from torch_bgdebias.data import MaskedImageFolder
     from torch_bgdebias.named_models import load_model
 
-    classes: list[str] = MaskedImageFolder(args.data).classes
+    masks = mask_options(args)
+    classes: list[str] = MaskedImageFolder(args.data, **masks).classes
     outputs = None if args.pretrained else len(classes)
     loaded = load_model(args.model, num_classes=outputs, checkpoint=args.checkpoint, pretrained=args.pretrained)
     if args.checkpoint is not None and loaded.classes is not None:
@@ -115,7 +117,7 @@ def _opened(args: argparse.Namespace) -> tuple[nn.Module, Preprocessing, MaskedI
     if args.mean is not None or args.std is not None:
         wanted = replace(wanted, mean=args.mean, std=args.std, source="--mean and --std")
     wanted = replace(wanted, size=args.size or wanted.size or 224)
-    pictures = MaskedImageFolder(args.data, transform=wanted, classes=classes)
+    pictures = MaskedImageFolder(args.data, transform=wanted, classes=classes, with_void=True, **masks)
     return loaded.model.to(usable_device(args.device)), wanted, pictures
 
 

@@ -232,7 +232,7 @@ def _other_suffix(root: Path, pairs: Pairs, suffix: str) -> str | None:
                 several = ", ".join(f'"{rest}"' for rest in sorted(rests))
                 return f"{folder} holds {listed}, several an image ({several}): join them, or pass one as mask_suffix="
             if rests:
-                return f'{folder} holds {listed}: pass mask_suffix="{rests[0]}"'
+                return f'{folder} holds {listed}: pass mask_suffix="{rests[0]}" (--mask-suffix {rests[0]})'
     return None
 
 

@@ -199,8 +199,8 @@ class MaskReader:
             every = sum(all(cover.inside[side].any() for side in _SIDES) for cover in covers)
             raise MaskEncodingError(
                 f"{where}, {masks[0].mode}, {holds}) cover {area:.0%} of their pictures on average and touch every "
-                f"border in {every} of {len(masks)}: inverted? Say foreground=[0] if 0 is the object, or, if they "
-                "are right or 0 is a class like the others, foreground=[...] with the values that are object"
+                f"border in {every} of {len(masks)}: inverted? Say foreground=[0] (--foreground 0) if 0 is the object, "
+                "or, if they are right or 0 is a class as others are, foreground=[...] with the values that are object"
             )
         if "numbers" in self.encodings and self.encodings["numbers"].kind == "soft":
             _warn_of_halves(masks, where)
