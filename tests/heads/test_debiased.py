@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -157,3 +159,19 @@ def test_a_head_for_another_model_is_refused():
     other.fc = nn.Linear(7, 2)
     with pytest.raises(ValueError, match=r"expected an nn.Linear\(6, ...\) called 'fc'"):
         fitted.apply_(other)
+
+
+def test_features_without_the_object_are_warned_of():
+    """The network sees the frame alone: no last layer can find the object in that."""
+
+    class Frame(Means):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            blind = image.clone()
+            blind[:, :, 2:6, 2:6] = 0
+            return super().forward(blind)
+
+    with pytest.warns(UserWarning, match="cannot tell the 2 classes before other backgrounds: .* where chance is 50%"):
+        fit_debiased_head(Frame(), shuffled(scenes(200)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit_debiased_head(Means(), shuffled(scenes(200)))

@@ -31,7 +31,7 @@ _OPTIONS = {"num_classes": "classes"}
 
 _EPILOG = """\
 examples:
-  bgdebias demo                                    measure, fix and report on embedded data, in about a minute
+  bgdebias demo                                    measure, fix and report on embedded data, in minutes
   bgdebias demo --foregrounds DIR --backgrounds DIR     the same on your own objects and scenes
   bgdebias probe --model torchvision:resnet18 --checkpoint best.pt --data DIR     a report on your own model
   bgdebias backgrounds generate scenes --source scenes     backgrounds to put objects on

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import Any, Unpack
 
 import torch
@@ -92,6 +93,9 @@ def fit_debiased_head(
         ValueError: options out of range, no images, images that cannot be split, a class without an image.
         LookupError: no last linear layer, or several candidates: pass ``layer=``.
 
+    Warns:
+        UserWarning: in cross-validation the classes are at chance before other backgrounds.
+
     Example:
         >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 16), nn.ReLU(), nn.Linear(16, 2))
@@ -116,8 +120,20 @@ def fit_debiased_head(
             views, num_classes, settings.penalties, settings.folds, folds, original_weight=settings.original_weight
         )
         penalty = best_penalty(scores)
+        _warn_at_chance(scores, num_classes)
     head = fit_logistic(views, num_classes, penalty, original_weight=settings.original_weight)
     return DebiasedHead(head, layer, penalty, scores, len(views.label))
+
+
+def _warn_at_chance(scores: Sequence[PenaltyScore], num_classes: int) -> None:
+    best = max(scores, key=lambda score: score.swapped)
+    if best.swapped - 2 * best.error <= 1 / num_classes:
+        warnings.warn(
+            f"the features cannot tell the {num_classes} classes before other backgrounds: {best.swapped:.0%} right in "
+            f"cross-validation, where chance is {1 / num_classes:.0%}; a new last layer will not help, train the "
+            "network with BackgroundSwap, or with more images",
+            stacklevel=3,
+        )
 
 
 def _number_of_classes(layer: nn.Module, label: Tensor) -> int:
