@@ -175,3 +175,15 @@ def test_features_without_the_object_are_warned_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit_debiased_head(Means(), shuffled(scenes(200)))
+
+
+def test_one_logit_stays_one_logit():
+    two, one = Means(), Means(classes=1)
+    fit_debiased_head(two, shuffled(scenes()), penalties=(0.1,), num_classes=2).apply_(two)
+    parameter = one.fc.weight
+    fit_debiased_head(one, shuffled(scenes()), penalties=(0.1,), num_classes=2).apply_(one)
+    assert one.fc.weight is parameter
+    image = scenes(40, seed=1).tensors[0]
+    with torch.no_grad():
+        logits = two(image)
+        torch.testing.assert_close(one(image)[:, 0], logits[:, 1] - logits[:, 0], atol=1e-4, rtol=1e-4)

@@ -83,6 +83,16 @@ def test_goes_on_where_it_was_and_survives_an_overflow():
         ISNetCallback(balance=-1)
 
 
+def test_an_overflow_at_the_very_start_leaves_no_trace():
+    weight = torch.ones(1, requires_grad=True)
+    plain, overflown = GradientBalance(), GradientBalance()
+    overflown(weight.sum(), weight.sum() * torch.inf, [weight])
+    assert float(overflown.scale) == 0, "nothing measured: the heatmap loss waits"
+    for balance in (plain, overflown):
+        balance(weight.sum(), weight.sum() * 1000, [weight])
+    assert float(overflown.scale) == float(plain.scale) == pytest.approx(1e-3)
+
+
 def test_the_callback_scales_by_both_norms_over_the_modules_parameters():
     """A hand-written loop with the norms of two whole backward passes."""
     module, expected, without = Module(), Module(), Module()

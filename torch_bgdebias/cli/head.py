@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,6 +105,8 @@ def _opened(args: argparse.Namespace) -> tuple[nn.Module, Preprocessing, MaskedI
     from torch_bgdebias.data import MaskedImageFolder
     from torch_bgdebias.named_models import load_model
 
+    if args.checkpoint is None and not args.pretrained and args.model.startswith(("timm:", "torchvision:")):
+        print("bgdebias head: note: neither --checkpoint nor --pretrained: the weights are random", file=sys.stderr)
     masks = mask_options(args)
     classes: list[str] = MaskedImageFolder(args.data, **masks).classes
     outputs = None if args.pretrained else len(classes)

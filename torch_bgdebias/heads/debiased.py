@@ -25,7 +25,7 @@ class DebiasedHead:
     """A fitted last layer; nothing of the network has changed until `apply_`.
 
     Args:
-        head: weight (K, D) and bias (K,), float64.
+        head: weight (K, D) and bias (K,), float64; one row, of class 1, for a model of two classes with one logit.
         layer: name of the layer that it takes the place of.
         penalty: the one that was chosen: the strongest within one standard error of the best.
         scores: balanced accuracies of all penalties by cross-validation; empty where there was nothing to choose.
@@ -122,6 +122,8 @@ def fit_debiased_head(
         penalty = best_penalty(scores)
         _warn_at_chance(scores, num_classes)
     head = fit_logistic(views, num_classes, penalty, original_weight=settings.original_weight)
+    if num_classes == 2 and getattr(get_layer(model, layer), "out_features", 2) == 1:  # one logit, of class 1
+        head = LinearHead(head.weight[1:] - head.weight[:1], head.bias[1:] - head.bias[:1])
     return DebiasedHead(head, layer, penalty, scores, len(views.label))
 
 

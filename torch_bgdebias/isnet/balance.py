@@ -60,7 +60,8 @@ class GradientBalance:
         if self._means is None:
             return torch.ones(())
         own, heatmap = self._means.exp().unbind()
-        return (self.limit * own.clamp(min=1.0) / heatmap).clamp(max=1.0)
+        # nothing finite measured so far: the heatmap loss waits
+        return (self.limit * own.clamp(min=1.0) / heatmap).clamp(max=1.0).nan_to_num(0.0)
 
     def __call__(
         self,
@@ -91,12 +92,11 @@ class GradientBalance:
         norms = torch.stack([_norm(each, parameters) for each in (loss, heatmap)])
         logs = norms.clamp(min=1e-12).log()
         logs = logs if reduce is None else reduce(logs)
+        means = torch.full_like(logs, torch.nan) if self._means is None else self._means
+        means = means.to(logs.device, non_blocking=True)
+        begun = torch.where(means.isfinite(), torch.lerp(means, logs, 1 - _DECAY), logs)
         # not finite where mixed precision overflowed, in steps that are skipped
-        if self._means is None:
-            self._means = torch.where(logs.isfinite().all(), logs, 0.0)
-            return
-        means = self._means.to(logs.device, non_blocking=True)
-        self._means = torch.where(logs.isfinite().all(), torch.lerp(means, logs, 1 - _DECAY), means)
+        self._means = torch.where(logs.isfinite().all(), begun, means)
 
     def state_dict(self) -> dict[str, Any]:
         """The steps seen and the means."""
