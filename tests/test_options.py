@@ -29,6 +29,7 @@ from torch_bgdebias.probe.callback_loaders import LoaderLimits
 from torch_bgdebias.probe.callback_settings import ProbeSettings
 from torch_bgdebias.probe.passes.settings import EvaluationOptions, EvaluationSettings, MeasuringOptions
 from torch_bgdebias.swap import BackgroundSwap
+from torch_bgdebias.swap.sampling import SwapSettings
 
 PACKAGE = Path(__file__).resolve().parents[1] / "torch_bgdebias"
 MOST = 8
@@ -50,6 +51,7 @@ SETTINGS: dict[str, tuple[tuple[type, ...], set[str]]] = {
         (ProbeSettings,),
         {"loader_or_bank", "spec", "every_n_epochs", "seed", "log", "settings", "backgrounds", "limits"},
     ),
+    "swap.module.BackgroundSwap": ((SwapSettings,), {"source", "fill", "edge", "data_keys"}),
     "train._MaskedFolders": ((FolderSettings, Preprocessing), {"batch_size", "workers", "mirror"}),
 }
 #: where ``None`` leaves a field as the settings have it, because what it is then depends on another field

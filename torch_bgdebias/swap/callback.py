@@ -143,9 +143,10 @@ class BackgroundSwapCallback(SwappingCallback):
         )
         fields: dict[str, Tensor] = {}
         if p > 0:
-            swapped = self.swap(image, mask=mask, params=params, void=spec.void_of(batch))
-            assert isinstance(swapped, Tensor), "one positional input gives one output"
-            fields["image"] = swapped
+            keys = ("input", "mask")
+            fields["image"], moved = self.swap(image, mask, params=params, void=spec.void_of(batch), data_keys=keys)
+            if "placement" in params:
+                fields["mask"] = moved
         if spec.background_label is not None:
             fields["background_label"] = params["background_label"]
         self._log_values(module, {"fraction": params["apply"].float().mean()}, batch_size=len(image))

@@ -20,9 +20,10 @@ from torch_bgdebias.checks import (
     values_readable,
 )
 from torch_bgdebias.compositing import FILLS, soft_edge, without_void
+from torch_bgdebias.swap.placement import place_object, sample_placement
 from torch_bgdebias.swap.sampling import SwapParams, SwapSettings, sample_offsets, sample_sites
 
-__all__ = ["batch_backgrounds", "draw_swap", "sample_swap_params", "swap_background", "swap_onto"]
+__all__ = ["batch_backgrounds", "draw_swap", "placed", "sample_swap_params", "swap_background", "swap_onto"]
 
 
 def batch_backgrounds(image: Tensor, mask: Tensor, fill: str = "tile", void: Tensor | None = None) -> Tensor:
@@ -51,7 +52,8 @@ def swap_background(
         image: (B, C, H, W) float.
         mask: (B, 1, H, W) or (B, H, W), bool or float in [0, 1], 1 = foreground; soft masks blend.
         bank: (N, C, Hb, Wb) backgrounds, uint8 or float; of another size than the image they are tiled.
-        params: as from `sample_swap_params`; images whose ``apply`` is false come back unchanged.
+        params: as from `sample_swap_params`; images whose ``apply`` is false come back unchanged. With ``placement``,
+            (B, 4) of `sample_placement`, the others' objects are moved; `placed` gives their masks.
         mean: per channel, subtracted from the (scaled) background pixels.
         std: per channel, by which they are divided then.
         edge: standard deviation in pixels with which a foreground fades towards its border, see `soft_edge`.
@@ -65,7 +67,33 @@ def swap_background(
             fit the dtype (seen on the CPU only), parameters of another batch.
         KeyError: a parameter is missing.
     """
+    image, mask = placed(image, mask, params)
     return swap_onto(image, mask, Pool(bank, mean=mean, std=std, name="bank"), params, edge=edge)
+
+
+def placed(image: Tensor, mask: Tensor, params: SwapParams) -> tuple[Tensor, Tensor]:
+    """Images (B, C, H, W) and masks with the objects where ``params`` puts them on their new backgrounds.
+
+    What lies beside an object that was moved means nothing. Both come back as they are where nothing moves: without
+    ``placement`` among the parameters, and for images whose ``apply`` is false.
+
+    Returns:
+        (B, C, H, W) and (B, 1, H, W), the latter float in [0, 1].
+
+    Raises:
+        TypeError, ValueError, KeyError: as `swap_background`.
+    """
+    check_image(image)
+    mask = check_mask(mask, image)
+    if "placement" not in params or len(image) == 0:
+        return image, mask
+    _check_params(params, len(image))
+    placement = params["placement"]
+    if placement.shape != (len(image), 4) or not placement.is_floating_point():
+        raise ValueError(f"params['placement']: expected float ({len(image)}, 4), got {describe(placement)}")
+    moved_image, moved_mask = place_object(image, mask, placement)
+    apply = params["apply"][:, None, None, None]
+    return torch.where(apply, moved_image, image), torch.where(apply, moved_mask, mask)
 
 
 def swap_onto(image: Tensor, mask: Tensor, pool: Pool, params: SwapParams, *, edge: float = 0.0) -> Tensor:
@@ -152,7 +180,7 @@ def draw_swap(
     apply = gate & (index[:, 0] >= 0)
     background_label = _background_label(index, apply, label, bank)
     own = torch.arange(batch, device=device)[:, None] if bank is None else torch.zeros_like(index)
-    return {
+    params = {
         "batch_prob": gate.float(),
         "apply": apply,
         "sites": sample_sites(batch, size, pattern, cells, device=device, generator=generator),
@@ -160,6 +188,9 @@ def draw_swap(
         "offset": sample_offsets(batch, size, bank_size, pattern, cells, device=device, generator=generator),
         "background_label": background_label,
     }
+    if settings.placement is not None:  # drawn last: what was drawn before is the same with and without
+        params["placement"] = sample_placement(batch, settings.placement, device=device, generator=generator)
+    return params
 
 
 def _needed_label(

@@ -16,7 +16,8 @@ from torch_bgdebias.backgrounds.bank import BackgroundBank
 from torch_bgdebias.backgrounds.pool import Pool
 from torch_bgdebias.checks import check_image, check_mask, check_option, values_readable
 from torch_bgdebias.compositing import FILLS
-from torch_bgdebias.swap.functional import batch_backgrounds, draw_swap, swap_onto
+from torch_bgdebias.swap.functional import batch_backgrounds, draw_swap, placed, swap_onto
+from torch_bgdebias.swap.placement import Placement
 from torch_bgdebias.swap.sampling import SwapParams, SwapSettings
 
 __all__ = ["BackgroundSwap"]
@@ -31,9 +32,9 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
     """Give every image of a batch a background that says nothing about its class.
 
     ``swap(image, mask, label)`` returns ``[new_image, mask, label]``: ``data_keys`` says what the positional inputs
-    are, and as many come back, all but the image as they came. What was drawn is in ``swap.drawn``;
-    ``swap(image, mask, params=swap.drawn)`` repeats it. It goes beside kornia's `AugmentationSequential`, not into it.
-    Backgrounds are constants: no gradient flows to them.
+    are, and as many come back, all but the image (and the mask of an object that was moved) as they came. What was
+    drawn is in ``swap.drawn``; ``swap(image, mask, params=swap.drawn)`` repeats it. It goes beside kornia's
+    `AugmentationSequential`, not into it. Backgrounds are constants: no gradient flows to them.
 
     Args:
         source: "batch", the background of any image of the batch with its foreground removed, or a bank.
@@ -47,9 +48,12 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
         fill: how a foreground is removed for ``source="batch"``: "tile" (Only-BG-T of arXiv 2006.09994) or "mean".
         edge: standard deviation in pixels with which a foreground fades into its background, inwards, so that nothing
             of the old background comes along; 0: as the mask says. Choose it well below the finest part's width.
+        placement: how far objects may be moved, rescaled and mirrored on their new background, such as
+            ``Placement(move=0.5, scale=(0.7, 1.3), mirror=0.5)``; the mask comes back moved as well.
         data_keys: what the positional inputs are; fewer inputs than keys are the first of them.
 
     Raises:
+        TypeError: ``placement`` is no Placement.
         ValueError: an unknown source, pattern, fill or key, fewer than one cell, ``p`` outside [0, 1], a negative
             ``edge``.
 
@@ -74,13 +78,14 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
         fill: str = "tile",
         *,
         edge: float = 0.0,
+        placement: Placement | None = None,
         data_keys: Sequence[str | int | DataKey] = ("input", "mask", "class"),
     ) -> None:
         if not isinstance(source, BackgroundBank) and source != "batch":
             raise ValueError(f"source: expected 'batch' or a BackgroundBank, got {source!r}")
         check_option(fill, tuple(FILLS), name="fill")
         check_option(different_class, (None, True, False), name="different_class")
-        SwapSettings(pattern, cells, p)
+        SwapSettings(pattern, cells, p, placement=placement)
         if isinstance(edge, bool) or not isinstance(edge, int | float) or not 0 <= edge < math.inf:
             raise ValueError(f"edge: expected a finite number of pixels of at least 0, got {edge!r}")
         super().__init__(p=p, p_batch=1.0, data_keys=list(data_keys))
@@ -88,13 +93,14 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
             raise ValueError(f"data_keys: expected 'input' among them, got {list(data_keys)}")
         self.bank = source if isinstance(source, BackgroundBank) else None
         self.pattern, self.cells, self.fill, self.edge = pattern, cells, fill, float(edge)
-        self.different_class = different_class
+        self.different_class, self.placement = different_class, placement
         self.flags = {
             "pattern": pattern,
             "cells": cells,
             "different_class": different_class,
             "fill": fill,
             "edge": edge,
+            "placement": placement,
         }
         self._units = _WarnOnce(
             "BackgroundSwap: the bank's uint8 backgrounds have no mean and std, so they stand for [0, 1], but the "
@@ -132,7 +138,7 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
             generator: on that device.
         """
         asked = different_class if self.different_class is None else self.different_class
-        settings = SwapSettings(self.pattern, self.cells, self.p if p is None else p, bool(asked))
+        settings = SwapSettings(self.pattern, self.cells, self.p if p is None else p, bool(asked), self.placement)
         params = draw_swap(batch_shape, label, self.bank, settings, device=device, generator=generator)
         self._unswapped.look((params["batch_prob"] > 0.5) & ~params["apply"])
         return params
@@ -201,6 +207,7 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
                 image.shape, label, different_class=different_class, device=image.device, generator=generator
             )
         self._params = params
+        given_mask = mask
         if void is not None:
             void = check_mask(void, image, name="void")
             mask = torch.minimum(check_mask(mask, image), 1 - void)
@@ -210,8 +217,12 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
             if image.device.type == "cuda" and self.bank.mean is None and self.bank.images.dtype == torch.uint8:
                 self._units.look(image.detach()[:, :, ::16] < -0.5)  # on the CPU the pool sees it
             pool = Pool(self.bank.images, mean=self.bank.mean, std=self.bank.std, name="bank")
-        new = swap_onto(image, mask, pool, params, edge=self.edge)
-        outputs = [new if key == DataKey.INPUT else value for key, value in zip(keys, input, strict=True)]
+        object_image, object_mask = placed(image, mask, params)
+        new = swap_onto(object_image, object_mask, pool, params, edge=self.edge)
+        changed = {DataKey.INPUT: new}
+        if "placement" in params:
+            changed[DataKey.MASK] = _as_given(object_mask, given_mask)
+        outputs = [changed.get(key, value) for key, value in zip(keys, input, strict=True)]
         return outputs[0] if len(outputs) == 1 else outputs
 
     def _keys(self, input: Sequence[Tensor], data_keys: Sequence[str | int | DataKey] | None) -> list[DataKey]:
@@ -243,6 +254,11 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
             if self.bank.images.shape[1] != image.shape[1]:
                 own, channels = image.shape[1], self.bank.images.shape[1]
                 raise ValueError(f"source: expected a bank of {own} channels as the image has, got {channels}")
+
+
+def _as_given(mask: Tensor, given: Tensor) -> Tensor:
+    """In the shape and dtype of the mask that the user passed; bool where the object covers half of a pixel."""
+    return (mask >= 0.5 if given.dtype == torch.bool else mask.to(given.dtype)).reshape(given.shape)
 
 
 class _WarnOnce:

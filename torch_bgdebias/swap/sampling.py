@@ -7,14 +7,15 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from torch_bgdebias.checks import check_count, check_option, check_share
+from torch_bgdebias.checks import check_count, check_option, check_share, describe
 from torch_bgdebias.names import PATTERNS
+from torch_bgdebias.swap.placement import Placement
 
 __all__ = ["SwapParams", "SwapSettings", "sample_offsets", "sample_sites"]
 
 
 #: what one swap draws: ``batch_prob`` (B,), ``apply`` (B,), ``sites`` (B, K, 2), ``index`` (B, K), ``offset`` (B, K, 2)
-#: and ``background_label`` (B,)
+#: and ``background_label`` (B,); ``placement`` (B, 4) as well where objects are moved
 SwapParams = dict[str, Tensor]
 
 
@@ -28,8 +29,10 @@ class SwapSettings:
         p: probability of a swap, for each image by itself.
         different_class: a background's label must differ from the image's label; otherwise backgrounds are drawn
             independently of the class.
+        placement: how far the object may be moved, rescaled and mirrored; ``None``: not at all.
 
     Raises:
+        TypeError: ``placement`` is no Placement.
         ValueError: an unknown pattern, fewer than one cell, ``p`` outside [0, 1].
     """
 
@@ -37,8 +40,12 @@ class SwapSettings:
     cells: int = 8
     p: float = 1.0
     different_class: bool = False
+    placement: Placement | None = None
 
     def __post_init__(self) -> None:
+        given: object = self.placement
+        if given is not None and not isinstance(given, Placement):
+            raise TypeError(f"placement: expected a Placement, got {describe(given)}; pass Placement(move=0.5)")
         check_option(self.pattern, PATTERNS, name="pattern")
         check_count(self.cells, name="cells")
         check_share(self.p, name="p", kind="a probability")
