@@ -151,5 +151,17 @@ def test_commands_exist(page):
         assert (ROOT / path).exists(), path
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets
-    commands = {"demo", "masks", "probe", "variants", "report", "train", "backgrounds", "doctor", "head"}
+    commands = {
+        "demo",
+        "masks",
+        "probe",
+        "variants",
+        "report",
+        "train",
+        "backgrounds",
+        "doctor",
+        "head",
+        "certify",
+        "plan",
+    }
     assert set(re.findall(r"(?<![\w.])bgdebias ([a-z]+)\b", text)) <= commands

@@ -27,6 +27,7 @@ from torch_bgdebias.preprocessing import Preprocessing
 from torch_bgdebias.probe.callback import BackgroundBiasProbe, ProbeOptions
 from torch_bgdebias.probe.callback_loaders import LoaderLimits
 from torch_bgdebias.probe.callback_settings import ProbeSettings
+from torch_bgdebias.probe.certificate import CertificateOptions
 from torch_bgdebias.probe.passes.settings import EvaluationOptions, EvaluationSettings, MeasuringOptions
 from torch_bgdebias.swap import BackgroundSwap
 from torch_bgdebias.swap.sampling import SwapSettings
@@ -58,6 +59,7 @@ SETTINGS: dict[str, tuple[tuple[type, ...], set[str]]] = {
 UNSET = {"isnet.loss.ISNetLoss"}
 #: keyword arguments as one type -> the settings whose fields they are
 KEYWORDS: dict[type, tuple[type, ...]] = {
+    CertificateOptions: (EvaluationSettings,),
     ConceptOptions: (ConceptSettings,),
     EvaluationOptions: (EvaluationSettings,),
     HeadOptions: (HeadSettings,),

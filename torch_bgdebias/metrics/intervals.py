@@ -26,7 +26,7 @@ from torch_bgdebias.checks import check_confidence
 from torch_bgdebias.metrics.columns import Floats, group_numbers, number_column, paired_number_columns
 from torch_bgdebias.metrics.statistics import Interval
 
-__all__ = ["mean_difference_interval", "mean_interval"]
+__all__ = ["changed_sides", "mean_difference_interval", "mean_interval", "mid_p", "wilson"]
 
 _STEPS = 48  # halvings of [0, 1]: 4e-15
 
@@ -69,7 +69,7 @@ def mean_interval(
     if bounds == (0, 1) or bool(((x == 0) | (x == 1)).all()):
         size = _common_size(x), _common_size(1 - x)
         z, effective = _quantile(unit, groups, confidence), _effective(x - value, unit)
-        ends = _mid_p if groups is None else _wilson
+        ends = mid_p if groups is None else wilson
         if size[0] is not None:  # mostly 0
             low, high = (size[0] * end for end in ends(value * effective / size[0], effective, z))
             return Interval(value, low, min(high, 1.0), n)
@@ -127,7 +127,7 @@ def mean_difference_interval(
     binary = all(bool(((c == 0) | (c == 1)).all()) for c in (x[has_x], y[has_y]))
     if not bool((both == some).all()):  # each mean is over images of its own
         if binary:
-            ends = _mid_p if groups is None else _wilson
+            ends = mid_p if groups is None else wilson
             low, high = _two_shares(x, y, _units(groups, x), lambda count, of: ends(count, of, z))
             return Interval(value, low, high, int(both.sum()))
         influence = np.where(has_x, x - x[has_x].mean(), 0) * len(unit) / has_x.sum()
@@ -138,7 +138,7 @@ def mean_difference_interval(
     size = _common_size(np.abs(d)) if np.abs(d).max() <= 1 else None
     if size is not None:
         plus, minus = (float(np.maximum(sign * d, 0).mean()) / size for sign in (1, -1))
-        low, high = _changed_sides(plus, minus, n, 2 * float(special.ndtr(-z)))
+        low, high = changed_sides(plus, minus, n, 2 * float(special.ndtr(-z)))
         return Interval(value, size * low, size * high, len(d))
     if bool((d == d.round()).all()) and np.abs(d).max() <= 2:
         centre, square = value * n / (n + 2), (float(np.square(d).mean()) * n + 2) / (n + 2)
@@ -159,7 +159,7 @@ def _common_size(x: Floats) -> float | None:
 
 
 @functools.lru_cache(maxsize=8192)  # classes of one size have few different counts
-def _mid_p(count: float, n: float, z: float) -> tuple[float, float]:
+def mid_p(count: float, n: float, z: float) -> tuple[float, float]:
     """Shares at which half of P(count) and all beyond it add up to P(normal > z), on either side."""
     error = 2 * float(special.ndtr(-z))
 
@@ -174,7 +174,7 @@ def _mid_p(count: float, n: float, z: float) -> tuple[float, float]:
     return low, high
 
 
-def _wilson(count: float, n: float, z: float) -> tuple[float, float]:
+def wilson(count: float, n: float, z: float) -> tuple[float, float]:
     """Score interval: smoother than counts of whole images where n is an effective number of groups."""
     p = min(max(count / n, 0.0), 1.0)
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
@@ -183,7 +183,7 @@ def _wilson(count: float, n: float, z: float) -> tuple[float, float]:
     return 0.0 if p == 0 else max(0.0, centre - half), 1.0 if p == 1 else min(1.0, centre + half)
 
 
-def _changed_sides(plus: float, minus: float, n: float, error: float) -> tuple[float, float]:
+def changed_sides(plus: float, minus: float, n: float, error: float) -> tuple[float, float]:
     """Interval of ``plus`` - ``minus``, two shares of the same n images that exclude each other."""
     ends = [_jeffreys(share * n, n, error) for share in (plus, minus)]
     # half an image more on either side: shares of 0 and 1 are correlated too

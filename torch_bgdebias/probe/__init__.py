@@ -8,6 +8,10 @@ from torch_bgdebias._lazy import lazy
 
 if TYPE_CHECKING:
     from torch_bgdebias.probe.callback import BackgroundBiasProbe as BackgroundBiasProbe
+    from torch_bgdebias.probe.certificate import (
+        BackgroundCertificate as BackgroundCertificate,
+        certify_backgrounds as certify_backgrounds,
+    )
     from torch_bgdebias.probe.concepts import (
         analyse_concepts as analyse_concepts,
         concept_heatmap as concept_heatmap,
@@ -56,6 +60,7 @@ else:
         __name__,
         {
             "torch_bgdebias.probe.callback": ["BackgroundBiasProbe"],
+            "torch_bgdebias.probe.certificate": ["BackgroundCertificate", "certify_backgrounds"],
             "torch_bgdebias.probe.concepts": ["analyse_concepts", "concept_heatmap", "concept_tables"],
             "torch_bgdebias.probe.evaluation": ["EvaluationSettings", "evaluate_background_bias"],
             "torch_bgdebias.probe.former": ["compare_reports", "report_figures", "report_to_html"],

@@ -30,12 +30,16 @@ from torch_bgdebias.cli.probe.models import (
 from torch_bgdebias.cli.probe.outputs import Outputs, read_labels, settle_outputs
 from torch_bgdebias.cli.probe.results import headline, headlines, page_settings
 from torch_bgdebias.cli.progress import progress
+from torch_bgdebias.metrics import gap_power, images_for_gap
 from torch_bgdebias.names import VARIANTS
 from torch_bgdebias.probe import BackgroundBiasReport, compare_models, evaluate_background_bias
 from torch_bgdebias.probe.passes.attributions import named_attributions
 from torch_bgdebias.writing import marked_folder
 
-__all__ = ["run_probe"]
+__all__ = ["Opened", "open_candidate", "run_probe"]
+
+#: a set is called small if a gap of this size, at this accuracy, has a smaller chance than this to be shown
+_GAP, _ACCURACY, _POWER = 0.05, 0.8, 0.8
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,9 @@ def run_probe(args: argparse.Namespace) -> int:
     device = usable_device(args.device)
     names = class_names(args)
     table = None if args.labels is None else read_labels(args.labels, names)
-    opened = [_open(args, candidate, names, table, device) for candidate in candidates(args)]
+    opened = [open_candidate(args, candidate, names, table, device) for candidate in candidates(args)]
     _warn_of_gaps(opened[0].data)
+    _warn_of_few(args, len(opened[0].data.dataset))
     out = writable(args.out, name="--out")
     with marked_folder(out):
         measured = []
@@ -111,13 +116,14 @@ def _finish(args: argparse.Namespace, measured: Sequence[Measured], page: Path) 
     print("\n\n".join(parts) + f"\n\nOpen {page}")
 
 
-def _open(
+def open_candidate(
     args: argparse.Namespace,
     candidate: Candidate,
     names: list[str],
     table: dict[str, list[int]] | None,
     device: torch.device,
 ) -> Opened:
+    """One model with its weights, and the data as it wants it."""
     loaded = open_model(args, candidate, names)
     model = loaded.model.to(device).eval()
     data = open_data(args, wanted_images(args, loaded, channels_of(model, args.channels)))
@@ -138,6 +144,23 @@ def _warn_of_gaps(data: ProbeData) -> None:
     for note in data.notes:
         if note.is_gap:
             print(f"bgdebias probe: note: {note.heading}: {note.value}", file=sys.stderr)
+
+
+def _warn_of_few(args: argparse.Namespace, pictures: int) -> None:
+    """Say beforehand that a gap of five points would probably not be shown."""
+    if not {"mixed_same", "mixed_rand"} <= set(args.variants or VARIANTS):
+        return
+    if args.max_batches is not None:
+        pictures = min(pictures, args.max_batches * args.batch_size)
+    power = gap_power(max(2, pictures), _GAP, _ACCURACY)
+    if power < _POWER:
+        needed = images_for_gap(_GAP, _ACCURACY, power=_POWER).images
+        print(
+            f"bgdebias probe: note: {pictures} pictures show a BG-Gap of {100 * _GAP:g} points with a chance of "
+            f"{100 * power:.0f} % (at an accuracy of {100 * _ACCURACY:g} %); {100 * _POWER:g} % take {needed} "
+            "(bgdebias plan)",
+            file=sys.stderr,
+        )
 
 
 def _measure_and_write(

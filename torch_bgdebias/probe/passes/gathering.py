@@ -198,6 +198,27 @@ class BackgroundPool:
             rows[place] = self._draw(name, *draw, num_classes, allowed)
         return rows
 
+    @property
+    def restricted(self) -> bool:
+        """Whether some classes must not get some of the backgrounds."""
+        return self._pool.forbidden is not None
+
+    def draw(self, ids: NDArray[np.uint64], labels: Sequence[int], *, number: int, seed: int) -> NDArray[np.int64]:
+        """The ``number``-th of several independent draws for each image: rows (B,) with replacement, each background
+        that its class may have with the same chance; -1 where it may have none."""
+        hashes = mixed_hash(mixed_hash(ids, 8 * seed + len(MIXED)), number)
+        permitted = self._pool.allowed(torch.as_tensor(labels, dtype=torch.int64))
+        if self._pool.usable is not None:
+            usable = self._pool.usable.cpu()[None].expand(len(labels), -1)
+            permitted = usable if permitted is None else permitted.cpu() & usable
+        if permitted is None:
+            return (hashes % np.uint64(len(self))).astype(np.int64)
+        rows = np.full(len(labels), -1, np.int64)
+        for place, (hash, allowed) in enumerate(zip(hashes.tolist(), permitted.numpy(), strict=True)):
+            choice = np.flatnonzero(allowed)
+            rows[place] = choice[hash % len(choice)] if len(choice) else -1
+        return rows
+
     def _draw(
         self,
         name: str,

@@ -1,0 +1,119 @@
+"""``bgdebias certify``: at least so many objects are classified right on a background drawn from one folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from torch_bgdebias.cli.arguments import add_mask_arguments, add_overwrite_argument, real, refuse_results, whole
+from torch_bgdebias.names import ON_ERROR, SUPERCLASS_SCORES
+
+__all__ = ["add_parser", "run"]
+
+_DESCRIPTION = """\
+Put every object on several backgrounds that are drawn from a folder, and say how many objects, at least, the model gets
+right on a background drawn from there. Writes certificate.html and certificate.json into --out.
+"""
+
+_EPILOG = """\
+The objects have to be a random sample of those that the certificate shall be about, and neither they nor the
+backgrounds may have been used to train or to choose the model. What the certificate covers, and that it covers nothing
+else, stands in it. The folder of pictures and the model are named as in bgdebias probe.
+
+examples:
+  bgdebias certify --model torchvision:resnet18 --checkpoint best.pt --data data/test --backgrounds streets
+  bgdebias certify --model timm:resnet18 --checkpoint xray.pt --data chest --backgrounds wards --per-object 4 --once
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``certify`` to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "certify",
+        help="a lower bound for accuracy on backgrounds drawn from one source",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="MODEL", help="timm:NAME, torchvision:NAME or package.module:attribute")
+    add("--checkpoint", type=Path, metavar="FILE", help="state dict, or a training checkpoint that holds one")
+    add("--pretrained", action="store_true", help="weights that timm or torchvision publish (downloads them)")
+    add("--classes", type=whole(2), metavar="N", help="outputs of the model (default: the checkpoint's or data's)")
+    add("--channels", type=whole(1), choices=(1, 3), help="grey or colour (default: what the first convolution takes)")
+    add("--logits", metavar="KEY", help="index, key or attribute of the logits in what the model returns")
+    add("--data", required=True, type=Path, metavar="DIR", help="pictures with masks")
+    add("--layout", choices=("folder", "imagenet9", "voc"), default="folder", help="of --data (default: folder)")
+    add("--labels", type=Path, metavar="FILE", help="JSON: the model's output, or outputs, of each class folder")
+    add("--score", choices=SUPERCLASS_SCORES, default="best", help="of several outputs a class (default: best)")
+    add("--on-error", choices=ON_ERROR, default="raise", help="missing masks, unreadable files (%(default)s)")
+    add("--size", type=whole(1), metavar="N", help="side of the pictures (default: the model's, else 224)")
+    add("--mean", type=float, nargs="+", metavar="X", help="normalisation, one number or one a channel")
+    add("--std", type=float, nargs="+", metavar="X", help="goes with --mean")
+    add("--backgrounds", required=True, type=Path, metavar="DIR", help="the source: pictures without the objects")
+    add("--source", metavar="TEXT", help="what the source is called in the certificate (default: the folder's name)")
+    add("--per-object", type=whole(1), default=8, metavar="M", help="backgrounds for each object (default: 8)")
+    about = "no background for two draws: then it is about whatever the folder is a random sample of"
+    add("--once", action="store_true", help=about)
+    add("--confidence", type=real(0.5, 0.9999), default=0.95, metavar="X", help="of the bound (default: 0.95)")
+    add("--batch-size", type=whole(1), default=64, metavar="N", help="pictures in a pass (default: 64)")
+    add("--workers", type=whole(0), default=0, metavar="N", help="processes that read pictures (default: 0)")
+    add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    add("--seed", type=whole(0), default=0, metavar="N", help="of the draws (default: 0)")
+    add("--name", metavar="TEXT", help="of the model (default: MODEL)")
+    add("--out", type=Path, default=Path("bgdebias-certify"), metavar="DIR", help="default: %(default)s")
+    add("--json", action="store_true", help="print the certificate as JSON instead of text")
+    add_overwrite_argument(parser)
+    add_mask_arguments(parser)
+    parser.set_defaults(variants=None, remake=True, attributions=[])  # pictures as they are
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, draw, certify, write."""
+    from torch.utils.data import DataLoader
+
+    from torch_bgdebias.backgrounds import BackgroundBank
+    from torch_bgdebias.cli.arguments import usable_device, writable
+    from torch_bgdebias.cli.probe.data import SPEC, class_names
+    from torch_bgdebias.cli.probe.models import Candidate
+    from torch_bgdebias.cli.probe.outputs import read_labels
+    from torch_bgdebias.cli.probe.running import open_candidate
+    from torch_bgdebias.cli.progress import progress
+    from torch_bgdebias.probe import certify_backgrounds
+
+    if (args.mean is None) != (args.std is None):
+        raise ValueError(f"--mean and --std: expected both or none, got only --{'mean' if args.std is None else 'std'}")
+    refuse_results(args.out, ("certificate.html", "certificate.json"), overwrite=args.overwrite)
+    names, device = class_names(args), usable_device(args.device)
+    table = None if args.labels is None else read_labels(args.labels, names)
+    candidate = Candidate(args.model, args.checkpoint, args.name or args.model)
+    opened = open_candidate(args, candidate, names, table, device)
+    data = opened.data
+    channels = len(data.dataset[0]["image"])
+    bank = BackgroundBank.from_folder(args.backgrounds, data.side, channels=channels, on_error=args.on_error)
+    certificate = certify_backgrounds(
+        opened.model,
+        DataLoader(data.dataset, batch_size=args.batch_size, num_workers=args.workers),  # type: ignore[arg-type]
+        bank.images,
+        source=args.source or args.backgrounds.resolve().name,
+        per_object=args.per_object,
+        once=args.once,
+        class_names=opened.outputs.names,
+        name=candidate.label,
+        progress=progress,
+        spec=SPEC,
+        num_classes=len(opened.outputs.names),
+        mean=data.preprocessing.mean,
+        std=data.preprocessing.std,
+        seed=args.seed,
+        logits=opened.outputs.logits,
+        ids="id",
+        confidence=args.confidence,
+    )
+    out = writable(args.out, name="--out")
+    certificate.to_json(out / "certificate.json")
+    page = certificate.to_html(out / "certificate.html")
+    print(json.dumps(certificate.to_dict(), indent=1) if args.json else f"{certificate.summary()}\n\nOpen {page}")
+    return 0

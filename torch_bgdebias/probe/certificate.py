@@ -1,0 +1,264 @@
+"""``certify_backgrounds``: at least so many objects are classified right on a background drawn from one source."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import platform
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from torch_bgdebias._version import __version__
+from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.checks import check_count
+from torch_bgdebias.metrics.certificate import AccuracyCertificate, certified_accuracy
+from torch_bgdebias.models import LogitsKey, device_of, eval_mode
+from torch_bgdebias.probe.evaluation import names_of_classes
+from torch_bgdebias.probe.page.certificate import certificate_section
+from torch_bgdebias.probe.page.render import page_html
+from torch_bgdebias.probe.passes.drawing import DrawnAnswers, answers_on_draws
+from torch_bgdebias.probe.passes.gathering import pool_for
+from torch_bgdebias.probe.passes.grouping import GroupSource
+from torch_bgdebias.probe.passes.loading import Share, rng_untouched, unshown_void
+from torch_bgdebias.probe.passes.settings import EvaluationSettings, Task
+from torch_bgdebias.writing import write_text
+
+__all__ = ["CERTIFICATE_SCHEMA", "BackgroundCertificate", "CertificateOptions", "certify_backgrounds"]
+
+#: name and version of the layout of `BackgroundCertificate.to_dict`
+CERTIFICATE_SCHEMA = "torch_bgdebias.certificate/1"
+
+
+class CertificateOptions(TypedDict, total=False):
+    """The fields of `EvaluationSettings` that a certificate has a use for."""
+
+    spec: BatchSpec
+    task: Task
+    num_classes: int | None
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    preprocess: Callable[[Tensor], Tensor] | None
+    seed: int
+    forward: Callable[[nn.Module, Tensor], Any] | None
+    logits: LogitsKey
+    ids: int | str | None
+    unit: GroupSource | None
+    confidence: float
+
+
+@dataclasses.dataclass(frozen=True)
+class BackgroundCertificate:
+    """What is certified, of which objects and which backgrounds.
+
+    Attributes:
+        model: its name.
+        source: where the backgrounds come from, in words.
+        n_backgrounds: how many there are.
+        once: whether each was used for one draw at most, so that what is certified is about whatever they are a sample
+            of; else it is about these pictures.
+        certified: of all objects.
+        per_class: by class, at levels of which all hold at once (Bonferroni).
+        right_on: (M + 1,) how many objects are right on 0, 1, ..., M of their backgrounds.
+        counts: ``objects``, ``units`` where objects belong together, and what was left out, by reason.
+        settings: of the measurement.
+        versions: of torch_bgdebias, torch, Python and numpy.
+    """
+
+    model: str
+    source: str
+    n_backgrounds: int
+    once: bool
+    certified: AccuracyCertificate
+    per_class: dict[str, AccuracyCertificate]
+    right_on: list[int]
+    counts: dict[str, int]
+    settings: dict[str, Any]
+    versions: dict[str, str]
+
+    def sentence(self) -> str:
+        """What is certified."""
+        c = self.certified
+        objects = "objects" if "units" not in self.counts else "objects of a group drawn at random"
+        return (
+            f"With {100 * c.confidence:g} % confidence at least {_floor(c.at_least)} % of {objects} are classified "
+            f"right by {self.model} on a background drawn from {self.source}."
+        )
+
+    def covers(self) -> list[str]:
+        """The distribution that this is about, how it was sampled, and that it is about nothing else."""
+        c = self.certified
+        if self.once:
+            backgrounds = (
+                f"Backgrounds: {self.n_backgrounds} pictures of {self.source}, none used twice, so it is about the "
+                "source that they are a random sample of."
+            )
+        else:
+            backgrounds = (
+                f"Backgrounds: the {self.n_backgrounds} pictures of {self.source}, drawn anew for each object, all "
+                "with the same chance. It is about these pictures, not about others of their kind."
+            )
+        what = "groups" if "units" in self.counts else "objects"
+        return [
+            f"Objects: whatever the {c.objects} {what} measured are a random sample of, cut out by their masks and put "
+            "in their own place and size.",
+            backgrounds,
+            f"Two stages: {c.objects} {what} were drawn, and {c.backgrounds} background(s) for each object. Answers "
+            f"about one object are not independent, so the sample is the {c.objects} {what}, not all the answers.",
+            f"From each object's first background alone (Clopper and Pearson): at least "
+            f"{_floor(c.one_background_at_least)} %. This bound is proven; of the other one, which uses all "
+            "backgrounds, no case is known in which it fails, and it is the same with one background an object.",
+            "It covers nothing else: no other objects, no other backgrounds, no other way of putting the two together, "
+            "no pictures as a camera takes them, and nothing about why the model answers as it does.",
+        ]
+
+    def summary(self) -> str:
+        """Sentence, figures and what is covered, as text."""
+        c = self.certified
+        counted = ", ".join(f"{number} {what.replace('_', ' ')}" for what, number in self.counts.items())
+        always, never = self.right_on[-1], self.right_on[0]
+        lines = [
+            self.sentence(),
+            f"  measured: {100 * c.accuracy:.1f} % right ({counted}; {always} right on all, {never} on none of their "
+            f"{c.backgrounds} background(s))",
+        ]
+        if worst := min(self.per_class.items(), key=lambda item: item[1].at_least, default=None):
+            name, of_class = worst
+            lines.append(
+                f"  least certain class: {name}, at least {_floor(of_class.at_least)} % (all classes at once; "
+                f"{of_class.objects} objects, {100 * of_class.accuracy:.1f} % right)"
+            )
+        return "\n".join(lines + [f"  {line}" for line in self.covers()])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain lists, numbers and text, with the schema's name and the sentences."""
+        return {
+            "schema": CERTIFICATE_SCHEMA,
+            "sentence": self.sentence(),
+            "covers": self.covers(),
+            **dataclasses.asdict(self),
+        }
+
+    def to_json(self, path: str | Path) -> None:
+        """Write `to_dict` as strict JSON."""
+        write_text(path, json.dumps(self.to_dict(), allow_nan=False, indent=1))
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write one page that needs no network."""
+        title = f"Certificate: {self.model}"
+        section = certificate_section(title, self.sentence(), self.covers(), self.certified, self.per_class,
+                                      self.right_on, self.counts, self.settings | self.versions)  # fmt: skip
+        write_text(path, page_html(title, [section]))
+        return Path(path)
+
+
+def certify_backgrounds(
+    model: nn.Module,
+    loader: Iterable[Any],
+    backgrounds: Any,
+    *,
+    source: str,
+    per_object: int = 8,
+    once: bool = False,
+    class_names: Sequence[str] | None = None,
+    name: str | None = None,
+    progress: Callable[..., Iterable[Any]] | None = None,
+    **options: Unpack[CertificateOptions],
+) -> BackgroundCertificate:
+    """How many objects, at least, a classifier gets right on a background that is drawn from a source.
+
+    Every object is pasted on ``per_object`` backgrounds, drawn for it anew. The objects must be a random sample of
+    those that the certificate shall be about, and must not have been used to train or to choose the model; nor must
+    the backgrounds. The model is in evaluation mode without gradients meanwhile and left as it was.
+
+    Args:
+        model: as for `torch_bgdebias.probe.evaluate_background_bias`.
+        loader: batches with images, labels and masks; iterated once.
+        backgrounds: the source's pictures without foregrounds, as there: a bank, a pool, or images (N, C, Hb, Wb).
+        source: what they are, in words that end a sentence.
+        per_object: backgrounds for each object, at least 1. More make the bound tighter where objects are alike.
+        once: use no background twice, so that the certificate is about the source that they were sampled from; needs
+            ``per_object`` backgrounds for each object.
+        class_names: K names; the data set's ``classes`` when it has K of them, else numbers.
+        name: of the model; its class's name when ``None``.
+        progress: ``progress(batches, total=..., label=...)`` wraps the pass over the loader.
+        **options: fields of `torch_bgdebias.probe.EvaluationSettings`: ``spec``, ``mean`` and ``std``,
+            ``seed``, ``unit`` (what objects belong together), ``confidence`` and the like.
+
+    Raises:
+        KeyError: a batch lacks what ``spec`` names.
+        ValueError: no labels, label sets, too few backgrounds for ``once``, or no object.
+
+    Source: see `torch_bgdebias.metrics.certified_accuracy`.
+    """
+    check_count(per_object, name="per_object")
+    settings = EvaluationSettings(variants=("mixed_rand",), embeddings=False, **options)
+    if settings.spec.label is None or settings.task == "multilabel":
+        got = "no labels" if settings.spec.label is None else "task='multilabel'"
+        raise ValueError(f"certify_backgrounds: expected one class an image, which is right or wrong, got {got}")
+    device = device_of(model, "cpu")
+    share = Share(loader, settings.spec).need_order(settings)
+    if message := unshown_void(loader):
+        warnings.warn(message, stacklevel=2)
+    pool = pool_for(backgrounds, None, settings)
+    if not len(pool):
+        raise ValueError("backgrounds: expected at least one, got none")
+    if once and pool.restricted:
+        raise ValueError("once: expected backgrounds that every class may have, got lists of forbidden ones")
+    batches = share if progress is None else progress(share, total=len(share), label="images")
+    with rng_untouched(), eval_mode(model), torch.no_grad():
+        answers = answers_on_draws(model, batches, pool, settings, device=device, per_object=per_object, once=once)
+    if answers.doubt:
+        warnings.warn(answers.doubt, stacklevel=2)
+    names = names_of_classes(class_names, loader, answers.num_classes)
+    chosen = {"seed": settings.seed, "device": str(device), "mean": settings.mean, "std": settings.std,
+              "task": settings.task}  # fmt: skip
+    return BackgroundCertificate(
+        model=type(model).__name__ if name is None else name,
+        source=source,
+        n_backgrounds=len(pool),
+        once=once,
+        certified=certified_accuracy(answers.right, groups=answers.unit, confidence=settings.confidence),
+        per_class=_per_class(answers, names, settings.confidence),
+        right_on=np.bincount(answers.right.sum(1), minlength=per_object + 1).tolist(),
+        counts=_counts(answers),
+        settings={key: list(value) if isinstance(value, tuple) else value for key, value in chosen.items()},
+        versions={
+            "torch_bgdebias": __version__,
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    )
+
+
+def _per_class(answers: DrawnAnswers, names: Sequence[str], confidence: float) -> dict[str, AccuracyCertificate]:
+    """Each class at the level 1 - alpha / classes, so that all hold at once."""
+    present = np.unique(answers.label)
+    level = 1 - (1 - confidence) / len(present)
+    rows = {names[label]: answers.label == label for label in present.tolist()}
+    return {
+        name: certified_accuracy(
+            answers.right[of], groups=None if answers.unit is None else answers.unit[of], confidence=level
+        )
+        for name, of in rows.items()
+    }
+
+
+def _counts(answers: DrawnAnswers) -> dict[str, int]:
+    counts = {"objects": len(answers.right)}
+    if answers.unit is not None:
+        counts["units"] = len(np.unique(answers.unit))
+    left_out = {"without_foreground": answers.without_foreground, "without_background": answers.without_background}
+    return counts | {what: number for what, number in left_out.items() if number}
+
+
+def _floor(share: float) -> str:
+    """Percent with one decimal, rounded down as a lower bound must be."""
+    return f"{math.floor(round(1000 * share, 6)) / 10:.1f}"
