@@ -53,7 +53,7 @@ SETTINGS: dict[str, tuple[tuple[type, ...], set[str]]] = {
         {"loader_or_bank", "spec", "every_n_epochs", "seed", "log", "settings", "backgrounds", "limits"},
     ),
     "swap.module.BackgroundSwap": ((SwapSettings,), {"source", "fill", "edge", "data_keys"}),
-    "train._MaskedFolders": ((FolderSettings, Preprocessing), {"batch_size", "workers", "mirror"}),
+    "train._MaskedFolders": ((FolderSettings, Preprocessing), {"batch_size", "workers", "mirror", "val_masks"}),
 }
 #: where ``None`` leaves a field as the settings have it, because what it is then depends on another field
 UNSET = {"isnet.loss.ISNetLoss"}

@@ -124,6 +124,8 @@ class _MaskedFolders(DataBase):
         foreground: values or labels that are object.
         void: values or labels that are neither.
         mask_suffix: what a mask's name has after its image's.
+        masks: of the training images, where they are not in ``masks/``: a folder, or annotations.
+        val_masks: the same of the validation images.
 
     Attributes:
         preprocessing: how images are prepared.
@@ -147,16 +149,19 @@ class _MaskedFolders(DataBase):
         foreground: list[int | str] | None = None,
         void: list[int | str] | None = None,
         mask_suffix: str = "",
+        masks: str | None = None,
+        val_masks: str | None = None,
     ) -> None:
         super().__init__()
         self.batch_size, self.workers = batch_size, workers
         self._asked = Preprocessing(size, mean, std, source="the data module")
         transform = self._mirrored if mirror else self._normalised
         reading = FolderSettings(
-            size, on_error, encoding=encoding, foreground=foreground, void=void, mask_suffix=mask_suffix
+            size, on_error, encoding=encoding, foreground=foreground, void=void, mask_suffix=mask_suffix, masks=masks
         )
         self.train = MaskedImageFolder(train, transform=transform, settings=reading)
-        self.val = MaskedImageFolder(val, transform=self._normalised, settings=replace(reading, white=self.train.white))
+        of_val = replace(reading, white=self.train.white, masks=val_masks)
+        self.val = MaskedImageFolder(val, transform=self._normalised, settings=of_val)
         self._prepare_as(Preprocessing())
         if list(self.train.classes) != list(self.val.classes):
             only = sorted(set(self.train.classes) ^ set(self.val.classes))

@@ -72,9 +72,12 @@ def labels(text: str) -> list[str]:
     return [label.strip() for label in text.split(",") if label.strip()]
 
 
-def add_mask_arguments(parser: argparse.ArgumentParser) -> None:
-    """How the masks of a folder are to be read, where they do not say it themselves."""
+def add_mask_arguments(parser: argparse.ArgumentParser, *, source: bool = True) -> None:
+    """Where the masks of a folder are, and how they are to be read where they do not say it themselves."""
     add = parser.add_argument_group("masks").add_argument
+    if source:
+        about = "folder of masks, or what an annotation tool wrote: a file, a folder, a VOCdevkit (default: DIR/masks)"
+        add("--masks", type=Path, metavar="FILE_OR_DIR", help=about)
     about = "how masks say what is object (default: found out, or an error that shows what they hold)"
     add("--encoding", choices=MASK_ENCODINGS, default="auto", help=about)
     about = "values, label numbers or #rrggbb that are object; 0 turns inverted masks round"
@@ -91,6 +94,7 @@ def mask_options(args: argparse.Namespace) -> dict[str, Any]:
         "foreground": args.foreground,
         "void": args.void,
         "mask_suffix": args.mask_suffix,
+        "masks": args.masks,
     }
 
 

@@ -62,7 +62,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace masks that are there (otherwise they are kept)"
     )
-    add_mask_arguments(parser)
+    add_mask_arguments(parser, source=False)
 
 
 def run(args: argparse.Namespace) -> int:

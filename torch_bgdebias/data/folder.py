@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from torch_bgdebias.data.pairing import MaskedSample, class_names, missing_masks_text, pair
+from torch_bgdebias.data.pairing import (
+    MaskedSample,
+    Pairs,
+    annotated_pairs,
+    class_names,
+    missing_masks_text,
+    pair,
+    pictures_of,
+)
 from torch_bgdebias.data.settings import FolderSettings
 from torch_bgdebias.data.tensors import JointTransform, MaskedTensors, with_void_of
 from torch_bgdebias.files import (
@@ -26,10 +34,15 @@ from torch_bgdebias.files import (
     turned,
     white_level,
 )
+from torch_bgdebias.masks.annotated import AnnotatedMasks, holds_annotations
 from torch_bgdebias.masks.encodings import Label, MaskEncoding, MaskEncodingError
+from torch_bgdebias.masks.formats.outlines import AnnotationError
 from torch_bgdebias.masks.reading import MaskReader
 
 __all__ = ["MaskSizeError", "MaskedImageFolder", "MaskedSample", "MaskedTriple", "read_pair"]
+
+#: pictures among which an object must be annotated
+_LOOK_AT = 48
 
 
 class MaskSizeError(ValueError):
@@ -67,12 +80,13 @@ class MaskedImageFolder(Dataset[Any]):
         min_foreground: leave out samples whose mask covers less than this share of the image (``.filtered`` counts).
         classes: folders to take, in the order of their indices; by default all, by name, or by number.
         encoding: of the masks, as in ``MaskEncoding``, or one.
-        foreground: values, label numbers or colours that are object; ``[0]`` turns inverted masks round.
-        void: those that are neither object nor background; see `void`.
+        foreground, void: values, label numbers or colours that are object (``[0]`` turns masks round), or neither.
         mask_suffix: what a mask's name has after its image's; without a folder ``masks/`` it is looked for beside it.
         white: value of white in images of more than 8 bits, by default found from all.
         interpolation: of the images' resize, ``"bilinear"``, ``"bicubic"`` or ``"nearest"``; masks are always bilinear.
         with_void: yield ``MaskedVoidItem(image, label, mask, void)``; ``transform`` gets a mask of two channels.
+        masks: a folder of masks other than ``masks/``, or an annotation tool's file or folder, of which a class's own
+            label is its object where there is one, else all that is outlined.
         settings: all options but ``transform`` in one object, instead of the keywords.
 
     Attributes:
@@ -82,7 +96,7 @@ class MaskedImageFolder(Dataset[Any]):
 
     Raises:
         FileNotFoundError: no ``images`` folder, no classes, no images, or masks that are missing.
-        MaskEncodingError: masks that do not say what is object, look inverted, or hold nothing to measure.
+        MaskEncodingError, AnnotationError: masks that do not say what is object, look inverted, or hold no object.
         ValueError: bad settings, two masks of one name, or nothing left.
         TypeError: keywords beside ``settings``.
     """
@@ -103,6 +117,7 @@ class MaskedImageFolder(Dataset[Any]):
         white: float | None = None,
         with_void: bool = False,
         interpolation: str = "bilinear",
+        masks: str | Path | None = None,
         settings: FolderSettings | None = None,
     ) -> None:
         options = FolderSettings(
@@ -117,6 +132,7 @@ class MaskedImageFolder(Dataset[Any]):
             white=white,
             with_void=with_void,
             interpolation=interpolation,
+            masks=masks,
         )
         if settings is not None and options != FolderSettings():
             raise TypeError("settings: a FolderSettings holds all options; pass them to it instead of beside it")
@@ -128,11 +144,19 @@ class MaskedImageFolder(Dataset[Any]):
         self.filtered = 0
         self.classes = class_names(self.root, self.settings.classes)
         self.class_to_idx = {name: index for index, name in enumerate(self.classes)}
-        self.samples = self._paired()
+        place = self.settings.masks
+        annotated = place is not None and holds_annotations(Path(place))
+        self._annotated: AnnotatedMasks | None
+        pairs, self._annotated = self._annotated_pairs(Path(str(place))) if annotated else (self._mask_pairs(), None)
+        self.samples = self._paired(pairs)
         given = self.settings.white
         self.white = white_level([sample.image for sample in self.samples]) if given is None else given
-        strict, masks = self.settings.on_error == "raise", [sample.mask for sample in self.samples]
-        self._masks = MaskReader.of_folder(masks, self.settings.masks, root=self.root, strict=strict)
+        strict, files = self.settings.on_error == "raise", [sample.mask for sample in self.samples]
+        if self._annotated is None:
+            self._masks = MaskReader.of_folder(files, self.settings.reading, root=self.root, strict=strict)
+        else:
+            looked_at = [sample.image for sample in spread(self.samples, _LOOK_AT)]
+            self._annotated.require_objects(looked_at, Path(str(place)))
         self._warn_of_turned_pictures()
         self._leave_out()
 
@@ -159,7 +183,7 @@ class MaskedImageFolder(Dataset[Any]):
     @property
     def has_void(self) -> bool:
         """Whether some of the masks that were looked at hold pixels that are neither object nor background."""
-        return self._masks.has_void
+        return self._masks.has_void if self._annotated is None else self._annotated.has_void
 
     def __getitem__(self, index: int) -> Any:
         sample = self.samples[index]
@@ -174,6 +198,8 @@ class MaskedImageFolder(Dataset[Any]):
     def image_id(self, index: int) -> str:
         """What sample ``index`` is known by whatever its size and units: its two files' contents."""
         sample = self.samples[index]
+        if self._annotated is not None:
+            return f"{content_id(sample.image)}{self._annotated.digest(sample.image)}"
         return content_id(sample.image, sample.mask)
 
     def void(self, index: int) -> Tensor:
@@ -199,25 +225,55 @@ class MaskedImageFolder(Dataset[Any]):
     def _read(self, sample: MaskedSample) -> MaskedTriple:
         return read_pair(
             sample.image,
-            sample.mask,
+            sample.mask if self._annotated is None else sample.image,
             self.size,
-            masks=self._masks,
+            masks=self._reader,
             white=self.white,
             interpolation=self.interpolation,
         )
 
-    def _paired(self) -> list[MaskedSample]:
-        pairs = pair(self.root, self.classes, self.settings.mask_suffix)
+    @property
+    def _reader(self) -> MaskReader | AnnotatedMasks:
+        return self._masks if self._annotated is None else self._annotated
+
+    def _mask_pairs(self) -> Pairs:
+        place = self.settings.masks
+        pairs = pair(self.root, self.classes, self.settings.mask_suffix, None if place is None else Path(place))
+        if pairs.missing and (self.settings.on_error == "raise" or not pairs.samples):
+            if place is None:
+                raise FileNotFoundError(missing_masks_text(self.root, pairs, self.settings.mask_suffix))
+            which = first_few(pairs.missing)
+            raise FileNotFoundError(f"{len(pairs.missing)} of {pairs.images} images have no mask in {place}: {which}")
+        return pairs
+
+    def _annotated_pairs(self, place: Path) -> tuple[Pairs, AnnotatedMasks]:
+        if self.settings.reading != MaskEncoding() or self.settings.mask_suffix:
+            raise ValueError(
+                f"masks: expected no encoding, foreground, void or mask_suffix beside the annotations {place}, which "
+                "say by themselves what is object"
+            )
+        pictures = pictures_of(self.root, self.classes)
+        names = {path: (path.relative_to(self.root / "images").as_posix(), self.classes[i]) for path, i in pictures}
+        masks = AnnotatedMasks.of(place, names)
+        pairs = annotated_pairs(pictures, masks)
+        if pairs.missing and (self.settings.on_error == "raise" or not pairs.samples):
+            raise FileNotFoundError(
+                f"masks: {len(pairs.missing)} of {pairs.images} images have no annotations in {place}: "
+                f"{first_few(names[path][0] for path in pairs.missing)}; it has {first_few(masks.annotations.pictures)}"
+            )
+        if pairs.doubled and self.settings.on_error == "raise":
+            twins = first_few(" and ".join(names[path][0] for path in twin) for twin in masks.shared())
+            raise ValueError(f"masks: {place}: expected names with folders, got such that fit two images: {twins}")
+        return pairs, masks
+
+    def _paired(self, pairs: Pairs) -> list[MaskedSample]:
         if not pairs.images:
             raise FileNotFoundError(f"{self.root / 'images'}: no image files in {len(self.classes)} class folder(s)")
-        if pairs.missing and (self.settings.on_error == "raise" or not pairs.samples):
-            raise FileNotFoundError(missing_masks_text(self.root, pairs, self.settings.mask_suffix))
         named = [f"{image.name}: {first_few(path.name for path in several)}" for image, several in pairs.doubled]
         if named and self.settings.on_error == "raise":
             raise ValueError(
                 f"{self.root}: expected one mask of each name, got several for {len(named)} images: "
-                f"{first_few(named)}; "
-                "take one away"
+                f"{first_few(named)}; take one away"
             )
         if pairs.previews:
             mask, others = pairs.previews[0]
@@ -251,7 +307,7 @@ class MaskedImageFolder(Dataset[Any]):
         def reason(sample: MaskedSample) -> str | None:
             try:
                 self._read(sample)
-            except (UnreadableImageError, MaskSizeError, MaskEncodingError) as error:
+            except (UnreadableImageError, MaskSizeError, MaskEncodingError, AnnotationError) as error:
                 return str(error)
             return None
 
@@ -266,7 +322,8 @@ class MaskedImageFolder(Dataset[Any]):
 
     def _leave_out_small(self, least: float) -> None:
         def reason(sample: MaskedSample) -> str | None:
-            share = float(as_tensor(self._masks.open(sample.mask).foreground).float().mean()) / 255
+            path = sample.mask if self._annotated is None else sample.image
+            share = float(as_tensor(self._reader.open(path).foreground).float().mean()) / 255
             return f"foreground {share:.4f}" if share < least else None
 
         self.samples, small = _split(self.samples, reason)
@@ -278,7 +335,7 @@ def read_pair(
     mask_path: Path,
     size: tuple[int, int] | None,
     *,
-    masks: MaskReader | None = None,
+    masks: MaskReader | AnnotatedMasks | None = None,
     white: float | None = None,
     interpolation: str = "bilinear",
 ) -> MaskedTriple:
@@ -290,7 +347,8 @@ def read_pair(
         image_path: the image.
         mask_path: its mask.
         size: (H, W) to resize to, ``None``: as they are.
-        masks: reads the mask; by default its encoding is found from the file alone.
+        masks: reads the mask; by default its encoding is found from the file alone. `AnnotatedMasks` know a mask by its
+            image.
         white: as in ``open_image``.
         interpolation: of the image.
 

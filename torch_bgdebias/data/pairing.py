@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from torch_bgdebias.files import EXTENSIONS, category_folders, first_few, folder_listing, image_files, same_form, spread
+from torch_bgdebias.masks.annotated import AnnotatedMasks
 from torch_bgdebias.masks.contents import MASK_EXTENSIONS
 from torch_bgdebias.masks.formats.notice import annotation_files
 
-__all__ = ["MaskedSample", "Pairs", "class_names", "missing_masks_text", "pair"]
+__all__ = ["MaskedSample", "Pairs", "annotated_pairs", "class_names", "missing_masks_text", "pair", "pictures_of"]
 
 #: names of the parts of a data set, one folder above its classes
 _SPLITS = frozenset(("dev", "test", "testing", "train", "training", "trainval", "val", "valid", "validation"))
@@ -115,7 +116,7 @@ def _in_numbers(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-def pair(root: Path, classes: Sequence[str], suffix: str = "") -> Pairs:
+def pair(root: Path, classes: Sequence[str], suffix: str = "", masks: Path | None = None) -> Pairs:
     """Find each image's mask: the file of the same class and name, whatever its ending.
 
     Args:
@@ -123,20 +124,46 @@ def pair(root: Path, classes: Sequence[str], suffix: str = "") -> Pairs:
             images.
         classes: folders in ``images/``, in label order.
         suffix: what a mask's name has after its image's: ``"_mask"`` for ``x_mask.png``.
+        masks: the masks' folder, where it is another one.
     """
     pairs = Pairs()
-    mask_root = root / "masks" if (root / "masks").is_dir() or not suffix else root / "images"
+    mask_root = masks or (root / "masks" if (root / "masks").is_dir() or not suffix else root / "images")
     counts = []
     for label, name in enumerate(classes):
-        masks = _mask_index(_same_folder(mask_root, name))
+        files = _mask_index(_same_folder(mask_root, name))
         images = image_files(root / "images" / name)
         if suffix and mask_root.name == "images":  # a picture's mask lies beside it and is no picture itself
             names = {path.with_suffix("") for path in images}
             images = [p for p in images if p.with_name(p.stem.removesuffix(suffix)) not in names - {p.with_suffix("")}]
         counts.append((name, images))
         for image in images:
-            _pair_one(pairs, image, image.relative_to(root / "images" / name), masks, label, suffix)
+            _pair_one(pairs, image, image.relative_to(root / "images" / name), files, label, suffix)
     _warn_of_folders(root / "images", counts)
+    return pairs
+
+
+def pictures_of(root: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
+    """Every image with its label, class by class."""
+    by_class = [(name, image_files(root / "images" / name)) for name in classes]
+    _warn_of_folders(root / "images", by_class)
+    return [(path, label) for label, (_, paths) in enumerate(by_class) for path in paths]
+
+
+def annotated_pairs(pictures: Sequence[tuple[Path, int]], masks: AnnotatedMasks) -> Pairs:
+    """Images with the annotation files that say what is in them.
+
+    Where annotations fit two images, since their names have no folders, neither has a mask of its own.
+    """
+    pairs = Pairs()
+    twins = {picture: twin for one in masks.shared() for picture, twin in (one, one[::-1])}
+    for picture, label in pictures:
+        file = masks.file_of(picture)
+        if file is None:
+            pairs.missing.append(picture)
+        elif picture in twins:
+            pairs.doubled.append((picture, [file, twins[picture]]))
+        else:
+            pairs.samples.append(MaskedSample(picture, file, label))
     return pairs
 
 
@@ -245,10 +272,11 @@ def _annotations(root: Path, pairs: Pairs) -> str | None:
     files = first_few((path.name for path, _ in noticed), 3)
     path, kind = noticed[0]
     if kind in ("PASCAL VOC", "YOLO boxes"):
-        advice = "their boxes are no masks: add masks"
+        advice = "their boxes are no masks: have them filled with --boxes"
     else:
-        place = path.parent if kind in ("LabelMe", "Supervisely", "YOLO") else path
-        advice = f"draw masks of them with: bgdebias masks {root / 'images'} {root / 'masks'} --from {place}"
+        above = next((root / part for part in ("images", "masks") if root / part in path.parents), path.parent)
+        place = above if kind in ("LabelMe", "Supervisely", "YOLO") else path
+        advice = f'pass masks="{place}" (--masks {place})'
     return f"there are annotations ({kinds}: {files}); {advice}, or {_masks_to_make(root)}"
 
 

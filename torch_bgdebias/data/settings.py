@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch_bgdebias.checks import check_option, check_share, check_size
 from torch_bgdebias.masks.encodings import Label, MaskEncoding, mask_encoding
@@ -16,7 +17,7 @@ __all__ = ["FolderSettings"]
 class FolderSettings:
     """Options of `torch_bgdebias.data.MaskedImageFolder`, which explains them.
 
-    ``masks`` holds ``encoding``, ``foreground`` and ``void`` in one.
+    ``reading`` holds ``encoding``, ``foreground`` and ``void`` in one.
 
     Raises:
         ValueError: an unknown option, or a number out of range.
@@ -33,6 +34,7 @@ class FolderSettings:
     white: float | None = None
     with_void: bool = False
     interpolation: str = "bilinear"
+    masks: str | Path | None = None
 
     def __post_init__(self) -> None:
         check_size(self.size)
@@ -47,6 +49,6 @@ class FolderSettings:
         return check_size(self.size)
 
     @property
-    def masks(self) -> MaskEncoding:
+    def reading(self) -> MaskEncoding:
         """Encoding, foreground and void in one."""
         return mask_encoding(self.encoding, self.foreground, self.void)

@@ -156,7 +156,7 @@ def test_the_same_pixels(pictures, name, capsys):
         ("a.json", label_studio(result("ellipselabels", {"ellipselabels": ["cat"]})), "got 'ellipselabels'"),
         ("a.json", supervisely({"classTitle": "cat", "geometryType": "cuboid"}), "got 'cuboid'"),
         ("a.json", datumaro({"type": "bbox", "label_id": 0, "bbox": [1, 2, 3, 4]}), "a box is no mask"),
-        ("a.txt", "0 0.5 0.5 0.2 0.2\n", "YOLO boxes, whose boxes are no outlines"),
+        ("a.txt", "0 0.5 0.5 0.2 0.2\n", "YOLO boxes: boxes alone"),
         ("a.txt", "0 0.5 0.5 0.2 0.2 0.3 0.3\n1 0.1 0.1 0.2 0.2\n", "line 2: expected a class and the corners"),
     ],
 )

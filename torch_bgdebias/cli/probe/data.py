@@ -111,6 +111,8 @@ def open_data(args: argparse.Namespace, preprocessing: Preprocessing) -> ProbeDa
     """Open the data set, resized as ``preprocessing`` says, its classes numbered in their order."""
     size = preprocessing.height_width
     items: Any
+    if args.masks is not None and args.layout != "folder":
+        raise ValueError(f"--masks: expected --layout folder, got {args.layout}, which has its own masks")
     if args.layout == "imagenet9":
         items = _imagenet9(args, size)
     elif args.layout == "voc":

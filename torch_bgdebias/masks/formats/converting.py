@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from torch_bgdebias.files import first_few, open_image, same_form
+from torch_bgdebias.files import first_few, open_image, orientation, same_form
 from torch_bgdebias.masks.formats.notice import annotation_kind
-from torch_bgdebias.masks.formats.outlines import AnnotatedPicture, drawn
+from torch_bgdebias.masks.formats.outlines import AnnotatedPicture, Shape, drawn
 from torch_bgdebias.masks.formats.reading import AnnotationError, read_annotations
+from torch_bgdebias.masks.formats.voc import read_voc, voc_folders
 
-__all__ = ["Annotations"]
+__all__ = ["KINDS", "Annotations"]
 
 
 #: tools that write a file for each picture
 _ONE_A_PICTURE = ("LabelMe", "Supervisely", "YOLO")
+#: what is read, for messages
+KINDS = "LabelMe, COCO, CVAT, Label Studio, Supervisely, Datumaro, YOLO or a VOCdevkit"
 
 
 class Annotations:
@@ -25,30 +28,36 @@ class Annotations:
 
     Args:
         pictures: by file name with folders, in one Unicode form.
+        files: the file that says so, by the same names.
     """
 
-    def __init__(self, pictures: Mapping[str, AnnotatedPicture]) -> None:
+    def __init__(self, pictures: Mapping[str, AnnotatedPicture], files: Mapping[str, Path] | None = None) -> None:
         self.pictures = dict(pictures)
+        self.files = dict(files or {})
         self._by_name: dict[str, list[str]] = {}
         for key in self.pictures:
             self._by_name.setdefault(key.rsplit("/", 1)[-1], []).append(key)
         self.labels = {shape.label.casefold() for picture in self.pictures.values() for shape in picture.shapes}
 
     @classmethod
-    def of(cls, place: Path) -> Annotations:
-        """Read one file, or all in a folder.
+    def of(cls, place: Path, stems: Collection[str] | None = None) -> Annotations:
+        """Read one file, all in a folder, or the masks of a VOCdevkit.
+
+        Args:
+            place: the file or folder.
+            stems: names without folder and ending; of a VOCdevkit these alone are read.
 
         Raises:
             FileNotFoundError: there is none.
             AnnotationError: one cannot be read, or two say what is in one picture.
         """
+        if folders := voc_folders(place):
+            return cls._of_voc(folders, stems)
         files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if annotation_kind(path))
         if not files:
-            raise FileNotFoundError(
-                f"{place}: expected annotations of LabelMe, COCO, CVAT, Label Studio, Supervisely, Datumaro or YOLO, "
-                "found none"
-            )
+            raise FileNotFoundError(f"{place}: expected annotations of {KINDS}, found none")
         pictures: dict[str, AnnotatedPicture] = {}
+        sources: dict[str, Path] = {}
         for path in files:
             # some write one file a picture, in its folder; the others name folders themselves
             alone = annotation_kind(path) in _ONE_A_PICTURE and path != place
@@ -57,30 +66,59 @@ class Annotations:
                 key = same_form(picture.name if folder == "." else f"{folder}/{picture.name}")
                 if key in pictures:
                     raise AnnotationError(f"{path}: expected each picture once, got {key} again; take one file away")
-                pictures[key] = picture
-        return cls(pictures)
+                pictures[key], sources[key] = picture, path
+        return cls(pictures, sources)
+
+    @classmethod
+    def _of_voc(cls, folders: Sequence[Path], stems: Collection[str] | None) -> Annotations:
+        pictures: dict[str, AnnotatedPicture] = {}
+        sources: dict[str, Path] = {}
+        for folder in folders:
+            for path, picture in read_voc(folder, stems):
+                key = same_form(picture.name)
+                if key in pictures:
+                    raise AnnotationError(f"{path}: expected each picture once, got {key} again; take one file away")
+                pictures[key], sources[key] = picture, path
+        return cls(pictures, sources)
+
+    @property
+    def has_void(self) -> bool:
+        """Whether some of them mark what is neither object nor background."""
+        return any(shape.crowd for picture in self.pictures.values() for shape in picture.shapes)
+
+    def file_of(self, name: str) -> Path | None:
+        """The file that says what is in a picture."""
+        key = self.key_of(name)
+        return None if key is None else self.files.get(key)
 
     def find(self, name: str) -> AnnotatedPicture | None:
         """What is known of a picture, by its name with folders, of which one side may know more than the other."""
-        name = same_form(name)
-        picture = self._find(name)
-        return self._find(name.rsplit(".", 1)[0]) if picture is None else picture  # YOLO's have no ending
+        key = self.key_of(name)
+        return None if key is None else self.pictures[key]
 
-    def _find(self, name: str) -> AnnotatedPicture | None:
+    def key_of(self, name: str) -> str | None:
+        """Under which name the annotations have a picture."""
+        name = same_form(name)
+        return self._key(name) or self._key(name.rsplit(".", 1)[0])  # YOLO's and VOC's have no ending
+
+    def _key(self, name: str) -> str | None:
         if name in self.pictures:
-            return self.pictures[name]
+            return name
         keys = self._by_name.get(name.rsplit("/", 1)[-1], [])
         fitting = [key for key in keys if f"/{key}".endswith(f"/{name}") or f"/{name}".endswith(f"/{key}")]
-        return self.pictures[fitting[0]] if len(fitting) == 1 else None
+        return fitting[0] if len(fitting) == 1 else None
 
-    def mask(self, path: Path, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def mask(self, path: Path, name: str, category: str | None = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """The mask of a picture, (H, W): 1 object, 0 background, 255 void.
 
-        Where the picture's first folder is called as a label is, that label's shapes are its object, else all are.
+        Where the picture's class is called as a label is, that label's shapes are its object, else all are. The mask
+        has the picture's size as it is shown; where the annotations are of the pixels as stored, which a camera's flag
+        turns, the size as stored.
 
         Args:
-            path: the picture, whose size the mask has.
+            path: the picture.
             name: the picture's name with folders.
+            category: its class; by default the first of its folders.
 
         Raises:
             KeyError: nothing is said about it.
@@ -91,18 +129,36 @@ class Annotations:
         if picture is None:
             raise KeyError(f"{name}: expected annotations, found none")
         width, height = open_image(path).size
-        if picture.size is not None and picture.size != (height, width):
-            raise AnnotationError(
-                f"{path}: expected the size {picture.size} (H, W) of its annotations, got {(height, width)}"
-            )
-        category = name.split("/", 1)[0].casefold()
-        shapes = picture.shapes
-        if "/" in name and category in self.labels:
-            shapes = tuple(shape for shape in shapes if shape.crowd or shape.label.casefold() == category)
+        shown, size = (height, width), picture.size or (height, width)
+        if size != shown and not (size == shown[::-1] and orientation(path) > 4):
+            raise AnnotationError(f"{path}: expected the size {size} (H, W) of its annotations, got {shown}")
         try:
-            return drawn(shapes, (height, width))
+            return drawn(self._meant(picture, name, category), size)
         except ValueError as error:
             raise AnnotationError(f"{path}: {error}") from error
+
+    def drawn_alone(self, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """The mask of a picture that need not be there, in the size that its annotations say.
+
+        Raises:
+            AnnotationError: they do not say any.
+        """
+        picture = self.pictures[name]
+        if picture.size is None:
+            raise AnnotationError(f"{name}: expected annotations that say the picture's size; give --images IMAGES")
+        try:
+            return drawn(self._meant(picture, name, None), picture.size)
+        except ValueError as error:
+            raise AnnotationError(f"{self.files.get(name, name)}: {error}") from error
+
+    def _meant(self, picture: AnnotatedPicture, name: str, category: str | None) -> tuple[Shape, ...]:
+        """The shapes that are the picture's object."""
+        folder = name.split("/", 1)[0] if "/" in name else ""
+        wanted = [word.casefold() for word in (category or folder, (category or folder).rsplit("/", 1)[-1])]
+        label = next((word for word in wanted if word in self.labels), None)
+        if label is None:
+            return picture.shapes
+        return tuple(shape for shape in picture.shapes if shape.crowd or shape.label.casefold() == label)
 
     def require(self, names: Sequence[str], place: Path) -> None:
         """Raise AnnotationError that lists pictures about which nothing is said, or the same as about another."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["annotation_files", "annotation_kind"]
+__all__ = ["BOXES_ALONE", "annotation_files", "annotation_kind"]
+
+#: kinds that hold boxes and no outlines
+BOXES_ALONE = ("PASCAL VOC", "YOLO boxes")
 
 #: what of a file is looked at
 _HEAD = 65536

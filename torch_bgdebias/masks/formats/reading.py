@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from torch_bgdebias.masks.formats.notice import annotation_kind
+from torch_bgdebias.masks.formats.notice import BOXES_ALONE, annotation_kind
 from torch_bgdebias.masks.formats.outlines import AnnotatedPicture, AnnotationError, Outline, Shape
 from torch_bgdebias.masks.formats.run_lengths import run_lengths_of
 from torch_bgdebias.masks.formats.tools import read_datumaro, read_label_studio, read_supervisely, read_yolo
@@ -37,14 +37,20 @@ def read_annotations(path: Path) -> list[AnnotatedPicture]:
     }
     reader = readers.get(kind or "")
     if reader is None:
-        what = f"{kind}, whose boxes are no outlines" if kind else "something else"
-        raise AnnotationError(f"{path}: expected annotations of {_READERS}, got {what}")
+        if kind in BOXES_ALONE:
+            raise AnnotationError(f"{path}: expected outlines, got {kind}: boxes alone; {_filling(path)}")
+        raise AnnotationError(f"{path}: expected annotations of {_READERS}, got something else")
     try:
         return list(reader(path))
     except AnnotationError as error:
         raise AnnotationError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, ElementTree.ParseError) as error:
         raise AnnotationError(f"{path}: expected {kind} annotations, got a damaged file ({error!r})") from error
+
+
+def _filling(path: Path) -> str:
+    """What to do with boxes."""
+    return f"a box is no mask; let a maker fill the boxes: bgdebias masks IN OUT --with grabcut --boxes {path}"
 
 
 def _labelme(path: Path) -> Iterable[AnnotatedPicture]:
@@ -79,7 +85,7 @@ def _coco(path: Path) -> Iterable[AnnotatedPicture]:
     for annotation in content.get("annotations", []):
         segmentation = annotation.get("segmentation")
         if not segmentation:
-            raise AnnotationError(f"annotation {annotation.get('id')} has a box and no outline: a box is no mask")
+            raise AnnotationError(f"annotation {annotation.get('id')} has a box and no outline; {_filling(path)}")
         label = names.get(annotation.get("category_id"), str(annotation.get("category_id")))
         crowd = bool(annotation.get("iscrowd", 0))
         if isinstance(segmentation, dict):
