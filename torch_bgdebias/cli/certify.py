@@ -57,6 +57,7 @@ def add_parser(subparsers: Any) -> None:
     add("--per-object", type=whole(1), default=8, metavar="M", help="backgrounds for each object (default: 8)")
     about = "no background for two draws: then it is about whatever the folder is a random sample of"
     add("--once", action="store_true", help=about)
+    add("--unit", metavar="COLUMN", help="objects that are not independent (of a patient), named as in bgdebias probe")
     add("--confidence", type=real(0.5, 0.9999), default=0.95, metavar="X", help="of the bound (default: 0.95)")
     add("--batch-size", type=whole(1), default=64, metavar="N", help="pictures in a pass (default: 64)")
     add("--workers", type=whole(0), default=0, metavar="N", help="processes that read pictures (default: 0)")
@@ -77,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from torch_bgdebias.backgrounds import BackgroundBank
     from torch_bgdebias.cli.arguments import usable_device, writable
     from torch_bgdebias.cli.probe.data import SPEC, class_names
+    from torch_bgdebias.cli.probe.grouping import one_unit
     from torch_bgdebias.cli.probe.models import Candidate
     from torch_bgdebias.cli.probe.outputs import read_labels
     from torch_bgdebias.cli.probe.running import open_candidate
@@ -111,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
         logits=opened.outputs.logits,
         ids="id",
         confidence=args.confidence,
+        unit=None if args.unit is None else one_unit(args.unit, data.dataset.items, args.data),
     )
     out = writable(args.out, name="--out")
     certificate.to_json(out / "certificate.json")

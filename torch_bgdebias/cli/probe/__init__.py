@@ -43,6 +43,7 @@ examples:
   bgdebias probe --model torchvision:resnet50 --pretrained --data bg_challenge --layout imagenet9 --adversarial 4050
   bgdebias probe --model torchvision:resnet18 --checkpoint before.pt --checkpoint after.pt --data data/test
   bgdebias probe --model timm:resnet18 --checkpoint xray.pt --data chest --channels 1
+  bgdebias probe --model timm:resnet18 --checkpoint xray.pt --data chest --groups sites.csv:hospital --unit patient
   bgdebias probe --model torchvision:resnet18 --checkpoint best.pt --data data/test --json | python -m json.tool
 """
 
@@ -55,6 +56,11 @@ _ATTRIBUTIONS_HELP = (
 _MODEL_HELP = "timm:NAME, torchvision:NAME or package.module:attribute; several are compared with the first"
 _CHECKPOINT_HELP = "state dict, or a training checkpoint that holds one; one a model, or several of one model"
 _SCORE_HELP = "several outputs a class: by the best of them, or by their summed probability (default: best)"
+
+
+_GROUPS_HELP = (
+    "what divides the pictures (site, camera): a column of a table in --data, FILE.csv:COLUMN, FILE.csv or folder:LEVEL"
+)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -91,6 +97,8 @@ def add_parser(subparsers: Any) -> None:
     add("--attributions", type=choices(ATTRIBUTIONS), default=["grad_cam"], metavar="A,B", help=_ATTRIBUTIONS_HELP)
     add("--target", choices=("predicted", "label"), default="predicted", help="class that is explained (%(default)s)")
     add("--shap-samples", type=whole(2), default=1000, metavar="N", help="coalitions of kernel_shap (default: 1000)")
+    add("--groups", action="append", metavar="COLUMN|CSV", help=_GROUPS_HELP)
+    add("--unit", metavar="COLUMN", help="pictures that are not independent, named like a group: of a patient, a film")
     add("--adversarial", type=whole(1), metavar="N", help="also try every object on N pictures' backgrounds")
     add("--examples", type=whole(0), default=12, metavar="N", help="worst pictures to show (default: 12)")
     add("--batch-size", type=whole(1), default=64, metavar="N", help="pictures in a pass (default: 64)")

@@ -48,6 +48,8 @@ def headline(
         "bg_gap": whole_report["bg_gap"],
         "accuracy": {name: variant["accuracy"] for name, variant in whole_report["variants"].items()},
         "scores": whole_report["scores"],
+        "worst_class": whole_report["worst_class"],
+        "worst_group": whole_report["worst_group"],
         "counts": whole_report["counts"],
         "notes": dict(notes),
         "files": dict(files),

@@ -18,6 +18,7 @@ from torch_bgdebias.cli.arguments import refuse_results, usable_device, writable
 from torch_bgdebias.cli.probe.adversarial import adversarial, own_backgrounds, published_backgrounds
 from torch_bgdebias.cli.probe.concepts import draw_concepts, measure_concepts
 from torch_bgdebias.cli.probe.data import SPEC, ProbeData, class_names, open_data
+from torch_bgdebias.cli.probe.grouping import named_groups, one_unit
 from torch_bgdebias.cli.probe.models import (
     Candidate,
     candidates,
@@ -210,6 +211,8 @@ def _measure(
         explain=args.target,
         ready=None if data.published is None else "variants",
         ids="id",
+        groups=named_groups(args.groups or (), data.dataset.items, args.data),
+        unit=None if args.unit is None else one_unit(args.unit, data.dataset.items, args.data),
         max_batches=args.max_batches,
         examples=args.examples,
         recorded={} if bank is None else {"score_settings": {"adversarial_accuracy": {"backgrounds": len(bank)}}},
