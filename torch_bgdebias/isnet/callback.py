@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, ClassVar, ParamSpec, TypeVar, Unpack, cast
 
@@ -18,6 +18,7 @@ from torch_bgdebias.isnet.balance import GradientBalance
 from torch_bgdebias.isnet.calibration import RelevanceRange
 from torch_bgdebias.isnet.callback_calibration import measured_range
 from torch_bgdebias.isnet.callback_fit import Fit, loss_of
+from torch_bgdebias.isnet.callback_validation import Validation, loader_names, log_figures
 from torch_bgdebias.isnet.calls import around_calls
 from torch_bgdebias.isnet.dimming import BackgroundDimming
 from torch_bgdebias.isnet.loss import NO_RANGE, ISNetLoss
@@ -27,6 +28,7 @@ from torch_bgdebias.isnet.settings import ISNetSettings
 from torch_bgdebias.isnet.targets import Variant
 from torch_bgdebias.isnet.wrapper import ISNet
 from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, Trainer, TrainingStepCallback, add_to_loss
+from torch_bgdebias.lightning.step import wrap_method
 from torch_bgdebias.models import get_layer, logits_of, original_module
 
 __all__ = ["ISNetCallback", "Schedule"]
@@ -80,6 +82,11 @@ class ISNetCallback(TrainingStepCallback):
         balance: the heatmap loss's gradient is at most so many times that of the module's own loss
             (`torch_bgdebias.isnet.GradientBalance`), by a scale that is logged as ``isnet/scale``; ``None``: no
             matter how large it is, as in the papers.
+        validate: explain validation batches too, which must have masks, and log ``isnet/val_heatmap_loss``,
+            ``val_background``, ``val_foreground``, ``val_foreground_share`` and ``val_pixel_ratio`` (the foreground's
+            share of all, and of the positive relevance), and ``val_loss``, (1 - P) * cross-entropy + P * heatmap loss,
+            for checkpoints and early stopping. Several loaders are named in the log, ``val_heatmap_loss/ood``: by the
+            keys of a dict of loaders, or by the names given here, ``("iid", "ood")``.
         seed: of the random choices (part of the batch, stochastic and dual variants).
         log: log, do not, or log under this prefix.
         options: what `torch_bgdebias.isnet.ISNet` takes beside the model: ``epsilon``, ``input_rule``,
@@ -99,6 +106,9 @@ class ISNetCallback(TrainingStepCallback):
     by_hand: ClassVar[str] = "ISNet and ISNetLoss"
     if_masks_do_not_fit: ClassVar[str] = "ISNetCallback then trains against masks that do not fit"
 
+    #: place of the validation loader that the present batch comes from
+    _loader: int = 0
+
     @_positions_of_earlier_releases
     def __init__(
         self,
@@ -112,6 +122,7 @@ class ISNetCallback(TrainingStepCallback):
         fraction: float = 1.0,
         calibrate: int = 0,
         balance: float | None = 1.0,
+        validate: bool | Sequence[str] = False,
         seed: int = 0,
         log: bool | str = True,
         **options: Unpack[RuleOptions],
@@ -122,8 +133,8 @@ class ISNetCallback(TrainingStepCallback):
         self.rules = variant if isinstance(variant, Rules) else Rules(variant, **options)
         if loss is not None and not isinstance(loss, ISNetLoss):
             raise TypeError(f"loss: expected an ISNetLoss, got {type(loss).__name__}")
-        #: weight, network, dimming, fraction, calibrate and balance
-        self.settings = ISNetSettings(weight, network, dimming, fraction, calibrate, balance)
+        #: weight, network, dimming, fraction, calibrate, balance and validate
+        self.settings = ISNetSettings(weight, network, dimming, fraction, calibrate, balance, validate)
         #: the heatmap loss; after calibration one with the ranges that were measured
         self.loss = loss or ISNetLoss(form="paper" if calibrate else None)
         if calibrate and self.loss.form == "share":
@@ -138,6 +149,7 @@ class ISNetCallback(TrainingStepCallback):
         self._balance = self._new_balance()
         self._isnet: ISNet | None = None
         self._fit = Fit("")
+        self._validation: Validation | None = None
         self._restores: list[Callable[[], None]] = []
 
     weight = property(attrgetter("settings.weight"), doc="P, or its schedule.")
@@ -176,15 +188,53 @@ class ISNetCallback(TrainingStepCallback):
         """P in an epoch, at a number of batches seen: so far, if none is given."""
         return self.settings.weight_at(epoch, self.steps if step is None else step)
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what cannot work, then go around the training step, and the validation step where that was asked."""
+        super().setup(trainer, pl_module, stage)
+        self._validation = None
+        if self.settings.validate and stage in ("fit", "validate"):
+            around = wrap_method(pl_module, "validation_step", self, self._validate, trainer=trainer)
+            self._restores.append(around)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The validation data begin anew."""
+        if self._validation is not None:
+            self._validation.epoch()
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Note which loader a batch comes from."""
+        self._loader = dataloader_idx
+
+    def _validate(self, call: StepCall) -> Any:
+        """Run a validation step, then explain what entered the network."""
+        module = call.module
+        if self.spec.absent(call.batch):
+            return call.run()
+        if self._validation is None:
+            self._validation = Validation(self._explainer(module), self.spec, self._called(module), self.seed)
+        self._validation.loader = self._loader
+        names = loader_names(module.trainer, self.settings.loader_names)
+        output, figures = self._validation(call, self.loss, self.weight_at(module.current_epoch))
+        if self._logs:
+            loader = names[self._loader] if names else ""
+            log_figures(module, figures, prefix=self._prefix, loader=loader)
+        return output
+
+    def _explainer(self, module: LightningModule) -> ISNet:
+        """An ISNet around the network, on its device."""
+        name = self.settings.network
+        isnet = ISNet(get_layer(module, name) if isinstance(name, str) else module, self.rules.lenient())
+        isnet.box.to(module.device, non_blocking=True)
+        return isnet
+
     def _prepare(self, module: LightningModule) -> None:
         """Find the network, follow it to its device, and calibrate, once."""
-        name, parts = self.settings.network, self.settings.parts
-        network = get_layer(module, name) if isinstance(name, str) else module
-        for part in parts or ():
+        for part in self.settings.parts or ():
             get_layer(module, part)  # an error now where there is none
-        self._isnet = ISNet(network, self.rules.lenient())
+        self._isnet = self._explainer(module)
         self._fit = Fit(self._called(module))
-        self._isnet.box.to(module.device, non_blocking=True)
         if self.settings.calibrate and not self.calibrated:
             batches = self.settings.calibrate
             measured = measured_range(module, self._isnet, self.spec, batches, lambda: self._seeded(module))
@@ -307,7 +357,7 @@ class ISNetCallback(TrainingStepCallback):
         )
 
     def _leave(self) -> None:
-        self._isnet = None
+        self._isnet = self._validation = None
         while self._restores:
             self._restores.pop()()
         super()._leave()

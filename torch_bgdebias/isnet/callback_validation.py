@@ -1,0 +1,164 @@
+"""What ``ISNetCallback`` measures on validation data: the heatmap loss, and where the relevance lies."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.checks import describe
+from torch_bgdebias.isnet.calls import around_calls
+from torch_bgdebias.isnet.entering import views_of
+from torch_bgdebias.isnet.loss import ISNetLoss
+from torch_bgdebias.isnet.record import Explanation
+from torch_bgdebias.isnet.shares import foreground_share, pixel_ratio
+from torch_bgdebias.isnet.wrapper import ISNet
+from torch_bgdebias.lightning import LightningModule, StepCall, Trainer
+from torch_bgdebias.models import original_module
+
+__all__ = ["Validation", "loader_names", "log_figures"]
+
+
+class Validation:
+    """Explains what entered the network in a validation step, after it, and says how well it went.
+
+    Args:
+        isnet: around the network.
+        spec: where things are in a batch.
+        called: the network, as error messages name it.
+        seed: of the random choices; a batch's are the same in every epoch.
+    """
+
+    def __init__(self, isnet: ISNet, spec: BatchSpec, called: str, seed: int) -> None:
+        self._isnet, self._spec, self._called, self._seed = isnet, spec, called, seed
+        self._batches = 0
+        self.loader = 0
+
+    def epoch(self) -> None:
+        """The data begins anew."""
+        self._batches = 0
+
+    def __call__(self, call: StepCall, loss: ISNetLoss, weight: float) -> tuple[Any, dict[str, tuple[Tensor, int]]]:
+        """Run the step; what it returned, and by name a mean with the number of images that it is over.
+
+        Args:
+            call: of ``validation_step``.
+            loss: the heatmap loss as it is now.
+            weight: P.
+
+        Raises:
+            RuntimeError: the step did not call the network.
+            KeyError: the batch has no masks.
+            ValueError: other images than the batch's entered the network.
+        """
+        entered: list[Tensor] = []
+
+        def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if not entered:  # the network may change it in place
+                entered.extend(x.detach().clone() for x in args[:1])
+
+        with around_calls(original_module(self._isnet.model), enter, lambda output: None):
+            output = call.run()
+        if not entered:
+            raise RuntimeError(
+                f"validate: validation_step did not call {self._called}, so there is nothing to explain; name the "
+                "network that it calls, ISNetCallback(network=...), or pass validate=False"
+            )
+        device = call.module.device
+        number = random.Random(f"{self._seed} {self.loader} {self._batches}").getrandbits(63)
+        generator = torch.Generator(device).manual_seed(number)
+        self._batches += 1
+        image = _own_images(entered[0], self._spec.image_of(call.batch), self._called)
+        explanation = self._isnet.explain(image, create_graph=False, generator=generator)
+        with torch.no_grad():
+            return output, self._figures(call.batch, explanation, loss, weight)
+
+    def _figures(
+        self, batch: Any, explanation: Explanation, loss: ISNetLoss, weight: float
+    ) -> dict[str, tuple[Tensor, int]]:
+        mask, void = self._spec.mask_of(batch), self._spec.void_of(batch)
+        neither = () if void is None else (void,)
+        terms = loss.terms(explanation.relevance, mask, explanation.hidden, *neither)
+        size = len(explanation.logits)
+        heatmap_loss = terms.loss.mean()
+        figures = {
+            "heatmap_loss": (heatmap_loss, size),
+            "background": (terms.background.mean(), size),
+            "foreground": (terms.foreground.mean(), size),
+        }
+        if explanation.relevance.shape[2]:  # at_input=False has no heatmaps of the input
+            for name, share in (("foreground_share", foreground_share), ("pixel_ratio", pixel_ratio)):
+                values = share(explanation.relevance, mask, void)
+                known = ~values.isnan()
+                # an image without relevance says nothing of where it lies
+                figures[name] = (values.nan_to_num().sum() / known.sum().clamp(min=1), int(known.sum()))
+        entropy = self._entropy(batch, explanation.logits)
+        if entropy is not None:
+            figures["loss"] = ((1 - weight) * entropy + weight * heatmap_loss, size)
+        return figures
+
+    def _entropy(self, batch: Any, logits: Tensor) -> Tensor | None:
+        """Cross-entropy of the answers; ``None`` where the labels are not of a kind that has one."""
+        if self._spec.label is None:
+            return None
+        label = self._spec.label_of(batch).to(logits.device)
+        if self._isnet.rules.multi_label:
+            fits = label.shape == logits.shape
+            return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype)) if fits else None
+        if label.ndim == 1 and not label.is_floating_point() and len(label) == len(logits) and logits.shape[1] > 1:
+            return F.cross_entropy(logits, label.long())
+        shares = label.shape == logits.shape and label.is_floating_point() and logits.shape[1] > 1
+        return F.cross_entropy(logits, label.to(logits.dtype)) if shares else None
+
+
+def _own_images(entered: Tensor, image: Tensor, called: str) -> Tensor:
+    """Those of the images that entered which are the batch's own."""
+    if entered.shape == image.shape:
+        return entered
+    views = views_of(entered, image)
+    if views is None:
+        raise ValueError(
+            f"validate: validation_step runs other images through {called} than the batch has: {describe(entered)} "
+            f"entered, the batch holds {describe(image)}, so its masks do not fit; pass validate=False"
+        )
+    return entered[views]
+
+
+def loader_names(trainer: Trainer, given: Sequence[str]) -> list[str]:
+    """Names of the validation loaders for the log, none where there is only one.
+
+    Raises:
+        ValueError: another number of names was given than there are loaders.
+    """
+    loaders = trainer.val_dataloaders
+    if isinstance(loaders, Mapping):
+        names = [str(name) for name in loaders]
+    else:
+        names = [str(i) for i in range(len(loaders))] if isinstance(loaders, list | tuple) else ["0"]
+    if given:
+        if len(given) != len(names):
+            raise ValueError(f"validate: expected {len(names)} names, one a validation loader, got {list(given)}")
+        names = list(given)
+    return names if len(names) > 1 or given else []
+
+
+def log_figures(
+    module: LightningModule, figures: Mapping[str, tuple[Tensor, int]], *, prefix: str, loader: str
+) -> None:
+    """Log means over the epoch under ``<prefix>/val_<what>``, and ``/<loader>`` where there are several."""
+    ending = f"/{loader}" if loader else ""
+    for name, (value, count) in figures.items():
+        module.log(
+            f"{prefix}/val_{name}{ending}",
+            value,
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+            batch_size=count,
+            add_dataloader_idx=False,
+        )
