@@ -52,7 +52,7 @@ SETTINGS: dict[str, tuple[tuple[type, ...], set[str]]] = {
         (ProbeSettings,),
         {"loader_or_bank", "spec", "every_n_epochs", "seed", "log", "settings", "backgrounds", "limits"},
     ),
-    "swap.module.BackgroundSwap": ((SwapSettings,), {"source", "fill", "edge", "data_keys"}),
+    "swap.module.BackgroundSwap": ((SwapSettings,), {"source", "different_class", "fill", "edge", "data_keys"}),
     "train._MaskedFolders": ((FolderSettings, Preprocessing), {"batch_size", "workers", "mirror", "val_masks"}),
 }
 #: where ``None`` leaves a field as the settings have it, because what it is then depends on another field

@@ -33,6 +33,7 @@ from experiments.common import accuracy
 from experiments.photos.settings import MEAN, OBJECTS, STD, freeze, network, norms, photographs
 from torch_bgdebias import BackgroundSwap, ISNetLoss
 from torch_bgdebias.callbacks import BackgroundSwapCallback, CLADCallback, ISNetCallback
+from torch_bgdebias.swap import Placement
 
 METHODS = (
     "plain", "swap", "CLAD", "CLAD+", "isnet-selective", "isnet-stochastic", "isnet-dual", "isnet-original",
@@ -41,14 +42,15 @@ METHODS = (
 TESTS = ("own", "random", "photographs", "objects")
 
 
-def arguments(words: list[str] | None = None) -> argparse.Namespace:
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("train", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     run.add_argument("--voc", type=Path, required=True)
     run.add_argument("--scenes", type=Path, required=True)
     run.add_argument("--out", type=Path, default=Path("experiments/photos/results.jsonl"))
-    run.add_argument("--method", nargs="+", choices=METHODS, default=["plain"])
+    words = f"{', '.join(METHODS)}, or several of them at once: swap,isnet-selective"
+    run.add_argument("--method", nargs="+", default=["plain"], metavar="METHOD", help=words)
     run.add_argument("--seed", type=int, nargs="+", default=[0])
     run.add_argument("--correlation", type=float, default=1.0, help="share of objects on their class's own scenes")
     run.add_argument("--size", type=int, default=112)
@@ -60,6 +62,10 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--freeze", type=int, default=0, help="stages of the network that stay as they are, 0 to 7")
     run.add_argument("--freeze-norms", action="store_true", help="batch norms keep their statistics")
     run.add_argument("--average", type=float, default=0.95, help="decay a step of the running mean of the weights")
+    swap = run.add_argument_group("swap, also that of CLAD; without a word the module's defaults")
+    words = "objects move by a SHARE of the free way, LEAST to MOST of their size, and half of them are flipped"
+    swap.add_argument("--move", type=float, nargs=3, metavar=("SHARE", "LEAST", "MOST"), help=words)
+    swap.add_argument("--edge", type=float, default=0.0)
     isnet = run.add_argument_group("ISNet; without a word the callback's defaults")
     isnet.add_argument("--weight", type=float, help="P")
     isnet.add_argument("--layers", nargs="+", help="stages whose outputs are explained too, such as blocks.2")
@@ -71,7 +77,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     table = commands.add_parser("table")
     table.add_argument("results", type=Path, nargs="+")
     table.add_argument("--averaged", action="store_true", help="accuracy of the averaged weights, not of the last")
-    return parser.parse_args(words)
+    return parser.parse_args(given)
 
 
 class Classifier(pl.LightningModule):
@@ -119,13 +125,19 @@ class Averaging(pl.Callback):
 
 
 def callbacks(method: str, args: argparse.Namespace) -> list[pl.Callback]:
-    """The method with its defaults."""
+    """The method with its defaults; of several, one after the other."""
+    if "," in method:
+        return [callback for part in method.split(",") for callback in callbacks(part, args)]
+    if method not in METHODS:
+        raise ValueError(f"--method: expected one of {', '.join(METHODS)}, got {method!r}")
     if method == "plain":
         return []
+    placement = Placement(args.move[0], tuple(args.move[1:]), 0.5) if args.move else None
+    swap = BackgroundSwap("batch", edge=args.edge, placement=placement)
     if method == "swap":
-        return [BackgroundSwapCallback(BackgroundSwap("batch"))]
+        return [BackgroundSwapCallback(swap)]
     if method.startswith("CLAD"):
-        return [CLADCallback(BackgroundSwap("batch"), plus=method == "CLAD+")]
+        return [CLADCallback(swap, plus=method == "CLAD+")]
     asked = {
         "weight": args.weight, "deep_supervision": args.layers and [f"net.{layer}" for layer in args.layers],
         "dimming": args.dimming, "epsilon": args.epsilon, "at_input": False if args.hidden_only else None,
@@ -200,6 +212,7 @@ def main() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     for seed in args.seed:
         for method in args.method:
+            callbacks(method, args)  # an unknown one ends before the data are read
             result = run(method, seed, args)
             with args.out.open("a") as file:
                 file.write(json.dumps(result) + "\n")
