@@ -6,7 +6,14 @@ import importlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from torch_bgdebias.data import IMAGENET9_RANGES
+from torch_bgdebias.named_models import LoadedModel
 
 ROOT = Path(__file__).resolve().parents[1] / "experiments"
 #: by folder, what a line is called in the table that is made of it
@@ -58,3 +65,39 @@ def test_isnets_table(capsys):
     for line in lines:
         if [*map(key, lines)].count(key(line)) == 1:
             assert all(f"| {value:.1f} " in printed for value in line["accuracy"].values())
+
+
+def write_imagenet9(root: Path, pictures: int = 6) -> None:
+    """The release's layout in small: nine classes told apart by the object's colour alone."""
+    colours = [(r, g, b) for r in (40, 140, 240) for g in (40, 140, 240) for b in (140,)]
+    mask = np.zeros((16, 16), dtype=bool)
+    mask[4:12, 4:12] = True
+    for split in ("train", "val"):
+        for label, name in enumerate(IMAGENET9_RANGES):
+            folders = [root / kind / split / f"{label:02d}_{name}" for kind in ("original", "mixed_rand", "fg_mask")]
+            for folder in folders:
+                folder.mkdir(parents=True)
+            for i in range(pictures):
+                pixels = np.random.default_rng([label, i, len(split)]).integers(0, 60, (16, 16, 3), dtype=np.uint8)
+                pixels[mask] = colours[label]
+                Image.fromarray(pixels).save(folders[0] / f"n{label}_{i}.JPEG", quality=95)
+                Image.fromarray(pixels).save(folders[1] / f"fg_n{label}_{i}_bg_n9_{i}.JPEG", quality=95)
+                np.save(folders[2] / f"n{label}_{i}.npy", mask)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_new_last_layer_on_a_small_imagenet9(mixed, tmp_path, monkeypatch):
+    write_imagenet9(tmp_path)
+    torch.manual_seed(0)
+    body = [nn.Conv2d(3, 64, 1), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten()]
+    network = nn.Sequential(*body, nn.Linear(64, 1000))
+    run = importlib.import_module("experiments.imagenet9.run")
+    monkeypatch.setattr(run, "load_model", lambda *name, **options: LoadedModel(network))
+    places = ["--train", str(tmp_path), "--test", str(tmp_path), "--out", str(tmp_path / "lines.jsonl")]
+    line = run.run(run.arguments(["fit", *places, "--size", "16", *["--mixed"] * mixed]))
+    assert line["before"].keys() == line["after"].keys() == {"original", "mixed_rand"}  # what the folder has
+    assert line["images"] == 54 * (1 + mixed)
+    assert line["before"]["original"] < 30
+    assert line["after"]["original"] > 90
+    table = run.table(run.read_lines([tmp_path / "lines.jsonl"]))
+    assert f"| timm:resnet50, after | {line['after']['original']:.1f} | - |" in table
