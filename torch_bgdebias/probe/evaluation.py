@@ -160,6 +160,8 @@ def report_of(
             "labels": _labels_are(collected, settings),
             "embedding_layer": collected.layer,
             "outputs": outputs,
+            "object_share": collected.object_share,
+            "object_edge_share": collected.object_edge_share,
             **recorded,
         },
         examples=collected.examples.examples(),

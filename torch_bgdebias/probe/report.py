@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from torch_bgdebias.probe.figures import figures_of
 from torch_bgdebias.probe.page.concepts import concepts_section
+from torch_bgdebias.probe.page.downloads import downloads_section
+from torch_bgdebias.probe.page.first import how_section, is_grave, issues_section, verdict_section
 from torch_bgdebias.probe.page.performance import performance_section
 from torch_bgdebias.probe.page.pictures import Cell, ImageGrid, examples_section, grid_section
-from torch_bgdebias.probe.page.render import page_html
+from torch_bgdebias.probe.page.render import Section, page_html
 from torch_bgdebias.probe.page.sections import (
     curves_section,
     footnotes_section,
+    gaps_section,
     header,
     scores_section,
     settings_section,
     variants_section,
-    verdict_section,
 )
 from torch_bgdebias.probe.page.tables import classes_section, overview_section
 from torch_bgdebias.probe.results.aggregate import measurement_of
@@ -214,25 +216,35 @@ def report_html(
     if not reports:
         raise ValueError("reports: expected at least one BackgroundBiasReport, got none")
     compared = compare_models(reports) if comparisons is None else comparisons
-    sections = [header(title, reports), verdict_section(reports, compared), overview_section(reports, compared)]
-    if any(r.images.labelled for r in reports):
-        sections.append(variants_section(reports))
-    sections += [grid_section(g, anchor=f"grid-{i}") for i, g in enumerate(grids or (), start=1)]
-    if curves:
-        sections.append(curves_section(curves, reports))
+    said, doubts = verdict_section(reports, compared), issues_section(reports, compared)
+    sections = [header(title, reports), *([doubts, said] if is_grave(doubts) else [said, doubts])]
     if any(r.per_class for r in reports):
         sections.append(classes_section(reports, compared))
     groupings = dict.fromkeys(name for r in reports for name in r.per_group)
     sections += [classes_section(reports, grouping=name) for name in groupings]
+    sections += [overview_section(reports, compared), gaps_section(reports)]
+    if any(r.images.labelled for r in reports):
+        sections.append(variants_section(reports))
+    sections += [examples_section(r, anchor=f"worst-{i}") for i, r in enumerate(reports, start=1) if r.examples]
+    sections += [grid_section(g, anchor=f"grid-{i}") for i, g in enumerate(grids or (), start=1)]
+    sections += _further_sections(reports, compared)
+    if curves:
+        sections.append(curves_section(curves, reports))
+    sections += [how_section(reports, compared), downloads_section(reports, compared)]
+    sections += [settings_section(reports, settings), footnotes_section(reports)]
+    return page_html(title, [section for section in sections if section is not None])
+
+
+def _further_sections(reports: Sequence[Measurement], compared: Sequence[ModelComparison | None]) -> list[Section]:
+    """What only some measurements have."""
+    sections = []
     if any(r.images.log_odds and r.images.labelled for r in reports):
         sections.append(performance_section(reports, compared))
     if any(r.scores for r in reports):
         sections.append(scores_section(reports))
     if any(r.concepts for r in reports):
         sections.append(concepts_section(reports))
-    sections += [examples_section(r) for r in reports if r.examples]
-    sections += [settings_section(reports, settings), footnotes_section(reports)]
-    return page_html(title, sections)
+    return sections
 
 
 def _report(measurement: Measurement) -> BackgroundBiasReport:

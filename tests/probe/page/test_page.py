@@ -26,6 +26,23 @@ def test_page_is_wellformed_and_refers_to_nothing_outside() -> None:
     assert not re.search(r"https?://|url\(|@import", page)
 
 
+def test_every_section_is_in_the_contents() -> None:
+    page = make_page()
+    contents = re.search(r"<nav.*?</nav>", page, re.S)[0]
+    listed = re.findall(r'href="#([^"]+)">([^<]+)<', contents)
+    sections = re.findall(r"<section(?: class='hero')? id='([^']+)'><h2>([^<]+)</h2>", page)
+    assert [anchor for anchor, _ in listed] == [*re.findall(r"<section class='hero' id='([^']+)'>", page),
+                                                *[anchor for anchor, _ in sections]]  # fmt: skip
+    assert listed[1:] == sections
+    assert page.count("<section") == len(listed)
+
+
+def test_what_scrolls_can_be_reached_by_keyboard_and_has_a_name() -> None:
+    for tag in re.findall(r"<(?:div class='wide[^>]*|pre[^>]*)>", make_page()):
+        assert "tabindex='0'" in tag
+        assert re.search(r"aria-label='[^']+'", tag)
+
+
 def test_names_from_data_never_become_markup() -> None:
     hostile = "<img src=x onerror=alert(1)>{{css}}'\""
     report = replace(make_report(), model=hostile, settings={"<b>key</b>": hostile})

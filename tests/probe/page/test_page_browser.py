@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +17,12 @@ from hostile import HOSTILE
 from probe_pages import NAMES, make_page, make_report, parse
 
 from torch_bgdebias.metrics.statistics import Interval
-from torch_bgdebias.probe.report import Cell, ImageGrid, report_html
+from torch_bgdebias.probe.report import Cell, ImageGrid, report_html, summarise
 from torch_bgdebias.probe.results.concepts import ConceptBackground, ConceptFit, ConceptTable
+from torch_bgdebias.probe.results.images import ImageResults
+from torch_bgdebias.probe.results.summary import classes_by_gap
 
+SHARES = {"original": 0.9, "mixed_same": 0.9, "mixed_rand": 0.5}
 PROBE = """
 const images = [...document.images];
 const table = document.querySelector("table.sortable");
@@ -25,7 +30,7 @@ const order = () => [...table.tBodies[0].rows].map((r) => r.cells[0].dataset.val
 const click = (column) => { table.querySelector(`th[data-column="${column}"] button`).click(); return order(); };
 const seen = {
   pictures: images.length, loaded: images.filter((i) => i.complete && i.naturalWidth > 0).length,
-  start: order(), gap_down: click(4), gap_up: click(4), name_up: click(0), name_down: click(0),
+  start: order(), gap_down: click(2), gap_up: click(2), name_up: click(0), name_down: click(0),
   sorted: [...table.querySelectorAll("th[data-column]")].map((h) => h.getAttribute("aria-sort")),
   fetched: performance.getEntriesByType("resource").map((e) => e.name).filter((n) => !n.startsWith("data:")),
   overflow: document.documentElement.scrollWidth - window.innerWidth,
@@ -67,12 +72,20 @@ def dom(folder: Path, page: str, *, width: int = 1200) -> str:
     return done.stdout
 
 
+def with_probe(page: str, script: str) -> str:
+    return page.replace("</body>", f"<script>addEventListener('load', () => {{{script}}})</script></body>")
+
+
+def seen_in(shown: str) -> Any:
+    """What a probe left behind in the page."""
+    match = re.search(r'data-seen="([^"]*)"', shown)
+    assert match, "the page's script did not run"
+    return json.loads(html.unescape(match[1]))
+
+
 @pytest.mark.parametrize("width", [1200, 500])
 def test_in_a_browser_pictures_load_and_headings_sort(tmp_path: Path, width: int) -> None:
-    page = make_page().replace("</body>", f"<script>addEventListener('load', () => {{{PROBE}}})</script></body>")
-    match = re.search(r'data-seen="([^"]*)"', dom(tmp_path, page, width=width))
-    assert match, "the page's script did not run"
-    seen = json.loads(match[1].replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    seen = seen_in(dom(tmp_path, with_probe(make_page(), PROBE), width=width))
     gaps = {c.name: c.bg_gap.value for c in make_report().per_class}
     assert seen["pictures"] == seen["loaded"] == 2 * 3 + 1
     assert seen["start"] == sorted(NAMES, key=lambda n: -abs(gaps[n]))
@@ -85,7 +98,42 @@ def test_in_a_browser_pictures_load_and_headings_sort(tmp_path: Path, width: int
     assert seen["overflow"] <= 0
 
 
-#: what a folder may be called, or a string of somebody's JSON hold
+MANY = """
+const table = document.querySelector("table.sortable"), tools = document.querySelector(".tools");
+const shown = () => [...table.tBodies[0].rows].filter((row) => row.offsetParent !== null);
+const rows = () => shown().map((row) => row.cells[0].dataset.value);
+const says = () => tools.querySelector("[role=status]").textContent;
+const [back, next] = tools.querySelectorAll("button"), search = tools.querySelector("input");
+const seen = [[rows(), says(), back.disabled]];
+next.click(); seen.push([rows(), says(), next.disabled]);
+table.querySelector("th[data-column='0'] button").click(); seen.push([rows(), says()]);
+search.value = "CLASS 03"; search.dispatchEvent(new Event("input")); seen.push([rows(), says()]);
+search.value = "nowhere"; search.dispatchEvent(new Event("input")); seen.push([rows(), says()]);
+search.value = ""; search.dispatchEvent(new Event("input"));
+tools.querySelector("select").value = "0"; tools.querySelector("select").dispatchEvent(new Event("change"));
+seen.push([rows(), says()]);
+document.documentElement.dataset.seen = JSON.stringify(seen);
+"""
+
+
+def test_many_classes_are_searched_and_turned_page_by_page(tmp_path: Path) -> None:
+    names = [f"class {i:02d}" for i in range(40)]
+    label = np.arange(400) % 40
+    rng = np.random.default_rng(0)
+    prediction = {v: np.where(rng.random(400) < p, label, (label + 1) % 40) for v, p in SHARES.items()}
+    images = ImageResults(np.arange(400, dtype=np.uint64), label, prediction, {v: np.ones(400, "f4") for v in SHARES})
+    report = summarise(images, model="m", class_names=names)
+    shown = dom(tmp_path, with_probe(report_html([report]), MANY))
+    first, second, by_name, matching, nothing, everything = seen_in(shown)
+    worst = [row.name for row in classes_by_gap(report)]
+    assert first == [worst[:25], "1 to 25 of 40", True]
+    assert second == [worst[25:], "26 to 40 of 40", True]
+    assert by_name == [names[:25], "1 to 25 of 40"]
+    assert matching == [[name for name in names if "class 03" in name], "1 to 1 of 1"]
+    assert nothing == [[], "none"]
+    assert everything == [names, "1 to 40 of 40"]
+
+
 def test_hostile_names_run_nothing(tmp_path: Path) -> None:
     """Eighteen class folders and every string of two reports: shown as they are, run as nothing."""
     reports = []
@@ -139,4 +187,4 @@ def test_hostile_names_run_nothing(tmp_path: Path) -> None:
     for name in HOSTILE[:4]:
         assert name in text
     assert "{{ 7 * 7 }}" in text
-    assert all(r.startswith(("data:", "#note-")) for r in parsed.references)
+    assert all(r.startswith("data:") or r.removeprefix("#") in parsed.ids for r in parsed.references)

@@ -14,6 +14,7 @@ from torch_bgdebias.metrics import correct_p_values, mean_difference_interval, p
 from torch_bgdebias.probe import BackgroundBiasReport, ImageResults, compare_models, summarise
 from torch_bgdebias.probe.page.render import section_html
 from torch_bgdebias.probe.page.tables import classes_section
+from torch_bgdebias.probe.results.spelling import p_words, points
 
 K, N = 6, 300
 LABEL = np.arange(N) % K
@@ -133,20 +134,31 @@ def test_the_page_shows_changes_with_intervals_and_classes_with_tests(
     reports: list[BackgroundBiasReport], tmp_path: Path
 ) -> None:
     comparisons = compare_models(reports)
-    page = reports[0].to_html(tmp_path / "r.html", others=reports[1:]).read_text(encoding="utf-8")
     gap = comparisons[0].figures["bg_gap"].difference
     shown = [f"{100 * x:+.1f}".replace("-", "−") for x in (gap.value, gap.low, gap.high)]
-    assert f"{shown[0]}<span class='about'><small>{shown[1]} to {shown[2]}</small><small>p &lt; 0.001</small>" in page
+    pair = (
+        reports[0]
+        .to_html(tmp_path / "r.html", others=reports[1:2], comparisons=comparisons[:1])
+        .read_text(encoding="utf-8")
+    )
+    assert f"{shown[0]}<span class='about'><small>{shown[1]} to {shown[2]}</small><small>p &lt; 0.001</small>" in pair
+    page = reports[0].to_html(tmp_path / "r.html", others=reports[1:]).read_text(encoding="utf-8")
+    moved = "</small><small class='moved'>".join([f"change {shown[0]}", f"{shown[1]} to {shown[2]}", "p &lt; 0.001"])
+    assert f"<small class='moved'>{moved}</small>" in page
     assert "Pixel ratio, grad cam" in page
     table = section_html(classes_section(reports, comparisons))
     rows = re.findall(r"<tr>(.*?)</tr>", re.findall(r"<tbody>(.*)</tbody>", table)[0])
     change = comparisons[0].per_class[2].changes["bg_gap"]
-    ((place, row),) = ((place, row) for place, row in enumerate(rows) if "delta sure" in row)
-    assert f"data-value='{change.difference.value:.6f}' class='delta sure'" in row
+    ((place, row),) = ((place, row) for place, row in enumerate(rows) if "moved" in row)
+    p = p_words(change.corrected).replace("<", "&lt;")
+    assert f"<small>change {points(change.difference.value)}</small><small>{p}</small>" in row
     assert "data-value='class 2'" in row
     first = sorted(reports[0].per_class, key=lambda c: -abs(c.bg_gap.value))
     assert first[place].name == "class 2"
-    assert [row.count("class='delta") for row in rows] == [2] * K
+    assert [row.count("<small>change ") for row in rows] == [2] * K
+    two = section_html(classes_section(reports[:2], comparisons[:1]))
+    assert f"data-value='{change.difference.value:.6f}' class='delta sure'" in two
+    assert two.count("class='delta") == K
     assert "corrected for 12 tests" in table
     assert "1 of 6 with second; 0 of 6 with third" in table
 

@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch_bgdebias.probe.results.measurement import Estimate
 from torch_bgdebias.probe.results.spelling import interval_of, is_known, percent, points, spell
@@ -20,6 +20,19 @@ __all__ = ["Chart", "Shape", "bars", "histogram", "intervals", "lines", "ticks"]
 #: where a value lands on the page
 Scale = Callable[[float], float]
 _MUTED = "muted"
+
+
+class _Room(NamedTuple):
+    """Where a chart's parts stand: width, margins, height kept for a name above its row, letters of a name."""
+
+    width: int
+    left: int
+    right: int
+    above: int
+    letters: int
+
+
+_WIDE, _NARROW = _Room(800, 222, 64, 0, 30), _Room(360, 8, 56, 20, 46)
 
 
 @dataclass(frozen=True)
@@ -61,16 +74,26 @@ def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
     return [round(i * step, 10) for i in range(first, last + 1)]
 
 
-def bars(categories: Sequence[str], series: Mapping[str, Sequence[Estimate | None]], *, label: str) -> Chart:
+def bars(
+    categories: Sequence[str],
+    series: Mapping[str, Sequence[Estimate | None]],
+    *,
+    label: str,
+    chance: float | None = None,
+    narrow: bool = False,
+) -> Chart:
     """Horizontal bars from 0 to 100 %, one group per category, one bar per model, with interval whiskers.
 
     Args:
         categories: the groups' names, from top to bottom.
         series: model -> one estimate per category; unknown ones say so in place of a bar.
         label: what the chart shows, for screen readers.
+        chance: what guessing would get, marked by a line.
+        narrow: for narrow pages: names stand above their bars.
     """
-    left, right, top, bar, gap, width = 222, 64, 8, 16, 14, 800
-    group = bar * len(series) + gap
+    at = _NARROW if narrow else _WIDE
+    left, right, bar, width, top = at.left, at.right, 16, at.width, 8 if chance is None else 22
+    group, head = bar * len(series) + at.above + 14, at.above
     height = top + group * len(categories) + 26
     plot = width - left - right
 
@@ -78,19 +101,30 @@ def bars(categories: Sequence[str], series: Mapping[str, Sequence[Estimate | Non
         return left + plot * min(max(value, 0.0), 1.0)
 
     shapes = _grid(x, [0, 0.2, 0.4, 0.6, 0.8, 1.0], top, height - 26, percent)
+    if chance is not None:
+        shapes.append(Shape("line", "zero", (x(chance), top, x(chance), height - 26), f"guessing: {percent(chance)}"))
+        shapes.append(_text(x(chance), top - 6, f"guessing {percent(chance)}", "middle" if chance > 0.1 else "start",
+                            "tick"))  # fmt: skip
     for row, category in enumerate(categories):
-        y0 = top + row * group + gap / 2
-        shapes.append(_text(left - 10, y0 + bar * len(series) / 2 + 4, category, "end"))
+        y0 = top + row * group + 7 + head
+        shapes.append(_name(at, y0 + bar * len(series) / 2 + 4, y0 - 5, category))
         for index, (name, estimates) in enumerate(series.items()):
             shapes += _bar(x, y0 + index * bar, bar, estimates[row], index, f"{name}, {category}")
     return Chart(width, height, label, shapes)
 
 
-def intervals(rows: Sequence[tuple[str, Estimate | None]], *, label: str) -> Chart:
-    """One dot with its interval per model on a common scale in points, zero marked."""
+def intervals(rows: Sequence[tuple[str, Estimate | None]], *, label: str, narrow: bool = False) -> Chart:
+    """One dot with its interval per model on a common scale in points, zero marked.
+
+    Args:
+        rows: models with their gaps.
+        label: what the chart shows, for screen readers.
+        narrow: for narrow pages: names stand above their intervals.
+    """
     ends = [v for _, e in rows if is_known(e) for v in (*(interval_of(e) or ()), e.value)]
-    marks = ticks(min([0.0, *ends]), max([0.1, *ends]))
-    left, right, top, step, width = 222, 64, 8, 34, 800
+    at = _NARROW if narrow else _WIDE
+    marks = ticks(min([0.0, *ends]), max([0.1, *ends]), about=4 if narrow else 5)
+    left, right, top, step, width = at.left, at.right, 8, 34 + at.above, at.width
     height = top + step * len(rows) + 26
 
     def x(value: float) -> float:
@@ -99,8 +133,8 @@ def intervals(rows: Sequence[tuple[str, Estimate | None]], *, label: str) -> Cha
     shapes = _grid(x, marks, top, height - 26, lambda v: f"{100 * v:.0f}".replace("-", "−"))
     shapes.append(Shape("line", "zero", (x(0), top, x(0), height - 26)))
     for index, (name, estimate) in enumerate(rows):
-        y = top + step * (index + 0.5)
-        shapes.append(_text(left - 10, y + 4, name, "end"))
+        y = top + step * (index + 0.5) + at.above / 2
+        shapes.append(_name(at, y + 4, y - 14, name))
         if not is_known(estimate):
             shapes.append(_text(left + 6, y + 4, "not known", "start", _MUTED))
             continue
@@ -188,6 +222,14 @@ def _bar(x: Scale, y: float, bar: int, estimate: Estimate | None, index: int, na
     if ends := interval_of(estimate):
         shapes.append(Shape("line", "whisker", (x(ends[0]), y + bar / 2, x(ends[1]), y + bar / 2), words))
     return [*shapes, _text(x(1) + 12, y + bar - 4, percent(value, 1), "start", "value small")]
+
+
+def _name(at: _Room, beside: float, above: float, name: str) -> Shape:
+    """A row's name, left of it or above it; a long one is cut."""
+    short = name if len(name) <= at.letters else f"{name[: at.letters - 1]}…"
+    if at.above:
+        return Shape("text", "", (2, above), short, "start")
+    return Shape("text", "", (at.left - 10, beside), short, "end")
 
 
 def _grid(x: Scale, marks: Sequence[float], top: float, bottom: float, spelled: Callable[[float], str]) -> list[Shape]:

@@ -78,7 +78,7 @@ class Part:
 def concepts_section(reports: Sequence[Measurement]) -> Section:
     """For every model, layer and method the IoU by background, the pairs that lose and the other fits."""
     parts = [_part(r.model if len(reports) > 1 else "", table) for r in reports for table in r.concepts]
-    return Section("concepts.html", {"parts": parts})
+    return Section("concepts.html", {"parts": parts}, anchor="concepts", heading="Concepts on other backgrounds")
 
 
 def _part(model: str, table: ConceptTable) -> Part:

@@ -76,7 +76,8 @@ def performance_section(reports: Sequence[Measurement], comparisons: Sequence[Mo
     what = "label" if sets else "class"
     heads = (what.capitalize(), "Images", "AUC", "Sensitivity", "Specificity", "Balanced accuracy", "F1")
     at = f"Sensitivity at {percent(SPECIFICITY)} specificity"
-    return Section("performance.html", {"models": models, "heads": (*heads, at), "level": level, "sets": sets})
+    data = {"models": models, "heads": (*heads, at), "level": level, "sets": sets}
+    return Section("performance.html", data, anchor="performance", heading="AUC, sensitivity, calibration")
 
 
 def _model(

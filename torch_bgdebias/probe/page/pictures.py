@@ -1,4 +1,4 @@
-"""What tables of pictures are given: each picture is a PNG inside the page."""
+"""What tables of pictures are given: each picture is inside the page, photographs as WebP, small drawings as PNG."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, features
 
 from torch_bgdebias.names import OBJECTLESS_VARIANTS
 from torch_bgdebias.probe.page.render import Section
@@ -19,7 +21,12 @@ from torch_bgdebias.probe.results.measurement import Measurement
 from torch_bgdebias.probe.results.naming import answer_is_right, answer_name, label_name
 from torch_bgdebias.probe.results.spelling import VARIANT_WORDS, percent
 
-__all__ = ["Cell", "ImageGrid", "examples_section", "grid_section", "png"]
+__all__ = ["Cell", "ImageGrid", "embedded", "examples_section", "grid_section"]
+
+#: pictures up to so many pixels a side are kept to the last bit: they are shown enlarged, and are small anyway
+_EXACT_SIDE = 64
+#: of WebP and JPEG; differences are not seen at the size at which a page shows them
+_QUALITY = 80
 
 _STYLES = {True: "right", False: "wrong", None: ""}
 
@@ -90,20 +97,11 @@ class Picture:
 def grid_section(grid: ImageGrid, *, anchor: str = "") -> Section:
     """A table of pictures."""
     rows = [(name, [None if cell is None else _picture(cell) for cell in cells]) for name, cells in grid.rows]
-    return Section(
-        "pictures.html",
-        {
-            "title": grid.title,
-            "anchor": anchor,
-            "caption": grid.caption,
-            "key": colour_key(grid.models),
-            "columns": grid.columns,
-            "rows": rows,
-        },
-    )
+    data = {"caption": grid.caption, "key": colour_key(grid.models), "columns": grid.columns, "rows": rows}
+    return Section("pictures.html", data, anchor=anchor, heading=grid.title)
 
 
-def examples_section(report: Measurement) -> Section:
+def examples_section(report: Measurement, *, anchor: str = "") -> Section:
     """The images that the change of background hurt most, as the report kept them."""
     variants = list(dict.fromkeys(name for e in report.examples for name in e.pictures))
     maps = list(dict.fromkeys(name for e in report.examples for name in e.heatmaps))
@@ -127,7 +125,7 @@ def examples_section(report: Measurement) -> Section:
             " Heatmaps are of the image as given: red speaks for the class, blue against it, each on its own scale. "
             "The object is outlined, and the figure is its share of the positive evidence."
         )
-    return grid_section(ImageGrid(f"Worst images: {report.model}", heads, rows, caption))
+    return grid_section(ImageGrid(f"Worst images: {report.model}", heads, rows, caption), anchor=anchor)
 
 
 def _variant_cell(report: Measurement, example: Example, variant: str) -> Cell | None:
@@ -160,17 +158,29 @@ def _ratios(report: Measurement, maps: Sequence[str]) -> dict[str, dict[int, flo
     }
 
 
-def png(picture: NDArray[np.uint8]) -> str:
-    """A picture uint8 (H, W, 3) or (H, W) as a data URI."""
-    from PIL import Image
+def embedded(picture: NDArray[np.uint8]) -> str:
+    """A picture uint8 (H, W, 3) or (H, W) as a data URI.
 
+    Up to 64 pixels a side it is a PNG, bit by bit the same; beyond that the smaller one of PNG (drawings) and WebP
+    (photographs), or JPEG where Pillow was built without WebP.
+    """
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    encoded = [("png", _encoded(image, "PNG", optimize=True))]
+    if max(image.size) > _EXACT_SIDE:
+        lossy = "webp" if features.check("webp") else "jpeg"
+        encoded.append((lossy, _encoded(image, lossy.upper(), quality=_QUALITY)))
+    kind, data = min(encoded, key=lambda item: len(item[1]))
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
 
 
 def _picture(cell: Cell) -> Picture:
     height, width = cell.picture.shape[:2]
     colours: Sequence[int | None] = cell.models or [None] * len(cell.lines)
     lines = [Line(text, _STYLES[right], colour) for (text, right), colour in zip(cell.lines, colours, strict=True)]
-    return Picture(png(cell.picture), width, height, cell.alt, lines)
+    return Picture(embedded(cell.picture), width, height, cell.alt, lines)

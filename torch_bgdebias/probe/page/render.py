@@ -30,10 +30,19 @@ FOOTNOTES = (
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: the template that draws it, and the values that this template is given as ``data``."""
+    """A part of the page.
+
+    Attributes:
+        template: what draws it; it is given ``data``, and this section as ``part``.
+        data: values.
+        anchor: its id.
+        heading: above it and in the table of contents; without one it is not listed there.
+    """
 
     template: str
     data: Any
+    anchor: str = ""
+    heading: str = ""
 
 
 @functools.cache
@@ -51,9 +60,9 @@ def _environment() -> jinja2.Environment:
 
 def section_html(section: Section) -> str:
     """The markup of one section."""
-    return _environment().get_template(section.template).render(data=section.data)
+    return _environment().get_template(section.template).render(data=section.data, part=section)
 
 
 def page_html(title: str, sections: Sequence[Section]) -> str:
-    """A whole page, with its style and script inside."""
+    """A whole page, with its contents, style and script inside."""
     return _environment().get_template("page.html").render(title=title, sections=sections, version=__version__)

@@ -1,4 +1,4 @@
-"""What the simpler sections of the page are given: header, verdict, charts, settings, footnotes."""
+"""What the simpler sections of the page are given: header, charts, settings, footnotes."""
 
 from __future__ import annotations
 
@@ -11,20 +11,16 @@ from torch_bgdebias.names import OBJECTLESS_VARIANTS
 from torch_bgdebias.probe.page import charts
 from torch_bgdebias.probe.page.charts import Chart
 from torch_bgdebias.probe.page.render import Section
-from torch_bgdebias.probe.results.comparison import ModelComparison
-from torch_bgdebias.probe.results.measurement import Estimate, Measurement
+from torch_bgdebias.probe.results.measurement import Measurement
 from torch_bgdebias.probe.results.spelling import (
     VARIANT_WORDS,
-    Sentence,
     interval_of,
     is_known,
-    number,
-    points,
+    percent,
 )
-from torch_bgdebias.probe.results.verdict import shown_models, verdict
 
-__all__ = ["curves_section", "footnotes_section", "header", "scores_section", "settings_section", "variants_section",
-           "verdict_section"]  # fmt: skip
+__all__ = ["curves_section", "footnotes_section", "gaps_section", "header", "scores_section", "settings_section",
+           "variants_section"]  # fmt: skip
 
 _COUNTED = {
     "images": "test images",
@@ -45,64 +41,41 @@ def header(title: str, reports: Sequence[Measurement]) -> Section:
 
 
 @dataclass(frozen=True)
-class Card:
-    """A headline figure."""
+class Drawn:
+    """A chart as it is drawn on wide pages, and on narrow ones."""
 
-    what: str
-    value: str
-    unit: str
-    between: str
-    colour: int
+    wide: Chart
+    narrow: Chart
 
 
-@dataclass(frozen=True)
-class CardRow:
-    """Headline figures beside each other, with an arrow behind the first where models are compared."""
-
-    cards: Sequence[Card]
-    arrow: bool
-
-
-def verdict_section(reports: Sequence[Measurement], comparisons: Sequence[ModelComparison | None]) -> Section:
-    """Headline figures and verdict: of one model, before and after, or of several beside each other."""
-    first, others = reports[0], [(i, reports[i]) for i in shown_models(reports)]
-    if not others:
-        cards = [_card("BG-Gap", first.bg_gap, 0, gap=True)]
-        for variant in ("mixed_same", "mixed_rand"):
-            if variant in first.variants:
-                cards.append(_card(f"Accuracy, {VARIANT_WORDS[variant]}", first.accuracy(variant), 0, gap=False))
-        rows = [CardRow(cards, arrow=False)]
-    else:
-        models = [(0, first), *others]
-        rows = [CardRow([_card(f"BG-Gap: {r.model}", r.bg_gap, i, gap=True) for i, r in models], arrow=True)]
-        if all(is_known(r.accuracy("mixed_rand")) for _, r in models):
-            what = "Accuracy, random backgrounds"
-            cards = [_card(f"{what}: {r.model}", r.accuracy("mixed_rand"), i, gap=False) for i, r in models]
-            rows.append(CardRow(cards, arrow=True))
-    sentences: list[Sentence] = verdict(reports, comparisons)
-    return Section("verdict.html", {"rows": rows, "sentences": sentences})
+def gaps_section(reports: Sequence[Measurement]) -> Section | None:
+    """The models' gaps on one scale; ``None`` where none is known."""
+    if not any(is_known(r.bg_gap) for r in reports):
+        return None
+    rows, label = [(r.model, r.bg_gap) for r in reports], "BG-Gap per model, in points"
+    drawn = Drawn(charts.intervals(rows, label=label), charts.intervals(rows, label=label, narrow=True))
+    data = {"chart": drawn, "level": level_of(reports)}
+    return Section("gaps.html", data, anchor="gap", heading="Accuracy lost to the background")
 
 
 def variants_section(reports: Sequence[Measurement]) -> Section:
-    """Bars of the accuracy per variant, and the gaps on one scale."""
+    """Bars of the accuracy per variant, with what guessing would get."""
     names = [r.model for r in reports]
     present = [v for v in VARIANT_WORDS if any(v in r.variants for r in reports)]
     series = {unique_name(names, i): [r.accuracy(v) for v in present] for i, r in enumerate(reports)}
-    gaps: Chart | None = None
-    if any(is_known(r.bg_gap) for r in reports):
-        gaps = charts.intervals([(r.model, r.bg_gap) for r in reports], label="BG-Gap per model, in points")
-    return Section(
-        "variants.html",
-        {
-            "gaps": gaps,
-            "level": level_of(reports),
-            "objectless": any(v in OBJECTLESS_VARIANTS for v in present),
-            "key": colour_key(names),
-            "accuracies": charts.bars(
-                [VARIANT_WORDS[v] for v in present], series, label="accuracy per variant and model"
-            ),
-        },
+    chance = 1 / len(reports[0].class_names) if reports[0].images.targets is None else None
+    words, label = [VARIANT_WORDS[v] for v in present], "accuracy per variant and model"
+    drawn = Drawn(
+        charts.bars(words, series, label=label, chance=chance),
+        charts.bars(words, series, label=label, chance=chance, narrow=True),
     )
+    data = {
+        "objectless": any(v in OBJECTLESS_VARIANTS for v in present),
+        "key": colour_key(names),
+        "chart": drawn,
+        "chance": None if chance is None else percent(chance, 1),
+    }
+    return Section("variants.html", data, anchor="variants", heading="Accuracy by what is shown")
 
 
 def curves_section(panels: Mapping[str, Mapping[str, Sequence[float]]], reports: Sequence[Measurement]) -> Section:
@@ -117,7 +90,7 @@ def curves_section(panels: Mapping[str, Mapping[str, Sequence[float]]], reports:
         unit = "" if above_one or "loss" in title.lower() else "%"
         drawn.append((title, charts.lines(series, label=title, unit=unit, colours=colours)))
     shown = [(name, colour) for name, colour in colours.items() if any(name in series for series in panels.values())]
-    return Section("curves.html", {"panels": drawn, "key": shown})
+    return Section("curves.html", {"panels": drawn, "key": shown}, anchor="curves", heading="During training")
 
 
 @dataclass(frozen=True)
@@ -138,7 +111,8 @@ def scores_section(reports: Sequence[Measurement]) -> Section:
         series = {unique_name(models, i): [float(v) for v in r.images.scores.get(name, ())] for i, r in having}
         line = "; ".join(_score_line(r, name) for _, r in having)
         panels.append(ScorePanel(name, charts.histogram(series, label=f"distribution of {name}"), line))
-    return Section("scores.html", {"panels": panels, "key": colour_key(models)})
+    data = {"panels": panels, "key": colour_key(models)}
+    return Section("scores.html", data, anchor="scores", heading="Where the model looks")
 
 
 def settings_section(reports: Sequence[Measurement], extra: Mapping[str, Any] | None = None) -> Section:
@@ -160,12 +134,13 @@ def settings_section(reports: Sequence[Measurement], extra: Mapping[str, Any] | 
         for title, block in blocks
         if block
     ]
-    return Section("settings.html", {"blocks": written})
+    return Section("settings.html", {"blocks": written}, anchor="settings", heading="Settings and versions")
 
 
 def footnotes_section(reports: Sequence[Measurement]) -> Section:
     """What each number means."""
-    return Section("footnotes.html", {"level": level_of(reports)})
+    data = {"level": level_of(reports)}
+    return Section("footnotes.html", data, anchor="footnotes", heading="What the numbers mean")
 
 
 def colour_key(names: Sequence[str]) -> list[tuple[str, int]]:
@@ -184,25 +159,12 @@ def unique_name(names: Sequence[str], index: int) -> str:
     return f"{names[index]} ({before + 1})" if before else names[index]
 
 
-def _card(what: str, estimate: Estimate | None, colour: int, *, gap: bool) -> Card:
-    unit = "points" if gap else "%"
-    if not is_known(estimate):
-        return Card(what, "?", unit, "not known", colour)
-    ends = interval_of(estimate)
-    between = f"{number(ends[0])} to {number(ends[1])}" if ends else "no interval"
-    return Card(what, points(estimate.value) if gap else f"{100 * estimate.value:.1f}", unit, between, colour)
-
-
 def _score_line(report: Measurement, name: str) -> str:
     score = report.scores[name]
     ends = interval_of(score.mean)
     line = f"{report.model}: mean {score.mean.value:.3f}" if is_known(score.mean) else f"{report.model}: not known"
     line += f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else ""
     return line + (f", {score.n_undefined} undefined" if score.n_undefined else "")
-
-
-def _items(block: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(str(name).replace("_", " "), _in_words(value)) for name, value in block.items()]
 
 
 def _in_words(value: Any) -> str:

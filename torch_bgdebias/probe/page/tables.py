@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
+from torch_bgdebias.probe.page.bars import ForestBar, Scale, forest_bar, forest_scale
 from torch_bgdebias.probe.page.render import Section
 from torch_bgdebias.probe.results.comparison import Change, ModelComparison
 from torch_bgdebias.probe.results.measurement import JUDGED, ClassResult, Estimate, Measurement
@@ -18,7 +20,6 @@ from torch_bgdebias.probe.results.spelling import (
     p_words,
     percent,
     points,
-    spell,
 )
 from torch_bgdebias.probe.results.summary import by_gap, may_be_chance, worst_sentence
 
@@ -98,27 +99,19 @@ def overview_section(reports: Sequence[Measurement], comparisons: Comparisons) -
     elif len(reports) > 1:
         note += " The models were not measured on the same images, so changes cannot be tested."
     models = [r.model for r in reports]
-    return Section("overview.html", {"note": note, "compared": compared, "models": models, "rows": rows})
-
-
-@dataclass(frozen=True)
-class Meter:
-    """A small bar: its colour and its width in percent."""
-
-    colour: int
-    width: int
+    data = {"note": note, "compared": compared, "models": models, "rows": rows}
+    return Section("overview.html", data, anchor="overview", heading="At a glance")
 
 
 @dataclass(frozen=True)
 class ClassCell:
-    """A cell of the class table: what it is sorted by, its text, and what goes with that."""
+    """A cell of the class table: what it is sorted by, its text, the lines under it, and a bar."""
 
     value: str
     text: str
-    title: str = ""
+    small: Sequence[str] = ()
     style: str = ""
-    small: str = ""
-    meter: Meter | None = None
+    bar: ForestBar | None = None
 
 
 @dataclass(frozen=True)
@@ -154,38 +147,53 @@ def classes_section(
     """One sortable row per class, or per group: the accuracies on own and random backgrounds and their gap.
 
     The largest gap of the first model comes first. Later models have the tested change of the gap (of the accuracy,
-    where no gap was measured) as a further column.
+    where no gap was measured) as a further column; of more than two models it stands under the gap, and accuracy on own
+    backgrounds is left to the file of the data, so that all fit beside each other.
     """
     tables = [{c.name if grouping else c.label: c for c in rows_of(r, grouping)} for r in reports]
     shown = [v for v in ("mixed_same", "mixed_rand") if any(v in c.accuracy for t in tables for c in t.values())]
-    shown = shown or ["original"]
+    many = len(reports) > 2
+    shown = (shown[-1:] if many else shown) or ["original"]
     with_gap = any(is_known(c.bg_gap) for t in tables for c in t.values())
     level = reports[0].confidence
     figure = "bg_gap" if with_gap else f"accuracy/{shown[-1]}"
     by_model = [None, *comparisons] if comparisons and not grouping else [None] * len(reports)
     changes = [None if c is None else {k.label: k.changes.get(figure) for k in c.per_class} for c in by_model]
+    scale = forest_scale([c.bg_gap for t in tables for c in t.values()])
     rows = []
     for key, first in _leading(tables):
         cells = [ClassCell(str(first.n), f"{first.n:,}")]
         for index, (table, change) in enumerate(zip(tables, changes, strict=True)):
-            meter = index if len(reports) < 3 else None
-            cells += _class_cells(table.get(key), shown, with_gap=with_gap, meter=meter, level=level)
-            cells += [] if change is None else [_class_change(change.get(first.label), level)]
+            changed = None if change is None else _class_change(change.get(first.label), level)
+            one = _class_cells(table.get(key), shown, scale if with_gap else None, index, level)
+            if changed is not None and not many:
+                one.append(changed)
+            elif changed is not None and changed.value:
+                under = (*one[0].small, f"change {changed.text}", *changed.small[-1:])
+                style = f"{one[0].style} moved" if "sure" in changed.style else one[0].style
+                one[0] = dataclasses.replace(one[0], small=under, style=style)
+            cells += one
         rows.append(ClassRow(ClassCell(first.name, first.name), cells))
     short = _SHORT if len(reports) == 1 else _SHORTER
     groups = [
-        HeadGroup(r.model, [short[v] for v in shown] + ["BG-Gap"] * with_gap + ["Change"] * (c is not None))
+        HeadGroup(
+            r.model, ["BG-Gap"] * with_gap + [short[v] for v in shown] + ["Change"] * (c is not None and not many)
+        )
         for r, c in zip(reports, changes, strict=True)
     ]
+    words = _class_words(reports, grouping)
     return Section(
         "classes.html",
         {
-            **_class_words(reports, grouping),
+            **words,
             "rows": rows,
             "groups": groups,
             "with_gap": with_gap,
+            "level": f"{100 * level:g}%",
             "changes": None if grouping else _class_changes(reports, comparisons, figure),
         },
+        anchor=words["anchor"],
+        heading=words["title"],
     )
 
 
@@ -206,6 +214,7 @@ def _class_words(reports: Sequence[Measurement], grouping: str | None) -> dict[s
     """Heading, what a row is called, and what is said of the worst one of each model."""
     sets = reports[0].images.targets is not None
     what = grouping or ("label" if sets else "class")
+    groupings = list(dict.fromkeys(name for r in reports for name in r.per_group))
     worst = [r.worst_group.get(grouping) if grouping else r.worst_class for r in reports]
     spelled = [
         (r.model if len(reports) > 1 else "", worst_sentence(w, what, r.confidence))
@@ -214,7 +223,7 @@ def _class_words(reports: Sequence[Measurement], grouping: str | None) -> dict[s
     ]
     return {
         "title": f"By {grouping}" if grouping else "Label by label" if sets else "Class by class",
-        "anchor": f"group-{grouping}" if grouping else "classes",
+        "anchor": f"group-{groupings.index(grouping) + 1}" if grouping else "classes",
         "head": what.capitalize(),
         "sets": sets and not grouping,
         "worst": spelled,
@@ -278,36 +287,41 @@ def _class_changes(reports: Sequence[Measurement], comparisons: Comparisons, fig
 
 
 def _class_cells(
-    row: ClassResult | None, shown: Sequence[str], *, with_gap: bool, meter: int | None, level: float
+    row: ClassResult | None, shown: Sequence[str], scale: Scale | None, colour: int, level: float
 ) -> list[ClassCell]:
-    cells = [_share_cell(row.accuracy.get(v) if row else None, level, "first" * (v == shown[0])) for v in shown]
-    return [*cells, _gap_cell(row, meter, level)] if with_gap else cells
+    """A model's cells, without the change: its gap where there is one (``scale``), and its accuracies."""
+    cells = [] if scale is None else [_gap_cell(row, scale, colour, level)]
+    cells += [_share_cell(row.accuracy.get(v) if row else None) for v in shown]
+    return [dataclasses.replace(cells[0], style=f"first {cells[0].style}".strip()), *cells[1:]]
 
 
-def _share_cell(estimate: Estimate | None, level: float, style: str) -> ClassCell:
+def _share_cell(estimate: Estimate | None) -> ClassCell:
     if not is_known(estimate):
-        return ClassCell("", "not known", style=style)
-    title = spell(estimate, confidence=level)
-    return ClassCell(f"{estimate.value:.6f}", percent(estimate.value, 1), title, style)
+        return ClassCell("", "not known")
+    return ClassCell(f"{estimate.value:.6f}", percent(estimate.value, 1), _between(estimate))
 
 
-def _gap_cell(row: ClassResult | None, meter: int | None, level: float) -> ClassCell:
-    """The gap with a small bar in the model's colour as long as its distance from 0, without one in many columns."""
+def _gap_cell(row: ClassResult | None, scale: Scale, colour: int, level: float) -> ClassCell:
+    """The gap with its interval, and a bar in the model's colour to its side of 0; pale where it may be chance."""
     estimate = None if row is None else row.bg_gap
     if row is None or not is_known(estimate):
-        return ClassCell("", "not known")
-    bar = None if meter is None else Meter(meter, round(100 * min(1.0, abs(estimate.value))))
-    title = spell(estimate, points=True, confidence=level)
-    chance = "may be chance" if may_be_chance(row, level) else ""
-    return ClassCell(f"{estimate.value:.6f}", points(estimate.value), title, "chance" * bool(chance), chance, bar)
+        return ClassCell("", "not known", style="gap")
+    chance = may_be_chance(row, level)
+    bar = forest_bar(estimate, scale, colour, sure=not chance)
+    small = (*_between(estimate), *(["may be chance"] if chance else []))
+    return ClassCell(f"{estimate.value:.6f}", points(estimate.value), small, "gap chance" if chance else "gap", bar)
 
 
 def _class_change(change: Change | None, level: float) -> ClassCell:
     if change is None or not is_known(change.difference):
         return ClassCell("", "not known")
     d, style = change.difference, "delta sure" if change.corrected < 1 - level else "delta"
-    title = spell(d, points=True, confidence=level)
-    return ClassCell(f"{d.value:.6f}", points(d.value), title, style, p_words(change.corrected))
+    return ClassCell(f"{d.value:.6f}", points(d.value), (*_between(d), p_words(change.corrected)), style)
+
+
+def _between(estimate: Estimate) -> tuple[str, ...]:
+    ends = interval_of(estimate)
+    return (f"{number(ends[0])} to {number(ends[1])}",) if ends else ()
 
 
 def _figure_cell(estimate: Estimate | None, unit: str, change: Change | None = None) -> OverviewCell:

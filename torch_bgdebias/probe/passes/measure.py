@@ -54,6 +54,8 @@ class Collected:
         probabilities: whether the model's outputs were probabilities.
         soft: whether labels were shares of classes, of which the largest counts.
         doubt: what in the first images speaks against their units; empty where nothing does.
+        object_share: mean share of the picture that the masks call object, of images with one; NaN without any.
+        object_edge_share: the same of the picture's outermost pixels.
     """
 
     images: ImageResults
@@ -65,6 +67,8 @@ class Collected:
     probabilities: bool
     soft: bool = False
     doubt: str = ""
+    object_share: float = math.nan
+    object_edge_share: float = math.nan
 
     def counts(self, settings: EvaluationSettings, pool: BackgroundPool | None) -> dict[str, int]:
         """What was there and what was left out, for the report."""
@@ -116,6 +120,7 @@ class Evaluation:
         keeper = ExampleKeeper(settings.examples, settings.mean, settings.std)
         parts: list[ImageResults] = []
         num_classes, without_foreground, soft = settings.num_classes, 0, False
+        shares: list[NDArray[np.float64]] = []
         with run.watching() as seen:
             for number, (places, counted, batch) in enumerate(batches):
                 images = read_batch(batch, counted, number, settings, self.device)
@@ -128,12 +133,16 @@ class Evaluation:
                 result = self._one_batch(one, seen, pool, ready, keeper)
                 parts.append(self._grouped(result, batch, places, counted))
                 soft = soft or images.soft
-                without_foreground += int((~_has_foreground(images.mask)).sum())
+                covered = _object_shares(images.mask)
+                without_foreground += int((covered[:, 0] == 0).sum())
+                shares.append(covered[covered[:, 0] > 0])
         if not parts or num_classes is None:
             return None
         images_seen = merge(parts)
         if run.no_embedding:
             images_seen.cosine.clear()
+        objects = np.concatenate(shares)
+        share, edge = objects.mean(0).tolist() if len(objects) else (math.nan, math.nan)
         return Collected(
             images=images_seen,
             num_classes=num_classes,
@@ -144,6 +153,8 @@ class Evaluation:
             probabilities=run.probabilities,
             soft=soft,
             doubt=run.doubt or "",
+            object_share=share,
+            object_edge_share=edge,
         )
 
     def _grouped(
@@ -272,6 +283,8 @@ def joined(parts: Sequence[Collected | None]) -> Collected:
         probabilities=any(part.probabilities for part in given),
         soft=any(part.soft for part in given),
         doubt=next((part.doubt for part in given if part.doubt), ""),
+        object_share=_mean_over_images(given, "object_share"),
+        object_edge_share=_mean_over_images(given, "object_edge_share"),
     )
 
 
@@ -319,6 +332,21 @@ def _checked_classes(images: LabelledImages, logits: Tensor, expected: int | Non
 
 def _has_foreground(mask: Tensor) -> Tensor:
     return (mask > FOREGROUND_THRESHOLD).flatten(1).any(1)
+
+
+def _object_shares(mask: Tensor) -> NDArray[np.float64]:
+    """(B, 2) share of the picture that is object, and share of its outermost pixels."""
+    inside = (mask[:, 0] > FOREGROUND_THRESHOLD).float()
+    edge = torch.cat([inside[:, 0], inside[:, -1], inside[:, :, 0], inside[:, :, -1]], 1).mean(1)
+    shares: NDArray[np.float64] = torch.stack([inside.mean((1, 2)), edge], 1).cpu().numpy().astype(np.float64)
+    return shares
+
+
+def _mean_over_images(parts: Sequence[Collected], name: str) -> float:
+    """Of the images with an object, over processes."""
+    weighed = [(len(part.images) - part.without_foreground, getattr(part, name)) for part in parts]
+    weighed = [(count, share) for count, share in weighed if count]
+    return sum(count * share for count, share in weighed) / sum(c for c, _ in weighed) if weighed else math.nan
 
 
 def _finite(values: Tensor) -> NDArray[np.float32]:

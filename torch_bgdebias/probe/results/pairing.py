@@ -26,6 +26,8 @@ _FREE = frozenset(
         "intervals_count",
         "labels",
         "n_resamples",
+        "object_edge_share",
+        "object_share",
         "outputs",
         "processes",
         "score_settings",

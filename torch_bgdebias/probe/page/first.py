@@ -1,0 +1,147 @@
+"""What the first screen is given: whether, how much, for which classes, why, what to do next, what to mind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch_bgdebias.probe.page.bars import ForestBar, forest_bar, forest_scale
+from torch_bgdebias.probe.page.render import Section
+from torch_bgdebias.probe.results.advice import Step, evidence, next_steps, shown_classes, which_classes
+from torch_bgdebias.probe.results.comparison import ModelComparison
+from torch_bgdebias.probe.results.issues import Issue, issues
+from torch_bgdebias.probe.results.measurement import Estimate, Measurement
+from torch_bgdebias.probe.results.spelling import VARIANT_WORDS, Sentence, interval_of, is_known, number, points
+from torch_bgdebias.probe.results.verdict import shown_models, verdict
+
+__all__ = ["how_section", "is_grave", "issues_section", "verdict_section"]
+
+#: classes on the first screen, of each of one or two models, and of more
+_CLASSES, _CLASSES_OF_MANY = 5, 3
+
+
+@dataclass(frozen=True)
+class Card:
+    """A headline figure."""
+
+    what: str
+    value: str
+    unit: str
+    between: str
+    colour: int
+
+
+@dataclass(frozen=True)
+class CardRow:
+    """Headline figures beside each other, with an arrow behind the first where models are compared."""
+
+    cards: Sequence[Card]
+    arrow: bool
+
+
+@dataclass(frozen=True)
+class ClassLine:
+    """A class whose gap is shown: name, gap with interval, and its bar."""
+
+    name: str
+    gap: str
+    between: str
+    bar: ForestBar | None
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """The classes of one model whose gap is shown, the largest ones; ``more`` are not listed."""
+
+    model: str
+    line: str
+    classes: Sequence[ClassLine]
+    more: int
+
+
+def verdict_section(reports: Sequence[Measurement], comparisons: Sequence[ModelComparison | None]) -> Section:
+    """Headline figures and the four questions that a reader comes with, of one model or of several."""
+    sentences: list[Sentence] = verdict(reports, comparisons)
+    shown = [0, *shown_models(reports)]
+    known = [i for i in shown if is_known(reports[i].bg_gap)]
+    steps: list[Step] = next_steps(reports, comparisons)
+    if any(issue.grave for issue in issues(reports, comparisons)):
+        steps = [Step("First mend what stands above in red: until then these figures may say nothing.", None), *steps]
+    return Section(
+        "verdict.html",
+        {
+            "rows": _card_rows(reports),
+            "sentences": sentences,
+            "classes": _class_lists(reports, known),
+            "evidence": evidence(reports[0]) if known else "",
+            "steps": steps,
+        },
+        anchor="verdict",
+        heading="Verdict",
+    )
+
+
+def issues_section(reports: Sequence[Measurement], comparisons: Sequence[ModelComparison | None]) -> Section | None:
+    """What speaks against relying on the figures, each with its remedy; ``None`` where nothing does."""
+    every: list[Issue] = issues(reports, comparisons)
+    return (
+        Section("issues.html", {"issues": every}, anchor="issues", heading="Before you rely on it") if every else None
+    )
+
+
+def is_grave(doubts: Section | None) -> bool:
+    """Whether the section of issues holds something that makes the figures mean nothing: then it goes first."""
+    return doubts is not None and any(issue.grave for issue in doubts.data["issues"])
+
+
+def how_section(reports: Sequence[Measurement], comparisons: Sequence[ModelComparison | None]) -> Section:
+    """How to do what the first screen says: the instructions that its steps name, in their order."""
+    shown = list(dict.fromkeys([step.how for step in next_steps(reports, comparisons) if step.how] + ["again"]))
+    return Section("how.html", {"shown": shown, "model": reports[0].model}, anchor="how", heading="What to do, and how")
+
+
+def _card_rows(reports: Sequence[Measurement]) -> list[CardRow]:
+    first, others = reports[0], [(i, reports[i]) for i in shown_models(reports)]
+    if not others:
+        cards = [_card("BG-Gap", first.bg_gap, 0, gap=True)]
+        for variant in ("mixed_same", "mixed_rand"):
+            if variant in first.variants:
+                cards.append(_card(f"Accuracy, {VARIANT_WORDS[variant]}", first.accuracy(variant), 0, gap=False))
+        return [CardRow(cards, arrow=False)]
+    models = [(0, first), *others]
+    rows = [CardRow([_card(f"BG-Gap: {r.model}", r.bg_gap, i, gap=True) for i, r in models], arrow=True)]
+    if all(is_known(r.accuracy("mixed_rand")) for _, r in models):
+        what = "Accuracy, random backgrounds"
+        cards = [_card(f"{what}: {r.model}", r.accuracy("mixed_rand"), i, gap=False) for i, r in models]
+        rows.append(CardRow(cards, arrow=True))
+    return rows
+
+
+def _class_lists(reports: Sequence[Measurement], known: Sequence[int]) -> list[ClassList]:
+    """The classes of some models, all on one scale."""
+    shown = {i: shown_classes(reports[i]) for i in known}
+    listed = {i: rows[: _CLASSES if len(known) < 3 else _CLASSES_OF_MANY] for i, rows in shown.items()}
+    scale = forest_scale([row.bg_gap for rows in listed.values() for row in rows])
+    lists = []
+    for i, rows in listed.items():
+        lines = [
+            ClassLine(row.name, points(gap.value), _between(gap), forest_bar(gap, scale, i, sure=True))
+            for row in rows
+            if is_known(gap := row.bg_gap)
+        ]
+        name = reports[i].model if len(reports) > 1 else ""
+        lists.append(ClassList(name, which_classes(reports[i]), lines, len(shown[i]) - len(rows)))
+    return lists
+
+
+def _card(what: str, estimate: Estimate | None, colour: int, *, gap: bool) -> Card:
+    unit = "points" if gap else "%"
+    if not is_known(estimate):
+        return Card(what, "?", unit, "not known", colour)
+    value = points(estimate.value) if gap else f"{100 * estimate.value:.1f}"
+    return Card(what, value, unit, _between(estimate) or "no interval", colour)
+
+
+def _between(estimate: Estimate) -> str:
+    ends = interval_of(estimate)
+    return f"{number(ends[0])} to {number(ends[1])}" if ends else ""

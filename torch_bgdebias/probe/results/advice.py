@@ -1,0 +1,136 @@
+"""What a measurement is good for: in which classes the gap is shown, on what that rests, and what to do next."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from torch_bgdebias.metrics.statistics import paired_permutation_test
+from torch_bgdebias.probe.results.columns import columns_of
+from torch_bgdebias.probe.results.comparison import ModelComparison
+from torch_bgdebias.probe.results.gaps import NARROW, side_of
+from torch_bgdebias.probe.results.issues import images_needed
+from torch_bgdebias.probe.results.measurement import ClassResult, Measurement
+from torch_bgdebias.probe.results.spelling import interval_of, is_known, number, p_words
+from torch_bgdebias.probe.results.summary import classes_by_gap, may_be_chance
+from torch_bgdebias.probe.results.verdict import pick_after
+
+__all__ = ["HOW", "How", "Step", "evidence", "next_steps", "shown_classes", "which_classes"]
+
+#: what a page can show how to do
+How: TypeAlias = Literal["swap", "head", "isnet", "again", "more"]
+HOW: tuple[How, ...] = ("swap", "head", "isnet", "again", "more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """Something to do next.
+
+    Attributes:
+        text: what, and when it is the right thing.
+        how: which instructions go with it; ``None`` for a step that needs none.
+    """
+
+    text: str
+    how: How | None
+
+
+def shown_classes(report: Measurement) -> list[ClassResult]:
+    """The classes whose gap is shown to be other than 0, the one farthest from 0 first."""
+    return [row for row in classes_by_gap(report) if not may_be_chance(row, report.confidence)]
+
+
+def which_classes(report: Measurement) -> str:
+    """For how many classes a gap is shown, and the largest one where it is for none."""
+    known, shown = classes_by_gap(report), shown_classes(report)
+    what, of = ("label", "labels") if report.images.targets is not None else ("class", "classes")
+    if not known:
+        return f"Not known: no {what} has a gap."
+    if shown:
+        every = f"All {len(known):,}" if len(shown) == len(known) > 1 else f"{len(shown):,} of {len(known):,}"
+        return f"{every} {of if len(known) > 1 else what}, with a correction for looking at so many."
+    largest = known[0]
+    assert is_known(largest.bg_gap)
+    return (
+        f"For none of the {len(known):,} {of} by itself: the largest gap, {number(largest.bg_gap.value)} points of "
+        f"{largest.name} ({largest.n:,} images), may be chance among so many."
+    )
+
+
+def evidence(report: Measurement) -> str:
+    """What the gap rests on, in counts."""
+    columns = columns_of(report.images)
+    same, rand = columns.get("accuracy/mixed_same"), columns.get("accuracy/mixed_rand")
+    if same is None or rand is None:
+        return "The same objects were not shown on backgrounds of their own and of random classes."
+    both = ~np.isnan(same) & ~np.isnan(rand)
+    lost, won = int((same > rand)[both].sum()), int((same < rand)[both].sum())
+    p = paired_permutation_test(same, rand, groups=report.images.unit).p_value
+    answers = "answers" if report.images.targets is None else "images with labels"
+    return (
+        f"{int(both.sum()):,} objects were each shown twice, before a background of their own class and of a random "
+        f"one; nothing else differed. {lost:,} {answers} were right only before the own class's, {won:,} only before "
+        f"the random one: were the background without effect, the two would be about as frequent ({p_words(p)})."
+    )
+
+
+def next_steps(reports: Sequence[Measurement], comparisons: Sequence[ModelComparison | None]) -> list[Step]:
+    """What to do, by what was measured, the first thing first."""
+    after = pick_after(reports)
+    judged = reports[0 if after is None else after]
+    side, gap = side_of(judged.bg_gap), judged.bg_gap
+    if gap is None or side == "unknown":
+        return [Step("Measure mixed_same and mixed_rand, on as many images as there are.", "again")]
+    if after is not None:
+        comparison = comparisons[after - 1]
+        if comparison is not None and not comparison.gap_differs and side_of(reports[0].bg_gap) != "neither":
+            return [_more(judged), *_methods(judged)[:3]]
+    if side == "neither":
+        return _nothing_shown(judged, after is not None)
+    lead = [Step(f"The best of them, {judged.model}, still depends on the background. What may take the rest:", None)]
+    return [
+        *(lead if after is not None else []),
+        *_methods(judged),
+        Step("Then measure again, and compare on the same images.", "again"),
+    ]
+
+
+def _nothing_shown(judged: Measurement, later: bool) -> list[Step]:
+    ends = None if judged.bg_gap is None else interval_of(judged.bg_gap)
+    wide = ends is not None and max(abs(end) for end in ends) >= NARROW
+    steps = [_more(judged)] if wide else []
+    if later:
+        steps.append(Step(f"Take {judged.model} where its accuracy is enough, and measure it on pictures from "
+                          "elsewhere: another camera, site or season.", "again"))  # fmt: skip
+    else:
+        steps.append(Step("Nothing to repair on these images. Keep report.json, and measure again after each training "
+                          "and on pictures from elsewhere.", "again"))  # fmt: skip
+    return steps
+
+
+def _more(judged: Measurement) -> Step:
+    ends = None if judged.bg_gap is None else interval_of(judged.bg_gap)
+    if judged.bg_gap is None or ends is None:
+        return Step("Measure more images.", "more")
+    needed = images_needed(judged.bg_gap.n, (ends[1] - ends[0]) / 2)
+    return Step(f"Measure more images, about {max(needed, 2 * judged.bg_gap.n):,}, to tell an effect from chance.",
+                "more")  # fmt: skip
+
+
+def _methods(judged: Measurement) -> list[Step]:
+    """The methods, in the order in which they are worth a try."""
+    if side_of(judged.bg_gap) == "own":
+        return [
+            Step("The background speaks against its class: look for a training that always took backgrounds of other "
+                 "classes, and draw them independently of the class.", "swap"),
+            Step("If it cannot be trained again: a new last layer, fitted on many backgrounds.", "head"),
+        ]  # fmt: skip
+    return [
+        Step("Masks for training: exchange the backgrounds while training (background swap). The first thing to try.",
+             "swap"),
+        Step("No time to train again: a new last layer, fitted on many backgrounds.", "head"),
+        Step("A mark or frame that cannot be exchanged: keep the evidence on the object (ISNet).", "isnet"),
+    ]  # fmt: skip
