@@ -20,7 +20,7 @@ PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "LICENSE
 FOLDERS = {"docs": "*", "experiments": "**/*.md", "examples": "*.py"}
 #: faces with a page of their own, in the order of the navigation; what is neither here nor a face is not public
 FACES = (
-    "callbacks", "probe", "metrics", "data", "masks", "backgrounds", "swap", "clad", "isnet", "lrp", "heads",
+    "callbacks", "probe", "metrics", "data", "masks", "backgrounds", "swap", "clad", "isnet", "lrp", "heads", "audit",
     "attribution", "concepts", "ops", "batch", "train",
 )  # fmt: skip
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 #: what holds after a block, by page and position
 HOLDS = {
+    ("audit.md", 0): ["report.findings[0].reading.p_value <= 0.005", "'can be told' in printed"],
     ("attribution.md", 0): [
         "heatmap.shape == relevance.shape == shap.attribution.shape == (4, 1, 32, 32)",
         "shap.values.shape == (4, 49)",

@@ -40,10 +40,11 @@ ARROWS: dict[str, set[str]] = {
     "isnet": {"lrp"},
     "heads": {"backgrounds", "swap"},
     "probe": {"backgrounds", "swap", "clad", "isnet", "concepts", "attribution", "metrics", "data"},
+    "audit": {"probe", "metrics", "data", "masks", "attribution", "backgrounds"},
     "train": {"data", "lightning"},
     "cli": {
         "lrp", "clad", "metrics", "concepts", "masks", "data", "backgrounds", "swap", "attribution", "isnet", "probe",
-        "lightning", "train", "heads",
+        "lightning", "train", "heads", "audit",
     },
 }  # fmt: skip
 #: the faces: the package itself and ``callbacks`` name what rooms define, and no room imports them

@@ -13,6 +13,7 @@ from torch_bgdebias._version import __version__ as __version__
 if TYPE_CHECKING:
     from torch_bgdebias import (
         attribution as attribution,
+        audit as audit,
         backgrounds as backgrounds,
         callbacks as callbacks,
         clad as clad,
@@ -64,6 +65,7 @@ else:
         {
             "torch_bgdebias": [
                 "attribution",
+                "audit",
                 "backgrounds",
                 "callbacks",
                 "clad",

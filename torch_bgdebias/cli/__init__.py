@@ -42,7 +42,7 @@ exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage, 130 inter
 
 
 #: in the order of ``bgdebias --help``
-COMMANDS = ("backgrounds", "certify", "demo", "head", "masks", "plan", "probe", "report", "train", "variants")
+COMMANDS = ("audit", "backgrounds", "certify", "demo", "head", "masks", "plan", "probe", "report", "train", "variants")
 
 
 def command_modules() -> list[ModuleType]:

@@ -1,0 +1,94 @@
+"""The page holds what the report says, and hostile names stay text."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from hostile import HOSTILE
+
+from torch_bgdebias.audit import AuditReport
+from torch_bgdebias.audit.cues import CUES, cue_of
+from torch_bgdebias.audit.results import Finding, Giveaway, Reading
+from torch_bgdebias.metrics.statistics import Interval
+
+
+def report(names, *, masked=True, alarms=True):
+    readings = [
+        Reading(cue, label, 0.01 if alarms else 0.7, Interval(0.81, 0.7, 0.9, 100), "linear", 12)
+        for label in range(len(names))
+        for cue in (*CUES, cue_of(f"column {names[0]}"))
+    ]
+    giveaways = [Giveaway(0, names[0], 0, b"\xff\xd8")]
+    plane = np.linspace(0, 1, 144).reshape(12, 12)
+    plane[0, 0] = np.nan
+    return AuditReport(
+        classes=tuple(names),
+        counts=(50,) * len(names),
+        total=1000,
+        masked=masked,
+        findings=[Finding(reading, giveaways) for reading in readings] if alarms else [],
+        readings=readings,
+        tests=40,
+        maps=dict.fromkeys(range(len(names)), plane),
+        thresholds=dict.fromkeys(range(len(names)), 0.4),
+        mean_picture=np.zeros((96, 96, 3), np.uint8),
+        unreadable=[(names[0], names[0])],
+        left_out=[(names[0], "no mask")],
+        notes=[names[0]],
+        settings={"level": 0.05, "seed": 0},
+    )
+
+
+def test_hostile_names_stay_text(tmp_path):
+    given = report(HOSTILE)
+    given.to_html(tmp_path / "a.html", title=HOSTILE[0])
+    page = (tmp_path / "a.html").read_text()
+    assert page.count("<script>") == 1  # the page's own
+    assert all(f"{name}<" not in page for name in HOSTILE if "<" in name)
+    assert "<img src=x" not in page
+    assert "&lt;script&gt;hacked()" in page
+    assert "{{ 7 * 7 }}" in page  # shown, not worked out
+    assert "default-src 'none'" in page
+
+
+def test_first_screen_says_who_by_what_how_surely_and_what_to_do(tmp_path):
+    given = report(["ship", "plane", "car"])
+    given.to_html(tmp_path / "a.html")
+    page = (tmp_path / "a.html").read_text()
+    first = page[: page.index("Every class and every cue")]
+    for words in ("3 of 3 classes can be told by what is not the object", "corners", "0.81 [0.70, 0.90]", "p = 0.010"):
+        assert words in first
+    for words in ("BackgroundSwap or CLAD in training", "marks, stamps and time codes in the corners", "and 2 more"):
+        assert words in first
+    assert "places beyond chance (0.40)" in page
+
+
+def test_without_findings_it_says_what_that_means(tmp_path):
+    given = report(["ship", "plane"], alarms=False, masked=False)
+    given.to_html(tmp_path / "a.html")
+    page = (tmp_path / "a.html").read_text()
+    assert "Nothing outside the object tells the classes" in page
+    assert "It is no proof" in page
+    assert "There are no masks" in page
+    assert "Pictures that give most away" not in page
+    assert given.is_clean
+
+
+def test_json_holds_every_reading(tmp_path):
+    given = report(["ship", "plane"])
+    given.to_json(tmp_path / "a.json")
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert content["schema"] == "torch_bgdebias.audit/1"
+    assert len(content["readings"]) == 2 * (len(CUES) + 1)
+    assert content["maps"]["ship"][0][0] is None
+    assert content["findings"][0]["giveaways"] == [{"index": 0, "name": "ship", "class": 0}]
+    assert content["readings"][0]["auc"] == 0.81
+
+
+def test_summary(capsys):
+    text = report(["ship", "plane"]).summary()
+    assert "The two classes can be told by what is not the object." in text
+    assert "ship / plane" in text
+    assert "1 pictures cannot be read: ship" in text
+    assert "Check by hand" in text

@@ -1,0 +1,26 @@
+"""Before any training: how much of the class can be read off what is not the object; after it: `discover`.
+
+``audit`` looks at a data set, ``discover`` at what a model looks at in it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch_bgdebias._lazy import lazy
+
+if TYPE_CHECKING:
+    from torch_bgdebias.audit.auditing import audit as audit
+    from torch_bgdebias.audit.report import AuditReport as AuditReport
+    from torch_bgdebias.audit.results import Finding as Finding, Giveaway as Giveaway, Reading as Reading
+    from torch_bgdebias.audit.settings import AuditSettings as AuditSettings
+else:
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "torch_bgdebias.audit.auditing": ["audit"],
+            "torch_bgdebias.audit.report": ["AuditReport"],
+            "torch_bgdebias.audit.results": ["Finding", "Giveaway", "Reading"],
+            "torch_bgdebias.audit.settings": ["AuditSettings"],
+        },
+    )

@@ -1,0 +1,322 @@
+"""Pictures one at a time, whatever they come from: a folder with or without masks, a data set, a loader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from torch_bgdebias.batch import BatchSpec, value_at
+from torch_bgdebias.checks import describe
+from torch_bgdebias.data.folder import MaskedImageFolder, MaskSizeError, read_pair
+from torch_bgdebias.data.pairing import class_names, pair
+from torch_bgdebias.data.settings import FolderSettings
+from torch_bgdebias.files import (
+    UnreadableImageError,
+    category_folders,
+    first_few,
+    image_files,
+    open_image,
+    white_level,
+)
+from torch_bgdebias.masks.encodings import MaskEncodingError
+from torch_bgdebias.masks.reading import MaskReader
+from torch_bgdebias.preprocessing import Preprocessing
+
+__all__ = ["Files", "Items", "Picture", "PictureSource", "as_source"]
+
+#: names of the parts of a data set, one folder above its classes
+_PARTS = frozenset(("dev", "test", "testing", "train", "training", "val", "valid", "validation"))
+#: a JPEG is decoded no larger than needed for this short side, twice of it at most
+_DECODED = (512, 512)
+
+
+class Picture(NamedTuple):
+    """One picture.
+
+    Attributes:
+        pixels: (H, W, 3) uint8, at its own size.
+        mask: (H, W) uint8, 255 = object; ``None`` where there is none.
+        label: number of its class.
+        path: its file, where it has one.
+        mode: how colours were stored.
+    """
+
+    pixels: NDArray[np.uint8]
+    mask: NDArray[np.uint8] | None
+    label: int
+    path: Path | None = None
+    mode: str = "RGB"
+
+
+@dataclass
+class PictureSource:
+    """Where pictures come from.
+
+    Attributes:
+        classes: their names; empty where only the labels' numbers are known.
+        root: the folder that names are relative to.
+        total: how many pictures there are, ``None`` where nobody knows before the last.
+        unreadable: what could not be read, and why; filled while pictures are read.
+        left_out: what is known beforehand not to be looked at, with its reason.
+    """
+
+    classes: tuple[str, ...] = ()
+    root: Path = Path()
+    total: int | None = None
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+    def pictures(self, most: int | None, seed: int) -> Iterator[tuple[int, Picture]]:
+        """At most ``most`` pictures with their positions, read when they are asked for."""
+        raise NotImplementedError
+
+
+@dataclass
+class Files(PictureSource):
+    """Files by class, with their masks where there are any."""
+
+    paths: Sequence[Path] = ()
+    labels: Sequence[int] = ()
+    masks: Sequence[Path] | None = None
+    reader: MaskReader | None = None
+    white: float | None = None
+
+    def pictures(self, most: int | None, seed: int) -> Iterator[tuple[int, Picture]]:
+        """As the base class says; drawn evenly from the classes."""
+        for index in _drawn(np.asarray(self.labels), most, seed):
+            try:
+                yield int(index), self._read(int(index))
+            except (UnreadableImageError, FileNotFoundError, MaskSizeError, MaskEncodingError) as error:
+                self.unreadable.append((self.paths[index].name, str(error)))
+
+    def _read(self, index: int) -> Picture:
+        path, label = self.paths[index], int(self.labels[index])
+        if self.masks is None:
+            picture = open_image(path, at_least=_DECODED, white=self.white)
+            return Picture(np.array(picture), None, label, path)
+        both = read_pair(path, self.masks[index], None, masks=self.reader, white=self.white)
+        return Picture(both.image.permute(1, 2, 0).numpy(), both.mask[0].numpy(), label, path)
+
+
+@dataclass
+class Items(PictureSource):
+    """Items or batches of a data set or loader."""
+
+    data: Any = None
+    spec: BatchSpec | None = None
+    restored: Preprocessing = field(default_factory=Preprocessing)
+    batched: bool = False
+
+    def pictures(self, most: int | None, seed: int) -> Iterator[tuple[int, Picture]]:
+        """As the base class says; evenly spread over all."""
+        if self.batched or not hasattr(self.data, "__getitem__"):
+            yield from self._streamed(most)
+            return
+        chosen = range(len(self.data))
+        if most is not None and len(self.data) > most:
+            chosen = sorted(np.random.default_rng(seed).choice(len(self.data), most, replace=False))  # type: ignore[assignment]
+        for index in chosen:
+            try:
+                item = self.data[int(index)]
+            except (UnreadableImageError, OSError) as error:
+                self.unreadable.append((f"item {index}", str(error)))
+                continue
+            yield int(index), self._picture(item, int(index))
+
+    def _streamed(self, most: int | None) -> Iterator[tuple[int, Picture]]:
+        every = 1 if most is None or self.total is None else max(1, -(-self.total // most))
+        number = taken = 0
+        for batch in self.data:
+            for item in _rows(batch, self.spec) if self.batched else [batch]:
+                if number % every == 0 and (most is None or taken < most):
+                    taken += 1
+                    yield number, self._picture(item, number)
+                number += 1
+            if most is not None and taken >= most:
+                return
+
+    def _picture(self, item: Any, number: int) -> Picture:
+        image, label, mask = _parts(item, self.spec, number)
+        mode = image.mode if isinstance(image, Image.Image) else "tensor"
+        pixels = _pixels(image, number, self.restored)
+        return Picture(pixels, _mask_pixels(mask, pixels.shape[:2], number), _label(label, number), None, mode)
+
+
+def as_source(
+    data: Any, *, masks: FolderSettings | None, spec: BatchSpec | None, restored: Preprocessing
+) -> PictureSource:
+    """What pictures are read from.
+
+    Args:
+        data: a folder (``images/<class>/`` with or without ``masks/<class>/``, or ``<class>/``), a data set of
+            such a folder, any data set of (image, label) or (image, label, mask), or a loader of such batches.
+        masks: how a folder's masks are read.
+        spec: where image, label and mask are in an item or batch that is no tuple of these.
+        restored: what tensors were normalised with.
+
+    Raises:
+        FileNotFoundError: no such folder, or no pictures in it. ValueError: parts in place of classes.
+        TypeError: something else.
+    """
+    if isinstance(data, str | Path):
+        return _folder(Path(data), masks or FolderSettings())
+    if isinstance(data, MaskedImageFolder):
+        paths, given, labels = zip(*data.samples, strict=True)
+        reader = MaskReader.of_folder(list(given), data.settings.masks, root=data.root, strict=False)
+        return _files(data.classes, data.root / "images", paths, labels, given, reader, data.white)
+    samples = getattr(data, "samples", None)
+    if isinstance(samples, list) and samples and _is_path_and_label(samples[0]) and getattr(data, "classes", None):
+        paths, labels = zip(*((Path(path), int(label)) for path, label in samples), strict=True)
+        return _files(data.classes, Path(getattr(data, "root", ".")), paths, labels, None, None, None)
+    classes = tuple(map(str, getattr(data, "classes", ()) or ()))
+    if isinstance(data, torch.utils.data.DataLoader):
+        total = len(data.dataset) if hasattr(data.dataset, "__len__") else None
+        classes = tuple(map(str, getattr(data.dataset, "classes", ()) or ()))
+        return Items(classes, total=total, data=data, spec=spec, restored=restored, batched=True)
+    if not hasattr(data, "__getitem__") and not hasattr(data, "__iter__"):
+        raise TypeError(f"dataset: expected a folder, a data set of (image, label) or a loader, got {describe(data)}")
+    total = len(data) if hasattr(data, "__len__") else None
+    if total == 0:
+        raise ValueError("dataset: expected pictures, got an empty one")
+    return Items(classes, total=total, data=data, spec=spec, restored=restored)
+
+
+def _is_path_and_label(sample: object) -> bool:
+    """As torchvision's ``ImageFolder`` lists its samples."""
+    return isinstance(sample, tuple) and len(sample) == 2 and isinstance(sample[0], str | Path)
+
+
+def _folder(root: Path, options: FolderSettings) -> Files:
+    if not root.is_dir():
+        raise FileNotFoundError(f"dataset: expected a folder of pictures, found no folder {root}")
+    images = root / "images" if (root / "images").is_dir() else root
+    if images != root and ((root / "masks").is_dir() or options.mask_suffix):
+        return _masked_folder(root, options)
+    folders = [folder for folder in category_folders(images) if folder.name != "masks"]
+    names = [folder.name for folder in folders] if options.classes is None else list(options.classes)
+    if names and {name.lower() for name in names} <= _PARTS:
+        raise ValueError(f"{images}: expected one folder per class, got the parts {first_few(names)}; name one of them")
+    listed = [(path, label) for label, name in enumerate(names) for path in image_files(images / name)]
+    if not listed:
+        raise FileNotFoundError(f"{images}: expected <class>/x.jpg in it, found {first_few(names) or 'no folders'}")
+    paths, labels = zip(*listed, strict=True)
+    return _files(names, images, paths, labels, None, None, options.white)
+
+
+def _masked_folder(root: Path, options: FolderSettings) -> Files:
+    classes = class_names(root, options.classes)
+    pairs = pair(root, classes, options.mask_suffix)
+    if not pairs.samples:
+        raise FileNotFoundError(f"{root}: expected masks/<class>/x.png for images/<class>/x.jpg, found no such pair")
+    paths, given, labels = zip(*pairs.samples, strict=True)
+    reader = MaskReader.of_folder(list(given), options.masks, root=root, strict=False)
+    source = _files(classes, root / "images", paths, labels, given, reader, options.white)
+    source.left_out += [(path.name, "no mask") for path in pairs.missing]
+    source.left_out += [(path.name, "several masks") for path, _ in pairs.doubled]
+    return source
+
+
+def _files(
+    classes: Sequence[str],
+    root: Path,
+    paths: Sequence[Path],
+    labels: Sequence[int],
+    masks: Sequence[Path] | None,
+    reader: MaskReader | None,
+    white: float | None,
+) -> Files:
+    if white is None and masks is None:
+        white = white_level(list(paths))
+    return Files(tuple(classes), root, len(paths), paths=paths, labels=labels, masks=masks, reader=reader, white=white)
+
+
+def _drawn(labels: NDArray[np.int64], most: int | None, seed: int) -> NDArray[np.int64]:
+    """Positions of at most ``most`` pictures in their order, as many of each class as there are, or evenly."""
+    if most is None or len(labels) <= most:
+        return np.arange(len(labels))
+    random = np.random.default_rng(seed)
+    counts = np.bincount(labels)
+    share = int(np.searchsorted([np.minimum(counts, n).sum() for n in range(most + 1)], most, side="right")) - 1
+    chosen = [random.permutation(np.flatnonzero(labels == label))[: max(share, 1)] for label in np.flatnonzero(counts)]
+    return np.sort(np.concatenate(chosen))
+
+
+def _rows(batch: Any, spec: BatchSpec | None) -> Iterator[Any]:
+    """The items of a batch."""
+    image, label, mask = _parts(batch, spec, None)
+    for row in range(len(label)):
+        yield (image[row], label[row]) if mask is None else (image[row], label[row], mask[row])
+
+
+def _parts(item: Any, spec: BatchSpec | None, number: int | None) -> tuple[Any, Any, Any]:
+    """Image, label and mask (``None``: none) of an item or batch."""
+    if spec is not None and number is None:
+        mask = None if spec.mask is None else value_at(item, spec.mask, name="mask")
+        assert spec.image is not None
+        assert spec.label is not None
+        return value_at(item, spec.image, name="image"), value_at(item, spec.label, name="label"), mask
+    if isinstance(item, Mapping):
+        absent = [name for name in ("image", "label") if name not in item]
+        if absent:
+            held = ", ".join(map(str, item))
+            raise KeyError(
+                f"item: expected image and label in it, got {held}; pass spec=BatchSpec(image=..., label=...)"
+            )
+        return item["image"], item["label"], item.get("mask")
+    if hasattr(item, "mask") and hasattr(item, "image"):
+        return item.image, item.label, item.mask
+    if not isinstance(item, Sequence) or len(item) < 2:
+        raise TypeError(f"item: expected (image, label) or (image, label, mask), got {describe(item)[:80]}")
+    third = item[2] if len(item) > 2 else None
+    is_mask = isinstance(third, Tensor | np.ndarray | Image.Image) and getattr(third, "ndim", 2) >= 2
+    return item[0], item[1], third if is_mask else None
+
+
+def _label(value: Any, number: int) -> int:
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "iu":
+        raise TypeError(f"label of item {number}: expected one whole number, got {describe(value)[:80]}")
+    return int(array.reshape(()))
+
+
+def _pixels(image: Any, number: int, restored: Preprocessing) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 of whatever an item holds."""
+    if isinstance(image, Image.Image):
+        return np.array(image.convert("RGB"))
+    values = image if isinstance(image, Tensor) else torch.as_tensor(np.asarray(image))
+    if not isinstance(image, Tensor) and values.ndim == 3 and values.shape[-1] in (1, 3, 4):
+        values = values.movedim(-1, 0)
+    values = values.detach().cpu()
+    values = values[None] if values.ndim == 2 else values
+    if values.ndim != 3 or values.shape[0] not in (1, 3, 4):
+        raise ValueError(f"image {number}: expected (3, H, W), (1, H, W) or (H, W), got {describe(values)}")
+    if values.dtype != torch.uint8:
+        values = restored.restore(values[:3].float())
+        low, high = (float(x) for x in values.aminmax())
+        if not (low >= -0.02 and high <= 1.02):
+            raise ValueError(
+                f"image {number}: expected values in [0, 1], or bytes, got [{low:g}, {high:g}]; say what they were "
+                "normalised with (mean=, std=)"
+            )
+        values = (values.clamp(0, 1) * 255).round().to(torch.uint8)
+    return values[:3].expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
+
+
+def _mask_pixels(mask: Any, size: tuple[int, ...], number: int) -> NDArray[np.uint8] | None:
+    if mask is None:
+        return None
+    values = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
+    values = values.reshape(values.shape[-2:]) if values.size == np.prod(values.shape[-2:]) else values
+    if values.shape != tuple(size):
+        raise ValueError(f"mask {number}: expected the image's size {tuple(size)}, got {values.shape}")
+    if values.dtype == np.uint8 and values.max(initial=0) > 1:
+        return values
+    return np.asarray(np.clip(values.astype(np.float32), 0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,181 @@
+"""Every cue, class and learner against a thousand shuffled labellings; then how well each class can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torch_bgdebias.audit.appearance import GRID
+from torch_bgdebias.audit.cues import View
+from torch_bgdebias.audit.learners import (
+    LEARNERS,
+    Floats,
+    Folds,
+    half_hat,
+    hidden_layer,
+    hinged,
+    penalty_for,
+    ridge_scores,
+    single_scores,
+)
+from torch_bgdebias.audit.permuting import adjusted_p_values, explained, levelled, strongest
+from torch_bgdebias.metrics.auc import auc_interval
+from torch_bgdebias.metrics.statistics import Interval
+
+__all__ = ["Outcome", "Tested", "area", "place_map", "place_scores", "telling", "test_everything"]
+
+#: labellings that are worked on at once
+_CHUNK = 250
+_PLACES = "places"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One test: a view, a learner, and the class that it tells from the rest."""
+
+    cue: str
+    view: str
+    learner: str
+    label: int
+    p_value: float
+    z: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All tests, and the map of places.
+
+    Attributes:
+        tests: of every view, learner and class.
+        maps: class -> (GRID, GRID) multiple correlation of each place with it, NaN where too few pictures show it.
+        thresholds: class -> the correlation that no place exceeds by chance in all but a share ``level`` of cases.
+    """
+
+    tests: list[Tested]
+    maps: dict[int, NDArray[np.float64]]
+    thresholds: dict[int, float]
+
+
+def test_everything(
+    views: Sequence[View],
+    places: Sequence[tuple[int, Floats]],
+    orders: NDArray[np.int64],
+    asked: Sequence[int],
+    *,
+    seed: int,
+    level: float,
+) -> Outcome:
+    """Test whether any of the classes can be told by any of the views or places.
+
+    Args:
+        views: what is learnt from.
+        places: cells of the picture plane with their bases.
+        orders: (N, P + 1) labels, the first column as they are.
+        asked: the classes that are told from the rest.
+        seed: of the hidden layers.
+        level: of the map's threshold.
+    """
+    names: list[tuple[str, str, str, int]] = []
+    rows: list[NDArray[np.float64]] = []
+    for number, view in enumerate(views):
+        tables = tables_of(view.features, seed + number)
+        for learner, table in tables.items():
+            for label in asked:
+                statistic = np.concatenate([_statistic(learner, table, part) for part in _centred(orders, label)])
+                rows.append(levelled(statistic) if learner == "single" else statistic)
+                names.append((view.cue, view.name, learner, label))
+    maps: dict[int, NDArray[np.float64]] = {}
+    thresholds: dict[int, float] = {}
+    for label in asked if places else ():
+        shares = np.concatenate([_place_shares(places, part) for part in _centred(orders, label)], axis=1)
+        largest = shares.max(0)
+        rows.append(levelled(len(orders) * largest / 2))
+        names.append((_PLACES, _PLACES, "single", label))
+        maps[label] = place_map(places, np.sqrt(shares[:, 0]))
+        thresholds[label] = float(np.sqrt(np.quantile(largest, 1 - level)))
+    if not rows:
+        return Outcome([], maps, thresholds)
+    p_values, z = adjusted_p_values(np.stack(rows))
+    tests = [Tested(*name, float(p), float(strength)) for name, p, strength in zip(names, p_values, z, strict=True)]
+    return Outcome(tests, maps, thresholds)
+
+
+def tables_of(features: Floats, seed: int) -> dict[str, Floats]:
+    """What each learner's statistic is computed from, by learner."""
+    layer = hidden_layer(features, seed)
+    freedom = len(features) / 10
+    return {
+        "single": hinged(features),
+        "linear": half_hat(features, penalty_for(features, freedom)),
+        "network": half_hat(layer, penalty_for(layer, min(freedom, 10.0))),
+    }
+
+
+def telling(
+    view: View, labels: NDArray[np.int64], asked: Sequence[int], folds: Folds, seed: int
+) -> dict[str, NDArray[np.float64]]:
+    """Held-out scores (N, K) of every class in ``asked``, by learner."""
+    target = (labels[:, None] == np.asarray(asked)).astype(np.float32)
+    layer = hidden_layer(view.features, seed)
+    freedom = len(labels) / 10
+    scores = {
+        "single": single_scores(hinged(view.features), target, folds),
+        "linear": ridge_scores(view.features, target, folds, penalty_for(view.features, freedom)),
+        "network": ridge_scores(layer, target, folds, penalty_for(layer, min(2 * freedom, 40.0))),
+    }
+    return {name: scores[name] for name in LEARNERS}
+
+
+def place_scores(
+    places: Sequence[tuple[int, Floats]], labels: NDArray[np.int64], asked: Sequence[int], folds: Folds
+) -> NDArray[np.float64]:
+    """Held-out scores (N, K) of every class in ``asked``, each fold's by the place that tells most on the others."""
+    target = (labels[:, None] == np.asarray(asked)).astype(np.float64)
+    scores = np.zeros(target.shape)
+    for fold in np.unique(folds):
+        rows = folds == fold
+        given = target[~rows] - target[~rows].mean(0)
+        best = np.full(len(asked), -np.inf)
+        for _, basis in places:
+            train = basis[~rows].astype(np.float64)
+            weights = np.linalg.lstsq(train, given, rcond=None)[0]
+            gain = np.square(train @ weights).sum(0)
+            held = basis[rows] @ weights
+            better = gain > best
+            scores[np.ix_(rows, better)] = held[:, better] - held[:, better].mean(0)
+            best = np.maximum(best, gain)
+    return scores
+
+
+def area(scores: NDArray[np.float64], positive: NDArray[np.bool_], groups: NDArray[np.int64] | None) -> Interval:
+    """AUC with an interval that holds for all learners at once, so that the best of them may be shown."""
+    confidence = 1 - 0.05 / len(LEARNERS)
+    return auc_interval(scores, positive.astype(np.int64), groups=groups, confidence=confidence, method="logit")
+
+
+def place_map(places: Sequence[tuple[int, Floats]], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One value a shown place as a map (GRID, GRID), NaN elsewhere."""
+    plane = np.full(GRID * GRID, np.nan)
+    plane[[cell for cell, _ in places]] = values
+    return plane.reshape(GRID, GRID)
+
+
+def _statistic(learner: str, table: Floats, labels: Floats) -> NDArray[np.float64]:
+    return strongest(table, labels) if learner == "single" else explained(table, labels)
+
+
+def _place_shares(places: Sequence[tuple[int, Floats]], labels: Floats) -> NDArray[np.float64]:
+    total = np.square(labels, dtype=np.float64).sum(0)
+    return np.stack([np.square(basis.T @ labels, dtype=np.float64).sum(0) / total for _, basis in places])
+
+
+def _centred(orders: NDArray[np.int64], label: int) -> list[Floats]:
+    """Labellings of one class against the rest, (N, at most `_CHUNK`) each, centred."""
+    parts = []
+    for start in range(0, orders.shape[1], _CHUNK):
+        part = (orders[:, start : start + _CHUNK] == label).astype(np.float32)
+        parts.append(part - part.mean(0))
+    return parts

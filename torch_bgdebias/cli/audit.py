@@ -1,0 +1,125 @@
+"""``bgdebias audit``: what of a data set gives its classes away, before anything is trained."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch_bgdebias.cli.arguments import (
+    add_mask_arguments,
+    add_overwrite_argument,
+    labels,
+    mask_options,
+    real,
+    refuse_results,
+    whole,
+    writable,
+)
+
+__all__ = ["add_parser", "run"]
+
+_DESCRIPTION = """\
+How much of the class can be read off what is not the object? Simple learners are tested on the background, the border,
+the corners, the object's box, size, compression and EXIF fields of files, and on names and columns that say where
+pictures come from; audit.html and audit.json are written into --out. Nothing is downloaded, and no weights are needed.
+"""
+
+_EPILOG = """\
+data:
+  images/<class>/x.jpg with masks/<class>/x.png, or images/<class>/ or <class>/ without masks: then a ring along the
+  border stands for the background, and the object's middle is not looked at.
+
+examples:
+  bgdebias audit data/train
+  bgdebias audit data/train --table data/index.csv --columns site,camera
+  bgdebias audit data/train --groups '^[^/]+/(patient\\d+)_'      pictures of one patient are never on both sides
+  bgdebias audit data/train --backbone timm:resnet18 --pretrained
+  bgdebias audit data/train --images 20000 --json | python -m json.tool
+"""
+
+_GROUPS_HELP = "pattern that takes what belongs together from a file's path below the classes' folder, or a column"
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``audit`` to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "audit",
+        help="find what gives the classes away, before any training",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("data", type=Path, metavar="DATA", help="folder of pictures by class, with or without masks")
+    add("--classes", type=labels, metavar="A,B", help="class folders to look at (default: all)")
+    add("--table", type=Path, metavar="CSV", help="a line a picture, its file in the first column or one called image")
+    add("--columns", type=labels, default=[], metavar="A,B", help="of the table: each is a cue (site, camera, ...)")
+    add("--groups", metavar="REGEX", help=_GROUPS_HELP)
+    add(
+        "--images", type=whole(0), default=4000, metavar="N", help="most pictures to look at, 0 for all (default: 4000)"
+    )
+    add("--permutations", type=whole(99), default=999, metavar="N", help="shuffled labellings (default: 999)")
+    add("--level", type=real(0.001, 0.5), default=0.05, metavar="P", help="chance of any false alarm (default: 0.05)")
+    add("--backbone", metavar="MODEL", help="timm:NAME, torchvision:NAME or package:attribute: its embedding as well")
+    add("--pretrained", action="store_true", help="weights that timm or torchvision publish (downloads them)")
+    add("--checkpoint", type=Path, metavar="FILE", help="weights of the backbone")
+    add("--seed", type=whole(0), default=0, metavar="N", help="of pictures, folds and shuffles (default: 0)")
+    add(
+        "--out", type=Path, default=Path("bgdebias-audit"), metavar="DIR", help="folder to write (default: %(default)s)"
+    )
+    add("--json", action="store_true", help="print the result as JSON instead of text")
+    add_overwrite_argument(parser)
+    add_mask_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look, write the page, print what was seen."""
+    results = ("audit.html", "audit.json")
+    refuse_results(args.out, results, overwrite=args.overwrite)
+    from torch_bgdebias.audit import AuditSettings, audit
+    from torch_bgdebias.data import FolderSettings
+
+    settings = AuditSettings(
+        images=args.images or None,
+        permutations=args.permutations,
+        level=args.level,
+        seed=args.seed,
+        backbone=args.backbone,
+        pretrained=args.pretrained,
+        checkpoint=args.checkpoint,
+    )
+    table = _table(args.table) if args.table else {}
+    if absent := [name for name in args.columns if name not in table]:
+        raise ValueError(f"columns: expected some of {', '.join(table) or 'those of --table'}, got {', '.join(absent)}")
+    writable(args.out, name="--out")
+    report = audit(
+        args.data,
+        groups=table.get(args.groups, args.groups),
+        columns={name: table[name] for name in args.columns},
+        masks=FolderSettings(classes=args.classes or None, **mask_options(args)),
+        settings=settings,
+        say=lambda text: print(f"bgdebias audit: {text}", file=sys.stderr),
+    )
+    report.to_html(args.out / "audit.html", title=f"Audit of {args.data.resolve().name}")
+    report.to_json(args.out / "audit.json")
+    if args.json:
+        print(json.dumps(report.to_dict(), indent=1, allow_nan=False, default=str))
+    else:
+        print(f"{report.summary()}\n\nOpen {args.out / 'audit.html'}")
+    return 0
+
+
+def _table(path: Path) -> dict[str, dict[str, str]]:
+    """Column -> file -> value."""
+    import csv
+
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        raise ValueError(f"table: expected a line a picture below a line of names in {path}, found none")
+    names = [name for name in rows[0] if name is not None]
+    key = "image" if "image" in names else names[0]
+    return {name: {row[key]: row[name] for row in rows} for name in names if name != key}
