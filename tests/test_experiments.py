@@ -101,3 +101,72 @@ def test_a_new_last_layer_on_a_small_imagenet9(mixed, tmp_path, monkeypatch):
     assert line["after"]["original"] > 90
     table = run.table(run.read_lines([tmp_path / "lines.jsonl"]))
     assert f"| timm:resnet50, after | {line['after']['original']:.1f} | - |" in table
+
+
+def arena_line(method: str, seed: int, own: float, random: float, cost: float) -> dict:
+    scores = {"own": own, "random": random, "photographs": random + 5, "objects": random + 6}
+    return {"method": method, "seed": seed, "last": scores, "cpu_seconds": cost}
+
+
+def test_arenas_table_and_front(tmp_path):
+    run = importlib.import_module("experiments.arena.run")
+    lines = [
+        arena_line(*row)
+        for row in (("plain", 0, 90, 30, 10), ("plain", 1, 94, 34, 12), ("DFR", 0, 60, 29, 5), ("CLAD+", 0, 85, 62, 40))
+    ]
+    rows = run.table(lines).splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == ["| CLAD+", "| plain", "| DFR"]
+    assert rows[1] == "| plain | 92.0 ± 2.8 | 32.0 ± 2.8 | 37.0 ± 2.8 | 38.0 ± 2.8 | 2 | 11 |"
+    points = {method: (row["own"][0], row["random"][0]) for method, row in run.means(lines).items()}
+    assert run.best(points, least_first=False) == ["plain", "CLAD+"]
+    costs = {method: (row["cpu_seconds"][0], row["random"][0]) for method, row in run.means(lines).items()}
+    assert run.best(costs, least_first=True) == ["plain", "DFR", "CLAD+"]
+    assert run.plot(lines, tmp_path / "arena.png").stat().st_size > 10_000
+
+
+@pytest.fixture
+def classifier_args(monkeypatch):
+    """A small network in the place of the pretrained one."""
+    photos = importlib.import_module("experiments.photos.run")
+
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.classifier = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 8)
+
+        def forward_features(self, image):
+            return self.body(image).relu()
+
+        def forward(self, image):
+            return self.classifier(self.forward_features(image).mean((2, 3)))
+
+    monkeypatch.setattr(photos, "network", lambda classes, pretrained: Small())
+    return photos.arguments(["train", "--voc", ".", "--scenes", "."])
+
+
+def test_rivals_with_masks_see_the_object_alone(classifier_args):
+    rivals = importlib.import_module("experiments.arena.rivals")
+    torch.manual_seed(0)
+    image, mask = torch.rand(2, 3, 8, 8), torch.zeros(2, 1, 8, 8)
+    mask[:, :, 2:6, 2:6] = 1
+    elsewhere = torch.where(mask > 0, image, torch.rand(2, 3, 8, 8))
+    for kind, equal in ((rivals.MaskedImages, True), (rivals.MaskedPooling, False)):
+        module = kind(classifier_args).eval()
+        before, after = module.answer(image, mask), module.answer(elsewhere, mask)
+        assert torch.equal(before, after) == equal  # at its border a feature has seen what lies outside
+    plain = rivals.RightReasons(classifier_args)
+    loss = plain.training_step((image, torch.tensor([0, 1]), mask), 0)
+    torch.testing.assert_close(loss, 2 * torch.nn.functional.cross_entropy(plain(image), torch.tensor([0, 1])))
+
+
+def test_group_dro_turns_to_the_worst_group(classifier_args):
+    rivals = importlib.import_module("experiments.arena.rivals")
+    torch.manual_seed(0)
+    module = rivals.GroupDRO(classifier_args, step=1.0)
+    image, label = torch.rand(4, 3, 8, 8), torch.tensor([0, 0, 1, 1])
+    group = torch.tensor([0, 0, 9, 9])
+    with torch.no_grad():
+        module.net.classifier.bias.copy_(torch.tensor([9.0, 0, 0, 0, 0, 0, 0, 0]))  # class 0 is right, class 1 is not
+    module.training_step((image, label, None, group), 0)
+    assert module.share[9] > 100 * module.share[0]
+    torch.testing.assert_close(module.share.sum(), torch.tensor(1.0))

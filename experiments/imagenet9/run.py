@@ -4,7 +4,8 @@
     python -m experiments.imagenet9.run table experiments/imagenet9/results.jsonl
 
 DIR of --train is an unpacked training archive of the release of Noise or Signal (arXiv 2006.09994): original/train/ and
-fg_mask/train/; other backgrounds are those of the batch's pictures. DIR of --test is the evaluation archive. Before: the network's own 1000 classes, scored as the challenge does.
+fg_mask/train/; other backgrounds are those of the batch's pictures. DIR of --test is the evaluation archive. Before:
+the network's own 1000 classes, scored as the challenge does.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import statistics
 import time
 import warnings
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,19 @@ import pytorch_lightning as pl
 import timm
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from experiments.common import accuracy
-from experiments.photos.settings import MEAN, OBJECTS, STD, freeze, network, norms, photographs
+from experiments.photos.settings import MEAN, OBJECTS, STD, Photographs, freeze, network, norms, photographs
 from torch_bgdebias import BackgroundSwap, ISNetLoss
 from torch_bgdebias.callbacks import BackgroundSwapCallback, CLADCallback, ISNetCallback
 from torch_bgdebias.swap import Placement
 
 METHODS = (
-    "plain", "swap", "CLAD", "CLAD+", "isnet-selective", "isnet-stochastic", "isnet-dual", "isnet-original",
-    "isnet-gradient", "isnet-paper",
+    "plain", "swap", "swap-voronoi", "CLAD", "CLAD+", "isnet-selective", "isnet-stochastic", "isnet-dual",
+    "isnet-original", "isnet-gradient", "isnet-paper",
 )  # fmt: skip
 TESTS = ("own", "random", "photographs", "objects")
 
@@ -133,8 +134,9 @@ def callbacks(method: str, args: argparse.Namespace) -> list[pl.Callback]:
     if method == "plain":
         return []
     placement = Placement(args.move[0], tuple(args.move[1:]), 0.5) if args.move else None
-    swap = BackgroundSwap("batch", edge=args.edge, placement=placement)
-    if method == "swap":
+    pattern = "voronoi" if method.endswith("voronoi") else "paste"
+    swap = BackgroundSwap("batch", pattern, edge=args.edge, placement=placement)
+    if method.startswith("swap"):
         return [BackgroundSwapCallback(swap)]
     if method.startswith("CLAD"):
         return [CLADCallback(swap, plus=method == "CLAD+")]
@@ -152,35 +154,50 @@ def callbacks(method: str, args: argparse.Namespace) -> list[pl.Callback]:
     return [ISNetCallback(method.removeprefix("isnet-"), **options)]
 
 
-def run(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Train and test one network."""
-    data = photographs(args.voc, args.scenes, size=args.size, seed=seed, correlation=args.correlation)
-    pl.seed_everything(seed, verbose=False)
-    module, averaging = Classifier(args), Averaging(args.average)
+def fit(
+    module: Classifier, data: Dataset[Any], args: argparse.Namespace, extra: Sequence[pl.Callback] = ()
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Train, and return the averaged network, the seconds and what was logged."""
+    averaging = Averaging(args.average)
     trainer = pl.Trainer(
         max_epochs=args.epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=args.clip,
-        callbacks=[*callbacks(method, args), averaging],
+        callbacks=[*extra, averaging],
     )  # fmt: skip
     wall, cpu = time.perf_counter(), time.process_time()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        trainer.fit(module, DataLoader(data.train, args.batch, shuffle=True, drop_last=True))
+        trainer.fit(module, DataLoader(data, args.batch, shuffle=True, drop_last=True))
     seconds = {"seconds": round(time.perf_counter() - wall, 1), "cpu_seconds": round(time.process_time() - cpu, 1)}
-    left_out = ("voc", "scenes", "out", "command", "method", "seed")
-    scores = {
-        name: {test: round(accuracy(net, *data.tests[test][:2]), 1) for test in TESTS}
-        for name, net in (("last", module.net), ("averaged", averaging.model))
-    }
-    return {
-        "method": method, "seed": seed, **scores, **seconds,
+    return averaging.model, {
+        **seconds,
         "logged": {k: round(float(v), 3) for k, v in trainer.callback_metrics.items()},
+    }
+
+
+def about(args: argparse.Namespace, data: Photographs) -> dict[str, Any]:
+    """What a line says of how it came about."""
+    left_out = ("voc", "scenes", "out", "command", "method", "seed")
+    return {
         "settings": {name: value for name, value in vars(args).items() if name not in left_out},
         "images": {"train": len(data.train), "photographs": len(data.tests["photographs"][1])},
         "versions": {"torch": torch.__version__, "timm": timm.__version__, "python": platform.python_version()},
         "machine": f"{platform.machine()}, {args.threads} threads", "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip
+
+
+def run(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Train and test one network."""
+    data = photographs(args.voc, args.scenes, size=args.size, seed=seed, correlation=args.correlation)
+    pl.seed_everything(seed, verbose=False)
+    module = Classifier(args)
+    averaged, cost = fit(module, data.train, args, callbacks(method, args))
+    scores = {
+        name: {test: round(accuracy(net, *data.tests[test][:2]), 1) for test in TESTS}
+        for name, net in (("last", module.net), ("averaged", averaged))
+    }
+    return {"method": method, "seed": seed, **scores, **cost, **about(args, data)}
 
 
 def table(args: argparse.Namespace) -> str:

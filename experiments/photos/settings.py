@@ -25,6 +25,8 @@ class Photographs:
     """Normalised images, labels and masks."""
 
     train: TensorDataset
+    #: which category of SCENES is behind each training image
+    scenes: Tensor
     #: name -> images, labels, masks: other objects on other scenes of their own class, of any class, other photographs
     #: as they are, and the objects of "random" alone
     tests: dict[str, Samples]
@@ -37,15 +39,15 @@ def normalised(image: Tensor) -> Tensor:
 
 def composites(
     objects: list[tuple[Tensor, int, Tensor]], bank: BackgroundBank, correlation: float, seed: int, repeats: int
-) -> Samples:
-    """Each object ``repeats`` times, each time on another background; decoded and composed once."""
+) -> tuple[Samples, Tensor]:
+    """Each object ``repeats`` times, each on another background, decoded and composed once; the backgrounds' labels."""
     data = CorrelatedBackgrounds(objects, bank, correlation=correlation, seed=seed)
     items = []
     for epoch in range(repeats):
         data.set_epoch(epoch)
         items += [data[i] for i in range(len(data))]
-    image, label, mask, _ = zip(*items, strict=True)
-    return normalised(torch.stack(image)), torch.tensor(label), torch.stack(mask)
+    image, label, mask, scene = zip(*items, strict=True)
+    return (normalised(torch.stack(image)), torch.tensor(label), torch.stack(mask)), torch.tensor(scene)
 
 
 def photographs(voc: Path, scenes: Path, *, size: int, seed: int, correlation: float, repeats: int = 4) -> Photographs:
@@ -74,12 +76,14 @@ def photographs(voc: Path, scenes: Path, *, size: int, seed: int, correlation: f
     seen = torch.zeros(len(bank), dtype=torch.bool)
     seen[order[: len(order) * 3 // 4]] = True
     others = bank.subset(~seen)
-    random = composites(test, others, 0.0, 78, 3)
+    own, random = (composites(test, others, share, drawn, 3)[0] for share, drawn in ((1.0, 77), (0.0, 78)))
+    samples, behind = composites(train, bank.subset(seen), correlation, seed, repeats)
     image, label, mask = zip(*test, strict=True)
     return Photographs(
-        TensorDataset(*composites(train, bank.subset(seen), correlation, seed, repeats)),
+        TensorDataset(*samples),
+        behind,
         {
-            "own": composites(test, others, 1.0, 77, 3),
+            "own": own,
             "random": random,
             "photographs": (normalised(torch.stack(image)), torch.tensor(label), torch.stack(mask)),
             "objects": (random[0] * random[2], random[1], random[2]),

@@ -1,0 +1,148 @@
+"""All methods on the same photographs with the same network, epochs and learning rates; one JSON line a training.
+
+    python -m experiments.arena.run train --voc DIR --scenes DIR --seed 0 1 2
+    python -m experiments.arena.run table experiments/arena/results.jsonl
+    python -m experiments.arena.run plot experiments/arena/results.jsonl --out arena.png
+
+Options, data and tests are those of `experiments.photos.run`; here 95 of 100 objects are on their class's own scenes,
+so that methods of groups find the other groups. Nothing is tuned a method: each runs with the defaults of this package
+or of its paper. --method takes those of `experiments.photos.run` and of rivals.py; without it all that are listed in
+ARENA run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.arena import rivals
+from experiments.common import read_lines
+from experiments.photos import run as photos
+from experiments.photos.settings import photographs
+
+#: everything that the table compares; the first of all is what the others are to improve on
+ARENA = (
+    "plain", "swap", "swap-voronoi", "CLAD", "CLAD+", "isnet-selective", "isnet-stochastic", "isnet-dual",
+    "isnet-original", "isnet-gradient", "CLAD+,isnet-selective", *rivals.RIVALS,
+)  # fmt: skip
+#: the training that every method gets, as options of `experiments.photos.run`
+TRAINING = ["--correlation", "0.95", "--freeze", "5", "--freeze-norms", "--lr", "2e-4", "--head-lr", "2e-3",
+            "--epochs", "2", "--layers", "blocks.4", "--hidden-only", "--move", "0.5", "0.7", "1.3",
+            "--out", "experiments/arena/results.jsonl", "--method", *ARENA]  # fmt: skip
+NEEDS_MASKS = {"masked-images", "masked-pooling"}
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    given = sys.argv[1:] if given is None else given
+    if given[:1] == ["train"]:
+        return photos.arguments(["train", *TRAINING, *given[1:]])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("train", help="options: python -m experiments.photos.run train --help")
+    for name in ("table", "plot"):
+        command = commands.add_parser(name)
+        command.add_argument("results", type=Path, nargs="+")
+    command.add_argument("--out", type=Path, default=Path("arena.png"))
+    return parser.parse_args(given)
+
+
+def run(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    if method not in rivals.RIVALS:
+        return photos.run(method, seed, args)
+    data = photographs(args.voc, args.scenes, size=args.size, seed=seed, correlation=args.correlation)
+    scores, cost = rivals.run(method, seed, args, data)
+    return {"method": method, "seed": seed, "last": scores, **cost, **photos.about(args, data)}
+
+
+def means(lines: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """method -> test, or "cpu_seconds", -> a value a seed."""
+    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        for name, value in {**line["last"], "cpu_seconds": line["cpu_seconds"]}.items():
+            values[line["method"]][name].append(value)
+    return values
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """Markdown, best on random scenes first: mean and sample standard deviation over seeds."""
+    values = means(lines)
+    order = sorted(values, key=lambda method: -statistics.mean(values[method]["random"]))
+    rows = ["| method | own | random | photographs | objects alone | seeds | s of CPU |", "| --- |" + " --- |" * 6]
+    for method in order:
+        cells = []
+        for test in photos.TESTS:
+            scores = values[method][test]
+            cells.append(
+                f"{statistics.mean(scores):.1f}" + (f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else "")
+            )
+        masks = " (masks in the tests)" if method in NEEDS_MASKS else ""
+        cost = values[method]["cpu_seconds"]
+        rows.append(f"| {method}{masks} | {' | '.join(cells)} | {len(cost)} | {statistics.mean(cost):.0f} |")
+    return "\n".join(rows)
+
+
+def best(points: dict[str, tuple[float, float]], *, least_first: bool) -> list[str]:
+    """The methods that no other one beats in both; of the first value less is better with ``least_first``."""
+    sign = -1 if least_first else 1
+    return [
+        method
+        for method, (x, y) in points.items()
+        if not any((sign * u >= sign * x and v >= y) and (u, v) != (x, y) for u, v in points.values())
+    ]
+
+
+def plot(lines: list[dict[str, Any]], out: Path) -> Path:
+    """Random scenes and photographs against own scenes, photographs against time; rings: beaten by none in both."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    values = {method: {k: statistics.mean(v) for k, v in row.items()} for method, row in means(lines).items()}
+    axes_of = [("own", "random"), ("own", "photographs"), ("cpu_seconds", "photographs")]
+    labels = {
+        "own": "own scenes, %",
+        "random": "random scenes, %",
+        "photographs": "photographs, %",
+        "cpu_seconds": "s of CPU",
+    }
+    figure, axes = pyplot.subplots(1, 3, figsize=(18, 6.5), layout="constrained")
+    for ax, (x, y) in zip(axes, axes_of, strict=True):
+        points = {method: (row[x], row[y]) for method, row in values.items()}
+        front = best(points, least_first=x == "cpu_seconds")
+        for method, (u, v) in points.items():
+            ours = method not in rivals.RIVALS or method == "head"
+            ax.plot(u, v, "o" if ours else "s", color="C0" if ours else "C1")
+            ax.annotate(method, (u, v), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        ax.plot(*zip(*[points[method] for method in front], strict=True), "o", mfc="none", mec="black", ms=12)
+        ax.set(xlabel=labels[x], ylabel=labels[y])
+    figure.suptitle("circles: this package, squares: others; ringed: no other is better in both")
+    figure.savefig(out, dpi=110)
+    pyplot.close(figure)
+    return out
+
+
+def main() -> None:
+    args = arguments()
+    if args.command == "train":
+        torch.set_num_threads(args.threads)
+        for seed in args.seed:
+            for method in args.method:
+                line = run(method, seed, args)
+                with args.out.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+                print(json.dumps({k: line[k] for k in ("method", "seed", "last", "cpu_seconds")}), flush=True)
+        return
+    lines = read_lines(args.results)
+    print(table(lines) if args.command == "table" else plot(lines, args.out))
+
+
+if __name__ == "__main__":
+    main()
