@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 from torch import nn
 
 from torch_bgdebias.data import IMAGENET9_RANGES
@@ -122,6 +123,21 @@ def test_arenas_table_and_front(tmp_path):
     costs = {method: (row["cpu_seconds"][0], row["random"][0]) for method, row in run.means(lines).items()}
     assert run.best(costs, least_first=True) == ["plain", "DFR", "CLAD+"]
     assert run.plot(lines, tmp_path / "arena.png").stat().st_size > 10_000
+
+
+def test_arenas_rank_correlations():
+    run = importlib.import_module("experiments.arena.run")
+    lines = []
+    for i in range(5):
+        ratios = {"grad_cam": 20.0 + i, "lrp": 30.0 - i, "kernel_shap": 5.0, "object": 18.0}
+        lines.append({**arena_line(str(i), 0, 90.0, 30.0 + 10 * i, 1.0), "pixel_ratio": ratios})
+    with pytest.warns(stats.ConstantInputWarning):
+        text = run.ranks(lines)
+    assert "5 methods; objects cover 18.0 % of the images." in text
+    assert "- grad_cam: pixel ratio 20.0 to 24.0 %; rank correlation with gap -1.00 (p 0.000), random +1.00" in text
+    assert "- lrp: pixel ratio 26.0 to 30.0 %; rank correlation with gap +1.00" in text
+    assert "- kernel_shap: pixel ratio 5.0 to 5.0 %; rank correlation with gap +nan" in text
+    assert run.ranks(lines[:3]) == ""
 
 
 @pytest.fixture

@@ -16,15 +16,18 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 
-from experiments.photos.run import TESTS, Classifier, fit
+from experiments.photos.attributed import pixel_ratios
+from experiments.photos.run import TESTS, Classifier, fit, once
 from experiments.photos.settings import MEAN, OBJECTS, SCENES, STD, Photographs, network
 from torch_bgdebias.heads import fit_debiased_head
 from torch_bgdebias.masks import grabcut_masks
 
 __all__ = ["RIVALS"]
 
-#: accuracies on the tests, and what the training cost
-Result = tuple[dict[str, float], dict[str, Any]]
+#: answers to images and masks
+Answer = Callable[[Tensor, Tensor], Tensor]
+#: how it answers, the network where that needs no masks, and what the training cost
+Result = tuple[Answer, nn.Module | None, dict[str, Any]]
 
 
 class RightReasons(Classifier):
@@ -86,7 +89,7 @@ class GroupDRO(Classifier):
         return (self.share * mean).sum()
 
 
-def scored(answer: Callable[[Tensor, Tensor], Tensor], tests: dict[str, tuple[Tensor, ...]]) -> dict[str, float]:
+def scored(answer: Answer, tests: dict[str, tuple[Tensor, ...]]) -> dict[str, float]:
     """Percent right, for answers that may need the masks."""
     scores = {}
     with torch.inference_mode():
@@ -97,7 +100,7 @@ def scored(answer: Callable[[Tensor, Tensor], Tensor], tests: dict[str, tuple[Te
     return scores
 
 
-def without_mask(net: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+def without_mask(net: nn.Module) -> Answer:
     return lambda image, mask: net.eval()(image)
 
 
@@ -109,8 +112,9 @@ def plainly(make: Callable[[argparse.Namespace], Classifier]) -> Callable[[Photo
         train = TensorDataset(*data.train.tensors, data.train.tensors[1] * len(SCENES) + data.scenes)
         _, cost = fit(module, train, args)
         module.eval()
-        answer = module.answer if isinstance(module, MaskedImages) else without_mask(module.net)
-        return scored(answer, data.tests), cost
+        if isinstance(module, MaskedImages):
+            return module.answer, None, cost
+        return without_mask(module.net), module.net, cost
 
     return run
 
@@ -125,7 +129,7 @@ def segmented(data: Photographs, args: argparse.Namespace) -> Result:
     def answer(image: Tensor, mask: Tensor) -> Tensor:
         return module.answer(image, grabcut_masks((image * std + mean).clamp(0, 1)))
 
-    return scored(answer, data.tests), cost
+    return answer, None, cost
 
 
 def just_train_twice(data: Photographs, args: argparse.Namespace, repeats: int = 6) -> Result:
@@ -142,7 +146,7 @@ def just_train_twice(data: Photographs, args: argparse.Namespace, repeats: int =
     _, more = fit(second, ConcatDataset([data.train, *[hard] * (repeats - 1)]), half)
     for name in ("seconds", "cpu_seconds"):
         cost[name] = round(cost[name] + more[name], 1)
-    return scored(without_mask(second.net), data.tests), {**cost, "logged": {"hard": int(wrong.sum())}}
+    return without_mask(second.net), second.net, {**cost, "logged": {"hard": int(wrong.sum())}}
 
 
 def reweighted_features(data: Photographs, args: argparse.Namespace, draws: int = 10) -> Result:
@@ -174,7 +178,7 @@ def reweighted_features(data: Photographs, args: argparse.Namespace, draws: int 
         net.classifier.weight.copy_(torch.from_numpy(np.mean(weights, 0)))
         net.classifier.bias.copy_(torch.from_numpy(np.mean(biases, 0)))
     cost["cpu_seconds"] = round(cost["cpu_seconds"] + time.process_time() - start, 1)
-    return scored(without_mask(net), data.tests), {**cost, "logged": {"groups": len(present)}}
+    return without_mask(net), net, {**cost, "logged": {"groups": len(present)}}
 
 
 def debiased_head(data: Photographs, args: argparse.Namespace) -> Result:
@@ -186,7 +190,7 @@ def debiased_head(data: Photographs, args: argparse.Namespace) -> Result:
     wall, cpu = time.perf_counter(), time.process_time()
     fit_debiased_head(net, loader, group=3).apply_(net)
     seconds = {"seconds": round(time.perf_counter() - wall, 1), "cpu_seconds": round(time.process_time() - cpu, 1)}
-    return scored(without_mask(net), data.tests), {**seconds, "logged": {}}
+    return without_mask(net), net, {**seconds, "logged": {}}
 
 
 RIVALS: dict[str, Callable[[Photographs, argparse.Namespace], Result]] = {
@@ -201,9 +205,13 @@ RIVALS: dict[str, Callable[[Photographs, argparse.Namespace], Result]] = {
 }
 
 
-def run(method: str, seed: int, args: argparse.Namespace, data: Photographs) -> Result:
-    """One rival with a seed."""
+def run(method: str, seed: int, args: argparse.Namespace, data: Photographs) -> dict[str, Any]:
+    """One rival with a seed: accuracies, cost, and the pixel ratios where its network needs no masks."""
     pl.seed_everything(seed, verbose=False)
     args = copy.copy(args)
     args.seed = [seed]
-    return RIVALS[method](data, args)
+    answer, net, cost = RIVALS[method](data, args)
+    line = {"last": scored(answer, data.tests), **cost}
+    if net is not None and args.attributions:
+        line["pixel_ratio"] = pixel_ratios(net.eval(), once(data.tests["random"]))
+    return line

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scipy import stats
 
 from experiments.arena import rivals
 from experiments.common import read_lines
@@ -35,7 +36,7 @@ ARENA = (
 #: the training that every method gets, as options of `experiments.photos.run`
 TRAINING = ["--correlation", "0.95", "--freeze", "5", "--freeze-norms", "--lr", "2e-4", "--head-lr", "2e-3",
             "--epochs", "2", "--layers", "blocks.4", "--hidden-only", "--move", "0.5", "0.7", "1.3",
-            "--out", "experiments/arena/results.jsonl", "--method", *ARENA]  # fmt: skip
+            "--attributions", "--out", "experiments/arena/results.jsonl", "--method", *ARENA]  # fmt: skip
 NEEDS_MASKS = {"masked-images", "masked-pooling"}
 
 
@@ -57,8 +58,7 @@ def run(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     if method not in rivals.RIVALS:
         return photos.run(method, seed, args)
     data = photographs(args.voc, args.scenes, size=args.size, seed=seed, correlation=args.correlation)
-    scores, cost = rivals.run(method, seed, args, data)
-    return {"method": method, "seed": seed, "last": scores, **cost, **photos.about(args, data)}
+    return {"method": method, "seed": seed, **rivals.run(method, seed, args, data), **photos.about(args, data)}
 
 
 def means(lines: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
@@ -86,6 +86,26 @@ def table(lines: list[dict[str, Any]]) -> str:
         cost = values[method]["cpu_seconds"]
         rows.append(f"| {method}{masks} | {' | '.join(cells)} | {len(cost)} | {statistics.mean(cost):.0f} |")
     return "\n".join(rows)
+
+
+def ranks(lines: list[dict[str, Any]]) -> str:
+    """Do attributions see what accuracy shows? Spearman's correlation over methods, a sentence an attribution."""
+    rows: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for line in lines:
+        if "pixel_ratio" in line:
+            gap = line["last"]["own"] - line["last"]["random"]
+            rows[line["method"]].append({**line["pixel_ratio"], **line["last"], "gap": gap})
+    if len(rows) < 4:
+        return ""
+    mean = {k: [statistics.mean(r[k] for r in same) for same in rows.values()] for k in next(iter(rows.values()))[0]}
+    sentences = []
+    for name in ("grad_cam", "kernel_shap", "lrp"):
+        values = {test: stats.spearmanr(mean[name], mean[test]) for test in ("gap", "random", "photographs")}
+        shown = ", ".join(f"{test} {rank.statistic:+.2f} (p {rank.pvalue:.3f})" for test, rank in values.items())
+        spread = f"{min(mean[name]):.1f} to {max(mean[name]):.1f} %"
+        sentences.append(f"- {name}: pixel ratio {spread}; rank correlation with {shown}")
+    objects = statistics.mean(mean["object"])
+    return f"{len(rows)} methods; objects cover {objects:.1f} % of the images.\n" + "\n".join(sentences)
 
 
 def best(points: dict[str, tuple[float, float]], *, least_first: bool) -> list[str]:
@@ -141,7 +161,7 @@ def main() -> None:
                 print(json.dumps({k: line[k] for k in ("method", "seed", "last", "cpu_seconds")}), flush=True)
         return
     lines = read_lines(args.results)
-    print(table(lines) if args.command == "table" else plot(lines, args.out))
+    print(f"{table(lines)}\n\n{ranks(lines)}" if args.command == "table" else plot(lines, args.out))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from experiments.common import accuracy
-from experiments.photos.settings import MEAN, OBJECTS, STD, Photographs, freeze, network, norms, photographs
+from experiments.photos.attributed import pixel_ratios
+from experiments.photos.settings import MEAN, OBJECTS, STD, Photographs, Samples, freeze, network, norms, photographs
 from torch_bgdebias import BackgroundSwap, ISNetLoss
 from torch_bgdebias.callbacks import BackgroundSwapCallback, CLADCallback, ISNetCallback
 from torch_bgdebias.swap import Placement
@@ -73,6 +74,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     isnet.add_argument("--hidden-only", action="store_true", help="those stages and not the image")
     isnet.add_argument("--dimming", type=float)
     isnet.add_argument("--epsilon", type=float)
+    run.add_argument("--attributions", action="store_true", help="pixel ratios of the trained network as well")
     run.add_argument("--untrained", action="store_true", help="the network without its pretrained weights")
     run.add_argument("--threads", type=int, default=1)
     table = commands.add_parser("table")
@@ -197,7 +199,16 @@ def run(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         name: {test: round(accuracy(net, *data.tests[test][:2]), 1) for test in TESTS}
         for name, net in (("last", module.net), ("averaged", averaged))
     }
-    return {"method": method, "seed": seed, **scores, **cost, **about(args, data)}
+    line = {"method": method, "seed": seed, **scores, **cost, **about(args, data)}
+    if args.attributions:
+        line["pixel_ratio"] = pixel_ratios(module.net.eval(), once(data.tests["random"]))
+    return line
+
+
+def once(samples: Samples) -> Samples:
+    """Every test object once: the first third, as `photographs` puts each on three scenes."""
+    image, label, mask = (values[: len(values) // 3] for values in samples)
+    return image, label, mask
 
 
 def table(args: argparse.Namespace) -> str:
