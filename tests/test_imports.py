@@ -39,6 +39,7 @@ ARROWS: dict[str, set[str]] = {
     "attribution": {"lrp"},
     "isnet": {"lrp"},
     "heads": {"backgrounds", "swap"},
+    "finetuning": set(),
     "probe": {"backgrounds", "swap", "clad", "isnet", "concepts", "attribution", "metrics", "data"},
     "audit": {"probe", "metrics", "data", "masks", "attribution", "backgrounds"},
     "train": {"data", "lightning"},

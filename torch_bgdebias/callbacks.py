@@ -8,6 +8,7 @@ from torch_bgdebias._lazy import lazy
 
 if TYPE_CHECKING:
     from torch_bgdebias.clad.callback import CLADCallback as CLADCallback
+    from torch_bgdebias.finetuning.callback import FreezeLowerStages as FreezeLowerStages
     from torch_bgdebias.isnet.callback import ISNetCallback as ISNetCallback
     from torch_bgdebias.probe.callback import BackgroundBiasProbe as BackgroundBiasProbe
     from torch_bgdebias.probe.callback_concepts import ConceptProbeCallback as ConceptProbeCallback
@@ -17,6 +18,7 @@ else:
         __name__,
         {
             "torch_bgdebias.clad.callback": ["CLADCallback"],
+            "torch_bgdebias.finetuning.callback": ["FreezeLowerStages"],
             "torch_bgdebias.isnet.callback": ["ISNetCallback"],
             "torch_bgdebias.probe.callback": ["BackgroundBiasProbe"],
             "torch_bgdebias.probe.callback_concepts": ["ConceptProbeCallback"],

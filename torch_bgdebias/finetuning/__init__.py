@@ -1,0 +1,22 @@
+"""Keep what a pretrained network knows while a few images change the rest of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch_bgdebias._lazy import lazy
+
+if TYPE_CHECKING:
+    from torch_bgdebias.finetuning.callback import FreezeLowerStages as FreezeLowerStages
+    from torch_bgdebias.finetuning.freezing import (
+        LowerStages as LowerStages,
+        freeze_lower_stages as freeze_lower_stages,
+    )
+else:
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "torch_bgdebias.finetuning.callback": ["FreezeLowerStages"],
+            "torch_bgdebias.finetuning.freezing": ["LowerStages", "freeze_lower_stages"],
+        },
+    )

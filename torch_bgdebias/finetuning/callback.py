@@ -1,0 +1,60 @@
+"""``FreezeLowerStages``: `freeze_lower_stages` for the length of a fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch_bgdebias.finetuning.freezing import LowerStages, freeze_lower_stages
+from torch_bgdebias.lightning import LightningCallback, LightningModule, Trainer
+
+__all__ = ["FreezeLowerStages"]
+
+
+class FreezeLowerStages(LightningCallback):
+    """Fix the lower stages of a pretrained network, and keep its batch norms' statistics, while a fit lasts.
+
+    Goes beside any of the other callbacks. With `ISNetCallback` explain layers of the part that trains:
+    ``deep_supervision=["net.blocks.5"], at_input=False``.
+
+    Args:
+        until: name of the first layer that trains, in the module: ``"net.blocks.5"``.
+        keep_norms: see `freeze_lower_stages`.
+
+    Raises:
+        LookupError, ValueError: when the fit starts, as `freeze_lower_stages`.
+
+    Example:
+        >>> import pytorch_lightning as pl
+        >>> callback = FreezeLowerStages("net.layer4")
+        >>> trainer = pl.Trainer(callbacks=[callback], logger=False, accelerator="cpu", enable_progress_bar=False)
+    """
+
+    def __init__(self, until: str, *, keep_norms: bool = True) -> None:
+        super().__init__(options={"until": until, "keep_norms": keep_norms})
+        self.until, self.keep_norms = until, keep_norms
+        #: what is fixed during a fit
+        self.stages: LowerStages | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Fix them before the module makes its optimisers, or once ``configure_model`` has made the layers."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and self.until in dict(pl_module.named_modules()):
+            self._freeze(pl_module)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fix what was not there in ``setup``."""
+        if self.stages is None:
+            self._freeze(pl_module)
+
+    def _freeze(self, module: LightningModule) -> None:
+        self.stages = freeze_lower_stages(module, self.until, keep_norms=self.keep_norms)
+        self._restores.append(self._give_back)
+
+    def _give_back(self) -> None:
+        if self.stages is not None:
+            self.stages.restore()
+        self.stages = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: a resumed fit fixes the same layers."""
+        return {}
