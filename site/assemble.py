@@ -20,8 +20,8 @@ PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "LICENSE
 FOLDERS = {"docs": "*", "experiments": "**/*.md", "examples": "*.py"}
 #: faces with a page of their own, in the order of the navigation; what is neither here nor a face is not public
 FACES = (
-    "callbacks", "probe", "metrics", "data", "masks", "backgrounds", "swap", "clad", "isnet", "lrp", "heads", "finetuning",
-    "audit", "attribution", "concepts", "ops", "batch", "train",
+    "callbacks", "probe", "metrics", "data", "masks", "backgrounds", "swap", "clad", "isnet", "lrp", "heads",
+    "finetuning", "audit", "attribution", "concepts", "ops", "batch", "train",
 )  # fmt: skip
 
 
