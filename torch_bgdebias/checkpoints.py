@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pickle
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,12 @@ from torch_bgdebias.preprocessing import Preprocessing
 __all__ = ["NOTES", "Checkpoint", "notes_for_checkpoint", "read_checkpoint"]
 
 #: where training programs keep the state dict in what they save
-_PLACES = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
+_PLACES = (
+    *("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params"),
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
+)
+#: what training programs save beside it, which may hold tensors too
+_NOT_THE_MODEL = ("optim", "sched", "scaler", "callback", "loop", "loss", "hyper")
 #: endings of checkpoints, for messages
 _ENDINGS = (".ckpt", ".pt", ".pth", ".safetensors")
 #: put before every name by data parallel and ``torch.compile``
@@ -59,7 +65,8 @@ class Checkpoint:
         """
         wanted = model.state_dict()
         state = self._named_as(wanted)
-        missing = [key for key in wanted if key not in state]
+        # what counts a batch normalisation's steps is not in old checkpoints, and plays no part in evaluation
+        missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
         unexpected = [key for key in state if key not in wanted]
         other = [
             f"{key} is {tuple(state[key].shape)} in the checkpoint and {tuple(wanted[key].shape)} in the model"
@@ -71,7 +78,7 @@ class Checkpoint:
             hint = "; another number of classes?" if other and not (missing or unexpected) else ""
             problems = "; ".join(part for part in parts if part)
             raise ValueError(f"checkpoint: {self.path} does not fit {type(model).__name__}: {problems}{hint}")
-        model.load_state_dict(state)
+        model.load_state_dict({**wanted, **state})
 
     def outputs_beside(self, model: nn.Module) -> int | None:
         """Outputs of the checkpoint's network, where it differs from ``model`` in nothing but their number."""
@@ -88,21 +95,32 @@ class Checkpoint:
     def _named_as(self, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The state without what modules around the model, a LightningModule or others, put before its own names."""
         first = next(iter(wanted), "")
-        for prefix in sorted({key.removesuffix(first) for key in self.state if key.endswith(f".{first}")}, key=len):
+        fitting: dict[str, dict[str, Tensor]] = {}
+        for prefix in sorted({key.removesuffix(first) for key in self.state if key.endswith(f".{first}")}):
             inner = {key.removeprefix(prefix): value for key, value in self.state.items() if key.startswith(prefix)}
             if set(inner) == set(wanted):
-                return inner
-        return self.state
+                fitting[prefix] = inner
+        if not fitting:
+            return self.state
+        chosen, *others = fitting
+        if any(_differ(fitting[chosen], fitting[other]) for other in others):
+            raise ValueError(
+                f"checkpoint: {self.path} holds several networks of this kind, {first_few(fitting)}: save one alone, "
+                f"{{name.removeprefix({chosen!r}): x for name, x in state.items() if name.startswith({chosen!r})}}"
+            )
+        return fitting[chosen]
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a file of ``torch.save`` or safetensors.
 
     Raises:
-        FileNotFoundError: no such file. ValueError: no state dict in it, or more than tensors and plain values.
+        FileNotFoundError: no such file. ValueError: no state dict in it or several, or more than tensors and plain
+            values.
     """
     content = _read(path)
     state = {_unwrapped(key): value for key, value in _state_of(content, path).items()}
+    state.pop("n_averaged", None)  # how many a torch.optim.swa_utils.AveragedModel is the mean of
     notes = content.get(NOTES) if isinstance(content, Mapping) else None
     if not isinstance(notes, Mapping):
         return Checkpoint(path, state)
@@ -150,13 +168,47 @@ def _is_pickle(path: Path) -> bool:
 
 
 def _state_of(content: Any, path: Path) -> dict[str, Tensor]:
-    for candidate in (content, *(content.get(p) for p in _PLACES if isinstance(content, Mapping))):
-        if isinstance(candidate, Mapping) and candidate:
-            tensors = {str(k): v for k, v in candidate.items() if isinstance(v, Tensor)}
-            if len(tensors) == len(candidate):
-                return tensors
-    held = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
-    raise ValueError(f"checkpoint: {path}: expected a state dict, alone or under {', '.join(_PLACES)}; it holds {held}")
+    candidates = dict(_state_dicts(content, ""))
+    if not candidates:
+        held = first_few(content, 8) if isinstance(content, Mapping) else type(content).__name__
+        raise ValueError(
+            f"checkpoint: {path}: expected a state dict, alone or under {', '.join(_PLACES)}; it holds {held}"
+        )
+    ranks = {place: min(map(_rank, place.split("."))) for place in candidates}
+    best = min(ranks.values())
+    first, *others = [place for place, rank in ranks.items() if rank == best]
+    if others:
+        raise ValueError(f"checkpoint: {path} holds several state dicts, {first_few((first, *others))}: save one alone")
+    passed_over = [place for place in candidates if place != first]
+    if passed_over:
+        warnings.warn(
+            f"checkpoint: {path} holds {first} and {first_few(passed_over)}: {first} is loaded; to have another, save "
+            "it alone",
+            stacklevel=4,
+        )
+    return candidates[first]
+
+
+def _state_dicts(content: Any, place: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Every mapping of names to tensors, with the keys that lead to it; numbers and texts beside them are left out."""
+    if not isinstance(content, Mapping):
+        return
+    inner = {str(key): value for key, value in content.items() if isinstance(value, Mapping) and key != NOTES}
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if tensors and not inner:
+        yield place, tensors
+    for key, value in inner.items():
+        if not any(word in key.lower() for word in _NOT_THE_MODEL):
+            yield from _state_dicts(value, f"{place}.{key}".lstrip("."))
+
+
+def _rank(key: str) -> int:
+    return _PLACES.index(key) if key in _PLACES else len(_PLACES)
+
+
+def _differ(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> bool:
+    """Whether two networks of the same names have other weights."""
+    return any(value.shape != two[key].shape or not torch.equal(value, two[key]) for key, value in one.items())
 
 
 def _unwrapped(key: str) -> str:

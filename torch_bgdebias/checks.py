@@ -221,7 +221,8 @@ def check_mean_std(
         channels: required length, where known; one number stands for all channels.
 
     Raises:
-        ValueError: one without the other, other lengths, values that are not finite, or a std that is not above 0.
+        ValueError: one without the other, other lengths, values that are not finite, a mean above 1, or a std that is
+            not above 0.
     """
     check_both_or_none(mean, std)
     if mean is None or std is None:
@@ -233,4 +234,6 @@ def check_mean_std(
         raise ValueError(f"mean, std: expected {wanted}, got {len(pair[0])} and {len(pair[1])}")
     if not all(map(math.isfinite, (*pair[0], *pair[1]))) or min(pair[1]) <= 0:
         raise ValueError(f"mean, std: expected finite numbers and std above 0, got {pair[0]} and {pair[1]}")
+    if max(pair[0]) > 1:
+        raise ValueError(f"mean: expected that of pixels in [0, 1], got {pair[0]}; divide mean and std by 255")
     return pair

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 __all__ = [
     "LayerTap",
@@ -145,20 +146,29 @@ class LayerTap:
 
 
 @contextmanager
-def tap(model: nn.Module, names: Sequence[str]) -> Iterator[LayerTap]:
+def tap(model: nn.Module, names: Sequence[str], *, apart: bool = False) -> Iterator[LayerTap]:
     """Record what enters and leaves the named layers, graph included, while the block is open.
 
     A compiled model runs eagerly meanwhile, with a warning: its graphs do not contain hooks that are added later.
 
+    Args:
+        model: the model.
+        names: of its layers.
+        apart: send copies of the outputs on, so that what follows and works in place (``nn.ReLU(inplace=True)``) does
+            not change what was recorded.
+
     Yields:
         LayerTap: ``inputs[name]`` holds the first positional input of each call, ``outputs[name]`` what it returned.
     """
-    seen = LayerTap(names)
+    seen, with_graph = LayerTap(names), torch.is_grad_enabled()
 
-    def record(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def record(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             seen.inputs[name].append(args[0] if args else next(iter(kwargs.values()), None))
             seen.outputs[name].append(output)
+            # what a reentrant checkpoint runs has no graph; it makes one of the very tensor that it gets
+            copied = apart and torch.is_grad_enabled() == with_graph
+            return tree_map_only(Tensor, Tensor.clone, output) if copied else None
 
         return hook
 

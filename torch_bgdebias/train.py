@@ -6,6 +6,7 @@ They are of the Lightning package that is installed; of both, of the one that ``
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -157,7 +158,14 @@ class _MaskedFolders(DataBase):
         self._asked = Preprocessing(size, mean, std, source="the data module")
         transform = self._mirrored if mirror else self._normalised
         reading = FolderSettings(
-            size, on_error, encoding=encoding, foreground=foreground, void=void, mask_suffix=mask_suffix, masks=masks
+            size,
+            on_error,
+            encoding=encoding,
+            foreground=foreground,
+            void=void,
+            mask_suffix=mask_suffix,
+            masks=masks,
+            with_void=False,  # until it is known who trains
         )
         self.train = MaskedImageFolder(train, transform=transform, settings=reading)
         of_val = replace(reading, white=self.train.white, masks=val_masks)
@@ -175,6 +183,12 @@ class _MaskedFolders(DataBase):
             self._prepare_as(wanted)
         for data in (self.train, self.val):  # steps of others may unpack (image, label, mask)
             data.with_void = data.has_void and isinstance(module, _ImageClassifier)
+            if data.has_void and not data.with_void:
+                warnings.warn(
+                    f"{data.root}: some pixels of the masks are void, neither object nor background, and count as "
+                    f"background: batches of {type(module).__name__} have image, label and mask",
+                    stacklevel=2,
+                )
 
     def _prepare_as(self, wanted: Preprocessing) -> None:
         asked, usual = self._asked, Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD, "ImageNet's")

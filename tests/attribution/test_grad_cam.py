@@ -6,6 +6,7 @@ import timm
 import torch
 import torchvision
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from torch_bgdebias.attribution import find_map_layer, grad_cam
 from torch_bgdebias.models import as_map
@@ -149,3 +150,58 @@ def test_layers_that_run_side_by_side_have_no_one_map():
 def test_wrong_images_are_named(wrong):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     wrong.refused_by(lambda image: grad_cam(model, image), image=torch.rand(2, 3, 8, 8))
+
+
+class Followed(nn.Module):
+    """A convolution with what follows it."""
+
+    def __init__(self, follow):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head, self.follow = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 2), follow
+
+    def forward(self, x):
+        return self.head(self.follow(self.body, x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpointed_layer_gives_its_map(reentrant):
+    image, target = torch.rand(2, 3, 8, 8), torch.tensor([0, 1])
+    plain = Followed(lambda body, x: body(x).relu())
+    again = Followed(lambda body, x: checkpoint(body, x, use_reentrant=reentrant).relu())
+    expected = grad_cam(plain, image, target, layer="body", positive=False)
+    torch.testing.assert_close(grad_cam(again, image, target, layer="body", positive=False), expected)
+
+
+def test_what_works_in_place_does_not_change_the_map():
+    """VGG's convolutions are followed by ``nn.ReLU(inplace=True)``: the map was the ReLU's."""
+    image, target = torch.rand(2, 3, 8, 8), torch.tensor([0, 1])
+    apart = Followed(lambda body, x: body(x).relu())
+    in_place = Followed(lambda body, x: body(x).relu_())
+    expected = grad_cam(apart, image, target, layer="body", positive=False)
+    torch.testing.assert_close(grad_cam(in_place, image, target, layer="body", positive=False), expected)
+    assert not torch.equal(expected, grad_cam(apart, image, target, layer="body", positive=False).relu())
+
+
+def test_a_later_call_that_nobody_reads_does_not_count():
+    image, target = torch.rand(2, 3, 8, 8), torch.tensor([0, 1])
+    plain = Followed(lambda body, x: body(x).relu())
+
+    def with_more(body, x):
+        out = body(x).relu()
+        body(x.flip(-1))  # such as a side loss's
+        return out
+
+    expected = grad_cam(plain, image, target, layer="body")
+    torch.testing.assert_close(grad_cam(Followed(with_more), image, target, layer="body"), expected)
+
+
+def test_layers_without_gradients_say_so():
+    def frozen(body, x):
+        with torch.no_grad():
+            return body(x)
+
+    with pytest.raises(ValueError, match=r"layer 'body': it runs without gradients .*; name a layer after it"):
+        grad_cam(Followed(frozen), torch.rand(2, 3, 8, 8), layer="body")
+    with pytest.raises(LookupError, match=r"no layer of Followed can be chosen, since gradients .*name one \(layer="):
+        grad_cam(Followed(lambda body, x: checkpoint(torch.relu, body(x), use_reentrant=True)), torch.rand(2, 3, 8, 8))

@@ -185,3 +185,22 @@ def test_a_layer_that_runs_twice_has_no_one_map():
 
     with pytest.raises(ValueError, match=r"layer 'body': expected one call in a forward pass, got 2"):
         ActivationReader(Twice(), ["body"])(images())
+
+
+def test_what_works_in_place_does_not_change_a_map():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3, padding=1))
+    images = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(ActivationReader(model, ["0"])(images)["0"], model[0](images).detach())
+
+
+def test_layers_that_run_twice_are_not_chosen():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.relu, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x):
+            return self.relu(self.b(self.relu(self.a(x))))
+
+    assert list(ActivationReader(Shared())(torch.rand(2, 3, 8, 8))) == ["a", "b"]

@@ -141,3 +141,35 @@ def test_vectors_of_another_width():
     activations, masks = data()
     with pytest.raises(ValueError, match=r"vectors: expected \(5,\) or \(6, 5\), got float32 tensor of shape \(4,\)"):
         concept_iou(torch.zeros(4), activations, masks)
+
+
+def test_void_is_neither_object_nor_background():
+    """Against the paper's formula with sums over the known pixels alone; what masks say of void changes nothing."""
+    activations, masks = data()
+    void = torch.rand(masks.shape, generator=torch.Generator().manual_seed(1)) < 0.3
+
+    def objective(vector, activation, mask, unknown):
+        large = F.interpolate(activation[None], size=mask.shape, mode="bilinear", align_corners=False)[0]
+        score, known = (vector[:, None, None] * large).sum(0), ~unknown
+        alpha = 1 - mask[known].mean()
+        weight = alpha * mask + (1 - alpha) * (1 - mask)
+        loss = F.binary_cross_entropy_with_logits(score, (mask > 0.5).to(score), reduction="none")
+        return (weight * loss)[known].sum()
+
+    vector = torch.randn(activations.shape[1], generator=torch.Generator().manual_seed(2))
+    expected = torch.stack([objective(vector, *one) for one in zip(activations, masks, void, strict=True)])
+    torch.testing.assert_close(concept_objective(vector, activations, masks, void.float()), expected)
+    fitted = fit_net2vec(activations, masks, void=void)
+    free = torch.zeros(activations.shape[1], requires_grad=True)
+    optimizer = torch.optim.AdamW([free], lr=0.1)
+    for _ in range(30):
+        optimizer.zero_grad()
+        torch.stack([objective(free, *one) for one in zip(activations, masks, void, strict=True)]).mean().backward()
+        optimizer.step()
+    assert relative(fitted, free.detach()) < 1e-4
+    assert relative(fitted, fit_net2vec(activations, masks)) > 1e-2
+    torch.testing.assert_close(
+        fit_loce(activations, torch.where(void, 1 - masks, masks), void=void)[0],
+        fit_loce(activations, masks, void=void)[0],
+    )
+    torch.testing.assert_close(fit_loce(activations, masks, void=torch.zeros_like(void)), fit_loce(activations, masks))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.concepts import ActivationStore, ConceptProbe, concept_iou, fit_loce, fit_net2vec
 
 
@@ -98,3 +99,22 @@ def test_store():
     assert store.shape == (7, 2, 3, 4)
     assert torch.equal(store[2:5], rows[2:5])
     assert torch.equal(store[[6, 0]], rows[[6, 0]])
+
+
+def test_void_takes_no_part_in_fit_and_iou():
+    images, masks, concepts = data()
+    void = torch.zeros_like(masks)
+    void[:, :, :, 12:] = 1
+    probe = ConceptProbe(net(), ["3"], size=16)
+    fitted = probe.fit(images, masks, concepts, void=void)
+    filled = torch.maximum(masks, void)  # some data sets' masks say object where it is void
+    torch.testing.assert_close(probe.fit(images, filled, concepts, void=void).vectors["3"], fitted.vectors["3"])
+    assert not torch.allclose(probe.fit(images, masks, concepts).vectors["3"], fitted.vectors["3"], atol=1e-2)
+    loader = [{"image": images, "label": concepts, "mask": masks, "void": void}]
+    spec = BatchSpec(image="image", label="label", mask="mask")
+    torch.testing.assert_close(probe.fit(loader, batch=spec).vectors["3"], fitted.vectors["3"])
+    scores = probe.iou(fitted, images, masks, concepts, void=void)["3"]
+    torch.testing.assert_close(probe.iou(fitted, images, filled, concepts, void=void)["3"], scores)
+    gone = void.clone()
+    gone[4] = 1  # nothing known of one image: it says nothing
+    assert probe.fit(images, masks, concepts, void=gone).too_small["3"] == [4]

@@ -152,7 +152,7 @@ def test_classes_that_may_not_be_what_was_meant(folder):
     add(folder, "Cat", "0")
     (folder / "images/empty").mkdir()
     with (
-        pytest.warns(UserWarning, match="classes Cat, cat differ in capitals"),
+        pytest.warns(UserWarning, match="classes 'Cat', 'cat' differ in capitals"),
         pytest.warns(UserWarning, match=r"empty of 4 class folders hold no pictures and still count as classes"),
     ):
         assert MaskedImageFolder(folder).classes == ["Cat", "cat", "dog", "empty"]
@@ -205,6 +205,58 @@ def test_maps_in_which_0_is_a_class_are_noticed(folder):
         Image.fromarray(values).save(path)
     with pytest.raises(ValueError, match=r"inverted\? Say .* 0 is a class as others are, foreground="):
         MaskedImageFolder(folder)
-    data = opened_in_silence(folder, foreground=[0])
+    data = opened_in_silence(folder, foreground=[0], with_void=False)
     np.testing.assert_array_equal(data[0][2][0].numpy() > 0.5, INSIDE)
     assert data.void(0).sum() == 2 * (24 - 3)
+
+
+def test_masks_without_folders_of_classes(folder):
+    rename_masks(folder, lambda path: path.rename(folder / "masks" / path.name))
+    with pytest.raises(FileNotFoundError, match=r"masks holds 0.png, 1.png, 2.png itself: move masks into folders of"):
+        MaskedImageFolder(folder)
+
+
+def test_masks_in_a_format_that_is_not_read(folder):
+    rename_masks(folder, lambda path: path.rename(path.with_suffix(".npz")))
+    with pytest.raises(FileNotFoundError, match=r"masks/cat holds 0.npz, which is not read: save masks as PNG or .npy"):
+        MaskedImageFolder(folder)
+    rename_masks(folder, lambda path: None)
+    for path in list((folder / "masks").rglob("*.npz")):
+        path.rename(path.with_name(f"mask{path.stem}.png"))
+    with pytest.raises(FileNotFoundError, match=r"masks/cat holds mask0.png, mask1.png, mask2.png; add them"):
+        MaskedImageFolder(folder)
+
+
+def test_masks_that_are_left_over_are_counted(folder):
+    (folder / "images/cat/1.png").unlink()
+    with pytest.warns(UserWarning, match=r"1 masks have no image of their name: 1.png"):
+        assert len(MaskedImageFolder(folder)) == 5
+
+
+def test_one_picture_in_two_formats_is_noticed(folder):
+    with Image.open(folder / "images/cat/1.png") as picture:
+        picture.save(folder / "images/cat/1.jpg")
+    with pytest.warns(UserWarning, match=r"2 images share a mask with another one of the same name: 1.jpg, 1.png; if"):
+        assert len(MaskedImageFolder(folder)) == 7
+
+
+def test_classes_are_names_of_folders_each_once(folder):
+    with pytest.raises(TypeError, match=r"classes: expected a list of names of folders, got 'cat'"):
+        MaskedImageFolder(folder, classes="cat")
+    with pytest.raises(ValueError, match=r"classes: expected each name once, got cat more often"):
+        MaskedImageFolder(folder, classes=["cat", "cat"])
+    (folder / "images/cat").rename(folder / "images/7")
+    (folder / "masks/cat").rename(folder / "masks/7")
+    assert MaskedImageFolder(folder, classes=[7]).classes == ["7"]
+
+
+def test_a_folder_of_another_name_shows_what_is_there(folder):
+    (folder / "images").rename(folder / "Images")
+    with pytest.raises(FileNotFoundError, match=r"found no folder .*images; it holds Images, masks"):
+        MaskedImageFolder(folder)
+
+
+def test_names_that_differ_in_blanks_are_noticed(folder):
+    add(folder, " cat", "9")
+    with pytest.warns(UserWarning, match=r"the classes ' cat', 'cat' differ in capitals or blanks only; are they one"):
+        MaskedImageFolder(folder)

@@ -64,3 +64,45 @@ def test_waterbirds_trouble(waterbirds, tmp_path):
     (root / "metadata.csv").write_text("img_filename,y,split,place\na.jpg,0,0,0\n")
     with pytest.raises(ValueError, match=r"has no sample of 'test'"):
         Waterbirds(root, "test")
+
+
+@pytest.mark.parametrize(
+    ("change", "encoding"),
+    [
+        (lambda text: text.replace(",", ";"), "utf-8"),
+        (lambda text: text.replace(",", "\t"), "utf-16"),
+        (lambda text: text.replace("\n", "\r\n").replace(",", ", "), "utf-8-sig"),
+        (lambda text: text.replace("img_filename", "IMG_FILENAME").replace("Gull/", "Gull\\"), "utf-8"),
+        (lambda text: text.replace(",000.", ",/000."), "utf-8"),
+        (lambda text: text.replace(".jpg,1,0,", ".jpg,1,training,"), "utf-8"),
+    ],
+    ids=["semicolons", "tabs, UTF-16", "blanks, CRLF", "capitals, backslashes", "leading slash", "words"],
+)
+def test_tables_as_other_programs_write_them(waterbirds, change, encoding):
+    root, masks = waterbirds
+    table = root / "metadata.csv"
+    text = table.read_bytes().decode().replace("\r\n", "\n")
+    expected = Waterbirds(root, masks=masks)
+    table.write_bytes(change(text).encode(encoding))
+    data = Waterbirds(root, masks=masks)
+    assert (data.images, data.masks, data.labels, data.places) == (
+        expected.images,
+        expected.masks,
+        expected.labels,
+        expected.places,
+    )
+
+
+def test_tables_that_cannot_be_read_are_named(waterbirds):
+    root, _ = waterbirds
+    table = root / "metadata.csv"
+    text = table.read_text()
+    table.write_text(text.replace("Gull_0.jpg,0,", "Gull_0.jpg,7,"))
+    with pytest.raises(ValueError, match=r"row 2, column y: expected a class \(0 landbird, 1 waterbird\), got '7'"):
+        Waterbirds(root)
+    table.write_bytes(text.replace("Gull_0", "Gül").encode("latin-1"))
+    with pytest.raises(ValueError, match=r"metadata.csv: expected text in UTF-8, got other bytes"):
+        Waterbirds(root)
+    table.write_text("# written by hand\n" + text)
+    with pytest.raises(ValueError, match=r"expected the columns .* and lines below, got \['# written by hand'\]"):
+        Waterbirds(root)

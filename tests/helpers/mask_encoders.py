@@ -83,10 +83,6 @@ ENCODERS: dict[str, tuple[str, Write]] = {
         lambda m, p: save(np.dstack([coloured(m, (200, 0, 0)), np.full(m.shape, 255, np.uint8)]), p),
     ),
     "CMYK JPEG": (".jpg", lambda m, p: Image.fromarray(m.astype(np.uint8) * 255).convert("CMYK").save(p, quality=95)),
-    "first of two frames": (
-        ".tif",
-        lambda m, p: save(m.astype(np.uint8) * 255, p, save_all=True, append_images=[Image.fromarray(~m)]),
-    ),
     "DAVIS": (".png", lambda m, p: paletted(labels(m, (1, 2)), VOC_PALETTE, p)),
     "label map": (".png", lambda m, p: save(labels(m, (1, 2, 3)).astype(np.uint8), p)),
     "instance ids": (".png", lambda m, p: save(labels(m, (1, 90, 200)).astype(np.uint8), p)),

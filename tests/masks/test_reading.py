@@ -151,3 +151,46 @@ def test_deep_images_have_one_scale(tmp_path):
     assert data.white == 4095
     assert [round(float(data[i][0].mean()) * 4095, -2) for i in range(4)] == [400, 4000, 200, 3000]
     assert MaskedImageFolder(root, white=65535)[1][0].mean() < 0.07
+
+
+@pytest.mark.parametrize("ending", [".tif", ".gif", ".png"])
+def test_several_objects_on_pages_are_not_taken_for_one(tmp_path, ending):
+    def write(path, i):
+        pages = [Image.fromarray(np.roll(INSIDE, 3 * k, 1).astype(np.uint8) * 255) for k in range(3)]
+        pages[0].save(path.with_suffix(ending), save_all=True, append_images=pages[1:])
+
+    data = MaskedImageFolder(make(tmp_path, lambda path, i: grey(lambda _: INSIDE * 255)(path, i)))
+    for path in (tmp_path / "masks").rglob("0.png"):
+        path.unlink()
+        write(path, 0)
+    with pytest.raises(OSError, match=r"mask file .*0\.\w+: expected one mask, got 3 pages .*join them into one"):
+        MaskedImageFolder(tmp_path)[0]
+    with pytest.warns(UserWarning, match="skipped 2 of 8 images"):
+        assert len(MaskedImageFolder(tmp_path, on_error="skip")) == len(data) - 2
+
+
+def test_maps_of_whole_scenes_have_no_background_0(tmp_path):
+    """Road is 0, sky and buildings are others, as in Cityscapes' train ids: nothing says what is behind what."""
+
+    def scene(i):
+        labels = np.zeros((20, 24), np.uint8)
+        labels[:9], labels[:12, :5] = 10, 2
+        return np.where(INSIDE, 13, labels)
+
+    root = make(tmp_path, grey(scene))
+    text = r"3 labels beside 0 cover \d+% of the pictures' edges: is 0 the background, or a class .*encoding=\"index\""
+    with pytest.raises(MaskEncodingError, match=text):
+        MaskedImageFolder(root)
+    np.testing.assert_array_equal(MaskedImageFolder(root, foreground=[13])[0][2][0].numpy() > 0.5, INSIDE)
+    np.testing.assert_array_equal(MaskedImageFolder(root, encoding="index")[0][2][0].numpy() > 0.5, scene(0) > 0)
+    several = grey(lambda i: np.where(INSIDE, i % 4 + 1, 0))  # objects of four classes, at no edge
+    assert len(MaskedImageFolder(make(tmp_path / "objects", several))) == 8
+
+
+def test_a_mask_of_another_size_says_what_to_do(tmp_path):
+    root = make(tmp_path, grey(lambda i: INSIDE[::2, ::2] * 255))
+    with pytest.raises(ValueError, match=r"got \(10, 12\); resize the mask to it \(nearest neighbour"):
+        MaskedImageFolder(root, size=16)[0]
+    root = make(tmp_path / "other", grey(lambda i: INSIDE[:, :12] * 255))
+    with pytest.raises(ValueError, match=r"got \(20, 12\); they have other shapes: was the mask drawn on another"):
+        MaskedImageFolder(root)[0]

@@ -56,12 +56,14 @@ def grad_cam(
         entering = image.detach().clone().requires_grad_()  # a graph, also where every parameter is frozen
         if layer is None:
             layer = find_map_layer(model, entering[:1], logits=logits)
-        with tap(model, [layer]) as seen:
+        with tap(model, [layer], apart=True) as seen:
             out = logits_of(model(entering), logits)
         if not seen.outputs[layer]:
             raise ValueError(f"layer {layer!r} was not run by {type(model).__name__}; name another one")
         output = _last_call([_tensor_of(call) for call in seen.outputs[layer]], out, layer)
         maps = as_map(output, size).detach().float()
+        if not output.requires_grad:
+            raise ValueError(f"layer {layer!r}: it runs without gradients (torch.no_grad); name a layer after it")
         chosen = out.float().gather(1, target_class(out, target)[:, None]).sum()
         (gradient,) = torch.autograd.grad(chosen, output, allow_unused=True)
     if gradient is None:
@@ -100,7 +102,7 @@ def find_map_layer(model: nn.Module, image: Tensor, *, logits: LogitsKey = None)
         mixed = (out * torch.linspace(1, 2, out.shape[1], device=out.device)).sum()
         candidates = [(name, output) for name, output in order if output.requires_grad and _is_map(output, size)]
         outputs = [output for _, output in candidates]
-        gradients = torch.autograd.grad(mixed, outputs, allow_unused=True) if outputs else ()
+        gradients = _gradients(mixed, outputs, type(model).__name__)
     for (name, _), gradient in zip(reversed(candidates), reversed(gradients), strict=True):
         if gradient is not None and int((as_map(gradient, size) != 0).any(1).sum((1, 2)).min()) > 1:
             return name
@@ -110,19 +112,32 @@ def find_map_layer(model: nn.Module, image: Tensor, *, logits: LogitsKey = None)
     raise LookupError(f"no layer of {type(model).__name__} gives a map that its logits depend on; {hint}")
 
 
+def _gradients(mixed: Tensor, outputs: list[Tensor], model: str) -> tuple[Tensor | None, ...]:
+    try:
+        return torch.autograd.grad(mixed, outputs, allow_unused=True) if outputs else ()
+    except RuntimeError as error:
+        raise LookupError(
+            f"no layer of {model} can be chosen, since gradients to its layers cannot be taken ({error}); name one "
+            "(layer=...)"
+        ) from error
+
+
 def _last_call(calls: list[Any], logits: Tensor, layer: str) -> Any:
-    """The output of a layer's last call, where all that earlier calls say goes through it, as through a shared ReLU.
+    """The output of a layer's last call that the logits depend on, where all that earlier ones say goes through it.
 
     Raises:
         ValueError: the logits depend on earlier calls by themselves: no one map is the layer's answer to the image.
     """
-    last, earlier = calls[-1], [call for call in calls[:-1] if isinstance(call, Tensor) and call.requires_grad]
-    if not earlier or not isinstance(last, Tensor) or not last.requires_grad:
-        return last
+    with_graph = [call for call in calls if isinstance(call, Tensor) and call.requires_grad]
+    if len(calls) == 1 or not with_graph:
+        return calls[-1]
+    reaching = torch.autograd.grad(logits.sum(), with_graph, retain_graph=True, allow_unused=True)
+    used = [call for call, gradient in zip(with_graph, reaching, strict=True) if gradient is not None]
+    if len(used) < 2:
+        return (used or calls)[-1]
+    *earlier, last = used
     through = torch.autograd.grad(last.sum(), earlier, retain_graph=True, allow_unused=True)
-    beside = [call for call, gradient in zip(earlier, through, strict=True) if gradient is None]
-    reaching = torch.autograd.grad(logits.sum(), beside, retain_graph=True, allow_unused=True) if beside else ()
-    if any(gradient is not None for gradient in reaching):
+    if any(gradient is None for gradient in through):
         raise ValueError(
             f"layer {layer!r}: expected one call of it that the logits depend on, got {len(calls)} side by side (two "
             "views of an image?), whose maps do not lie over one another; name a layer that runs once, or explain the "

@@ -19,6 +19,7 @@ from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_image, check_option, check_size
 from torch_bgdebias.compositing import FILLS
 from torch_bgdebias.files import (
+    EXTENSIONS,
     UnreadableImageError,
     as_tensor,
     category_folders,
@@ -28,6 +29,7 @@ from torch_bgdebias.files import (
     open_image,
     white_level,
 )
+from torch_bgdebias.unread import PICTURES_NOT_READ, apart, what_is_not_read
 from torch_bgdebias.writing import warn_if_unfinished
 
 __all__ = ["ImageFiles", "cover", "read_dataset"]
@@ -80,11 +82,11 @@ class ImageFiles:
                 raise ValueError(f"classes: expected some of the categories {categories[:20]}, got {[*classes][:20]}")
             categories = list(classes)
         if not categories:
-            paths = tuple(image_files(folder))
+            paths = tuple(_pictures(folder, folder))
             if not paths:
                 raise FileNotFoundError(f"root: expected <category>/*.jpg in {folder}, got {_listing(folder)}")
             return cls(paths, None, None, (height, width), channels, on_error, white_level(paths))
-        per_category = [image_files(folder / name) for name in categories]
+        per_category = [_pictures(folder / name, folder) for name in categories]
         empty = [name for name, members in zip(categories, per_category, strict=True) if not members]
         if len(empty) == len(categories) or (empty and on_error == "raise"):
             raise FileNotFoundError(f"root: expected images in every category of {folder}, got none in {empty[:8]}")
@@ -177,6 +179,14 @@ def read_dataset(
     if not images:
         raise ValueError("dataset: expected at least one image, got an empty dataset")
     return torch.cat(images), torch.cat(labels) if labels else None
+
+
+def _pictures(folder: Path, root: Path) -> list[Path]:
+    """The image files of a folder; what is not read is counted in a warning."""
+    pictures, unread = apart(image_files(folder, extensions=EXTENSIONS | PICTURES_NOT_READ))
+    for message in what_is_not_read(pictures, unread):
+        warnings.warn(f"{root}: {message}", stacklevel=5)
+    return pictures
 
 
 def _quantise(image: Tensor) -> Tensor:

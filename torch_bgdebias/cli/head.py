@@ -108,7 +108,7 @@ def _opened(args: argparse.Namespace) -> tuple[nn.Module, Preprocessing, MaskedI
     if args.checkpoint is None and not args.pretrained and args.model.startswith(("timm:", "torchvision:")):
         print("bgdebias head: note: neither --checkpoint nor --pretrained: the weights are random", file=sys.stderr)
     masks = mask_options(args)
-    classes: list[str] = MaskedImageFolder(args.data, **masks).classes
+    classes: list[str] = MaskedImageFolder(args.data, with_void=True, **masks).classes
     outputs = None if args.pretrained else len(classes)
     loaded = load_model(args.model, num_classes=outputs, checkpoint=args.checkpoint, pretrained=args.pretrained)
     if args.checkpoint is not None and loaded.classes is not None:

@@ -64,7 +64,9 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.names:
         raise ValueError(f"--names: expected some of {', '.join(NAMES)}, got none")
-    data = MaskedImageFolder(args.input, size=args.size, on_error=args.on_error, **mask_options(args))
+    data = MaskedImageFolder(
+        args.input, size=args.size, on_error=args.on_error, with_void=False, **mask_options(args)
+    )  # what is void is asked for beside the tensors
     targets = _targets(data)
     writable(args.output, name="OUT")
     for name in args.names:

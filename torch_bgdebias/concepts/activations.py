@@ -7,6 +7,7 @@ timm's, with ``forward_intermediates``, which ends after the last layer that is 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -82,7 +83,7 @@ class ActivationReader:
     def _from_hooks(self, images: Tensor) -> dict[str, Tensor]:
         layers = self.layers or ()
         names = {name: _split(name) for name in layers}
-        with tap(self.model, list(dict.fromkeys(plain for plain, _ in names.values()))) as seen:
+        with tap(self.model, list(dict.fromkeys(plain for plain, _ in names.values())), apart=True) as seen:
             self.forward(self.model, images)
         maps = {}
         for name, (plain, key) in names.items():
@@ -152,7 +153,7 @@ def _timm_places(model: nn.Module, names: Sequence[str] | None = None) -> dict[s
 
 
 def _shapes(model: nn.Module, image: Tensor, forward: Forward) -> Iterator[tuple[str, torch.Size | None, bool]]:
-    """(name, shape of the map or None, is a leaf) of every layer, in the order in which they end."""
+    """(name, shape of the map or None, is a leaf) of every layer that runs once, in the order in which they end."""
     ended: list[tuple[str, torch.Size | None, bool]] = []
     names = [name for name, _ in model.named_modules() if name]
     handles = []
@@ -176,11 +177,8 @@ def _shapes(model: nn.Module, image: Tensor, forward: Forward) -> Iterator[tuple
     finally:
         for handle in handles:
             handle.remove()
-    seen: set[str] = set()
-    for entry in ended:  # a layer that is called twice (a shared activation) counts where it is called first
-        if entry[0] not in seen:
-            seen.add(entry[0])
-            yield entry
+    calls = Counter(name for name, _, _ in ended)
+    yield from (entry for entry in ended if calls[entry[0]] == 1)  # which map of a shared layer is meant nobody knows
 
 
 def _map_of(model: nn.Module, name: str, output: Any, key: str | None, images: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ Floats: TypeAlias = NDArray[np.float64]
 class ConceptSamples:
     """Images (N, C, H, W) in the model's units, masks (N, 1, H, W) in [0, 1], concepts (N,) int64; void, if any.
 
-    ``void`` (N, 1, H, W) marks pixels that are neither object nor background: IoU leaves them out.
+    ``void`` (N, 1, H, W) marks pixels that are neither object nor background: fit and IoU leave them out.
     """
 
     images: Tensor
@@ -198,8 +198,9 @@ def concept_transfer(
         if not variants:
             raise ValueError(f"conditions[{condition!r}]: expected at least one background an image, got none")
         images = torch.cat([train.on(v, name=f"conditions[{condition!r}]") for v in variants])
-        masks, labels = (x.repeat(len(variants), *[1] * (x.ndim - 1)) for x in (train.masks, train.concepts))
-        fits[condition] = [probe.fit(images, masks, labels, names=names, method=m) for m in methods]
+        masks, labels = (_repeated(x, len(variants)) for x in (train.masks, train.concepts))
+        void = None if train.void is None else _repeated(train.void, len(variants))
+        fits[condition] = [probe.fit(images, masks, labels, names=names, method=m, void=void) for m in methods]
     ordered = [fits[t][m] for m in range(len(methods)) for t in fits]
     columns = []
     for category, variant in [(ORIGINAL, test.images), *categories.items()]:
@@ -224,6 +225,10 @@ def concept_transfer(
         },
         too_small=first.too_small,
     )
+
+
+def _repeated(values: Tensor, times: int) -> Tensor:
+    return values.repeat(times, *[1] * (values.ndim - 1))
 
 
 def _mean(values: Floats) -> Floats:

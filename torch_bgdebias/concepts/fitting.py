@@ -5,6 +5,8 @@ The objective of a sample with activations a (C, h, w), mask m (H, W) and vector
     sum over pixels of  w * BCE-with-logits(z, m > 0.5),   z = v . a resized bilinearly to (H, W),
     w = alpha m + (1 - alpha)(1 - m),   alpha = 1 - mean(m)
 
+Pixels that are neither object nor background have w = 0, and the mean is taken over the others.
+
 Resizing is linear and acts on each channel alone, so v . resize(a) = resize(v . a): one small map is resized instead of
 C large ones, and the gradient goes back through the transposed resize. The optimiser is AdamW written out, because the
 vectors of thousands of problems are rows of one matrix and need no graph.
@@ -43,7 +45,9 @@ class Activations(Protocol):
         ...
 
 
-def fit_net2vec(activations: Activations, masks: Tensor, epochs: int = 30, lr: float = 0.1) -> Tensor:
+def fit_net2vec(
+    activations: Activations, masks: Tensor, epochs: int = 30, lr: float = 0.1, void: Tensor | None = None
+) -> Tensor:
     """One vector for all samples (C,): the mean of the samples' objectives, minimised from zeros by AdamW.
 
     Args:
@@ -52,26 +56,30 @@ def fit_net2vec(activations: Activations, masks: Tensor, epochs: int = 30, lr: f
             their size (the papers use 80 x 80).
         epochs: steps, each over all samples.
         lr: learning rate; weight decay is torch's default for AdamW, 0.01.
+        void: as the masks, of pixels that are neither object nor background: where it is above 0 nothing is fitted.
 
     Raises:
         ValueError: no samples, other numbers of masks than activations, activations that are not finite.
     """
-    return fit_concepts(activations, masks, epochs=epochs, lr=lr)[0]
+    return fit_concepts(activations, masks, void=void, epochs=epochs, lr=lr)[0]
 
 
-def fit_loce(activations: Activations, masks: Tensor, epochs: int = 30, lr: float = 0.1) -> Tensor:
+def fit_loce(
+    activations: Activations, masks: Tensor, epochs: int = 30, lr: float = 0.1, void: Tensor | None = None
+) -> Tensor:
     """One vector a sample (N, C), each fitted to that sample alone. Arguments and errors as `fit_net2vec`.
 
     The mean of the rows is the globalised LoCE.
     """
     group = torch.arange(activations.shape[0])
-    return fit_concepts(activations, masks, group=group, epochs=epochs, lr=lr)
+    return fit_concepts(activations, masks, void=void, group=group, epochs=epochs, lr=lr)
 
 
 def fit_concepts(
     activations: Activations,
     masks: Tensor,
     *,
+    void: Tensor | None = None,
     group: Tensor | None = None,
     num_groups: int | None = None,
     epochs: int = 30,
@@ -87,6 +95,7 @@ def fit_concepts(
     Args:
         activations: (N, C, h, w), sliced ``chunk`` samples at a time; each chunk is moved to ``device``.
         masks: (N, H, W) or (N, 1, H, W) in [0, 1], bool or floating.
+        void: the same, of pixels that are neither object nor background: where it is above 0 nothing is fitted.
         group: (N,) int64 group of each sample; ``None``: all in one.
         num_groups: G; ``None``: the largest group number + 1. A group without samples keeps the zero vector.
         epochs: AdamW steps from zeros.
@@ -101,7 +110,7 @@ def fit_concepts(
     Raises:
         ValueError: as for `fit_net2vec`, or groups outside [0, num_groups).
     """
-    masks = _checked(activations, masks)
+    targets = _Targets(_checked(activations, masks), None if void is None else _checked(activations, void) > 0)
     samples, channels = activations.shape[0], activations.shape[1]
     group = torch.zeros(samples, dtype=torch.long) if group is None else group
     groups = int(group.max()) + 1 if num_groups is None else num_groups
@@ -109,12 +118,12 @@ def fit_concepts(
     group = check_label(group, samples, name="group", num_classes=groups).to(device)
     counts = torch.bincount(group, minlength=groups)
     parts = [slice(start, min(start + chunk, samples)) for start in range(0, samples, chunk)]
-    whole = _load(activations, masks, parts[0], device) if len(parts) == 1 else None
+    whole = _load(activations, targets, parts[0], device) if len(parts) == 1 else None
 
     def slope(vectors: Tensor) -> Tensor:
         total = torch.zeros_like(vectors)
         for part in parts:
-            loaded = whole or _load(activations, masks, part, device)
+            loaded = whole or _load(activations, targets, part, device)
             rows = group[part]
             total.index_add_(0, rows, _slope(vectors[rows], loaded) / counts[rows, None])
         return total
@@ -124,23 +133,24 @@ def fit_concepts(
     if whole is None and bool((counts <= 1).all()):
         # groups of one need not wait for each other: a chunk is fitted to its end while it is here
         for part in parts:
-            loaded, rows = _load(activations, masks, part, device), group[part]
+            loaded, rows = _load(activations, targets, part, device), group[part]
             zeros[rows] = optimise(zeros[rows], partial(_slope, loaded=loaded))
         return zeros
     return optimise(zeros, slope)
 
 
-def concept_objective(vectors: Tensor, activations: Tensor, masks: Tensor) -> Tensor:
+def concept_objective(vectors: Tensor, activations: Tensor, masks: Tensor, void: Tensor | None = None) -> Tensor:
     """The objective of each sample (N,), differentiable to vectors and activations.
 
     Args:
         vectors: (C,) for all samples, or (N, C).
         activations: (N, C, h, w).
         masks: (N, H, W) or (N, 1, H, W) in [0, 1].
+        void: the same, of pixels that are neither object nor background, which do not count.
     """
     masks = _checked(activations, masks)
     scores = _scores(vectors, activations, (masks.shape[1], masks.shape[2]))
-    target, weight = _target_and_weight(masks, scores.dtype)
+    target, weight = _target_and_weight(masks, None if void is None else _checked(activations, void) > 0, scores.dtype)
     return (weight * F.binary_cross_entropy_with_logits(scores, target, reduction="none")).sum((1, 2))
 
 
@@ -166,6 +176,13 @@ def concept_iou(vectors: Tensor, activations: Tensor, masks: Tensor, void: Tenso
     return (predicted & truth).sum((1, 2)) / union  # 0 / 0 is NaN
 
 
+class _Targets(NamedTuple):
+    """What the maps are compared with."""
+
+    masks: Tensor  # (N, H, W)
+    void: Tensor | None  # (N, H, W) bool
+
+
 class _Loaded(NamedTuple):
     """A chunk of samples on the computing device."""
 
@@ -176,7 +193,7 @@ class _Loaded(NamedTuple):
     columns: Tensor  # (W, w)
 
 
-def _load(activations: Activations, masks: Tensor, part: slice, device: torch.device) -> _Loaded:
+def _load(activations: Activations, targets: _Targets, part: slice, device: torch.device) -> _Loaded:
     some = activations[part].to(device)
     some = some.to(working_dtype(some.dtype))
     # a sum is the fastest look at all values; a finite one proves them finite, another (it may overflow) is looked into
@@ -186,9 +203,10 @@ def _load(activations: Activations, masks: Tensor, part: slice, device: torch.de
             raise ValueError(
                 f"activations: expected finite values, got NaN or infinity in sample(s) {bad.tolist()[:8]}"
             )
-    target, weight = _target_and_weight(masks[part].to(device), some.dtype)
-    rows = _resize_matrix(some.shape[2], masks.shape[1], some)
-    columns = _resize_matrix(some.shape[3], masks.shape[2], some)
+    void = None if targets.void is None else targets.void[part].to(device)
+    target, weight = _target_and_weight(targets.masks[part].to(device), void, some.dtype)
+    rows = _resize_matrix(some.shape[2], target.shape[1], some)
+    columns = _resize_matrix(some.shape[3], target.shape[2], some)
     return _Loaded(some.flatten(2), target, weight, rows, columns)
 
 
@@ -236,10 +254,14 @@ def _scores(vectors: Tensor, activations: Tensor, size: tuple[int, int]) -> Tens
     return F.interpolate(small, size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def _target_and_weight(masks: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _target_and_weight(masks: Tensor, void: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     soft = masks.to(dtype)
-    alpha = 1 - soft.mean((1, 2), keepdim=True)
-    return (soft > 0.5).to(dtype), alpha * soft + (1 - alpha) * (1 - soft)
+    if void is None:
+        alpha = 1 - soft.mean((1, 2), keepdim=True)
+        return (soft > 0.5).to(dtype), alpha * soft + (1 - alpha) * (1 - soft)
+    known = (~void).to(dtype)
+    alpha = 1 - (soft * known).sum((1, 2), keepdim=True) / known.sum((1, 2), keepdim=True).clamp_min(1)
+    return (soft > 0.5).to(dtype), (alpha * soft + (1 - alpha) * (1 - soft)) * known
 
 
 def _resize_matrix(small: int, large: int, like: Tensor) -> Tensor:

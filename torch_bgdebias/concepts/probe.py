@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, TypeAlias, Unpack
+from typing import Any, Literal, NamedTuple, TypeAlias, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +100,7 @@ class ConceptProbe:
         names: Sequence[str] | None = None,
         method: Method = "net2vec",
         batch: BatchSpec | None = None,
+        void: Tensor | None = None,
     ) -> ConceptVectors:
         """Vectors of every concept in every layer, all of a layer in one batched optimisation.
 
@@ -110,6 +111,8 @@ class ConceptProbe:
             names: of the G concepts; ``None``: "0", "1", ... up to the largest that comes.
             method: ``"net2vec"``: one vector a concept; ``"loce"``: one an image, and their mean.
             batch: what in a loader's batches is what; ``None``: (image, label, mask).
+            void: (N, 1, H, W), 1 where a pixel is neither object nor background and does not count (with a tensor of
+                images only; a loader's batches say it themselves).
 
         Raises:
             ValueError: no images, a concept without images, or activations that are not finite.
@@ -117,15 +120,18 @@ class ConceptProbe:
         check_option(method, METHODS, name="method")
         stores: dict[str, ActivationStore] = {}
         small, group, share = [], [], []
-        for some, mask, label, _ in self._batches(images, masks, concepts, batch):
+        unknown: list[Tensor] = []
+        for some, mask, label, neither in self._batches(images, masks, concepts, batch, void):
             for layer, maps in self.reader(some).items():
                 stores.setdefault(layer, ActivationStore(self.settings.folder)).append(maps)
             small.append(self.shrink(mask))
+            unknown.append(torch.zeros_like(small[-1]) if neither is None else self.shrink(neither))
             share.append(mask.mean((1, 2, 3)).cpu())
             group.append(label.cpu())
         if not group:
             raise ValueError("images: expected at least one, got none")
-        ids, targets, covered = torch.cat(group), torch.cat(small), torch.cat(share)
+        ids, covered = torch.cat(group), torch.cat(share)
+        targets = _Compared(torch.cat(small), torch.cat(unknown) if any(bool(some.any()) for some in unknown) else None)
         total = int(ids.max()) + 1 if names is None else len(names)
         check_label(ids, len(ids), name="concepts", num_classes=total)
         names = [str(i) for i in range(total)] if names is None else list(names)
@@ -163,8 +169,7 @@ class ConceptProbe:
             masks: as for `fit`.
             concepts: as for `fit`.
             batch: as for `fit`.
-            void: (N, 1, H, W), 1 where a pixel is neither object nor background and is not compared (with a tensor of
-                images only; a loader's batches say it themselves).
+            void: as for `fit`.
         """
         several = [vectors] if isinstance(vectors, ConceptVectors) else list(vectors)
         scores: dict[str, list[Tensor]] = {}
@@ -188,7 +193,7 @@ class ConceptProbe:
         size = self.settings.size
         return (F.interpolate(masks.float(), size=(size, size), mode="area") >= 0.5)[:, 0].cpu()
 
-    def _fit(self, store: ActivationStore, masks: Tensor, group: Tensor, groups: int) -> Tensor:
+    def _fit(self, store: ActivationStore, targets: _Compared, group: Tensor, groups: int) -> Tensor:
         """Vectors (groups, C), NaN for empty groups. Samples of group -1 are left out."""
         settings = self.settings
         vectors = torch.full((groups, store.shape[1]), float("nan"))
@@ -199,7 +204,8 @@ class ConceptProbe:
             view = _Rows(store, rows.tolist())
             vectors[present] = fit_concepts(
                 view,
-                masks[rows],
+                targets.masks[rows],
+                void=None if targets.void is None else targets.void[rows],
                 group=own,
                 num_groups=len(present),
                 epochs=settings.epochs,
@@ -239,10 +245,18 @@ class ConceptProbe:
             check_mask(mask, image, name="masks")
             check_label(label, len(image), name="concepts")
             device = device_of(self.reader.model, image.device)
-            unknown = spec.void_of(part)
+            unknown, cover = spec.void_of(part), check_mask(mask.to(device), name="masks", values=False).float()
             if unknown is not None:
                 unknown = check_mask(unknown, image, name="void").float().to(device)
-            yield image.to(device, dtype), mask.float().to(device), label, unknown
+                cover = torch.minimum(cover, 1 - unknown)
+            yield image.to(device, dtype), cover, label, unknown
+
+
+class _Compared(NamedTuple):
+    """Masks at the size of comparison, and where pixels are neither object nor background: (N, size, size) bool."""
+
+    masks: Tensor
+    void: Tensor | None
 
 
 class _Rows:

@@ -85,6 +85,7 @@ class MaskedImageFolder(Dataset[Any]):
         white: value of white in images of more than 8 bits, by default found from all.
         interpolation: of the images' resize, ``"bilinear"``, ``"bicubic"`` or ``"nearest"``; masks are always bilinear.
         with_void: yield ``MaskedVoidItem(image, label, mask, void)``; ``transform`` gets a mask of two channels.
+            ``False``: void counts as background wherever items go; ``None``: the same, with a warning if there is any.
         masks: a folder of masks other than ``masks/``, or an annotation tool's file or folder, of which a class's own
             label is its object where there is one, else all that is outlined.
         settings: all options but ``transform`` in one object, instead of the keywords.
@@ -115,7 +116,7 @@ class MaskedImageFolder(Dataset[Any]):
         void: Sequence[Label | str] | None = None,
         mask_suffix: str = "",
         white: float | None = None,
-        with_void: bool = False,
+        with_void: bool | None = None,
         interpolation: str = "bilinear",
         masks: str | Path | None = None,
         settings: FolderSettings | None = None,
@@ -139,7 +140,7 @@ class MaskedImageFolder(Dataset[Any]):
         #: all options in one object
         self.settings = options if settings is None else settings
         self.root, self.size, self.transform = Path(root), self.settings.height_width, transform
-        self.with_void, self.interpolation = self.settings.with_void, self.settings.interpolation
+        self.with_void, self.interpolation = bool(self.settings.with_void), self.settings.interpolation
         self.skipped: list[tuple[Path, str]] = []
         self.filtered = 0
         self.classes = class_names(self.root, self.settings.classes)
@@ -158,6 +159,13 @@ class MaskedImageFolder(Dataset[Any]):
             looked_at = [sample.image for sample in spread(self.samples, _LOOK_AT)]
             self._annotated.require_objects(looked_at, Path(str(place)))
         self._warn_of_turned_pictures()
+        if self.settings.with_void is None and self.has_void:
+            warnings.warn(
+                f"{self.root}: some pixels of the masks are void, neither object nor background. Items of image, label "
+                "and mask have no place for them, so that they count as background: pass with_void=True for items that "
+                "have (MaskedVoidItem, a named tuple of four), or with_void=False if that is right",
+                stacklevel=2,
+            )
         self._leave_out()
 
     def _leave_out(self) -> None:
@@ -365,11 +373,18 @@ def read_pair(
     if image.size != foreground.size:
         raise MaskSizeError(
             f"mask {mask_path}: expected the size {(image.height, image.width)} (H, W) of its image {image_path}, "
-            f"got {(foreground.height, foreground.width)}"
+            f"got {(foreground.height, foreground.width)}; " + _size_advice(image.size, foreground.size)
         )
     mask = as_tensor(resized(foreground, size))
     neither = torch.zeros_like(mask, dtype=torch.bool) if void is None else as_tensor(resized(void, size)) > 127
     return MaskedTriple(as_tensor(resized(image, size, interpolation)), mask.masked_fill(neither, 0), neither)
+
+
+def _size_advice(image: tuple[int, int], mask: tuple[int, int]) -> str:
+    """What to do about a mask of another size, both (W, H)."""
+    if abs(image[0] * mask[1] - image[1] * mask[0]) <= max(*image, *mask):  # the same shape but for a pixel
+        return "resize the mask to it (nearest neighbour, so that labels stay labels)"
+    return "they have other shapes: was the mask drawn on another picture, or one of them cropped or turned?"
 
 
 def _split(

@@ -14,6 +14,7 @@ from torch_bgdebias.files import EXTENSIONS, category_folders, first_few, folder
 from torch_bgdebias.masks.annotated import AnnotatedMasks
 from torch_bgdebias.masks.contents import MASK_EXTENSIONS
 from torch_bgdebias.masks.formats.notice import annotation_files
+from torch_bgdebias.unread import PICTURES_NOT_READ, apart, what_is_not_read
 
 __all__ = ["MaskedSample", "Pairs", "annotated_pairs", "class_names", "missing_masks_text", "pair", "pictures_of"]
 
@@ -61,19 +62,29 @@ def class_names(root: Path, wanted: Sequence[str] | None = None) -> list[str]:
 
     Raises:
         FileNotFoundError: no ``images`` folder, or none in it.
-        ValueError: wanted classes that are not there, folders whose names look alike, or parts in place of classes.
+        TypeError: wanted classes that are no names.
+        ValueError: wanted classes that are not there or come twice, folders whose names look alike, or parts in place
+            of classes.
     """
     images = root / "images"
     if not images.is_dir():
-        raise FileNotFoundError(f"{root}: expected images/<class>/ and masks/<class>/ in it, found no folder {images}")
+        raise FileNotFoundError(
+            f"{root}: expected images/<class>/ and masks/<class>/ in it, found no folder {images}; it holds "
+            f"{first_few(folder_listing(root), 8)}"
+        )
     there = [path.name for path in category_folders(images)]
     if not there:
         raise FileNotFoundError(f"{images}: expected one folder per class, found none")
     if wanted is not None:
-        absent = [name for name in wanted if not (images / name).is_dir()]
+        if isinstance(wanted, str) or not all(isinstance(name, str | int) for name in wanted):
+            raise TypeError(f"classes: expected a list of names of folders, got {wanted!r}")
+        chosen = [str(name) for name in wanted]
+        if twice := [name for name, times in Counter(chosen).items() if times > 1]:
+            raise ValueError(f"classes: expected each name once, got {first_few(twice)} more often")
+        absent = [name for name in chosen if not (images / name).is_dir()]
         if absent:
             raise ValueError(f"classes: {first_few(absent)} not in {images}, which has {first_few(there, 20)}")
-        return list(wanted)
+        return chosen
     if {name.lower() for name in there} <= _SPLITS:
         raise ValueError(
             f"{images}: expected one folder per class, got the parts {first_few(there)} of a data set; give each part "
@@ -105,9 +116,11 @@ def _warn_of_order(images: Path, names: list[str]) -> None:
                 "model's outputs have these numbers, say so with labels",
                 stacklevel=4,
             )
-    alike = Counter(name.lower() for name in names)
-    if twins := [name for name in names if alike[name.lower()] > 1]:
-        warnings.warn(f"{images}: the classes {first_few(twins)} differ in capitals only; are they one?", stacklevel=4)
+    alike = Counter(name.lower().strip() for name in names)
+    if twins := [repr(name) for name in names if alike[name.lower().strip()] > 1]:
+        warnings.warn(
+            f"{images}: the classes {first_few(twins)} differ in capitals or blanks only; are they one?", stacklevel=4
+        )
 
 
 def _in_numbers(name: str) -> list[tuple[int, str]]:
@@ -128,24 +141,35 @@ def pair(root: Path, classes: Sequence[str], suffix: str = "", masks: Path | Non
     """
     pairs = Pairs()
     mask_root = masks or (root / "masks" if (root / "masks").is_dir() or not suffix else root / "images")
-    counts = []
+    beside = mask_root == root / "images"
+    counts, unread, alone = [], [], []
     for label, name in enumerate(classes):
         files = _mask_index(_same_folder(mask_root, name))
-        images = image_files(root / "images" / name)
-        if suffix and mask_root.name == "images":  # a picture's mask lies beside it and is no picture itself
+        images, others = apart(image_files(root / "images" / name, extensions=EXTENSIONS | PICTURES_NOT_READ))
+        unread += [path for path in others if not suffix or not path.stem.endswith(suffix)]  # .npy is read as a mask
+        if suffix and beside:  # a picture's mask lies beside it and is no picture itself
             names = {path.with_suffix("") for path in images}
             images = [p for p in images if p.with_name(p.stem.removesuffix(suffix)) not in names - {p.with_suffix("")}]
         counts.append((name, images))
         for image in images:
             _pair_one(pairs, image, image.relative_to(root / "images" / name), files, label, suffix)
-    _warn_of_folders(root / "images", counts)
+        if not beside:
+            taken = {sample.mask for sample in pairs.samples}
+            named = (paths for key, paths in files.items() if key.endswith(suffix))
+            alone += [path for paths in named if not taken & set(paths) for path in paths]
+    _warn_of_folders(root / "images", counts, unread)
+    _warn_of_left_over(root, pairs, alone)
     return pairs
 
 
 def pictures_of(root: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
     """Every image with its label, class by class."""
-    by_class = [(name, image_files(root / "images" / name)) for name in classes]
-    _warn_of_folders(root / "images", by_class)
+    by_class, unread = [], []
+    for name in classes:
+        images, others = apart(image_files(root / "images" / name, extensions=EXTENSIONS | PICTURES_NOT_READ))
+        by_class.append((name, images))
+        unread += others
+    _warn_of_folders(root / "images", by_class, unread)
     return [(path, label) for label, (_, paths) in enumerate(by_class) for path in paths]
 
 
@@ -165,6 +189,25 @@ def annotated_pairs(pictures: Sequence[tuple[Path, int]], masks: AnnotatedMasks)
         else:
             pairs.samples.append(MaskedSample(picture, file, label))
     return pairs
+
+
+def _warn_of_left_over(root: Path, pairs: Pairs, alone: Sequence[Path]) -> None:
+    """Masks without an image, which may say that images are missing, and masks that several images share."""
+    several = {path for _, paths in pairs.doubled for path in paths}
+    passed_over = {path for _, paths in pairs.previews for path in paths}
+    alone = [path for path in alone if path not in several | passed_over]
+    if alone and pairs.samples:  # else what is missing is said with more
+        warnings.warn(
+            f"{root}: {len(alone)} masks have no image of their name: {first_few((path.name for path in alone), 3)}",
+            stacklevel=5,
+        )
+    shared = Counter(sample.mask for sample in pairs.samples)
+    if twins := [sample.image.name for sample in pairs.samples if shared[sample.mask] > 1]:
+        warnings.warn(
+            f"{root}: {len(twins)} images share a mask with another one of the same name: {first_few(twins, 4)}; if "
+            "they are one picture in two formats, it counts twice: take one away",
+            stacklevel=5,
+        )
 
 
 def _pair_one(pairs: Pairs, image: Path, relative: Path, masks: dict[str, list[Path]], label: int, suffix: str) -> None:
@@ -198,8 +241,10 @@ def _same_folder(root: Path, name: str) -> Path:
     return next((path for path in root.iterdir() if same_form(path.name) == same_form(name)), root / name)
 
 
-def _warn_of_folders(images: Path, counts: Sequence[tuple[str, Sequence[Path]]]) -> None:
-    """Classes without pictures, and pictures so deep that other folders may be the classes."""
+def _warn_of_folders(images: Path, counts: Sequence[tuple[str, Sequence[Path]]], unread: Sequence[Path]) -> None:
+    """Classes without pictures, pictures so deep that other folders may be the classes, and what is not read."""
+    for message in what_is_not_read([path for _, paths in counts for path in paths], unread):
+        warnings.warn(f"{images}: {message}", stacklevel=5)
     if empty := [name for name, paths in counts if not paths]:
         warnings.warn(
             f"{images}: {first_few(empty)} of {len(counts)} class folders hold no pictures and still count as classes; "
@@ -220,9 +265,10 @@ def missing_masks_text(root: Path, pairs: Pairs, suffix: str) -> str:
     """What to do about images without a mask: what lies where their masks were looked for, and which option fits."""
     names = (f"masks/{p.relative_to(root / 'images').with_suffix('')}{suffix}.png" for p in pairs.missing)
     text = f"{root}: {len(pairs.missing)} of {pairs.images} images have no mask: {first_few(names)}; "
-    hints = (_other_suffix, _other_name) if (root / "masks").is_dir() else (_other_suffix, _other_folder)
+    in_masks = (_other_suffix, _other_name, _without_folders, _other_ending)
+    hints = in_masks if (root / "masks").is_dir() else (_other_suffix, _other_folder)
     given = (hint(root, pairs, suffix) for hint in hints)
-    return text + (next(filter(None, given), None) or _annotations(root, pairs) or _masks_to_make(root))
+    return text + (next(filter(None, given), None) or _annotations(root, pairs) or _masks_to_make(root, pairs))
 
 
 def _other_folder(root: Path, pairs: Pairs, suffix: str) -> str | None:
@@ -247,6 +293,27 @@ def _other_name(root: Path, pairs: Pairs, suffix: str) -> str | None:
                 f"masks/{wanted.parent.as_posix()} holds {path.name}: rename masks as their images, or end their names"
             )
     return None
+
+
+def _without_folders(root: Path, pairs: Pairs, suffix: str) -> str | None:
+    """Masks in ``masks/`` itself instead of in a folder a class."""
+    wanted = {path.stem + suffix for path in pairs.missing}
+    files = [
+        path for path in image_files(root / "masks", extensions=EXTENSIONS | MASK_EXTENSIONS) if path.stem in wanted
+    ]
+    flat = [path.name for path in files if path.parent == root / "masks"]
+    if not flat:
+        return None
+    return f"{root / 'masks'} holds {first_few(flat, 3)} itself: move masks into folders of classes, masks/<class>/"
+
+
+def _other_ending(root: Path, pairs: Pairs, suffix: str) -> str | None:
+    """A file of a mask's name in a format that is not read."""
+    wanted = pairs.missing[0].relative_to(root / "images")
+    folder = root / "masks" / wanted.parent
+    names = [path.name for path in sorted(folder.glob("*")) if path.name.startswith(f"{wanted.stem}{suffix}.")]
+    unread = [name for name in names if not name.endswith((".json", ".txt", ".xml"))]
+    return f"{folder} holds {first_few(unread)}, which is not read: save masks as PNG or .npy" if unread else None
 
 
 def _other_suffix(root: Path, pairs: Pairs, suffix: str) -> str | None:
@@ -277,12 +344,13 @@ def _annotations(root: Path, pairs: Pairs) -> str | None:
         above = next((root / part for part in ("images", "masks") if root / part in path.parents), path.parent)
         place = above if kind in ("LabelMe", "Supervisely", "YOLO") else path
         advice = f'pass masks="{place}" (--masks {place})'
-    return f"there are annotations ({kinds}: {files}); {advice}, or {_masks_to_make(root)}"
+    return f"there are annotations ({kinds}: {files}); {advice}, or {_masks_to_make(root, pairs)}"
 
 
-def _masks_to_make(root: Path) -> str:
-    there = folder_listing(root / "masks") if (root / "masks").is_dir() else []
-    holds = f"{root / 'masks'} holds {first_few(there)}; " if there else ""
+def _masks_to_make(root: Path, pairs: Pairs) -> str:
+    beside = root / "masks" / pairs.missing[0].parent.relative_to(root / "images")
+    folder = next((place for place in (beside, root / "masks") if place.is_dir() and folder_listing(place)), None)
+    holds = "" if folder is None else f"{folder} holds {first_few(folder_listing(folder))}; "
     return f"{holds}add them, or make masks with: bgdebias masks {root / 'images'} {root / 'masks'}"
 
 

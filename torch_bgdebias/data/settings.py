@@ -32,7 +32,7 @@ class FolderSettings:
     void: Sequence[Label | str] | None = None
     mask_suffix: str = ""
     white: float | None = None
-    with_void: bool = False
+    with_void: bool | None = None
     interpolation: str = "bilinear"
     masks: str | Path | None = None
 

@@ -52,6 +52,10 @@ _NO_BLACK = (
     "image: pixels reach far out of [0, 1], as normalised ones do, so that 0 is not black; pass the mean= and std= "
     "that they were normalised with"
 )
+_BYTES = (
+    "image: pixels reach far above 1 and not below 0, as those of 0 to 255 do; divide them by 255, or, where the "
+    "network wants them so, pass mean=[0] and std=[1 / 255], which say the same of them"
+)
 
 
 class Variant(NamedTuple):
@@ -169,7 +173,7 @@ def make_variant(
     label = check_label(label, len(image), num_classes=num_classes)
     units = settings.units(image)
     if units is None and name in _BLACK and looks_normalised(image):
-        warnings.warn(_NO_BLACK, stacklevel=2)
+        warnings.warn(_NO_BLACK if float(image.detach().amin()) < 0 else _BYTES, stacklevel=2)
     black = torch.zeros_like(image) if units is None else (-units[0] / units[1])[:, None, None].expand_as(image)
     valid = (mask > FOREGROUND_THRESHOLD).flatten(1).any(1)
     background_label = label

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from torch_bgdebias.masks.reading import open_mask
 __all__ = ["Waterbirds"]
 
 _PARTS = ("train", "val", "test")
+#: what others call them
+_OTHER_WORDS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 
 
 class Waterbirds(MaskedFiles):
@@ -63,10 +66,12 @@ class Waterbirds(MaskedFiles):
         rows = [row for row in _rows(table) if row.part == split]
         if not rows:
             raise ValueError(f"split: {table} has no sample of {split!r}")
-        self.images = [Path(root) / row.name for row in rows]
+        self.images = [_file_of(Path(root), row.name) for row in rows]
         self.labels = [row.label for row in rows]
         self.places = [row.place for row in rows]
-        self.masks = None if masks is None else [(Path(masks) / row.name).with_suffix(".png") for row in rows]
+        self.masks = (
+            None if masks is None else [_file_of(Path(masks), str(Path(row.name).with_suffix(".png"))) for row in rows]
+        )
         require_files(self.images, root)
         if self.masks is not None:
             require_files(self.masks, str(masks))
@@ -92,13 +97,34 @@ class _Row(NamedTuple):
     place: int
 
 
+def _file_of(folder: Path, name: str) -> Path:
+    """A file by its name in the table, which another system may have written."""
+    as_written, here = folder / name, folder / name.replace("\\", "/").lstrip("/")
+    return here if here.is_file() and not as_written.is_file() else as_written
+
+
+def _lines_of(table: Path) -> list[dict[str, str]]:
+    """The table's lines by lower-case column, whatever separates them: spreadsheets write commas, semicolons, tabs."""
+    data = table.read_bytes()
+    try:
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{table}: expected text in UTF-8, got other bytes ({error}); save it as UTF-8") from error
+    header = text.splitlines()[0] if text else ""
+    separator = max(",;\t", key=header.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    names, *rows = [row for row in reader if any(cell.strip() for cell in row)] or [[]]
+    columns = [name.strip().lower() for name in names]
+    return [dict(zip(columns, [*row, *[""] * len(columns)], strict=False)) for row in rows]
+
+
 def _rows(table: Path) -> list[_Row]:
     """The lines of ``metadata.csv``, as pandas and spreadsheets write them (a byte order mark, 0.0, names of parts)."""
     columns = {"img_filename", "y", "split", "place"}
-    with open(table, newline="", encoding="utf-8-sig") as file:
-        lines = list(csv.DictReader(file))
+    lines = _lines_of(table)
     if not lines or not columns <= lines[0].keys():
-        raise ValueError(f"{table}: expected the columns {sorted(columns)}, got {sorted(lines[0]) if lines else []}")
+        got = sorted(lines[0]) if lines else "no line below a header"
+        raise ValueError(f"{table}: expected the columns {sorted(columns)} and lines below, got {got}")
 
     def number(line: dict[str, str], row: int, column: str) -> int:
         text = (line[column] or "").strip()
@@ -108,11 +134,14 @@ def _rows(table: Path) -> list[_Row]:
             value = -1.0
         if value < 0 or value != int(value):
             raise ValueError(f"{table}, row {row}, column {column}: expected a whole number from 0, got {text!r}")
+        if column == "y" and value >= len(Waterbirds.classes):
+            expected = ", ".join(f"{i} {name}" for i, name in enumerate(Waterbirds.classes))
+            raise ValueError(f"{table}, row {row}, column y: expected a class ({expected}), got {text!r}")
         return int(value)
 
     def part(line: dict[str, str], row: int) -> str:
         text = (line["split"] or "").strip().lower()
-        if text in _PARTS:
+        if (text := _OTHER_WORDS.get(text, text)) in _PARTS:
             return text
         index = number(line, row, "split")
         if index >= len(_PARTS):
@@ -120,6 +149,6 @@ def _rows(table: Path) -> list[_Row]:
         return _PARTS[index]
 
     return [
-        _Row(line["img_filename"], number(line, row, "y"), part(line, row), number(line, row, "place"))
+        _Row(line["img_filename"].strip(), number(line, row, "y"), part(line, row), number(line, row, "place"))
         for row, line in enumerate(lines, start=2)
     ]

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from torch_bgdebias.files import UnreadableImageError, decoded
+from torch_bgdebias.unread import pages
 
 __all__ = ["MASK_EXTENSIONS", "Colour", "MaskContents", "Plane", "load_mask", "voc_palette"]
 
@@ -114,10 +115,25 @@ def load_mask(path: str | Path) -> MaskContents:
 
     Raises:
         FileNotFoundError: no such file.
-        UnreadableImageError: it cannot be decoded, or holds an array of another kind; the message names it.
+        UnreadableImageError: it cannot be decoded, or holds an array of another kind or several pages; the message
+            names it.
     """
     path = Path(path)
-    return _from_array(path) if path.suffix.lower() == ".npy" else _from_picture(path, decoded(path))
+    if path.suffix.lower() == ".npy":
+        return _from_array(path)
+    picture = decoded(path)
+    _require_one_page(path)
+    return _from_picture(path, picture)
+
+
+def _require_one_page(path: Path) -> None:
+    with Image.open(path) as file:
+        count = pages(file)
+    if count > 1:
+        raise UnreadableImageError(
+            f"mask file {path}: expected one mask, got {count} pages or frames (an object on each?); join them into "
+            "one picture, what is object on any of them"
+        )
 
 
 def voc_palette() -> Plane:

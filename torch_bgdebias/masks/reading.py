@@ -23,6 +23,8 @@ __all__ = ["MaskPicture", "MaskReader", "open_mask", "read_mask"]
 _PIXELS = 50_000_000
 #: shares of a picture's edge and of its area from which a folder's masks look inverted
 _INVERTED = ((0.75, 0.5), (0.95, 0.1))
+#: with so many labels beside 0, and this share of the edge covered by them, 0 may be a class as others are
+_SCENE = (3, 0.4)
 
 
 class MaskPicture(NamedTuple):
@@ -204,6 +206,19 @@ class MaskReader:
             )
         if "numbers" in self.encodings and self.encodings["numbers"].kind == "soft":
             _warn_of_halves(masks, where)
+        self._require_a_background(masks, edge, where, holds)
+
+    def _require_a_background(self, masks: Sequence[MaskContents], edge: float, where: str, holds: str) -> None:
+        """Refuse maps of whole scenes, whose 0 is no background, but for whoever says that it is."""
+        guessed = [m for m in masks if self.encodings[_group(m, self.wanted)].kind == "index" and m.values.ndim == 2]
+        labels = {level for mask in guessed for level in mask.levels if level not in (0, 255, 65535)}
+        if self.wanted.kind == "auto" and len(labels) >= _SCENE[0] and edge > _SCENE[1]:
+            raise MaskEncodingError(
+                f"{where}, {masks[0].mode}, {holds}): {len(labels)} labels beside 0 cover {edge:.0%} of the pictures' "
+                "edges: is 0 the background, or a class as others are, as in maps of whole scenes? Say "
+                'encoding="index" (--encoding index) if it is the background, or foreground=[...] with the labels '
+                "that are object"
+            )
 
 
 def _group(mask: MaskContents, wanted: MaskEncoding) -> str:

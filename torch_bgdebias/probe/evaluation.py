@@ -32,6 +32,12 @@ _SIGMOID = (
     "model output: the model takes a sigmoid of its logits: they are classified at 0.5, which is 0 of the logits; pass "
     "logits= to say where the logits are"
 )
+_SIGMOIDS = (
+    "model output: the model takes a sigmoid of each class's logit: the class of the largest is its answer, and how "
+    "sure it is is the softmax of the logits, which it was not trained for; pass logits= to say where the logits are"
+)
+#: from so many images on, one answer to all of them is no accident
+_MANY = 20
 
 
 def evaluate_background_bias(
@@ -108,8 +114,13 @@ def evaluate_background_bias(
         collected = joined([evaluation.collect(walk("images"), pool)])
     classes = len(np.unique(collected.images.label))
     messages = [message for message in warnings_of(collected, chosen) if message != no_embedding]
-    if collected.doubt:
-        messages.append(collected.doubt)
+    if collected.doubt or (same := _one_answer(collected)):
+        messages.append(collected.doubt or same)
+    if chosen.ids is not None and (same_ids := _images_of_one_id(collected)):
+        messages.append(
+            f"ids: {same_ids} of {len(collected.images)} images have an id that another image of their class has; a "
+            "comparison with another model pairs them in their order: ids tell every image from the others"
+        )
     one_class = collected.images.targets is None and collected.images.labelled
     if max_batches is not None and not share.spread and one_class and classes < collected.num_classes:
         messages.append(
@@ -173,12 +184,34 @@ def warnings_of(collected: Collected, settings: EvaluationSettings) -> list[str]
     messages = [collected.no_embedding] if collected.no_embedding else []
     if collected.probabilities:
         messages.append(_SIGMOID if settings.task != "multiclass" else _SOFTMAX)
+    if collected.sigmoids:
+        messages.append(_SIGMOIDS)
     if collected.soft:
         messages.append(
             "label: shares of classes are scored by the largest one: a prediction is right or wrong, however large the "
             "share was"
         )
     return messages
+
+
+def _one_answer(collected: Collected) -> str:
+    """What to say of a model that answers all images alike, whose figures show nothing; empty for any other."""
+    images = collected.images
+    answers = np.unique(images.prediction["original"])
+    if images.targets is not None or not images.labelled or len(images) < _MANY:
+        return ""
+    if len(answers) > 1 or len(np.unique(images.label)) < 2:
+        return ""
+    return (
+        f"model output: class {int(answers[0])} for all {len(images)} images, whatever their label: it is not trained, "
+        "or they are not prepared as in its training, which is what preprocess= is for"
+    )
+
+
+def _images_of_one_id(collected: Collected) -> int:
+    images = collected.images
+    _, counts = np.unique(np.stack([images.id, images.label.astype(np.uint64)]), axis=1, return_counts=True)
+    return int(counts[counts > 1].sum())
 
 
 def _labels_are(collected: Collected, settings: EvaluationSettings) -> str:
@@ -199,7 +232,10 @@ def names_of_classes(given: Sequence[str] | None, loader: Any, count: int) -> li
         if len(given) != count:
             raise ValueError(f"class_names: expected {count} names, one per output of the model, got {len(given)}")
         return [str(name) for name in given]
-    names = getattr(getattr(loader, "dataset", None), "classes", None)
+    dataset = getattr(loader, "dataset", None)
+    while dataset is not None and not hasattr(dataset, "classes"):
+        dataset = getattr(dataset, "dataset", None)  # subsets and other wrappings
+    names = getattr(dataset, "classes", None)
     if isinstance(names, (list, tuple)) and len(names) == count:
         return [str(name) for name in names]
     return [str(i) for i in range(count)]

@@ -111,3 +111,19 @@ def test_a_mean_and_std_that_the_images_do_not_have(mean, std, text):
     assert said(model, image, mean=[0.5] * 3, std=[0.5] * 3)[0] == []
     pale = Preprocessing(None, IMAGENET_MEAN, IMAGENET_STD).normalise(torch.rand(8, 3, 24, 24) * 0.2 + 0.4)
     assert said(model, pale, mean=IMAGENET_MEAN, std=IMAGENET_STD)[0] == []
+
+
+def test_a_network_without_batch_normalisation_has_timms_word():
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("test_vit", num_classes=2).eval()
+    image = nn.functional.interpolate(pictures(32, torch.Generator().manual_seed(2)), (160, 160))
+    label, mask = torch.arange(32) % 2, torch.zeros(32, 1, 160, 160)
+    mask[:, :, 40:90, 40:90] = 1
+    text = r"timm's data config of test_vit normalises them with mean \(0.5, 0.5, 0.5\)"
+    with pytest.warns(UserWarning, match=text):
+        evaluate_background_bias(model, [(image, label, mask)], variants=["mixed_rand"])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        right = Preprocessing(None, (0.5,) * 3, (0.5,) * 3)
+        evaluate_background_bias(model, [(image, label, mask)], variants=["mixed_rand"], preprocess=right)
+    assert not [w for w in caught if "timm's data config" in str(w.message)]

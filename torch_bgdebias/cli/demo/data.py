@@ -176,7 +176,7 @@ def _digits(size: int) -> Objects:
 
 def _masked_folder(root: Path, size: int, notes: list[str]) -> Objects:
     with _noted("--foregrounds", notes):
-        folder = MaskedImageFolder(root, on_error="skip")
+        folder = MaskedImageFolder(root, on_error="skip", with_void=False)  # objects are cut out: void falls away
     images, masks, labels, empty = [], [], [], 0
     for position in progress(range(len(folder)), total=len(folder), label="reading objects"):
         image, label, mask = folder[position]

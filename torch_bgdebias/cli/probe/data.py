@@ -121,7 +121,7 @@ def open_data(args: argparse.Namespace, preprocessing: Preprocessing) -> ProbeDa
         except RuntimeError as error:  # what torchvision raises where the data is not
             raise FileNotFoundError(f"--data: no PASCAL VOC 2012 in {args.data}: {error}") from error
     else:
-        items = MaskedImageFolder(args.data, size=size, on_error=args.on_error, **mask_options(args))
+        items = MaskedImageFolder(args.data, size=size, on_error=args.on_error, with_void=True, **mask_options(args))
         items.with_void = items.has_void
     items.interpolation = preprocessing.interpolation
     published = tuple(items.variants) if isinstance(items, ImageNet9Variants) else None

@@ -47,7 +47,7 @@ def read_labels(path: Path, names: Sequence[str]) -> dict[str, list[int]]:
         ValueError: no JSON, not of that form, a class is missing, or two classes share some outputs but not all.
     """
     try:
-        given = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=lambda pairs: pairs)
+        given = json.loads(path.read_bytes(), object_pairs_hook=lambda pairs: pairs)  # which finds UTF-8, 16 and 32
     except ValueError as error:
         raise ValueError(f"--labels: {path} is not JSON: {error}") from error
     form = 'expected {"class folder": output, ...} or {"class folder": [output, ...], ...} with whole numbers'
@@ -60,7 +60,10 @@ def read_labels(path: Path, names: Sequence[str]) -> dict[str, list[int]]:
         if not outputs or not all(isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in outputs):
             raise ValueError(f"--labels: {path}: {form}, got {name!r}: {outputs}")
     if absent := [name for name in names if name not in table]:
-        raise ValueError(f"--labels: {path} has no output for {', '.join(absent[:5])} ({len(absent)} classes)")
+        raise ValueError(
+            f"--labels: {path} has no output for {', '.join(absent[:5])} ({len(absent)} classes); it has "
+            f"{first_few(map(repr, table))}"
+        )
     owner: dict[int, str] = {}
     for name in names:
         for output in table[name]:

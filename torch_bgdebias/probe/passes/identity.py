@@ -37,9 +37,9 @@ def fingerprints(
     """(B,) 48-bit hashes of images with their masks and labels.
 
     A picture of 8 bits is known by its bytes. Any other (resized as floats, or normalised by nobody knows what) is
-    known by 16 rounded sums of its pixels with random signs: rounding errors of a normalisation in float32 move these
-    over a step in about one image of 20,000, which then counts as another image in a comparison across normalisations
-    (names that the data set gives, ``ids=``, are known exactly).
+    known by 16 rounded sums of its pixels with random signs: rounding errors of a normalisation in float32 may move one
+    of them over a step, and the image then counts as another one in a comparison across normalisations (names that the
+    data set gives, ``ids=``, are known exactly).
 
     Args:
         image: (B, C, H, W).

@@ -52,6 +52,7 @@ class Collected:
         layer: whose input was read as the embedding; ``None`` for none.
         no_embedding: why there is none although one was asked for.
         probabilities: whether the model's outputs were probabilities.
+        sigmoids: whether the model takes a sigmoid of each class's logit.
         soft: whether labels were shares of classes, of which the largest counts.
         doubt: what in the first images speaks against their units; empty where nothing does.
         object_share: mean share of the picture that the masks call object, of images with one; NaN without any.
@@ -69,6 +70,7 @@ class Collected:
     doubt: str = ""
     object_share: float = math.nan
     object_edge_share: float = math.nan
+    sigmoids: bool = False
 
     def counts(self, settings: EvaluationSettings, pool: BackgroundPool | None) -> dict[str, int]:
         """What was there and what was left out, for the report."""
@@ -155,6 +157,7 @@ class Evaluation:
             doubt=run.doubt or "",
             object_share=share,
             object_edge_share=edge,
+            sigmoids=run.sigmoids,
         )
 
     def _grouped(
@@ -285,6 +288,7 @@ def joined(parts: Sequence[Collected | None]) -> Collected:
         doubt=next((part.doubt for part in given if part.doubt), ""),
         object_share=_mean_over_images(given, "object_share"),
         object_edge_share=_mean_over_images(given, "object_edge_share"),
+        sigmoids=any(part.sigmoids for part in given),
     )
 
 

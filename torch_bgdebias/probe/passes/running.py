@@ -30,6 +30,7 @@ class ModelRun:
     Attributes:
         layer: name of the layer whose input is the embedding; ``None`` where there is none to read.
         no_embedding: why there is none although one was asked for; empty otherwise.
+        sigmoids: whether a model of several classes takes a sigmoid of each class's logit.
         probabilities: whether an output so far was a softmax already, or, with one logit or label sets, a sigmoid.
         doubt: what in the first images speaks against their units, empty where nothing does; ``None`` before them.
     """
@@ -43,6 +44,11 @@ class ModelRun:
         self.doubt: str | None = None
         if settings.embeddings and settings.mixed:
             self._find_layer()
+
+    @property
+    def sigmoids(self) -> bool:
+        """See the class."""
+        return self.settings.task == "multiclass" and bool(self._sigmoid)
 
     @contextmanager
     def watching(self) -> Iterator[LayerTap | None]:
@@ -75,6 +81,7 @@ class ModelRun:
             if seen is not None:
                 _forget(seen)  # its pass is none of the measurement's
         output = self._call(prepared)
+        embedding = None if seen is None else self._embedding(seen, output, len(image))
         where = f"{variant}, batch {number}"
         logits = class_logits(output, settings.logits, size=len(image), task=settings.task, where=where)
         if settings.task != "multiclass":
@@ -82,14 +89,18 @@ class ModelRun:
         elif are_probabilities(logits):
             self.probabilities = True
             logits = logits.clamp_min(torch.finfo(torch.float32).tiny).log()
-        return logits, None if seen is None else self._embedding(seen, output, len(image))
+        elif self._sigmoid or (self._sigmoid is None and _all_in_unit(logits)):
+            self._sigmoid = self._sigmoid or self._takes_sigmoid(prepared)
+            logits = undo_sigmoid(logits) if self._sigmoid else logits
+        if seen is not None:
+            _forget(seen)  # a second look at the output is none of the measurement's either
+        return logits, embedding
 
     def _without_sigmoid(self, logits: Tensor, prepared: Tensor) -> Tensor:
         """Logits (B, K) also where the model has taken a sigmoid of them, as it is seen to do in its first batch."""
         if self._sigmoid is None:
             values = 2 * logits[:, 1] if self.settings.task == "binary" else logits
-            inside = bool(((values >= 0) & (values <= 1)).all())
-            self._sigmoid = inside and sigmoid_taken(lambda: logits_of(self._call(prepared), self.settings.logits))
+            self._sigmoid = _all_in_unit(values) and self._takes_sigmoid(prepared)
             self.probabilities = self._sigmoid
         if not self._sigmoid:
             return logits
@@ -97,6 +108,9 @@ class ModelRun:
             odds = undo_sigmoid(2 * logits[:, 1])
             return torch.stack([-odds / 2, odds / 2], 1)
         return undo_sigmoid(logits)
+
+    def _takes_sigmoid(self, prepared: Tensor) -> bool:
+        return sigmoid_taken(lambda: logits_of(self._call(prepared), self.settings.logits))
 
     def _call(self, prepared: Tensor) -> Any:
         forward = self.settings.forward
@@ -130,6 +144,10 @@ class ModelRun:
             self.layer = find_head(self.model, num_classes=outputs)[0]
         except LookupError as error:
             self.no_embedding = f"{_LEFT_OUT}: {error}"
+
+
+def _all_in_unit(values: Tensor) -> bool:
+    return bool(((values >= 0) & (values <= 1)).all())
 
 
 def _forget(seen: LayerTap) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from torch_bgdebias.models import tap
+from torch_bgdebias.models import original_module, tap
 
 __all__ = ["doubt_about_units"]
 
@@ -43,7 +43,7 @@ def doubt_about_units(
         return doubt
     name = _first_batch_norm(model)
     if name is None:
-        return ""
+        return _not_as_published(model, prepared)
     layer = model.get_submodule(name)
     assert isinstance(layer, nn.BatchNorm2d)
     assert layer.running_mean is not None
@@ -65,6 +65,23 @@ def doubt_about_units(
         f"its mean {shift:.2g} standard deviations off: the pixels (means {means}, from {low:.2g} to {high:.2g}) are "
         "probably in other units than it was trained on; pass preprocess=Preprocessing(mean=..., std=...) with those "
         "of its training (bgdebias probe: --mean and --std)"
+    )
+
+
+def _not_as_published(model: nn.Module, prepared: Tensor) -> str:
+    """What timm says of a network that shows nothing itself, beside pixels that are as in files."""
+    config = getattr(original_module(model), "pretrained_cfg", None)  # timm's own attribute, on its models alone
+    if not isinstance(config, Mapping):
+        return ""
+    mean, std = config.get("mean"), config.get("std")
+    low, high = (float(x) for x in prepared.detach().float().aminmax())
+    if not mean or not std or not any(mean) or low < 0 or high > 1:
+        return ""
+    return (
+        f"images: the network gets pixels from {low:.2g} to {high:.2g}, and timm's data config of "
+        f"{config.get('architecture') or type(model).__name__} normalises them with mean {tuple(mean)} and std "
+        f"{tuple(std)}; unless it was trained without that, pass preprocess=Preprocessing(mean=..., std=...) "
+        "(bgdebias probe: --mean and --std)"
     )
 
 

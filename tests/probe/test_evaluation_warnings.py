@@ -1,0 +1,102 @@
+"""What whoever reads the figures is told: heads that took a sigmoid, one answer to everything, ids that are none."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Subset, TensorDataset
+
+from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.data import EXAMPLE_CLASSES, MaskedImageFolder, example_folder
+from torch_bgdebias.probe import evaluate_background_bias
+
+LABEL = torch.arange(24) % 3
+IMAGE = torch.rand(24, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+MASK = torch.zeros(24, 1, 8, 8)
+MASK[:, :, 2:6, 2:6] = 1
+
+
+def measured(model, loader=None, **options):
+    """The report, and what was warned of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        report = evaluate_background_bias(
+            model.eval(), loader or [(IMAGE, LABEL, MASK)], variants=["mixed_same", "mixed_rand"], **options
+        )
+    return report, [str(w.message) for w in caught]
+
+
+def linear():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+
+
+def test_a_sigmoid_of_each_class_is_undone():
+    """Its outputs were taken for logits once: confidence and calibration were wrong, accuracy was not."""
+    plain, _ = measured(linear())
+    report, messages = measured(nn.Sequential(linear(), nn.Sigmoid()))
+    assert [m for m in messages if "takes a sigmoid of each class's logit" in m]
+    np.testing.assert_allclose(report.images.confidence["original"], plain.images.confidence["original"], rtol=1e-4)
+    assert report.settings["embedding_layer"] == "0.1"  # the second look at the network is no second call
+    assert not [m for m in messages if "feature consistency" in m]
+    inside = nn.Sequential(linear(), nn.Hardtanh(0.0, 1.0))  # in [0, 1] without a sigmoid
+    assert not [m for m in measured(inside)[1] if "sigmoid" in m]
+
+
+class Softmax(nn.Module):
+    def __init__(self, dtype):
+        super().__init__()
+        self.inner, self.dtype = linear(), dtype
+
+    def forward(self, x):
+        return self.inner(x).to(self.dtype).softmax(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_softmax_in_low_precision_is_one(dtype):
+    report, _ = measured(Softmax(dtype))
+    assert report.settings["outputs"] == "probabilities"
+    plain, _ = measured(linear())
+    np.testing.assert_allclose(report.images.confidence["original"], plain.images.confidence["original"], atol=0.01)
+
+
+def test_one_answer_to_everything_is_spoken_of():
+    model = linear()
+    with torch.no_grad():
+        model[1].bias[2] = 100
+    text = "model output: class 2 for all 24 images, whatever their label: it is not trained, or"
+    assert [m for m in measured(model)[1] if text in m]
+    assert not [m for m in measured(linear())[1] if "whatever their label" in m]
+
+
+def test_ids_that_several_images_share_are_spoken_of():
+    def items(name):
+        return [{"image": IMAGE, "label": LABEL, "mask": MASK, "id": [name(i) for i in range(24)]}]
+
+    spec = BatchSpec(image="image", label="label", mask="mask")
+    text = "24 of 24 images have an id that another image of their class has"
+    assert [m for m in measured(linear(), items(lambda i: "x"), spec=spec, ids="id")[1] if text in m]
+    in_class = items(lambda i: f"{i // 3}.jpg")  # the same name in every class's folder
+    assert not [m for m in measured(linear(), in_class, spec=spec, ids="id")[1] if "have an id" in m]
+
+
+def test_names_of_classes_come_through_subsets(tmp_path):
+    data = MaskedImageFolder(example_folder(tmp_path, images_per_class=2), size=8)
+    report, _ = measured(linear(), DataLoader(Subset(Subset(data, range(6)), [0, 2, 4]), 3))
+    assert [c.name for c in report.per_class] == list(EXAMPLE_CLASSES)
+    assert measured(linear(), DataLoader(TensorDataset(IMAGE, LABEL, MASK), 8))[0].per_class[0].name == "0"
+
+
+def test_bytes_as_floats_are_told_from_normalised_pixels():
+    wide = [(IMAGE * 255, LABEL, MASK)]
+    with pytest.warns(
+        UserWarning, match=r"image: pixels reach far above 1 .*divide them by 255, or, .*std=\[1 / 255\]"
+    ):
+        evaluate_background_bias(linear().eval(), wide, variants=["only_fg"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate_background_bias(linear().eval(), wide, variants=["only_fg"], mean=[0] * 3, std=[1 / 255] * 3)
