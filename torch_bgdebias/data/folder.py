@@ -19,6 +19,7 @@ from torch_bgdebias.data.pairing import (
     missing_masks_text,
     pair,
     pictures_of,
+    size_advice,
 )
 from torch_bgdebias.data.settings import FolderSettings
 from torch_bgdebias.data.tensors import JointTransform, MaskedTensors, with_void_of
@@ -161,9 +162,9 @@ class MaskedImageFolder(Dataset[Any]):
         self._warn_of_turned_pictures()
         if self.settings.with_void is None and self.has_void:
             warnings.warn(
-                f"{self.root}: some pixels of the masks are void, neither object nor background. Items of image, label "
-                "and mask have no place for them, so that they count as background: pass with_void=True for items that "
-                "have (MaskedVoidItem, a named tuple of four), or with_void=False if that is right",
+                f"{self.root}: some pixels of the masks are void, neither object nor background, and count as "
+                "background, since items (image, label, mask) have no place for them: pass with_void=True for "
+                "MaskedVoidItem, a named tuple of four that has, or with_void=False if that is right",
                 stacklevel=2,
             )
         self._leave_out()
@@ -373,18 +374,11 @@ def read_pair(
     if image.size != foreground.size:
         raise MaskSizeError(
             f"mask {mask_path}: expected the size {(image.height, image.width)} (H, W) of its image {image_path}, "
-            f"got {(foreground.height, foreground.width)}; " + _size_advice(image.size, foreground.size)
+            f"got {(foreground.height, foreground.width)}; " + size_advice(image.size, foreground.size)
         )
     mask = as_tensor(resized(foreground, size))
     neither = torch.zeros_like(mask, dtype=torch.bool) if void is None else as_tensor(resized(void, size)) > 127
     return MaskedTriple(as_tensor(resized(image, size, interpolation)), mask.masked_fill(neither, 0), neither)
-
-
-def _size_advice(image: tuple[int, int], mask: tuple[int, int]) -> str:
-    """What to do about a mask of another size, both (W, H)."""
-    if abs(image[0] * mask[1] - image[1] * mask[0]) <= max(*image, *mask):  # the same shape but for a pixel
-        return "resize the mask to it (nearest neighbour, so that labels stay labels)"
-    return "they have other shapes: was the mask drawn on another picture, or one of them cropped or turned?"
 
 
 def _split(

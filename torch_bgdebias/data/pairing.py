@@ -16,7 +16,16 @@ from torch_bgdebias.masks.contents import MASK_EXTENSIONS
 from torch_bgdebias.masks.formats.notice import annotation_files
 from torch_bgdebias.unread import PICTURES_NOT_READ, apart, what_is_not_read
 
-__all__ = ["MaskedSample", "Pairs", "annotated_pairs", "class_names", "missing_masks_text", "pair", "pictures_of"]
+__all__ = [
+    "MaskedSample",
+    "Pairs",
+    "annotated_pairs",
+    "class_names",
+    "missing_masks_text",
+    "pair",
+    "pictures_of",
+    "size_advice",
+]
 
 #: names of the parts of a data set, one folder above its classes
 _SPLITS = frozenset(("dev", "test", "testing", "train", "training", "trainval", "val", "valid", "validation"))
@@ -259,6 +268,13 @@ def _warn_of_folders(images: Path, counts: Sequence[tuple[str, Sequence[Path]]],
             f'classes, pass classes=["{counts[0][0]}/{min(folders)}", ...]',
             stacklevel=4,
         )
+
+
+def size_advice(image: tuple[int, int], mask: tuple[int, int]) -> str:
+    """What to do about a mask of another size than its image's, both (W, H)."""
+    if abs(image[0] * mask[1] - image[1] * mask[0]) <= max(*image, *mask):  # the same shape but for a pixel
+        return "resize the mask to it (nearest neighbour, so that labels stay labels)"
+    return "they have other shapes: was the mask drawn on another picture, or one of them cropped or turned?"
 
 
 def missing_masks_text(root: Path, pairs: Pairs, suffix: str) -> str:
