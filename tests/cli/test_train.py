@@ -61,6 +61,24 @@ def test_trains_with_swap_probe_and_checkpoint_on_the_gap(place, capsys):
     assert "bias/bg_gap" in capsys.readouterr().out
 
 
+def test_results_of_another_training_are_kept(place, tmp_path, capsys):
+    """The rule of all commands: a folder that holds results is refused, but for --overwrite and for going on."""
+    logger = {"class_path": "CSVLogger", "init_args": {"save_dir": "logs", "name": "mine", "version": 1}}
+    settings = {**place, "trainer": {**place["trainer"], "logger": logger, "callbacks": []}}
+    (tmp_path / "fixed.yaml").write_text(yaml.safe_dump(settings))
+    words = ["train", "--config", "fixed.yaml"]
+    assert cli.main(words) == 0
+    capsys.readouterr()
+    (checkpoint,) = (tmp_path / "logs" / "mine").rglob("*.ckpt")
+    assert cli.main(words) == 1
+    err = capsys.readouterr().err
+    assert "--trainer.logger: logs/mine/version_1 holds the results of another training already" in err
+    assert "--overwrite" in err
+    assert checkpoint.exists()
+    assert cli.main([*words, "--trainer.max_epochs", "2", "--ckpt_path", str(checkpoint)]) == 0
+    assert cli.main([*words, "--overwrite"]) == 0
+
+
 def test_last_is_the_last_epoch_and_the_best_is_kept_beside_it(place, capsys):
     assert cli.main(["train", "--config", "train.yaml", "--trainer.max_epochs", "3", "--json"]) == 0
     best = Path(json.loads(capsys.readouterr().out)["best_model"])

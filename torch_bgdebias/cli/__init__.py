@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from torch_bgdebias._version import __version__
+from torch_bgdebias.cli.colours import coloured
 from torch_bgdebias.cli.suggestions import options_of, refuse_unknown
 
 __all__ = ["build_parser", "main"]
@@ -42,7 +43,8 @@ exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage, 130 inter
 
 
 #: in the order of ``bgdebias --help``
-COMMANDS = ("audit", "backgrounds", "certify", "demo", "head", "masks", "plan", "probe", "report", "train", "variants")
+COMMANDS = ("audit", "backgrounds", "certify", "completion", "demo", "doctor", "head", "masks", "plan", "probe", "report",
+            "train", "variants")  # fmt: skip
 
 
 def command_modules() -> list[ModuleType]:
@@ -97,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             traceback.print_exc()
         else:
-            print(f"bgdebias {args.command}: error: {_with_options(one_line(error), args.options)}", file=sys.stderr)
+            mark = coloured("error:", "error", sys.stderr)
+            print(f"bgdebias {args.command}: {mark} {_with_options(one_line(error), args.options)}", file=sys.stderr)
         return 1
 
 

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar where somebody watches, silence elsewhere."""
+"""Progress on stderr: a bar where somebody watches, a line now and then elsewhere, each with the time left."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-__all__ = ["note", "progress"]
+__all__ = ["note", "progress", "seconds_words"]
 
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], *, total: int, label: str, every: float = 2.0) -> Iterator[T]:
-    """Pass ``items`` on and show how far they have come.
+def progress(items: Iterable[T], *, total: int, label: str, every: float = 10.0) -> Iterator[T]:
+    """Pass ``items`` on and show how far they have come, and how long the rest will take.
 
-    On a terminal this is a tqdm bar, or a line every ``every`` seconds when tqdm is not installed. When stderr is no
-    terminal (a pipe, a log file, a test) nothing is written.
+    On a terminal this is a tqdm bar. Where there is no tqdm, or stderr is a pipe or a file, it is a line every
+    ``every`` seconds: nothing for what is done sooner.
     """
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield from _plain(items, total, label, every)
-        return
-    yield from tqdm(items, total=total, desc=label, file=sys.stderr, leave=False, dynamic_ncols=True)
+    if sys.stderr.isatty():
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            every = min(every, 2.0)
+        else:
+            yield from tqdm(items, total=total, desc=label, file=sys.stderr, leave=False, dynamic_ncols=True)
+            return
+    yield from _lines(items, total, label, every)
 
 
 def note(text: str) -> None:
@@ -35,10 +35,21 @@ def note(text: str) -> None:
         print(text, file=sys.stderr)
 
 
-def _plain(items: Iterable[T], total: int, label: str, every: float) -> Iterator[T]:
-    last = time.monotonic()
+def seconds_words(seconds: float) -> str:
+    """A length of time as it is said: ``8 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _lines(items: Iterable[T], total: int, label: str, every: float) -> Iterator[T]:
+    started = last = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
-        if time.monotonic() - last >= every or done == total:
-            last = time.monotonic()
-            print(f"{label}: {done}/{total}", file=sys.stderr)
+        now = time.monotonic()
+        if now - last >= every:
+            last = now
+            left = f", {seconds_words((now - started) / done * (total - done))} left" if done < total else ""
+            print(f"{label}: {done}/{total}{left}", file=sys.stderr, flush=True)

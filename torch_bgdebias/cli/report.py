@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from torch_bgdebias.cli.arguments import add_overwrite_argument, refuse_results
+from torch_bgdebias.cli.colours import tell
 
 __all__ = ["add_parser", "run"]
 
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         for report, comparison in zip(reports[1:], comparisons, strict=True):
             absent = f"{report.model} against {reports[0].model}: no image in common, so the change cannot be tested"
             texts.append(absent if comparison is None else comparison.summary())
-        print("\n\n".join(texts) + f"\n\nOpen {args.out}")
+        tell("\n\n".join(texts) + f"\n\nOpen {args.out}", sys.stdout)
     return 0
 
 

@@ -45,6 +45,8 @@ def refuse_unknown(words: Sequence[str], parser: argparse.ArgumentParser) -> Non
         if option.startswith("--"):
             if not any(full.startswith(option) for full in known):
                 parser.error(f"unknown option {option}{did_you_mean(option, known)}")
+        elif re.match(r"-[A-Za-z]", word) and word[:2] not in re.findall(r"(?<![\w-])-\w", parser.format_usage()):
+            parser.error(f"unknown option {word}{did_you_mean(f'-{word}', known)}")
         elif commands and not word.startswith("-"):
             if word not in commands:
                 parser.error(f"unknown command {word!r}{did_you_mean(word, commands) or _listed(commands)}")

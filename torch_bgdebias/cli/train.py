@@ -48,7 +48,7 @@ trainer:
 """
 
 _HELP = """\
-usage: bgdebias train [fit | validate | test | predict] [--config FILE] [--OPTION VALUE ...] [--json] [--debug]
+usage: bgdebias train [fit | validate | test | predict] [--config FILE] [--OPTION VALUE ...] [--overwrite] [--json]
 
 Train any LightningModule with this package's callbacks (or any others), named by class path in a YAML file. This is
 Lightning's own command line (LightningCLI): every setting of Trainer, model, data and callbacks can be in the file or
@@ -59,6 +59,7 @@ options:
   --print_config       print all settings, with their defaults
   --example            print a file to start from
   --ckpt_path FILE     resume from (fit), or measure, a checkpoint
+  --overwrite          train into a folder that holds the results of another training
   --json               print the last metrics and the best checkpoint as JSON
   --debug              show the traceback of an error
   fit --help           every option of Lightning's command line
@@ -86,7 +87,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Hand the arguments to LightningCLI; print what came out."""
     rest = list(args.arguments)
-    flags = {name: name in rest for name in ("--json", "--debug", "--example")}
+    flags = {name: name in rest for name in ("--json", "--debug", "--example", "--overwrite")}
     rest = [word for word in rest if word not in flags]
     args.debug = args.debug or flags["--debug"]
     if (not rest and not flags["--example"]) or rest[:1] in (["-h"], ["--help"]):
@@ -99,10 +100,12 @@ def run(args: argparse.Namespace) -> int:
         rest.insert(0, "fit")
     if rest[0] not in _SUBCOMMANDS:
         raise ValueError(f"train: expected one of {', '.join(_SUBCOMMANDS)} or an option, got {rest[0]!r}")
-    return _lightning(rest, as_json=flags["--json"])
+    # only a training that begins writes where another one's results may be; one that goes on writes beside its own
+    overwrite = flags["--overwrite"] or rest[0] != "fit" or any(word.startswith("--ckpt_path") for word in rest)
+    return _lightning(rest, as_json=flags["--json"], overwrite=overwrite)
 
 
-def _lightning(rest: list[str], *, as_json: bool) -> int:
+def _lightning(rest: list[str], *, as_json: bool, overwrite: bool) -> int:
     from torch_bgdebias._optional import require
 
     require("jsonargparse", purpose="bgdebias train")
@@ -120,21 +123,34 @@ def _lightning(rest: list[str], *, as_json: bool) -> int:
             # Lightning's use of jsonargparse, which nobody here can change
             warnings.filterwarnings("ignore", module=rf"{re.escape(package)}\.cli")
             cli = _with_short_errors(lightning_cli)(
-                parser_kwargs={"prog": "bgdebias train"}, save_config_kwargs={"overwrite": True}
+                parser_kwargs={"prog": "bgdebias train"}, save_config_kwargs={"overwrite": overwrite}
             )
     except SystemExit as stop:  # its parser has said why, or has printed what was asked for
         return stop.code if isinstance(stop.code, int) else 2
     except misconfiguration as error:  # what Lightning calls a setting that does not fit
         raise ValueError(str(error)) from error
-    except (RuntimeError, LookupError) as error:  # a network that does not take the images, a step that misses a key
-        what = str(error).splitlines()[0] if str(error) else ""
-        raise ValueError(f"{type(error).__name__}: {what}; --debug shows where") from error
+    except RuntimeError as error:
+        if there := re.search(r"expected (\S+) to NOT exist", str(error)):
+            folder = Path(there.group(1)).parent
+            raise FileExistsError(
+                f"--trainer.logger: {folder} holds the results of another training already; pass --overwrite or "
+                "another name or version"
+            ) from error
+        raise _short(error) from error
+    except LookupError as error:  # a network that does not take the images, a step that misses a key
+        raise _short(error) from error
     except ValueError as error:
         raise ValueError(condensed(str(error))) from error
     finally:
         sys.argv = words
     _print_result(cli.trainer, as_json=as_json)
     return 0
+
+
+def _short(error: Exception) -> ValueError:
+    """An error of the user's network or step, in one line."""
+    what = str(error).splitlines()[0] if str(error) else ""
+    return ValueError(f"{type(error).__name__}: {what}; --debug shows where")
 
 
 def _print_result(trainer: Any, *, as_json: bool) -> None:

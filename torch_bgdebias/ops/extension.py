@@ -20,6 +20,12 @@ VARIABLE = "TORCH_BGDEBIAS_EXTENSION"
 #: library built for another one must be known before it is loaded. To be raised with every change of the schema.
 MARKER = b"torch_bgdebias kernels for schema 1"
 
+#: nothing is missing then: whoever has a wheel has no compiler's work in it, and no need of it
+_NOT_BUILT = (
+    "not built; every function works without it. To build it, with torch and a C++ compiler there, from the sources: "
+    "pip install --no-build-isolation --no-deps --force-reinstall DIR_OF_THE_SOURCES"
+)
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -78,7 +84,7 @@ def _load(folder: Path) -> ExtensionStatus:
         reason = f"the compiled kernels need torch 2.10 or newer, this is {torch.__version__}"
         return ExtensionStatus("absent", reason, str(libraries[0]) if libraries else None)
     if not libraries:
-        return ExtensionStatus("absent", "not built (docs/extension.md says how)")
+        return ExtensionStatus("absent", _NOT_BUILT)
     path = libraries[0]
     try:
         content = path.read_bytes()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import torch
 from probe_command import command, trial_nets
 
@@ -45,6 +47,22 @@ def test_checkpoints_that_do_not_fit(place, capsys):
         err = capsys.readouterr().err
         assert text in err
         assert err.count("\n") == 1
+
+
+def test_a_folder_of_checkpoints_is_one_page_in_the_order_that_people_count(place, capsys):
+    (place / "runs").mkdir()
+    for epoch in (10, 9, 1):
+        torch.save(trial_nets().Small().state_dict(), f"runs/epoch{epoch}.pt")
+    (place / "runs" / "notes.txt").write_text("none of them")
+    assert command("--model", "trial_nets:Small", "--checkpoint", "runs", "--attributions", "", "--out", "all") == 0
+    names = [json.loads((place / "all" / f"model-{i}" / "report.json").read_text())["model"] for i in (1, 2, 3)]
+    assert names == ["epoch1.pt", "epoch9.pt", "epoch10.pt"]
+    page = (place / "all" / "report.html").read_text()
+    assert all(f"BG-Gap: {name}" in page for name in names)
+    capsys.readouterr()
+    (place / "none").mkdir()
+    assert command("--model", "trial_nets:Small", "--checkpoint", "none") == 1
+    assert "none holds none" in capsys.readouterr().err
 
 
 def test_named_families_make_models_of_the_datas_classes():

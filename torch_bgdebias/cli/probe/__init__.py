@@ -42,6 +42,7 @@ examples:
   bgdebias probe --model timm:resnet50 --pretrained --data bg_challenge --layout imagenet9 --attributions grad_cam,lrp
   bgdebias probe --model torchvision:resnet50 --pretrained --data bg_challenge --layout imagenet9 --adversarial 4050
   bgdebias probe --model torchvision:resnet18 --checkpoint before.pt --checkpoint after.pt --data data/test
+  bgdebias probe --model torchvision:resnet18 --checkpoint runs/checkpoints --data data/test     all of them, one page
   bgdebias probe --model timm:resnet18 --checkpoint xray.pt --data chest --channels 1
   bgdebias probe --model timm:resnet18 --checkpoint xray.pt --data chest --groups sites.csv:hospital --unit patient
   bgdebias probe --model torchvision:resnet18 --checkpoint best.pt --data data/test --json | python -m json.tool
@@ -54,7 +55,7 @@ _ATTRIBUTIONS_HELP = (
 
 
 _MODEL_HELP = "timm:NAME, torchvision:NAME or package.module:attribute; several are compared with the first"
-_CHECKPOINT_HELP = "state dict, or a training checkpoint that holds one; one a model, or several of one model"
+_CHECKPOINT_HELP = "state dict or training checkpoint, one a model, or several of one model: files, or a folder of them"
 _SCORE_HELP = "several outputs a class: by the best of them, or by their summed probability (default: best)"
 
 
@@ -74,7 +75,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add = parser.add_argument
     add("--model", required=True, action="append", metavar="MODEL", help=_MODEL_HELP)
-    add("--checkpoint", type=Path, action="append", metavar="FILE", help=_CHECKPOINT_HELP)
+    add("--checkpoint", type=Path, action="append", metavar="FILE|DIR", help=_CHECKPOINT_HELP)
     add("--pretrained", action="store_true", help="weights that timm or torchvision publish (downloads them)")
     add(
         "--classes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +21,10 @@ from torch_bgdebias.preprocessing import Preprocessing
 __all__ = ["Candidate", "candidates", "channels_of", "count_outputs", "logits_key", "open_model", "wanted_images"]
 
 
+#: endings of the checkpoints in a folder
+_CHECKPOINTS = (".ckpt", ".pt", ".pth", ".safetensors")
+
+
 class Candidate(NamedTuple):
     """A model to measure: its name on the command line, its checkpoint, and what the report calls it."""
 
@@ -29,13 +34,13 @@ class Candidate(NamedTuple):
 
 
 def candidates(args: argparse.Namespace) -> list[Candidate]:
-    """Pair models with checkpoints: one each, or several checkpoints of one model.
+    """Pair models with checkpoints: one each, or several checkpoints of one model; a folder stands for those in it.
 
     Raises:
-        ValueError: other numbers of checkpoints or names than of models.
+        ValueError: other numbers of checkpoints or names than of models, or a folder without any.
     """
     models: list[str] = args.model
-    checkpoints: list[Path | None] = list(args.checkpoint or [])
+    checkpoints: list[Path | None] = [file for path in args.checkpoint or [] for file in _files_of(path)]
     if len(models) == 1 and len(checkpoints) > 1:
         models = models * len(checkpoints)
     if checkpoints and len(checkpoints) != len(models):
@@ -48,6 +53,18 @@ def candidates(args: argparse.Namespace) -> list[Candidate]:
     if len(set(labels)) != len(labels):
         raise ValueError(f"--name: expected names that differ, got {', '.join(labels)}; name each model with --name")
     return [Candidate(*row) for row in zip(models, checkpoints or [None] * len(models), labels, strict=True)]
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The checkpoint itself, or those in a folder, as people count: ``epoch9`` before ``epoch10``."""
+    if not path.is_dir():
+        return [path]
+    files = [file for file in path.iterdir() if file.suffix in _CHECKPOINTS and file.is_file()]
+    if not files:
+        raise ValueError(f"--checkpoint: expected a file, or a folder with some of {', '.join(_CHECKPOINTS)}; "
+                         f"{path} holds none")  # fmt: skip
+    return sorted(files, key=lambda file: [(len(part), part) if part.isdigit() else (0, part)
+                                           for part in re.split(r"(\d+)", file.name)])  # fmt: skip
 
 
 def _labels(models: Sequence[str], checkpoints: Sequence[Path | None]) -> list[str]:

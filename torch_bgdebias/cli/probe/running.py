@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from torch_bgdebias.cli.arguments import refuse_results, usable_device, writable
+from torch_bgdebias.cli.colours import coloured, tell
 from torch_bgdebias.cli.probe.adversarial import adversarial, own_backgrounds, published_backgrounds
 from torch_bgdebias.cli.probe.concepts import draw_concepts, measure_concepts
 from torch_bgdebias.cli.probe.data import SPEC, ProbeData, class_names, open_data
@@ -114,7 +115,7 @@ def _finish(args: argparse.Namespace, measured: Sequence[Measured], page: Path) 
     for report, comparison in zip(reports[1:], comparisons, strict=True):
         unlike = f"{report.model} against {reports[0].model}: no image in common, so the change cannot be tested"
         parts.append(unlike if comparison is None else comparison.summary())
-    print("\n\n".join(parts) + f"\n\nOpen {page}")
+    tell("\n\n".join(parts) + f"\n\nOpen {page}", sys.stdout)
 
 
 def open_candidate(
@@ -144,7 +145,8 @@ def open_candidate(
 def _warn_of_gaps(data: ProbeData) -> None:
     for note in data.notes:
         if note.is_gap:
-            print(f"bgdebias probe: note: {note.heading}: {note.value}", file=sys.stderr)
+            mark = coloured("note:", "note", sys.stderr)
+            print(f"bgdebias probe: {mark} {note.heading}: {note.value}", file=sys.stderr)
 
 
 def _warn_of_few(args: argparse.Namespace, pictures: int) -> None:
