@@ -15,7 +15,7 @@ from torch_bgdebias._version import __version__
 from torch_bgdebias.audit.cues import Cue
 from torch_bgdebias.audit.results import AuditResult, Finding, Reading
 from torch_bgdebias.audit.words import advice_for, area_words, title_of, verdict
-from torch_bgdebias.probe.page.pictures import png
+from torch_bgdebias.probe.page.pictures import embedded
 from torch_bgdebias.probe.page.render import Section
 from torch_bgdebias.probe.results.spelling import p_words
 
@@ -158,7 +158,7 @@ def _maps(report: AuditResult) -> Section | None:
         strongest = float(np.nanmax(plane))
         sure = int((plane > threshold).sum())
         words = f"strongest place {strongest:.2f}; {sure} places beyond chance ({threshold:.2f})"
-        panels.append((report.spoken(label), png(_heat(report.mean_picture, plane, threshold)), words))
+        panels.append((report.spoken(label), embedded(_heat(report.mean_picture, plane, threshold)), words))
     return Section("audit_maps.html", {"panels": panels})
 
 
