@@ -86,6 +86,45 @@ def audit(
     return _Audit(options, gathered, units, classes, source).report(notes)
 
 
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """What was tested, and with which folds.
+
+    Attributes:
+        outcome: the tests.
+        views: what was learnt from.
+        places: the picture plane's places.
+        asked: the classes that are told from the rest: the second of two, or all of more.
+        folds: (N,).
+    """
+
+    outcome: Outcome
+    views: list[View]
+    places: list[tuple[int, Floats]]
+    asked: list[int]
+    folds: Folds
+
+
+def tests_of(gathered: Gathered, units: NDArray[np.int64], options: AuditSettings) -> Steps:
+    """Test every cue of what was gathered.
+
+    Args:
+        gathered: features and labels.
+        units: (N,) the group of each picture, or its own number.
+        options: ``permutations``, ``folds``, ``level`` and ``seed`` are used.
+    """
+    labels = gathered.labels
+    present = np.unique(labels)
+    asked = [int(present[1])] if len(present) == 2 else [int(label) for label in present]
+    count = min(options.folds, int(min(np.bincount(labels)[present])))
+    folds = label_folds(labels, units, count, options.seed)
+    orders = shuffled_labels(labels, units, folds, options.permutations, options.seed + 1)
+    views = views_of(gathered)
+    places = place_bases(gathered.views["places"], GRID * GRID, box_basis(gathered))
+    outcome = test_everything(views, places, orders, asked, seed=options.seed, level=options.level)
+    return Steps(outcome, views, places, asked, folds)
+
+
 @dataclasses.dataclass
 class _Audit:
     """What the steps of an audit share."""
@@ -99,15 +138,9 @@ class _Audit:
     def report(self, notes: list[str]) -> AuditReport:
         """Learn, test, and put everything together."""
         labels, options = self.gathered.labels, self.options
-        present = np.unique(labels)
-        asked = [int(present[1])] if len(present) == 2 else [int(label) for label in present]
-        count = min(options.folds, int(min(np.bincount(labels)[present])))
-        folds = label_folds(labels, self.units, count, options.seed)
-        orders = shuffled_labels(labels, self.units, folds, options.permutations, options.seed + 1)
-        views = views_of(self.gathered)
-        places = place_bases(self.gathered.views["places"], GRID * GRID, box_basis(self.gathered))
-        outcome = test_everything(views, places, orders, asked, seed=options.seed, level=options.level)
-        readings, scores = self._readings(outcome, views, places, asked, folds)
+        steps = tests_of(self.gathered, self.units, options)
+        outcome = steps.outcome
+        readings, scores = self._readings(steps)
         sure = sorted(
             (reading for reading in readings if reading.p_value <= options.level),
             key=lambda reading: (reading.p_value, -abs(reading.area.value - 0.5)),
@@ -131,35 +164,28 @@ class _Audit:
             settings={k: v for k, v in dataclasses.asdict(options).items() if v is not None},
         )
 
-    def _readings(
-        self,
-        outcome: Outcome,
-        views: Sequence[View],
-        places: Sequence[tuple[int, Floats]],
-        asked: list[int],
-        folds: Folds,
-    ) -> tuple[list[Reading], dict[int, NDArray[np.float64]]]:
+    def _readings(self, steps: Steps) -> tuple[list[Reading], dict[int, NDArray[np.float64]]]:
         """One a cue and class: the surest of its tests, and the best learner of that view."""
         surest: dict[tuple[str, int], Tested] = {}
-        for test in outcome.tests:
+        for test in steps.outcome.tests:
             key = (test.cue, test.label)
             if key not in surest or (test.p_value, -test.z) < (surest[key].p_value, -surest[key].z):
                 surest[key] = test
         wanted = {test.view for test in surest.values()}
         labels = self.gathered.labels
         by_view = {
-            view.name: telling(view, labels, asked, folds, self.options.seed + number)
-            for number, view in enumerate(views)
+            view.name: telling(view, labels, steps.asked, steps.folds, self.options.seed + number)
+            for number, view in enumerate(steps.views)
             if view.name in wanted
         }
         if "places" in wanted:
-            by_view["places"] = {"single": place_scores(places, labels, asked, folds)}
+            by_view["places"] = {"single": place_scores(steps.places, labels, steps.asked, steps.folds)}
         together = self.units if len(np.unique(self.units)) < len(self.units) else None
         readings: list[Reading] = []
         scores: dict[int, NDArray[np.float64]] = {}
         for (cue, label), test in surest.items():
             positive = labels == label
-            column = {name: table[:, asked.index(label)] for name, table in by_view[test.view].items()}
+            column = {name: table[:, steps.asked.index(label)] for name, table in by_view[test.view].items()}
             areas = {name: area(values, positive, together) for name, values in column.items()}
             best = max(areas, key=lambda name: areas[name].value)
             apart = _apart(column[best], positive)

@@ -18,7 +18,7 @@ from torch_bgdebias.audit.file_facts import FileFacts, fact_table, file_facts, n
 from torch_bgdebias.audit.pictures import Picture, PictureSource
 from torch_bgdebias.audit.regions import Box, box_facts, object_box, outside_of
 
-__all__ = ["Gathered", "Say", "gather"]
+__all__ = ["Embed", "Gathered", "Say", "gather", "thumbnail"]
 
 #: takes one line for whoever waits
 Say = Callable[[str], None]
@@ -121,7 +121,7 @@ def _note(parts: _Parts, index: int, picture: Picture, source: PictureSource) ->
     parts.index.append(index)
     parts.paths.append(picture.path)
     parts.masked.append(picture.mask is not None)
-    parts.thumbnails.append(_thumbnail(picture))
+    parts.thumbnails.append(thumbnail(picture))
     parts.boxes.append(box_facts(box))
     if picture.path is None:
         parts.facts.append({"size": size_facts(width, height, picture.mode)})
@@ -158,7 +158,8 @@ def _measure(parts: _Parts, waiting: list[tuple[Picture, Box | None]], embed: Em
         parts.pixels.setdefault("backbone", []).append(embed(torch.where(seen, image, mean)))
 
 
-def _thumbnail(picture: Picture) -> bytes:
+def thumbnail(picture: Picture) -> bytes:
+    """A picture small, as JPEG."""
     small = Image.fromarray(picture.pixels)
     small.thumbnail((_THUMBNAIL, _THUMBNAIL))
     buffer = io.BytesIO()

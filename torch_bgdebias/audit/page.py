@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import functools
 from dataclasses import dataclass
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -14,6 +11,7 @@ from PIL import Image
 from torch_bgdebias._version import __version__
 from torch_bgdebias.audit.cues import Cue
 from torch_bgdebias.audit.results import AuditResult, Finding, Reading
+from torch_bgdebias.audit.templating import environment, jpeg
 from torch_bgdebias.audit.words import advice_for, area_words, title_of, verdict
 from torch_bgdebias.probe.page.pictures import embedded
 from torch_bgdebias.probe.page.render import Section
@@ -26,27 +24,12 @@ _FIRST, _SHOWN, _MAPS = 8, 24, 24
 _SIDE = 240
 
 
-@functools.cache
-def _environment() -> jinja2.Environment:
-    """The audit's own templates, and behind them those that it shares with the reports."""
-    packages = ("torch_bgdebias.audit", "torch_bgdebias.probe.page")
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package, "templates") for package in packages]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["footnotes"] = ()
-    return environment
-
-
 def audit_page(report: AuditResult, title: str) -> str:
     """A whole page, with its style and pictures inside."""
     sections = [_header(report, title), _first_screen(report), _matrix(report), _maps(report), _pictures(report)]
     sections.append(_record(report))
     shown = [section for section in sections if section is not None]
-    return _environment().get_template("page.html").render(title=title, sections=shown, version=__version__)
+    return environment().get_template("page.html").render(title=title, sections=shown, version=__version__)
 
 
 def _header(report: AuditResult, title: str) -> Section:
@@ -194,7 +177,7 @@ def _pictures(report: AuditResult) -> Section | None:
         reading = finding.reading
         shots = [
             Shot(
-                "data:image/jpeg;base64," + base64.b64encode(g.thumbnail).decode("ascii"),
+                jpeg(g.thumbnail),
                 g.name,
                 report.classes[g.label],
             )

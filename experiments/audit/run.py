@@ -1,0 +1,288 @@
+"""Does an audit stay silent where there is nothing, and speak where a cue is planted?
+
+    python -m experiments.audit.run alarms --data DIR        200 data sets whose backgrounds know nothing of the class
+    python -m experiments.audit.run power --data DIR         a cue in 20 % of one class, 200 pictures a class
+    python -m experiments.audit.run site --data DIR          chest_xray_tb subsampled so that the site goes with the class
+    python -m experiments.audit.run correlated --data DIR    mnist on scenes at correlation 0.2
+    python -m experiments.audit.run table                    what results.jsonl holds
+
+The first two draw every data set from a pool of pictures (``--pool``), whose features are computed once; with a pool
+of 200 data sets' size (``--pool 40000``) none shares a picture with another. Results go to results.jsonl beside this
+file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from scipy import stats
+
+from experiments.common import add_line, made_with, read_lines
+from torch_bgdebias.audit import AuditSettings, audit
+from torch_bgdebias.audit.auditing import tests_of
+from torch_bgdebias.audit.cues import cue_of
+from torch_bgdebias.audit.gathering import Gathered, gather
+from torch_bgdebias.audit.pictures import Items
+from torch_bgdebias.data import mnist_with_masks
+from torch_bgdebias.files import category_folders, image_files, read_image
+
+RESULTS = Path(__file__).with_name("results.jsonl")
+SIDE, BOX = 64, 26
+CUES = ("mark", "scene", "tint", "blur")
+
+
+class Composer:
+    """Digits in a box of one size, at any place, on any scene: neither box nor background knows the digit."""
+
+    def __init__(self, root: Path, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        digits = mnist_with_masks(root / "mnist")
+        self.labels = digits.labels.numpy()
+        self.digits = digits.masks[:, 0].numpy()
+        self.scenes: list[list[np.ndarray]] = []
+        for folder in category_folders(root / "sun_scenes"):
+            paths = image_files(folder)
+            self.scenes.append([read_image(path, (SIDE, SIDE)).permute(1, 2, 0).numpy() for path in paths])
+
+    def picture(self, digit: int, cue: str = "", category: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """A picture (SIDE, SIDE, 3) and its mask, with a cue in its background."""
+        random = self.random
+        scenes = self.scenes[random.integers(len(self.scenes)) if category is None else category]
+        scene = scenes[random.integers(len(scenes))].astype(np.float32)
+        if random.random() < 0.5:
+            scene = scene[:, ::-1]
+        if cue == "tint":
+            scene = scene + np.array([12, 0, -12], np.float32)
+        if cue == "blur":
+            blurred = Image.fromarray(scene.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
+            scene = np.asarray(blurred).astype(np.float32)
+        stroke = self.digits[random.choice(np.flatnonzero(self.labels == digit))]
+        rows, columns = np.flatnonzero(stroke.any(1)), np.flatnonzero(stroke.any(0))
+        cut = Image.fromarray(stroke[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]).resize((BOX, BOX))
+        mask = np.zeros((SIDE, SIDE), np.uint8)
+        top, left = random.integers(8, SIDE - BOX - 8, 2)
+        mask[top : top + BOX, left : left + BOX] = np.where(np.asarray(cut) > 100, 255, 0)
+        mask[[top, top + BOX - 1], left + BOX // 2] = mask[top + BOX // 2, [left, left + BOX - 1]] = 255
+        scene = np.where(mask[..., None] > 0, 250, scene).clip(0, 255).astype(np.uint8)
+        if cue == "mark":
+            scene[:8, -8:] = (255, 255, 255)
+        return scene, mask
+
+
+def features(pictures: list[tuple[np.ndarray, np.ndarray]], labels: list[int]) -> Gathered:
+    """What an audit gathers of pictures."""
+    items = [
+        (torch.from_numpy(picture).permute(2, 0, 1), label, torch.from_numpy(mask))
+        for (picture, mask), label in zip(pictures, labels, strict=True)
+    ]
+    return gather(Items(total=len(items), data=items), None, 0, say=lambda _: None)
+
+
+def together(parts: list[Gathered], labels: np.ndarray) -> Gathered:
+    """One data set of several."""
+    return Gathered(
+        labels,
+        np.arange(len(labels)),
+        [None] * len(labels),
+        {name: np.concatenate([part.views[name] for part in parts]) for name in parts[0].views if name != "size"},
+        np.concatenate([part.masked for part in parts]),
+        [],
+    )
+
+
+def chosen(pool: Gathered, rows: np.ndarray) -> Gathered:
+    """Rows of a pool."""
+    return dataclasses.replace(pool, views={name: values[rows] for name, values in pool.views.items()},
+                               masked=pool.masked[rows], labels=pool.labels[rows])  # fmt: skip
+
+
+def alarmed(gathered: Gathered, options: AuditSettings) -> dict[str, float]:
+    """Cue -> smallest corrected p-value of what is reported."""
+    outcome = tests_of(gathered, np.arange(len(gathered.labels)), options).outcome
+    least: dict[str, float] = {}
+    for test in outcome.tests:
+        if test.p_value <= options.level:
+            least[test.cue] = min(test.p_value, least.get(test.cue, 1.0))
+    return least
+
+
+def alarms(args: argparse.Namespace) -> None:
+    """Two digits on scenes that know nothing of them: is anything but the whole picture reported?"""
+    composer = Composer(args.data, args.seed)
+    digits = [n % 10 for n in range(args.pool)]
+    pool = features([composer.picture(digit) for digit in digits], digits)
+    random = np.random.default_rng(args.seed + 1)
+    count, reported, whole = 0, [], 0
+    for number in range(args.sets):
+        pair = random.choice(10, 2, replace=False)
+        rows = [random.choice(np.flatnonzero(pool.labels == digit), args.each, replace=False) for digit in pair]
+        labels = np.repeat([0, 1], args.each)
+        cues = alarmed(together([chosen(pool, part) for part in rows], labels), settings(args, number))
+        outside = {name: p for name, p in cues.items() if cue_of(name).kind != "whole"}
+        count += bool(outside)
+        whole += len(cues) > len(outside)
+        reported += list(outside)
+    low, high = stats.binomtest(count, args.sets).proportion_ci(0.95)
+    line = add_line(RESULTS, about(args, "alarms"), alarms=count, sets=args.sets, share=[low, high], cues=reported,
+                    with_the_object=whole)  # fmt: skip
+    show([line])
+
+
+def power(args: argparse.Namespace) -> None:
+    """A cue in a share of one class: how often is it reported, and by which name?"""
+    composer = Composer(args.data, args.seed)
+    marked = round(args.share * args.each)
+    plain = features([composer.picture(n % 2) for n in range(args.pool)], [n % 2 for n in range(args.pool)])
+    random = np.random.default_rng(args.seed + 1)
+    for cue in args.cues:
+        category = 0 if cue == "scene" else None
+        cued = features(
+            [composer.picture(1, cue, category) for _ in range(max(2 * marked, 40))], [1] * max(2 * marked, 40)
+        )
+        hits, names = 0, []
+        for number in range(args.repeats):
+            rows = [
+                random.choice(np.flatnonzero(plain.labels == label), size, replace=False)
+                for label, size in ((0, args.each), (1, args.each - marked))
+            ]
+            own = random.choice(len(cued.labels), marked, replace=False)
+            parts = [*(chosen(plain, part) for part in rows), chosen(cued, own)]
+            labels = np.repeat([0, 1], args.each)
+            outside = [
+                name
+                for name in alarmed(together(parts, labels), settings(args, number))
+                if cue_of(name).kind != "whole"
+            ]
+            hits += bool(outside)
+            names += outside
+        low, high = stats.binomtest(hits, args.repeats).proportion_ci(0.95)
+        counts = {name: names.count(name) for name in dict.fromkeys(names)}
+        show(
+            [
+                add_line(
+                    RESULTS,
+                    about(args, "power", cue=cue),
+                    found=hits,
+                    sets=args.repeats,
+                    share=[low, high],
+                    cues=counts,
+                )
+            ]
+        )
+
+
+def site(args: argparse.Namespace) -> None:
+    """Radiographs of two sites, of which each class has 80 % of one."""
+    root = args.data / "chest_xray_tb"
+    with open(root / "index.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    by_kind = {(row["class"], row["site"]): [r["image"] for r in rows if (r["class"], r["site"]) == (row["class"], row["site"])]
+               for row in rows}  # fmt: skip
+    random = np.random.default_rng(args.seed)
+    wanted = {
+        ("normal", "montgomery"): 60,
+        ("normal", "shenzhen"): 15,
+        ("tuberculosis", "montgomery"): 15,
+        ("tuberculosis", "shenzhen"): 60,
+    }
+    names = [name for kind, count in wanted.items() for name in random.choice(by_kind[kind], count, replace=False)]
+    items = []
+    for name in names:
+        picture, mask = (
+            read_image(root / name),
+            read_image(root / name.replace("images", "masks").replace(".jpg", ".png")),
+        )
+        items.append((picture, int("tuberculosis" in name), mask[0]))
+    sites = ["montgomery" if "MCUCXR" in name else "shenzhen" for name in names]
+    report = audit(items, columns={"site": sites}, settings=AuditSettings(permutations=999, seed=args.seed))
+    readings = [
+        {"cue": f.reading.cue.name, "p": f.reading.p_value, "auc": round(f.reading.area.value, 3),
+         "low": round(f.reading.area.low, 3), "high": round(f.reading.area.high, 3)}
+        for f in report.findings
+    ]  # fmt: skip
+    show([add_line(RESULTS, about(args, "site"), readings=readings, pictures=len(items))])
+
+
+def correlated(args: argparse.Namespace) -> None:
+    """Ten digits, each on its own category of scenes with a chance of 0.2, else on any."""
+    composer = Composer(args.data, args.seed)
+    random = np.random.default_rng(args.seed + 1)
+    labels = [n % 10 for n in range(10 * args.each)]
+    categories = [digit if random.random() < args.correlation else None for digit in labels]
+    pool = features([composer.picture(d, "", c) for d, c in zip(labels, categories, strict=True)], labels)
+    outcome = tests_of(together([pool], pool.labels), np.arange(len(labels)), settings(args, 0)).outcome
+    sure = [test for test in outcome.tests if test.p_value <= 0.05 and cue_of(test.cue).kind == "background"]
+    digits = sorted({test.label for test in sure})
+    least = min((test.p_value for test in sure), default=1.0)
+    show([add_line(RESULTS, about(args, "correlated", correlation=args.correlation), classes=digits, p=least)])
+
+
+def settings(args: argparse.Namespace, number: int) -> AuditSettings:
+    return AuditSettings(permutations=args.permutations, seed=args.seed + 1000 * number)
+
+
+def about(args: argparse.Namespace, what: str, **more: object) -> dict[str, object]:
+    """What a line was run with."""
+    names = ("seed", "pool", "each", "permutations", "share")
+    return {"what": what, **{name: getattr(args, name) for name in names}, **more}
+
+
+def show(lines: list[dict]) -> None:
+    """The lines as a table."""
+    print("\n| what | pictures a class | pool | result |\n| --- | --- | --- | --- |")
+    for line in lines:
+        given = line["settings"]
+        what = " ".join(str(given[name]) for name in ("what", "cue") if name in given)
+        print(f"| {what} | {given['each']} | {given['pool']} | {words(line)} |")
+    print(f"\n{made_with(lines)}", flush=True)
+
+
+def words(line: dict) -> str:
+    """A line's figures."""
+    what = line["settings"]["what"]
+    if what in ("alarms", "power"):
+        count = line["alarms" if what == "alarms" else "found"]
+        low, high = line["share"]
+        share = f"{count} of {line['sets']} data sets ({100 * low:.1f} to {100 * high:.1f} %)"
+        return share if what == "alarms" else f"{share}; {', '.join(f'{k} {v}' for k, v in line['cues'].items())}"
+    if what == "correlated":
+        return f"{len(line['classes'])} of 10 classes by their background, p = {line['p']:.3f}"
+    if what == "site":
+        shown = [f"{r['cue']} {r['auc']:.2f} [{r['low']:.2f}, {r['high']:.2f}]" for r in line["readings"][:4]]
+        return f"{line['pictures']} pictures; AUC by {', '.join(shown)}"
+    return ", ".join(f"{name} {value}" for name, value in line.get("figures", {}).items())
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("alarms", "power", "site", "correlated", "table"))
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--pool", type=int, default=4000)
+    parser.add_argument("--sets", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=50)
+    parser.add_argument("--each", type=int, default=200)
+    parser.add_argument("--share", type=float, default=0.2)
+    parser.add_argument("--correlation", type=float, default=0.2)
+    parser.add_argument("--permutations", type=int, default=199)
+    parser.add_argument("--cues", nargs="+", choices=CUES, default=CUES)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(1)
+    if args.what == "table":
+        show(read_lines([RESULTS]))
+    else:
+        {"alarms": alarms, "power": power, "site": site, "correlated": correlated}[args.what](args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""``discover``: after training and without masks, pictures that a model recognises by something of their own."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from torch_bgdebias.attribution import grad_cam
+from torch_bgdebias.audit.clusters import clusters_of
+from torch_bgdebias.audit.discovery import Discovery
+from torch_bgdebias.audit.gathering import Say, thumbnail
+from torch_bgdebias.audit.pictures import Picture, as_source
+from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.checks import check_count, check_option
+from torch_bgdebias.models import LogitsKey, device_of, eval_mode, find_head, original_module, tap
+from torch_bgdebias.preprocessing import Preprocessing
+
+__all__ = ["discover"]
+
+#: places of a heatmap on a side
+SIDE = 16
+_BATCH = 32
+#: takes images and classes, gives relevance (B, 1, H, W)
+Attribution = Callable[[Tensor, Tensor], Tensor]
+
+
+def discover(
+    model: nn.Module,
+    dataset: Any,
+    *,
+    preprocessing: Preprocessing | None = None,
+    attribution: str = "auto",
+    layer: str | None = None,
+    logits: LogitsKey = None,
+    spec: BatchSpec | None = None,
+    images: int | None = 4000,
+    seed: int = 0,
+    say: Say | None = None,
+) -> Discovery:
+    """Cluster what a model looks at, class by class, and rank the groups by how far they stand apart.
+
+    Args:
+        model: any classifier; in evaluation mode meanwhile, given back as it was.
+        dataset: as for `torch_bgdebias.audit.audit`. Labels are numbers of the model's outputs.
+        preprocessing: what the model wants of images in [0, 1] (size, mean, std); tensors of a data set or loader are
+            taken to be in these units already.
+        attribution: ``"lrp"``, ``"grad_cam"``, or ``"auto"``: LRP where zennit is there.
+        layer: of Grad-CAM; found by itself where ``None``.
+        logits: where the logits are in the model's output.
+        spec: where image and label are in an item or batch that is no tuple of these.
+        images: most pictures that are looked at, ``None``: all.
+        seed: of their choice and of the clustering.
+        say: is given lines for whoever waits.
+
+    Returns:
+        Discovery: the groups, the most suspicious first, with ``to_html``, ``to_json`` and ``summary``.
+
+    Raises:
+        ImportError: scikit-learn is not there (extra ``audit``). ValueError: fewer than ten pictures of a class, or
+            images of several sizes without a size in ``preprocessing``.
+
+    Source: SpRAy (Lapuschkin and others, Nature Communications 10, 2019).
+    """
+    check_option(attribution, ("auto", "lrp", "grad_cam"), name="attribution")
+    if images is not None:
+        check_count(images, name="images", least=20)
+    wanted = preprocessing or Preprocessing()
+    source = as_source(dataset, masks=None, spec=spec, restored=wanted)
+    explain, method = _attribution(model, attribution, layer, logits)
+    head = _head(model)
+    maps: list[NDArray[np.float32]] = []
+    embeddings: list[NDArray[np.float32]] = []
+    seen: list[tuple[int, int, Path | None]] = []
+    thumbnails: list[bytes] = []
+    (say or (lambda _: None))(f"{'pictures' if source.total is None else f'{source.total:,} pictures'}, {method}")
+    for batch in _batches(source.pictures(images, seed)):
+        image, label = _tensors([picture for _, picture in batch], wanted, device_of(model))
+        maps.append(_shares(explain(image, label)))
+        if head is not None:
+            embeddings.append(_embedded(model, head, image))
+        thumbnails += [thumbnail(picture) for _, picture in batch]
+        seen += [(index, picture.label, picture.path) for index, picture in batch]
+    labels = np.array([label for _, label, _ in seen], np.int64)
+    _require_pictures(labels)
+    table = np.concatenate(embeddings) if embeddings else None
+    clusters = clusters_of(np.concatenate(maps), table, labels, seed=seed)
+    names = [str(index) if path is None else path.name for index, _, path in seen]
+    classes = source.classes + tuple(f"class {n}" for n in range(len(source.classes), int(labels.max()) + 1))
+    return Discovery(
+        classes=classes,
+        labels=labels,
+        index=np.array([index for index, _, _ in seen], np.int64),
+        names=names,
+        clusters=clusters,
+        method=method,
+        thumbnails=thumbnails,
+        unreadable=source.unreadable,
+    )
+
+
+def _attribution(model: nn.Module, wanted: str, layer: str | None, logits: LogitsKey) -> tuple[Attribution, str]:
+    """The function that explains, and its name."""
+    if wanted == "lrp" or (wanted == "auto" and layer is None and importlib.util.find_spec("zennit") is not None):
+        from torch_bgdebias.attribution import lrp
+
+        return lambda image, label: lrp(model, image, label, logits=logits), "LRP"
+    return lambda image, label: grad_cam(model, image, label, layer=layer, logits=logits), "Grad-CAM"
+
+
+def _head(model: nn.Module) -> str | None:
+    """The layer whose input is the embedding, where there is one."""
+    try:
+        return find_head(original_module(model))[0]
+    except LookupError:
+        return None
+
+
+def _batches(pictures: Iterator[tuple[int, Picture]]) -> Iterator[list[tuple[int, Picture]]]:
+    batch: list[tuple[int, Picture]] = []
+    for item in pictures:
+        batch.append(item)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _tensors(pictures: list[Picture], wanted: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images as the model takes them, and their classes."""
+    images = [wanted(torch.from_numpy(p.pixels.copy()).permute(2, 0, 1).float() / 255) for p in pictures]
+    if len({image.shape for image in images}) > 1:
+        sizes = sorted({tuple(image.shape[1:]) for image in images})[:3]
+        raise ValueError(f"preprocessing: expected a size for images of several sizes, got None and {sizes}")
+    return torch.stack(images).to(device), torch.tensor([p.label for p in pictures], device=device)
+
+
+def _shares(relevance: Tensor) -> NDArray[np.float32]:
+    """(B, SIDE, SIDE): the share of what speaks for the class at each place; even where nothing does."""
+    pooled = F.adaptive_avg_pool2d(relevance.clamp(min=0).float().cpu(), SIDE)[:, 0]
+    total = pooled.sum((1, 2), keepdim=True)
+    shares: NDArray[np.float32] = torch.where(total > 0, pooled / total.clamp(min=1e-12), 1 / SIDE**2).numpy()
+    return shares
+
+
+def _embedded(model: nn.Module, layer: str, image: Tensor) -> NDArray[np.float32]:
+    with torch.no_grad(), eval_mode(model), tap(model, [layer]) as seen:
+        model(image)
+    entering: Tensor = seen.inputs[layer][-1]
+    values: NDArray[np.float32] = entering.flatten(1).float().cpu().numpy()
+    return values
+
+
+def _require_pictures(labels: NDArray[np.int64]) -> None:
+    counts = np.bincount(labels) if len(labels) else np.zeros(1, np.int64)
+    if counts.max() < 20:
+        raise ValueError(f"dataset: expected at least 20 pictures of a class, got {int(counts.max())} at most")

@@ -1,0 +1,135 @@
+"""What `discover` saw: groups of pictures with the place that a model looks at, to print, write and show."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from torch_bgdebias._version import __version__
+from torch_bgdebias.audit.clusters import Cluster
+from torch_bgdebias.audit.templating import environment, jpeg
+from torch_bgdebias.probe.page.pictures import embedded
+from torch_bgdebias.probe.page.render import Section
+from torch_bgdebias.writing import write_text
+
+__all__ = ["Discovery"]
+
+SCHEMA = "torch_bgdebias.discovery/1"
+#: groups and pictures that a page shows; what stands further apart than this is called suspicious
+_GROUPS, _PICTURES = 12, 10
+SUSPICIOUS = 3.0
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """Groups of pictures that a model looks at in a way of their own.
+
+    Attributes:
+        classes: names by number.
+        labels: (N,) classes of the pictures that were looked at.
+        index: (N,) their positions in the data set.
+        names: of their files, or their positions.
+        clusters: the most suspicious first.
+        method: what explained the model.
+        thumbnails: JPEG.
+        unreadable: (name, reason).
+    """
+
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+    index: NDArray[np.int64]
+    names: Sequence[str]
+    clusters: Sequence[Cluster]
+    method: str
+    thumbnails: Sequence[bytes]
+    unreadable: Sequence[tuple[str, str]]
+
+    def pictures(self, cluster: int = 0, count: int = 50) -> NDArray[np.int64]:
+        """Positions in the data set of the ``count`` most typical pictures of a group, the first by default."""
+        return np.asarray(self.index[self.clusters[cluster].rows[:count]])
+
+    def summary(self) -> str:
+        """Some lines for a terminal."""
+        suspicious = [group for group in self.clusters if group.suspicion >= SUSPICIOUS]
+        lines = [f"{len(self.labels):,} pictures, {self.method}; {len(suspicious)} groups stand apart"]
+        for group in self.clusters[:8]:
+            typical = ", ".join(self.names[row] for row in group.rows[:3])
+            name = self.classes[group.label]
+            lines.append(
+                f"{group.suspicion:5.2f}  {name}: {group.size} pictures, {_where(group.place)} ({typical}, ...)"
+            )
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        groups = [
+            {
+                "class": group.label,
+                "name": self.classes[group.label],
+                "suspicion": group.suspicion,
+                "size": group.size,
+                "space": group.space,
+                "pictures": [self.names[row] for row in group.rows[: group.size]],
+            }
+            for group in self.clusters
+        ]
+        about = {"schema": SCHEMA, "version": __version__, "method": self.method, "classes": list(self.classes)}
+        return {**about, "clusters": groups, "unreadable": [list(pair) for pair in self.unreadable]}
+
+    def to_json(self, path: str | Path) -> None:
+        """Write `to_dict`, whole or not at all."""
+        write_text(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+
+    def to_html(self, path: str | Path, *, title: str = "What the model looks at") -> None:
+        """Write one self-contained page: the groups with their pictures and places."""
+        rows = [self._row(group) for group in self.clusters[:_GROUPS]]
+        line = f"{len(self.labels):,} pictures · {len(self.classes)} classes · {self.method}"
+        sections = [
+            Section("header.html", {"title": title, "line": line}),
+            Section("discovery.html", {"rows": rows, "suspicious": SUSPICIOUS}),
+        ]
+        page = environment().get_template("page.html").render(title=title, sections=sections, version=__version__)
+        write_text(path, page)
+
+    def _row(self, group: Cluster) -> dict[str, Any]:
+        shots = [(jpeg(self.thumbnails[row]), self.names[row]) for row in group.rows[:_PICTURES]]
+        mean = np.mean([_grey(self.thumbnails[row]) for row in group.rows[: min(group.size, 100)]], axis=0)
+        return {
+            "name": self.classes[group.label],
+            "suspicion": f"{group.suspicion:.2f}",
+            "apart": group.suspicion >= SUSPICIOUS,
+            "size": group.size,
+            "where": _where(group.place),
+            "map": embedded(_shown(group.place, mean)),
+            "shots": shots,
+        }
+
+
+def _grey(thumbnail: bytes) -> NDArray[np.float64]:
+    picture = Image.open(io.BytesIO(thumbnail)).convert("L").resize((96, 96))
+    return np.asarray(picture).astype(np.float64)
+
+
+def _shown(place: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """The group's mean picture under its place, red."""
+    side = len(mean) // len(place)
+    strength = np.kron(place / max(float(place.max()), 1e-12), np.ones((side, side)))[..., None]
+    shown = (1 - 0.8 * strength) * (0.5 * mean[..., None] + 110) + 0.8 * strength * np.array([190.0, 20.0, 30.0])
+    return np.ascontiguousarray(shown.clip(0, 255).astype(np.uint8))
+
+
+def _where(place: NDArray[np.float64]) -> str:
+    """The place in words: ``top left``."""
+    weight = np.arange(len(place)) + 0.5
+    down, across = (float((place.sum(axis) * weight).sum()) / len(place) for axis in (1, 0))
+    vertical = "top" if down < 1 / 3 else "bottom" if down > 2 / 3 else ""
+    horizontal = "left" if across < 1 / 3 else "right" if across > 2 / 3 else ""
+    return " ".join(word for word in (vertical, horizontal) if word) or "middle"
