@@ -43,9 +43,9 @@ def test_embeddings_are_clustered_as_well(random):
     embeddings = random.normal(0, 0.05, (60, 8)).astype(np.float32)
     embeddings[:, 0] += 1
     embeddings[:15, 1] += 1
-    spaces = {group.space for group in clusters_of(maps, embeddings, np.zeros(60, np.int64), seed=0)}
-    assert spaces <= {"heatmaps", "embeddings"}
-    assert "embeddings" in spaces
+    groups = clusters_of(maps, embeddings, np.zeros(60, np.int64), seed=0)
+    members = [(group.space, set(group.rows[: group.size].tolist())) for group in groups]
+    assert ("embeddings", set(range(15))) in members or ("embeddings", set(range(15, 60))) in members
 
 
 def test_halves_of_a_class_without_a_gap(random):

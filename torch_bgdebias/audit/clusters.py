@@ -31,7 +31,7 @@ class Cluster:
     Attributes:
         label: the class.
         space: what was clustered: ``heatmaps`` or ``embeddings``.
-        rows: pictures of the class, the most typical of the group first; the first ``size`` form it.
+        rows: pictures of the class: the first ``size`` form the group, the most typical first; then the rest.
         size: how many form it.
         suspicion: how far it stands apart: the distance between it and the rest of its class along the places where
             the model looks at it alone, in standard deviations of both; about 1.3 where a class has no gap.
@@ -107,7 +107,8 @@ def _groups(
         if size < max(_LEAST, _LEAST_SHARE * len(own)) or size > 0.9 * len(own):
             continue
         suspicion, place, looked = standing_apart(inside, maps[own])
-        groups.append(Cluster(label, space, own[np.argsort(-looked, kind="stable")], size, suspicion, place))
+        order = np.lexsort((-looked, ~inside))  # the group, then the rest of the class
+        groups.append(Cluster(label, space, own[order], size, suspicion, place))
     return groups
 
 

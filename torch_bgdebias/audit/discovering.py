@@ -50,8 +50,7 @@ def discover(
     Args:
         model: any classifier; in evaluation mode meanwhile, given back as it was.
         dataset: as for `torch_bgdebias.audit.audit`. Labels are numbers of the model's outputs.
-        preprocessing: what the model wants of images in [0, 1] (size, mean, std); tensors of a data set or loader are
-            taken to be in these units already.
+        preprocessing: what the model wants of images in [0, 1]; tensors are taken to be in these units already.
         attribution: ``"lrp"``, ``"grad_cam"``, or ``"auto"``: LRP where zennit is there.
         layer: of Grad-CAM; found by itself where ``None``.
         logits: where the logits are in the model's output.
@@ -64,8 +63,8 @@ def discover(
         Discovery: the groups, the most suspicious first, with ``to_html``, ``to_json`` and ``summary``.
 
     Raises:
-        ImportError: scikit-learn is not there (extra ``audit``). ValueError: fewer than ten pictures of a class, or
-            images of several sizes without a size in ``preprocessing``.
+        ImportError: scikit-learn is not there (extra ``audit``). ValueError: fewer than 20 pictures of any class, or
+            images of several sizes.
 
     Source: SpRAy (Lapuschkin and others, Nature Communications 10, 2019).
     """

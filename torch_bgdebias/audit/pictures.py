@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +17,7 @@ from torch import Tensor
 
 from torch_bgdebias.batch import BatchSpec, value_at
 from torch_bgdebias.checks import describe
-from torch_bgdebias.data.folder import MaskedImageFolder, MaskSizeError, read_pair
-from torch_bgdebias.data.pairing import class_names, pair
+from torch_bgdebias.data.folder import MaskedImageFolder, MaskSizeError
 from torch_bgdebias.data.settings import FolderSettings
 from torch_bgdebias.files import (
     UnreadableImageError,
@@ -27,7 +28,6 @@ from torch_bgdebias.files import (
     white_level,
 )
 from torch_bgdebias.masks.encodings import MaskEncodingError
-from torch_bgdebias.masks.reading import MaskReader
 from torch_bgdebias.preprocessing import Preprocessing
 
 __all__ = ["Files", "Items", "Picture", "PictureSource", "as_source"]
@@ -85,8 +85,7 @@ class Files(PictureSource):
 
     paths: Sequence[Path] = ()
     labels: Sequence[int] = ()
-    masks: Sequence[Path] | None = None
-    reader: MaskReader | None = None
+    masked: MaskedImageFolder | None = None
     white: float | None = None
 
     def pictures(self, most: int | None, seed: int) -> Iterator[tuple[int, Picture]]:
@@ -99,11 +98,12 @@ class Files(PictureSource):
 
     def _read(self, index: int) -> Picture:
         path, label = self.paths[index], int(self.labels[index])
-        if self.masks is None:
+        if self.masked is None:
             picture = open_image(path, at_least=_DECODED, white=self.white)
             return Picture(np.array(picture), None, label, path)
-        both = read_pair(path, self.masks[index], None, masks=self.reader, white=self.white)
-        return Picture(both.image.permute(1, 2, 0).numpy(), both.mask[0].numpy(), label, path)
+        image, _, mask, *_ = self.masked[index]
+        pixels, inside = ((values * 255).round().to(torch.uint8) for values in (image, mask[0]))
+        return Picture(pixels.permute(1, 2, 0).numpy(), inside.numpy(), label, path)
 
 
 @dataclass
@@ -169,13 +169,13 @@ def as_source(
     if isinstance(data, str | Path):
         return _folder(Path(data), masks or FolderSettings())
     if isinstance(data, MaskedImageFolder):
-        paths, given, labels = zip(*data.samples, strict=True)
-        reader = MaskReader.of_folder(list(given), data.settings.masks, root=data.root, strict=False)
-        return _files(data.classes, data.root / "images", paths, labels, given, reader, data.white)
+        as_stored = copy.copy(data)
+        as_stored.size, as_stored.transform = None, None
+        return _of_masked(as_stored)
     samples = getattr(data, "samples", None)
     if isinstance(samples, list) and samples and _is_path_and_label(samples[0]) and getattr(data, "classes", None):
         paths, labels = zip(*((Path(path), int(label)) for path, label in samples), strict=True)
-        return _files(data.classes, Path(getattr(data, "root", ".")), paths, labels, None, None, None)
+        return _files(data.classes, Path(getattr(data, "root", ".")), paths, labels)
     classes = tuple(map(str, getattr(data, "classes", ()) or ()))
     if isinstance(data, torch.utils.data.DataLoader):
         total = len(data.dataset) if hasattr(data.dataset, "__len__") else None
@@ -198,7 +198,7 @@ def _folder(root: Path, options: FolderSettings) -> Files:
     if not root.is_dir():
         raise FileNotFoundError(f"dataset: expected a folder of pictures, found no folder {root}")
     images = root / "images" if (root / "images").is_dir() else root
-    if images != root and ((root / "masks").is_dir() or options.mask_suffix):
+    if images != root and ((root / "masks").is_dir() or options.mask_suffix or options.masks):
         return _masked_folder(root, options)
     folders = [folder for folder in category_folders(images) if folder.name != "masks"]
     names = [folder.name for folder in folders] if options.classes is None else list(options.classes)
@@ -208,34 +208,32 @@ def _folder(root: Path, options: FolderSettings) -> Files:
     if not listed:
         raise FileNotFoundError(f"{images}: expected <class>/x.jpg in it, found {first_few(names) or 'no folders'}")
     paths, labels = zip(*listed, strict=True)
-    return _files(names, images, paths, labels, None, None, options.white)
-
-
-def _masked_folder(root: Path, options: FolderSettings) -> Files:
-    classes = class_names(root, options.classes)
-    pairs = pair(root, classes, options.mask_suffix)
-    if not pairs.samples:
-        raise FileNotFoundError(f"{root}: expected masks/<class>/x.png for images/<class>/x.jpg, found no such pair")
-    paths, given, labels = zip(*pairs.samples, strict=True)
-    reader = MaskReader.of_folder(list(given), options.masks, root=root, strict=False)
-    source = _files(classes, root / "images", paths, labels, given, reader, options.white)
-    source.left_out += [(path.name, "no mask") for path in pairs.missing]
-    source.left_out += [(path.name, "several masks") for path, _ in pairs.doubled]
+    source = _files(names, images, paths, labels)
+    source.white = white_level(list(paths)) if options.white is None else options.white
     return source
 
 
-def _files(
-    classes: Sequence[str],
-    root: Path,
-    paths: Sequence[Path],
-    labels: Sequence[int],
-    masks: Sequence[Path] | None,
-    reader: MaskReader | None,
-    white: float | None,
-) -> Files:
-    if white is None and masks is None:
-        white = white_level(list(paths))
-    return Files(tuple(classes), root, len(paths), paths=paths, labels=labels, masks=masks, reader=reader, white=white)
+def _masked_folder(root: Path, options: FolderSettings) -> Files:
+    try:
+        data = MaskedImageFolder(root, settings=replace(options, size=None, on_error="raise"))
+    except (FileNotFoundError, ValueError):  # masks are missing: the rest is looked at, and they are counted
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = MaskedImageFolder(root, settings=replace(options, size=None, on_error="skip"))
+    return _of_masked(data)
+
+
+def _of_masked(data: MaskedImageFolder) -> Files:
+    source = _files(data.classes, data.root / "images", [s.image for s in data.samples], data.labels)
+    source.masked = data
+    for path, reason in data.skipped:
+        whose = source.left_out if reason.startswith(("no mask", "several masks")) else source.unreadable
+        whose.append((path.name, reason))
+    return source
+
+
+def _files(classes: Sequence[str], root: Path, paths: Sequence[Path], labels: Sequence[int]) -> Files:
+    return Files(tuple(classes), root, len(paths), paths=paths, labels=labels)
 
 
 def _drawn(labels: NDArray[np.int64], most: int | None, seed: int) -> NDArray[np.int64]:
