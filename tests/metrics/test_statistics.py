@@ -272,3 +272,43 @@ def test_one_group_has_no_interval_and_bad_groups_are_named() -> None:
         for function in (bootstrap_mean_difference, paired_permutation_test):
             with pytest.raises(ValueError, match="groups: expected 2 integers or strings, one an image"):
                 function([0.1, 0.9], [0.2, 0.3], groups=groups)
+
+
+@pytest.mark.parametrize("kind", ["normal", "uniform", "exponential"])
+@pytest.mark.parametrize("far", [0.3, 1.0, 2.0, 3.0, 4.5])
+def test_many_differences_of_many_sizes_are_neither_drawn_nor_far_off(kind, far):
+    """Against all sign patterns, counted on a grid of thousandths."""
+    rng = np.random.default_rng(5)
+    raw = {"normal": rng.normal(size=300), "uniform": rng.random(300), "exponential": rng.exponential(size=300)}[kind]
+    sizes = np.clip(np.round(np.abs(raw) / np.abs(raw).mean() * 150), 1, 700).astype(int)
+    assert np.square(sizes).max() < 0.05 * np.square(sizes).sum(), "none dominates"
+    signs = np.where(rng.random(300) < 0.5, -1, 1)
+    for place in np.argsort(sizes):  # signs turned until the sum is as far from 0 as wanted
+        if signs @ sizes < far * np.sqrt(np.square(sizes).sum()):
+            signs[place] = 1
+    total = int(signs @ sizes)
+    chances = np.ones(1)
+    for size in sizes.tolist():
+        longer = np.zeros(len(chances) + 2 * size)
+        longer[: len(chances)] += chances / 2
+        longer[2 * size :] += chances / 2
+        chances = longer
+    sums = np.arange(len(chances)) - sizes.sum()
+    beyond = chances[np.abs(sums) > abs(total)].sum() + chances[np.abs(sums) == abs(total)].sum() / 2
+    test = paired_permutation_test(signs * sizes / 1000, np.zeros(300))
+    assert not test.exact
+    assert test.p_value == pytest.approx(beyond, rel=0.01)
+    assert paired_permutation_test(signs * sizes / 1000, np.zeros(300), n_resamples=1) == test, "nothing was drawn"
+
+
+def test_all_signs_alike_of_many_sizes():
+    d = np.random.default_rng(6).uniform(0.5, 1, 250)
+    assert 0 < paired_permutation_test(d, np.zeros(250)).p_value < 1e-40
+    assert paired_permutation_test(np.r_[d, -d], np.zeros(500)).p_value == pytest.approx(1)
+
+
+def test_one_that_dominates_is_drawn():
+    rng = np.random.default_rng(7)
+    d = np.r_[rng.uniform(0.5, 1, 250) * rng.choice([-1, 1], 250), 50.0]
+    first, second = (paired_permutation_test(d, np.zeros(251), n_resamples=999, seed=seed).p_value for seed in (0, 1))
+    assert first != second
