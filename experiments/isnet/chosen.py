@@ -15,10 +15,10 @@ import argparse
 import json
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -63,14 +63,17 @@ class AfterEveryEpoch(pl.Callback):
     def __init__(self, tests: dict[str, tuple[torch.Tensor, ...]]) -> None:
         self.tests, self.rows = tests, []
 
+    def on_validation_epoch_end(self, trainer, module):
+        """The weights that were validated are still in place, averaged ones too."""
+        if not trainer.sanity_checking:
+            tests = {name: accuracy(module, image, label) for name, (image, _, label) in self.tests.items()}
+            self.rows.append({"accuracy": tests})
+
     def on_validation_end(self, trainer, module):
-        """One row."""
+        """What was logged is known."""
         if not trainer.sanity_checking:
             logged = {name.removeprefix("isnet/"): float(x) for name, x in trainer.callback_metrics.items()}
-            row: dict[str, Any] = {name: logged[name] for name in MONITORS}
-            row["accuracy"] = {name: accuracy(module, image, label) for name, (image, _, label) in self.tests.items()}
-            module.eval()
-            self.rows.append(row)
+            self.rows[-1] |= {name: logged[name] for name in MONITORS}
 
 
 def main() -> None:
@@ -82,6 +85,9 @@ def main() -> None:
     parser.add_argument("--split", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--weight", type=float, default=0.7)
+    parser.add_argument(
+        "--average", type=float, default=0.0, help="validate a running mean of the weights, 0.99 a step"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     words = ["train", "--data", str(args.data), "--setting", "xray_mark", "--grow", "3", "--split", str(args.split)]
@@ -98,11 +104,13 @@ def main() -> None:
         mean=[data.mean] * channels, std=[data.std] * channels,
     )  # fmt: skip
     rows = AfterEveryEpoch(data.tests)
+    averaging = [EMAWeightAveraging(decay=args.average)] if args.average else []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = pl.Trainer(
             max_epochs=args.epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=1.0, callbacks=[isnet, rows],
+            enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=1.0,
+            callbacks=[isnet, rows, *averaging],
         )  # fmt: skip
 
         def loader(index: torch.Tensor, *, shuffle: bool) -> DataLoader:

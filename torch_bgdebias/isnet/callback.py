@@ -20,6 +20,7 @@ from torch_bgdebias.isnet.callback_calibration import measured_range
 from torch_bgdebias.isnet.callback_fit import Fit, loss_of
 from torch_bgdebias.isnet.callback_validation import Validation, loader_names, log_figures
 from torch_bgdebias.isnet.calls import around_calls
+from torch_bgdebias.isnet.class_masks import dimming_mask, loss_mask
 from torch_bgdebias.isnet.dimming import BackgroundDimming
 from torch_bgdebias.isnet.loss import NO_RANGE, ISNetLoss
 from torch_bgdebias.isnet.record import Explanation
@@ -65,7 +66,7 @@ class ISNetCallback(TrainingStepCallback):
     Args:
         variant: "selective", "stochastic", "dual" or "original", or `torch_bgdebias.isnet.Rules` with all of
             ``options``.
-        spec: where images and masks are in a batch.
+        spec: where images and masks are in a batch; masks of classes (B, K, H, W) with ``variant="original"``.
         loss: the heatmap loss; ``ISNetLoss()`` by default, ``ISNetLoss.paper()`` for the papers'.
         weight: P in [0, 1], or a function of the epoch and of the batches seen so far. With P = 0 nothing is explained.
         network: name of the submodule that maps images to logits; the LightningModule's own ``forward`` by default. Of
@@ -252,7 +253,8 @@ class ISNetCallback(TrainingStepCallback):
         mask, void = self.spec.mask_of(call.batch), self.spec.void_of(call.batch)
         generator = self._seeded(module)
         if self._dimming.p > 0.0:
-            call.batch = self._dimmed(call.batch, mask, generator)
+            call.batch = self._dimmed(call.batch, dimming_mask(mask), generator)
+        mask = loss_mask(mask, self.rules)
         if self.settings.fraction < 1.0:
             output, explanation, part = self._explained_part(call, generator)
             if part is not None:

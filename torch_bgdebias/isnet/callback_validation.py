@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import describe
 from torch_bgdebias.isnet.calls import around_calls
+from torch_bgdebias.isnet.class_masks import loss_mask
 from torch_bgdebias.isnet.entering import views_of
 from torch_bgdebias.isnet.loss import ISNetLoss
 from torch_bgdebias.isnet.record import Explanation
@@ -81,7 +82,7 @@ class Validation:
     def _figures(
         self, batch: Any, explanation: Explanation, loss: ISNetLoss, weight: float
     ) -> dict[str, tuple[Tensor, int]]:
-        mask, void = self._spec.mask_of(batch), self._spec.void_of(batch)
+        mask, void = loss_mask(self._spec.mask_of(batch), self._isnet.rules), self._spec.void_of(batch)
         neither = () if void is None else (void,)
         terms = loss.terms(explanation.relevance, mask, explanation.hidden, *neither)
         size = len(explanation.logits)

@@ -91,7 +91,8 @@ class ISNetLoss(nn.Module):
         form: "share" or "paper"; ``None``: "share", unless one of the papers' settings is given.
 
     Shape:
-        relevance (B, M, C, H, W), mask (B, 1, H, W) or (B, H, W), hidden {layer: (B, M, c, h, w)} -> scalar, or (B,).
+        relevance (B, M, C, H, W), mask (B, 1, H, W), (B, H, W) or one a map (B, M, 1, H, W), hidden {layer: (B, M, c,
+        h, w)} -> scalar, or (B,).
 
     Raises:
         ValueError: an option out of range; wrong shapes; relevance that is not finite.
@@ -204,8 +205,11 @@ class ISNetLoss(nn.Module):
     ) -> HeatmapTerms:
         """Loss, background term and foreground term per sample, each (B,) (weights enter the loss only).
 
-        Relevance at ``void`` (B, 1, H, W), pixels that are neither object nor background, weighs nothing in either.
+        Relevance at ``void`` (B, 1, H, W), pixels that are neither object nor background, weighs nothing in either. A
+        mask (B, M, 1, H, W) holds one for each heatmap; the terms are then the means of what each heatmap alone gives.
         """
+        if mask.ndim == 5:
+            return self._terms_of_maps(relevance, mask, hidden or {}, void)
         at_input = not hidden or relevance.ndim != 5 or relevance.shape[2] > 0  # ISNet(at_input=False) has no channels
         if at_input:
             check_relevance(relevance)
@@ -226,6 +230,23 @@ class ISNetLoss(nn.Module):
             layer_range = self.hidden_ranges.get(name, self.relevance_range)
             layers.append(self._layer(heatmaps, resize_mask(mask, (height, width)), layer_range, f"hidden[{name!r}]"))
         return pool_layers(layers, self.options.layer_decay)
+
+    def _terms_of_maps(
+        self, relevance: Tensor, mask: Tensor, hidden: Mapping[str, Tensor], void: Tensor | None
+    ) -> HeatmapTerms:
+        """Every heatmap as a sample of its own, with its own mask."""
+        batch, maps = relevance.shape[:2]
+        if mask.shape[:3] != (batch, maps, 1):
+            raise ValueError(
+                f"mask: expected ({batch}, {maps}, 1, H, W), a mask for each heatmap, got {tuple(mask.shape)}"
+            )
+
+        def each(heatmaps: Tensor) -> Tensor:
+            return heatmaps.reshape(batch * maps, 1, *heatmaps.shape[2:])
+
+        neither = None if void is None else void.repeat_interleave(maps, 0)
+        alone = self.terms(each(relevance), mask.flatten(0, 1), {n: each(r) for n, r in hidden.items()}, neither)
+        return HeatmapTerms(*(term.reshape(batch, maps).mean(1) for term in alone))
 
     def _layer(self, relevance: Tensor, mask: Tensor, relevance_range: tuple[float, float], name: str) -> HeatmapTerms:
         return heatmap_terms(relevance, mask, self.options, relevance_range=relevance_range, name=name)

@@ -40,6 +40,7 @@ class RuleOptions(TypedDict, total=False):
     logits: LogitsKey
     multi_label: bool
     at_input: bool
+    exempt: Sequence[int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Rules:
         logits: where the logits are in what the model returns.
         multi_label: probabilities are sigmoids.
         at_input: explain the image too; ``False``: the layers of ``deep_supervision`` alone.
+        exempt: classes whose logits are not explained, so that they may use the background.
 
     `torch_bgdebias.isnet.ISNet` says what each of them does.
 
@@ -81,6 +83,7 @@ class Rules:
     logits: LogitsKey = None
     multi_label: bool = False
     at_input: bool = True
+    exempt: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         check_option(self.variant, VARIANTS, name="variant")
@@ -98,9 +101,21 @@ class Rules:
         set_field(self, "deep_supervision", tuple(self.deep_supervision or ()))
         set_field(self, "mean", _numbers(self.mean))
         set_field(self, "std", _numbers(self.std))
+        set_field(self, "exempt", tuple(self.exempt))
+        self._check_exempt()
         self._check_epsilon()
         self._check_box()
         self._check_places()
+
+    def _check_exempt(self) -> None:
+        whole = all(isinstance(k, int) and not isinstance(k, bool) and k >= 0 for k in self.exempt)
+        if not whole or len(set(self.exempt)) != len(self.exempt):
+            raise ValueError(f"exempt: expected different classes, numbers from 0, got {list(self.exempt)}")
+        if self.exempt and self.variant == "selective":
+            raise ValueError(
+                "exempt: the selective variant explains the log-odds of one logit against all others, none of which "
+                "can be left out; take variant='stochastic', 'dual' or 'original'"
+            )
 
     def _check_epsilon(self) -> None:
         dual = self.variant == "dual" and self.attribution == "lrp"
@@ -146,8 +161,23 @@ class Rules:
             return self
         return dataclasses.replace(self, input_rule=None, mean=self.mean or (0.0,), std=self.std or (1.0,))
 
+    def explained_classes(self, count: int) -> list[int]:
+        """Those of so many classes that are not exempt.
+
+        Raises:
+            ValueError: an exempt class that there is not, or none is left.
+        """
+        kept = [k for k in range(count) if k not in self.exempt]
+        if len(kept) + len(self.exempt) != count or not kept:
+            raise ValueError(
+                f"exempt: expected some but not all of the {count} classes 0 to {count - 1}, got {list(self.exempt)}"
+            )
+        return kept
+
     def scalars(self, logits: Tensor, target: Target, generator: torch.Generator | None) -> Tensor:
         """What is explained of the logits (B, K): (B, M), differentiable."""
+        if self.exempt and target is None and logits.ndim == 2:
+            logits = logits[:, self.explained_classes(logits.shape[1])]
         return explained(
             self.variant,
             logits,

@@ -17,7 +17,7 @@ def foreground_share(relevance: Tensor, mask: Tensor, void: Tensor | None = None
 
     Args:
         relevance: (B, M, C, H, W).
-        mask: (B, 1, H, W) or (B, H, W) in [0, 1], 1 on the foreground.
+        mask: (B, 1, H, W), (B, H, W) or one a heatmap (B, M, 1, H, W), in [0, 1], 1 on the foreground.
         void: pixels that are neither, which count for nothing.
 
     Returns:
@@ -38,7 +38,7 @@ def pixel_ratio(relevance: Tensor, mask: Tensor, void: Tensor | None = None) -> 
 
 def _share(size: Tensor, relevance: Tensor, mask: Tensor, void: Tensor | None) -> Tensor:
     check_relevance(relevance)
-    inside = check_mask(mask, size).to(size.dtype)
+    inside = mask[:, :, 0].to(size.dtype) if mask.ndim == 5 else check_mask(mask, size).to(size.dtype)
     if void is not None:
         neither = check_mask(void, size, name="void").to(size.dtype)
         size, inside = size * (1 - neither), torch.minimum(inside, 1 - neither)

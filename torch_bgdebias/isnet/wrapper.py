@@ -64,6 +64,8 @@ class ISNet(nn.Module):
         multi_label: the logits are independent yes/no decisions: probabilities are sigmoids.
         at_input: explain the image too. ``False``: relevance goes down to the layers of ``deep_supervision`` and no
             further, which is cheaper, and ``Explanation.relevance`` has no channels.
+        exempt: classes that may use the background: their logits are not explained. Not with "selective", whose one
+            scalar is of all logits. The original has no heatmap of them (its authors' code one of zeros).
 
     Shape:
         image (B, C, H, W) -> logits (B, K).
@@ -99,6 +101,7 @@ class ISNet(nn.Module):
         logits: LogitsKey = None,
         multi_label: bool = False,
         at_input: bool = True,
+        exempt: Sequence[int] = (),
     ) -> None:
         super().__init__()
         if not isinstance(model, nn.Module):
@@ -117,6 +120,7 @@ class ISNet(nn.Module):
             logits=logits,
             multi_label=multi_label,
             at_input=at_input,
+            exempt=exempt,
         )
         if isinstance(variant, Rules) and options != Rules():
             raise TypeError("variant: a Rules object holds all options; pass them to it instead of beside it")
