@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import torch
+
 from torch_bgdebias.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from torch_bgdebias.probe import EvaluationSettings
-from torch_bgdebias.probe.callback_settings import slash_in_names, with_known_units
+from torch_bgdebias.probe.callback_settings import in_unit_range, slash_in_names, with_known_units
 
 WANTED = Preprocessing(None, IMAGENET_MEAN, IMAGENET_STD)
 
@@ -29,3 +31,10 @@ def test_a_slash_in_a_checkpoint_s_name_is_named():
     assert slash_in_names([keep], "bias_2") == ""
     keep.auto_insert_metric_name = False
     assert slash_in_names([keep, SimpleNamespace(filename=None), object()], "bias") == ""
+
+
+def test_pixels_of_files_are_told_from_normalised_ones():
+    image = torch.rand(2, 3, 4, 4)
+    assert in_unit_range(image)
+    assert not in_unit_range(WANTED.normalise(image))
+    assert not in_unit_range(image * 255)

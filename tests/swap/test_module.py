@@ -125,6 +125,21 @@ def test_a_batch_of_one_keeps_its_background_and_warns_once(batch, different_cla
         swap(image, mask, label)
 
 
+def test_small_batches_keep_some_of_the_bias_and_say_so_once(batch):
+    """Each image draws its own background in one of B draws: counted, and spoken of below 16."""
+    swap, generator = BackgroundSwap(), torch.Generator().manual_seed(0)
+    with pytest.warns(UserWarning, match=r"batches of fewer than 16 images, .* 1/B of the bias stays"):
+        draws = [swap.generate_parameters((4, 3, 8, 8), generator=generator)["index"][:, 0] for _ in range(2000)]
+    own = float((torch.stack(draws) == torch.arange(4)).float().mean())
+    assert own == pytest.approx(0.25, abs=0.02)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        swap(*batch)
+        BackgroundSwap().generate_parameters((16, 3, 8, 8))
+        BackgroundSwap(BackgroundBank(torch.zeros(4, 3, 13, 17))).generate_parameters((4, 3, 8, 8))
+        BackgroundSwap(different_class=True).generate_parameters((4, 3, 8, 8), torch.arange(4))
+
+
 def test_a_batch_of_one_class_keeps_its_backgrounds(batch):
     image, mask, _ = batch
     label = torch.full((6,), 4)

@@ -25,7 +25,7 @@ EXAMPLE = """\
 seed_everything: 0
 model:
   class_path: torch_bgdebias.train.ImageClassifier   # or any LightningModule of yours
-  init_args: {network: "torchvision:resnet18", num_classes: 19}
+  init_args: {network: "torchvision:resnet18", num_classes: 19}   # as many as data/train/images has folders
 data:
   class_path: torch_bgdebias.train.MaskedFolders     # or any LightningDataModule of yours
   init_args: {train: data/train, val: data/val, size: 160, batch_size: 32}

@@ -23,7 +23,13 @@ from torch_bgdebias.models import eval_mode
 from torch_bgdebias.names import METRICS
 from torch_bgdebias.probe.callback_entry import EntryWatch
 from torch_bgdebias.probe.callback_loaders import LoaderLimits, stage_loader
-from torch_bgdebias.probe.callback_settings import ProbeSettings, call_module, slash_in_names, with_known_units
+from torch_bgdebias.probe.callback_settings import (
+    ProbeSettings,
+    call_module,
+    in_unit_range,
+    slash_in_names,
+    with_known_units,
+)
 from torch_bgdebias.probe.callback_transfer import BatchMove
 from torch_bgdebias.probe.evaluation import names_of_classes, report_of, warnings_of
 from torch_bgdebias.probe.loggers import log_figures
@@ -60,7 +66,8 @@ class BackgroundBiasProbe(ReadingCallback):
     Args:
         loader_or_bank: a loader with masks; or backgrounds (a ``BackgroundBank``) to use with the trainer's validation
             loader; ``None``: the trainer's validation (or test) loader, backgrounds from its own images, and mean and
-            std of the ``preprocessing`` that the data module or the module has, where none are given.
+            std of the ``preprocessing`` that the data module has, or the module if the images are not in [0, 1], where
+            none are given.
         spec: where image, label and mask are in a batch, after the module's own transfer hooks have been applied.
         every_n_epochs: measure in epochs 0, n, 2n, ... of a fit.
         seed: of the choice of backgrounds.
@@ -136,6 +143,7 @@ class BackgroundBiasProbe(ReadingCallback):
         self._pool: BackgroundPool | None = None
         self._started = math.nan
         self._informed = self._doubted = False
+        self._normalised: bool | None = None  # whether the trainer's images are; not looked yet
         self._left_out = 0  # images of the loader, where the budget leaves some of them out
         own_way = self.settings.preprocess is not None or self.settings.forward is not call_module
         self._entry = None if own_way else EntryWatch(self.settings.spec)
@@ -144,6 +152,7 @@ class BackgroundBiasProbe(ReadingCallback):
         """Forget the backgrounds of an earlier run."""
         super().setup(trainer, pl_module, stage)
         self._pool, self._informed, self._doubted, self._left_out = None, False, False, 0
+        self._normalised = None
         if self._entry is not None:
             self._entry.forget()
         if slashes := slash_in_names(trainer.checkpoint_callbacks, self._prefix):
@@ -194,8 +203,8 @@ class BackgroundBiasProbe(ReadingCallback):
     def _read(self, trainer: Trainer, pl_module: LightningModule) -> Mapping[str, float]:
         start = time.perf_counter()
         problem, settings = self._entered()
-        if self.loader is None:  # the trainer's images are what its data module, or the module, says
-            settings = with_known_units(settings, getattr(trainer, "datamodule", None), pl_module)
+        if self.loader is None:  # the trainer's images are what its data module says
+            settings = with_known_units(settings, getattr(trainer, "datamodule", None))
         try:
             if problem:
                 raise _NotMeasuredError(f"{problem}, so handing it the batch's images {_ANOTHER}")
@@ -233,10 +242,12 @@ class BackgroundBiasProbe(ReadingCallback):
         self, trainer: Trainer, pl_module: LightningModule, settings: EvaluationSettings
     ) -> BackgroundBiasReport:
         with rng_untouched(), eval_mode(pl_module), torch.no_grad():
-            evaluation = Evaluation(pl_module, settings, device=pl_module.device)
             share, loader, move = self._share(trainer, pl_module)
             move.peek(share)
             _refuse_problem(move)
+            if self.loader is None and settings.mean is None and with_known_units(settings, pl_module) is not settings:
+                settings = self._in_units_of_module(settings, pl_module, share)
+            evaluation = Evaluation(pl_module, settings, device=pl_module.device)
             if self._pool is None and self.backgrounds is not None:
                 self._pool = pool_for(self.backgrounds, None, settings)
             elif self._pool is None and settings.mixed and settings.ready is None:
@@ -252,6 +263,16 @@ class BackgroundBiasProbe(ReadingCallback):
             self._doubted = True
             rank_zero_warn(f"{type(self).__name__}: {evaluation.run.doubt}")
         return self._report(trainer, pl_module, collected, settings, loader)
+
+    def _in_units_of_module(
+        self, settings: EvaluationSettings, pl_module: LightningModule, share: Share
+    ) -> EvaluationSettings:
+        """With the module's mean and std, unless the first images show that nobody normalised with them."""
+        if self._normalised is None:
+            first = next(iter(share), None)
+            self._normalised = first is not None and not in_unit_range(settings.spec.image_of(first[2]))
+            self._normalised = any(_from_all_ranks(self._normalised))
+        return with_known_units(settings, pl_module) if self._normalised else settings
 
     def _report(
         self,

@@ -13,7 +13,7 @@ from torch_bgdebias.names import METRICS
 from torch_bgdebias.preprocessing import Preprocessing
 from torch_bgdebias.probe.passes.settings import EvaluationSettings
 
-__all__ = ["ProbeSettings", "call_module", "slash_in_names", "with_known_units"]
+__all__ = ["ProbeSettings", "call_module", "in_unit_range", "slash_in_names", "with_known_units"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +72,12 @@ def with_known_units(settings: EvaluationSettings, *holders: object) -> Evaluati
     given = (getattr(holder, "preprocessing", None) for holder in holders)
     known = next((one for one in given if isinstance(one, Preprocessing) and one.mean is not None), None)
     return settings if known is None else dataclasses.replace(settings, mean=known.mean, std=known.std)
+
+
+def in_unit_range(image: Tensor) -> bool:
+    """Whether all pixels are as in files, in [0, 1]."""
+    low, high = image.detach().float().aminmax()
+    return bool((low >= 0) & (high <= 1))
 
 
 def call_module(module: nn.Module, image: Tensor) -> Any:

@@ -22,6 +22,8 @@ from torch_bgdebias.swap.sampling import SwapParams, SwapSettings
 
 __all__ = ["BackgroundSwap"]
 
+#: batches below this are small
+_FEW = 16
 _BESIDE = (
     "call it beside the container, image, mask, label = swap(*augmentations(image, mask, label)): "
     "AugmentationSequential hands its children one input at a time"
@@ -106,6 +108,11 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
             "BackgroundSwap: the bank's uint8 backgrounds have no mean and std, so they stand for [0, 1], but the "
             "images are normalised; pass the images' mean= and std= to the bank"
         )
+        self._few = _WarnOnce(
+            f"BackgroundSwap: with batches of fewer than {_FEW} images, each draws its background from the batch, its "
+            "own included, so that one of B keeps it, and 1/B of the bias stays; larger batches or a BackgroundBank "
+            "leave less"
+        )
         self._unswapped = _WarnOnce(
             "BackgroundSwap: some images keep their background: none of another class, or a batch of one"
         )
@@ -140,6 +147,8 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
         asked = different_class if self.different_class is None else self.different_class
         settings = SwapSettings(self.pattern, self.cells, self.p if p is None else p, bool(asked), self.placement)
         params = draw_swap(batch_shape, label, self.bank, settings, device=device, generator=generator)
+        if self.bank is None and not asked and 1 < batch_shape[0] < _FEW:
+            self._few.say()
         self._unswapped.look((params["batch_prob"] > 0.5) & ~params["apply"])
         return params
 
@@ -268,6 +277,11 @@ class _WarnOnce:
         self.message = message
         self.done = False
         self._pending: tuple[Tensor, torch.cuda.Event] | None = None
+
+    def say(self) -> None:
+        """Warn, unless that is done."""
+        if not (self.done or torch.compiler.is_compiling()):
+            self._warn_if(True)
 
     def look(self, flags: Tensor) -> None:
         """Note ``flags``, bool of any shape."""

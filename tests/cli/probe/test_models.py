@@ -7,7 +7,7 @@ import json
 import torch
 from probe_command import command, trial_nets
 
-from torch_bgdebias import named_models as _models
+from torch_bgdebias import cli, named_models as _models
 
 
 def test_checkpoints_of_every_kind_fit(place):
@@ -73,3 +73,15 @@ def test_named_families_make_models_of_the_datas_classes():
     model = _models.load_model("timm:test_resnet", num_classes=4)
     assert model.model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 4)
     assert model.preprocessing.size == tuple(model.model.pretrained_cfg["input_size"][1:])
+
+
+def test_a_size_that_nobody_gave_is_named(place, capsys):
+    def said(*options):
+        words = ["--data", "data", "--model", "trial_nets:Small", "--device", "cpu", "--variants", "only_fg", *options]
+        assert cli.main(["probe", *words]) == 0
+        return [line for line in capsys.readouterr().err.splitlines() if "pictures are resized" in line]
+
+    (line,) = said("--out", "a")
+    text = "pictures are resized to 224 x 224, since nothing says another size; --size N if it was trained at N"
+    assert line.endswith(text)
+    assert said("--size", "12", "--out", "b") == []

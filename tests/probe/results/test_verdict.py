@@ -59,3 +59,17 @@ def test_after_is_the_most_accurate_on_random_backgrounds() -> None:
     reports = [make_report(rand=0.9), make_report(rand=0.5), make_report(rand=0.8), make_report(rand=0.6)]
     assert pick_after(reports) == 2
     assert pick_after(reports[:1]) is None
+
+
+def test_an_interval_beside_a_corrected_test_says_that_it_stands_by_itself() -> None:
+    """An interval without 0 stood beside "may be chance": it is of one figure, the test of all that are compared."""
+    reports = [make_report(n=200), make_report("other", same=0.9, rand=0.42, n=200, seed=3)]
+    (comparison,) = compare_models(reports)
+    assert comparison is not None
+    change = comparison.figures["bg_gap"]
+    estimate = replace(change.difference, value=-0.08, low=-0.15, high=-0.01)
+    for corrected, expected in ((0.4, "taken by itself; p = 0.400 corrected for the"), (0.01, "to −1.0, p = 0.010)")):
+        figures = {**comparison.figures, "bg_gap": replace(change, difference=estimate, corrected=corrected)}
+        sentence = marked(verdict(reports, [replace(comparison, figures=figures)])[1])
+        assert expected in sentence, sentence
+        assert ("by itself" in sentence) == ("may be chance" in sentence)

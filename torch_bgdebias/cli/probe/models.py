@@ -18,7 +18,19 @@ from torch_bgdebias.models import LogitsKey, logits_of
 from torch_bgdebias.named_models import LoadedModel, load_model
 from torch_bgdebias.preprocessing import Preprocessing
 
-__all__ = ["Candidate", "candidates", "channels_of", "count_outputs", "logits_key", "open_model", "wanted_images"]
+__all__ = [
+    "Candidate",
+    "candidates",
+    "channels_of",
+    "count_outputs",
+    "guessed_size",
+    "logits_key",
+    "open_model",
+    "wanted_images",
+]
+
+#: height and width where nobody says any
+USUAL_SIZE = 224
 
 
 #: endings of the checkpoints in a folder
@@ -99,13 +111,24 @@ def open_model(args: argparse.Namespace, candidate: Candidate, names: Sequence[s
     return loaded
 
 
+def guessed_size(args: argparse.Namespace, candidate: Candidate, loaded: LoadedModel) -> str:
+    """What to say of a size that neither the command line nor the checkpoint gives; empty where one does."""
+    named = candidate.model.startswith(("timm:", "torchvision:"))
+    of_checkpoint = loaded.preprocessing.source.startswith("the checkpoint")
+    if args.size is not None or of_checkpoint or (named and candidate.checkpoint is None):
+        return ""
+    size = loaded.preprocessing.height_width or (USUAL_SIZE, USUAL_SIZE)
+    who = f"as {loaded.preprocessing.source} says" if loaded.preprocessing.size else "since nothing says another size"
+    return f"{candidate.label}: pictures are resized to {size[0]} x {size[1]}, {who}; --size N if it was trained at N"
+
+
 def wanted_images(args: argparse.Namespace, loaded: LoadedModel, channels: int) -> Preprocessing:
     """What the model wants of its images, unless the command line says otherwise; 224 pixels where nobody does."""
     chosen = loaded.preprocessing
     if args.mean is not None:
         chosen = replace(chosen, mean=args.mean, std=args.std, source="--mean and --std")
     chosen = chosen.for_channels(channels)
-    size = args.size or chosen.size or 224
+    size = args.size or chosen.size or USUAL_SIZE
     return replace(chosen, size=size)
 
 

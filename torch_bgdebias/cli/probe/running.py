@@ -25,6 +25,7 @@ from torch_bgdebias.cli.probe.models import (
     candidates,
     channels_of,
     count_outputs,
+    guessed_size,
     logits_key,
     open_model,
     wanted_images,
@@ -127,6 +128,8 @@ def open_candidate(
 ) -> Opened:
     """One model with its weights, and the data as it wants it."""
     loaded = open_model(args, candidate, names)
+    if size := guessed_size(args, candidate, loaded):
+        print(f"bgdebias probe: note: {size}", file=sys.stderr)
     model = loaded.model.to(device).eval()
     data = open_data(args, wanted_images(args, loaded, channels_of(model, args.channels)))
     key = logits_key(args.logits)

@@ -43,7 +43,8 @@ def doubt_about_units(
         return doubt
     name = _first_batch_norm(model)
     if name is None:
-        return _not_as_published(model, prepared)
+        normalised_inside = any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
+        return "" if normalised_inside else _not_as_published(model, prepared)
     layer = model.get_submodule(name)
     assert isinstance(layer, nn.BatchNorm2d)
     assert layer.running_mean is not None

@@ -88,8 +88,15 @@ def _interval_of_change(comparison: ModelComparison | None) -> Sentence:
     ends = None if change is None else interval_of(change.difference)
     if change is None or ends is None:
         return ()
-    by = f" The gap changes by {points(change.difference.value)} points ({points(ends[0])} to {points(ends[1])}, "
-    return say(f"{by}{p_words(change.corrected)}).")
+    by = f" The gap changes by {points(change.difference.value)} points ({points(ends[0])} to {points(ends[1])}"
+    clear = ends[0] > 0 or ends[1] < 0
+    if not clear or comparison is None or comparison.gap_differs:
+        return say(f"{by}, {p_words(change.corrected)}).")
+    tests = comparison.settings["tests"]["figures"]
+    return say(
+        f"{by} taken by itself; {p_words(change.corrected)} corrected for the {tests} figures that are compared, of "
+        "which one may change so by chance)."
+    )
 
 
 def _accuracy_change(before: Measurement, after: Measurement) -> Sentence:
