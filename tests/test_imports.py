@@ -40,7 +40,7 @@ ARROWS: dict[str, set[str]] = {
     "isnet": {"lrp"},
     "heads": {"backgrounds", "swap"},
     "finetuning": set(),
-    "probe": {"backgrounds", "swap", "clad", "isnet", "concepts", "attribution", "metrics", "data"},
+    "probe": {"backgrounds", "swap", "clad", "isnet", "concepts", "attribution", "metrics", "data", "masks"},
     "audit": {"probe", "metrics", "data", "masks", "attribution", "backgrounds"},
     "train": {"data", "lightning"},
     "cli": {

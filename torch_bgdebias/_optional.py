@@ -20,6 +20,8 @@ EXTRAS = {
     "sklearn": "demo",
     "tqdm": "demo",
     "jsonargparse": "train",
+    "onnxruntime": "masks",
+    "rembg": "rembg",
 }
 
 

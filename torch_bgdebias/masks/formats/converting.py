@@ -133,7 +133,7 @@ class Annotations:
         if size != shown and not (size == shown[::-1] and orientation(path) > 4):
             raise AnnotationError(f"{path}: expected the size {size} (H, W) of its annotations, got {shown}")
         try:
-            return drawn(self._meant(picture, name, category), size)
+            return drawn(self.meant(picture, name, category), size)
         except ValueError as error:
             raise AnnotationError(f"{path}: {error}") from error
 
@@ -147,12 +147,12 @@ class Annotations:
         if picture.size is None:
             raise AnnotationError(f"{name}: expected annotations that say the picture's size; give --images IMAGES")
         try:
-            return drawn(self._meant(picture, name, None), picture.size)
+            return drawn(self.meant(picture, name, None), picture.size)
         except ValueError as error:
             raise AnnotationError(f"{self.files.get(name, name)}: {error}") from error
 
-    def _meant(self, picture: AnnotatedPicture, name: str, category: str | None) -> tuple[Shape, ...]:
-        """The shapes that are the picture's object."""
+    def meant(self, picture: AnnotatedPicture, name: str, category: str | None) -> tuple[Shape, ...]:
+        """The shapes that are a picture's object: its class's own where the class is called as a label is, else all."""
         folder = name.split("/", 1)[0] if "/" in name else ""
         wanted = [word.casefold() for word in (category or folder, (category or folder).rsplit("/", 1)[-1])]
         label = next((word for word in wanted if word in self.labels), None)

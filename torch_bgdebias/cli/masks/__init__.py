@@ -1,0 +1,82 @@
+"""``bgdebias masks``: make foreground masks for a folder of pictures, or draw what annotation tools wrote."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from torch_bgdebias.cli.arguments import add_mask_arguments, real, whole
+
+__all__ = ["add_parser", "run"]
+
+_EPILOG = """\
+makers (--with):
+  grabcut             colours inside and outside of the border, or of --boxes; no weights (the default)
+  boxes:FILE          boxes as they are
+  onnx:FILE           a network of salient objects: IS-Net, U2-Net, BiRefNet, RMBG, ...
+  rembg[:MODEL]       the same by rembg's names, which downloads them
+  transformers:MODEL  by published name or folder: CLIPSeg, SAM 3 (text); SAM, SAM 2, SAM HQ (boxes); a detector and a
+                      SAM (IDEA-Research/grounding-dino-tiny+facebook/sam-vit-base; text); networks of classes (text)
+  torchvision:MODEL   maskrcnn_resnet50_fpn, deeplabv3_resnet50 and their kin
+  package:FUNCTION    yours: images (B, 3, H, W) in [0, 1] to masks (B, H, W)
+
+examples:
+  bgdebias masks data/images data/masks                       data/ then opens as MaskedImageFolder("data")
+  bgdebias masks data/images data/masks --with onnx:isnet.onnx --boxes instances.json
+  bgdebias masks data/images data/masks --with transformers:CIDAS/clipseg-rd64-refined --prompt "a photo of a {class}"
+  bgdebias masks data out --compare data/masks                measure the masks against given ones
+  bgdebias masks data/images data/masks --from instances.json  outlines of COCO, CVAT, a folder of LabelMe files, ...
+  bgdebias masks convert VOCdevkit --to masks                 the same for pictures that need not be there
+
+IN may also be a folder that holds images/. Masks are 8-bit PNG of the picture's size, 255 = foreground, at OUT/<class>/
+<name>.png, where IN has <class>/<name>.jpg; OUT/masks.json says who made them, under which licence, how sure of each.
+What was stopped goes on where it was. No maker is always right: compare with some given masks before relying on them.
+With --from and convert, masks are palette PNG: 1 object, 255 void (COCO's crowds); a class folder that is called as a
+label takes that label's outlines alone.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command's parser."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "masks",
+        help="make foreground masks for a folder of pictures",
+        description="Write foreground masks for every picture in a folder.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("input", metavar="IN", type=Path, help="folder of pictures, with or without class folders")
+    add("output", metavar="OUT", type=Path, help="folder for the masks")
+    add("--with", dest="maker", default="grabcut", metavar="MAKER", help="who makes them, see below (%(default)s)")
+    about = "what the object is called, {class} for its folder (default: the folder, where the maker takes text)"
+    add("--prompt", metavar="TEXT", help=about)
+    about = "COCO, PASCAL VOC's XML, YOLO, CSV, or any outlines: where the objects are, for any maker"
+    add("--boxes", type=Path, metavar="FILE_OR_DIR", help=about)
+    add("--threshold", type=real(0, 1), metavar="X", help="make masks hard at this share (default: they stay soft)")
+    add("--batch-size", type=whole(1), default=4, metavar="N", help="pictures of one size in a pass (%(default)s)")
+    add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    add("--checkpoint", type=Path, metavar="FILE", help="weights for torchvision's networks, rembg's custom ones")
+    add("--mean", type=float, nargs="+", metavar="X", help="onnx: subtracted from pixels in [0, 1]")
+    add("--std", type=float, nargs="+", metavar="X", help="goes with --mean")
+    add("--size", type=whole(1), metavar="N", help="onnx: side of the pictures, where the file takes any")
+    about = "border that is background, share of the size (%(default)s)"
+    add("--margin", type=float, default=0.05, metavar="X", help=f"grabcut: {about}")
+    add("--iterations", type=int, default=5, metavar="N", help="grabcut: how many (%(default)s)")
+    about = "draw what LabelMe, COCO, CVAT, Label Studio, Supervisely, Datumaro, YOLO or a VOCdevkit hold"
+    add("--from", dest="annotations", metavar="FILE_OR_DIR", type=Path, help=about)
+    add("--to", metavar="DIR", type=Path, help="convert: folder for the masks")
+    add("--images", metavar="DIR", type=Path, help="convert: the pictures, where annotations do not say their sizes")
+    about = "given masks to measure against (intersection over union)"
+    add("--compare", metavar="MASKS", type=Path, help=about)
+    add("--on-error", choices=("raise", "skip"), default="raise", help="unreadable pictures (%(default)s)")
+    add("--overwrite", action="store_true", help="replace masks that are there (otherwise they are kept)")
+    add_mask_arguments(parser, source=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the masks; print how many, and how they compare."""
+    from torch_bgdebias.cli.masks.running import run_masks  # imports torch, which --help does without
+
+    return run_masks(args)

@@ -1,0 +1,71 @@
+"""``bgdebias masks --compare``: how far masks overlap with given ones."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+
+from PIL import Image
+
+from torch_bgdebias.data.folder import MaskSizeError
+from torch_bgdebias.files import EXTENSIONS, as_tensor, image_files
+from torch_bgdebias.masks.contents import MASK_EXTENSIONS
+from torch_bgdebias.masks.encodings import MaskEncoding, mask_encoding
+from torch_bgdebias.masks.reading import MaskReader, read_mask
+
+__all__ = ["compare"]
+
+
+def compare(args: argparse.Namespace, targets: Mapping[Path, Path]) -> None:
+    """Print the intersection over union of masks with the given ones of the same names, by class."""
+    given = _given_masks(args.compare, args.mask_suffix)
+    reader = MaskReader.of_folder(list(given.values()), mask_encoding(args.encoding, args.foreground, args.void))
+    scores: dict[str, list[float]] = {}
+    for target in targets.values():
+        name = target.relative_to(args.output)
+        if name.with_suffix("") in given and target.exists():
+            score = _overlap(target, given[name.with_suffix("")], reader)
+            scores.setdefault(name.parent.as_posix(), []).append(score)
+    _report(scores, len(targets))
+
+
+def _given_masks(folder: Path, suffix: str) -> dict[Path, Path]:
+    files = image_files(folder, extensions=EXTENSIONS | MASK_EXTENSIONS)
+    return {path.relative_to(folder).with_name(path.stem.removesuffix(suffix)): path for path in files}
+
+
+def _overlap(drawn: Path, given: Path, reader: MaskReader) -> float:
+    """Intersection over union of two mask files where the given one is not void; 1 where both are empty."""
+    truth = reader.open(given)
+    a, b = read_mask(drawn, encoding=_written(drawn)) > 127, as_tensor(truth.foreground) > 127
+    if a.shape != b.shape:
+        raise MaskSizeError(
+            f"mask {given}: expected the size {tuple(a.shape[1:])} of {drawn}, got {tuple(b.shape[1:])}"
+        )
+    if truth.void is not None:
+        a = a & (as_tensor(truth.void) == 0)
+    union = int((a | b).sum())
+    return int((a & b).sum()) / union if union else 1.0
+
+
+def _written(drawn: Path) -> MaskEncoding:
+    """Grey files are shares, whatever values one of them holds; palette files say by themselves what they are."""
+    with Image.open(drawn) as picture:
+        return MaskEncoding("soft" if picture.mode == "L" else "auto")
+
+
+def _report(scores: dict[str, list[float]], pictures: int) -> None:
+    flat = [score for values in scores.values() for score in values]
+    if not flat:
+        raise ValueError(f"--compare: no given mask has the name of any of the {pictures} pictures")
+    low, _, high = statistics.quantiles(flat, n=4) if len(flat) > 1 else (flat[0],) * 3
+    good = sum(score > 0.5 for score in flat) / len(flat)
+    print(
+        f"intersection over union with {len(flat)} given masks: mean {statistics.mean(flat):.3f}, median "
+        f"{statistics.median(flat):.3f}, middle half {low:.3f} to {high:.3f}; above 0.5: {good:.0%}"
+    )
+    if len(scores) > 1:
+        for name, values in sorted(scores.items(), key=lambda item: -statistics.mean(item[1])):
+            print(f"  {name:24} {statistics.mean(values):.3f}  ({len(values)})")

@@ -1,0 +1,95 @@
+"""What ``bgdebias masks`` does: makes masks, or draws annotations, and says how good they are."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+from torch_bgdebias.cli.arguments import usable_device
+from torch_bgdebias.cli.masks.comparing import compare
+from torch_bgdebias.cli.masks.drawing import convert, draw
+from torch_bgdebias.cli.progress import note, progress
+from torch_bgdebias.files import first_few
+from torch_bgdebias.masks.formats.notice import annotation_files
+from torch_bgdebias.masks.making.folder import MadeFolder, MakingSettings, make_masks, targets_of
+from torch_bgdebias.masks.making.named import licence_of, mask_maker
+
+__all__ = ["run_masks"]
+
+#: below it a mask is worth a look
+_DOUBTFUL = 0.5
+
+
+def run_masks(args: argparse.Namespace) -> int:
+    """Make or draw the masks, print what came of it."""
+    if args.to is not None or args.input == Path("convert"):
+        return convert(args)
+    root = args.input / "images" if (args.input / "images").is_dir() else args.input
+    targets = targets_of(root, args.output)
+    if args.compare is not None and not args.compare.is_dir():
+        raise FileNotFoundError(f"--compare: expected a folder of masks, found no folder {args.compare}")
+    outcome = draw(args, root, targets) if args.annotations is not None else _make(args, root, list(targets))
+    remaining = f", {outcome.unchanged} kept as they were" if outcome.unchanged else ""
+    print(f"{outcome.written} masks written to {args.output}{remaining}")
+    if outcome.skipped:
+        print(f"{len(outcome.skipped)} pictures skipped: {first_few((reason for _, reason in outcome.skipped), 3)}")
+    _print_doubts(outcome)
+    if args.compare is not None:
+        compare(args, targets)
+    note(f"open them with MaskedImageFolder, images in {root}")
+    return 0
+
+
+def _make(args: argparse.Namespace, root: Path, pictures: list[Path]) -> MadeFolder:
+    if args.maker == "grabcut":
+        _note_annotations(root, pictures)
+    licence = licence_of(args.maker)
+    if licence is not None:  # before the weights are downloaded
+        print(f"bgdebias masks: licence of {args.maker}: {licence}", file=sys.stderr)
+    family, _, rest = args.maker.partition(":")
+    boxes = Path(rest) if family == "boxes" and args.boxes is None else args.boxes
+    settings = MakingSettings(
+        args.prompt, boxes, args.batch_size, args.threshold, overwrite=args.overwrite, on_error=args.on_error
+    )
+    maker = mask_maker(
+        args.maker,
+        device=usable_device(args.device),
+        checkpoint=args.checkpoint,
+        mean=args.mean,
+        std=args.std,
+        size=args.size,
+        iterations=args.iterations,
+        margin=args.margin,
+    )
+    if licence is None or licence.name != maker.licence.name:
+        print(f"bgdebias masks: licence of {maker.name}: {maker.licence}", file=sys.stderr)
+    return make_masks(root, args.output, maker, settings=settings, progress=progress)
+
+
+def _print_doubts(outcome: MadeFolder) -> None:
+    """What a maker was not sure of, and masks that hold nothing."""
+    if outcome.empty:
+        print(f"{len(outcome.empty)} masks are empty: {first_few(outcome.empty, 3)}")
+    if outcome.confidence:
+        doubtful = sorted((sure, name) for name, sure in outcome.confidence.items() if sure < _DOUBTFUL)
+        median = statistics.median(outcome.confidence.values())
+        print(f"confidence: median {median:.2f}, below {_DOUBTFUL}: {len(doubtful)}")
+        if doubtful:
+            print(f"  look at these first: {first_few((f'{name} {sure:.2f}' for sure, name in doubtful), 4)}")
+
+
+def _note_annotations(root: Path, pictures: list[Path]) -> None:
+    """Outlines that somebody drew are better than any that GrabCut finds."""
+    noticed = annotation_files(
+        [*sorted({path.parent for path in pictures}), root, root.parent, root.parent / "annotations"]
+    )
+    if noticed:
+        kinds = ", ".join(dict.fromkeys(kind for _, kind in noticed))
+        files = first_few((path.name for path, _ in noticed), 3)
+        print(
+            f"bgdebias masks: note: there are annotations ({kinds}: {files}), which GrabCut does not use: draw their "
+            "outlines with --from, or give their boxes with --boxes",
+            file=sys.stderr,
+        )

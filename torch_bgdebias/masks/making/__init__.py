@@ -1,0 +1,1 @@
+"""Making masks for pictures that have none: one protocol, and what is behind it."""

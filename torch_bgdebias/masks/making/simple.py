@@ -1,0 +1,125 @@
+"""Makers without weights: GrabCut, boxes taken for masks, and a function of one's own."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torch_bgdebias.compositing import box_mask
+from torch_bgdebias.masks.grabcut import grabcut_masks
+from torch_bgdebias.masks.making.licences import Licence
+from torch_bgdebias.masks.making.protocol import Hints, MadeMasks, MaskMakingError, certainty
+from torch_bgdebias.models import eval_mode
+
+__all__ = ["BoxMaker", "FunctionMaker", "GrabCutMaker", "function_named"]
+
+
+class GrabCutMaker:
+    """GrabCut, in each box, or in the picture without its border; on the CPU, picture by picture.
+
+    Its confidence is the share of the rectangle's edge that came out as background: an object seldom lies along it. 0
+    where nothing was found and the mask is the rectangle.
+    """
+
+    takes, needs = frozenset({"boxes"}), frozenset[str]()
+
+    def __init__(self, *, iterations: int = 5, margin: float = 0.05) -> None:
+        self.name, self.iterations, self.margin = "grabcut", iterations, margin
+        self.licence = Licence("none needed", "GrabCut has no weights; OpenCV is Apache-2.0")
+
+    def __call__(self, images: Tensor, hints: Hints) -> MadeMasks:
+        """Masks of images (B, 3, H, W) in [0, 1]."""
+        outcome = [self._one(image[None], boxes) for image, boxes in zip(images, hints.boxes, strict=True)]
+        return MadeMasks(torch.stack([mask for mask, _ in outcome]), torch.stack([sure for _, sure in outcome]))
+
+    def _one(self, image: Tensor, boxes: Tensor | None) -> tuple[Tensor, Tensor]:
+        height, width = image.shape[2:]
+        if boxes is None:
+            top, left = (min(max(1, round(side * self.margin)), (side - 1) // 2) for side in (height, width))
+            boxes = torch.tensor([[top, left, height - top, width - left]])
+        joint, sure = torch.zeros(height, width), []
+        for box in boxes:
+            mask = grabcut_masks(image, box, iterations=self.iterations, margin=self.margin)[0, 0]
+            joint = torch.maximum(joint, mask)
+            top, left, bottom, right = box.tolist()
+            inner = mask[top:bottom, left:right]
+            edge = torch.cat([inner[0], inner[-1], inner[:, 0], inner[:, -1]])
+            sure.append(1 - edge.mean())
+        return joint, torch.stack(sure).mean()
+
+
+class BoxMaker:
+    """Boxes as they are: a rough mask, and honest about it."""
+
+    takes = needs = frozenset({"boxes"})
+
+    def __init__(self, name: str = "boxes") -> None:
+        self.name = name
+        self.licence = Licence("none needed", "boxes as they were drawn")
+
+    def __call__(self, images: Tensor, hints: Hints) -> MadeMasks:
+        """Masks of images (B, 3, H, W) in [0, 1]."""
+        size = (images.shape[2], images.shape[3])
+        masks = [
+            torch.zeros(size) if boxes is None else box_mask(boxes, size)[:, 0].any(0).float() for boxes in hints.boxes
+        ]
+        return MadeMasks(torch.stack(masks), torch.ones(len(images)))
+
+
+class FunctionMaker:
+    """A function of images (B, 3, H, W) in [0, 1] that returns masks (B, H, W), or (masks, confidences (B,)).
+
+    A module is run in evaluation mode, without gradients, on ``device``.
+    """
+
+    takes = needs = frozenset[str]()
+
+    def __init__(self, function: Callable[[Tensor], Any], *, name: str, device: torch.device) -> None:
+        self.name, self.function, self.device = name, function, device
+        self.licence = Licence("your own", f"{name} is yours")
+
+    def __call__(self, images: Tensor, hints: Hints) -> MadeMasks:
+        """Masks of images (B, 3, H, W) in [0, 1]."""
+        with torch.no_grad():
+            if isinstance(self.function, nn.Module):
+                with eval_mode(self.function):
+                    given = self.function(images.to(self.device))
+            else:
+                given = self.function(images.to(self.device))
+        if isinstance(given, tuple) and len(given) == 2:
+            return MadeMasks(*given)
+        if not isinstance(given, Tensor):
+            raise MaskMakingError(f"{self.name}: expected a tensor of masks, got {type(given).__name__}")
+        mask = given.float()
+        mask = mask[:, 0] if mask.ndim == 4 and mask.shape[1] == 1 else mask
+        return MadeMasks(mask, certainty(mask) if mask.ndim == 3 else torch.zeros(len(images)))
+
+
+def function_named(name: str) -> Callable[[Tensor], Any]:
+    """``package.module:attribute``, a function of images, or a module.
+
+    Raises:
+        ImportError, ValueError: it cannot be imported, or is nothing that can be called.
+    """
+    module, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:  # a console script does not look where it is started
+        sys.path.insert(0, here)
+    try:
+        value: Any = importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"--with {name}: cannot import {module}: {error}", name=error.name) from error
+    for part in attribute.split("."):
+        if not hasattr(value, part):
+            raise ValueError(f"--with {name}: {module} has no {attribute!r}")
+        value = getattr(value, part)
+    if not callable(value):
+        raise ValueError(f"--with {name}: expected a function of images (B, 3, H, W), got {type(value).__name__}")
+    function: Callable[[Tensor], Any] = value
+    return function
