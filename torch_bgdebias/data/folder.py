@@ -67,17 +67,17 @@ class MaskedTriple(NamedTuple):
 class MaskedImageFolder(Dataset[Any]):
     """``images/<class>/x.jpg`` with ``masks/<class>/x.png``: items (image, label, mask).
 
-    An image and its mask share class and name; the endings may differ (any image format, .npy for masks).
-    An item is a tuple of image float32 (3, H, W) in [0, 1], label int, and mask float32 (1, H, W) in [0, 1],
-    1 = foreground, so the default collate function makes the batch (image, label, mask) of ``BatchSpec()``.
+    An image and its mask share class and name; endings may differ (any image format, .npy for masks). An item is a
+    tuple of image float32 (3, H, W) in [0, 1], label int, and mask float32 (1, H, W) in [0, 1], 1 = foreground, so the
+    default collate function makes the batch (image, label, mask) of ``BatchSpec()``.
 
     Args:
         root: folder that holds ``images/`` and ``masks/``.
         size: (H, W), or one int for a square, to which image and mask are resized; ``None``: each file's own.
         transform: called with (image, mask) after resizing, returns both: random crops and flips go here.
         on_error: what to do about missing masks, unreadable files, masks of another size or encoding than the others:
-            ``"raise"`` (when it is opened or read, naming the file), or ``"skip"``: everything is read once and what is
-            wrong is left out, listed in ``.skipped`` and counted in a warning.
+            ``"raise"``, naming the file, or ``"skip"``: everything is read once, what is wrong is left out, listed in
+            ``.skipped`` and counted in a warning.
         min_foreground: leave out samples whose mask covers less than this share of the image (``.filtered`` counts).
         classes: folders to take, in the order of their indices; by default all, by name, or by number.
         encoding: of the masks, as in ``MaskEncoding``, or one.
@@ -148,17 +148,17 @@ class MaskedImageFolder(Dataset[Any]):
         self.class_to_idx = {name: index for index, name in enumerate(self.classes)}
         place = self.settings.masks
         annotated = place is not None and holds_annotations(Path(place))
-        self._annotated: AnnotatedMasks | None
-        pairs, self._annotated = self._annotated_pairs(Path(str(place))) if annotated else (self._mask_pairs(), None)
+        pairs, known = self._annotated_pairs(Path(str(place))) if annotated else (self._mask_pairs(), None)
         self.samples = self._paired(pairs)
         given = self.settings.white
         self.white = white_level([sample.image for sample in self.samples]) if given is None else given
         strict, files = self.settings.on_error == "raise", [sample.mask for sample in self.samples]
-        if self._annotated is None:
+        self._masks: MaskReader | AnnotatedMasks
+        if known is None:
             self._masks = MaskReader.of_folder(files, self.settings.reading, root=self.root, strict=strict)
         else:
-            looked_at = [sample.image for sample in spread(self.samples, _LOOK_AT)]
-            self._annotated.require_objects(looked_at, Path(str(place)))
+            self._masks = known
+            known.require_objects([sample.image for sample in spread(self.samples, _LOOK_AT)], Path(str(place)))
         self._warn_of_turned_pictures()
         if self.settings.with_void is None and self.has_void:
             warnings.warn(
@@ -192,7 +192,7 @@ class MaskedImageFolder(Dataset[Any]):
     @property
     def has_void(self) -> bool:
         """Whether some of the masks that were looked at hold pixels that are neither object nor background."""
-        return self._masks.has_void if self._annotated is None else self._annotated.has_void
+        return self._masks.has_void
 
     def __getitem__(self, index: int) -> Any:
         sample = self.samples[index]
@@ -207,8 +207,8 @@ class MaskedImageFolder(Dataset[Any]):
     def image_id(self, index: int) -> str:
         """What sample ``index`` is known by whatever its size and units: its two files' contents."""
         sample = self.samples[index]
-        if self._annotated is not None:
-            return f"{content_id(sample.image)}{self._annotated.digest(sample.image)}"
+        if isinstance(self._masks, AnnotatedMasks):
+            return f"{content_id(sample.image)}{self._masks.digest(sample.image)}"
         return content_id(sample.image, sample.mask)
 
     def void(self, index: int) -> Tensor:
@@ -234,16 +234,15 @@ class MaskedImageFolder(Dataset[Any]):
     def _read(self, sample: MaskedSample) -> MaskedTriple:
         return read_pair(
             sample.image,
-            sample.mask if self._annotated is None else sample.image,
+            self._mask_path(sample),
             self.size,
-            masks=self._reader,
+            masks=self._masks,
             white=self.white,
             interpolation=self.interpolation,
         )
 
-    @property
-    def _reader(self) -> MaskReader | AnnotatedMasks:
-        return self._masks if self._annotated is None else self._annotated
+    def _mask_path(self, sample: MaskedSample) -> Path:
+        return sample.image if isinstance(self._masks, AnnotatedMasks) else sample.mask
 
     def _mask_pairs(self) -> Pairs:
         place = self.settings.masks
@@ -331,8 +330,7 @@ class MaskedImageFolder(Dataset[Any]):
 
     def _leave_out_small(self, least: float) -> None:
         def reason(sample: MaskedSample) -> str | None:
-            path = sample.mask if self._annotated is None else sample.image
-            share = float(as_tensor(self._reader.open(path).foreground).float().mean()) / 255
+            share = float(as_tensor(self._masks.open(self._mask_path(sample)).foreground).float().mean()) / 255
             return f"foreground {share:.4f}" if share < least else None
 
         self.samples, small = _split(self.samples, reason)
