@@ -22,6 +22,7 @@ EXTRAS = {
     "jsonargparse": "train",
     "onnxruntime": "masks",
     "rembg": "rembg",
+    "pyarrow": "parquet",
 }
 
 

@@ -32,7 +32,9 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="what BackgroundBiasReport.to_json wrote")
+    parser.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="what BackgroundBiasReport.to_json or to_parquet wrote"
+    )
     parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="default: %(default)s")
     add_overwrite_argument(parser)
     parser.add_argument("--title", default="Background bias report", help="of the page (default: %(default)s)")
@@ -43,7 +45,10 @@ def run(args: argparse.Namespace) -> int:
     """Read the files, write the page, print the summaries."""
     from torch_bgdebias.probe import BackgroundBiasReport, compare_models
 
-    reports = [BackgroundBiasReport.from_json(file) for file in args.files]
+    reports = [
+        BackgroundBiasReport.from_parquet(file) if file.suffix == ".parquet" else BackgroundBiasReport.from_json(file)
+        for file in args.files
+    ]
     if args.out.is_dir() or not args.out.parent.is_dir():
         why = "it is a folder" if args.out.is_dir() else f"there is no folder {args.out.parent}"
         raise ValueError(f"--out: expected a file to write, got {args.out}: {why}")

@@ -33,6 +33,7 @@ from torch_bgdebias.probe.results.comparison import ModelComparison, compare_mod
 from torch_bgdebias.probe.results.images import Example, ImageResults
 from torch_bgdebias.probe.results.layout import measurement_from_dict, measurement_to_dict
 from torch_bgdebias.probe.results.measurement import Measurement
+from torch_bgdebias.probe.results.parquet import measurement_from_parquet, measurement_to_parquet
 from torch_bgdebias.probe.results.performance import AreaGap, VariantPerformance, area_gap, performance_of
 from torch_bgdebias.probe.results.summary import summary_text
 from torch_bgdebias.records import parse_json
@@ -95,6 +96,25 @@ class BackgroundBiasReport(Measurement):
             return cls.from_dict(data)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Write everything as one Parquet file, results of images in columns: for millions of them, where JSON is
+        large and slow.
+
+        Raises:
+            ImportError: pyarrow is not installed.
+        """
+        measurement_to_parquet(self, path)
+
+    @classmethod
+    def from_parquet(cls, path: str | Path) -> BackgroundBiasReport:
+        """Read what `to_parquet` wrote.
+
+        Raises:
+            ImportError: pyarrow is not installed.
+            OSError, ValueError: as for `from_json`.
+        """
+        return _report(measurement_from_parquet(path))
 
     def to_html(
         self,

@@ -79,3 +79,12 @@ def test_two_tables_with_one_column_are_not_guessed_from(place, capsys):
     write_table(place / "data/b.csv")
     assert command(*WORDS, "--groups", "site") == 1
     assert "a.csv, b.csv have 'site' both" in capsys.readouterr().err
+
+
+def test_parquet_in_place_of_json(place, capsys):
+    pytest.importorskip("pyarrow")
+    assert command(*WORDS, "--parquet", "--groups", "folder:1") == 0
+    assert sorted(path.name for path in (place / "out").iterdir()) == ["report.html", "report.parquet"]
+    report = BackgroundBiasReport.from_parquet("out/report.parquet")
+    assert len(report.images) == 9
+    assert list(report.per_group) == ["folder 1"]

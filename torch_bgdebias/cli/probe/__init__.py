@@ -111,6 +111,7 @@ def add_parser(subparsers: Any) -> None:
     add(
         "--out", type=Path, default=Path("bgdebias-probe"), metavar="DIR", help="folder to write (default: %(default)s)"
     )
+    add("--parquet", action="store_true", help="write report.parquet instead of report.json: for huge sets")
     add("--json", action="store_true", help="print the headline figures as JSON instead of text")
     add_overwrite_argument(parser)
     add_mask_arguments(parser)

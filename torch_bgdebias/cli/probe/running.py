@@ -71,7 +71,7 @@ def run_probe(args: argparse.Namespace) -> int:
         raise ValueError(f"--mean and --std: expected both or none, got only --{'mean' if args.std is None else 'std'}")
     again = not args.checkpoint and _model_of(args.out) in [candidate.label for candidate in candidates(args)]
     if not again:  # a name alone says the same model; with a checkpoint it says nothing of the weights
-        refuse_results(args.out, ("report.html", "report.json"), overwrite=args.overwrite)
+        refuse_results(args.out, ("report.html", "report.json", "report.parquet"), overwrite=args.overwrite)
     device = usable_device(args.device)
     names = class_names(args)
     table = None if args.labels is None else read_labels(args.labels, names)
@@ -172,7 +172,7 @@ def _warn_of_few(args: argparse.Namespace, pictures: int) -> None:
 def _measure_and_write(
     args: argparse.Namespace, opened: Opened, names: list[str], folder: Path, device: torch.device
 ) -> Measured:
-    data, file = opened.data, folder / "report.json"
+    data, file = opened.data, folder / ("report.parquet" if args.parquet else "report.json")
     bank, notes = _adversarial_bank(args, data)
     height, width = data.side
     of_data = {note.heading: note.value for note in data.notes}
@@ -182,7 +182,10 @@ def _measure_and_write(
         concepts = measure_concepts(args, opened.model, data, names, device, folder)
         report.concepts = concepts.tables
         notes["concept pictures"] = f"{concepts.fitted} to fit, {concepts.tested} to test, {concepts.classes} classes"
-    report.to_json(file)
+    if args.parquet:
+        report.to_parquet(file)
+    else:
+        report.to_json(file)
     draw_concepts(report, folder)
     return Measured(opened, report, notes, file)
 

@@ -26,7 +26,7 @@ from torch_bgdebias.probe.results.measurement import (
 from torch_bgdebias.probe.results.performance import area_gap, performance_of
 from torch_bgdebias.records import Record, Unpacker
 
-__all__ = ["SCHEMA", "measurement_from_dict", "measurement_to_dict", "plain"]
+__all__ = ["SCHEMA", "check_lengths", "measurement_from_dict", "measurement_to_dict", "plain"]
 
 #: name and version of the JSON layout; a reader refuses others
 SCHEMA = "torch_bgdebias.report/4"
@@ -162,11 +162,11 @@ def measurement_from_dict(data: Mapping[str, Any]) -> Measurement:
         raise ValueError(f"report: a field is missing: {error}") from error
     except ValueError as error:
         raise ValueError(f"report: a field is not of the kind that to_json writes: {error}") from error
-    _check_lengths(report.images)
+    check_lengths(report.images)
     return report
 
 
-def _check_lengths(images: ImageResults) -> None:
+def check_lengths(images: ImageResults) -> None:
     """One row an image in every column: a file that was cut or edited would give wrong figures silently."""
     columns: dict[str, NDArray[Any] | None] = {"label": images.label, "position": images.position}
     for what in ("prediction", "confidence", "cosine", "background_label", "scores"):
