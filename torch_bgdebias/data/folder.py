@@ -99,8 +99,7 @@ class MaskedImageFolder(Dataset[Any]):
     Raises:
         FileNotFoundError: no ``images`` folder, no classes, no images, or masks that are missing.
         MaskEncodingError, AnnotationError: masks that do not say what is object, look inverted, or hold no object.
-        ValueError: bad settings, two masks of one name, or nothing left.
-        TypeError: keywords beside ``settings``.
+        ValueError: bad settings, two masks of one name, or nothing left. TypeError: keywords beside ``settings``.
     """
 
     def __init__(

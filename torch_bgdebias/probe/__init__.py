@@ -55,6 +55,8 @@ if TYPE_CHECKING:
         LabelPerformance as LabelPerformance,
         VariantPerformance as VariantPerformance,
     )
+    from torch_bgdebias.probe.results.sensitivity import MaskRow as MaskRow, MaskSensitivity as MaskSensitivity
+    from torch_bgdebias.probe.sensitivity import mask_sensitivity as mask_sensitivity
 else:
     __all__, __getattr__, __dir__ = lazy(
         __name__,
@@ -74,6 +76,8 @@ else:
                 "biased_pairs",
             ],
             "torch_bgdebias.probe.results.images": ["Example", "ImageResults"],
+            "torch_bgdebias.probe.results.sensitivity": ["MaskRow", "MaskSensitivity"],
+            "torch_bgdebias.probe.sensitivity": ["mask_sensitivity"],
             "torch_bgdebias.probe.results.performance": ["LabelPerformance", "VariantPerformance"],
             "torch_bgdebias.probe.results.measurement": [
                 "ClassResult",

@@ -27,6 +27,7 @@ from torch_bgdebias.probe.page.sections import (
     settings_section,
     variants_section,
 )
+from torch_bgdebias.probe.page.sensitivity import sensitivity_section
 from torch_bgdebias.probe.page.tables import classes_section, overview_section
 from torch_bgdebias.probe.results.aggregate import measurement_of
 from torch_bgdebias.probe.results.comparison import ModelComparison, compare_models, warn_of_resampling
@@ -35,6 +36,7 @@ from torch_bgdebias.probe.results.layout import measurement_from_dict, measureme
 from torch_bgdebias.probe.results.measurement import Measurement
 from torch_bgdebias.probe.results.parquet import measurement_from_parquet, measurement_to_parquet
 from torch_bgdebias.probe.results.performance import AreaGap, VariantPerformance, area_gap, performance_of
+from torch_bgdebias.probe.results.sensitivity import MaskSensitivity
 from torch_bgdebias.probe.results.summary import summary_text
 from torch_bgdebias.records import parse_json
 from torch_bgdebias.writing import write_text
@@ -126,6 +128,7 @@ class BackgroundBiasReport(Measurement):
         grids: Sequence[ImageGrid] | None = None,
         settings: Mapping[str, Any] | None = None,
         comparisons: Sequence[ModelComparison | None] | None = None,
+        masks: MaskSensitivity | None = None,
     ) -> Path:
         """Write one page about this model, or about several side by side, of which this one is "before".
 
@@ -138,6 +141,7 @@ class BackgroundBiasReport(Measurement):
             grids: tables of pictures, shown in this order.
             settings: further settings to list, such as the command and its arguments.
             comparisons: what `torch_bgdebias.probe.compare_models` gave for these models; made when ``None``.
+            masks: what `torch_bgdebias.probe.mask_sensitivity` gave for this model, for a section of its own.
 
         Returns:
             ``path``.
@@ -146,7 +150,13 @@ class BackgroundBiasReport(Measurement):
             OSError: the file cannot be written.
         """
         page = report_html(
-            [self, *others], title=title, curves=curves, grids=grids, settings=settings, comparisons=comparisons
+            [self, *others],
+            title=title,
+            curves=curves,
+            grids=grids,
+            settings=settings,
+            comparisons=comparisons,
+            masks=masks,
         )
         path = Path(path)
         write_text(path, page)
@@ -227,6 +237,7 @@ def report_html(
     grids: Sequence[ImageGrid] | None = None,
     settings: Mapping[str, Any] | None = None,
     comparisons: Sequence[ModelComparison | None] | None = None,
+    masks: MaskSensitivity | None = None,
 ) -> str:
     """The page that `BackgroundBiasReport.to_html` writes, as text.
 
@@ -248,6 +259,8 @@ def report_html(
     sections += [examples_section(r, anchor=f"worst-{i}") for i, r in enumerate(reports, start=1) if r.examples]
     sections += [grid_section(g, anchor=f"grid-{i}") for i, g in enumerate(grids or (), start=1)]
     sections += _further_sections(reports, compared)
+    if masks is not None:
+        sections.append(sensitivity_section(masks))
     if curves:
         sections.append(curves_section(curves, reports))
     sections += [how_section(reports, compared), downloads_section(reports, compared)]

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from torch_bgdebias.cli.arguments import add_mask_arguments, add_overwrite_argument, choices, whole
+from torch_bgdebias.cli.arguments import add_mask_arguments, add_overwrite_argument, choices, real, whole
 from torch_bgdebias.names import ATTRIBUTIONS, CONCEPT_METHODS, ON_ERROR, SUPERCLASS_SCORES, VARIANTS
 
 __all__ = ["add_parser", "run"]
@@ -64,6 +64,9 @@ _GROUPS_HELP = (
 )
 
 
+_QUALITY_HELP = "measure again with worse masks too; IOU: how yours overlap with drawn ones (bgdebias masks --compare)"
+
+
 def add_parser(subparsers: Any) -> None:
     """Add ``probe`` to the command line."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
@@ -101,6 +104,7 @@ def add_parser(subparsers: Any) -> None:
     add("--groups", action="append", metavar="COLUMN|CSV", help=_GROUPS_HELP)
     add("--unit", metavar="COLUMN", help="pictures that are not independent, named like a group: of a patient, a film")
     add("--adversarial", type=whole(1), metavar="N", help="also try every object on N pictures' backgrounds")
+    add("--mask-quality", type=real(0, 1), metavar="IOU", help=_QUALITY_HELP)
     add("--examples", type=whole(0), default=12, metavar="N", help="worst pictures to show (default: 12)")
     add("--batch-size", type=whole(1), default=64, metavar="N", help="pictures in a pass (default: 64)")
     add("--max-batches", type=whole(1), metavar="N", help="stop after so many batches")

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch_bgdebias.cli.probe.models import Candidate
 from torch_bgdebias.preprocessing import Preprocessing
-from torch_bgdebias.probe import BackgroundBiasReport, ModelComparison
+from torch_bgdebias.probe import BackgroundBiasReport, MaskSensitivity, ModelComparison
 
 __all__ = ["SCHEMA", "SCHEMA_OF_SEVERAL", "headline", "headlines", "page_settings"]
 
@@ -37,7 +37,11 @@ def page_settings(
 
 
 def headline(
-    report: BackgroundBiasReport, prepared: Preprocessing, files: Mapping[str, str], notes: Mapping[str, Any]
+    report: BackgroundBiasReport,
+    prepared: Preprocessing,
+    files: Mapping[str, str],
+    notes: Mapping[str, Any],
+    masks: MaskSensitivity | None = None,
 ) -> dict[str, Any]:
     """The figures of one model that ``--json`` prints."""
     whole_report = report.to_dict()
@@ -54,6 +58,8 @@ def headline(
         "notes": dict(notes),
         "files": dict(files),
     }
+    if masks is not None:
+        result["masks"] = masks.to_dict()
     if report.concepts:
         result["biased_concepts"] = [pair for table in report.concepts for pair in table.biased_rows()]
     return result

@@ -32,10 +32,11 @@ from torch_bgdebias.cli.probe.models import (
 )
 from torch_bgdebias.cli.probe.outputs import Outputs, read_labels, settle_outputs
 from torch_bgdebias.cli.probe.results import headline, headlines, page_settings
+from torch_bgdebias.cli.probe.sensitivity import measure_sensitivity
 from torch_bgdebias.cli.progress import progress
 from torch_bgdebias.metrics import gap_power, images_for_gap
 from torch_bgdebias.names import VARIANTS
-from torch_bgdebias.probe import BackgroundBiasReport, compare_models, evaluate_background_bias
+from torch_bgdebias.probe import BackgroundBiasReport, MaskSensitivity, compare_models, evaluate_background_bias
 from torch_bgdebias.probe.passes.attributions import named_attributions
 from torch_bgdebias.writing import marked_folder
 
@@ -63,6 +64,7 @@ class Measured:
     report: BackgroundBiasReport
     notes: dict[str, Any]
     file: Path
+    masks: MaskSensitivity | None
 
 
 def run_probe(args: argparse.Namespace) -> int:
@@ -104,10 +106,11 @@ def _finish(args: argparse.Namespace, measured: Sequence[Measured], page: Path) 
     prepared = [one.opened.data.preprocessing for one in measured]
     comparisons = compare_models(reports)
     settings = {**page_settings(args, [one.opened.candidate for one in measured], prepared), **measured[0].notes}
-    reports[0].to_html(page, others=reports[1:], settings=settings, comparisons=comparisons)
+    masks = measured[0].masks
+    reports[0].to_html(page, others=reports[1:], settings=settings, comparisons=comparisons, masks=masks)
     if args.json:
         figures = [
-            headline(one.report, wanted, {"html": str(page), "json": str(one.file)}, one.notes)
+            headline(one.report, wanted, {"html": str(page), "json": str(one.file)}, one.notes, one.masks)
             for one, wanted in zip(measured, prepared, strict=True)
         ]
         print(headlines(figures, comparisons))
@@ -116,6 +119,8 @@ def _finish(args: argparse.Namespace, measured: Sequence[Measured], page: Path) 
     for report, comparison in zip(reports[1:], comparisons, strict=True):
         unlike = f"{report.model} against {reports[0].model}: no image in common, so the change cannot be tested"
         parts.append(unlike if comparison is None else comparison.summary())
+    if masks is not None:
+        parts.append(masks.summary())
     tell("\n\n".join(parts) + f"\n\nOpen {page}", sys.stdout)
 
 
@@ -182,12 +187,13 @@ def _measure_and_write(
         concepts = measure_concepts(args, opened.model, data, names, device, folder)
         report.concepts = concepts.tables
         notes["concept pictures"] = f"{concepts.fitted} to fit, {concepts.tested} to test, {concepts.classes} classes"
+    masks = measure_sensitivity(args, opened.model, data, opened.outputs, device)
     if args.parquet:
         report.to_parquet(file)
     else:
         report.to_json(file)
     draw_concepts(report, folder)
-    return Measured(opened, report, notes, file)
+    return Measured(opened, report, notes, file, masks)
 
 
 def _measure(

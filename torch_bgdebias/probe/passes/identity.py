@@ -71,11 +71,13 @@ def fingerprints(
 
 
 def ids_of_names(names: Any, size: int) -> NDArray[np.uint64]:
-    """(B,) hashes of names or numbers that the data set gives its images.
+    """(B,) hashes of names or numbers that the data set gives its images; `fingerprints` stay what they are.
 
     Raises:
         TypeError: not a sequence of strings or whole numbers, one an image.
     """
+    if isinstance(names, np.ndarray) and names.dtype == np.uint64 and names.shape == (size,):
+        return names
     values = names.tolist() if isinstance(names, Tensor) and not names.is_floating_point() else names
     if not isinstance(values, (list, tuple)) or not all(isinstance(v, (str, int)) for v in values):
         raise TypeError(f"ids: expected names or whole numbers, one an image, got {describe(names)}")

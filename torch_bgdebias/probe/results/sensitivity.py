@@ -1,0 +1,131 @@
+"""``MaskSensitivity``: how far figures move with masks of another quality, and what that says of one's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch_bgdebias.checks import check_share
+
+__all__ = ["TOLERANCE", "MaskRow", "MaskSensitivity"]
+
+#: how far a BG-Gap may move before it is not to be trusted
+TOLERANCE = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskRow:
+    """One measurement.
+
+    Attributes:
+        name: what was done to the masks; ``"as given"`` for nothing.
+        overlap: mean intersection over union with the masks as given.
+        images: how many were measured.
+        figures: ``bg_gap`` and the means of further scores, in fractions.
+    """
+
+    name: str
+    overlap: float
+    images: int
+    figures: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskSensitivity:
+    """Measurements of one model with masks of several qualities, the first with the masks as given.
+
+    Args:
+        rows: the measurements.
+        quality: overlap of the masks that are meant with right ones; ``None`` where nobody says.
+
+    Raises:
+        ValueError: a quality outside of [0, 1].
+    """
+
+    rows: tuple[MaskRow, ...]
+    quality: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.quality is not None:
+            check_share(self.quality, name="quality", kind="an intersection over union")
+
+    def change(self, row: MaskRow, figure: str = "bg_gap") -> float:
+        """How far a figure moved from that of the masks as given; NaN where one of both is not known."""
+        return row.figures.get(figure, math.nan) - self.rows[0].figures.get(figure, math.nan)
+
+    def within(self, quality: float, figure: str = "bg_gap") -> float | None:
+        """How far a figure moved at most with masks that overlap by ``quality`` or more.
+
+        The next worse ones that were tried count too, so that nothing is read between two of them.
+
+        Returns:
+            The largest change, without sign; ``None`` where no masks so bad were tried, or a figure is not known.
+        """
+        worse = [row.overlap for row in self.rows[1:] if row.overlap <= quality]
+        if not worse:
+            return None
+        changes = [abs(self.change(row, figure)) for row in self.rows[1:] if row.overlap >= max(worse)]
+        return None if any(math.isnan(change) for change in changes) else max(changes)
+
+    def trusted_from(self, tolerance: float = TOLERANCE, figure: str = "bg_gap") -> float | None:
+        """The least overlap from which on no measurement moved by more than ``tolerance``; ``None`` where all did."""
+        least = None
+        for row in sorted(self.rows[1:], key=lambda row: -row.overlap):
+            if not abs(self.change(row, figure)) <= tolerance:
+                break
+            least = row.overlap
+        return least
+
+    def sentence(self, tolerance: float = TOLERANCE) -> str:
+        """What the masks' quality means for the BG-Gap; says so where it cannot be trusted."""
+        points = 100 * tolerance
+        if self.quality is None:
+            least = self.trusted_from(tolerance)
+            if least is None:
+                return (
+                    f"The BG-Gap moved by more than {points:g} points with the least damage to the masks that was "
+                    "tried: unless the masks are right, it cannot be trusted."
+                )
+            return (
+                f"The BG-Gap stayed within {points:g} points as long as masks overlapped with the given ones by "
+                f"{least:.2f} on average: compare some with drawn ones (bgdebias masks --compare) before relying on it."
+            )
+        moved = self.within(self.quality)
+        if moved is None:
+            return (
+                f"No masks as bad as an overlap of {self.quality:.2f} were tried, or the BG-Gap is not known: with "
+                "masks of this quality it cannot be trusted."
+            )
+        if moved > tolerance:
+            return (
+                f"With masks of this quality (overlap {self.quality:.2f}) the BG-Gap cannot be trusted to {points:g} "
+                f"points: it moved by up to {100 * moved:.1f}."
+            )
+        return (
+            f"With masks of this quality (overlap {self.quality:.2f}) the BG-Gap is right to ± {100 * moved:.1f} "
+            "points, as far as it moved with all masks as good that were tried."
+        )
+
+    def summary(self) -> str:
+        """A table as text, and the sentence."""
+        names = list(self.rows[0].figures)
+        lines = [f"{'masks':<26} overlap  " + "  ".join(f"{name:>12}" for name in names)]
+        for row in self.rows:
+            figures = "  ".join(f"{100 * row.figures.get(name, math.nan):12.1f}" for name in names)
+            lines.append(f"{row.name:<26} {row.overlap:7.2f}  {figures}")
+        return "\n".join([*lines, self.sentence()])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain lists, numbers and text; what is not known as ``None``."""
+        rows = [
+            {
+                "name": row.name,
+                "overlap": row.overlap,
+                "images": row.images,
+                "figures": {name: None if math.isnan(value) else value for name, value in row.figures.items()},
+            }
+            for row in self.rows
+        ]
+        return {"quality": self.quality, "sentence": self.sentence(), "rows": rows}
