@@ -104,7 +104,6 @@ def add_parser(subparsers: Any) -> None:
     add("--groups", action="append", metavar="COLUMN|CSV", help=_GROUPS_HELP)
     add("--unit", metavar="COLUMN", help="pictures that are not independent, named like a group: of a patient, a film")
     add("--adversarial", type=whole(1), metavar="N", help="also try every object on N pictures' backgrounds")
-    add("--mask-quality", type=real(0, 1), metavar="IOU", help=_QUALITY_HELP)
     add("--examples", type=whole(0), default=12, metavar="N", help="worst pictures to show (default: 12)")
     add("--batch-size", type=whole(1), default=64, metavar="N", help="pictures in a pass (default: 64)")
     add("--max-batches", type=whole(1), metavar="N", help="stop after so many batches")
@@ -119,7 +118,7 @@ def add_parser(subparsers: Any) -> None:
     add("--json", action="store_true", help="print the headline figures as JSON instead of text")
     add_overwrite_argument(parser)
     add_mask_arguments(parser)
-    _add_concept_arguments(parser)
+    _add_further_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -129,7 +128,9 @@ def run(args: argparse.Namespace) -> int:
     return run_probe(args)
 
 
-def _add_concept_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_further_arguments(parser: argparse.ArgumentParser) -> None:
+    """Measurements that are made beside the others."""
+    parser.add_argument("--mask-quality", type=real(0, 1), metavar="IOU", help=_QUALITY_HELP)
     add = parser.add_argument_group("concepts").add_argument
     add("--concepts", type=Path, metavar="DIR", help="test each class's concept vector on DIR/<category>/x.jpg")
     add("--concept-layers", nargs="+", metavar="LAYER", help="default: an early, a middle and a late one")
