@@ -144,6 +144,16 @@ def test_min_foreground_filters_and_counts(folder):
         MaskedImageFolder(folder, min_foreground=0.9)
 
 
+def test_objects_that_fill_the_image_are_left_out(folder):
+    shares = [float(item[2].mean()) for item in MaskedImageFolder(folder)]
+    mask(folder / "masks/dog/0.png", box=(0, 0, 100, 100))
+    data = MaskedImageFolder(folder, min_foreground=0.04, max_foreground=0.64)
+    assert all(0.04 <= share <= 0.64 for share in shares)
+    assert (len(data), data.filtered) == (5, 1)
+    with pytest.raises(ValueError, match=r"max_foreground: expected at least min_foreground \(0.5\), got 0.4"):
+        MaskedImageFolder(folder, min_foreground=0.5, max_foreground=0.4)
+
+
 def test_classes_choose_and_order(folder):
     data = MaskedImageFolder(folder, classes=["dog"])
     assert data.class_to_idx == {"dog": 0}

@@ -9,6 +9,11 @@ from __future__ import annotations
 from torch_bgdebias.concepts.activations import ActivationReader, choose_layers
 from torch_bgdebias.concepts.experiment import ConceptSamples, ConceptTransfer, concept_transfer
 from torch_bgdebias.concepts.fitting import concept_iou, concept_objective, fit_concepts, fit_loce, fit_net2vec
+from torch_bgdebias.concepts.populations import (
+    ConceptNeighbours,
+    concept_neighbours,
+    concept_outliers,
+)
 from torch_bgdebias.concepts.probe import ConceptProbe, ConceptVectors
 from torch_bgdebias.concepts.settings import ConceptSettings
 from torch_bgdebias.concepts.store import ActivationStore
@@ -16,6 +21,7 @@ from torch_bgdebias.concepts.store import ActivationStore
 __all__ = [
     "ActivationReader",
     "ActivationStore",
+    "ConceptNeighbours",
     "ConceptProbe",
     "ConceptSamples",
     "ConceptSettings",
@@ -23,7 +29,9 @@ __all__ = [
     "ConceptVectors",
     "choose_layers",
     "concept_iou",
+    "concept_neighbours",
     "concept_objective",
+    "concept_outliers",
     "concept_transfer",
     "fit_concepts",
     "fit_loce",

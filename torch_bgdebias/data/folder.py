@@ -78,7 +78,8 @@ class MaskedImageFolder(Dataset[Any]):
         on_error: what to do about missing masks, unreadable files, masks of another size or encoding than the others:
             ``"raise"``, naming the file, or ``"skip"``: everything is read once, what is wrong is left out, listed in
             ``.skipped`` and counted in a warning.
-        min_foreground: leave out samples whose mask covers less than this share of the image (``.filtered`` counts).
+        min_foreground, max_foreground: leave out samples whose mask covers less, or more, than this share of the image
+            (``.filtered`` counts); 0.04 and 0.64 leave objects of which something and behind which something is seen.
         classes: folders to take, in the order of their indices; by default all, by name, or by number.
         encoding: of the masks, as in ``MaskEncoding``, or one.
         foreground, void: values, label numbers or colours that are object (``[0]`` turns masks round), or neither.
@@ -94,7 +95,7 @@ class MaskedImageFolder(Dataset[Any]):
     Attributes:
         classes, class_to_idx: class names by index, and the other way round.
         samples: list of ``MaskedSample(image, mask, label)``.
-        skipped, filtered: what ``on_error="skip"`` left out, list of (file, reason); how many ``min_foreground`` did.
+        skipped, filtered: what ``on_error="skip"`` left out, list of (file, reason); how many their foreground did.
 
     Raises:
         FileNotFoundError: no ``images`` folder, no classes, no images, or masks that are missing.
@@ -119,12 +120,14 @@ class MaskedImageFolder(Dataset[Any]):
         with_void: bool | None = None,
         interpolation: str = "bilinear",
         masks: str | Path | None = None,
+        max_foreground: float = 1.0,
         settings: FolderSettings | None = None,
     ) -> None:
         options = FolderSettings(
             size=size,
             on_error=on_error,
             min_foreground=min_foreground,
+            max_foreground=max_foreground,
             classes=classes,
             encoding=encoding,
             foreground=foreground,
@@ -169,15 +172,15 @@ class MaskedImageFolder(Dataset[Any]):
         self._leave_out()
 
     def _leave_out(self) -> None:
-        least = self.settings.min_foreground
+        least, most = self.settings.min_foreground, self.settings.max_foreground
         if self.settings.on_error == "skip":
             self._leave_out_unreadable()
-        if least > 0:
-            self._leave_out_small(least)
+        if least > 0 or most < 1:
+            self._leave_out_small(least, most)
         if not self.samples:
             raise ValueError(
                 f"{self.root}: no sample is left ({len(self.skipped)} skipped as unreadable or without a mask, "
-                f"{self.filtered} with less foreground than min_foreground={least})"
+                f"{self.filtered} with less foreground than min_foreground={least} or more than {most})"
             )
 
     @property
@@ -327,10 +330,10 @@ class MaskedImageFolder(Dataset[Any]):
                 stacklevel=4,
             )
 
-    def _leave_out_small(self, least: float) -> None:
+    def _leave_out_small(self, least: float, most: float) -> None:
         def reason(sample: MaskedSample) -> str | None:
             share = float(as_tensor(self._masks.open(self._mask_path(sample)).foreground).float().mean()) / 255
-            return f"foreground {share:.4f}" if share < least else None
+            return f"foreground {share:.4f}" if not least <= share <= most else None
 
         self.samples, small = _split(self.samples, reason)
         self.filtered = len(small)

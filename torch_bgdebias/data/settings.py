@@ -35,12 +35,18 @@ class FolderSettings:
     with_void: bool | None = None
     interpolation: str = "bilinear"
     masks: str | Path | None = None
+    max_foreground: float = 1.0
 
     def __post_init__(self) -> None:
         check_size(self.size)
         check_option(self.interpolation, INTERPOLATIONS, name="interpolation")
         check_option(self.on_error, ("raise", "skip"), name="on_error")
         check_share(self.min_foreground, name="min_foreground", kind="a share")
+        check_share(self.max_foreground, name="max_foreground", kind="a share")
+        if self.max_foreground < self.min_foreground:
+            raise ValueError(
+                f"max_foreground: expected at least min_foreground ({self.min_foreground}), got {self.max_foreground}"
+            )
         mask_encoding(self.encoding, self.foreground, self.void)
 
     @property
