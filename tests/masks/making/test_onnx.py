@@ -44,6 +44,9 @@ def test_units_are_those_that_were_said(tmp_path):
     named = small.save_onnx(tmp_path / "isnet-small.onnx", gain=0.5, batch="n")
     plain = mask_maker(f"onnx:{named}")(images, Hints.none(2))
     torch.testing.assert_close(plain.mask, torch.sigmoid(0.5 * (images[:, 0] - images[:, 2])))
+    assert mask_maker(f"onnx:{named}").name == "onnx:isnet-small.onnx"
+    other = mask_maker(f"onnx:{named}", mean=[0.1, 0.5, 0.3], std=[1.0, 1.0, 0.5])
+    assert other.name == "onnx:isnet-small.onnx (mean 0.1 0.5 0.3, std 1 1 0.5)", "masks in other units are another maker's"
 
 
 def test_images_of_another_size_come_back_in_theirs(tmp_path):
@@ -66,7 +69,9 @@ def test_what_does_not_fit(tmp_path):
         mask_maker(f"onnx:{path}")
     with pytest.raises(ValueError, match=r"mean, std: expected both or none"):
         mask_maker(f"onnx:{path}", mean=[0.5])
-    with pytest.raises(ValueError, match=r"--size: expected \(16, 16\), which onnx:a.onnx takes alone, got \(32, 32\)"):
+    with pytest.raises(
+        ValueError, match=r"--size: expected \(16, 16\), which onnx:a.onnx .* takes alone, got \(32, 32\)"
+    ):
         mask_maker(f"onnx:{path}", size=32, **UNITS)
     free = small.save_onnx(tmp_path / "free.onnx", size="s")
     with pytest.raises(ValueError, match="takes images of any size; say with --size which it was trained on"):

@@ -40,6 +40,10 @@ def test_grabcut_within_each_box_and_how_sure_it_is():
     assert flat.confidence == 0, "the rectangle itself: nothing is known"
 
 
+def test_settings_are_part_of_the_name():
+    assert mask_maker("grabcut", iterations=3, margin=0.1).name == "grabcut (iterations 3, margin 0.1)"
+
+
 def test_boxes_as_they_are():
     images = torch.zeros(2, 3, 8, 9)
     outcome = mask_maker("boxes:some.csv")(

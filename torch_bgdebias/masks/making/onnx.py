@@ -29,6 +29,8 @@ _UNITS = (
     ("birefnet", IMAGENET_MEAN, IMAGENET_STD),
 )
 
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
 
 class OnnxMaker:
     """A network from an ONNX file whose input is an image and whose first output of the input's kind is one plane.
@@ -62,8 +64,11 @@ class OnnxMaker:
         if not file.is_file():
             raise FileNotFoundError(f"--with onnx:{file}: there is no such file")
         runtime: Any = require("onnxruntime", purpose=f"--with onnx:{file.name}")
-        self.name, self.licence = f"onnx:{file.name}", Licence("unknown", f"see where {file.name} comes from")
-        self.units = check_mean_std(mean, std, channels=3) or _units_by_name(file)
+        self.licence = Licence("unknown", f"see where {file.name} comes from")
+        given = check_mean_std(mean, std, channels=3)
+        self.units = given or _units_by_name(file)
+        # masks of other units are another maker's
+        self.name = f"onnx:{file.name}" + (f" (mean {_listed(given[0])}, std {_listed(given[1])})" if given else "")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
@@ -95,7 +100,12 @@ class OnnxMaker:
         if len(pixels) % step:
             pixels = np.concatenate([pixels, np.repeat(pixels[-1:], step - len(pixels) % step, axis=0)])
         name = self.session.get_inputs()[0].name
-        parts = [self.session.run([self.output], {name: pixels[i : i + step]})[0] for i in range(0, len(pixels), step)]
+        pixels = pixels.astype(self.type)
+        try:
+            starts = range(0, len(pixels), step)
+            parts = [self.session.run([self.output], {name: pixels[i : i + step]})[0] for i in starts]
+        except Exception as error:  # as above
+            raise MaskMakingError(f"{self.name}: {str(error).splitlines()[0]}") from error
         return torch.from_numpy(np.concatenate(parts)[:count]).float()
 
     def _input(self, size: tuple[int, int] | None) -> tuple[int | None, tuple[int, int]]:
@@ -105,6 +115,9 @@ class OnnxMaker:
         if len(inputs) != 1 or len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
             listed = ", ".join(f"{one.name} {one.shape}" for one in inputs)
             raise MaskMakingError(f"{self.name}: expected one input (B, 3, H, W), got {listed}")
+        if inputs[0].type not in _TYPES:
+            raise MaskMakingError(f"{self.name}: expected an input of {' or '.join(_TYPES)}, got {inputs[0].type}")
+        self.type = _TYPES[inputs[0].type]
         own = (shape[2], shape[3]) if isinstance(shape[2], int) and isinstance(shape[3], int) else None
         if own is None and size is None:
             raise ValueError(f"{self.name}: takes images of any size; say with --size which it was trained on")
@@ -122,6 +135,10 @@ class OnnxMaker:
                 return str(one.name)
         listed = ", ".join(f"{one.name} {one.shape}" for one in outputs[:4])
         raise MaskMakingError(f"{self.name}: expected an output (B, 1, H, W), got {listed}")
+
+
+def _listed(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
 
 
 def _units_by_name(file: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -30,7 +30,9 @@ class GrabCutMaker:
     takes, needs = frozenset({"boxes"}), frozenset[str]()
 
     def __init__(self, *, iterations: int = 5, margin: float = 0.05) -> None:
-        self.name, self.iterations, self.margin = "grabcut", iterations, margin
+        changed = [f"iterations {iterations}"] * (iterations != 5) + [f"margin {margin:g}"] * (margin != 0.05)
+        self.name = "grabcut" + (f" ({', '.join(changed)})" if changed else "")
+        self.iterations, self.margin = iterations, margin
         self.licence = Licence("none needed", "GrabCut has no weights; OpenCV is Apache-2.0")
 
     def __call__(self, images: Tensor, hints: Hints) -> MadeMasks:
