@@ -14,10 +14,12 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import notebooks  # beside this file
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "torch_bgdebias"
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "NOTICE", "CITATION.cff")
-FOLDERS = {"docs": "*", "experiments": "**/*.md", "examples": "*.py"}
+FOLDERS = {"docs": "*", "docs/notebooks": "*.md", "experiments": "**/*.md", "examples": "*.py"}
 #: faces with a page of their own, in the order of the navigation; what is neither here nor a face is not public
 FACES = (
     "callbacks", "probe", "metrics", "data", "masks", "backgrounds", "swap", "clad", "isnet", "lrp", "heads",
@@ -97,6 +99,15 @@ def top_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def write_notebooks(folder: Path) -> None:
+    """A page for each notebook, and their table with links to these."""
+    table = folder / "README.md"
+    table.write_text(table.read_text(encoding="utf-8").replace(".ipynb)", ".md)"), encoding="utf-8")
+    for path in notebooks.FOLDER.glob("*.ipynb"):
+        text = notebooks.page(notebooks.read(path), path.stem, folder)
+        (folder / f"{path.stem}.md").write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder to write, and site-package beside it; what is in it goes")
@@ -109,6 +120,7 @@ def main() -> None:
         target = out / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+    write_notebooks(out / "docs" / "notebooks")
     for path in PACKAGE.rglob("*.py"):
         target = out.with_name("site-package") / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from torch_bgdebias.cli.demo.data import DemoData, load
 from torch_bgdebias.cli.demo.page import write_page
 from torch_bgdebias.cli.demo.results import demo_result, demo_settings, demo_summary
 from torch_bgdebias.cli.demo.training import METHODS, SmallCNN, Trained, TrainingSet, predict, train
-from torch_bgdebias.cli.progress import progress
+from torch_bgdebias.cli.progress import note, progress
 from torch_bgdebias.data import make_variant
 from torch_bgdebias.probe import BackgroundBiasReport, evaluate_background_bias
 from torch_bgdebias.writing import marked_folder, write_text
@@ -44,27 +44,32 @@ def run_demo(args: argparse.Namespace) -> int:
     seconds = {"data": time.perf_counter() - started}
     trained: dict[str, Trained] = {}
     reports: dict[str, BackgroundBiasReport] = {}
-    for name in args.methods:
-        trained[name] = _train(name, data, args)
-        seconds[f"train {name}"] = trained[name].seconds
-        before = time.perf_counter()
-        reports[name] = _measure(name, trained[name].model, data, args.seed)
-        seconds[f"measure {name}"] = time.perf_counter() - before
+    files = {"html": str(out / "report.html")}
     settings = demo_settings(args, data)
     with marked_folder(out):
-        files = {"html": str(write_page(out, data, trained, list(reports.values()), settings, list(CURVES)))}
-        for name, report in reports.items():
+        for number, name in enumerate(args.methods, start=1):
+            trained[name] = _train(name, data, args, stage=f"{number}/{len(args.methods)}")
+            seconds[f"train {name}"] = trained[name].seconds
+            before = time.perf_counter()
+            reports[name] = _measure(name, trained[name].model, data, args.seed)
+            seconds[f"measure {name}"] = time.perf_counter() - before
             files[f"report-{name}"] = str(out / f"report-{name}.json")
-            report.to_json(files[f"report-{name}"])
+            reports[name].to_json(files[f"report-{name}"])
+            if number in (1, len(args.methods)):  # whoever looks early sees the bias that the rest is about
+                write_page(out, data, trained, list(reports.values()), settings, list(CURVES))
+            if number == 1 < len(args.methods):
+                note(
+                    f"{METHODS[name].label} is measured: {files['html']} shows it; {len(args.methods) - 1} more follow"
+                )
         files["json"] = str(out / "demo.json")
         seconds["total"] = time.perf_counter() - started
         text = json.dumps(demo_result(args, data, trained, reports, files, seconds), indent=1, allow_nan=False)
         write_text(files["json"], text + "\n")
-    print(text if args.json else demo_summary(list(reports.values()), files, seconds["total"]))
+    print(text if args.json else demo_summary(args, list(reports.values()), files, seconds["total"]))
     return 0
 
 
-def _train(name: str, data: DemoData, args: argparse.Namespace) -> Trained:
+def _train(name: str, data: DemoData, args: argparse.Namespace, *, stage: str) -> Trained:
     image, mask = data.test.images.float() / 255, data.test.masks.float() / 255
     generator = torch.Generator().manual_seed(args.seed)
     tests = {
@@ -82,7 +87,13 @@ def _train(name: str, data: DemoData, args: argparse.Namespace) -> Trained:
 
     training = TrainingSet(data.train.images, data.train.labels, data.train.masks, data.train_bank, len(data.classes))
     return train(
-        name, training, epochs=args.epochs, seed=args.seed, clad_weight=args.clad_weight, after_epoch=accuracies
+        name,
+        training,
+        epochs=args.epochs,
+        seed=args.seed,
+        clad_weight=args.clad_weight,
+        after_epoch=accuracies,
+        stage=stage,
     )
 
 

@@ -5,6 +5,7 @@ A method is a row of `METHODS`: how a batch becomes a loss. Everything else is t
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -160,6 +161,7 @@ def train(
     learning_rate: float = 3e-3,
     clad_weight: float = 1.0,
     after_epoch: Callable[[SmallCNN], dict[str, float]] | None = None,
+    stage: str = "",
 ) -> Trained:
     """Train a `SmallCNN` from scratch with one of `METHODS` (AdamW, one-cycle learning rate).
 
@@ -173,6 +175,7 @@ def train(
         learning_rate: the peak of the cycle.
         clad_weight: lambda, the weight of CLAD's loss in the methods that have it.
         after_epoch: measures the model (in evaluation mode) and returns values for the curves.
+        stage: how many methods this one is of, for the bar.
     """
     row = METHODS[method]
     generator = torch.Generator().manual_seed(seed)
@@ -184,14 +187,13 @@ def train(
     optimiser = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=max(2, epochs * steps))
     trained = Trained(model)
-    for epoch in range(1, epochs + 1):
+    every = (batch for _ in range(epochs) for batch in _batches(data, batch_size, generator))
+    batches = iter(progress(every, total=epochs * steps, label=f"{stage} training {row.label}".strip()))
+    for _ in range(epochs):
         started = time.perf_counter()
         model.train()
         total = torch.zeros(())
-        batches = progress(
-            _batches(data, batch_size, generator), total=steps, label=f"{row.label}, epoch {epoch}/{epochs}"
-        )
-        for batch in batches:
+        for batch in itertools.islice(batches, steps):
             loss = objective(batch, generator)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
