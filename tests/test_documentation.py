@@ -39,7 +39,7 @@ HOLDS = {
     ("extend_lrp.md", 0): ["(total - logit).abs().max() < 1e-5", "(without - logit).abs().max() > 0.05"],
     ("extend_masks.md", 0): ["0.3 < quality.mean() < 1", "len(report.images) == 60"],
     ("extend_report.md", 0): ["path.exists()"],
-    ("extend_variant.md", 0): ["0 <= first.scores['accuracy_on_grey'].mean.value <= 1"],
+    ("extend_variant.md", 0): ["0 <= reports[0].scores['accuracy_on_grey'].mean.value <= 1"],
     ("metrics.md", 0): ["open('report.html').read().startswith('<!DOCTYPE html>')", "len(report.images.label) == 60"],
     ("metrics.md", 1): ["len(trainer.callbacks) >= 2"],
     ("metrics.md", 3): ["ratio.histogram().shape == (3, 50)", "robust.fooled_by().shape == (20,)"],
