@@ -151,3 +151,19 @@ def test_bad_input_is_named():
 @hostile.wrong(image=hostile.IMAGES, mask=hostile.MASKS, but=["image: NaN", "image: infinite"])
 def test_wrong_images_and_masks_are_named(wrong, fill):
     wrong.refused_by(fill, image=torch.rand(2, 3, 6, 7), mask=torch.zeros(2, 1, 6, 7))
+
+
+def test_volumes_are_pasted_slice_by_slice():
+    g = torch.Generator().manual_seed(0)
+    front, behind = (torch.rand(2, 3, 4, 5, 6, generator=g, dtype=torch.float64) for _ in range(2))
+    mask = torch.rand(2, 1, 4, 5, 6, generator=g, dtype=torch.float64)
+    expected = torch.stack([paste(front[:, :, d], mask[:, :, d], behind[:, :, d]) for d in range(4)], 2)
+    assert torch.equal(paste(front, mask, behind), expected)
+    small = [x[:1, :, :2, :2, :2].clone().requires_grad_() for x in (front, mask, behind)]
+    assert torch.autograd.gradcheck(paste, tuple(small))
+    with pytest.raises(ValueError, match=r"mask: expected shape \(2, 1, 4, 5, 6\) to go with the volume"):
+        paste(front, mask[:, 0], behind)
+    with pytest.raises(ValueError, match=r"background: expected shape \(2, 3, 4, 5, 6\)"):
+        paste(front, mask, behind[:, :, 0])
+    with pytest.raises(ValueError, match=r"volumes \(B, C, D, H, W\) are not taken here"):
+        mean_fill(front, mask[:, :, 0])

@@ -29,6 +29,8 @@ __all__ = [
     "check_share",
     "check_size",
     "describe",
+    "flat_slices",
+    "flat_volume",
     "values_readable",
 ]
 
@@ -64,10 +66,30 @@ def check_image(image: Tensor, *, name: str = "image", channels: int | None = No
     if not image.is_floating_point():
         raise TypeError(f"{name}: expected a floating point tensor, got {describe(image)}; convert with image / 255")
     if image.ndim != 4 or 0 in image.shape[1:]:
-        raise ValueError(f"{name}: expected shape (B, C, H, W) with at least one pixel, got {describe(image)}")
+        volumes = "; volumes (B, C, D, H, W) are not taken here" if image.ndim == 5 else ""
+        raise ValueError(f"{name}: expected shape (B, C, H, W) with at least one pixel, got {describe(image)}{volumes}")
     if channels is not None and image.shape[1] != channels:
         raise ValueError(f"{name}: expected {channels} channels, got {describe(image)}")
     return image
+
+
+def flat_volume(volume: Tensor, mask: Tensor, *, name: str = "mask") -> Tensor:
+    """The mask (B, 1, D H, W) of a volume (B, C, D, H, W) whose slices lie one below the other.
+
+    For what goes pixel by pixel: `flat_slices` lays the volume out in the same way.
+
+    Raises:
+        ValueError: the mask is not (B, 1, D, H, W).
+    """
+    expected = (len(volume), 1, *volume.shape[2:])
+    if not isinstance(mask, Tensor) or mask.shape != expected:
+        raise ValueError(f"{name}: expected shape {expected} to go with the volume, got {describe(mask)}")
+    return flat_slices(mask)
+
+
+def flat_slices(volume: Tensor) -> Tensor:
+    """(B, C, D, H, W) as (B, C, D H, W), a view where that is possible."""
+    return volume.flatten(2, 3)
 
 
 def check_mask(mask: Tensor, image: Tensor | None = None, *, name: str = "mask", values: bool = True) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torch_bgdebias.checks import check_image, check_mask, values_readable
+from torch_bgdebias.checks import check_image, check_mask, describe, flat_slices, flat_volume, values_readable
 from torch_bgdebias.precision import working_dtype
 
 __all__ = [
@@ -62,16 +62,21 @@ def paste(foreground: Tensor, mask: Tensor, background: Tensor) -> Tensor:
     """Blend: mask * foreground + (1 - mask) * background.
 
     Args:
-        foreground: (B, C, H, W) float.
-        mask: (B, 1, H, W) or (B, H, W), bool or float in [0, 1], 1 = foreground.
-        background: (B, C, H, W) float.
+        foreground: (B, C, H, W) float, or a volume (B, C, D, H, W).
+        mask: (B, 1, H, W) or (B, H, W), of a volume (B, 1, D, H, W); bool or float in [0, 1], 1 = foreground.
+        background: float, of the foreground's shape.
 
     Returns:
-        (B, C, H, W) in the foreground's dtype, differentiable to all three.
+        Of that shape, in the foreground's dtype, differentiable to all three.
 
     Raises:
         ValueError: background and foreground differ in shape, or the mask does not fit.
     """
+    if isinstance(foreground, Tensor) and foreground.ndim == 5:
+        if background.shape != foreground.shape:
+            raise ValueError(f"background: expected shape {tuple(foreground.shape)}, got {describe(background)}")
+        flat = paste(flat_slices(foreground), flat_volume(foreground, mask), flat_slices(background))
+        return flat.reshape(foreground.shape)
     check_image(foreground, name="foreground")
     check_image(background, name="background")
     if background.shape != foreground.shape:

@@ -215,3 +215,18 @@ def test_wrong_attributions_and_masks_are_named(wrong):
     mask = torch.zeros(3, 1, 6, 7)
     mask[:, :, 2:4, 2:4] = 1
     wrong.refused_by(pixel_ratio, attribution=torch.rand(3, 1, 6, 7), mask=mask)
+
+
+def test_of_volumes_it_is_the_share_over_all_slices():
+    g = torch.Generator().manual_seed(0)
+    attribution, mask = torch.randn(3, 2, 4, 5, 6, generator=g), torch.rand(3, 1, 4, 5, 6, generator=g)
+    void = (torch.rand(3, 1, 4, 5, 6, generator=g) < 0.2).float()
+    positive = attribution.sum(1, keepdim=True).clamp(min=0) * (1 - void)
+    inside = torch.where(void > 0, 0.0, mask)
+    expected = (positive * inside).sum((1, 2, 3, 4)) / positive.sum((1, 2, 3, 4))
+    torch.testing.assert_close(pixel_ratio(attribution, mask, void), expected)
+    metric = PixelRatio()
+    metric.update(attribution, mask)
+    torch.testing.assert_close(metric.compute(), pixel_ratio(attribution, mask).mean())
+    with pytest.raises(ValueError, match=r"void: expected shape \(3, 1, 4, 5, 6\) to go with the volume"):
+        pixel_ratio(attribution, mask, void[:, :, 0])

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_bgdebias.checks import check_count, check_finite, check_image, check_mask
+from torch_bgdebias.checks import check_count, check_finite, check_image, check_mask, flat_slices, flat_volume
 from torch_bgdebias.metrics.consistency import ClassSums
 from torch_bgdebias.metrics.functional import Average, class_sums, mean_compute, sample_groups
 from torch_bgdebias.precision import working_dtype
@@ -22,8 +22,10 @@ def pixel_ratio(attribution: Tensor, mask: Tensor, void: Tensor | None = None) -
     together, and an attribution of one channel (Grad-CAM, superpixels) is left as it is.
 
     Args:
-        attribution: (B, C, H, W) float, signed or not, of any scale: the ratio does not depend on it.
-        mask: (B, 1, H, W) or (B, H, W), bool or float in [0, 1], 1 = foreground. Soft masks weight the pixels.
+        attribution: (B, C, H, W) float, or of volumes (B, C, D, H, W), signed or not, of any scale: the ratio does not
+            depend on it.
+        mask: (B, 1, H, W) or (B, H, W), of volumes (B, 1, D, H, W); bool or float in [0, 1], 1 = foreground. Soft
+            masks weight the pixels.
         void: the same of pixels that are neither object nor background: they count in neither sum.
 
     Returns:
@@ -42,6 +44,9 @@ def pixel_ratio(attribution: Tensor, mask: Tensor, void: Tensor | None = None) -
         >>> pixel_ratio(attribution, torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]]))
         tensor([0.7500])
     """
+    if isinstance(attribution, Tensor) and attribution.ndim == 5:
+        neither = None if void is None else flat_volume(attribution, void, name="void")
+        return pixel_ratio(flat_slices(attribution), flat_volume(attribution, mask), neither)
     check_finite(check_image(attribution, name="attribution"), name="attribution")
     attribution = attribution.detach()
     exact = working_dtype(attribution.dtype)

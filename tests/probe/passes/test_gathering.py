@@ -9,9 +9,10 @@ import torch
 from probe_toy import K, Reader, ToyImages, cheat, same_images, toy_loader
 from torch.utils.data import DataLoader
 
+from torch_bgdebias.backgrounds.pool import Pool
 from torch_bgdebias.data import make_variant
 from torch_bgdebias.probe import evaluate_background_bias
-from torch_bgdebias.probe.passes.gathering import BackgroundPool
+from torch_bgdebias.probe.passes.gathering import BackgroundPool, mixed_hash
 
 MIXED = ("mixed_same", "mixed_rand", "mixed_next")
 
@@ -113,3 +114,32 @@ def test_bank_of_bytes_is_normalised() -> None:
     shape = (1, 3, 1, 1)
     expected = (pictures[[2, 0]] / 255 - torch.tensor(mean).reshape(shape)) / torch.tensor(std).reshape(shape)
     torch.testing.assert_close(taken, expected)
+
+
+def test_the_class_of_a_random_background_is_drawn_from_those_that_have_one_for_the_image() -> None:
+    """Classes whose one background is the image's own are passed over; compared with looking at every class."""
+    labels = torch.tensor([0, 0, 1, 2, 2, 3, 5])
+    ids = [10, 11, 12, 13, 14, 15, 12]
+    pool = BackgroundPool(Pool(torch.rand(7, 3, 4, 4), labels, own=True), ids)
+    seen = np.array([*range(10, 16), *range(100, 400)], np.uint64)
+    rows = pool.choose("mixed_rand", seen, [0] * len(seen), num_classes=6, seed=3)
+    first = mixed_hash(seen, 8 * 3 + 1)
+    second = mixed_hash(first, 1)
+    for id, row, one, two in zip(seen.tolist(), rows.tolist(), first.tolist(), second.tolist(), strict=True):
+        left = {c: [r for r in range(7) if labels[r] == c and ids[r] != id] for c in (0, 1, 2, 3, 5)}
+        classes = [c for c in left if left[c]]
+        members = left[classes[one % len(classes)]]
+        assert row == members[two % len(members)]
+    assert set(rows[seen == 12].tolist()) <= {0, 1, 3, 4, 5}
+
+
+def test_draws_pass_over_what_is_not_usable_or_forbidden() -> None:
+    usable = torch.tensor([True, False, True, True])
+    pool = BackgroundPool(Pool(torch.rand(4, 3, 4, 4), usable=usable))
+    seen = np.arange(500, dtype=np.uint64)
+    rows = pool.draw(seen, [0] * 500, number=0, seed=0)
+    assert set(rows.tolist()) == {0, 2, 3}
+    assert np.abs(np.bincount(rows, minlength=4)[[0, 2, 3]] - 500 / 3).max() < 4 * math.sqrt(500 * 2 / 9)
+    assert (rows != pool.draw(seen, [0] * 500, number=1, seed=0)).any()
+    nothing = BackgroundPool(Pool(torch.rand(2, 3, 4, 4), usable=torch.zeros(2, dtype=torch.bool)))
+    assert nothing.draw(seen[:3], [0] * 3, number=0, seed=0).tolist() == [-1, -1, -1]

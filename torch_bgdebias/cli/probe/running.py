@@ -163,9 +163,9 @@ def _warn_of_few(args: argparse.Namespace, pictures: int) -> None:
         return
     if args.max_batches is not None:
         pictures = min(pictures, args.max_batches * args.batch_size)
-    power = gap_power(max(2, pictures), _GAP, _ACCURACY)
-    if power < _POWER:
-        needed = images_for_gap(_GAP, _ACCURACY, power=_POWER).images
+    needed = images_for_gap(_GAP, _ACCURACY, power=_POWER).images
+    if pictures < needed:
+        power = gap_power(max(2, pictures), _GAP, _ACCURACY)
         print(
             f"bgdebias probe: note: {pictures} pictures show a BG-Gap of {100 * _GAP:g} points with a chance of "
             f"{100 * power:.0f} % (at an accuracy of {100 * _ACCURACY:g} %); {100 * _POWER:g} % take {needed} "

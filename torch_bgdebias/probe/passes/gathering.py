@@ -88,8 +88,9 @@ class Gatherer:
             new_class = label not in self._heaps
             heap = self._heaps.setdefault(label, [])
             heapq.heappush(heap, (-key, id, image))
+            most = self.per_class
             for other in self._heaps.values() if new_class else (heap,):
-                while len(other) > self.per_class:
+                while len(other) > most:
                     heapq.heappop(other)
 
     def _wants(self, key: int, id: int, label: int) -> bool:
@@ -163,6 +164,12 @@ class BackgroundPool:
         self._own = (
             {} if ids is None else {(int(c), i): row for row, (c, i) in enumerate(zip(labels, ids, strict=True))}
         )
+        self._classes = list(self._rows)
+        # image -> classes whose one background is its own
+        self._only_own: dict[int, set[int]] = {}
+        for c, i in self._own:
+            if len(self._rows[c]) == 1:
+                self._only_own.setdefault(i, set()).add(c)
 
     @classmethod
     def of(
@@ -230,7 +237,7 @@ class BackgroundPool:
         allowed: NDArray[np.bool_] | None,
     ) -> int:
         if name == "mixed_rand":
-            classes = [c for c in self._rows if len(self._available(c, id, allowed))]
+            classes = self._classes_for(id, allowed)
             if not classes:
                 return -1
             wanted = classes[first % len(classes)]
@@ -238,6 +245,13 @@ class BackgroundPool:
             wanted = label if name == "mixed_same" else (label + 1) % num_classes
         rows = self._available(wanted, id, allowed)
         return int(rows[second % len(rows)]) if len(rows) else -1
+
+    def _classes_for(self, id: int, allowed: NDArray[np.bool_] | None) -> list[int]:
+        """Classes with a background for this image: of a thousand all but one or two, so those are taken out."""
+        if allowed is not None:
+            return [c for c in self._rows if len(self._available(c, id, allowed))]
+        lost = self._only_own.get(id)
+        return self._classes if lost is None else [c for c in self._classes if c not in lost]
 
     def _available(self, label: int, id: int, allowed: NDArray[np.bool_] | None) -> NDArray[np.int64]:
         """Rows of a class, ascending, without the image's own and without those that its foreground must not get."""
