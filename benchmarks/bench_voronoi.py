@@ -2,6 +2,7 @@
 
     python benchmarks/bench_voronoi.py                   # CPU: ratio to clone(), target at most 1.2
     python benchmarks/bench_voronoi.py --recycle         # CPU, outputs without page faults
+    python benchmarks/bench_voronoi.py --starts 20       # CPU: 20 processes for every number of threads and memory
     python benchmarks/bench_voronoi.py --device cuda     # GPU: share of the copy bandwidth, target at least 85 %
     python -m pytest benchmarks/bench_voronoi.py         # the same functions under pytest-benchmark
 
@@ -13,7 +14,12 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import json
+import os
+import statistics
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,12 +96,47 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--recycle", action="store_true", help="keep freed memory in the process (glibc), no fresh pages"
     )
+    parser.add_argument("--threads", type=int, help="torch's threads (default: as torch has it)")
+    parser.add_argument("--starts", type=int, default=1, help="processes: with one, two and all threads, both memories")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     return parser.parse_args(arguments)
 
 
+def over_starts(args: argparse.Namespace) -> None:
+    """One process start says little about the next: where its pages and threads lie is drawn anew."""
+    print(", ".join(f"{key} {value}" for key, value in machine(torch.device("cpu")).items()))
+    print(f"{args.starts} starts each, {args.shape}, {args.dtype}; medians of {args.calls} calls, then over the starts")
+    columns = ("clone ms", "composite ms", "x clone", "worst", "CPU ms", "clone's")
+    print(f"{'threads, memory':20}" + "".join(f"{column:>14}" for column in columns))
+    for threads in sorted({1, 2, os.cpu_count() or 1}):
+        for memory in ("fresh", "recycled"):
+            rows = [one_start(args, threads, memory == "recycled") for _ in range(args.starts)]
+            clone, composite, clone_cpu, cpu = (statistics.median(column) for column in zip(*rows, strict=True))
+            ratios = [row[1] / row[0] for row in rows]
+            figures = (clone, composite, statistics.median(ratios), max(ratios), cpu, clone_cpu)
+            print(f"{f'{threads}, {memory}':20}" + "".join(f"{figure:14.2f}" for figure in figures), flush=True)
+
+
+def one_start(args: argparse.Namespace, threads: int, recycled: bool) -> tuple[float, float, float, float]:
+    """Milliseconds of ``clone()`` and of the operator in a process of its own, then of the processor for both."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "start.json"
+        command = [sys.executable, __file__, "--calls", str(args.calls), "--threads", str(threads), "--json", str(path)]
+        command += ["--dtype", args.dtype, "--cells", str(args.cells), "--bank", str(args.bank)]
+        command += ["--shape", *map(str, args.shape), *(["--recycle"] if recycled else [])]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        timings = json.loads(path.read_text())["milliseconds"]
+    clone, composite = timings["clone"], timings["voronoi_composite"]
+    return clone["median"], composite["median"], clone["cpu"], composite["cpu"]
+
+
 def main() -> None:
     args = parse()
+    if args.starts > 1:
+        over_starts(args)
+        return
+    if args.threads:
+        torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     if args.recycle:
         recycle()

@@ -8,6 +8,7 @@ with each other, and with nothing else.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -26,13 +27,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds a call: median, quartiles and best of ``calls``."""
+    """Milliseconds a call: median, quartiles and best of ``calls``; ``cpu``: of all threads, waiting ones too."""
 
     median: float
     low: float
     high: float
     best: float
     calls: int
+    cpu: float = math.nan
 
 
 def synchronise(device: torch.device) -> None:
@@ -45,22 +47,24 @@ def measure_together(
 ) -> dict[K, Timing]:
     """Time the functions in turns, so that a disturbance of the machine meets all of them alike."""
     times: dict[K, list[float]] = {name: [] for name in functions}
+    processor: dict[K, list[float]] = {name: [] for name in functions}
     for turn in range(warm_up + calls):
         for name, function in functions.items():
             synchronise(device)
-            start = time.perf_counter()
+            start, start_cpu = time.perf_counter(), time.process_time()
             result = function()
             synchronise(device)
-            elapsed = (time.perf_counter() - start) * 1e3
+            elapsed, elapsed_cpu = (time.perf_counter() - start) * 1e3, (time.process_time() - start_cpu) * 1e3
             del result
             if turn >= warm_up:
                 times[name].append(elapsed)
-    return {name: summary(values) for name, values in times.items()}
+                processor[name].append(elapsed_cpu)
+    return {name: summary(values, statistics.median(processor[name])) for name, values in times.items()}
 
 
-def summary(milliseconds: list[float]) -> Timing:
+def summary(milliseconds: list[float], cpu: float = math.nan) -> Timing:
     low, median, high = statistics.quantiles(milliseconds, n=4) if len(milliseconds) > 1 else (milliseconds[0],) * 3
-    return Timing(median, low, high, min(milliseconds), len(milliseconds))
+    return Timing(median, low, high, min(milliseconds), len(milliseconds), cpu)
 
 
 def machine(device: torch.device) -> dict[str, Any]:

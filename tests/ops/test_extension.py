@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from torch_bgdebias.ops import extension_status
+from tests.ops.conftest import make_inputs
+from torch_bgdebias.ops import extension_status, voronoi_composite
 from torch_bgdebias.ops.extension import MARKER, ExtensionStatus, _load
 from torch_bgdebias.ops.seal import sealed
 
@@ -157,3 +160,28 @@ def test_an_older_torch_is_named(monkeypatch, tmp_path):
         assert status.state == "absent"
         assert (status.reason == "not built (docs/extension.md says how)") == stable
         assert stable or status.reason == f"the compiled kernels need torch 2.10 or newer, this is {version}"
+
+
+def pages_of_two_mebibytes():
+    path = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return path.exists() and "[never]" not in path.read_text()
+
+
+@pytest.mark.skipif(not pages_of_two_mebibytes(), reason="this system has no pages of 2 MiB to give")
+def test_the_calling_thread_takes_the_pages_of_a_large_output(compiled_kernel):
+    """What other threads take, the system brings anew in every call: three times the time, in some process starts."""
+    inputs = make_inputs(batch=24, channels=1, size=(512, 1024), cells=2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        voronoi_composite(**inputs)  # starts the threads, which take pages of their own
+        before = [resource.getrusage(who).ru_minflt for who in (resource.RUSAGE_THREAD, resource.RUSAGE_SELF)]
+        out = voronoi_composite(**inputs)
+        after = [resource.getrusage(who).ru_minflt for who in (resource.RUSAGE_THREAD, resource.RUSAGE_SELF)]
+    finally:
+        torch.set_num_threads(threads)
+    own, every = (now - then for now, then in zip(after, before, strict=True))
+    huge = 1 << 21
+    tail = ((out.data_ptr() + out.nbytes) % huge) // 4096
+    assert every < 2 * 512 + 24 + 64, f"{every} page faults for {out.nbytes} bytes"
+    assert every - own <= tail + 8, f"{every - own} page faults in other threads, {tail} small pages at the end"
