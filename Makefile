@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # "auto" builds what the machine can build; "none" skips the extension (docs/extension.md)
 export TORCH_BGDEBIAS_BUILD ?= auto
 
-.PHONY: demo test test-slow lint site build extension sanitize packages cuda cuda-host bench clean
+.PHONY: demo test test-slow lint site build extension sanitize packages cuda cuda-host bench gpu gpu-wheels mutants sanitize-all clean
 
 $(BIN)/.ready: pyproject.toml setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -50,10 +50,20 @@ cuda: $(BIN)/.ready  ## compile the CUDA source where nvcc is
 cuda-host: $(BIN)/.ready  ## the CUDA kernel compiled as C++, against the plain one
 	bash .ci/cuda_host.sh $(BIN)/python
 
-bench: $(BIN)/.ready  ## what the speed figures in the documentation were printed by
-	$(BIN)/python benchmarks/bench_voronoi.py
-	$(BIN)/python benchmarks/bench_swap.py
-	$(BIN)/python benchmarks/bench_clad.py
+bench: $(BIN)/.ready  ## every floor of performance beside its goal (benchmarks/floors.toml)
+	$(BIN)/python benchmarks/floors.py
+
+gpu-wheels: $(BIN)/.ready  ## packages that a machine with torch alone lacks, to be carried there in build/wheels
+	bash .ci/gpu_wheels.sh $(BIN)/python build/wheels
+
+gpu:  ## on a machine with a card, torch and CUDA: build, tests, figures into benchmarks/results, in eight minutes
+	bash .ci/gpu.sh
+
+mutants: $(BIN)/.ready  ## 200 small mistakes drawn by a seed: which do the tests notice?
+	$(BIN)/python .ci/mutants.py
+
+sanitize-all: $(BIN)/.ready  ## CPU kernel on drawn bytes under TSan, ASan, UBSan, libFuzzer where there is a clang
+	bash .ci/sanitize_all.sh $(BIN)/python
 
 clean:
 	rm -rf build dist *.egg-info torch_bgdebias/*.so

@@ -1,0 +1,201 @@
+"""Draw small mistakes by a seed, put each into a copy of the package, and see whether the tests notice.
+
+    python .ci/mutants.py --count 200 --seed 0          # all of it, hours on one core
+    python .ci/mutants.py --count 200 --range 0 40      # a part of the same 200
+
+A mistake turns a comparison, an arithmetic operation or a number into another one; docstrings, messages of errors and
+warnings, annotations and defaults of command lines are left alone. Every mutant runs the test files that mirror its
+file, with a time limit (no end counts as noticed). A line each: caught or NOT CAUGHT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "torch_bgdebias"
+COMPARISONS = {
+    ast.Lt: ("<", "<="), ast.LtE: ("<=", "<"), ast.Gt: (">", ">="), ast.GtE: (">=", ">"), ast.Eq: ("==", "!="),
+    ast.NotEq: ("!=", "=="),
+}  # fmt: skip
+ARITHMETIC = {ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*")}
+LEFT_ALONE = ("Error", "Warning", "warn", "getLogger", "add_argument", "Example")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """``old`` becomes ``new`` at a line and column of a file."""
+
+    path: Path
+    line: int
+    column: int
+    old: str
+    new: str
+
+    def applied(self, source: str) -> str:
+        lines = source.splitlines(keepends=True)
+        row = lines[self.line - 1].encode()
+        assert row[self.column :].startswith(self.old.encode()), (self, row)
+        changed = row[: self.column] + self.new.encode() + row[self.column + len(self.old.encode()) :]
+        lines[self.line - 1] = changed.decode()
+        return "".join(lines)
+
+    def __str__(self) -> str:
+        return f"{self.path.relative_to(ROOT)}:{self.line}:{self.column} {self.old} -> {self.new}"
+
+
+class Places(ast.NodeVisitor):
+    """All mutants of one file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.source = path, path.read_text()
+        self.lines = self.source.splitlines()
+        self.mutants: list[Mutant] = []
+        self.visit(ast.parse(self.source))
+
+    def visit_Raise(self, node: ast.Raise) -> None:
+        """Messages are tested by their words elsewhere."""
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
+        """Texts."""
+
+    def visit_Call(self, node: ast.Call) -> None:
+        name = ast.unparse(node.func)
+        if not any(name.rsplit(".", 1)[-1].endswith(word) for word in LEFT_ALONE):
+            self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self.visit(node.value)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        for default in (*node.args.defaults, *node.args.kw_defaults):
+            if default is not None:
+                self.visit(default)
+        for statement in node.body:
+            self.visit(statement)
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # type: ignore[assignment]
+
+    def visit_Expr(self, node: ast.Expr) -> None:
+        if not isinstance(node.value, ast.Constant):  # no docstrings
+            self.generic_visit(node)
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        left = node.left
+        for operator, right in zip(node.ops, node.comparators, strict=True):
+            if type(operator) in COMPARISONS:
+                self._between(left, right, *COMPARISONS[type(operator)])
+            left = right
+        self.generic_visit(node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        words = any(isinstance(side, ast.JoinedStr) or _is_text(side) for side in (node.left, node.right))
+        if type(node.op) in ARITHMETIC and not words:
+            self._between(node.left, node.right, *ARITHMETIC[type(node.op)])
+        self.generic_visit(node)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        if isinstance(node.value, bool) or not isinstance(node.value, int | float) or node.end_col_offset is None:
+            return
+        row = self.lines[node.lineno - 1].encode()
+        old = row[node.col_offset : node.end_col_offset].decode()
+        new = {0: "1", 1: "2"}.get(node.value, f"({old} * 2)")
+        self.mutants.append(Mutant(self.path, node.lineno, node.col_offset, old, new))
+
+    def _between(self, left: ast.expr, right: ast.expr, old: str, new: str) -> None:
+        """The operator stands on one line between its operands; others are left out."""
+        if left.end_lineno != right.lineno or left.end_col_offset is None:
+            return
+        between = self.lines[right.lineno - 1].encode()[left.end_col_offset : right.col_offset].decode()
+        at = between.find(f" {old} ")
+        if at >= 0:
+            self.mutants.append(Mutant(self.path, right.lineno, left.end_col_offset + at + 1, old, new))
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def drawn(count: int, seed: int) -> list[Mutant]:
+    """Files in proportion to what can be changed in them, never one place twice."""
+    every = [
+        mutant for path in sorted(PACKAGE.rglob("*.py")) if path.name not in ("__init__.py", "_lazy.py", "__main__.py")
+        for mutant in Places(path).mutants
+    ]  # fmt: skip
+    return random.Random(seed).sample(every, count)
+
+
+def mirror(path: Path, root: Path = ROOT) -> list[Path]:
+    """Test files called after the file, else all of its room (not those of rooms inside)."""
+    relative = path.relative_to(PACKAGE)
+    folder = root / "tests" / relative.parent
+    stem = relative.stem.lstrip("_")
+    own = sorted({*folder.glob(f"test_{stem}.py"), *folder.glob(f"test_{stem}_*.py")})
+    return own or sorted(folder.glob("test_*.py"))
+
+
+def run(mutant: Mutant, copy: Path, limit: float, broad: bool) -> str:
+    """``caught``, ``NOT CAUGHT`` or why there is no verdict."""
+    target = copy / mutant.path.relative_to(ROOT)
+    original = mutant.path.read_text()
+    tests = mirror(mutant.path, copy)
+    if broad:
+        tests = sorted((copy / "tests" / mutant.path.parent.relative_to(PACKAGE)).glob("test_*.py"))
+    target.write_text(mutant.applied(original))
+    environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", "-n", "0"]
+    try:
+        done = subprocess.run(
+            [*command, *map(str, tests), str(target)], cwd=copy, env=environment, capture_output=True, timeout=limit
+        )
+    except subprocess.TimeoutExpired:
+        return "caught (no end)"
+    finally:
+        target.write_text(original)
+    return {0: "NOT CAUGHT", 5: "no tests"}.get(done.returncode, "caught")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--range", type=int, nargs=2, metavar=("FIRST", "END"), help="only these of the drawn ones")
+    parser.add_argument("--limit", type=float, default=300, help="seconds a mutant")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no mutant after so long")
+    parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
+    parser.add_argument("--broad", action="store_true", help="all tests of the room, not only the file's own")
+    args = parser.parse_args()
+    mutants = drawn(args.count, args.seed)
+    first, end = args.range or (0, len(mutants))
+    began, verdicts = time.monotonic(), []
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        if not args.list:
+            skip = shutil.ignore_patterns(".git", ".venv", "build", ".*_cache", ".hypothesis", "__pycache__")
+            shutil.copytree(ROOT, copy, ignore=skip)
+        for number in range(first, min(end, len(mutants))):
+            if time.monotonic() - began > args.seconds:
+                print(f"stopped: go on with --range {number} {end}")
+                break
+            verdict = "" if args.list else run(mutants[number], copy, args.limit, args.broad)
+            verdicts.append(verdict)
+            print(f"{number:4} {verdict:16} {mutants[number]}", flush=True)
+    if not args.list:
+        missed = sum(verdict == "NOT CAUGHT" for verdict in verdicts)
+        print(f"{len(verdicts)} mutants, {missed} not caught")
+        sys.exit(missed > 0.05 * len(verdicts))
+
+
+if __name__ == "__main__":
+    main()
