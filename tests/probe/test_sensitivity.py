@@ -59,6 +59,8 @@ def test_a_model_of_the_background_loses_its_gap_where_masks_take_the_background
     assert math.isnan(gaps["grown by 50 %"]), "the masks hold all of the picture: there is no background"
     assert [round(row.overlap, 2) for row in result.rows] == [1.0, 0.36, 0.14, 0.11, 1.0]
     assert {row.images for row in result.rows} == {24}
+    assert math.isnan(result.rows[0].chance)
+    assert 0 <= result.rows[1].chance < 0.3
 
 
 def test_a_model_of_the_object_has_a_gap_of_the_masks_alone():

@@ -21,7 +21,9 @@ from torch_bgdebias.probe.passes.identity import fingerprints
 from torch_bgdebias.probe.passes.loading import rng_untouched
 from torch_bgdebias.probe.passes.settings import EvaluationSettings, ImageScore
 from torch_bgdebias.probe.report import BackgroundBiasReport
+from torch_bgdebias.probe.results.comparison import compare_models
 from torch_bgdebias.probe.results.sensitivity import MaskRow, MaskSensitivity
+from torch_bgdebias.probe.results.spelling import interval_of
 
 __all__ = ["mask_sensitivity"]
 
@@ -70,23 +72,33 @@ def mask_sensitivity(
     )
     tried: list[Damage | None] = [None, *(default_damages() if damages is None else damages)]
     walk = tried if progress is None else progress(tried, total=len(tried), label="masks")
-    rows = []
+    rows: list[MaskRow] = []
+    first: BackgroundBiasReport | None = None
     for damage in walk:
         worse = _Damaged(loader, options, damage)
-        rows.append(_measured(model, worse, changed, adversarial, device))
+        report = _measured(model, worse, changed, adversarial, device)
+        name = "as given" if damage is None else damage.name
+        overlaps = torch.cat(worse.overlaps)
+        rows.append(MaskRow(name, float(overlaps.mean()), len(report.images), _figures(report), _chance(first, report)))
+        first = report if first is None else first
     return MaskSensitivity(tuple(rows), quality=quality)
+
+
+def _chance(first: BackgroundBiasReport | None, report: BackgroundBiasReport) -> float:
+    """Half of the paired interval of the gap's change."""
+    comparison = None if first is None else compare_models([first, report])[0]
+    change = None if comparison is None else comparison.figures.get("bg_gap")
+    ends = None if change is None else interval_of(change.difference)
+    return math.nan if ends is None else (ends[1] - ends[0]) / 2
 
 
 def _measured(
     model: nn.Module, worse: _Damaged, settings: EvaluationSettings, adversarial: int, device: torch.device | str | None
-) -> MaskRow:
+) -> BackgroundBiasReport:
     if adversarial:
         score = _robust(worse.backgrounds(adversarial), settings.logits)
         settings = dataclasses.replace(settings, scores={**settings.scores, "adversarial_accuracy": score})
-    report = evaluate_background_bias(model, worse, settings=settings, device=device)
-    overlaps = torch.cat(worse.overlaps)
-    name = "as given" if worse.damage is None else worse.damage.name
-    return MaskRow(name, float(overlaps.mean()), len(report.images), _figures(report))
+    return evaluate_background_bias(model, worse, settings=settings, device=device)
 
 
 def _figures(report: BackgroundBiasReport) -> dict[str, float]:

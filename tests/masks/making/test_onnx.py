@@ -46,7 +46,9 @@ def test_units_are_those_that_were_said(tmp_path):
     torch.testing.assert_close(plain.mask, torch.sigmoid(0.5 * (images[:, 0] - images[:, 2])))
     assert mask_maker(f"onnx:{named}").name == "onnx:isnet-small.onnx"
     other = mask_maker(f"onnx:{named}", mean=[0.1, 0.5, 0.3], std=[1.0, 1.0, 0.5])
-    assert other.name == "onnx:isnet-small.onnx (mean 0.1 0.5 0.3, std 1 1 0.5)", "masks in other units are another maker's"
+    assert other.name == "onnx:isnet-small.onnx (mean 0.1 0.5 0.3, std 1 1 0.5)", (
+        "masks in other units are another maker's"
+    )
 
 
 def test_images_of_another_size_come_back_in_theirs(tmp_path):

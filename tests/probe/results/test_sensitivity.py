@@ -41,6 +41,13 @@ def test_what_is_not_known_is_never_trusted():
     json.dumps(unknown.to_dict(), allow_nan=False)
 
 
+def test_what_chance_alone_may_do_is_said():
+    rows = (*measured().rows[:2], MaskRow("other", 0.9, 50, {"bg_gap": 0.11}, chance=0.034))
+    text = MaskSensitivity(rows, 0.9).sentence()
+    assert "right to ± 1.0 points" in text
+    assert text.endswith("On 50 images each change is known to ± 3.4 points at worst.")
+
+
 def test_table_and_bad_quality():
     text = measured(0.9).summary()
     assert "way 3" in text

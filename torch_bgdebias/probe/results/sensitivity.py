@@ -24,12 +24,15 @@ class MaskRow:
         overlap: mean intersection over union with the masks as given.
         images: how many were measured.
         figures: ``bg_gap`` and the means of further scores, in fractions.
+        chance: how far off the change of ``bg_gap`` may be on so few images, half of its paired interval; NaN where
+            nothing is compared.
     """
 
     name: str
     overlap: float
     images: int
     figures: Mapping[str, float]
+    chance: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +72,13 @@ class MaskSensitivity:
         changes = [abs(self.change(row, figure)) for row in self.rows[1:] if row.overlap >= max(worse)]
         return None if any(math.isnan(change) for change in changes) else max(changes)
 
+    def chance(self) -> str:
+        """How well a change is known on these images, in words; empty where nobody says."""
+        known = [row.chance for row in self.rows[1:] if math.isfinite(row.chance)]
+        if not known:
+            return ""
+        return f" On {self.rows[0].images} images each change is known to ± {100 * max(known):.1f} points at worst."
+
     def trusted_from(self, tolerance: float = TOLERANCE, figure: str = "bg_gap") -> float | None:
         """The least overlap from which on no measurement moved by more than ``tolerance``; ``None`` where all did."""
         least = None
@@ -90,7 +100,8 @@ class MaskSensitivity:
                 )
             return (
                 f"The BG-Gap stayed within {points:g} points as long as masks overlapped with the given ones by "
-                f"{least:.2f} on average: compare some with drawn ones (bgdebias masks --compare) before relying on it."
+                f"{least:.2f} on average: compare some with drawn ones (bgdebias masks --compare) before relying on "
+                f"it.{self.chance()}"
             )
         moved = self.within(self.quality)
         if moved is None:
@@ -101,11 +112,11 @@ class MaskSensitivity:
         if moved > tolerance:
             return (
                 f"With masks of this quality (overlap {self.quality:.2f}) the BG-Gap cannot be trusted to {points:g} "
-                f"points: it moved by up to {100 * moved:.1f}."
+                f"points: it moved by up to {100 * moved:.1f}.{self.chance()}"
             )
         return (
             f"With masks of this quality (overlap {self.quality:.2f}) the BG-Gap is right to ± {100 * moved:.1f} "
-            "points, as far as it moved with all masks as good that were tried."
+            f"points, as far as it moved with all masks as good that were tried.{self.chance()}"
         )
 
     def summary(self) -> str:
@@ -113,7 +124,9 @@ class MaskSensitivity:
         names = list(self.rows[0].figures)
         lines = [f"{'masks':<26} overlap  " + "  ".join(f"{name:>12}" for name in names)]
         for row in self.rows:
-            figures = "  ".join(f"{100 * row.figures.get(name, math.nan):12.1f}" for name in names)
+            figures = "  ".join(
+                _spelled(row.figures.get(name, math.nan), name).rjust(max(12, len(name))) for name in names
+            )
             lines.append(f"{row.name:<26} {row.overlap:7.2f}  {figures}")
         return "\n".join([*lines, self.sentence()])
 
@@ -124,8 +137,16 @@ class MaskSensitivity:
                 "name": row.name,
                 "overlap": row.overlap,
                 "images": row.images,
+                "chance": None if math.isnan(row.chance) else row.chance,
                 "figures": {name: None if math.isnan(value) else value for name, value in row.figures.items()},
             }
             for row in self.rows
         ]
         return {"quality": self.quality, "sentence": self.sentence(), "rows": rows}
+
+
+def _spelled(value: float, name: str) -> str:
+    """Pixel ratios as they are, all else in percent or points."""
+    if math.isnan(value):
+        return "not known"
+    return f"{value:.3f}" if name.startswith("pixel_ratio") else f"{100 * value:.1f}"
