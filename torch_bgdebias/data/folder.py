@@ -76,8 +76,7 @@ class MaskedImageFolder(Dataset[Any]):
         size: (H, W), or one int for a square, to which image and mask are resized; ``None``: each file's own.
         transform: called with (image, mask) after resizing, returns both: random crops and flips go here.
         on_error: what to do about missing masks, unreadable files, masks of another size or encoding than the others:
-            ``"raise"``, naming the file, or ``"skip"``: everything is read once, what is wrong is left out, listed in
-            ``.skipped`` and counted in a warning.
+            ``"raise"``, or ``"skip"``: all is read once, what is wrong left out, listed in ``.skipped``, and counted.
         min_foreground, max_foreground: leave out samples whose mask covers less, or more, than this share of the image
             (``.filtered`` counts); 0.04 and 0.64 leave objects of which something and behind which something is seen.
         classes: folders to take, in the order of their indices; by default all, by name, or by number.
