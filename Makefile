@@ -41,7 +41,7 @@ extension: $(BIN)/.ready  ## (re)build the C++/CUDA extension in place
 sanitize: $(BIN)/.ready  ## CPU kernel under AddressSanitizer and UBSan
 	bash .ci/sanitize.sh $(BIN)/python
 
-packages: $(BIN)/.ready  ## the callbacks' table with lightning 2.5 alone
+packages: $(BIN)/.ready  ## the callbacks' table with lightning 2.5 alone, and with pytorch_lightning 2.5 alone
 	bash .ci/packages.sh $(BIN)/python
 
 cuda: $(BIN)/.ready  ## compile the CUDA source where nvcc is

@@ -174,6 +174,8 @@ class BatchSpec:
             where = self._place(field)
             further = isinstance(value, Mapping | Sequence) and isinstance(where, int | str)
             hint = f"; a path leads further in, such as BatchSpec({field}=({where!r}, 0))" if further else ""
+            if isinstance(value, Sequence) and all(isinstance(x, Tensor) and x.ndim == 3 for x in value):
+                hint = "; these are single images: let the loader's collate_fn stack them to one tensor"
             raise TypeError(f"batch[{where!r}] ({field}): expected a tensor, got {type(value).__name__}{hint}")
         return value
 
@@ -289,23 +291,16 @@ def _inserted(batch: Any, steps: tuple[Step, ...], value: Any) -> Any:
 
 
 def _replaced(batch: Any, key: Step, value: Any) -> Any:
-    new: Any
-    if isinstance(batch, Mapping):
-        new = copy.copy(batch)
-        new[key] = value
-        return new
     if isinstance(batch, tuple):
         items = list(batch)
         index = key if isinstance(key, int) else batch._fields.index(key)  # type: ignore[attr-defined]
         items[index] = value
         return type(batch)(*items) if hasattr(batch, "_fields") else type(batch)(items)
-    if isinstance(batch, list):
-        new_list = list(batch)
-        new_list[key] = value  # type: ignore[index]
-        return new_list
-    new = copy.copy(batch)
-    if isinstance(key, int):
+    new: Any = copy.copy(batch)
+    if isinstance(key, int) or isinstance(batch, Mapping | list):
         new[key] = value  # its own way of setting an item
+    elif dataclasses.is_dataclass(new):  # also a frozen one: this is a copy that nobody else has seen
+        object.__setattr__(new, key, value)
     else:
         setattr(new, key, value)
     return new

@@ -41,7 +41,8 @@ def describe(value: object) -> str:
     """Say what ``value`` is, the way error messages here do: ``float32 tensor of shape (2, 3, 8, 8)``."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
-    return f"{type(value).__name__} {value!r}"
+    text = " ".join(repr(value).split())
+    return f"{type(value).__name__} {text if len(text) <= 200 else text[:200] + '...'}"
 
 
 def values_readable(tensor: Tensor) -> bool:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from torch_bgdebias.sharded import plain_type
+
 __all__ = [
     "LayerTap",
     "LogitsKey",
@@ -101,7 +103,9 @@ def find_head(model: nn.Module, *, num_classes: int | None = None) -> tuple[str,
         head = ask()
         if isinstance(head, nn.Linear) and id(head) in names:
             return names[id(head)], head
-    linear = [(_plain(n), m) for n, m in model.named_modules() if type(m) is nn.Linear]
+    linear = [
+        (_plain(n), m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and plain_type(m) is nn.Linear
+    ]
     if not linear:
         raise LookupError(f"{type(model).__name__} has no nn.Linear layer: name the layer whose input is the embedding")
     wanted = num_classes if num_classes is not None else linear[-1][1].out_features

@@ -1,11 +1,21 @@
-"""Whether images were changed by more than a normalisation, so that masks made for them no longer fit."""
+"""Whether what enters a network are a batch's images: changed by more than a normalisation, or several views."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-__all__ = ["more_than_pointwise", "same_images"]
+from torch_bgdebias.checks import values_readable
+
+__all__ = ["ChangeWatch", "Views", "more_than_pointwise", "same_images", "views_of"]
+
+#: random flips and crops leave some batches as they are
+_LOOKED_AT = 8
+
+#: which rows of the entering images are the batch's own, a slice that keeps their order
+Views = slice
 
 
 def same_images(entered: Tensor, image: Tensor) -> bool:
@@ -43,3 +53,62 @@ def more_than_pointwise(after: Tensor, before: Tensor, *, pixels: int = 4096, to
     left_over = (new - old @ weights).square().sum((1, 2))
     changed: Tensor = (left_over > tolerance * new.square().sum((1, 2)) + 1e-12).any()
     return changed
+
+
+def views_of(entered: Tensor, image: Tensor) -> Views | None:
+    """Which rows of a larger batch are the batch's own images, ``None`` where none are.
+
+    Several views of each image come one after the other (``torch.cat``) or side by side (``repeat_interleave``); they
+    may be normalised. Waits for the device; call it once.
+
+    Args:
+        entered: (k B, C, H, W).
+        image: (B, C, H, W).
+    """
+    batch = len(image)
+    if len(entered) % batch or entered.shape[1:] != image.shape[1:]:
+        return None
+    count = len(entered) // batch
+    orders = [slice(i * batch, (i + 1) * batch) for i in range(count)] + [slice(i, None, count) for i in range(count)]
+    same = (rows for rows in orders if torch.equal(entered[rows].detach(), image.detach().to(entered.dtype)))
+    normalised = (rows for rows in orders if _is_normalised(entered[rows], image))
+    return next(same, None) or next(normalised, None)
+
+
+def _is_normalised(view: Tensor, image: Tensor) -> bool:
+    """Whether a view shows the images in other units; what shows one colour shows nothing of them."""
+    shows = bool((view.detach().flatten(1).float().var(1) > 0).all())
+    return shows and not bool(more_than_pointwise(view, image))
+
+
+class ChangeWatch:
+    """Warns, once, where images were changed by more than a normalisation before they entered a network.
+
+    Args:
+        warn: says so.
+    """
+
+    def __init__(self, warn: Callable[[], None]) -> None:
+        self._warn, self._looks, self._warned = warn, 0, False
+        self._flags: list[Tensor] = []
+
+    def look_at(self, entered: Tensor, image: Tensor) -> None:
+        """Compare what entered (B, C, H, W) with the batch's images of the same size, in a fit's first steps.
+
+        Where looking is not free the answer waits for `say`.
+        """
+        if self._looks >= _LOOKED_AT or self._warned:
+            return
+        self._looks += 1
+        if not same_images(entered, image):
+            self._flags.append(more_than_pointwise(entered, image))
+            if values_readable(entered):
+                self.say()
+
+    def say(self) -> None:
+        """Warn if images were found to be changed; waits for the device where they are on one."""
+        changed = any(bool(flag) for flag in self._flags)
+        self._flags = []
+        if changed and not self._warned:
+            self._warned = True
+            self._warn()

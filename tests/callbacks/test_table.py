@@ -157,6 +157,34 @@ def test_the_step_is_back_after_an_error_in_another_callback(name, hook):
         assert left_alone(module)
 
 
+@pytest.mark.parametrize("name", TRAINING)
+@pytest.mark.parametrize("hook", ["on_fit_start", "on_train_start", "on_train_batch_start", "on_train_epoch_end"])
+def test_the_step_is_back_after_ctrl_c_between_hooks(name, hook):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt(hook)
+
+    Other = type("Other", (importlib.import_module(PACKAGES[0]).Callback,), {hook: interrupt})
+    module = small.theirs()
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit([TRAINING[name](), Other()], module=module)
+    assert left_alone(module)
+
+
+@pytest.mark.parametrize("name", TRAINING)
+@pytest.mark.parametrize("method", ["setup_environment", "setup", "model_to_device", "teardown"])
+def test_the_step_is_back_after_an_error_of_the_strategy(name, method):
+    def fail(*args, **kwargs):
+        raise Stop(method)
+
+    module = small.theirs()
+    run = small.trainer([TRAINING[name]()])
+    setattr(run.strategy, method, fail)
+    with pytest.raises(Stop):
+        run.fit(module, small.loader())
+    assert left_alone(module)
+    assert method == "teardown" or "teardown" not in vars(run.strategy)
+
+
 TUNED = {
     "lr_find": {"num_training": 4, "update_attr": False},
     "scale_batch_size": {"max_trials": 1, "steps_per_trial": 2},

@@ -25,6 +25,8 @@ def targets(kind: str) -> torch.Tensor:
     if kind == "shares of classes":
         return 0.9 * F.one_hot(label, small.CLASSES).float() + 0.1 / small.CLASSES
     binary = (label % 2).float()
+    if kind == "one logit of shares":
+        return 0.8 * binary[:, None] + 0.1
     return binary[:, None] if kind == "one logit (B, 1)" else binary
 
 
@@ -74,8 +76,8 @@ WORKS = {
     "probe": {
         "several labels": {"task": "multilabel"},
         "shares of classes": {},
-        "one logit (B,)": {"task": "binary"},
-        "one logit (B, 1)": {"task": "binary"},
+        "one logit (B,)": {},
+        "one logit (B, 1)": {},
     },
 }
 
@@ -135,7 +137,11 @@ ASKS = [
         lambda: BackgroundSwapCallback(BackgroundSwap("batch", different_class=True)),
         r"BackgroundSwap\(different_class=False\), which needs no labels, or BatchSpec\(label=function",
     ),
-    ("one logit (B, 1)", lambda: BackgroundBiasProbe(figures=False), "task='binary' for a model with one logit"),
+    (
+        "one logit of shares",
+        lambda: BackgroundBiasProbe(figures=False),
+        "label: expected integer classes .* pass task='binary' for a model with one logit",
+    ),
 ]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from functools import partial
 
 import pytest
@@ -140,14 +141,31 @@ def test_dict_batches_and_dict_outputs(joint):
     assert totals(module) == pytest.approx(by_hand(Module(), 3, joint=joint), rel=1e-5)
 
 
-def test_images_normalised_by_the_step_are_swapped_as_they_enter_the_network():
-    class Normalising(CallsItsNetwork):
-        def classify(self, image):
-            return self.net(image - 0.5)
+class Changing(CallsItsNetwork):
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
 
+    def classify(self, image):
+        return self.net(self.change(image))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda image: image - 0.5, 0),
+        (lambda image: image.clone(memory_format=torch.channels_last), 0),
+        (lambda image: image.flip(3), 1),
+    ],
+    ids=["normalised", "copied", "flipped"],
+)
+def test_images_are_swapped_as_they_enter_the_network_and_flips_are_told_of_once(change, told):
     callback = CLADCallback(BackgroundSwap())
-    with pytest.warns(UserWarning, match="training_step changes the images before Sequential gets them"):
-        fit(Normalising(), callback)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(Changing(change), callback)
+    where = "training_step changes the images before the network gets them by more than a normalisation"
+    assert sum(where in str(one.message) for one in caught) == told
     assert callback.loss.queue.fill.sum() > 0
 
 

@@ -157,14 +157,79 @@ def test_bad_settings_are_named():
         fit(Module(), CLADCallback(BackgroundSwap(), layer="net.4"))
 
 
-def test_several_views_of_a_batch_are_named():
-    class Views(Module):
+class Views(CallsItsNetwork):
+    """Without batch norm, so that views go through the network as if they were alone."""
+
+    def __init__(self, together, apart=False):
+        super().__init__(norm=False)
+        self.together, self.apart = together, apart
+
+    def training_step(self, batch, batch_idx):
+        image, label = batch[:2]
+        views = self.together(image)
+        logits = torch.cat([self.net(image), self.net(views[8:])]) if self.apart else self.net(views)
+        return F.cross_entropy(logits, torch.cat([label, label]))
+
+
+TOGETHER = {
+    "the batch's first": lambda image: torch.cat([image, image.flip(3)]),
+    "the batch's last": lambda image: torch.cat([image.flip(3), image]),
+    "side by side": lambda image: torch.stack([image, image.flip(3)], 1).flatten(0, 1),
+    "normalised": lambda image: torch.cat([image, image.flip(3)]) * 2 - 1,
+}
+
+
+@pytest.mark.parametrize("joint", [False, True], ids=["one by one", "joint"])
+@pytest.mark.parametrize("name", TOGETHER)
+@pytest.mark.filterwarnings("ignore:training_step runs several views")
+def test_of_several_views_the_batch_s_own_is_contrasted(name, joint):
+    """As in a step that runs each view by itself, of which the first call is looked at."""
+    added = []
+    for apart in (False, True) if name == "the batch's first" else (False,):
+        module, callback = Views(TOGETHER[name], apart), CLADCallback(BackgroundSwap(), plus=True, joint=joint)
+        fit(module, callback)
+        own = torch.stack(module.totals)
+        added.append((own, callback.loss.queue.rows.clone()))
+        assert bool(callback.loss.queue.fill.any())
+    for totals_, rows in added[1:]:
+        torch.testing.assert_close(totals_, added[0][0])
+        torch.testing.assert_close(rows, added[0][1])
+
+
+def test_views_of_which_none_is_the_batch_s_own_are_refused():
+    with pytest.raises(ValueError, match="runs 16 images through the network for a batch of 8, and no part of them"):
+        fit(Views(lambda image: torch.cat([image.flip(3), image.flip(2)])), CLADCallback(BackgroundSwap()))
+
+
+def test_of_views_through_parts_of_a_module_none_is_guessed():
+    class Parts(Module):
         def training_step(self, batch, batch_idx):
             image, label = batch[:2]
-            return F.cross_entropy(self.classify(torch.cat([image, image.flip(-1)])), label.repeat(2))
+            return F.cross_entropy(self.forward(torch.cat([image, image.flip(3)])), torch.cat([label, label]))
 
-    with pytest.raises(ValueError, match=r"expected 8 samples to enter it.*2 views of each image in one batch"):
-        fit(Views(), CLADCallback(BackgroundSwap()))
+        def forward(self, image):
+            for layer in self.net:
+                image = layer(image)
+            return image
+
+    with pytest.raises(ValueError, match="hands 2 views of each image to parts of the module, not to one"):
+        fit(Parts(), CLADCallback(BackgroundSwap()))
+
+
+def test_another_head_that_the_forward_does_not_run_is_named():
+    class TwoHeads(Module):
+        def __init__(self):
+            super().__init__()
+            self.nuisance = nn.Linear(96, 9)
+
+        def training_step(self, batch, batch_idx):
+            features = self.net[:-1](batch[0])
+            site = F.cross_entropy(self.nuisance(features), batch[1])
+            return F.cross_entropy(self.net[-1](features), batch[1]) + site
+
+    with pytest.raises(LookupError, match="'nuisance' took no part .* name the layer of the classes that it runs"):
+        fit(TwoHeads(), CLADCallback(BackgroundSwap()))
+    fit(TwoHeads(), CLADCallback(BackgroundSwap(), layer="net.5"))
 
 
 def test_one_logit_and_its_targets():

@@ -23,6 +23,9 @@ def parts():
 def of(training_step, **methods):
     """A module of a backbone and a head that nothing joins."""
     module = small.theirs(training_step=training_step, **methods)
+    if training_step is parts_of_one:
+        module.net, module.whole = None, nn.Sequential(*parts()["model"], parts()["head"])
+        return module
     for name, part in parts().items():
         setattr(module, name, part)
     return module
@@ -30,6 +33,12 @@ def of(training_step, **methods):
 
 def apart(self, batch, batch_idx):
     return F.cross_entropy(self.head(self.model(batch[0])), batch[1])
+
+
+def parts_of_one(self, batch, batch_idx):
+    """As ``forward_features`` and ``forward_head`` of one network."""
+    features = self.whole[:4](batch[0])
+    return F.cross_entropy(self.whole[4:](features), batch[1])
 
 
 def joined(self, image):
@@ -65,6 +74,11 @@ ADVICE = {
         (apart, {}, {}),
         r"network=\('model', 'head'\)",
         (apart, {}, {"network": ("model", "head")}),
+    ),
+    "a network of which only parts are called": (
+        (parts_of_one, {}, {"network": "whole"}),
+        r"network=\('whole.0', 'whole.4'\)",
+        (parts_of_one, {}, {"network": ("whole.0", "whole.4")}),
     ),
     "features for logits": (
         (by_forward, {"forward": joined}, {"network": "model"}),

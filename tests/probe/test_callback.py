@@ -97,10 +97,10 @@ def test_modes_and_inference(inference: bool) -> None:
             seen.append((torch.is_inference_mode_enabled(), self.training, self.net.training, len(image)))
             return super().forward(image)
 
-        def validation_step(self, batch, batch_idx):
+        def on_validation_batch_end(self, outputs, batch, batch_idx):  # these two run after the callbacks'
             seen.clear()
 
-        def on_validation_epoch_end(self):  # runs after the callbacks'
+        def on_validation_epoch_end(self):
             assert all(entry[:3] == (inference, False, False) for entry in seen), seen
             self.probed = len(seen)
 

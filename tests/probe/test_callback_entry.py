@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import pytorch_lightning as pl
+import small_training
 import torch
 from probe_modules import Cheat, Plain, fit
 from probe_toy import K, ToyImages, cheat
@@ -41,7 +43,8 @@ def test_a_normalisation_inside_the_step_is_measured_as_it_is() -> None:
     assert metrics["bias/acc_original"] == metrics["val_acc"] == 1
     assert float(metrics["bias/bg_gap"]) == pytest.approx(expected.bg_gap.value)
     assert "channels times [2.0, 2.0, 2.0] plus [-1.0, -1.0, -1.0]" in probe.report.settings["preprocess"]
-    assert probe.report.settings["images_enter"] == "as in the module's own step"
+    said = probe.report.settings["images_enter"]
+    assert re.fullmatch(r"as in the module's own step, in the [1-8] batch\(es\) that were looked at", said)
 
 
 def test_what_cannot_be_told_is_said_and_no_number_given() -> None:
@@ -56,6 +59,111 @@ def test_what_cannot_be_told_is_said_and_no_number_given() -> None:
     metrics = fit(FlipsInItsStep(), flipping, epochs=1).callback_metrics
     assert metrics["bias/acc_original"] == metrics["val_acc"]
     assert flipping.report.settings["preprocess"].endswith("<lambda>")
+
+
+class AtRandom(Cheat):
+    """What happens to a batch before the network has it; the first one is left as it is."""
+
+    def __init__(self, change) -> None:
+        super().__init__()
+        self.change = change
+
+    def validation_step(self, batch, batch_idx):
+        self(self.change(batch[0]) if batch_idx % 4 == 2 else batch[0])
+
+
+def test_what_a_step_does_to_some_batches_only_is_seen() -> None:
+    with pytest.warns(UserWarning, match=r"does not measure AtRandom: it is given the batch's images changed"):
+        trainer = fit(AtRandom(lambda image: image.flip(3)), BackgroundBiasProbe(), epochs=1)
+    assert math.isnan(trainer.callback_metrics["bias/bg_gap"])
+    with pytest.warns(
+        UserWarning, match="AtRandom: the module's own step changes images in another way in every batch"
+    ):
+        trainer = fit(AtRandom(lambda image: image * 0.5 + 0.1), BackgroundBiasProbe(), epochs=1)
+    assert math.isnan(trainer.callback_metrics["bias/bg_gap"])
+    probe = BackgroundBiasProbe()
+    fit(AtRandom(lambda image: image), probe, epochs=2)
+    assert probe.report.settings["images_enter"].endswith("in the 8 batch(es) that were looked at")
+
+
+def test_a_step_that_runs_another_network_than_forward_is_not_measured() -> None:
+    class Averaged(Cheat):
+        def __init__(self) -> None:
+            super().__init__()
+            self.theirs = nn.Sequential(cheat())
+
+        def validation_step(self, batch, batch_idx):
+            self.theirs(batch[0])
+
+    with pytest.warns(UserWarning, match="its own step runs its part 'theirs', and its forward 'reader'"):
+        assert math.isnan(fit(Averaged(), BackgroundBiasProbe(), epochs=1).callback_metrics["bias/bg_gap"])
+    probe = BackgroundBiasProbe(forward=lambda module, image: module.theirs(image))
+    assert fit(Averaged(), probe, epochs=1).callback_metrics["bias/acc_original"] == 1
+
+
+def test_what_could_not_be_seen_is_said_once_and_in_the_report() -> None:
+    class Alone(Cheat):
+        def validation_step(self, batch, batch_idx):
+            self.log("mean", batch[0].mean())
+
+    probe = BackgroundBiasProbe()
+    with pytest.warns(UserWarning, match="how images enter the module in its own step could not be seen") as caught:
+        fit(Alone(), probe, epochs=2)
+    assert sum("could not be seen" in str(one.message) for one in caught) == 1
+    assert probe.report.settings["images_enter"] == "not compared with the module's own step"
+
+
+def of_a_part(module, image):
+    return module.net(image)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["averaging first", "probe first"])
+@pytest.mark.parametrize("reads", ["probe", "concepts"])
+def test_weights_that_were_exchanged_for_the_validation_are_not_taken_for_the_validated_ones(reads, first) -> None:
+    """What averages weights puts the module's own back when the validation ends, before or after the measurement."""
+
+    class Averaging(pl.Callback):
+        def on_validation_epoch_start(self, trainer, pl_module):
+            self.own = pl_module.weight.detach().clone()
+            pl_module.weight.data.fill_(5.0)
+
+        def on_validation_epoch_end(self, trainer, pl_module):
+            pl_module.weight.data.copy_(self.own)
+
+    class Reading(Cheat):
+        def forward(self, image):
+            right = self.reader(image)
+            return right if float(self.weight) == 5 else right.roll(1, 1)
+
+    callback = BackgroundBiasProbe() if reads == "probe" else small_training.make_concepts(forward=of_a_part)
+    order = [Averaging(), callback][:: 1 if first else -1]
+    if first:
+        with pytest.warns(
+            UserWarning, match="its weights were exchanged between the batches .* list this callback before"
+        ):
+            metrics = fit(Reading(), *order, epochs=1).callback_metrics
+        assert (
+            math.isnan(metrics["bias/bg_gap"]) if reads == "probe" else not any("concepts/" in key for key in metrics)
+        )
+    else:
+        metrics = fit(Reading(), *order, epochs=1).callback_metrics
+        assert metrics["bias/acc_original"] == 1 if reads == "probe" else any("concepts/" in key for key in metrics)
+
+
+def test_a_forward_of_another_kind_is_told_what_to_pass() -> None:
+    class OfBatches(Cheat):
+        def forward(self, batch):
+            return self.reader(batch["image"])
+
+        def validation_step(self, batch, batch_idx):
+            self({"image": batch[0]})
+
+    with pytest.raises(IndexError) as caught:
+        fit(OfBatches(), BackgroundBiasProbe(), epochs=1)
+    (note,) = caught.value.__notes__
+    assert "BackgroundBiasProbe calls OfBatches(image); where its forward takes something else, pass Back" in note
+    probe = BackgroundBiasProbe(forward=lambda module, image: module({"image": image}))
+    assert fit(OfBatches(), probe, epochs=1).callback_metrics["bias/acc_original"] == 1
 
 
 @pytest.mark.parametrize("stage", ["validate", "test"])
@@ -143,7 +251,7 @@ def test_one_logit() -> None:
     two = DataLoader(ToyImages(20, classes=2), batch_size=5)
     module = OneLogit()
     module.validation_step = lambda batch, batch_idx: None
-    with pytest.raises(ValueError, match="or task='binary' for a model with one logit"):
+    with pytest.raises(ValueError, match="or task='binary' for a model with one logit"):  # no layer of one output
         fit(module, BackgroundBiasProbe(two, metrics=["bg_gap"]), epochs=1)
     probe = BackgroundBiasProbe(two, task="binary")
     metrics = fit(module, probe, epochs=1).callback_metrics
@@ -151,3 +259,4 @@ def test_one_logit() -> None:
     rand = probe.report.images
     assert (rand.prediction["mixed_rand"] == rand.background_label["mixed_rand"]).all()
     assert [c.n for c in probe.report.per_class] == [10, 10]
+    assert probe.report.settings["task"] == "binary"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, ParamSpec
 
 import torch
@@ -16,10 +17,11 @@ from torch_bgdebias._deprecated import warn_renamed
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_label, describe
 from torch_bgdebias.clad.loss import CLADLoss
-from torch_bgdebias.clad.paired import Pair, paired_pass
+from torch_bgdebias.clad.paired import Pair, PairedPass, paired_pass
 from torch_bgdebias.clad.settings import CLADSettings
 from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, Trainer, add_to_loss
 from torch_bgdebias.models import LogitsKey, find_head, get_layer, logits_of, original_module
+from torch_bgdebias.moved_pixels import ChangeWatch, Views
 from torch_bgdebias.swap.callback import SwappingCallback
 from torch_bgdebias.swap.module import BackgroundSwap
 from torch_bgdebias.swap.sampling import SwapParams
@@ -121,6 +123,8 @@ class CLADCallback(SwappingCallback):
         self.loss: CLADLoss | None = None
         self._layer = ""
         self._one_logit = False
+        self._changes = ChangeWatch(self._warn_of_changes)
+        self._views: Views | None = None
         self._empty_told = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -146,6 +150,7 @@ class CLADCallback(SwappingCallback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say so, once a fit, where a whole epoch has left nothing to contrast with."""
         super().on_train_epoch_end(trainer, pl_module)
+        self._changes.say()
         if self._empty_told or self.loss is None or bool(self.loss.queue.fill.any()):
             return
         self._empty_told = True
@@ -162,6 +167,7 @@ class CLADCallback(SwappingCallback):
     def _prepare(self, module: LightningModule) -> None:
         """Find the layer, make the queue unless a checkpoint brought it, follow the module to its device."""
         super()._prepare(module)
+        self._changes, self._views = ChangeWatch(self._warn_of_changes), None
         self._layer, head = self._find_layer(module)
         inner = original_module(head)
         self._one_logit = isinstance(inner, nn.Linear) and inner.out_features == 1
@@ -178,6 +184,8 @@ class CLADCallback(SwappingCallback):
         drawn: list[SwapParams] = []
 
         def positives(entering: Tensor) -> Tensor:
+            if entering.shape == image.shape:
+                self._changes.look_at(entering, image)
             # another class, unless the swap was made with different_class=False
             params = self.swap.generate_parameters(
                 entering.shape, key, different_class=True, device=entering.device, generator=generator
@@ -187,13 +195,34 @@ class CLADCallback(SwappingCallback):
             assert isinstance(swapped, Tensor), "one positional input gives one output"
             return swapped
 
-        with paired_pass(call.module, self._layer, image, positives, joint=self.settings.joint) as paired:
+        with self._paired(call.module, image, positives) as paired:
             output = call.run()
             if output is None:  # the user's step skips this batch
                 return None
             pair = paired.finish()
+        self._note_views(paired.views)
         extra = self._loss(call.module, pair, key, drawn[-1]["background_label"], foreground, target)
         return add_to_loss(output, extra)
+
+    def _paired(
+        self, module: LightningModule, image: Tensor, positives: Callable[[Tensor], Tensor]
+    ) -> AbstractContextManager[PairedPass]:
+        return paired_pass(module, self._layer, image, positives, joint=self.settings.joint, views=self._views)
+
+    def _note_views(self, views: Views | None) -> None:
+        if views is not None and self._views is None:
+            self._views = views
+            rank_zero_warn(
+                "training_step runs several views of each image through the network: CLADCallback looks at those that "
+                "are the batch's own, for other views there are no masks"
+            )
+
+    def _warn_of_changes(self) -> None:
+        rank_zero_warn(
+            "training_step changes the images before the network gets them by more than a normalisation: backgrounds "
+            "are exchanged in what it gets, right after a normalisation, not after flips, crops, mixup or CutMix, of "
+            "which the masks, and the targets of CLAD+, know nothing"
+        )
 
     def _loss(
         self,

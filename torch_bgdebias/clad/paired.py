@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from torch_bgdebias.checks import describe
 from torch_bgdebias.models import LayerTap, get_layer, tap
+from torch_bgdebias.moved_pixels import Views, views_of
 
 __all__ = ["Pair", "PairedPass", "paired_pass"]
 
@@ -36,8 +36,13 @@ class Pair(NamedTuple):
 class PairedPass:
     """One training step's look at the network: which module took the images, with which arguments, what came out.
 
-    The network is the outermost module around ``layer`` that is called with the images. It is watched, never changed;
-    with ``joint`` its input is extended and its output cut back for the one call.
+    The network is the outermost module around ``layer`` that is called with the images, or with several views of them
+    in one batch, of which those are looked at that are the images themselves. It is watched, never changed; with
+    ``joint`` its input is extended and its output cut back for the one call.
+
+    Attributes:
+        network: it, once it was called.
+        views: which rows of what it was given are the batch's own images.
     """
 
     def __init__(
@@ -48,10 +53,12 @@ class PairedPass:
         second: Callable[[Tensor], Tensor],
         seen: LayerTap,
         joint: bool,
+        views: Views | None,
     ) -> None:
         self.module, self.layer, self.image = module, layer, image
-        self.second, self.seen, self.joint = second, seen, joint
+        self.second, self.seen, self.joint, self.views = second, seen, joint, views
         self.network: nn.Module | None = None
+        self._rows, self._size = slice(None), len(image)
         self._open = False
         self._repeat: Callable[[], Any] | None = None
         self._output: Any = None
@@ -62,7 +69,7 @@ class PairedPass:
         Raises:
             LookupError: the images went another way, or the layer was not used.
         """
-        seen, batch = self.seen.inputs[self.layer], self.image.shape[0]
+        seen, batch, size = self.seen.inputs[self.layer], self.image.shape[0], self._size
         if not seen:
             raise LookupError(
                 f"layer: {self.layer!r} took no part in training_step; name the layer whose input is the embedding"
@@ -70,13 +77,16 @@ class PairedPass:
         if self.joint:
             if self.network is None:
                 raise LookupError(f"joint: {_NO_ENTRY.format(layer=self.layer)}; pass joint=False")
-            both = as_vectors(seen[0], 2 * batch, self.layer)
-            layer_output = tree_map(lambda x: _tail(x, batch), self.seen.outputs[self.layer][0])
-            return Pair(both[:batch], both[batch:], layer_output, self._output)
-        anchor, calls = as_vectors(seen[0], batch, self.layer), len(seen)
+            both = as_vectors(seen[0], size + batch, self.layer)
+            layer_output = tree_map(lambda x: _tail(x, size, batch), self.seen.outputs[self.layer][0])
+            return Pair(both[:size][self._rows], both[size:], layer_output, self._output)
+        anchor, calls = as_vectors(seen[0], size, self.layer)[self._rows], len(seen)
         output = self._again()
         if len(seen) == calls:
-            raise LookupError(f"layer: {self.layer!r} took no part in the second forward pass")
+            raise LookupError(
+                f"layer: {self.layer!r} took no part when the images with other backgrounds were handed to "
+                f"{type(self.network).__name__}; name the layer of the classes that it runs"
+            )
         positive = as_vectors(seen[calls], batch, self.layer)
         return Pair(anchor, positive, self.seen.outputs[self.layer][calls], output)
 
@@ -85,37 +95,49 @@ class PairedPass:
         if self.network is not None:
             return None
         image = _image_among((args, kwargs), self.image)
+        image = self._views_among((args, kwargs)) if image is None else image
         if image is None:
             return None
-        if image is not self.image:
-            warnings.warn(
-                f"training_step changes the images before {type(network).__name__} gets them: backgrounds are "
-                "exchanged in what it gets, right after a normalisation, not after flips, crops, mixup or CutMix, of "
-                "which the masks, and the targets of CLAD+, know nothing",
-                stacklevel=2,
-            )
-        self.network, self._open = network, self.joint
-        other = self.second(image)
+        self.network, self._open, self._size = network, self.joint, len(image)
+        rows = self._rows
+        other = self.second(image[rows])
         if not self.joint:
-            exchange = _exchange(image, other)
+            exchange = _exchange(image, other, rows)
             self._repeat = lambda: network(*tree_map(exchange, args), **tree_map(exchange, kwargs))
             return None
-        extend = _extend(image, other)
+        extend = _extend(image, other, rows)
         return tree_map(extend, args), tree_map(extend, kwargs)
+
+    def _views_among(self, arguments: Any) -> Tensor | None:
+        """Several views of the images in one batch, if that is what entered; the batch's own are noted."""
+        batch = len(self.image)
+        tensors = [x for x in tree_leaves(arguments) if isinstance(x, Tensor) and x.is_floating_point() and x.ndim == 4]
+        stacked = next((x for x in tensors if len(x) > batch and len(x) % batch == 0), None)
+        if stacked is None or stacked.shape[1:] != self.image.shape[1:]:
+            return None
+        self.views = self.views or views_of(stacked, self.image)
+        if self.views is None:
+            raise ValueError(
+                f"training_step runs {len(stacked)} images through the network for a batch of {batch}, and no part of "
+                "them is the batch's own, to whose masks other backgrounds could be given; let the batch hold one of "
+                "the views as it enters, and its mask"
+            )
+        self._rows = self.views
+        return stacked
 
     def leave(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """Forward hook: of a joint pass, the user's step gets its own half."""
         if network is not self.network or not self._open:
             return None
         self._open = False
-        batch = self.image.shape[0]
-        if not any(isinstance(x, Tensor) and x.ndim and x.shape[0] == 2 * batch for x in tree_leaves(output)):
+        size, batch = self._size, self.image.shape[0]
+        if not any(isinstance(x, Tensor) and x.ndim and x.shape[0] == size + batch for x in tree_leaves(output)):
             raise TypeError(
-                f"joint: expected tensors of {2 * batch} samples from {type(network).__name__}, got "
-                f"{type(output).__name__}, which cannot be cut in halves; pass joint=False"
+                f"joint: expected tensors of {size + batch} samples from {type(network).__name__}, got "
+                f"{type(output).__name__}, which cannot be cut in two; pass joint=False"
             )
-        self._output = tree_map(lambda x: _tail(x, batch), output)
-        return tree_map(lambda x: _head(x, batch), output)
+        self._output = tree_map(lambda x: _tail(x, size, batch), output)
+        return tree_map(lambda x: _head(x, size, batch), output)
 
     def _again(self) -> Any:
         if self._repeat is not None:
@@ -128,7 +150,13 @@ class PairedPass:
 
 @contextmanager
 def paired_pass(
-    module: nn.Module, layer: str, image: Tensor, second: Callable[[Tensor], Tensor], *, joint: bool = False
+    module: nn.Module,
+    layer: str,
+    image: Tensor,
+    second: Callable[[Tensor], Tensor],
+    *,
+    joint: bool = False,
+    views: Views | None = None,
 ) -> Iterator[PairedPass]:
     """Watch a training step inside the block, and take a second batch through the same network.
 
@@ -136,16 +164,18 @@ def paired_pass(
         module: the user's module; hooks are on it inside the block only.
         layer: name of the layer whose input is the embedding.
         image: (B, C, H, W), the images of the user's batch.
-        second: makes the second batch of what enters the network.
+        second: makes the second batch of the images (B, C, H, W) as they enter the network.
         joint: one pass with both batches in one, instead of one pass each. Other arguments of the network with B
-            samples are doubled, and what it returns is cut back to the user's half.
+            samples are doubled, and what it returns is cut back to the user's part.
+        views: which rows are the batch's own images where several views enter, from an earlier `PairedPass`; finding
+            them waits for the device.
 
     Yields:
         PairedPass: run the user's step, then `PairedPass.finish`.
     """
     get_layer(module, layer)
     with tap(module, [layer]) as seen, ExitStack() as stack:
-        paired = PairedPass(module, layer, image, second, seen, joint)
+        paired = PairedPass(module, layer, image, second, seen, joint, views)
         for outer in _around(module, layer):
             stack.callback(outer.register_forward_pre_hook(paired.enter, with_kwargs=True).remove)
             stack.callback(outer.register_forward_hook(paired.leave, with_kwargs=True).remove)
@@ -158,7 +188,7 @@ def as_vectors(embedding: Any, batch: int, layer: str) -> Tensor:
         raise TypeError(f"layer {layer!r}: expected a float tensor (B, D) to enter it, got {describe(embedding)}")
     if embedding.shape[0] != batch:
         views, rest = divmod(embedding.shape[0], batch)
-        hint = f"; does training_step run {views} views of each image in one batch? CLAD takes one" if not rest else ""
+        hint = "" if rest else f"; training_step hands {views} views of each image to parts of the module, not to one"
         raise ValueError(f"layer {layer!r}: expected {batch} samples to enter it, got {describe(embedding)}{hint}")
     if embedding.ndim == 2:
         return embedding
@@ -180,27 +210,36 @@ def _image_among(arguments: Any, image: Tensor) -> Tensor | None:
     return next((x for x in tensors if x is image), alike[0] if alike else None)
 
 
-def _exchange(image: Tensor, other: Tensor) -> Callable[[Any], Any]:
-    return lambda x: other if x is image else x
+def _exchange(image: Tensor, other: Tensor, rows: slice) -> Callable[[Any], Any]:
+    """Puts ``other`` in the image's place; of what else has a row for each image, the rows of the batch's own stay."""
+
+    def exchange(x: Any) -> Any:
+        if x is image:
+            return other
+        return x[rows] if len(image) != len(other) and _has_rows(x, len(image)) else x
+
+    return exchange
 
 
-def _extend(image: Tensor, other: Tensor) -> Callable[[Any], Any]:
+def _extend(image: Tensor, other: Tensor, rows: slice) -> Callable[[Any], Any]:
     def extend(x: Any) -> Any:
         if x is image:
             return torch.cat([image, other])
-        if isinstance(x, Tensor) and x.ndim and x.shape[0] == image.shape[0]:
-            return torch.cat([x, x])
-        return x
+        return torch.cat([x, x[rows]]) if _has_rows(x, len(image)) else x
 
     return extend
 
 
-def _head(x: Any, batch: int) -> Any:
-    return x[:batch] if isinstance(x, Tensor) and x.ndim and x.shape[0] == 2 * batch else x
+def _has_rows(x: Any, count: int) -> bool:
+    return isinstance(x, Tensor) and x.ndim > 0 and x.shape[0] == count
 
 
-def _tail(x: Any, batch: int) -> Any:
-    return x[batch:] if isinstance(x, Tensor) and x.ndim and x.shape[0] == 2 * batch else x
+def _head(x: Any, size: int, more: int) -> Any:
+    return x[:size] if _has_rows(x, size + more) else x
+
+
+def _tail(x: Any, size: int, more: int) -> Any:
+    return x[size:] if _has_rows(x, size + more) else x
 
 
 def _has_forward(module: nn.Module) -> bool:

@@ -17,9 +17,9 @@ from torch_bgdebias.checks import describe
 from torch_bgdebias.isnet.balance import GradientBalance
 from torch_bgdebias.isnet.calibration import RelevanceRange
 from torch_bgdebias.isnet.callback_calibration import measured_range
-from torch_bgdebias.isnet.callback_fit import Fit, loss_of
+from torch_bgdebias.isnet.callback_fit import Fit, loss_of, ways_to_name_it
 from torch_bgdebias.isnet.callback_validation import Validation, loader_names, log_figures
-from torch_bgdebias.isnet.calls import around_calls
+from torch_bgdebias.isnet.calls import around_calls, place_of_image
 from torch_bgdebias.isnet.class_masks import dimming_mask, loss_mask
 from torch_bgdebias.isnet.dimming import BackgroundDimming
 from torch_bgdebias.isnet.loss import NO_RANGE, ISNetLoss
@@ -31,6 +31,7 @@ from torch_bgdebias.isnet.wrapper import ISNet
 from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, Trainer, TrainingStepCallback, add_to_loss
 from torch_bgdebias.lightning.step import wrap_method
 from torch_bgdebias.models import get_layer, logits_of, original_module
+from torch_bgdebias.sharded import parameters_whole
 
 __all__ = ["ISNetCallback", "Schedule"]
 
@@ -250,6 +251,11 @@ class ISNetCallback(TrainingStepCallback):
         weight = self.weight_at(module.current_epoch)
         if weight == 0.0:
             return call.run()
+        with parameters_whole(module):
+            return self._explained_step(call, weight)
+
+    def _explained_step(self, call: StepCall, weight: float) -> Any:
+        module = call.module
         mask, void = self.spec.mask_of(call.batch), self.spec.void_of(call.batch)
         generator = self._seeded(module)
         if self._dimming.p > 0.0:
@@ -310,7 +316,9 @@ class ISNetCallback(TrainingStepCallback):
 
         def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if torch.is_grad_enabled() and not entered:  # the network may change it in place
-                entered.extend((x, x.detach().clone()) for x in args[:1])
+                place = place_of_image(args, kwargs)
+                image = args[0] if place is None else kwargs[place]
+                entered.append((image, image.detach().clone()))
 
         with around_calls(original_module(self._isnet.model), enter, lambda output: returned.append(output)):
             output = call.run()
@@ -340,22 +348,9 @@ class ISNetCallback(TrainingStepCallback):
         return f"the network {network!r}" if isinstance(network, str) else f"the parts {network!r}"
 
     def _not_called(self, module: LightningModule) -> RuntimeError:
-        children = [
-            f"{name} ({type(child).__name__})"
-            for name, child in module.named_children()
-            if next(child.parameters(), None) is not None
-        ]
-        one = f"pass ISNetCallback(network=...) with the submodule that maps images to logits: {', '.join(children)}"
-        two = ""
-        if len(children) > 1:
-            first, last = (child.split(" ")[0] for child in (children[0], children[-1]))
-            two = (
-                f"; or, where training_step calls parts one after the other, with the first and the last of them: "
-                f"network=({first!r}, {last!r})"
-            )
         return RuntimeError(
             f"network: training_step did not call {self._called(module)} with gradients enabled, so there is nothing "
-            f"to explain; {one}{two}"
+            f"to explain; {ways_to_name_it(module, self.settings.network)}"
         )
 
     def _leave(self) -> None:

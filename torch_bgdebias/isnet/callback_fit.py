@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 
-from torch_bgdebias.checks import describe, values_readable
+from torch_bgdebias.checks import describe
 from torch_bgdebias.isnet.decision import link_to_loss
-from torch_bgdebias.isnet.entering import views_of
-from torch_bgdebias.moved_pixels import more_than_pointwise, same_images
+from torch_bgdebias.models import find_head
+from torch_bgdebias.moved_pixels import ChangeWatch, Views, views_of
 
-__all__ = ["Fit", "loss_of"]
-
-#: random flips and crops leave some batches as they are
-_STEPS_LOOKED_AT = 8
+__all__ = ["Fit", "loss_of", "ways_to_name_it"]
 
 _WHAT_TO_DO = (
     "move images and masks together: in the data set, or in on_after_batch_transfer, before training_step gets them"
@@ -32,9 +30,9 @@ class Fit:
     def __init__(self, called: str) -> None:
         self.called = called
         #: which rows of what enters the network are the batch's own images; ``None``: all
-        self.views: slice | None = None
-        self._looked, self._known, self._warned, self._decides = 0, False, False, False
-        self._flags: list[Tensor] = []
+        self.views: Views | None = None
+        self._decides = False
+        self._changes = ChangeWatch(self._warn)
 
     def look_at(self, entered: Tensor, image: Tensor) -> None:
         """Compare what entered the network with the batch's images.
@@ -45,25 +43,18 @@ class Fit:
         if len(entered) != len(image) or entered.shape[2:] != image.shape[2:]:
             self._find_views(entered, image)
             return
-        if self._looked >= _STEPS_LOOKED_AT or self._warned:
-            return
-        self._looked += 1
-        if not same_images(entered, image):
-            self._flags.append(more_than_pointwise(entered, image))
-            if values_readable(entered):
-                self.say()
+        self._changes.look_at(entered, image)
 
     def say(self) -> None:
         """Warn, once, if images were found to be changed; waits for the device where they are on one."""
-        changed = any(bool(flag) for flag in self._flags)
-        self._flags = []
-        if changed and not self._warned:
-            self._warned = True
-            rank_zero_warn(
-                f"training_step changes the images before {self.called} gets them by more than a normalisation (a "
-                "flip, a crop, a mix of images?), and the batch's masks know nothing of it: ISNetCallback then trains "
-                f"against masks that do not fit. To mend it, {_WHAT_TO_DO}"
-            )
+        self._changes.say()
+
+    def _warn(self) -> None:
+        rank_zero_warn(
+            f"training_step changes the images before {self.called} gets them by more than a normalisation (a "
+            "flip, a crop, a mix of images?), and the batch's masks know nothing of it: ISNetCallback then trains "
+            f"against masks that do not fit. To mend it, {_WHAT_TO_DO}"
+        )
 
     def _find_views(self, entered: Tensor, image: Tensor) -> None:
         if self.views is not None and len(entered) % len(image) == 0:
@@ -115,3 +106,34 @@ def loss_of(output: Any) -> Tensor:
     if not isinstance(loss, Tensor):
         raise TypeError(f"training_step: expected a loss tensor or a dict with 'loss', got {type(output).__name__}")
     return loss
+
+
+def ways_to_name_it(module: nn.Module, network: str | tuple[str, str] | None) -> str:
+    """What ``network`` can be for a module whose step did not call what was expected.
+
+    Args:
+        module: the LightningModule.
+        network: what was expected.
+    """
+    children = {name: child for name, child in module.named_children() if next(child.parameters(), None) is not None}
+    listed = ", ".join(f"{name} ({type(child).__name__})" for name, child in children.items() if name != network)
+    one = (
+        f"pass ISNetCallback(network=...) with the submodule that maps images to logits: {listed}; or, "
+        if listed
+        else ""
+    )
+    first, *others = children or [""]
+    pairs = [(first, other) for other in others]
+    if len(children) < 2:  # a network whose own parts are called: its first layer and its head
+        leaves = [(name, layer) for name, layer in module.named_modules() if not list(layer.children())]
+        layers = [name for name, layer in leaves if next(layer.parameters(), None) is not None]
+        pairs = [(layers[0], _head_of(module, layers))] if layers else []
+    where = "where training_step calls parts one after the other, with the first of them and the one that returns the "
+    return f"{one}{where}logits: network={' or '.join(map(repr, pairs))}"
+
+
+def _head_of(module: nn.Module, layers: Sequence[str]) -> str:
+    try:
+        return find_head(module)[0]
+    except LookupError:
+        return layers[-1]

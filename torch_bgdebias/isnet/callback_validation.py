@@ -12,15 +12,15 @@ from torch.nn import functional as F
 
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import describe
-from torch_bgdebias.isnet.calls import around_calls
+from torch_bgdebias.isnet.calls import around_calls, place_of_image
 from torch_bgdebias.isnet.class_masks import loss_mask
-from torch_bgdebias.isnet.entering import views_of
 from torch_bgdebias.isnet.loss import ISNetLoss
 from torch_bgdebias.isnet.record import Explanation
 from torch_bgdebias.isnet.shares import foreground_share, pixel_ratio
 from torch_bgdebias.isnet.wrapper import ISNet
 from torch_bgdebias.lightning import LightningModule, StepCall, Trainer
 from torch_bgdebias.models import original_module
+from torch_bgdebias.moved_pixels import views_of
 
 __all__ = ["Validation", "loader_names", "log_figures"]
 
@@ -61,7 +61,8 @@ class Validation:
 
         def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if not entered:  # the network may change it in place
-                entered.extend(x.detach().clone() for x in args[:1])
+                place = place_of_image(args, kwargs)
+                entered.append((args[0] if place is None else kwargs[place]).detach().clone())
 
         with around_calls(original_module(self._isnet.model), enter, lambda output: None):
             output = call.run()

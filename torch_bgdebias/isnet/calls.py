@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["After", "Before", "around_calls"]
+__all__ = ["After", "Before", "around_calls", "place_of_image"]
 
 #: called with the positional and the named arguments; returns others, or ``None``
 Before: TypeAlias = "Callable[[tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]] | None]"
@@ -105,3 +105,20 @@ def around_calls(module: nn.Module, before: Before, after: After) -> Iterator[No
         stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
         stack.callback(module.register_forward_hook(leave, always_call=True).remove)
         yield
+
+
+def place_of_image(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """The name under which a model is given its image; ``None``: it is the first positional argument.
+
+    Raises:
+        TypeError: no argument could be images, or several named ones could.
+    """
+    if args:
+        return None
+    pictures = [name for name, x in kwargs.items() if isinstance(x, Tensor) and x.ndim == 4 and x.is_floating_point()]
+    if len(pictures) == 1:
+        return pictures[0]
+    raise TypeError(
+        f"image: expected one float tensor (B, C, H, W) among the model's arguments {', '.join(kwargs)}, got "
+        f"{len(pictures)}; give the model its image as the first positional argument"
+    )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,10 @@ from torch_bgdebias.lrp.switch import depends_on
 from torch_bgdebias.models import as_map
 from torch_bgdebias.precision import working_precision
 
-__all__ = ["Explanation", "Record"]
+__all__ = ["Explanation", "Record", "WithImage"]
+
+#: from an image to the positional and the named arguments of a call
+WithImage: TypeAlias = "Callable[[Tensor], tuple[tuple[Any, ...], dict[str, Any]]]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +68,8 @@ class Record:
     #: nobody but the relevance pass wants the gradient of the image
     private: bool
     flex: FlexPass
-    #: what else the model was given
-    rest: tuple[tuple[Any, ...], dict[str, Any]]
+    #: the model's arguments, with another image in the place of its own
+    rest: WithImage
     #: the pass was opened for this record
     opened: bool = True
     #: calls of the module within its call

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from torch_bgdebias.checks import check_finite, check_image
-from torch_bgdebias.isnet.calls import around_calls
-from torch_bgdebias.isnet.record import Explanation, Record
+from torch_bgdebias.isnet.calls import around_calls, place_of_image
+from torch_bgdebias.isnet.record import Explanation, Record, WithImage
 from torch_bgdebias.isnet.rules import PixelBox, Rules
 from torch_bgdebias.isnet.targets import Target
 from torch_bgdebias.lrp.blame import (
@@ -31,6 +31,7 @@ from torch_bgdebias.lrp.blame import (
 from torch_bgdebias.lrp.engine import FlexPass, running_pass
 from torch_bgdebias.models import get_layer, is_compiled, logits_of, original_module
 from torch_bgdebias.precision import autocast_off
+from torch_bgdebias.sharded import check_not_flattened, parameters_whole
 
 __all__ = ["Watch"]
 
@@ -93,6 +94,7 @@ class Watch:
             )
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         module = self._module
+        check_not_flattened(module, what="ISNet")
         if self._rules.attribution == "lrp":
             check_visible(module)
         if self._first is self._last:
@@ -140,15 +142,17 @@ class Watch:
             return None
         if not torch.is_grad_enabled():
             return None
-        if not args:
-            raise TypeError(f"{type(self._first).__name__}: expected the image as first positional argument")
-        image = check_image(args[0])
+        place = place_of_image(args, kwargs)
+        image = args[0] if place is None else kwargs[place]
+        check_image(image)
         check_batch_norm(self._module)
         if image.is_inference():
             raise RuntimeError("image: made in inference mode; explain(image) copes with that, watching() cannot")
-        return (self._record(image, (args[1:], kwargs)), *args[1:]), kwargs
+        if place is None:
+            return (self._record(image, lambda other: ((other, *args[1:]), kwargs)), *args[1:]), kwargs
+        return args, {**kwargs, place: self._record(image, lambda other: (args, {**kwargs, place: other}))}
 
-    def _record(self, image: Tensor, rest: tuple[tuple[Any, ...], dict[str, Any]]) -> Tensor:
+    def _record(self, image: Tensor, rest: WithImage) -> Tensor:
         """Begin a record; returns what the model is to get, which it may change in place."""
         running = running_pass()
         if running is not None and image.requires_grad and self._joins(running, image):
@@ -227,7 +231,7 @@ class Watch:
         record = self._records.pop(index)
         create_graph = torch.is_grad_enabled() if create_graph is None else create_graph
         rerun = self._rerun(record, target)
-        with torch.enable_grad():
+        with parameters_whole(self._module), torch.enable_grad():
             try:
                 with autocast_off(record.value):
                     explanation = self._explain(record, target, create_graph, generator)
@@ -288,10 +292,10 @@ class Watch:
 
     def _again(self, record: Record, target: Target, index: int = 0) -> tuple[Tensor, AbstractContextManager[None]]:
         """The recorded forward pass again, for a closer look: the scalar of one heatmap, and its relevance pass."""
-        args, kwargs = record.rest
+        args, kwargs = record.rest(record.value)
         with warnings.catch_warnings(), Watch(self._model, self._rules, self._box, exclusive=True) as watch:
             warnings.simplefilter("ignore")  # the first pass has warned
-            self._module(record.value, *args, **kwargs)
+            self._module(*args, **kwargs)
         again = watch._records.pop()
         logits = logits_of(again.output, self._rules.logits)
         if target is None and self._rules.variant == "stochastic":  # drawn at random: any logit's relevance will do

@@ -23,6 +23,7 @@ from torch_bgdebias.lightning.options import option_text
 from torch_bgdebias.lightning.packages import CallbackBase, LightningModule, Trainer
 from torch_bgdebias.lightning.step import StepCall, wrap_training_step
 from torch_bgdebias.lightning.transfers import TransferWatch
+from torch_bgdebias.lightning.weights import EXCHANGED, WeightsNote
 
 __all__ = ["LightningCallback", "ReadingCallback", "Schedule", "TrainingStepCallback", "device_number"]
 
@@ -54,6 +55,10 @@ class LightningCallback(CallbackBase):
 
     #: of the logged names
     log_prefix: ClassVar[str] = ""
+    #: strategies, by name, under which it cannot work, since they spread the module's parameters over processes
+    not_under: ClassVar[tuple[str, ...]] = ()
+    #: what to do there instead
+    when_sharded: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -83,7 +88,19 @@ class LightningCallback(CallbackBase):
         return self._state_key
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the names for the log; keep masks from the module where that was asked for."""
+        """Find the names for the log; keep masks from the module where that was asked for.
+
+        Raises:
+            TypeError: the trainer's strategy spreads the module's parameters in a way that this callback cannot use.
+        """
+        strategy = next(
+            (kind.__name__ for kind in type(trainer.strategy).__mro__ if kind.__name__ in self.not_under), ""
+        )
+        if strategy and getattr(trainer.strategy, "zero_stage_3", True):
+            raise TypeError(
+                f"{type(self).__name__} cannot work under {strategy}, which spreads the module's parameters over the "
+                f"processes: {self.when_sharded}"
+            )
         alike = [
             callback
             for callback in trainer.callbacks  # type: ignore[union-attr]
@@ -151,6 +168,9 @@ class TrainingStepCallback(LightningCallback):
     by_hand: ClassVar[str] = ""
     #: what follows where transfer hooks move images and not their masks
     if_masks_do_not_fit: ClassVar[str] = "backgrounds are exchanged where the objects are no longer"
+
+    not_under = ("FSDPStrategy", "DeepSpeedStrategy")
+    when_sharded = "use DDPStrategy, or ModelParallelStrategy with torch's fully_shard"
 
     #: training batches seen
     steps: int = 0
@@ -245,6 +265,12 @@ class ReadingCallback(LightningCallback):
         ValueError: ``every_n_epochs`` below 1.
     """
 
+    not_under = ("ModelParallelStrategy", "FSDPStrategy", "DeepSpeedStrategy")
+    when_sharded = (
+        "each process measures images of its own, and would wait for the others' in every layer; measure the saved "
+        "model, or call evaluate_background_bias with the same loader in every process"
+    )
+
     def __init__(
         self,
         *,
@@ -259,11 +285,38 @@ class ReadingCallback(LightningCallback):
             raise ValueError(f"every_n_epochs: expected at least 1, got {every_n_epochs}")
         self.every_n_epochs = every_n_epochs
         self._measured = False
+        self._weights = WeightsNote()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Nothing has been measured yet in this run."""
         super().setup(trainer, pl_module, stage)
-        self._measured = False
+        self._measured, self._weights = False, WeightsNote()
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Note the weights that are validated."""
+        if batch_idx == 0:
+            self._weights.take(pl_module)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Note the weights that are tested."""
+        if batch_idx == 0:
+            self._weights.take(pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure and log."""
@@ -290,8 +343,16 @@ class ReadingCallback(LightningCallback):
         """Measure; the numbers to log, the same on every process."""
         raise NotImplementedError(f"{type(self).__name__} reads a module and must say what")
 
+    def _without_numbers(self, module: LightningModule, problem: str) -> Mapping[str, float]:
+        """Say why there are no numbers; what is logged in their place."""
+        rank_zero_warn(f"{type(self).__name__} does not measure {type(module).__name__}: {problem}")
+        return {}
+
     def _measure_and_log(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        values = self._read(trainer, pl_module)
+        if self._weights.exchanged(pl_module):
+            values = self._without_numbers(pl_module, EXCHANGED)
+        else:
+            values = self._read(trainer, pl_module)
         self._measured = True
         self._log_values(pl_module, values, batch_size=1)
 

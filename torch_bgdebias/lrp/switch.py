@@ -94,6 +94,8 @@ def needs_graph(*tensors: Tensor | None) -> bool:
 
 
 _COPIES = frozenset({"CloneBackward0", "ToCopyBackward0", "AliasBackward0"})
+#: what torch's ``fully_shard`` puts around the inputs of a part, all of them in one node
+_SHARDED = "RegisterPostBackwardFunctionBackward"
 _RESHAPES = frozenset(
     {
         "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "UnsqueezeBackward0", "SqueezeBackward0",
@@ -118,6 +120,9 @@ def outputs(tensor: Tensor, *, reshaped: bool = False) -> Iterator[tuple[Any, in
     while node is not None:
         yield node, number
         name = node.name()
+        if name == _SHARDED:
+            node, number = node.next_functions[number]
+            continue
         copied = name in _COPIES or (reshaped and name in _RESHAPES)
         node, number = node.next_functions[0] if copied else (None, 0)
 

@@ -21,7 +21,7 @@ from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.lightning import LightningModule, ReadingCallback, Trainer
 from torch_bgdebias.models import eval_mode
 from torch_bgdebias.names import METRICS
-from torch_bgdebias.probe.callback_entry import EntryWatch
+from torch_bgdebias.probe.callback_entry import NOT_COMPARED, EntryWatch, how_images_enter
 from torch_bgdebias.probe.callback_loaders import LoaderLimits, stage_loader
 from torch_bgdebias.probe.callback_settings import (
     ProbeSettings,
@@ -33,10 +33,12 @@ from torch_bgdebias.probe.callback_settings import (
 from torch_bgdebias.probe.callback_transfer import BatchMove
 from torch_bgdebias.probe.evaluation import names_of_classes, report_of, warnings_of
 from torch_bgdebias.probe.loggers import log_figures
+from torch_bgdebias.probe.passes.entry import joined_entries
 from torch_bgdebias.probe.passes.gathering import BackgroundPool, Gatherer, pool_for
-from torch_bgdebias.probe.passes.loading import Share, rng_untouched, unshown_void
+from torch_bgdebias.probe.passes.loading import Share, repeated_images, rng_untouched, unshown_void
 from torch_bgdebias.probe.passes.measure import Collected, Evaluation, joined
 from torch_bgdebias.probe.passes.settings import EvaluationSettings, MeasuringOptions
+from torch_bgdebias.probe.passes.task import with_own_task
 from torch_bgdebias.probe.report import BackgroundBiasReport
 from torch_bgdebias.probe.results.scalars import scalars_of
 
@@ -61,7 +63,7 @@ class BackgroundBiasProbe(ReadingCallback):
     every logger that takes them. The last report, with everything in it, is ``probe.report``.
 
     Training is the same with and without the probe, bit for bit. Under several processes each evaluates its share of
-    the images, none twice, and all log the same numbers. Strategies that shard the parameters (FSDP) are not supported.
+    the images, none twice, and all log the same numbers. Strategies that shard the parameters (FSDP) are refused.
 
     Args:
         loader_or_bank: a loader with masks; or backgrounds (a ``BackgroundBank``) to use with the trainer's validation
@@ -141,6 +143,7 @@ class BackgroundBiasProbe(ReadingCallback):
         #: the last report; the same on every process. ``None`` before the first, and where there was nothing to tell
         self.report: BackgroundBiasReport | None = None
         self._pool: BackgroundPool | None = None
+        self._task, self._looked = self.settings.task, False
         self._started = math.nan
         self._informed = self._doubted = False
         self._normalised: bool | None = None  # whether the trainer's images are; not looked yet
@@ -151,7 +154,7 @@ class BackgroundBiasProbe(ReadingCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget the backgrounds of an earlier run."""
         super().setup(trainer, pl_module, stage)
-        self._pool, self._informed, self._doubted, self._left_out = None, False, False, 0
+        self._pool, self._looked, self._informed, self._doubted, self._left_out = None, False, False, False, 0
         self._normalised = None
         if self._entry is not None:
             self._entry.forget()
@@ -179,7 +182,7 @@ class BackgroundBiasProbe(ReadingCallback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Watch how the first batch's images enter the module."""
+        """Watch how the first batches' images enter the module."""
         if self._entry is not None and dataloader_idx == self.limits.dataloader_idx and not trainer.sanity_checking:
             self._entry.start(pl_module, batch)
 
@@ -192,7 +195,8 @@ class BackgroundBiasProbe(ReadingCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Compare them with what the probe hands over."""
+        """Compare them with what the probe hands over; note the weights."""
+        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         if self._entry is not None:
             with rng_untouched(), trainer.precision_plugin.forward_context():
                 self._entry.stop(pl_module)
@@ -210,7 +214,7 @@ class BackgroundBiasProbe(ReadingCallback):
                 raise _NotMeasuredError(f"{problem}, so handing it the batch's images {_ANOTHER}")
             self.report = self._measure(trainer, pl_module, settings)
         except _NotMeasuredError as error:
-            return self._refused(pl_module, str(error))
+            return self._without_numbers(pl_module, str(error))
         seconds = time.perf_counter() - start
         if self._draws and self._logs and trainer.is_global_zero and trainer.loggers:
             self._draw(trainer, self.report)
@@ -222,20 +226,21 @@ class BackgroundBiasProbe(ReadingCallback):
         """Why nothing can be measured, if so, and the settings with what the module's own step does to its images."""
         if self._entry is None:
             return "", self.settings
-        entries = _from_all_ranks(self._entry.entry)
-        problem = next((entry.problem for entry in entries if entry is not None and entry.problem), "")
-        entry = next((entry for entry in entries if entry is not None and entry.compared), None)
-        enters = "not compared with the module's own step" if entry is None else "as in the module's own step"
-        recorded = {**self.settings.recorded, "images_enter": enters}
-        preprocess = None if entry is None else entry.preprocess
-        return problem, dataclasses.replace(self.settings, preprocess=preprocess, recorded=recorded)
+        entry = joined_entries([entry for entry in _from_all_ranks(self._entry.entry) if entry is not None])
+        recorded = {**self.settings.recorded, "images_enter": how_images_enter(entry)}
+        if entry is not None and not entry.compared and not self._informed:
+            rank_zero_warn(f"{type(self).__name__}: {NOT_COMPARED}")
+        settings = dataclasses.replace(
+            self.settings, preprocess=None if entry is None else entry.preprocess, recorded=recorded
+        )
+        return "" if entry is None else entry.problem, settings
 
-    def _refused(self, pl_module: LightningModule, problem: str) -> dict[str, float]:
+    def _without_numbers(self, module: LightningModule, problem: str) -> Mapping[str, float]:
         """No numbers rather than wrong ones."""
         self.report = None
         if not self._informed:
             self._informed = True
-            rank_zero_warn(f"{type(self).__name__} does not measure {type(pl_module).__name__}: {problem}")
+            super()._without_numbers(module, problem)
         return dict.fromkeys(("worst_variant", "bg_gap", "abs_gap"), math.nan)
 
     def _measure(
@@ -247,6 +252,7 @@ class BackgroundBiasProbe(ReadingCallback):
             _refuse_problem(move)
             if self.loader is None and settings.mean is None and with_known_units(settings, pl_module) is not settings:
                 settings = self._in_units_of_module(settings, pl_module, share)
+            settings = self._with_task(trainer, pl_module, settings, share)
             evaluation = Evaluation(pl_module, settings, device=pl_module.device)
             if self._pool is None and self.backgrounds is not None:
                 self._pool = pool_for(self.backgrounds, None, settings)
@@ -257,7 +263,9 @@ class BackgroundBiasProbe(ReadingCallback):
         _refuse_problem(move)
         collected = joined(_from_all_ranks(own))
         if not self._informed:
-            for message in filter(None, (*warnings_of(collected, settings), unshown_void(loader))):
+            for message in filter(
+                None, (*warnings_of(collected, settings), unshown_void(loader), repeated_images(loader))
+            ):
                 rank_zero_info(f"{type(self).__name__}: {message}")
         if evaluation.run.doubt and not self._doubted:
             self._doubted = True
@@ -273,6 +281,18 @@ class BackgroundBiasProbe(ReadingCallback):
             self._normalised = first is not None and not in_unit_range(settings.spec.image_of(first[2]))
             self._normalised = any(_from_all_ranks(self._normalised))
         return with_known_units(settings, pl_module) if self._normalised else settings
+
+    def _with_task(
+        self, trainer: Trainer, pl_module: LightningModule, settings: EvaluationSettings, share: Share
+    ) -> EvaluationSettings:
+        """The settings with the task that all processes find in a fit's first measurement."""
+        if not self._looked:
+            self._looked = True
+            look = settings.forward is not call_module
+            with self._reading(), trainer.precision_plugin.forward_context():
+                own = with_own_task(pl_module, settings, share, pl_module.device, look=look).task
+            self._task = next((task for task in _from_all_ranks(own) if task != settings.task), settings.task)
+        return dataclasses.replace(settings, task=self._task)
 
     def _report(
         self,

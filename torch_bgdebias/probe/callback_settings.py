@@ -13,6 +13,8 @@ from torch_bgdebias.names import METRICS
 from torch_bgdebias.preprocessing import Preprocessing
 from torch_bgdebias.probe.passes.settings import EvaluationSettings
 
+_FORWARD = "pass BackgroundBiasProbe(forward=lambda module, image: ...), which returns the model's output"
+
 __all__ = ["ProbeSettings", "call_module", "in_unit_range", "slash_in_names", "with_known_units"]
 
 
@@ -81,9 +83,12 @@ def in_unit_range(image: Tensor) -> bool:
 
 
 def call_module(module: nn.Module, image: Tensor) -> Any:
-    """``module(image)``, and what to do about it where there is no such method."""
+    """``module(image)``, and what to do about it where its forward is another one, or there is none."""
+    name = type(module).__name__
     try:
         return module(image)
     except NotImplementedError as error:
-        hint = "pass BackgroundBiasProbe(forward=lambda module, image: ...), which returns the model's output"
-        raise TypeError(f"{type(module).__name__} has no forward(image): {hint}") from error
+        raise TypeError(f"{name} has no forward(image): {_FORWARD}") from error
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        error.add_note(f"BackgroundBiasProbe calls {name}(image); where its forward takes something else, {_FORWARD}")
+        raise

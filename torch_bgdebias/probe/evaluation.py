@@ -15,8 +15,9 @@ from torch_bgdebias.models import eval_mode
 from torch_bgdebias.names import VARIANTS
 from torch_bgdebias.probe.passes.gathering import BackgroundPool, pool_for
 from torch_bgdebias.probe.passes.loading import Share, rng_untouched, unshown_void
-from torch_bgdebias.probe.passes.measure import Collected, Evaluation, joined
+from torch_bgdebias.probe.passes.measure import Collected, Evaluation, checked_device, joined
 from torch_bgdebias.probe.passes.settings import EvaluationOptions, EvaluationSettings, ImageScore
+from torch_bgdebias.probe.passes.task import with_own_task
 from torch_bgdebias.probe.report import BackgroundBiasReport, summarise
 
 __all__ = ["DEFAULT_VARIANTS", "EvaluationSettings", "ImageScore", "evaluate_background_bias", "report_of"]
@@ -63,8 +64,8 @@ def evaluate_background_bias(
     meanwhile and left as it was; global random states too.
 
     Args:
-        model: any module whose output holds logits (B, K), K > 1 (or one logit, with ``task="binary"``; or one a label,
-            with ``task="multilabel"``).
+        model: any module whose output holds logits (B, K), K > 1, or one logit an image where labels are 0 and 1 (else
+            with ``task="binary"``), or one a label, with ``task="multilabel"``.
         loader: batches with images (B, C, H, W) float, labels and masks; iterated twice (once with ``backgrounds``), so
             a generator will not do. It should yield the same images each time: no random augmentation.
         settings: all options in one object; the default one when ``None``.
@@ -96,8 +97,11 @@ def evaluate_background_bias(
     """
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     chosen = dataclasses.replace(EvaluationSettings() if settings is None else settings, **given)
-    evaluation = Evaluation(model, chosen, device=device)
     share = Share(loader, chosen.spec, max_batches=max_batches).need_order(chosen)
+    with rng_untouched(), eval_mode(model), torch.no_grad():
+        where = checked_device(model, device)
+        chosen = with_own_task(model, chosen, share, where, look=chosen.forward is not None)
+    evaluation = Evaluation(model, chosen, device=where)
     for message in (no_embedding := evaluation.run.no_embedding, unshown_void(loader)):
         if message:
             warnings.warn(message, stacklevel=2)

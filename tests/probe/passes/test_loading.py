@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from probe_toy import ToyImages
-from torch.utils.data import DataLoader, SubsetRandomSampler
+from torch.utils.data import DataLoader, DistributedSampler, SubsetRandomSampler
 
 from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.probe.passes.loading import Share
+from torch_bgdebias.probe.passes.loading import Share, repeated_images
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
@@ -47,3 +47,12 @@ def test_share_of_a_sampler_that_pads() -> None:
             seen += places[counted].tolist()
             assert torch.equal(batch[1][counted], data.labels[places[counted]])
     assert sorted(seen) == list(range(23))
+
+
+def test_a_sampler_that_repeats_images_is_told_of():
+    data = list(range(37))
+    padded = DataLoader(data, sampler=DistributedSampler(data, 2, 0))
+    assert "repeats 1 of 37 images" in repeated_images(padded)
+    assert "not_padding" in repeated_images(padded)
+    for sampler in (DistributedSampler(data, 2, 0, drop_last=True), DistributedSampler(data[:36], 2, 0), None):
+        assert repeated_images(DataLoader(data, sampler=sampler)) == ""

@@ -7,7 +7,7 @@ module that both the step and a plain call reach shows what each of them hands o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ChannelMap", "Entry", "compare_entries", "inputs_by_module"]
+__all__ = ["ChannelMap", "Entry", "compare_entries", "inputs_by_module", "joined_entries"]
 
 #: more channels than this are features, not pictures
 _CHANNELS = 4
@@ -54,11 +54,13 @@ class Entry:
         compared: whether both were seen.
         preprocess: what the step does to the batch's image before the network has it; ``None`` for nothing.
         problem: why that is not known; empty where it is, or where nothing was compared.
+        batches: of how many batches this is said.
     """
 
     compared: bool
     preprocess: ChannelMap | None = None
     problem: str = ""
+    batches: int = 1
 
 
 @contextmanager
@@ -96,6 +98,9 @@ def compare_entries(step: Mapping[str, Tensor], plain: Mapping[str, Tensor], ima
     """
     name = next((n for n in plain if n in step), None)
     if name is None:
+        inside = [next((n for n in seen if n), "") for seen in (step, plain)]
+        if all(inside):
+            return Entry(True, problem=f"its own step runs its part {inside[0]!r}, and its forward {inside[1]!r}")
         return Entry(compared=False)
     theirs, ours = step[name].double(), plain[name].double()
     low = any(x.dtype in (torch.float16, torch.bfloat16) for x in (step[name], plain[name], image))
@@ -113,6 +118,32 @@ def compare_entries(step: Mapping[str, Tensor], plain: Mapping[str, Tensor], ima
     if channel_map is None:
         return Entry(True, problem=f"{where} is given the batch's images changed in a way that is no normalisation")
     return Entry(True, preprocess=channel_map)
+
+
+def joined_entries(entries: Sequence[Entry]) -> Entry | None:
+    """What several batches say together: a problem of one is a problem, and all have to be changed in the same way.
+
+    Args:
+        entries: one a batch; ``None`` comes of none.
+    """
+    compared = [entry for entry in entries if entry.compared]
+    if not compared:
+        return Entry(compared=False, batches=len(entries)) if entries else None
+    problem = next((entry.problem for entry in compared if entry.problem), "")
+    first = compared[0].preprocess
+    if not problem and not all(_alike(first, entry.preprocess) for entry in compared):
+        problem = "the module's own step changes images in another way in every batch (at random?)"
+    batches = sum(entry.batches for entry in compared)
+    return Entry(True, None if problem else first, problem, batches)
+
+
+def _alike(one: ChannelMap | None, two: ChannelMap | None) -> bool:
+    if one is None or two is None:
+        return one is two
+    if one.weight.shape != two.weight.shape:
+        return False
+    pairs = ((one.weight, two.weight), (one.bias, two.bias))
+    return all(bool((a - b).abs().max() <= 2e-2 * (1 + a.abs().max())) for a, b in pairs)
 
 
 def _channel_map(image: Tensor, target: Tensor, tolerance: float) -> ChannelMap | None:

@@ -17,7 +17,7 @@ from torch_bgdebias.probe.passes.grouping import by_position
 from torch_bgdebias.probe.passes.settings import EvaluationSettings
 from torch_bgdebias.probe.passes.subsets import labels_of, spread_positions
 
-__all__ = ["Share", "rng_untouched", "unshown_void"]
+__all__ = ["Share", "repeated_images", "rng_untouched", "unshown_void"]
 
 
 @contextlib.contextmanager
@@ -44,6 +44,21 @@ def unshown_void(loader: Any) -> str:
     return (
         "mask: some pixels of the data's masks are void, neither object nor background, and count as background here: "
         f"open the data with {type(dataset).__name__}(..., with_void=True), so that they count as neither"
+    )
+
+
+def repeated_images(loader: Any) -> str:
+    """What to say about a trainer's loader whose sampler repeats images to give all processes as many; else empty."""
+    sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
+    if not isinstance(sampler, DistributedSampler):
+        return ""
+    count = len(sampler.dataset)  # type: ignore[arg-type]
+    more = sampler.total_size - count
+    if more <= 0:
+        return ""
+    return (
+        f"loader: the trainer's sampler repeats {more} of {count} images, so that all processes have as many; each "
+        "counts once here, in the module's own metrics twice: metrics.not_padding says which to leave out"
     )
 
 

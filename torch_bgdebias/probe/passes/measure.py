@@ -30,7 +30,7 @@ from torch_bgdebias.probe.passes.running import ModelRun
 from torch_bgdebias.probe.passes.settings import EvaluationSettings, ImageScore, ratio_name
 from torch_bgdebias.probe.results.images import ImageResults
 
-__all__ = ["Collected", "Evaluation", "joined", "merge"]
+__all__ = ["Batches", "Collected", "Evaluation", "checked_device", "joined", "merge"]
 
 #: batches with the positions (B,) of their images and which of them count (B,)
 Batches: TypeAlias = Iterable[tuple[NDArray[np.int64], NDArray[np.bool_], Any]]
@@ -104,7 +104,7 @@ class Evaluation:
         self, model: nn.Module, settings: EvaluationSettings, *, device: torch.device | str | None = None
     ) -> None:
         self.model, self.settings = model, settings
-        self.device = _device(model, device)
+        self.device = checked_device(model, device)
         #: the model's logits and embeddings; says why there are no embeddings, if so
         self.run = ModelRun(model, settings)
 
@@ -358,7 +358,12 @@ def _finite(values: Tensor) -> NDArray[np.float32]:
     return np.where(np.isfinite(numbers), numbers, np.float32(np.nan))
 
 
-def _device(model: nn.Module, wanted: torch.device | str | None) -> torch.device:
+def checked_device(model: nn.Module, wanted: torch.device | str | None) -> torch.device:
+    """Where to evaluate: where the model is.
+
+    Raises:
+        ValueError: another device was asked for.
+    """
     device = None if wanted is None else torch.device(wanted)
     own = device_of(model, "cpu" if device is None else device)
     if device is not None and (own.type != device.type or (device.index is not None and own.index != device.index)):

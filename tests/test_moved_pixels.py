@@ -1,0 +1,50 @@
+"""Whether what enters a network are a batch's images: which of several views, and what a change of them is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from torch_bgdebias.moved_pixels import ChangeWatch, views_of
+
+IMAGE = torch.rand(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+
+VIEWS = {
+    "first": (torch.cat([IMAGE, IMAGE.flip(3)]), slice(0, 4)),
+    "last of three": (torch.cat([IMAGE.flip(3), IMAGE.roll(1, 0), IMAGE]), slice(8, 12)),
+    "side by side": (torch.stack([IMAGE.flip(2), IMAGE], 1).flatten(0, 1), slice(1, None, 2)),
+    "normalised": (torch.cat([IMAGE.flip(3), (IMAGE - 0.4) / 0.2]), slice(4, 8)),
+    "the very images before normalised ones": (torch.cat([IMAGE * 2, IMAGE]), slice(4, 8)),
+    "none": (torch.cat([IMAGE.flip(3), IMAGE.flip(2)]), None),
+    "one colour": (torch.cat([IMAGE.flip(3), torch.zeros_like(IMAGE)]), None),
+    "other images": (torch.cat([IMAGE.roll(1, 0), IMAGE.roll(2, 0)]), None),
+    "no whole number": (torch.cat([IMAGE, IMAGE[:1]]), None),
+    "another size": (torch.cat([IMAGE, IMAGE])[..., 1:], None),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_views(name):
+    entered, rows = VIEWS[name]
+    found = views_of(entered, IMAGE)
+    assert found == rows
+    if rows is not None:
+        assert entered[found].shape == IMAGE.shape
+
+
+@pytest.mark.parametrize(("change", "times"), [(lambda x: x.flip(3), 1), (lambda x: x / 2 + 1, 0), (lambda x: x, 0)])
+def test_changes_are_told_once(change, times):
+    told = []
+    watch = ChangeWatch(lambda: told.append(1))
+    for _ in range(20):
+        watch.look_at(change(IMAGE), IMAGE)
+    watch.say()
+    assert len(told) == times
+
+
+def test_a_change_in_a_later_batch_is_seen():
+    told = []
+    watch = ChangeWatch(lambda: told.append(1))
+    for number in range(8):
+        watch.look_at(IMAGE.flip(3) if number == 7 else IMAGE.clone(), IMAGE)
+    assert len(told) == 1
