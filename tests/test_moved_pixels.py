@@ -26,25 +26,25 @@ VIEWS = {
 @pytest.mark.parametrize("name", VIEWS)
 def test_views(name):
     entered, rows = VIEWS[name]
-    found = views_of(entered, IMAGE)
-    assert found == rows
+    own = views_of(entered, IMAGE)
+    assert own == rows
     if rows is not None:
-        assert entered[found].shape == IMAGE.shape
+        assert entered[own].shape == IMAGE.shape
 
 
 @pytest.mark.parametrize(("change", "times"), [(lambda x: x.flip(3), 1), (lambda x: x / 2 + 1, 0), (lambda x: x, 0)])
 def test_changes_are_told_once(change, times):
-    told = []
-    watch = ChangeWatch(lambda: told.append(1))
+    warnings = []
+    watch = ChangeWatch(lambda: warnings.append(1))
     for _ in range(20):
         watch.look_at(change(IMAGE), IMAGE)
     watch.say()
-    assert len(told) == times
+    assert len(warnings) == times
 
 
 def test_a_change_in_a_later_batch_is_seen():
-    told = []
-    watch = ChangeWatch(lambda: told.append(1))
+    warnings = []
+    watch = ChangeWatch(lambda: warnings.append(1))
     for number in range(8):
         watch.look_at(IMAGE.flip(3) if number == 7 else IMAGE.clone(), IMAGE)
-    assert len(told) == 1
+    assert len(warnings) == 1

@@ -151,7 +151,7 @@ class Changing(CallsItsNetwork):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "messages"),
     [
         (lambda image: image - 0.5, 0),
         (lambda image: image.clone(memory_format=torch.channels_last), 0),
@@ -159,13 +159,13 @@ class Changing(CallsItsNetwork):
     ],
     ids=["normalised", "copied", "flipped"],
 )
-def test_images_are_swapped_as_they_enter_the_network_and_flips_are_told_of_once(change, told):
+def test_images_are_swapped_as_they_enter_the_network_and_flips_are_told_of_once(change, messages):
     callback = CLADCallback(BackgroundSwap())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(Changing(change), callback)
     where = "training_step changes the images before the network gets them by more than a normalisation"
-    assert sum(where in str(one.message) for one in caught) == told
+    assert sum(where in str(one.message) for one in caught) == messages
     assert callback.loss.queue.fill.sum() > 0
 
 
