@@ -133,6 +133,8 @@ def test_a_network_of_classes_gives_the_share_of_the_one_that_is_meant(place, sa
 
 
 def test_what_is_no_maker(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder"):
+        mask_maker(f"transformers:{tmp_path / 'nowhere'}")
     hf.BertConfig().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="expected clipseg, sam, sam2, sam_hq, sam3, .* got a bert"):
         mask_maker(f"transformers:{tmp_path}")

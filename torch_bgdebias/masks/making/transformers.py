@@ -28,10 +28,12 @@ def transformers_maker(model: str, *, device: torch.device) -> _Maker:
     """The maker of a published name, a folder that ``save_pretrained`` wrote, or a detector and SAM with a + between.
 
     Raises:
-        ImportError: transformers is not there. OSError: no such model. ValueError: a model of another kind.
+        ImportError: transformers is not there. OSError: no such model or folder. ValueError: a model of another kind.
     """
     package: Any = require("transformers", purpose=f"--with transformers:{model}")
     detector, plus, sam = model.partition("+")
+    if (Path(detector).is_absolute() or detector.startswith(".")) and not Path(detector).is_dir():
+        raise FileNotFoundError(f"--with transformers:{detector}: there is no such folder")
     if plus:
         return GroundedSamMaker(package, detector, transformers_maker(sam, device=device), device=device)
     try:
