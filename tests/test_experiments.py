@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1] / "experiments"
 #: by folder, what a line is called in the table that is made of it
 TABLES = {
     "clad": lambda run, lines: run.tables(lines),
+    "masks": lambda run, lines: run.tables(lines),
     "concepts": lambda run, lines: run.tables(lines),
     "sav": lambda run, lines: run.show(lines),
 }

@@ -119,9 +119,8 @@ def gap(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def table(paths: list[Path]) -> str:
+def tables(lines: list[dict[str, Any]]) -> str:
     """Markdown of the lines."""
-    lines = read_lines(paths)
     out = [f"Made with {made_with(lines)}.", "", "| maker | boxes | photographs | mean IoU | median | above 0.5 |"]
     out.append("| --- | --- | --- | --- | --- | --- |")
     for line in lines:
@@ -146,7 +145,7 @@ def table(paths: list[Path]) -> str:
 def main() -> None:
     args = arguments()
     if args.command == "table":
-        print(table(args.results))
+        print(tables(read_lines(args.results)))
         return
     torch.set_num_threads(args.threads)
     figures = make(args) if args.command == "make" else gap(args)
