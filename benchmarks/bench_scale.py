@@ -91,8 +91,8 @@ def main() -> None:
         report, seconds = timed(lambda model=model: evaluate_background_bias(model, loader))
         reports.append(report)
         beyond = seconds - model.seconds - 2 * walk
-        print(f"evaluate_background_bias: {beyond:.1f} s beyond the model's {model.seconds:.1f} s and the loader's "
-              f"{2 * walk:.1f} s; peak {peak() - imported:.2f} GB above the imports' {imported:.2f} GB")  # fmt: skip
+        print(f"evaluate_background_bias: {beyond:.1f} s beyond model ({model.seconds:.1f} s) and loader ("
+              f"{2 * walk:.1f} s); peak {peak() - imported:.2f} GB above the imports' {imported:.2f} GB")  # fmt: skip
     print(f"compare_models: {timed(lambda: compare_models(reports))[1]:.1f} s")
     with tempfile.TemporaryDirectory() as folder:
         for ending, write in (("json", reports[0].to_json), ("parquet", reports[0].to_parquet)):
