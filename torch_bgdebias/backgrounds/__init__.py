@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         TextToImage as TextToImage,
         uniform_noise as uniform_noise,
     )
+    from torch_bgdebias.backgrounds.items import background_bank as background_bank
     from torch_bgdebias.backgrounds.screening.filter import FilterStep as FilterStep, screen as screen
     from torch_bgdebias.backgrounds.stream import StreamedBackgroundBank as StreamedBackgroundBank
 else:
@@ -26,6 +27,7 @@ else:
             "torch_bgdebias.backgrounds.bank": ["BackgroundBank"],
             "torch_bgdebias.backgrounds.generation.generate": ["generate_backgrounds", "write_backgrounds"],
             "torch_bgdebias.backgrounds.generation.sources": ["BACKGROUND_PROMPTS", "TextToImage", "uniform_noise"],
+            "torch_bgdebias.backgrounds.items": ["background_bank"],
             "torch_bgdebias.backgrounds.screening.filter": ["FilterStep", "screen"],
             "torch_bgdebias.backgrounds.stream": ["StreamedBackgroundBank"],
         },

@@ -44,6 +44,11 @@ if TYPE_CHECKING:
         to_imagenet9 as to_imagenet9,
     )
     from torch_bgdebias.data.imagenet9_variants import ImageNet9Variants as ImageNet9Variants
+    from torch_bgdebias.data.items import (
+        ItemReader as ItemReader,
+        MaskedItems as MaskedItems,
+        MaskedStream as MaskedStream,
+    )
     from torch_bgdebias.data.places import load_places365 as load_places365
     from torch_bgdebias.data.scenes import (
         SCENE_CATEGORIES as SCENE_CATEGORIES,
@@ -80,6 +85,7 @@ else:
                 "to_imagenet9",
             ],
             "torch_bgdebias.data.imagenet9_variants": ["ImageNet9Variants"],
+            "torch_bgdebias.data.items": ["ItemReader", "MaskedItems", "MaskedStream"],
             "torch_bgdebias.data.places": ["load_places365"],
             "torch_bgdebias.data.scenes": ["SCENE_CATEGORIES", "Scenes", "draw_scenes", "paint_scenes"],
             "torch_bgdebias.data.settings": ["FolderSettings"],
