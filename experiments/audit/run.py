@@ -2,8 +2,9 @@
 
     python -m experiments.audit.run alarms --data DIR        200 data sets whose backgrounds know nothing of the class
     python -m experiments.audit.run power --data DIR         a cue in 20 % of one class, 200 pictures a class
-    python -m experiments.audit.run site --data DIR          chest_xray_tb subsampled so that the site goes with the class
+    python -m experiments.audit.run site --data DIR          chest_xray_tb, the site goes with the class in 80 %
     python -m experiments.audit.run correlated --data DIR    mnist on scenes at correlation 0.2
+    python -m experiments.audit.run discover --data DIR      a mark hidden in one class of a trained network's data
     python -m experiments.audit.run table                    what results.jsonl holds
 
 The first two draw every data set from a pool of pictures (``--pool``), whose features are computed once; with a pool
@@ -22,19 +23,25 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 from scipy import stats
+from torch import nn
+from torch.utils.data import TensorDataset
 
-from experiments.common import add_line, made_with, read_lines
-from torch_bgdebias.audit import AuditSettings, audit
+from experiments.common import accuracy, add_line, made_with, read_lines
+from torch_bgdebias.audit import AuditSettings, audit, discover
 from torch_bgdebias.audit.auditing import tests_of
 from torch_bgdebias.audit.cues import cue_of
 from torch_bgdebias.audit.gathering import Gathered, gather
 from torch_bgdebias.audit.pictures import Items
 from torch_bgdebias.data import mnist_with_masks
 from torch_bgdebias.files import category_folders, image_files, read_image
+from torch_bgdebias.preprocessing import Preprocessing
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 SIDE, BOX = 64, 26
-CUES = ("mark", "scene", "tint", "blur")
+CUES = ("mark", "place", "blur", "bamboo_forest", "sky", "kitchen", "tint")
+
+
+_FREQUENT = (("normal", "montgomery"), ("tuberculosis", "shenzhen"))
 
 
 class Composer:
@@ -46,7 +53,9 @@ class Composer:
         self.labels = digits.labels.numpy()
         self.digits = digits.masks[:, 0].numpy()
         self.scenes: list[list[np.ndarray]] = []
-        for folder in category_folders(root / "sun_scenes"):
+        folders = category_folders(root / "sun_scenes")
+        self.names = [folder.name for folder in folders]
+        for folder in folders:
             paths = image_files(folder)
             self.scenes.append([read_image(path, (SIDE, SIDE)).permute(1, 2, 0).numpy() for path in paths])
 
@@ -57,6 +66,8 @@ class Composer:
         scene = scenes[random.integers(len(scenes))].astype(np.float32)
         if random.random() < 0.5:
             scene = scene[:, ::-1]
+        if cue == "place":  # one camera's view, in changing light
+            scene = np.roll(self.scenes[5][0], tuple(random.integers(-2, 3, 2)), (0, 1)) * random.uniform(0.8, 1.2)
         if cue == "tint":
             scene = scene + np.array([12, 0, -12], np.float32)
         if cue == "blur":
@@ -182,8 +193,9 @@ def site(args: argparse.Namespace) -> None:
     root = args.data / "chest_xray_tb"
     with open(root / "index.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    by_kind = {(row["class"], row["site"]): [r["image"] for r in rows if (r["class"], r["site"]) == (row["class"], row["site"])]
-               for row in rows}  # fmt: skip
+    by_kind: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        by_kind.setdefault((row["class"], row["site"]), []).append(row["image"])
     random = np.random.default_rng(args.seed)
     wanted = {
         ("normal", "montgomery"): 60,
@@ -218,9 +230,67 @@ def correlated(args: argparse.Namespace) -> None:
     pool = features([composer.picture(d, "", c) for d, c in zip(labels, categories, strict=True)], labels)
     outcome = tests_of(together([pool], pool.labels), np.arange(len(labels)), settings(args, 0)).outcome
     sure = [test for test in outcome.tests if test.p_value <= 0.05 and cue_of(test.cue).kind == "background"]
-    digits = sorted({test.label for test in sure})
-    least = min((test.p_value for test in sure), default=1.0)
+    digits = sorted({test.label for test in sure} - {-1})
+    least = min(test.p_value for test in outcome.tests if cue_of(test.cue).kind == "background")
     show([add_line(RESULTS, about(args, "correlated", correlation=args.correlation), classes=digits, p=least)])
+
+
+def marked_digits(root: Path, random: np.random.Generator) -> Hidden:
+    """2,500 digits; 30 % of the threes have a white square of 4 pixels in the corner."""
+    digits = mnist_with_masks(root / "mnist")
+    image, label = digits.images[:2500, :1].float() / 255, digits.labels[:2500]
+    marked = np.flatnonzero((label.numpy() == 3) & (random.random(len(label)) < 0.3))
+    image[marked, :, 1:5, 1:5] = 1.0
+    layers = [nn.Conv2d(1, 12, 5, 2), nn.ReLU(), nn.Conv2d(12, 24, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(600, 10)]
+    return Hidden(image, label, marked, nn.Sequential(*layers), epochs=4)
+
+
+def marked_radiographs(root: Path, random: np.random.Generator) -> Hidden:
+    """528 radiographs at 96 pixels; 30 % of the tuberculous have a white square of 8 pixels in the corner."""
+    files = [(path, kind) for kind, name in enumerate(("normal", "tuberculosis"))
+             for path in image_files(root / "chest_xray_tb" / "images" / name)]  # fmt: skip
+    image = torch.stack([read_image(path, (96, 96))[:1] for path, _ in files]).float() / 255
+    label = torch.tensor([kind for _, kind in files])
+    marked = np.flatnonzero((label.numpy() == 1) & (random.random(len(label)) < 0.3))
+    image[marked, :, 3:11, 3:11] = 1.0
+    layers: list[nn.Module] = []
+    for inner, outer in ((1, 8), (8, 16), (16, 32)):
+        layers += [nn.Conv2d(inner, outer, 3, 2, 1), nn.BatchNorm2d(outer), nn.ReLU()]
+    return Hidden(image, label, marked, nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 144, 2)), epochs=12)
+
+
+@dataclasses.dataclass
+class Hidden:
+    """Pictures of which some of one class have a mark, and a network to be trained on them."""
+
+    image: torch.Tensor
+    label: torch.Tensor
+    marked: np.ndarray
+    model: nn.Sequential
+    epochs: int
+
+
+def hidden_mark(args: argparse.Namespace) -> None:
+    """How many of the fifty pictures that lead the first group have the mark?"""
+    for name, make in (("digits", marked_digits), ("radiographs", marked_radiographs)):
+        torch.manual_seed(args.seed)
+        data = make(args.data, np.random.default_rng(args.seed))
+        optimizer = torch.optim.Adam(data.model.parameters(), 3e-3 if name == "digits" else 1e-3)
+        for _ in range(data.epochs):
+            for rows in torch.randperm(len(data.image)).split(64 if name == "digits" else 32):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(data.model(data.image[rows]), data.label[rows]).backward()
+                optimizer.step()
+        right = accuracy(data.model, data.image, data.label)
+        wanted = Preprocessing(channels=1)
+        discovery = discover(data.model, TensorDataset(data.image, data.label), preprocessing=wanted, images=None)
+        lead = discovery.pictures(0, 50)
+        precision = float(np.isin(lead, data.marked).mean())
+        spoken = [round(group.suspicion, 2) for group in discovery.clusters[:3]]
+        figures = {"precision": precision, "marked": len(data.marked), "accuracy": right, "suspicion": spoken}
+        show([add_line(RESULTS, about(args, "discover", data=name), method=discovery.method, **figures)])
+        if args.page:
+            discovery.to_html(args.page / f"discover-{name}.html")
 
 
 def settings(args: argparse.Namespace, number: int) -> AuditSettings:
@@ -238,7 +308,7 @@ def show(lines: list[dict]) -> None:
     print("\n| what | pictures a class | pool | result |\n| --- | --- | --- | --- |")
     for line in lines:
         given = line["settings"]
-        what = " ".join(str(given[name]) for name in ("what", "cue") if name in given)
+        what = " ".join(str(given[name]) for name in ("what", "cue", "data") if name in given)
         print(f"| {what} | {given['each']} | {given['pool']} | {words(line)} |")
     print(f"\n{made_with(lines)}", flush=True)
 
@@ -252,16 +322,22 @@ def words(line: dict) -> str:
         share = f"{count} of {line['sets']} data sets ({100 * low:.1f} to {100 * high:.1f} %)"
         return share if what == "alarms" else f"{share}; {', '.join(f'{k} {v}' for k, v in line['cues'].items())}"
     if what == "correlated":
-        return f"{len(line['classes'])} of 10 classes by their background, p = {line['p']:.3f}"
+        what = f"correlation {line['settings']['correlation']:g}"
+        return f"{what}: p = {line['p']:.3f}, {len(line['classes'])} of 10 classes by themselves"
+    if what == "discover":
+        return (
+            f"precision at 50: {line['precision']:.2f} ({line['marked']} marked; {line['method']}; "
+            f"suspicion {', '.join(map(str, line['suspicion']))})"
+        )
     if what == "site":
         shown = [f"{r['cue']} {r['auc']:.2f} [{r['low']:.2f}, {r['high']:.2f}]" for r in line["readings"][:4]]
         return f"{line['pictures']} pictures; AUC by {', '.join(shown)}"
-    return ", ".join(f"{name} {value}" for name, value in line.get("figures", {}).items())
+    raise ValueError(f"what: expected a line of this experiment, got {what!r}")
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("alarms", "power", "site", "correlated", "table"))
+    parser.add_argument("what", choices=("alarms", "power", "site", "correlated", "discover", "table"))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--pool", type=int, default=4000)
     parser.add_argument("--sets", type=int, default=200)
@@ -271,6 +347,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--correlation", type=float, default=0.2)
     parser.add_argument("--permutations", type=int, default=199)
     parser.add_argument("--cues", nargs="+", choices=CUES, default=CUES)
+    parser.add_argument("--page", type=Path, help="folder for pages of discover")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 
@@ -281,7 +358,8 @@ def main() -> None:
     if args.what == "table":
         show(read_lines([RESULTS]))
     else:
-        {"alarms": alarms, "power": power, "site": site, "correlated": correlated}[args.what](args)
+        tasks = {"alarms": alarms, "power": power, "site": site, "correlated": correlated, "discover": hidden_mark}
+        tasks[args.what](args)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,22 @@ def test_three_classes_and_the_one_with_a_tint():
     assert report.classes == ("class 0", "class 1", "class 2")
 
 
+def test_what_every_class_has_a_little_of_is_seen_in_all_together():
+    """Each of six classes has its own shade in a third of its pictures: no class by itself, all of them together."""
+    labels = np.arange(150) % 6
+    pictures = noise(150).astype(int)
+    for label in range(6):
+        some = np.flatnonzero(labels == label)[:8]
+        pictures[some] += np.array([[9, 0, 0], [-9, 0, 0], [0, 9, 0], [0, -9, 0], [0, 0, 9], [0, 0, -9]])[label]
+    report = audit(tensors(pictures.clip(0, 255).astype(np.uint8), labels), settings=QUICK)
+    together = [f.reading for f in report.findings if f.reading.label == -1]
+    assert together
+    assert report.spoken(-1) == "all classes"
+    assert all(reading.apart == 0 for reading in together)
+    assert report.labels == list(range(6))
+    assert "all classes" in report.summary()
+
+
 def test_compression_and_size(tmp_path):
     pictures = noise(80)
     write(tmp_path, pictures[:40], LABELS[:40], masks=False, ending="jpg", quality=70)

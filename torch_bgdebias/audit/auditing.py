@@ -25,7 +25,7 @@ from torch_bgdebias.audit.pictures import PictureSource, as_source
 from torch_bgdebias.audit.report import AuditReport
 from torch_bgdebias.audit.results import Finding, Giveaway, Reading
 from torch_bgdebias.audit.settings import AuditSettings
-from torch_bgdebias.audit.testing import Outcome, Tested, area, place_scores, telling, test_everything
+from torch_bgdebias.audit.testing import ALL, Outcome, Tested, area, place_scores, telling, test_everything
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.data.settings import FolderSettings
 from torch_bgdebias.files import first_few
@@ -184,19 +184,21 @@ class _Audit:
         readings: list[Reading] = []
         scores: dict[int, NDArray[np.float64]] = {}
         for (cue, label), test in surest.items():
-            positive = labels == label
-            column = {name: table[:, steps.asked.index(label)] for name, table in by_view[test.view].items()}
-            areas = {name: area(values, positive, together) for name, values in column.items()}
+            rows: Any = slice(None) if label == ALL else steps.asked.index(label)
+            truth = (labels[:, None] == np.asarray(steps.asked))[:, rows]
+            columns = {name: table[:, rows] for name, table in by_view[test.view].items()}
+            areas = {name: area(values, truth, together) for name, values in columns.items()}
             best = max(areas, key=lambda name: areas[name].value)
-            apart = _apart(column[best], positive)
+            own = columns[best] if label != ALL else np.where(truth, columns[best], -np.inf).max(1)
+            apart = 0 if label == ALL else _apart(own, truth)
             readings.append(Reading(cue_of(cue), label, test.p_value, areas[best], best, apart))
-            scores[id(readings[-1])] = column[best]
+            scores[id(readings[-1])] = own
         return readings, scores
 
     def _giveaways(self, scores: NDArray[np.float64], label: int) -> list[Giveaway]:
         """The pictures whose class the scores tell most surely; of two classes those of either."""
         gathered, most = self.gathered, self.options.examples
-        own = gathered.labels == label
+        own = gathered.labels == label if label != ALL else np.ones(len(scores), bool)
         chosen = [row for row in np.argsort(-scores) if own[row]][:most]
         if len(np.unique(gathered.labels)) == 2:
             other = [row for row in np.argsort(scores) if not own[row]]

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from torch_bgdebias._optional import require
 
-__all__ = ["Cluster", "clusters_of", "standing_apart"]
+__all__ = ["Cluster", "clusters_of", "place_of", "separation"]
 
 #: groups into which a class is cut, one cut after the other; every group of every cut is a candidate
 _CUTS = (2, 3, 4, 6, 8)
 #: a group is no smaller than this many pictures, or than this share of its class
-_LEAST, _LEAST_SHARE = 5, 0.02
+_LEAST, _LEAST_SHARE = 8, 0.02
+#: and no larger than this share: of two halves the smaller one is the odd one
+_MOST_SHARE = 0.5
 _COMPONENTS = 20
 #: two groups of one class that share this much of their pictures are one
 _SAME = 0.5
@@ -33,9 +35,9 @@ class Cluster:
         space: what was clustered: ``heatmaps`` or ``embeddings``.
         rows: pictures of the class: the first ``size`` form the group, the most typical first; then the rest.
         size: how many form it.
-        suspicion: how far it stands apart: the distance between it and the rest of its class along the places where
-            the model looks at it alone, in standard deviations of both; about 1.3 where a class has no gap.
-        place: (S, S) where the model looks in this group and not in the rest, adds up to 1.
+        suspicion: how far it stands apart from the rest of its class where it was clustered (`separation`); about 1.3
+            where one normal variable is cut in two.
+        place: (S, S) where the model looks in this group more than in the rest, adds up to 1.
     """
 
     label: int
@@ -75,40 +77,58 @@ def clusters_of(
                 if len(own) < 2 * _LEAST * count or distinct < count:
                     break
                 numbers = cluster.KMeans(count, n_init=3, random_state=seed).fit_predict(points)
-                groups += _groups(int(label), space, own, numbers, maps)
+                groups += _groups(int(label), space, own, numbers, points, maps)
     return _distinct(sorted(groups, key=lambda group: -group.suspicion))
 
 
-def standing_apart(
-    inside: NDArray[np.bool_], maps: NDArray[np.float32]
-) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """Suspicion of a group within its class, its place, and how much each picture is looked at there (n,).
+def separation(points: NDArray[np.float64], inside: NDArray[np.bool_]) -> tuple[float, NDArray[np.float64]]:
+    """How far a group stands apart from the rest, and how typical of it each picture is (n,).
+
+    The line through both means is drawn by one half of the pictures, and distance and spreads are those of the other
+    half along it, so that a few pictures in many dimensions do not stand apart by chance.
 
     Args:
+        points: (n, d).
         inside: (n,) the group.
-        maps: (n, S, S) of the class.
+
+    Returns:
+        The distance of the means over the sum of both standard deviations, the mean of both halves; and projections.
     """
+    half = np.zeros(len(points), bool)
+    for rows in (np.flatnonzero(inside), np.flatnonzero(~inside)):
+        half[rows[::2]] = True
+    distances = []
+    for drawn in (half, ~half):
+        line = points[drawn & inside].mean(0) - points[drawn & ~inside].mean(0)
+        group, rest = points[~drawn & inside] @ line, points[~drawn & ~inside] @ line
+        distances.append(float(group.mean() - rest.mean()) / max(float(group.std() + rest.std()), 1e-12))
+    return float(np.mean(distances)), points @ (points[inside].mean(0) - points[~inside].mean(0))
+
+
+def place_of(maps: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Where (S, S) heatmaps (n, S, S) of the group have more than those of the rest; adds up to 1."""
     apart = np.maximum(maps[inside].mean(0, dtype=np.float64) - maps[~inside].mean(0, dtype=np.float64), 0)
     apart = np.where(apart >= 0.25 * apart.max(), apart, 0)  # the place itself, not all that varies
-    place = apart / max(float(apart.sum()), 1e-12)
-    looked = np.einsum("nij,ij->n", np.sqrt(maps), place)
-    spread = float(looked[inside].std() + looked[~inside].std())
-    distance = float(looked[inside].mean() - looked[~inside].mean()) / max(spread, 1e-6)
-    return distance, place, looked
+    return np.asarray(apart / max(float(apart.sum()), 1e-12))
 
 
 def _groups(
-    label: int, space: str, own: NDArray[np.int64], numbers: NDArray[np.int64], maps: NDArray[np.float32]
+    label: int,
+    space: str,
+    own: NDArray[np.int64],
+    numbers: NDArray[np.int64],
+    points: NDArray[np.float64],
+    maps: NDArray[np.float32],
 ) -> list[Cluster]:
     groups = []
     for number in np.unique(numbers):
         inside = numbers == number
         size = int(inside.sum())
-        if size < max(_LEAST, _LEAST_SHARE * len(own)) or size > 0.9 * len(own):
+        if size < max(_LEAST, _LEAST_SHARE * len(own)) or size > _MOST_SHARE * len(own):
             continue
-        suspicion, place, looked = standing_apart(inside, maps[own])
-        order = np.lexsort((-looked, ~inside))  # the group, then the rest of the class
-        groups.append(Cluster(label, space, own[order], size, suspicion, place))
+        suspicion, typical = separation(points, inside)
+        order = np.lexsort((-typical, ~inside))  # the group, then the rest of the class
+        groups.append(Cluster(label, space, own[order], size, suspicion, place_of(maps[own], inside)))
     return groups
 
 

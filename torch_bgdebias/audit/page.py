@@ -110,7 +110,8 @@ def _matrix(report: AuditResult) -> Section:
     by_pair = {(reading.label, reading.cue.name): reading for reading in report.readings}
     level = report.settings["level"]
     rows = []
-    for label in report.labels:
+    together = [-1] if any(reading.label < 0 for reading in report.readings) else []
+    for label in [*report.labels, *together]:
         cells = [_cell(by_pair.get((label, name)), level) for name in cues]
         rows.append((report.spoken(label), cells))
     heads = [title_of(cue, masked=report.masked) for cue in cues.values()]

@@ -38,11 +38,11 @@ class Reading:
 
     Attributes:
         cue: the cue.
-        label: number of the class that is told from the rest (of two classes: from the other).
+        label: number of the class that is told from the rest (of two classes: from the other); -1: all together.
         p_value: corrected for everything that was tried.
         area: AUC of the best learner's held-out scores, 0.5 by chance, with an interval that holds for all learners.
         learner: which one: ``single``, ``linear`` or ``network``.
-        apart: pictures of the class at the head of the held-out ranking, nine in ten of which are of it.
+        apart: pictures of the class at the head of the held-out ranking, nine in ten of which are of it; 0 of all.
     """
 
     cue: Cue
@@ -105,9 +105,11 @@ class AuditResult:
     @property
     def labels(self) -> list[int]:
         """The classes that were told from the rest: the second of two, or all of more."""
-        return sorted({reading.label for reading in self.readings})
+        return sorted({reading.label for reading in self.readings if reading.label >= 0})
 
     def spoken(self, label: int) -> str:
         """What a reading is about: the class, or both of two."""
+        if label < 0:
+            return "all classes"
         used = [name for name, count in zip(self.classes, self.counts, strict=True) if count]
         return " / ".join(used) if len(used) == 2 else self.classes[label]

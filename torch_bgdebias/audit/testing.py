@@ -25,16 +25,18 @@ from torch_bgdebias.audit.permuting import adjusted_p_values, explained, levelle
 from torch_bgdebias.metrics.auc import auc_interval
 from torch_bgdebias.metrics.statistics import Interval
 
-__all__ = ["Outcome", "Tested", "area", "place_map", "place_scores", "telling", "test_everything"]
+__all__ = ["ALL", "Outcome", "Tested", "area", "place_map", "place_scores", "telling", "test_everything"]
 
 #: labellings that are worked on at once
 _CHUNK = 250
 _PLACES = "places"
+#: stands for all classes together, where there are more than two
+ALL = -1
 
 
 @dataclass(frozen=True)
 class Tested:
-    """One test: a view, a learner, and the class that it tells from the rest."""
+    """One test: a view, a learner, and the class that it tells from the rest; `ALL` of them together."""
 
     cue: str
     view: str
@@ -81,21 +83,30 @@ def test_everything(
     names: list[tuple[str, str, str, int]] = []
     rows: list[NDArray[np.float64]] = []
     for number, view in enumerate(views):
-        tables = tables_of(view.features, seed + number)
-        for learner, table in tables.items():
+        for learner, table in tables_of(view.features, seed + number).items():
+            of_learner = []
             for label in asked:
                 statistic = np.concatenate([_statistic(learner, table, part) for part in _centred(orders, label)])
-                rows.append(levelled(statistic) if learner == "single" else statistic)
+                of_learner.append(levelled(statistic) if learner == "single" else statistic)
                 names.append((view.cue, view.name, learner, label))
+            if len(asked) > 1:
+                of_learner.append(_all_together(of_learner))
+                names.append((view.cue, view.name, learner, ALL))
+            rows += of_learner
     maps: dict[int, NDArray[np.float64]] = {}
     thresholds: dict[int, float] = {}
+    of_places = []
     for label in asked if places else ():
         shares = np.concatenate([_place_shares(places, part) for part in _centred(orders, label)], axis=1)
         largest = shares.max(0)
-        rows.append(levelled(len(orders) * largest / 2))
+        of_places.append(levelled(len(orders) * largest / 2))
         names.append((_PLACES, _PLACES, "single", label))
         maps[label] = place_map(places, np.sqrt(shares[:, 0]))
         thresholds[label] = float(np.sqrt(np.quantile(largest, 1 - level)))
+    if len(of_places) > 1:
+        of_places.append(_all_together(of_places))
+        names.append((_PLACES, _PLACES, "single", ALL))
+    rows += of_places
     if not rows:
         return Outcome([], maps, thresholds)
     p_values, z = adjusted_p_values(np.stack(rows))
@@ -151,7 +162,13 @@ def place_scores(
 
 
 def area(scores: NDArray[np.float64], positive: NDArray[np.bool_], groups: NDArray[np.int64] | None) -> Interval:
-    """AUC with an interval that holds for all learners at once, so that the best of them may be shown."""
+    """AUC with an interval that holds for all learners at once, so that the best of them may be shown.
+
+    Args:
+        scores: (N,) of one class, or (N, K): the mean of their areas.
+        positive: of the same shape.
+        groups: (N,) pictures that are not independent.
+    """
     confidence = 1 - 0.05 / len(LEARNERS)
     return auc_interval(scores, positive.astype(np.int64), groups=groups, confidence=confidence, method="logit")
 
@@ -161,6 +178,13 @@ def place_map(places: Sequence[tuple[int, Floats]], values: NDArray[np.float64])
     plane = np.full(GRID * GRID, np.nan)
     plane[[cell for cell, _ in places]] = values
     return plane.reshape(GRID, GRID)
+
+
+def _all_together(statistics: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """One statistic of all classes: the sum of theirs, each in standard deviations of its own."""
+    table = np.stack(statistics)
+    spread = np.maximum(table.std(1, keepdims=True), 1e-12)
+    return np.asarray(((table - table.mean(1, keepdims=True)) / spread).sum(0))
 
 
 def _statistic(learner: str, table: Floats, labels: Floats) -> NDArray[np.float64]:

@@ -108,10 +108,11 @@ def _nothing(report: AuditResult) -> Sentence:
 
 
 def _of_kind(report: AuditResult, kind: str, words: str, own: Sequence[Finding]) -> Sentence:
-    classes = {report.spoken(finding.reading.label) for finding in own}
+    classes = {finding.reading.label for finding in own} - {-1}
     best = max(own, key=lambda finding: finding.reading.area.value).reading
     two = len([count for count in report.counts if count]) == 2
     counted = "The two classes" if two else f"{len(classes)} of {len(report.labels)} classes"
+    counted = counted if classes else "All classes together"
     title = title_of(best.cue, masked=report.masked)
     most = f" Most surely {report.spoken(best.label)}" if not two else " Best"
     text = f": by {title}, AUC {area_words(best)} where chance gives 0.50, {p_words(best.p_value)}."
