@@ -293,8 +293,9 @@ def looks_normalised(image: Tensor) -> bool:
     """Whether pixels lie far outside of [0, 1]; false where looking at them is not free (see `checks`)."""
     if not image.numel() or not values_readable(image):
         return False
-    some_rows = image.detach()[:, :, :: max(1, image.shape[2] // 16)]  # they show it as well as all, in no time
-    low, high = (float(value) for value in some_rows.aminmax())
+    images, rows = (max(1, length // 16) for length in (len(image), image.shape[2]))
+    some = image.detach()[::images, :, ::rows]  # which show it as well as all, in no time
+    low, high = (float(value) for value in some.aminmax())
     return low < -_BEYOND or high > 1 + _BEYOND
 
 

@@ -97,9 +97,12 @@ def placed(image: Tensor, mask: Tensor, params: SwapParams) -> tuple[Tensor, Ten
 
 
 def swap_onto(image: Tensor, mask: Tensor, pool: Pool, params: SwapParams, *, edge: float = 0.0) -> Tensor:
-    """As `swap_background`, with backgrounds and their normalisation in one object; images of one size, no masks."""
+    """As `swap_background`, with backgrounds and their normalisation in one object; images of one size, no masks.
+
+    The masks' values are those that `placed` has looked at.
+    """
     check_image(image)
-    mask = check_mask(mask, image)
+    mask = check_mask(mask, image, values=False)
     _check_params(params, len(image))
     if len(image) == 0:
         return image.clone()
