@@ -85,8 +85,7 @@ class MaskedImageFolder(Dataset[Any]):
         mask_suffix: what a mask's name has after its image's; without a folder ``masks/`` it is looked for beside it.
         white: value of white in images of more than 8 bits, by default found from all.
         interpolation: of the images' resize, ``"bilinear"``, ``"bicubic"`` or ``"nearest"``; masks are always bilinear.
-        with_void: yield ``MaskedVoidItem(image, label, mask, void)``; ``transform`` gets a mask of two channels.
-            ``False``: void counts as background wherever items go; ``None``: the same, with a warning if there is any.
+        with_void: items ``MaskedVoidItem`` with void; ``transform`` gets a mask of two channels. ``None``: none, warns.
         masks: a folder of masks other than ``masks/``, or an annotation tool's file or folder, of which a class's own
             label is its object where there is one, else all that is outlined.
         settings: all options but ``transform`` in one object, instead of the keywords.

@@ -145,20 +145,16 @@ def make_variant(
         mean: per channel, that the images were normalised with; black is (0 - mean) / std. ``None``: not normalised.
         std: per channel, goes with ``mean``.
         generator: on the image's device, for the choice of backgrounds.
-        void: (B, 1, H, W) or (B, H, W), bool or float in [0, 1], of pixels that are neither object nor background, and
-            that are shown nowhere: with an object they are replaced, in a background painted over with its mean colour.
+        void: (B, 1, H, W) or (B, H, W) of pixels that are neither object nor background: no variant shows them.
 
     Returns:
         ``Variant(image, background_label, valid)``.
 
     Raises:
-        TypeError, ValueError: unknown name, tensors that do not fit together, a pool without classes where they are
-            needed, non-finite images.
+        TypeError, ValueError: unknown name, tensors that do not fit, a pool without classes, non-finite images.
 
     Example:
-        >>> import torch
-        >>> image, label = torch.rand(4, 3, 16, 16), torch.tensor([0, 0, 1, 2])
-        >>> mask = torch.zeros(4, 1, 16, 16)
+        >>> image, label, mask = torch.rand(4, 3, 16, 16), torch.tensor([0, 0, 1, 2]), torch.zeros(4, 1, 16, 16)
         >>> mask[:, :, 4:12, 4:12] = 1
         >>> variant = make_variant(image, mask, label, "mixed_same")
         >>> variant.valid.tolist(), variant.background_label.tolist()

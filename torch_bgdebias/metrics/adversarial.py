@@ -56,17 +56,14 @@ def adversarial_background_accuracy(
 ) -> AdversarialBackgrounds:
     """Put every foreground on every background of a bank, until one makes the model wrong.
 
-    Backgrounds are tried in the bank's order, and a fooled foreground drops out. Once a pass, the device is asked which
-    foregrounds are left.
+    Backgrounds are tried in the bank's order, and a fooled foreground drops out, which is asked once a pass.
 
     Args:
         model: any classifier; runs in evaluation mode without gradients.
         image: (B, C, H, W) float as the model takes it.
         mask: (B, 1, H, W) or (B, H, W), bool or float in [0, 1], 1 = foreground.
         label: (B,) integer classes.
-        bank: a ``BackgroundBank``, or anything that `as_pool` takes: images (N, C, Hb, Wb) without foregrounds. It
-            stays where it is, a few images are moved at a time; those that its filter forbids to a class are not
-            counted for that class.
+        bank: images (N, C, Hb, Wb), no foregrounds, or a ``BackgroundBank``, whose filter is heeded; moved in parts.
         predict: from logits to classes; the largest logit by default.
         logits: where the logits are in the model's output.
         chunk: composites in one forward pass, at least 1: what decides memory.
@@ -78,11 +75,9 @@ def adversarial_background_accuracy(
     Raises:
         TypeError, ValueError: tensors that do not fit together, a bank without images, non-finite logits.
 
-    Source: Noise or Signal (arXiv 2006.09994), section 3.2 and the Background Challenge. Deviation: none in the
-    definition; the challenge's own script goes foreground by foreground.
+    Source: Noise or Signal (arXiv 2006.09994), section 3.2 and the Background Challenge.
 
     Example:
-        >>> import torch
         >>> class Brightness(torch.nn.Module):
         ...     def forward(self, image):
         ...         bright = image.mean((1, 2, 3)) - 0.5

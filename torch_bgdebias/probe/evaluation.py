@@ -57,11 +57,9 @@ def evaluate_background_bias(
 ) -> BackgroundBiasReport:
     """Measure how much a classifier looks at the background.
 
-    Every image is classified as it is and in the variants of Noise or Signal (see ``data.make_variant``). Backgrounds
-    for the mixed variants come from the loader's own images, gathered in a first pass (foregrounds tiled over, the same
-    number of every class), or from ``backgrounds``. Which one an image gets depends on ``seed`` and the image alone,
-    never on batch size, order or neighbours; it never gets its own. The model is in evaluation mode without gradients
-    meanwhile and left as it was; global random states too.
+    Every image is classified as it is and in the variants of Noise or Signal (``data.make_variant``), on backgrounds of
+    the loader's other images, gathered in a first pass, or of ``backgrounds``; which one an image gets depends on
+    ``seed`` and the image alone. The model and global random states are left as they were.
 
     Args:
         model: any module whose output holds logits (B, K), K > 1, or one logit an image where labels are 0 and 1 (else
@@ -71,8 +69,8 @@ def evaluate_background_bias(
         settings: all options in one object; the default one when ``None``.
         backgrounds: a pool (N, C, Hb, Wb), uint8 (normalised with ``mean`` and ``std``) or float in the images' units,
             or an object with ``images`` and ``labels``, such as a ``BackgroundBank``. They must hold no foregrounds.
-        background_labels: (N,) classes of the pool in the numbering of the images' labels; without them only mixed_rand
-            is possible, and every image counts as having no partner for the other two. (N, L) for label sets.
+        background_labels: (N,) classes of the pool as the images' labels number them, (N, L) for label sets; without
+            them only mixed_rand is possible.
         class_names: K names; the data set's ``classes`` when it has K of them, else numbers.
         device: where to evaluate; the model must be there already. By default where its parameters are.
         max_batches: measure so many batches, spread over the data set and its classes where it has a length.
@@ -83,11 +81,9 @@ def evaluate_background_bias(
 
     Raises:
         KeyError: a batch lacks what ``spec`` names (no masks, for instance).
-        TypeError, ValueError: anything that does not fit, by name: a label that the model has no output for, one logit
-            per image, non-finite logits, an empty loader.
+        TypeError, ValueError: what does not fit, by name: labels without an output, logits not finite, no batch.
 
     Example:
-        >>> import torch
         >>> batch = (torch.rand(8, 3, 8, 8), torch.arange(8) % 2, torch.zeros(8, 1, 8, 8))
         >>> batch[2][:, :, 2:5, 2:5] = 1
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))
