@@ -1,3 +1,3 @@
 """The version, in a file that imports nothing, so that any room may write it into what it saves."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -61,3 +61,5 @@ for (const table of document.querySelectorAll("table.sortable")) {
     show();
   }
 }
+// Paper cannot be opened: what is folded up on the screen is printed.
+addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("details")) part.open = true; });
