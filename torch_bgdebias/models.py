@@ -72,7 +72,7 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
     `original_module` looks inside, as does its full name.
 
     Raises:
-        KeyError: no such layer; the message lists near names.
+        LookupError: no such layer; the message lists near names.
     """
     layers: dict[str, nn.Module] = {}
     path: str
@@ -85,7 +85,7 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
     if _plain(name) in layers:
         return layers[_plain(name)]
     near = difflib.get_close_matches(name, layers, n=5, cutoff=0.4) or list(layers)[-5:]
-    raise KeyError(f"layer {name!r} is not in {type(model).__name__}; near names: {', '.join(near)}")
+    raise LookupError(f"layer {name!r} is not in {type(model).__name__}; near names: {', '.join(near)}")
 
 
 def find_head(model: nn.Module, *, num_classes: int | None = None) -> tuple[str, nn.Linear]:

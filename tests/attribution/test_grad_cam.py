@@ -81,7 +81,7 @@ def test_in_place_and_tuple_outputs():
 
 def test_bad_input():
     model = torchvision.models.resnet18(num_classes=3)
-    with pytest.raises(KeyError, match="near names: layer4"):
+    with pytest.raises(LookupError, match="near names: layer4"):
         grad_cam(model, torch.rand(1, 3, 64, 64), layer="layer44")
     with pytest.raises(ValueError, match=r"layer output: expected a map.*got \(1, 3\)"):
         grad_cam(model, torch.rand(1, 3, 64, 64), layer="fc")

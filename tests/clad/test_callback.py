@@ -189,7 +189,7 @@ def test_an_ambiguous_head_lists_the_candidates():
     fit(TwoHeads(), CLADCallback(BackgroundSwap(), layer="net.5"))
     with pytest.raises(LookupError, match="'other' took no part in training_step"):
         fit(TwoHeads(), CLADCallback(BackgroundSwap(), layer="other"))
-    with pytest.raises(KeyError, match=r"layer 'net\.50' is not in TwoHeads; near names: net\.5"):
+    with pytest.raises(LookupError, match=r"layer 'net\.50' is not in TwoHeads; near names: net\.5"):
         fit(TwoHeads(), CLADCallback(BackgroundSwap(), num_classes=CLASSES, layer="net.50"))
 
 

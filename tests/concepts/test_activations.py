@@ -145,7 +145,7 @@ def test_swin_windows_are_put_together():
 
 def test_bad_layers():
     model = FAMILIES["vgg"]()
-    with pytest.raises(KeyError, match="near names: features"):
+    with pytest.raises(LookupError, match="near names: features"):
         ActivationReader(model, ["features.99"])
     with pytest.raises(ValueError, match=r"layer 'classifier.0'.*expected a map"):
         ActivationReader(model, ["classifier.0"])(images())

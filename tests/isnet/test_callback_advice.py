@@ -123,7 +123,7 @@ def test_the_advice_of_an_error_works(case):
 
 
 def test_a_network_that_is_no_module_of_the_module_lists_near_names():
-    with pytest.raises(KeyError, match="near names: .*head"):
+    with pytest.raises(LookupError, match="near names: .*head"):
         fit(apart, {}, {"network": "haed"})
 
 

@@ -15,9 +15,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not 
 def test_a_network_that_the_step_does_not_call_is_named(fraction):
     with pytest.raises(RuntimeError, match=r"did not call Inner.forward.*network=.*net \(Sequential\)"):
         trainer(PlainHeatmaps(fraction=fraction)).fit(Inner(), loader())
-    with pytest.raises(KeyError, match="layer 'nett' is not in Module; near names: net"):
+    with pytest.raises(LookupError, match="layer 'nett' is not in Module; near names: net"):
         trainer(PlainHeatmaps(network="nett")).fit(Module(), loader())
-    with pytest.raises(KeyError, match="layer 'conv9'"):
+    with pytest.raises(LookupError, match="layer 'conv9'"):
         trainer(PlainHeatmaps(deep_supervision=["conv9"])).fit(Module(), loader())
 
 

@@ -165,7 +165,7 @@ def test_refusals_name_what_is_wrong():
         ISNet(small(), std=(1.0, 0.0, 1.0))
     with pytest.raises(TypeError, match=r"model: expected an nn\.Module"):
         ISNet(lambda x: x)
-    with pytest.raises(KeyError, match="near names: conv"):
+    with pytest.raises(LookupError, match="near names: conv"):
         ISNet(small(), deep_supervision=["conv"])
     with pytest.raises(ValueError, match="layer 'fc' must return maps"):
         ISNet(small(), deep_supervision=["fc"]).explain(x)

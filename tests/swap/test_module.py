@@ -135,7 +135,9 @@ def test_small_batches_keep_some_of_the_bias_and_say_so_once(batch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         swap(*batch)
-        BackgroundSwap().generate_parameters((16, 3, 8, 8))
+        large = BackgroundSwap()
+        large.generate_parameters((16, 3, 8, 8))
+        large.generate_parameters((5, 3, 8, 8))  # an epoch's last
         BackgroundSwap(BackgroundBank(torch.zeros(4, 3, 13, 17))).generate_parameters((4, 3, 8, 8))
         BackgroundSwap(different_class=True).generate_parameters((4, 3, 8, 8), torch.arange(4))
 

@@ -40,7 +40,7 @@ def grad_cam(
         Attributions (B, 1, H, W), resized bilinearly from the layer's size; zero where nothing speaks for the class.
 
     Raises:
-        KeyError: no layer of that name. ValueError: an image is not finite, the layer's output is no map, the logits
+        LookupError: no layer of that name. ValueError: an image is not finite, the layer's output is no map, the logits
             do not depend on it, or depend on several calls of it side by side (two views of an image).
 
     Example:

@@ -38,7 +38,7 @@ class ActivationReader:
     their class and register tokens, attention windows (timm's Swin) put together and rolled back.
 
     Raises:
-        KeyError: an unknown layer; the message lists near names.
+        LookupError: an unknown layer; the message lists near names.
         ValueError: no layers, or on reading: a layer whose output is no map, or holds values that are not finite.
 
     Example:

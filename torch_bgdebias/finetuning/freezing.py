@@ -82,7 +82,7 @@ def freeze_lower_stages(model: nn.Module, until: str, *, keep_norms: bool = True
         raise TypeError(f"model: expected an nn.Module, got {describe(given)}")
     try:
         first = next(iter(get_layer(model, until).parameters()), None)
-    except KeyError as error:
+    except LookupError as error:
         raise LookupError(f"until: {error.args[0]}") from None
     if first is None:
         raise ValueError(f"until: expected a layer with parameters, got {until!r} without any; name the one after it")

@@ -49,7 +49,7 @@ class DebiasedHead:
         """
         try:
             layer = get_layer(model, self.layer)
-        except KeyError as error:
+        except LookupError as error:
             raise LookupError(f"model: {error.args[0]}; pass the model that the head was fitted on") from None
         weight, bias = self.head
         if not isinstance(layer, nn.Linear) or layer.in_features != weight.shape[1]:

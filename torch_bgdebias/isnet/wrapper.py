@@ -73,7 +73,7 @@ class ISNet(nn.Module):
     Raises:
         ValueError: an unknown option, or epsilon < 0.
         TypeError: a model that is no module, or ``deep_supervision`` a string.
-        KeyError: a layer of ``deep_supervision`` that the model does not have.
+        LookupError: a layer of ``deep_supervision`` that the model does not have.
 
     Example:
         >>> import torch
@@ -158,7 +158,7 @@ class ISNet(nn.Module):
             last: name of the part that returns the logits; ``first`` by default.
 
         Raises:
-            KeyError: the model has no such part.
+            LookupError: the model has no such part.
         """
         if first is None and last is None:
             return Watch(self.model, self.rules, self.box)

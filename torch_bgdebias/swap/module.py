@@ -147,7 +147,9 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
         asked = different_class if self.different_class is None else self.different_class
         settings = SwapSettings(self.pattern, self.cells, self.p if p is None else p, bool(asked), self.placement)
         params = draw_swap(batch_shape, label, self.bank, settings, device=device, generator=generator)
-        if self.bank is None and not asked and 1 < batch_shape[0] < _FEW:
+        if batch_shape[0] >= _FEW:
+            self._few.done = True  # a smaller one is an epoch's last
+        elif self.bank is None and not asked and batch_shape[0] > 1:
             self._few.say()
         self._unswapped.look((params["batch_prob"] > 0.5) & ~params["apply"])
         return params
