@@ -84,7 +84,8 @@ def test_bad_batches(batches, error, match) -> None:
     ],
 )
 def test_bad_settings(options, error, match) -> None:
-    if error is LookupError and "num_classes" in options:  # no such head: the embedding is left out with a warning, then the outputs do not fit
+    if error is LookupError and "num_classes" in options:
+        # no such head: the embedding is left out with a warning, then the outputs do not fit
         with (
             pytest.warns(UserWarning, match="feature consistency is left out, pass layer= to have it: no layer with 7"),
             pytest.raises(ValueError, match="num_classes: expected 7 outputs of the model, got 4"),
