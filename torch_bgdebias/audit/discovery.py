@@ -24,7 +24,7 @@ __all__ = ["Discovery"]
 
 SCHEMA = "torch_bgdebias.discovery/1"
 #: groups and pictures that a page shows; what stands further apart than this is called suspicious
-_GROUPS, _PICTURES = 12, 10
+_GROUPS, _PICTURES = 12, 8
 SUSPICIOUS = 3.0
 
 
