@@ -34,6 +34,8 @@ def sensitivity_section(measured: MaskSensitivity) -> Section:
             "heads": [_HEADS.get(name, name.replace("_", " ")) for name in names],
             "rows": rows,
         },
+        anchor="masks",
+        heading="How good must the masks be?",
     )
 
 
