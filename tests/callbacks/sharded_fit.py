@@ -10,6 +10,8 @@ import torch
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from torch_bgdebias import ISNetLoss
+
 ModelParallelStrategy = small.package().strategies.ModelParallelStrategy
 
 
@@ -24,7 +26,11 @@ def configure_model(self):
 def fitted(name: str, strategy) -> torch.Tensor:
     module = small.theirs(configure_model=configure_model)
     module.net = small.network(norm=False)
-    callback = small.CALLBACKS[name]() if name != "isnet" else small.make_isnet(mean=[0.5] * 3, std=[0.25] * 3)
+    callback = (
+        small.CALLBACKS[name]()
+        if name != "isnet"
+        else small.make_isnet(loss=ISNetLoss(mask_dilation=0), mean=[0.5] * 3, std=[0.25] * 3)
+    )
     run = small.trainer([callback], strategy=strategy, devices=2, num_sanity_val_steps=0)
     run.fit(module, small.loader(batch_size=4), small.loader(batch_size=4))
     if hasattr(module, "reshard"):
