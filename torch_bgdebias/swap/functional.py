@@ -87,7 +87,7 @@ def placed(image: Tensor, mask: Tensor, params: SwapParams) -> tuple[Tensor, Ten
     mask = check_mask(mask, image)
     if "placement" not in params or len(image) == 0:
         return image, mask
-    _check_params(params, len(image))
+    _check_params(params, image)
     placement = params["placement"]
     if placement.shape != (len(image), 4) or not placement.is_floating_point():
         raise ValueError(f"params['placement']: expected float ({len(image)}, 4), got {describe(placement)}")
@@ -103,7 +103,7 @@ def swap_onto(image: Tensor, mask: Tensor, pool: Pool, params: SwapParams, *, ed
     """
     check_image(image)
     mask = check_mask(mask, image, values=False)
-    _check_params(params, len(image))
+    _check_params(params, image)
     if len(image) == 0:
         return image.clone()
     mask = soft_edge(mask, edge)
@@ -239,10 +239,17 @@ def _background_label(index: Tensor, apply: Tensor, label: Tensor | None, bank: 
     return torch.where(apply, new, -1 if label is None else label)
 
 
-def _check_params(params: SwapParams, batch: int) -> None:
+def _check_params(params: SwapParams, image: Tensor) -> None:
+    batch = len(image)
     missing = [name for name in ("apply", "sites", "index", "offset") if name not in params]
     if missing:
         raise KeyError(f"params: expected apply, sites, index and offset, got no {', '.join(missing)}")
+    for name in ("apply", "sites", "index", "offset"):
+        value = params[name]
+        if not isinstance(value, Tensor):
+            raise TypeError(f"params['{name}']: expected a tensor, got {describe(value)}")
+        if value.device != image.device:
+            raise ValueError(f"params['{name}']: expected on the images' {image.device}, got {describe(value)}")
     if params["apply"].dtype != torch.bool:
         raise TypeError(
             f"params['apply']: expected bool ({batch},), got {describe(params['apply'])}; pass apply.bool()"

@@ -41,7 +41,7 @@ class Manifest:
             try:
                 record = json.loads(line)
                 self.records.setdefault(record["file"], {}).update(record)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise ValueError(f"{self.path}: line {number} is no record of a picture: {error}") from error
 
     def add(self, record: Mapping[str, Any]) -> None:

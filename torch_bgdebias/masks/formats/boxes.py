@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_bgdebias.files import first_few, same_form
 from torch_bgdebias.masks.formats.converting import Annotations
 from torch_bgdebias.masks.formats.notice import annotation_kind
-from torch_bgdebias.masks.formats.outlines import AnnotatedPicture, AnnotationError, Outline, Shape, drawn
+from torch_bgdebias.masks.formats.outlines import AnnotatedPicture, AnnotationError, Outline, Shape, drawn, picture_size
 from torch_bgdebias.masks.formats.reading import read_annotations
 from torch_bgdebias.masks.formats.voc import voc_objects
 
@@ -114,9 +114,9 @@ def _coco(path: Path) -> Iterator[AnnotatedPicture]:
             label = names.get(annotation.get("category_id"), str(annotation.get("category_id")))
             shapes[annotation["image_id"]].append(_box(label, left, top, left + width, top + height))
         for image in content["images"]:
-            size = (int(image["height"]), int(image["width"])) if "height" in image and "width" in image else None
+            size = picture_size(image["height"], image["width"]) if "height" in image and "width" in image else None
             yield AnnotatedPicture(str(image["file_name"]), size, tuple(shapes[image["id"]]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
         raise AnnotationError(
             f"{path}: expected COCO annotations with boxes, got a damaged file ({error!r})"
         ) from error

@@ -16,10 +16,13 @@ __all__ = [
     "Shape",
     "drawn",
     "from_run_lengths",
+    "picture_size",
     "run_lengths_of_plane",
 ]
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
+#: of a picture: a size that a file merely says must not fill the memory
+MOST_PIXELS = 2**27
 #: (x, y) of each corner
 Outline = tuple[tuple[float, float], ...]
 
@@ -107,11 +110,28 @@ def _of_polygons(shape: Shape, size: tuple[int, int]) -> Flags:
     return inside
 
 
+def picture_size(height: object, width: object) -> tuple[int, int]:
+    """(H, W) as a file says it.
+
+    Raises:
+        AnnotationError: no whole numbers from 1 on, or more pixels than a picture that can be read has.
+    """
+    try:
+        size = (int(height), int(width))  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise AnnotationError(f"size: expected whole numbers, got {height!r} x {width!r}") from error
+    if min(size) < 1 or size[0] * size[1] > MOST_PIXELS:
+        raise AnnotationError(f"size: expected 1 to {MOST_PIXELS} pixels, got {size[0]} x {size[1]}")
+    return size
+
+
 def _of_outline(outline: Outline, shape: Shape, size: tuple[int, int]) -> Flags:
     if len(outline) < 3:
         raise ValueError(f"{shape.label}: expected outlines of at least 3 points, got {len(outline)}")
     if shape.relative:
         outline = tuple((x * size[1], y * size[0]) for x, y in outline)
+    if not all(abs(value) <= 1e12 for point in outline for value in point):  # NaN compares false
+        raise ValueError(f"{shape.label}: expected points near the picture, got {outline[:4]}")
     return _filled(outline, size)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_bgdebias.masks.formats.notice import BOXES_ALONE, annotation_kind
-from torch_bgdebias.masks.formats.outlines import AnnotatedPicture, AnnotationError, Outline, Shape
+from torch_bgdebias.masks.formats.outlines import AnnotatedPicture, AnnotationError, Outline, Shape, picture_size
 from torch_bgdebias.masks.formats.run_lengths import run_lengths_of
 from torch_bgdebias.masks.formats.tools import read_datumaro, read_label_studio, read_supervisely, read_yolo
 
@@ -44,7 +44,15 @@ def read_annotations(path: Path) -> list[AnnotatedPicture]:
         return list(reader(path))
     except AnnotationError as error:
         raise AnnotationError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ElementTree.ParseError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        AttributeError,
+        RecursionError,
+        ElementTree.ParseError,
+    ) as error:
         raise AnnotationError(f"{path}: expected {kind} annotations, got a damaged file ({error!r})") from error
 
 
@@ -58,7 +66,7 @@ def _labelme(path: Path) -> Iterable[AnnotatedPicture]:
     shapes = [_labelme_shape(shape) for shape in content["shapes"]]
     name = str(content.get("imagePath") or path.with_suffix(".jpg").name).replace("\\", "/").rsplit("/", 1)[-1]
     height, width = content.get("imageHeight"), content.get("imageWidth")
-    size = (int(height), int(width)) if height and width else None
+    size = picture_size(height, width) if height and width else None
     yield AnnotatedPicture(name, size, tuple(shape for shape in shapes if shape is not None))
 
 
@@ -97,7 +105,7 @@ def _coco(path: Path) -> Iterable[AnnotatedPicture]:
             shape = Shape(label, outlines, crowd=crowd)
         shapes[annotation["image_id"]].append(shape)
     for image in content["images"]:
-        size = (int(image["height"]), int(image["width"])) if "height" in image and "width" in image else None
+        size = picture_size(image["height"], image["width"]) if "height" in image and "width" in image else None
         yield AnnotatedPicture(str(image["file_name"]), size, tuple(shapes[image["id"]]))
 
 
@@ -114,7 +122,7 @@ def _cvat(path: Path) -> Iterable[AnnotatedPicture]:
                 shapes.append(Shape(label, (_box(*edges),)))
             elif element.tag not in ("tag", "points", "polyline"):
                 raise AnnotationError(f"expected polygons, got <{element.tag}>; let CVAT export PNG masks")
-        size = (int(image.attrib["height"]), int(image.attrib["width"]))
+        size = picture_size(image.attrib["height"], image.attrib["width"])
         yield AnnotatedPicture(image.attrib["name"], size, tuple(shapes))
 
 

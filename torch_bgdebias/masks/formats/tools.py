@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,7 @@ from torch_bgdebias.masks.formats.outlines import (
     Flags,
     Outline,
     Shape,
+    picture_size,
     run_lengths_of_plane,
 )
 from torch_bgdebias.masks.formats.run_lengths import run_lengths_of
@@ -32,14 +34,14 @@ def read_label_studio(path: Path) -> Iterable[AnnotatedPicture]:
     """The JSON export: tasks with polygons, ellipses and rectangles in percent of the picture, and brushed masks."""
     tasks = json.loads(path.read_text(encoding="utf-8-sig"))
     for task in tasks if isinstance(tasks, list) else [tasks]:
-        place = str(task["data"].get("image") or next(iter(task["data"].values()))).replace("\\", "/")
+        place = str(task["data"].get("image") or next(iter(task["data"].values()), "")).replace("\\", "/")
         given = [
             one for one in task.get("annotations") or task.get("completions") or [] if not one.get("was_cancelled")
         ]
         if len(given) > 1:
             raise AnnotationError(f"{place}: expected one annotation a picture, got {len(given)}: keep one")
         results = given[0]["result"] if given else []
-        sizes = {(int(r["original_height"]), int(r["original_width"])) for r in results if "original_width" in r}
+        sizes = {picture_size(r["original_height"], r["original_width"]) for r in results if "original_width" in r}
         shapes = [shape for result in results for shape in _label_studio_shapes(result)]
         yield AnnotatedPicture(_upload_name(place), sizes.pop() if len(sizes) == 1 else None, tuple(shapes))
 
@@ -63,7 +65,7 @@ def _label_studio_shapes(result: dict[str, Any]) -> Iterator[Shape]:
         right, bottom = left + value["width"] / 100, top + value["height"] / 100
         yield Shape(label, (((left, top), (right, top), (right, bottom), (left, bottom)),), relative=True)
     elif kind in ("brushlabels", "brush"):
-        height, width = int(result["original_height"]), int(result["original_width"])
+        height, width = picture_size(result["original_height"], result["original_width"])
         yield Shape(label, runs=run_lengths_of_plane(brush_plane(value["rle"], height, width) > 127))
     else:
         raise AnnotationError(
@@ -78,7 +80,7 @@ def brush_plane(packed: Sequence[int], height: int, width: int) -> np.ndarray[An
     of lengths less one; then runs, each a bit for "the same value throughout", two for the width of its length, the
     length less one, and its value or values.
     """
-    bits = "".join(f"{byte:08b}" for byte in packed)
+    bits = "".join(f"{byte:08b}" for byte in bytes(list(packed)))
     place = 0
 
     def take(count: int) -> int:
@@ -87,6 +89,8 @@ def brush_plane(packed: Sequence[int], height: int, width: int) -> np.ndarray[An
         return int(bits[place - count : place], 2)
 
     total, width_of_value = take(32), take(5) + 1
+    if width_of_value > 8:
+        raise AnnotationError(f"rle: expected values of at most 8 bits, got {width_of_value}")
     if total != 4 * height * width:
         raise AnnotationError(f"rle: expected 4 x {height} x {width} values, got {total}")
     widths = [take(4) + 1 for _ in range(4)]
@@ -106,7 +110,7 @@ def brush_plane(packed: Sequence[int], height: int, width: int) -> np.ndarray[An
 def read_supervisely(path: Path) -> Iterable[AnnotatedPicture]:
     """One JSON file a picture, called x.jpg.json: polygons with holes, rectangles, and packed masks with a corner."""
     content = json.loads(path.read_text(encoding="utf-8-sig"))
-    size = (int(content["size"]["height"]), int(content["size"]["width"]))
+    size = picture_size(content["size"]["height"], content["size"]["width"])
     shapes = [shape for thing in content["objects"] if (shape := _supervisely_shape(thing, size)) is not None]
     yield AnnotatedPicture(path.name.removesuffix(".json"), size, tuple(shapes))
 
@@ -123,7 +127,7 @@ def _supervisely_shape(thing: dict[str, Any], size: tuple[int, int]) -> Shape | 
         return Shape(label, (((left, top), (right + 1, top), (right + 1, bottom + 1), (left, bottom + 1)),))
     if kind == "bitmap":
         packed = base64.b64decode(thing["bitmap"]["data"])
-        part = np.asarray(Image.open(io.BytesIO(zlib.decompress(packed))).convert("RGBA"))
+        part = np.asarray(Image.open(io.BytesIO(_unpacked(packed, size))).convert("RGBA"))
         inside = part[..., 3] > 0 if part[..., 3].min() < 255 else part[..., 0] > 0
         x, y = thing["bitmap"]["origin"]
         plane: Flags = np.zeros(size, bool)
@@ -132,13 +136,26 @@ def _supervisely_shape(thing: dict[str, Any], size: tuple[int, int]) -> Shape | 
     raise AnnotationError(f"expected polygons, rectangles or bitmaps, got {kind!r}; let Supervisely export masks")
 
 
+def _unpacked(packed: bytes, size: tuple[int, int]) -> bytes:
+    """A PNG of at most the picture's size, which no honest one exceeds by more than its headers."""
+    most = 5 * math.prod(size) + 2**16
+    unpacker = zlib.decompressobj()
+    try:
+        content = unpacker.decompress(packed, most)
+    except zlib.error as error:
+        raise AnnotationError(f"expected a zlib stream in a bitmap's data, got {error}") from error
+    if not unpacker.eof:
+        raise AnnotationError(f"expected a bitmap of at most {most} bytes, got more, or a part of one")
+    return content
+
+
 def read_datumaro(path: Path) -> Iterable[AnnotatedPicture]:
     """Datumaro's own JSON: items with polygons and run lengths."""
     content = json.loads(path.read_text(encoding="utf-8-sig"))
     names = [str(entry["name"]) for entry in content.get("categories", {}).get("label", {}).get("labels", [])]
     for item in content["items"]:
         picture = item.get("image") or item.get("media") or {}
-        size = tuple(int(side) for side in picture["size"]) if picture.get("size") else None
+        size = picture_size(*picture["size"]) if picture.get("size") else None
         shapes = []
         for annotation in sorted(item.get("annotations", []), key=lambda one: one.get("z_order", 0)):
             number = annotation.get("label_id")

@@ -1,0 +1,132 @@
+"""Mistakes put into files and states, drawn by a seed; a reader answers with its value or with a named error."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+HOSTILE: tuple[Any, ...] = (
+    None, True, False, 0, -1, 3, 2**31, 2**63, 2**70, -(2**70), 1.5, -0.5, 1e308, float("inf"), float("nan"), "", "x",
+    "0", "-1", "nan", "../../x", "/", "\ud800", "a" * 300, [], [[]], {}, {"a": 1}, [None], [1, 2, 3], [[1, 2], [3]],
+)  # fmt: skip
+
+
+def places(content: Any, at: tuple[Any, ...] = ()) -> Iterable[tuple[Any, ...]]:
+    """Every way from the top of nested lists and dicts to something in them."""
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in items:
+        yield (*at, key)
+        yield from places(value, (*at, key))
+
+
+def changed_content(content: Any, draw: random.Random) -> Any:
+    """One to three values replaced, taken away, doubled, or put in a place of another."""
+    content = copy.deepcopy(content)
+    for _ in range(draw.randint(1, 3)):
+        ways = list(places(content))
+        if not ways:
+            return draw.choice(HOSTILE)
+        way = draw.choice(ways)
+        holder = content
+        for key in way[:-1]:
+            holder = holder[key]
+        action = draw.randrange(5)
+        if action == 0:
+            del holder[way[-1]]
+        elif action == 1 and isinstance(holder, list):
+            holder.append(copy.deepcopy(holder[way[-1]]))
+        elif action == 2 and isinstance(holder[way[-1]], int | float) and not isinstance(holder[way[-1]], bool):
+            holder[way[-1]] = draw.choice([-holder[way[-1]], holder[way[-1]] * 1000, holder[way[-1]] + 0.5])
+        else:
+            holder[way[-1]] = copy.deepcopy(draw.choice(HOSTILE))
+    return content
+
+
+def changed_bytes(data: bytes, draw: random.Random) -> bytes:
+    """Cut short, with bytes of another value, or with a piece taken out, doubled or nested deep."""
+    content = bytearray(data)
+    action = draw.randrange(5)
+    first, second = sorted(draw.randrange(len(data) + 1) for _ in range(2))
+    if action == 0:
+        return bytes(content[:first])
+    if action == 1:
+        for _ in range(draw.randint(1, 8)):
+            content[draw.randrange(len(content))] = draw.randrange(256)
+        return bytes(content)
+    if action == 2:
+        return bytes(content[:first] + content[second:])
+    if action == 3:
+        return bytes(content[:second] + content[first:])
+    return bytes(content[:first] + draw.choice([b"[", b'{"a":']) * draw.choice([3, 50_000]) + content[first:])
+
+
+def changed_json(content: Any, draw: random.Random) -> bytes:
+    if draw.random() < 0.3:
+        return changed_bytes(json.dumps(content).encode(), draw)
+    return json.dumps(changed_content(content, draw)).encode()
+
+
+DTYPES = (
+    torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8, torch.bool,
+    torch.complex64,
+)  # fmt: skip
+
+
+def changed_tensor(value: Tensor, draw: random.Random) -> Any:
+    """Of another dtype, shape or with hostile numbers; now and then no tensor at all."""
+    action = draw.randrange(6)
+    if action == 0:
+        return value.to(draw.choice(DTYPES))
+    if action == 1:
+        return draw.choice([value[..., :0], value[:1], value.flatten(), value[None], value.new_zeros(())])
+    if action == 2 and value.is_floating_point():
+        return torch.where(
+            torch.rand_like(value.double()) < 0.3, draw.choice([float("nan"), float("inf"), 1e38]), value
+        )
+    if action == 3:
+        return torch.full_like(value, draw.choice([-1, 0, 1, 100]))
+    if action == 4 and not value.is_floating_point() and value.dtype != torch.bool:
+        return value + draw.choice([-(2**40), -1, 1, 2**40])
+    return draw.choice([None, 3, "x", [], value.tolist(), value.to("meta")])
+
+
+def changed_tensors(state: dict[str, Any], draw: random.Random) -> dict[str, Any]:
+    state = {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
+    for name in draw.sample(sorted(state), draw.randint(1, 2)):
+        if draw.random() < 0.15:
+            del state[name]
+        elif isinstance(state[name], Tensor):
+            state[name] = changed_tensor(state[name], draw)
+        else:
+            state[name] = copy.deepcopy(draw.choice(HOSTILE))
+    return state
+
+
+def unexpected(
+    attempt: Callable[[random.Random], None], count: int, named: tuple[type[Exception], ...], seed: int = 0
+) -> list[str]:
+    """Which of ``count`` attempts ended in another error, each kind once, with the seed that repeats it."""
+    kinds: dict[str, str] = {}
+    for number in range(count):
+        try:
+            attempt(random.Random(seed * 1_000_003 + number))
+        except named as error:
+            if not str(error):
+                kinds.setdefault("no words", f"{number}: {type(error).__name__} without words")
+        except Exception as error:
+            frames = []
+            step = error.__traceback__
+            while step is not None:
+                frames.append(f"{step.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{step.tb_lineno}")
+                step = step.tb_next
+            kind = f"{type(error).__name__} {frames[-1]}"
+            kinds.setdefault(
+                kind, f"{number}: {type(error).__name__}: {str(error)[:150]} at {' < '.join(frames[::-1][:5])}"
+            )
+    return list(kinds.values())

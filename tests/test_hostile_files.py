@@ -1,0 +1,153 @@
+"""Whatever stands in a file or a state: its value, or an error that is named. 20,000 mistakes each in the slow tier."""
+
+from __future__ import annotations
+
+import json
+import random
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fuzzing import changed_bytes, changed_json, changed_tensors, unexpected
+
+from torch_bgdebias.backgrounds import BackgroundBank
+from torch_bgdebias.backgrounds.generation.manifest import Manifest
+from torch_bgdebias.clad import NegativeQueue
+from torch_bgdebias.masks.formats.boxes import BoxFile
+from torch_bgdebias.masks.formats.outlines import drawn as drawn_shapes
+from torch_bgdebias.masks.formats.reading import read_annotations
+from torch_bgdebias.swap import BackgroundSwap
+
+POINTS = [[1.0, 1.0], [9.0, 1.0], [9.0, 7.5]]
+FLAT = [1.0, 1.0, 9.0, 1.0, 9.0, 7.5]
+_BITS = f"{480:032b}{7:05b}0000001101111111" + f"111{479:016b}{255:08b}0000"  # 12 x 10 x 4 values of 255 as one run
+BRUSH = [int(_BITS[i : i + 8], 2) for i in range(0, len(_BITS), 8)]
+BITMAP = (
+    "eJzrDPBz5+WS4mJgYOD19HAJAtIsQMzMASQYJs7/KAWkBDxdHEMq5iT/OX/g"
+    "wIEjDMoMfHqMrHIt3CCFDJ6ufi7rnBKaABXREKg="
+)  # a PNG of 4 x 3, packed
+ANNOTATIONS: dict[str, Any] = {
+    "LabelMe": {
+        "imagePath": "a.jpg", "imageHeight": 12, "imageWidth": 10,
+        "shapes": [
+            {"label": "dog", "points": POINTS, "shape_type": kind} for kind in ("polygon", "rectangle", "circle")
+        ],
+    },
+    "COCO": {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 12, "width": 10}],
+        "categories": [{"id": 3, "name": "dog"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 3, "segmentation": [FLAT], "iscrowd": 0, "bbox": [1, 1, 8, 6]},
+            {"id": 2, "image_id": 1, "category_id": 3, "iscrowd": 1, "bbox": [1, 1, 8, 6],
+             "segmentation": {"size": [12, 10], "counts": [40, 60, 20]}},
+            {"id": 3, "image_id": 1, "category_id": 3, "iscrowd": 0, "bbox": [1, 1, 8, 6],
+             "segmentation": {"size": [12, 10], "counts": "X1l1d0"}},
+        ],
+    },
+    "Label Studio": [{
+        "data": {"image": "/data/a.jpg"},
+        "annotations": [{"result": [
+            {"type": "polygonlabels", "original_width": 10, "original_height": 12, "from_name": "label",
+             "value": {"points": [[10, 10], [90, 10], [90, 60]], "polygonlabels": ["dog"]}},
+            {"type": "brushlabels", "original_width": 10, "original_height": 12, "from_name": "label",
+             "value": {"format": "rle", "rle": BRUSH, "brushlabels": ["dog"]}},
+        ]}],
+    }],
+    "Supervisely": {
+        "size": {"height": 12, "width": 10},
+        "objects": [
+            {"classTitle": "dog", "geometryType": "polygon", "points": {"exterior": POINTS, "interior": [POINTS]}},
+            {"classTitle": "dog", "geometryType": "bitmap", "bitmap": {"origin": [1, 1], "data": BITMAP}},
+        ],
+    },
+    "Datumaro": {
+        "info": {}, "categories": {"label": {"labels": [{"name": "dog"}]}},
+        "items": [{"id": "a", "image": {"path": "a.jpg", "size": [12, 10]}, "annotations": [
+            {"type": "polygon", "label_id": 0, "points": FLAT, "z_order": 0},
+            {"type": "mask", "label_id": 0, "rle": {"counts": "X1l1d0", "size": [12, 10]}},
+        ]}],
+    },
+}  # fmt: skip
+CVAT = (
+    b'<annotations><image id="0" name="a.jpg" width="10" height="12"><polygon label="dog" points="1,1;9,1;9,7.5" '
+    b'z_order="0"/><box label="cat" xtl="1" ytl="2" xbr="5" ybr="6" z_order="1"/></image></annotations>'
+)
+MANIFEST = [{"file": "0.png", "sha256": "ab", "seed": 1, "prompt": "a beach"}, {"file": "1.png", "dropped": "person"}]
+
+
+def annotations(kind: str) -> Callable[[Path, random.Random], None]:
+    def attempt(folder: Path, draw: random.Random) -> None:
+        path = folder / ("a.xml" if kind == "CVAT" else "a.json")
+        path.write_bytes(changed_bytes(CVAT, draw) if kind == "CVAT" else changed_json(ANNOTATIONS[kind], draw))
+        for picture in read_annotations(path):
+            drawn_shapes(picture.shapes, (12, 10))
+
+    return attempt
+
+
+def boxes(folder: Path, draw: random.Random) -> None:
+    path = folder / "boxes.json"
+    path.write_bytes(changed_json(ANNOTATIONS["COCO"], draw))
+    BoxFile.of(path).find("a.jpg", "dog", (12, 10))
+
+
+def manifest(folder: Path, draw: random.Random) -> None:
+    lines = b"\n".join(
+        changed_json(record, draw) if draw.random() < 0.6 else json.dumps(record).encode() for record in MANIFEST
+    )
+    (folder / "backgrounds.jsonl").write_bytes(lines + b"\n")
+    records = Manifest(folder)
+    records.hashes()
+
+
+def queue(folder: Path, draw: random.Random) -> None:
+    source, target = NegativeQueue(3, 4), NegativeQueue(3, 4)
+    source.enqueue(torch.randn(7, 5), torch.tensor([0, 1, 2, 0, 0, 0, 0]))
+    target.load_state_dict(changed_tensors(source.state_dict(), draw))
+    rows, valid = target.negatives(torch.tensor([0, 1, 2]))
+    assert rows[valid].isfinite().all()
+    target.enqueue(torch.randn(2, target.dim or 5), torch.tensor([0, 1]))
+
+
+def params(folder: Path, draw: random.Random) -> None:
+    image, mask, label = torch.rand(4, 3, 8, 9), torch.zeros(4, 1, 8, 9), torch.tensor([0, 1, 0, 1])
+    pool = BackgroundBank(torch.randint(0, 256, (5, 3, 8, 9), dtype=torch.uint8), torch.tensor([0, 1, 0, 1, 1]))
+    swap = BackgroundSwap(draw.choice(["batch", pool]), draw.choice(["paste", "voronoi"]))
+    drawn = changed_tensors(swap.generate_parameters(image.shape, label), draw)
+    swapped = swap(image, mask, label, params=drawn)[0]
+    assert swapped.isfinite().all(), {name: value for name, value in drawn.items() if name != "index"}
+
+
+READERS = {**{kind: annotations(kind) for kind in (*ANNOTATIONS, "CVAT")}, "boxes": boxes, "manifest": manifest}
+STATES = {"queue": queue, "params": params}
+NAMED = (ValueError, KeyError, TypeError, OSError)
+
+
+def strays(reader: str, folder: Path, count: int) -> list[str]:
+    attempt = {**READERS, **STATES}[reader]
+    named = (*NAMED, RuntimeError) if reader == "queue" else NAMED  # torch's load_state_dict has its own
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return unexpected(lambda draw: attempt(folder, draw), count, named)
+
+
+@pytest.mark.parametrize("reader", [*READERS, *STATES])
+def test_a_hundred_mistakes(tmp_path, reader):
+    assert strays(reader, tmp_path, 100) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", [*READERS, *STATES])
+def test_twenty_thousand_mistakes(tmp_path, reader):
+    assert strays(reader, tmp_path, 20_000) == []
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_what_is_whole_is_read(tmp_path, reader, monkeypatch):
+    """Else every mistake would be refused for another reason."""
+    monkeypatch.setitem(globals(), "changed_json", lambda content, draw: json.dumps(content).encode())
+    monkeypatch.setitem(globals(), "changed_bytes", lambda data, draw: data)
+    READERS[reader](tmp_path, random.Random(0))
