@@ -77,18 +77,14 @@ class ISNetCallback(TrainingStepCallback):
             are dimmed towards 0.
         fraction: take the heatmap loss on a random part of each batch, at least one image, to save time. Less than 1
             costs a forward pass of that part, in which batch norm's running statistics are updated too.
-        calibrate: measure the loss's range C1, C2 (each layer's) over so many training batches before the first step,
-            on the model as it is then: one that was trained without the heatmap loss. ``callback.loss`` has it; it is
-            in the checkpoint and not measured again on resuming. 0: the loss's own range. The papers' loss alone has
-            one, and is the default with it.
+        calibrate: measure the papers' loss's range C1, C2 over so many training batches before the first step, on a
+            model that was trained without it; it is in the checkpoint. 0: the loss's own range.
         balance: the heatmap loss's gradient is at most so many times that of the module's own loss
             (`torch_bgdebias.isnet.GradientBalance`), by a scale that is logged as ``isnet/scale``; ``None``: no
             matter how large it is, as in the papers.
-        validate: explain validation batches too, which must have masks, and log ``isnet/val_heatmap_loss``,
-            ``val_background``, ``val_foreground``, ``val_foreground_share`` and ``val_pixel_ratio`` (the foreground's
-            share of all, and of the positive relevance), and ``val_loss``, (1 - P) * cross-entropy + P * heatmap loss,
-            for checkpoints and early stopping. Several loaders are named in the log, ``val_heatmap_loss/ood``: by the
-            keys of a dict of loaders, or by the names given here, ``("iid", "ood")``.
+        validate: explain validation batches too, which must have masks, and log ``isnet/val_loss``,
+            ``val_heatmap_loss``, ``val_pixel_ratio`` and more (docs/isnet.md) for checkpoints and early stopping; names
+            of several loaders, ``("iid", "ood")``.
         seed: of the random choices (part of the batch, stochastic and dual variants).
         log: log, do not, or log under this prefix.
         options: what `torch_bgdebias.isnet.ISNet` takes beside the model: ``epsilon``, ``input_rule``,

@@ -167,12 +167,12 @@ class Rules:
         Raises:
             ValueError: an exempt class that there is not, or none is left.
         """
-        kept = [k for k in range(count) if k not in self.exempt]
-        if len(kept) + len(self.exempt) != count or not kept:
+        explained = [k for k in range(count) if k not in self.exempt]
+        if len(explained) + len(self.exempt) != count or not explained:
             raise ValueError(
                 f"exempt: expected some but not all of the {count} classes 0 to {count - 1}, got {list(self.exempt)}"
             )
-        return kept
+        return explained
 
     def scalars(self, logits: Tensor, target: Target, generator: torch.Generator | None) -> Tensor:
         """What is explained of the logits (B, K): (B, M), differentiable."""

@@ -62,10 +62,8 @@ class ISNet(nn.Module):
             "sum", the papers' plain sum, in which differences between logits cancel (docs/isnet.md).
         logits: where the logits are in what the model returns (key, index or function); ``None`` takes a tensor.
         multi_label: the logits are independent yes/no decisions: probabilities are sigmoids.
-        at_input: explain the image too. ``False``: relevance goes down to the layers of ``deep_supervision`` and no
-            further, which is cheaper, and ``Explanation.relevance`` has no channels.
-        exempt: classes that may use the background: their logits are not explained. Not with "selective", whose one
-            scalar is of all logits. The original has no heatmap of them (its authors' code one of zeros).
+        at_input: explain the image too. ``False``: relevance goes down to the layers of ``deep_supervision`` alone.
+        exempt: classes that may use the background: their logits are not explained. Not with "selective".
 
     Shape:
         image (B, C, H, W) -> logits (B, K).
