@@ -61,8 +61,7 @@ class ISNetCallback(TrainingStepCallback):
 
     The images and logits of the module's own training step are explained: its forward pass is the only one. Nothing is
     added to the module's parameters, submodules or state. Works with gradient accumulation, clipping, mixed precision
-    (relevance and loss are float32 at least) and several processes. Logs ``isnet/heatmap_loss``, ``isnet/background``,
-    ``isnet/foreground`` and ``isnet/weight``.
+    (relevance and loss are float32 at least) and several processes. docs/isnet.md lists what is logged.
 
     Args:
         variant: "selective", "stochastic", "dual" or "original", or `torch_bgdebias.isnet.Rules` with all of
