@@ -237,7 +237,7 @@ CLIENTS = {
     "solo-learn, fine-tuned": Client(lambda: SoloLearn(finetune=True)),
     "torchgeo": Client(GeoTask, keys=True),
     "lightly": Client(LightlyFinetune),
-    "Lightning, transfer learning": Client(TransferLearning, classes=2),
+    "Lightning, transfer learning": Client(TransferLearning, {"probe": {"task": "binary"}}, classes=2),
     "Lightning, kornia": Client(
         KorniaExample, {"isnet": {"network": "net"}, "probe": {"forward": _net}, "concepts": {"forward": _net}}
     ),

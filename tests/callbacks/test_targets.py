@@ -76,8 +76,8 @@ WORKS = {
     "probe": {
         "several labels": {"task": "multilabel"},
         "shares of classes": {},
-        "one logit (B,)": {},
-        "one logit (B, 1)": {},
+        "one logit (B,)": {"task": "binary"},
+        "one logit (B, 1)": {"task": "binary"},
     },
 }
 
@@ -137,6 +137,7 @@ ASKS = [
         lambda: BackgroundSwapCallback(BackgroundSwap("batch", different_class=True)),
         r"BackgroundSwap\(different_class=False\), which needs no labels, or BatchSpec\(label=function",
     ),
+    ("one logit (B, 1)", lambda: BackgroundBiasProbe(figures=False), "task='binary' for a model with one logit"),
     (
         "one logit of shares",
         lambda: BackgroundBiasProbe(figures=False),

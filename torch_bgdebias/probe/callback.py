@@ -38,7 +38,6 @@ from torch_bgdebias.probe.passes.gathering import BackgroundPool, Gatherer, pool
 from torch_bgdebias.probe.passes.loading import Share, repeated_images, rng_untouched, unshown_void
 from torch_bgdebias.probe.passes.measure import Collected, Evaluation, joined
 from torch_bgdebias.probe.passes.settings import EvaluationSettings, MeasuringOptions
-from torch_bgdebias.probe.passes.task import with_own_task
 from torch_bgdebias.probe.report import BackgroundBiasReport
 from torch_bgdebias.probe.results.scalars import scalars_of
 
@@ -143,7 +142,6 @@ class BackgroundBiasProbe(ReadingCallback):
         #: the last report; the same on every process. ``None`` before the first, and where there was nothing to tell
         self.report: BackgroundBiasReport | None = None
         self._pool: BackgroundPool | None = None
-        self._task, self._looked = self.settings.task, False
         self._started = math.nan
         self._informed = self._doubted = False
         self._normalised: bool | None = None  # whether the trainer's images are; not looked yet
@@ -252,7 +250,6 @@ class BackgroundBiasProbe(ReadingCallback):
             _refuse_problem(move)
             if self.loader is None and settings.mean is None and with_known_units(settings, pl_module) is not settings:
                 settings = self._in_units_of_module(settings, pl_module, share)
-            settings = self._with_task(trainer, pl_module, settings, share)
             evaluation = Evaluation(pl_module, settings, device=pl_module.device)
             if self._pool is None and self.backgrounds is not None:
                 self._pool = pool_for(self.backgrounds, None, settings)
@@ -281,18 +278,6 @@ class BackgroundBiasProbe(ReadingCallback):
             self._normalised = first is not None and not in_unit_range(settings.spec.image_of(first[2]))
             self._normalised = any(_from_all_ranks(self._normalised))
         return with_known_units(settings, pl_module) if self._normalised else settings
-
-    def _with_task(
-        self, trainer: Trainer, pl_module: LightningModule, settings: EvaluationSettings, share: Share
-    ) -> EvaluationSettings:
-        """The settings with the task that all processes find in a fit's first measurement."""
-        if not self._looked:
-            self._looked = True
-            look = settings.forward is not call_module
-            with self._reading(), trainer.precision_plugin.forward_context():
-                own = with_own_task(pl_module, settings, share, pl_module.device, look=look).task
-            self._task = next((task for task in _from_all_ranks(own) if task != settings.task), settings.task)
-        return dataclasses.replace(settings, task=self._task)
 
     def _report(
         self,

@@ -15,9 +15,8 @@ from torch_bgdebias.models import eval_mode
 from torch_bgdebias.names import VARIANTS
 from torch_bgdebias.probe.passes.gathering import BackgroundPool, pool_for
 from torch_bgdebias.probe.passes.loading import Share, rng_untouched, unshown_void
-from torch_bgdebias.probe.passes.measure import Collected, Evaluation, checked_device, joined
+from torch_bgdebias.probe.passes.measure import Collected, Evaluation, joined
 from torch_bgdebias.probe.passes.settings import EvaluationOptions, EvaluationSettings, ImageScore
-from torch_bgdebias.probe.passes.task import with_own_task
 from torch_bgdebias.probe.report import BackgroundBiasReport, summarise
 
 __all__ = ["DEFAULT_VARIANTS", "EvaluationSettings", "ImageScore", "evaluate_background_bias", "report_of"]
@@ -94,10 +93,7 @@ def evaluate_background_bias(
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     chosen = dataclasses.replace(EvaluationSettings() if settings is None else settings, **given)
     share = Share(loader, chosen.spec, max_batches=max_batches).need_order(chosen)
-    with rng_untouched(), eval_mode(model), torch.no_grad():
-        where = checked_device(model, device)
-        chosen = with_own_task(model, chosen, share, where, look=chosen.forward is not None)
-    evaluation = Evaluation(model, chosen, device=where)
+    evaluation = Evaluation(model, chosen, device=device)
     for message in (no_embedding := evaluation.run.no_embedding, unshown_void(loader)):
         if message:
             warnings.warn(message, stacklevel=2)

@@ -37,9 +37,9 @@ class EvaluationSettings:
         spec: where image, label and mask are in a batch.
         variants: names from ``data.VARIANTS``; all that the labels allow when ``None``. BG-Gap needs mixed_same and
             mixed_rand. Label sets have no mixed_next; without labels there is no mixed_same either.
-        task: ``"multiclass"``; ``"binary"`` for models with one logit, of which class 1 is predicted above 0, found by
-            itself where a layer has one output and the first batch's labels are 0 and 1; ``"multilabel"`` for labels
-            (B, L) of 0 and 1, each predicted above 0. Shares of classes (B, K) are read as their largest class.
+        task: ``"multiclass"``; ``"binary"`` for models with one logit, of which class 1 is predicted above 0;
+            ``"multilabel"`` for labels (B, L) of 0 and 1, each predicted above 0. Shares of classes (B, K) are read as
+            their largest class.
         num_classes: K, checked against the model's output when given.
         mean: per channel, that the images were normalised with: makes black black in only_fg, only_bg_b and no_fg,
             colours right in examples, and lets images be recognised in a measurement with another normalisation.
