@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
-from experiments.common import accuracy
+from experiments.common import accuracy, read_lines
 from experiments.photos.attributed import pixel_ratios
 from experiments.photos.settings import MEAN, OBJECTS, STD, Photographs, Samples, freeze, network, norms, photographs
 from torch_bgdebias import BackgroundSwap, ISNetLoss
@@ -42,6 +42,7 @@ METHODS = (
     "isnet-original", "isnet-gradient", "isnet-paper",
 )  # fmt: skip
 TESTS = ("own", "random", "photographs", "objects")
+TITLES = ("own", "random", "photographs", "objects alone")
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -211,30 +212,65 @@ def once(samples: Samples) -> Samples:
     return image, label, mask
 
 
-def table(args: argparse.Namespace) -> str:
-    """Markdown: rows that differ in the seed alone together, mean and sample standard deviation."""
-    defaults = vars(arguments(["train", "--voc", ".", "--scenes", "."]))
-    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for line in [line for path in args.results for line in path.read_text().splitlines()]:
-        row = json.loads(line)
-        other = [f"{k} {v}" for k, v in row["settings"].items() if k != "threads" and v != defaults[k]]
-        groups[", ".join([row["method"], *other])].append(row)
-    lines = ["| training | own | random | photographs | objects alone | seeds | s of CPU |", "| --- |" + " --- |" * 6]
-    for label, rows in groups.items():
-        cells = []
-        for test in TESTS:
-            values = [row["averaged" if args.averaged else "last"][test] for row in rows]
-            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.1f}{spread}")
-        cpu = statistics.mean(row["cpu_seconds"] for row in rows)
-        lines.append(f"| {label} | " + " | ".join(cells) + f" | {len(rows)} | {cpu:.0f} |")
-    return "\n".join(lines)
+#: settings that concern some methods alone: what their names hold -> the settings
+OF_METHODS = {
+    "isnet": ("weight", "layers", "hidden_only", "dimming", "epsilon"),
+    "swap": ("move", "edge"),
+    "CLAD": ("move", "edge"),
+}
+
+
+def table(lines: Sequence[dict[str, Any]], *, averaged: bool = False) -> str:
+    """Markdown, one table a way of training: mean and sample standard deviation over seeds."""
+    groups: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        training, label = _labels(line)
+        groups[training][label].append(line)
+    parts = []
+    for training, rows in groups.items():
+        parts += [
+            f"`{training or 'defaults'}`:",
+            "",
+            f"| method | {' | '.join(TITLES)} | seeds | s of CPU |",
+            "| --- |" + " --- |" * 6,
+        ]
+        for label, runs in rows.items():
+            cells = []
+            for test in TESTS:
+                values = [run["averaged" if averaged else "last"][test] for run in runs]
+                spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+                cells.append(f"{statistics.mean(values):.1f}{spread}")
+            cpu = statistics.mean(run["cpu_seconds"] for run in runs)
+            parts.append(f"| {label} | {' | '.join(cells)} | {len(runs)} | {cpu:.0f} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _labels(line: dict[str, Any]) -> tuple[str, str]:
+    """What all methods of a table share, as words of the command line, and the method with what differs for it."""
+    plain = vars(arguments(["train", "--voc", ".", "--scenes", "."]))
+    changed = {k: v for k, v in line["settings"].items() if k not in ("threads", "attributions") and v != plain[k]}
+    special = {name for names in OF_METHODS.values() for name in names}
+    own = {name for kind, names in OF_METHODS.items() if kind in line["method"] for name in names} | {"correlation"}
+
+    def words(settings: dict[str, Any]) -> str:
+        shown = []
+        for name, value in settings.items():
+            given = "" if value is True else " " + " ".join(map(str, value if isinstance(value, list) else [value]))
+            shown.append(f"--{name.replace('_', '-')}{given}")
+        return " ".join(shown)
+
+    shared = {k: v for k, v in changed.items() if k not in special | {"correlation"}}
+    label = ", ".join(
+        [line["method"], *([words({k: v for k, v in changed.items() if k in own})] if changed.keys() & own else [])]
+    )
+    return words(shared), label
 
 
 def main() -> None:
     args = arguments()
     if args.command == "table":
-        print(table(args))
+        print(table(read_lines(args.results), averaged=args.averaged))
         return
     torch.set_num_threads(args.threads)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
