@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torch_bgdebias import ISNet
+from torch_bgdebias.lrp.normalization import local_response_norm
+from torch_bgdebias.lrp.switch import Switch
 
 timm_layers = pytest.importorskip("timm.layers")
 ops = pytest.importorskip("torchvision.ops")
@@ -133,3 +135,8 @@ def test_statistics_shared_between_processes_are_refused_by_name(monkeypatch):
         ISNet(model).explain(picture())
     assert ISNet(model.eval()).explain(picture()).relevance.isfinite().all()
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_local_response_norm_has_torchs_defaults():
+    image = torch.randn(2, 7, 3, 3, generator=torch.Generator().manual_seed(0)) * 50
+    torch.testing.assert_close(local_response_norm(Switch(), image, 5), F.local_response_norm(image, 5))
