@@ -25,6 +25,7 @@ def test_a_model_that_reads_the_background_is_right_where_the_background_says_so
     assert printed["certified"]["accuracy"] == 3 / 9, "all walls are red, which is the cats' colour"
     assert printed["per_class"]["cat"]["accuracy"] == 1
     assert printed["right_on"] == [6, 0, 0, 0, 3]
+    assert "classified right by trial_nets:Corner " in printed["sentence"]
     assert "drawn from walls" in printed["sentence"]
     assert "covers nothing else" in (place / "bgdebias-certify/certificate.html").read_text(encoding="utf-8")
 
@@ -37,6 +38,9 @@ def test_results_are_kept_and_errors_are_one_line(place, capsys):
     assert main(words) == 1
     assert "pass --overwrite" in capsys.readouterr().err
     assert main([*words, "--overwrite", "--once"]) == 1
-    assert "--once: expected a background for each of the draws, got 3 backgrounds" in capsys.readouterr().err
+    assert (
+        "--once: expected a background for each draw, one an object and round, got 3 for at least"
+        in capsys.readouterr().err
+    )
     assert main([*words, "--overwrite", "--backgrounds", "nowhere"]) == 1
     assert "nowhere" in capsys.readouterr().err

@@ -25,6 +25,11 @@ def test_the_plan_in_words_and_as_json(capsys):
     assert plan["power_of_images"] is None
 
 
+def test_a_gap_wider_than_any_interval(capsys):
+    assert main(["plan", "--images", "90", "--gap", "0.6", "--accuracy", "0.98"]) == 0
+    assert "no wider than +- 10 points" in capsys.readouterr().out
+
+
 def test_groups_need_their_correlation(capsys):
     assert main(["plan", "--group-size", "4"]) == 1
     assert "--group-size and --correlation: expected both or none" in capsys.readouterr().err

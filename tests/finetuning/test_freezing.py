@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import nn
 
+from torch_bgdebias.callbacks import FreezeLowerStages
 from torch_bgdebias.finetuning import freeze_lower_stages
 
 
@@ -93,3 +94,7 @@ def test_errors_say_what_to_do():
         freeze_lower_stages(model, "0")
     with pytest.raises(TypeError, match=r"model: expected an nn.Module, got"):
         freeze_lower_stages("resnet18", "layer4")
+    with pytest.raises(TypeError, match="until: expected the name of a layer, such as 'layer4', got int 2"):
+        freeze_lower_stages(model, 2)
+    with pytest.raises(TypeError, match="until: expected the name of a layer, such as 'net.layer4', got int 2"):
+        FreezeLowerStages(2)

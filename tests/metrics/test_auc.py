@@ -150,3 +150,36 @@ def test_what_there_is_no_area_of() -> None:
         auc_difference([0.1, 0.2], [0.1, 0.2], [0, 1], confidence=95)
     with pytest.raises(ValueError, match="targets: expected 0 and 1"):
         auc_difference([0.1, 0.2], [0.1], [0, 1])
+
+
+def test_areas_of_one_do_not_differ_for_certain() -> None:
+    """DeLong's variance of a full area is 0; what few images leave possible is not."""
+    truth = np.repeat([0, 1], 15)
+    perfect, worse = truth + 0.0, np.where(np.arange(30) == 29, -1.0, truth)
+    alone = auc_interval(perfect, truth)
+    same = auc_difference(perfect, 2 * perfect, truth)
+    assert same.interval.value == 0
+    assert same.p_value == 1
+    assert same.interval.high == pytest.approx(1 - alone.low)
+    assert same.interval.low == pytest.approx(alone.low - 1)
+    less = auc_difference(perfect, worse, truth).interval
+    assert less.low < 0 < less.high
+    assert (
+        less.high - less.value
+        >= auc_interval(worse, truth, method="logit").value - auc_interval(worse, truth, method="logit").low
+    )
+    upside_down = auc_difference(perfect, -perfect, truth)
+    assert upside_down.interval.value == 1
+    assert 0 < upside_down.p_value < 1e-3
+    assert 0 < upside_down.interval.low < 1
+
+
+def test_differences_near_one_are_covered() -> None:
+    random, inside, trials = np.random.default_rng(0), 0, 400
+    truth = np.repeat([0, 1], 30)
+    for _ in range(trials):
+        signal = 3.5 * truth + random.normal(size=60)
+        first, second = (signal + 0.5 * random.normal(size=60) for _ in range(2))  # the same area, close to 1
+        interval = auc_difference(first, second, truth).interval
+        inside += interval.low <= 0 <= interval.high
+    assert inside / trials > 0.94

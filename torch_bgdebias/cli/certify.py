@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     refuse_results(args.out, ("certificate.html", "certificate.json"), overwrite=args.overwrite)
     names, device = class_names(args), usable_device(args.device)
     table = None if args.labels is None else read_labels(args.labels, names)
-    candidate = Candidate(args.model, args.checkpoint, args.name or args.model)
+    candidate = Candidate(args.model, args.checkpoint, _named(args))
     opened = open_candidate(args, candidate, names, table, device)
     data = opened.data
     channels = len(data.dataset[0]["image"])
@@ -120,3 +120,10 @@ def run(args: argparse.Namespace) -> int:
     page = certificate.to_html(out / "certificate.html")
     print(json.dumps(certificate.to_dict(), indent=1) if args.json else f"{certificate.summary()}\n\nOpen {page}")
     return 0
+
+
+def _named(args: argparse.Namespace) -> str:
+    """Which weights: a certificate of a recipe would be one of nothing."""
+    if args.name:
+        return str(args.name)
+    return str(args.model if args.checkpoint is None else args.checkpoint.name)

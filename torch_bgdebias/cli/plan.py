@@ -18,6 +18,9 @@ How many images show a gap of some size, and how many make an interval as narrow
 that size shows. Nothing is drawn: the power is summed over all outcomes of the rule that a report goes by.
 """
 
+#: half the width of an interval that is taken without a word, at most
+_WIDEST = 0.1
+
 _EPILOG = """\
 What counts are images that change sides between two backgrounds, or between two models: --changed says how many, in
 one direction or the other. A report of a similar model shows it; without it, halfway between the fewest that make the
@@ -45,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
     add("--accuracy", type=real(0, 1), default=0.8, metavar="X", help="where it is higher (default: 0.8)")
     add("--changed", type=real(0, 1), metavar="X", help="share of images that change sides (default: see below)")
     add("--power", type=real(0.01, 0.9999), default=0.8, metavar="X", help="chance of showing it (default: 0.8)")
-    add("--half-width", type=real(0.0001, 0.4999), metavar="X", help="of the intervals (default: the gap)")
+    add("--half-width", type=real(0.0001, 0.4999), metavar="X", help="of the intervals (default: the gap, at most 0.1)")
     add("--images", type=whole(2), metavar="N", help="say what so many images show, beside what is needed")
     add("--group-size", type=whole(1), default=1, metavar="N", help="images of one patient, film, ... (default: 1)")
     about = "of images within a group, 0 to 1 (with --group-size)"
@@ -66,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         "correlation": args.correlation or 0.0,
         "confidence": args.confidence,
     }
-    half = args.gap if args.half_width is None else args.half_width
+    half = min(args.gap, _WIDEST) if args.half_width is None else args.half_width
     known = {"gap": args.gap, "accuracy": args.accuracy, "changed": changed, **grouped}
     needed = {
         "gap_shown": images_for_gap(power=args.power, **known),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch_bgdebias.checks import describe
 from torch_bgdebias.finetuning.freezing import LowerStages, freeze_lower_stages
 from torch_bgdebias.lightning import LightningCallback, LightningModule, Trainer
 
@@ -21,6 +22,7 @@ class FreezeLowerStages(LightningCallback):
         keep_norms: see `freeze_lower_stages`.
 
     Raises:
+        TypeError: ``until`` is no name.
         LookupError, ValueError: when the fit starts, as `freeze_lower_stages`.
 
     Example:
@@ -30,6 +32,9 @@ class FreezeLowerStages(LightningCallback):
     """
 
     def __init__(self, until: str, *, keep_norms: bool = True) -> None:
+        named: object = until
+        if not isinstance(named, str):
+            raise TypeError(f"until: expected the name of a layer, such as 'net.layer4', got {describe(named)}")
         super().__init__(options={"until": until, "keep_norms": keep_norms})
         self.until, self.keep_norms = until, keep_norms
         #: what is fixed during a fit

@@ -66,7 +66,7 @@ def freeze_lower_stages(model: nn.Module, until: str, *, keep_norms: bool = True
         What was fixed; ``restore()``, or leaving ``with``, lets it train again.
 
     Raises:
-        TypeError: ``model`` is no module. LookupError: no such layer.
+        TypeError: ``model`` is no module, or ``until`` no name. LookupError: no such layer.
         ValueError: nothing lies before the layer, or it has no parameters.
 
     Example:
@@ -80,6 +80,9 @@ def freeze_lower_stages(model: nn.Module, until: str, *, keep_norms: bool = True
     given: object = model
     if not isinstance(given, nn.Module):
         raise TypeError(f"model: expected an nn.Module, got {describe(given)}")
+    named: object = until
+    if not isinstance(named, str):
+        raise TypeError(f"until: expected the name of a layer, such as 'layer4', got {describe(named)}")
     try:
         first = next(iter(get_layer(model, until).parameters()), None)
     except LookupError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Unpack
 
 import torch
@@ -120,19 +120,18 @@ def fit_debiased_head(
             views, num_classes, settings.penalties, settings.folds, folds, original_weight=settings.original_weight
         )
         penalty = best_penalty(scores)
-        _warn_at_chance(scores, num_classes)
+        _warn_at_chance(next(score for score in scores if score.penalty == penalty), num_classes)
     head = fit_logistic(views, num_classes, penalty, original_weight=settings.original_weight)
     if num_classes == 2 and getattr(get_layer(model, layer), "out_features", 2) == 1:  # one logit, of class 1
         head = LinearHead(head.weight[1:] - head.weight[:1], head.bias[1:] - head.bias[:1])
     return DebiasedHead(head, layer, penalty, scores, len(views.label))
 
 
-def _warn_at_chance(scores: Sequence[PenaltyScore], num_classes: int) -> None:
-    best = max(scores, key=lambda score: score.swapped)
-    if best.swapped - 2 * best.error <= 1 / num_classes:
+def _warn_at_chance(chosen: PenaltyScore, num_classes: int) -> None:
+    if chosen.swapped - 2 * chosen.error <= 1 / num_classes:
         warnings.warn(
-            f"the features cannot tell the {num_classes} classes before other backgrounds: {best.swapped:.0%} right in "
-            f"cross-validation, where chance is {1 / num_classes:.0%}; a new last layer will not help, train the "
+            f"the features cannot tell the {num_classes} classes before other backgrounds: {chosen.swapped:.0%} right "
+            f"in cross-validation, where chance is {1 / num_classes:.0%}; a new last layer will not help, train the "
             "network with BackgroundSwap, or with more images",
             stacklevel=3,
         )

@@ -22,6 +22,9 @@ from torch_bgdebias.checks import check_confidence, check_option
 from torch_bgdebias.metrics.columns import Floats, group_numbers
 from torch_bgdebias.metrics.statistics import Interval
 
+#: areas whose variance is 0
+_EXTREMES = (0.0, 1.0)
+
 __all__ = ["AreaDifference", "auc_difference", "auc_interval"]
 
 #: how ends are found: ``"delong"`` value and quantile times standard error, as published and as in R's pROC;
@@ -82,11 +85,9 @@ def auc_interval(
     n = int(known.sum())
     if math.isnan(value) or fewest < 2:
         return Interval(value, math.nan, math.nan, n)
-    low, high = _ends(value, _error(part, unit[known]), confidence, method)
-    if value in (0.0, 1.0):
-        bound = ((1 - confidence) / 2 / table.shape[1]) ** (1 / fewest)
-        low, high = (bound, 1.0) if value == 1 else (0.0, 1 - bound)
-    return Interval(value, low, high, n)
+    if value in _EXTREMES:
+        return Interval(value, *_ends_of_extreme(value, fewest, table.shape[1], confidence), n)
+    return Interval(value, *_ends(value, _error(part, unit[known]), confidence, method), n)
 
 
 def auc_difference(
@@ -98,6 +99,9 @@ def auc_difference(
     confidence: float = 0.95,
 ) -> AreaDifference:
     """Two areas on the same images, of two models or on two backgrounds: difference, DeLong's interval and test.
+
+    An area of exactly 0 or 1 has no variance: then the ends are put together from those of the two areas (Zou and
+    Donner, Statistics in Medicine 27, 2008), as if these had nothing to do with each other, so rather too wide.
 
     Args:
         first: scores as in `auc_interval`.
@@ -128,9 +132,19 @@ def auc_difference(
     error = _error(of_a - of_b, unit)
     half = float(stats.norm.ppf(0.5 + confidence / 2)) * error
     z = value / error if error > 0 else math.nan
-    p = float(2 * stats.norm.sf(abs(z))) if error > 0 else (1.0 if value == 0 else 0.0)
-    interval = Interval(value, max(value - half, -1.0), min(value + half, 1.0), len(one))
-    return AreaDifference(interval, z, p)
+    p = float(2 * stats.norm.sf(abs(z))) if error > 0 else (1.0 if value == 0 else 2 * 0.5**fewest)
+    low, high = value - half, value + half
+    if a in _EXTREMES or b in _EXTREMES:
+        ends = [
+            _ends_of_extreme(area, fewest, one.shape[1], confidence)
+            if area in _EXTREMES
+            else _ends(area, _error(part, unit), confidence, "logit")
+            for area, part in ((a, of_a), (b, of_b))
+        ]
+        (low_a, high_a), (low_b, high_b) = ends
+        low = min(low, value - math.hypot(a - low_a, high_b - b))
+        high = max(high, value + math.hypot(high_a - a, b - low_b))
+    return AreaDifference(Interval(value, max(low, -1.0), min(high, 1.0), len(one)), z, p)
 
 
 def _mean_area(table: Floats, truth: NDArray[np.bool_], unit: NDArray[np.int64]) -> tuple[float, Floats, int]:
@@ -169,6 +183,12 @@ def _error(part: Floats, unit: NDArray[np.int64]) -> float:
         return float(np.sqrt(np.square(part).sum()))
     together = np.bincount(np.unique(unit, return_inverse=True)[1], weights=part)
     return float(np.sqrt(np.square(together).sum() * units / max(units - 1, 1)))
+
+
+def _ends_of_extreme(value: float, fewest: int, labels: int, confidence: float) -> tuple[float, float]:
+    """What an area of exactly 0 or 1 leaves possible, of so many positive and negative images that are paired off."""
+    bound = float(((1 - confidence) / 2 / labels) ** (1 / fewest))
+    return (bound, 1.0) if value == 1 else (0.0, 1 - bound)
 
 
 def _ends(value: float, error: float, confidence: float, method: AreaMethod) -> tuple[float, float]:

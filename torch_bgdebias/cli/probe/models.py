@@ -170,7 +170,11 @@ def count_outputs(model: nn.Module, image: Tensor, key: LogitsKey) -> int:
     except (TypeError, LookupError) as error:
         raise ValueError(f"--logits: {type(model).__name__} returned {_held(output)}: {error}") from error
     if logits.ndim != 2 or logits.shape[1] < 2:
-        raise ValueError(f"--model: expected logits of at least two classes (B, K), got {describe(logits)}")
+        raise ValueError(
+            f"--model: expected logits of at least two classes (B, K), got {describe(logits)}; of one logit z for two "
+            "classes name as --model a function whose model returns torch.cat([-z / 2, z / 2], 1), or measure in "
+            "Python: evaluate_background_bias(model, loader, task='binary')"
+        )
     return int(logits.shape[1])
 
 

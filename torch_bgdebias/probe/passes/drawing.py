@@ -124,8 +124,9 @@ def _each_once(pool: BackgroundPool, seed: int) -> Rows:
         used += len(images.label)
         if used > len(order):
             raise ValueError(
-                f"once: expected a background for each of the draws, got {len(order)} backgrounds for more than "
-                f"{len(order)} draws; take fewer per object, or once=False"
+                f"once: expected a background for each draw, one an object and round, got {len(order)} for at least "
+                f"{used} draws; draw fewer for each object, take more backgrounds, or let them be drawn again "
+                "(without once)"
             )
         return order[used - len(images.label) : used].astype(np.int64)
 
