@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import warnings
 from types import ModuleType
 from typing import Any
 
@@ -193,3 +194,19 @@ def test_results_that_are_there_are_kept(tmp_path, capsys):
     (out / "UNFINISHED.txt").write_text("")
     refuse_results(out, ("report.html",), overwrite=False)
     assert (out / "report.html").read_text() == page.read_text() == "before"
+
+
+def test_warnings_are_one_line_and_python_has_its_own_way_back(with_command: Any, capsys: Any) -> None:
+    def warn(_: argparse.Namespace) -> int:
+        for category in (UserWarning, FutureWarning):
+            shown = warnings.formatwarning(category("two\n  lines"), category, "somewhere.py", 7)
+            print(shown, file=sys.stderr, end="")
+        return 0
+
+    before = warnings.formatwarning
+    with_command(warn)
+    assert cli.main(["trial"]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("bgdebias trial: warning: two lines\n")
+    assert "somewhere.py:7: FutureWarning" in err
+    assert warnings.formatwarning is before

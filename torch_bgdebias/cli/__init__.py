@@ -10,11 +10,13 @@ Exit codes: 0 done, 1 failed (one line on stderr; ``--debug`` shows the tracebac
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Collection, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -88,7 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return 2
     try:
-        return int(runs[args.command](args))
+        with _warnings_in_a_line(args.command):
+            return int(runs[args.command](args))
     except KeyboardInterrupt:
         print(f"bgdebias {args.command}: interrupted", file=sys.stderr)
         return 130
@@ -102,6 +105,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             mark = coloured("error:", "error", sys.stderr)
             print(f"bgdebias {args.command}: {mark} {_with_options(one_line(error), args.options)}", file=sys.stderr)
         return 1
+
+
+@contextlib.contextmanager
+def _warnings_in_a_line(command: str) -> Iterator[None]:
+    """Warnings to users as a line each; deprecations and the like as Python shows them."""
+    before = warnings.formatwarning
+
+    def shown(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if category is not UserWarning:
+            return before(message, category, filename, lineno, line)
+        return f"bgdebias {command}: warning: {' '.join(str(message).split())}\n"
+
+    warnings.formatwarning = shown
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def one_line(error: BaseException) -> str:

@@ -87,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
 
     if (args.mean is None) != (args.std is None):
         raise ValueError(f"--mean and --std: expected both or none, got only --{'mean' if args.std is None else 'std'}")
+    if not args.backgrounds.is_dir():
+        raise FileNotFoundError(f"backgrounds: expected a folder of pictures, got {args.backgrounds}")
     refuse_results(args.out, ("certificate.html", "certificate.json"), overwrite=args.overwrite)
     names, device = class_names(args), usable_device(args.device)
     table = None if args.labels is None else read_labels(args.labels, names)
