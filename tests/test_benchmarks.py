@@ -25,6 +25,7 @@ PRINTED = {
     "bench_kernel_shap.py": "| resnet18 | 32 | 34.6 | 25.4 | 331.2 | 44.3 | 1.17 x | 1.7 x |",
     "bench_isnet.py": '{"model": "resnet18", "ratio": {"plain": 1.0, "selective": 1.17, "stochastic": 2.0}}',
     "bench_probe.py": "off      1      160               10.95 s     2.20 s  1.17",
+    "bench_scale.py": "evaluate_background_bias: 1.17 s beyond model (1.8 s) and loader (1.3 s); peak 0.56 GB above",
     "bench_concepts.py": "plain, one class at a time: 22.8 s, 1.17 x; relative difference 1.0e-06",
 }
 

@@ -131,6 +131,17 @@ def test_steps(kind, name):
     assert_as_plain(name, small.theirs(training_step=STEPS[kind]), small.loader())
 
 
+@pytest.fixture
+def own_determinism(monkeypatch):
+    """Lightning sets the process's and leaves it so."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    yield
+    torch.use_deterministic_algorithms(before[0])
+    torch.backends.cudnn.benchmark = before[1]
+
+
+@pytest.mark.usefixtures("own_determinism")
 @pytest.mark.parametrize("name", small.CALLBACKS)
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_trainer_options(kind, name):

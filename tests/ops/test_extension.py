@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import resource
 import shutil
@@ -158,18 +159,30 @@ def test_an_older_torch_is_named(monkeypatch, tmp_path):
         monkeypatch.setattr(torch, "__version__", version)
         status = _load(tmp_path)
         assert status.state == "absent"
-        assert (status.reason == "not built (docs/extension.md says how)") == stable
+        assert status.reason.startswith("not built") == stable
         assert stable or status.reason == f"the compiled kernels need torch 2.10 or newer, this is {version}"
 
 
-def pages_of_two_mebibytes():
-    path = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    return path.exists() and "[never]" not in path.read_text()
+def pages_of_two_mebibytes(count: int) -> bool:
+    """Whether the system gives so many when it is asked: with its memory in pieces it gives small ones."""
+    size = count << 21
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return False
+    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        try:
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        except OSError:
+            return False
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for place in range(0, size, 4096):
+            memory[place] = 1
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 3 * 512
 
 
-@pytest.mark.skipif(not pages_of_two_mebibytes(), reason="this system has no pages of 2 MiB to give")
 def test_the_calling_thread_takes_the_pages_of_a_large_output(compiled_kernel):
     """What other threads take, the system brings anew in every call: three times the time, in some process starts."""
+    if not pages_of_two_mebibytes(80):
+        pytest.skip("this system has no pages of 2 MiB to give, or not so many now")
     inputs = make_inputs(batch=24, channels=1, size=(512, 1024), cells=2)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)

@@ -208,7 +208,7 @@ class ISNetLoss(nn.Module):
         Relevance at ``void`` (B, 1, H, W), pixels that are neither object nor background, weighs nothing in either. A
         mask (B, M, 1, H, W) holds one for each heatmap; the terms are then the means of what each heatmap alone gives.
         """
-        if mask.ndim == 5:
+        if isinstance(mask, Tensor) and mask.ndim == 5:
             return self._terms_of_maps(relevance, mask, hidden or {}, void)
         at_input = not hidden or relevance.ndim != 5 or relevance.shape[2] > 0  # ISNet(at_input=False) has no channels
         if at_input:
