@@ -26,7 +26,9 @@ def _two_numbers(scale: object) -> tuple[float, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """How far an object may go on its new background; no option lets it be where and as it is.
+    """How far an object may go on its new background; without options it stays where and as it is.
+
+    What the picture's border cuts off an object stays cut off: away from there it ends in a straight edge.
 
     Args:
         move: share of the free way to the image's borders that it may go, 0 to 1; with 1 its box comes anywhere where
