@@ -18,6 +18,8 @@ from benchmarks.floors import Floor, floors
 ROOT = Path(__file__).resolve().parents[1]
 PRINTED = {
     "bench_voronoi.py --starts": "2, fresh           12.10         11.90          0.98          1.17         21.70",
+    "bench_data.py": "reading            6.89 ms an image, 1.17 x by hand",
+    "bench_train.py": "bgdebias train    1.17 s of processor time (median of 1)",
     "bench_voronoi.py": "voronoi_composite             9.15       9.01-9.40     1.17    9.00    0.90     111",
     "bench_swap.py": "bank  voronoi:    47.0 ms (46.0 to 48.0),    681 images/s,  4.2 x clone(), of it drawing 1.3 ms;"
     " loop 1188.0 ms, 1.17 x",
