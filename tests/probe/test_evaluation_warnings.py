@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.data import EXAMPLE_CLASSES, MaskedImageFolder, example_folder
 from torch_bgdebias.probe import evaluate_background_bias
 
 LABEL = torch.arange(24) % 3
@@ -82,13 +80,6 @@ def test_ids_that_several_images_share_are_spoken_of():
     assert [m for m in measured(linear(), items(lambda i: "x"), spec=spec, ids="id")[1] if text in m]
     in_class = items(lambda i: f"{i // 3}.jpg")  # the same name in every class's folder
     assert not [m for m in measured(linear(), in_class, spec=spec, ids="id")[1] if "have an id" in m]
-
-
-def test_names_of_classes_come_through_subsets(tmp_path):
-    data = MaskedImageFolder(example_folder(tmp_path, images_per_class=2), size=8)
-    report, _ = measured(linear(), DataLoader(Subset(Subset(data, range(6)), [0, 2, 4]), 3))
-    assert [c.name for c in report.per_class] == list(EXAMPLE_CLASSES)
-    assert measured(linear(), DataLoader(TensorDataset(IMAGE, LABEL, MASK), 8))[0].per_class[0].name == "0"
 
 
 def test_bytes_as_floats_are_told_from_normalised_pixels():

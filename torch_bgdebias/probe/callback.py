@@ -31,8 +31,9 @@ from torch_bgdebias.probe.callback_settings import (
     with_known_units,
 )
 from torch_bgdebias.probe.callback_transfer import BatchMove
-from torch_bgdebias.probe.evaluation import names_of_classes, report_of, warnings_of
+from torch_bgdebias.probe.evaluation import report_of, warnings_of
 from torch_bgdebias.probe.loggers import log_figures
+from torch_bgdebias.probe.passes.class_names import names_of_classes
 from torch_bgdebias.probe.passes.entry import joined_entries
 from torch_bgdebias.probe.passes.gathering import BackgroundPool, Gatherer, pool_for
 from torch_bgdebias.probe.passes.loading import Share, repeated_images, rng_untouched, unshown_void

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from torch_bgdebias.models import eval_mode
 from torch_bgdebias.names import VARIANTS
+from torch_bgdebias.probe.passes.class_names import names_of_classes
 from torch_bgdebias.probe.passes.gathering import BackgroundPool, pool_for
 from torch_bgdebias.probe.passes.loading import Share, rng_untouched, unshown_void
 from torch_bgdebias.probe.passes.measure import Collected, Evaluation, joined
@@ -216,22 +217,3 @@ def _labels_are(collected: Collected, settings: EvaluationSettings) -> str:
     if settings.task == "multilabel":
         return "sets, each label right or wrong by itself"
     return "the largest share of several classes" if collected.soft else "one class an image"
-
-
-def names_of_classes(given: Sequence[str] | None, loader: Any, count: int) -> list[str]:
-    """Names of the model's K classes: those given, those of the data set where it has K, or numbers.
-
-    Raises:
-        ValueError: another number of names was given.
-    """
-    if given is not None:
-        if len(given) != count:
-            raise ValueError(f"class_names: expected {count} names, one per output of the model, got {len(given)}")
-        return [str(name) for name in given]
-    dataset = getattr(loader, "dataset", None)
-    while dataset is not None and not hasattr(dataset, "classes"):
-        dataset = getattr(dataset, "dataset", None)  # subsets and other wrappings
-    names = getattr(dataset, "classes", None)
-    if isinstance(names, (list, tuple)) and len(names) == count:
-        return [str(name) for name in names]
-    return [str(i) for i in range(count)]

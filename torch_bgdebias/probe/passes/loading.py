@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler
 
 from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.probe.passes.class_names import data_sets_within
 from torch_bgdebias.probe.passes.grouping import by_position
 from torch_bgdebias.probe.passes.settings import EvaluationSettings
 from torch_bgdebias.probe.passes.subsets import labels_of, spread_positions
@@ -36,11 +37,10 @@ def rng_untouched() -> Iterator[None]:
 
 def unshown_void(loader: Any) -> str:
     """What to say about a data set whose masks hold void that its batches do not show; empty for any other."""
-    dataset = getattr(loader, "dataset", None)
-    while dataset is not None and not hasattr(dataset, "with_void"):
-        dataset = getattr(dataset, "dataset", None)  # subsets and other wrappings
-    if dataset is None or dataset.with_void or not getattr(dataset, "has_void", False):
+    holders = [d for d in data_sets_within(loader) if hasattr(d, "with_void")]
+    if not holders or holders[0].with_void or not getattr(holders[0], "has_void", False):
         return ""
+    dataset = holders[0]
     return (
         "mask: some pixels of the data's masks are void, neither object nor background, and count as background here: "
         f"open the data with {type(dataset).__name__}(..., with_void=True), so that they count as neither"

@@ -1,0 +1,58 @@
+"""The names of the classes are those of the labels that come out of a data set."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
+
+from torch_bgdebias.data import EXAMPLE_CLASSES, MaskedImageFolder, example_folder
+from torch_bgdebias.probe.passes.class_names import names_of_classes
+
+
+class Labelled(Dataset):
+    """As torchvision's data sets: classes in the folder's order, labels as a function says."""
+
+    def __init__(self, classes, target_transform=None):
+        self.classes, self.target_transform = classes, target_transform
+
+    def __len__(self):
+        return len(self.classes)
+
+    def __getitem__(self, index):
+        return torch.zeros(3, 4, 4), self.target_transform(index) if self.target_transform else index
+
+
+def named(dataset, count=3, given=None):
+    return names_of_classes(given, DataLoader(dataset, 2), count)
+
+
+def test_names_come_through_subsets(tmp_path):
+    data = MaskedImageFolder(example_folder(tmp_path, images_per_class=2), size=8)
+    assert named(Subset(Subset(data, range(6)), [0, 2, 4])) == list(EXAMPLE_CLASSES)
+    assert named(TensorDataset(torch.zeros(2, 3))) == ["0", "1", "2"]
+    assert named(data, count=4) == ["0", "1", "2", "3"]
+
+
+def test_names_go_with_labels_that_are_mapped():
+    data = Labelled(["cat", "cow", "dog"], {0: 2, 1: 0, 2: 1}.__getitem__)
+    names = named(Subset(data, [0, 1]))
+    assert names == ["cow", "dog", "cat"]
+    assert [names[data[index][1]] for index in range(3)] == data.classes
+
+
+@pytest.mark.parametrize("transform", [lambda label: label // 2, lambda label: label + 1, str.upper])
+def test_names_are_numbers_where_labels_are_no_order_of_the_classes(transform):
+    assert named(Labelled(["cat", "cow", "dog"], transform)) == ["0", "1", "2"]
+
+
+def test_names_of_joined_data_sets_are_those_on_which_they_agree():
+    cats, other = Labelled(["cat", "cow", "dog"]), Labelled(["car", "cow", "dog"])
+    assert named(ConcatDataset([cats, Subset(cats, [0])])) == ["cat", "cow", "dog"]
+    assert named(ConcatDataset([cats, other])) == ["0", "1", "2"]
+
+
+def test_names_given_are_as_many_as_outputs():
+    assert named(Labelled(["a", "b", "c"]), given=["x", "y", "z"]) == ["x", "y", "z"]
+    with pytest.raises(ValueError, match="class_names: expected 3 names, one per output of the model, got 2"):
+        named(Labelled(["a", "b", "c"]), given=["x", "y"])

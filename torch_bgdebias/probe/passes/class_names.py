@@ -1,0 +1,62 @@
+"""What the classes are called, as far as a loader's data set says it of the labels that it yields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch.utils.data import ConcatDataset
+
+__all__ = ["data_sets_within", "names_of_classes"]
+
+
+def names_of_classes(given: Sequence[str] | None, loader: Any, count: int) -> list[str]:
+    """Names of the model's K classes: those given, those of the data set where it has K, or numbers.
+
+    A data set's ``classes`` are in the order of its own labels: where a ``target_transform`` maps these to others the
+    names go with them, and numbers stand where it does more than to change the order, or where parts that are joined
+    call their classes differently.
+
+    Raises:
+        ValueError: another number of names was given.
+    """
+    if given is not None:
+        if len(given) != count:
+            raise ValueError(f"class_names: expected {count} names, one per output of the model, got {len(given)}")
+        return [str(name) for name in given]
+    return _of_data(getattr(loader, "dataset", None), count) or [str(i) for i in range(count)]
+
+
+def data_sets_within(loader: Any) -> Iterator[Any]:
+    """The loader's data set and, one after the other, those that it wraps: subsets and the like."""
+    dataset = getattr(loader, "dataset", None)
+    while dataset is not None:
+        yield dataset
+        dataset = getattr(dataset, "dataset", None)
+
+
+def _of_data(dataset: Any, count: int) -> list[str]:
+    """K names in the order of the labels that come out of a data set; empty where it does not say."""
+    if dataset is None:
+        return []
+    if isinstance(dataset, ConcatDataset):
+        parts = [_of_data(part, count) for part in dataset.datasets]
+        return parts[0] if all(part == parts[0] for part in parts) else []
+    names = getattr(dataset, "classes", None)
+    if names is None:
+        names = _of_data(getattr(dataset, "dataset", None), count)
+    if not isinstance(names, (list, tuple)) or len(names) != count:
+        return []
+    transform = getattr(dataset, "target_transform", None)
+    return [str(name) for name in names] if transform is None else _mapped(names, transform)
+
+
+def _mapped(names: Sequence[Any], transform: Callable[[int], Any]) -> list[str]:
+    """The names in the order of the labels that a transform makes of 0, 1, ...; empty where it is not an order."""
+    try:
+        places = [int(transform(label)) for label in range(len(names))]
+    except Exception:  # of the user's own code, which may expect other labels; the names are all that is lost
+        return []
+    if sorted(places) != list(range(len(names))):
+        return []
+    return [str(names[places.index(label)]) for label in range(len(names))]
