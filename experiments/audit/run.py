@@ -17,6 +17,8 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +26,16 @@ import torch
 from PIL import Image, ImageFilter
 from scipy import stats
 from torch import nn
-from torch.utils.data import TensorDataset
 
 from experiments.common import accuracy, add_line, made_with, read_lines
-from torch_bgdebias.audit import AuditSettings, audit, discover
+from torch_bgdebias import cli
+from torch_bgdebias.audit import AuditSettings, audit
 from torch_bgdebias.audit.auditing import tests_of
 from torch_bgdebias.audit.cues import cue_of
 from torch_bgdebias.audit.gathering import Gathered, gather
 from torch_bgdebias.audit.pictures import Items
 from torch_bgdebias.data import mnist_with_masks
 from torch_bgdebias.files import category_folders, image_files, read_image
-from torch_bgdebias.preprocessing import Preprocessing
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 SIDE, BOX = 64, 26
@@ -235,14 +236,27 @@ def correlated(args: argparse.Namespace) -> None:
     show([add_line(RESULTS, about(args, "correlated", correlation=args.correlation), classes=digits, p=least)])
 
 
+def digits_network() -> nn.Sequential:
+    """For digits of 28 x 28 pixels."""
+    layers = [nn.Conv2d(1, 12, 5, 2), nn.ReLU(), nn.Conv2d(12, 24, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(600, 10)]
+    return nn.Sequential(*layers)
+
+
+def radiographs_network() -> nn.Sequential:
+    """For radiographs of 96 x 96 pixels."""
+    layers: list[nn.Module] = []
+    for inner, outer in ((1, 8), (8, 16), (16, 32)):
+        layers += [nn.Conv2d(inner, outer, 3, 2, 1), nn.BatchNorm2d(outer), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 144, 2))
+
+
 def marked_digits(root: Path, random: np.random.Generator) -> Hidden:
     """2,500 digits; 30 % of the threes have a white square of 4 pixels in the corner."""
     digits = mnist_with_masks(root / "mnist")
     image, label = digits.images[:2500, :1].float() / 255, digits.labels[:2500]
     marked = np.flatnonzero((label.numpy() == 3) & (random.random(len(label)) < 0.3))
     image[marked, :, 1:5, 1:5] = 1.0
-    layers = [nn.Conv2d(1, 12, 5, 2), nn.ReLU(), nn.Conv2d(12, 24, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(600, 10)]
-    return Hidden(image, label, marked, nn.Sequential(*layers), epochs=4)
+    return Hidden(image, label, marked, digits_network(), epochs=4)
 
 
 def marked_radiographs(root: Path, random: np.random.Generator) -> Hidden:
@@ -253,10 +267,7 @@ def marked_radiographs(root: Path, random: np.random.Generator) -> Hidden:
     label = torch.tensor([kind for _, kind in files])
     marked = np.flatnonzero((label.numpy() == 1) & (random.random(len(label)) < 0.3))
     image[marked, :, 3:11, 3:11] = 1.0
-    layers: list[nn.Module] = []
-    for inner, outer in ((1, 8), (8, 16), (16, 32)):
-        layers += [nn.Conv2d(inner, outer, 3, 2, 1), nn.BatchNorm2d(outer), nn.ReLU()]
-    return Hidden(image, label, marked, nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 144, 2)), epochs=12)
+    return Hidden(image, label, marked, radiographs_network(), epochs=12)
 
 
 @dataclasses.dataclass
@@ -268,6 +279,20 @@ class Hidden:
     marked: np.ndarray
     model: nn.Sequential
     epochs: int
+
+
+def by_command(data: Hidden, name: str, out: Path) -> dict:
+    """What ``bgdebias discover`` writes, of the pictures and weights as files."""
+    for number, (image, label) in enumerate(zip(data.image, data.label.tolist(), strict=True)):
+        path = out / "data" / str(label) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].mul(255).round().byte().numpy()).save(path)
+    torch.save(data.model.state_dict(), out / "network.pt")
+    words = ["discover", "--model", f"experiments.audit.run:{name}_network", "--checkpoint", out / "network.pt"]
+    words += ["--data", out / "data", "--images", 0, "--size", data.image.shape[-1], "--device", "cpu", "--out", out]
+    if cli.main([*map(str, words), "--overwrite"]):
+        raise RuntimeError("discover: failed")
+    return json.loads((out / "discover.json").read_text())
 
 
 def hidden_mark(args: argparse.Namespace) -> None:
@@ -282,15 +307,14 @@ def hidden_mark(args: argparse.Namespace) -> None:
                 nn.functional.cross_entropy(data.model(data.image[rows]), data.label[rows]).backward()
                 optimizer.step()
         right = accuracy(data.model, data.image, data.label)
-        wanted = Preprocessing(channels=1)
-        discovery = discover(data.model, TensorDataset(data.image, data.label), preprocessing=wanted, images=None)
-        lead = discovery.pictures(0, 50)
+        with tempfile.TemporaryDirectory() as folder:
+            seen = by_command(data, name, Path(folder) if args.page is None else args.page / name)
+        lead = [int(Path(picture).stem) for picture in seen["clusters"][0]["pictures"][:50]]
         precision = float(np.isin(lead, data.marked).mean())
-        spoken = [round(group.suspicion, 2) for group in discovery.clusters[:3]]
-        figures = {"precision": precision, "marked": len(data.marked), "accuracy": right, "suspicion": spoken}
-        show([add_line(RESULTS, about(args, "discover", data=name), method=discovery.method, **figures)])
-        if args.page:
-            discovery.to_html(args.page / f"discover-{name}.html")
+        spoken = [round(group["suspicion"], 2) for group in seen["clusters"][:3]]
+        figures = {"precision": precision, "of": len(lead), "marked": len(data.marked), "accuracy": right}
+        settings = about(args, "discover", data=name, by="command")
+        show([add_line(RESULTS, settings, method=seen["method"], **figures, suspicion=spoken)])
 
 
 def settings(args: argparse.Namespace, number: int) -> AuditSettings:

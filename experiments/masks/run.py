@@ -20,6 +20,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from experiments.common import add_line, made_with, read_lines
+from experiments.masks.remembering import Remembering
 from torch_bgdebias.compositing import bounding_boxes
 from torch_bgdebias.data import MaskedImageFolder
 from torch_bgdebias.files import spread
@@ -45,6 +46,8 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("--limit", type=int, help="photographs, spread over all")
     commands.choices["make"].add_argument("--boxes", action="store_true", help="give each object's true box")
     commands.choices["make"].add_argument("--work", type=Path, help="folder for the masks; a stopped run goes on there")
+    about = "folder: each picture is shown to the network once, whatever runs there are (of networks without hints)"
+    commands.choices["make"].add_argument("--remember", type=Path, help=about)
     commands.choices["gap"].add_argument("--scenes", type=Path, required=True)
     commands.choices["gap"].add_argument("--size", type=int, default=112)
     commands.choices["gap"].add_argument("--correlation", type=float, default=0.8)
@@ -72,7 +75,8 @@ def make(args: argparse.Namespace) -> dict[str, Any]:
         csv.writer(file).writerows([["image", "left", "top", "right", "bottom"], *rows])
     settings = MakingSettings(boxes=boxes if args.boxes else None, batch_size=1)
     cpu = time.process_time()
-    outcome = make_masks(pictures, work / "masks", _maker(args), settings=settings)
+    maker = _maker(args) if args.remember is None else Remembering(_maker(args), args.remember)
+    outcome = make_masks(pictures, work / "masks", maker, settings=settings)
     seconds = time.process_time() - cpu
     scores: dict[str, list[float]] = {}
     for index, row in zip(chosen, rows, strict=True):
@@ -149,7 +153,7 @@ def main() -> None:
         return
     torch.set_num_threads(args.threads)
     figures = make(args) if args.command == "make" else gap(args)
-    left_out = ("voc", "scenes", "out", "work", "maker", "threads")
+    left_out = ("voc", "scenes", "out", "work", "maker", "threads", "remember")
     settings = {name: value for name, value in vars(args).items() if name not in left_out}
     line = add_line(args.out, {**settings, "maker": args.maker.partition(":")[0]}, **figures)
     print({name: value for name, value in line.items() if name not in ("rows", "versions", "machine")})

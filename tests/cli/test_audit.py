@@ -60,7 +60,7 @@ def test_table_columns_and_groups(data, capsys):
 
 def test_no_pictures(data, capsys):
     assert main(["audit", str(data / "nowhere"), "--out", str(data / "out")]) == 1
-    assert "expected a folder of pictures" in capsys.readouterr().err
+    assert "data: expected a file or folder, found nothing at" in capsys.readouterr().err
 
 
 def test_help_does_without_torch():

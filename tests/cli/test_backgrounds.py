@@ -124,7 +124,10 @@ def test_generate_with_a_pipeline(tmp_path, capsys):
         ([], "--forbidden: expected at least one class, here or in --forbidden-file, got none"),
         (["--forbidden", "2-1"], "--forbidden: expected an ascending range, got 2-1"),
         (["--forbidden", "0", "--top-k", "4"], "top_k: expected in [1, 3]"),
-        (["--forbidden", "0", "--forbidden-file", "absent.txt"], "no such file: absent.txt"),
+        (
+            ["--forbidden", "0", "--forbidden-file", "absent.txt"],
+            "--forbidden-file: expected a file or folder, found",
+        ),
         (["--forbidden", "0-2", "--copy", "OUT"], "--copy: no background is left:"),
         (["--forbidden", "0", "--move", "IN"], "--move: expected a folder outside of IN"),
         (["--forbidden", "0", "--model", "timm:resnet18"], "--model: expected --pretrained or --checkpoint"),
@@ -167,4 +170,4 @@ def test_unreadable_pictures_and_empty_folders(folder, capsys):
     words = filter_words(folder, "--forbidden", "dark")
     words[2] = str(folder / "absent")
     assert main(words) == 1
-    assert "which is not there" in capsys.readouterr().err
+    assert "IN: expected a file or folder, found nothing at" in capsys.readouterr().err

@@ -43,4 +43,4 @@ def test_results_are_kept_and_errors_are_one_line(place, capsys):
         in capsys.readouterr().err
     )
     assert main([*words, "--overwrite", "--backgrounds", "nowhere"]) == 1
-    assert "--backgrounds: expected a folder of pictures, got nowhere" in capsys.readouterr().err
+    assert "--backgrounds: expected a file or folder, found nothing at nowhere" in capsys.readouterr().err

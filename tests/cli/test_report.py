@@ -76,7 +76,7 @@ def test_errors_are_one_line(files: list[str], tmp_path: Path, capsys: pytest.Ca
     for argv, message in (
         *(([str(tmp_path / f"{name}.json")], f"{name}.json: {problem}") for name, (_, problem) in contents.items()),
         ([str(tmp_path / "picture.json")], f"picture.json: {expected}; it is not text"),
-        ([str(tmp_path / "absent.json")], f"absent.json: {expected}; no such file"),
+        ([str(tmp_path / "absent.json")], "FILE: expected a file or folder, found nothing at"),
         ([str(tmp_path)], f"{expected}; is a directory"),
         ([files[0], "--out", str(tmp_path / "no" / "where.html")], "--out: expected a file to write"),
         ([files[0], "--out", str(tmp_path)], "it is a folder"),

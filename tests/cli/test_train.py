@@ -173,7 +173,7 @@ def test_help_and_example(capsys):
 
 def test_errors(place, tmp_path, capsys):
     for words, code, text in [
-        (["--config", "absent.yaml"], 2, "absent.yaml"),
+        (["--config", "absent.yaml"], 1, "--config: expected a file, found nothing at absent.yaml"),
         (["--config", "train.yaml", "--trainer.max_epoxs", "3"], 2, "max_epoxs"),
         (["--config", "train.yaml", "--model", "NoSuchModel"], 2, "NoSuchModel"),
         (["--config", "train.yaml", "--model.init_args.network", "timm:resnet_18x"], 1, "timm has no 'resnet_18x'"),

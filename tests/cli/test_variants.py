@@ -89,7 +89,7 @@ def test_bad_input(folder, capsys):
     assert command(folder / "in", out, "--names", "") == 1
     assert "--names: expected some of" in capsys.readouterr().err
     assert command(folder / "nothing", out) == 1
-    assert "expected images/<class>/ and masks/<class>/ in it" in capsys.readouterr().err
+    assert "IN: expected a file or folder, found nothing at" in capsys.readouterr().err
     assert command(folder / "in", out, "--names", "no_fg", "--size", 8) == 0
     assert command(folder / "in", out, "--names", "no_fg", "--size", 8) == 1
     assert "is there already; pass --overwrite" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from torch.nn import functional as F
 from torch_bgdebias.attribution import grad_cam
 from torch_bgdebias.audit.clusters import clusters_of
 from torch_bgdebias.audit.discovery import Discovery
-from torch_bgdebias.audit.gathering import Say, thumbnail
-from torch_bgdebias.audit.pictures import Picture, as_source
+from torch_bgdebias.audit.gathering import Say, duration, thumbnail
+from torch_bgdebias.audit.pictures import Files, Picture, PictureSource, as_source, picture_files
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_count, check_option
 from torch_bgdebias.models import LogitsKey, device_of, eval_mode, find_head, original_module, tap
@@ -49,7 +50,8 @@ def discover(
 
     Args:
         model: any classifier; in evaluation mode meanwhile, given back as it was.
-        dataset: as for `torch_bgdebias.audit.audit`. Labels are numbers of the model's outputs.
+        dataset: as for `torch_bgdebias.audit.audit`; a folder's masks are not needed and not read. Labels are numbers
+            of the model's outputs: a folder's classes in the order of their names.
         preprocessing: what the model wants of images in [0, 1]; tensors are taken to be in these units already.
         attribution: ``"lrp"``, ``"grad_cam"``, or ``"auto"``: LRP where zennit is there.
         layer: of Grad-CAM; found by itself where ``None``.
@@ -72,14 +74,16 @@ def discover(
     if images is not None:
         check_count(images, name="images", least=20)
     wanted = preprocessing or Preprocessing()
-    source = as_source(dataset, masks=None, spec=spec, restored=wanted)
+    source = _source(dataset, spec, wanted)
     explain, method = _attribution(model, attribution, layer, logits)
     head = _head(model)
     maps: list[NDArray[np.float32]] = []
     embeddings: list[NDArray[np.float32]] = []
     seen: list[tuple[int, int, Path | None]] = []
     thumbnails: list[bytes] = []
-    (say or (lambda _: None))(f"{'pictures' if source.total is None else f'{source.total:,} pictures'}, {method}")
+    tell = say or (lambda _: None)
+    tell(f"{'pictures' if source.total is None else f'{source.total:,} pictures'}, {method}")
+    expected, start = min(source.total or 0, images or source.total or 0), time.monotonic()
     for batch in _batches(source.pictures(images, seed)):
         image, label = _tensors([picture for _, picture in batch], wanted, device_of(model))
         maps.append(_shares(explain(image, label)))
@@ -87,6 +91,8 @@ def discover(
             embeddings.append(_embedded(model, head, image))
         thumbnails += [thumbnail(picture) for _, picture in batch]
         seen += [(index, picture.label, picture.path) for index, picture in batch]
+        if len(seen) == _BATCH and expected > 10 * _BATCH:
+            tell(f"about {duration((time.monotonic() - start) * expected / _BATCH)} to explain {expected:,}")
     labels = np.array([label for _, label, _ in seen], np.int64)
     _require_pictures(labels)
     table = np.concatenate(embeddings) if embeddings else None
@@ -103,6 +109,16 @@ def discover(
         thumbnails=thumbnails,
         unreadable=source.unreadable,
     )
+
+
+def _source(dataset: Any, spec: BatchSpec | None, wanted: Preprocessing) -> PictureSource:
+    """The pictures; files no smaller than the model wants them."""
+    if isinstance(dataset, str | Path):
+        dataset = picture_files(Path(dataset))
+    source = as_source(dataset, masks=None, spec=spec, restored=wanted)
+    if isinstance(source, Files):
+        source.decoded = wanted.height_width
+    return source
 
 
 def _attribution(model: nn.Module, wanted: str, layer: str | None, logits: LogitsKey) -> tuple[Attribution, str]:

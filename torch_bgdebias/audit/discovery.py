@@ -16,8 +16,10 @@ from PIL import Image
 from torch_bgdebias._version import __version__
 from torch_bgdebias.audit.clusters import Cluster
 from torch_bgdebias.audit.templating import environment, jpeg
+from torch_bgdebias.files import first_few
 from torch_bgdebias.probe.page.pictures import embedded
 from torch_bgdebias.probe.page.render import Section
+from torch_bgdebias.probe.results.spelling import Sentence, say, strong
 from torch_bgdebias.writing import write_text
 
 __all__ = ["Discovery"]
@@ -26,6 +28,10 @@ SCHEMA = "torch_bgdebias.discovery/1"
 #: groups and pictures that a page shows; what stands further apart than this is called suspicious
 _GROUPS, _PICTURES = 12, 8
 SUSPICIOUS = 3.0
+_ADVICE = say(
+    "Look at its pictures below: if what they share is no part of the object, hide it or spread it over the classes "
+    "(a mark: cover it, or ISNet; a scene: BackgroundSwap or CLAD), train again, and prove it with bgdebias probe."
+)
 
 
 @dataclass(frozen=True)
@@ -94,10 +100,24 @@ class Discovery:
         line = f"{len(self.labels):,} pictures · {len(self.classes)} classes · {self.method}"
         sections = [
             Section("header.html", {"title": title, "line": line}),
+            Section("discovery_first.html", {"sentences": self._verdict()}),
             Section("discovery.html", {"rows": rows, "suspicious": SUSPICIOUS}),
         ]
         page = environment().get_template("page.html").render(title=title, sections=sections, version=__version__)
         write_text(path, page)
+
+    def _verdict(self) -> list[Sentence]:
+        """What the first screen says."""
+        apart = [group for group in self.clusters if group.suspicion >= SUSPICIOUS]
+        sentences = [_apart_words(apart, self.classes)]
+        if apart:
+            sentences.append(_ADVICE)
+        else:
+            sentences.append(say("It is no proof: a cue that all pictures of a class share makes no group."))
+        if self.unreadable:
+            names = first_few(name for name, _ in self.unreadable)
+            sentences.append(say(f"{len(self.unreadable)} pictures cannot be read: {names}."))
+        return sentences
 
     def _row(self, group: Cluster) -> dict[str, Any]:
         shots = [(jpeg(self.thumbnails[row]), self.names[row]) for row in group.rows[:_PICTURES]]
@@ -111,6 +131,18 @@ class Discovery:
             "map": embedded(_shown(group.place, mean)),
             "shots": shots,
         }
+
+
+def _apart_words(apart: Sequence[Cluster], classes: Sequence[str]) -> Sentence:
+    if not apart:
+        return say(strong("No group of pictures stands apart from the rest of its class."))
+    first, several = apart[0], len(apart) > 1
+    counted = f"{len(apart)} groups of pictures stand apart" if several else "One group of pictures stands apart"
+    where = _where(first.place)
+    place = "in the middle" if where == "middle" else f"at the {where}"
+    what = f"{first.size} pictures of {classes[first.label]}, by what is {place}"
+    return say(strong(f"{counted} from the rest of {'their classes' if several else 'its class'}. "),
+               f"Furthest{' of all' if several else ''}: {what}.")  # fmt: skip
 
 
 def _grey(thumbnail: bytes) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from torch_bgdebias.audit.file_facts import FileFacts, fact_table, file_facts, n
 from torch_bgdebias.audit.pictures import Picture, PictureSource
 from torch_bgdebias.audit.regions import Box, box_facts, object_box, outside_of
 
-__all__ = ["Embed", "Gathered", "Say", "gather", "thumbnail"]
+__all__ = ["Embed", "Gathered", "Say", "duration", "gather", "thumbnail"]
 
 #: takes one line for whoever waits
 Say = Callable[[str], None]
@@ -102,14 +102,15 @@ def gather(source: PictureSource, most: int | None, seed: int, *, embed: Embed |
             waiting = []
             if not estimated and expected is not None and expected > 10 * _BATCH:
                 seconds = (time.monotonic() - start) * expected / len(parts.labels)
-                say(f"about {_duration(seconds)} to read them")
+                say(f"about {duration(seconds)} to read them")
             estimated = True
     if waiting:
         _measure(parts, waiting, embed)
     return _joined(parts)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """``40 s`` or ``3 min``."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 

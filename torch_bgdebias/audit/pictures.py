@@ -30,7 +30,7 @@ from torch_bgdebias.files import (
 from torch_bgdebias.masks.encodings import MaskEncodingError
 from torch_bgdebias.preprocessing import Preprocessing
 
-__all__ = ["Files", "Items", "Picture", "PictureSource", "as_source"]
+__all__ = ["Files", "Items", "Picture", "PictureSource", "as_source", "picture_files"]
 
 #: names of the parts of a data set, one folder above its classes
 _PARTS = frozenset(("dev", "test", "testing", "train", "training", "val", "valid", "validation"))
@@ -81,12 +81,13 @@ class PictureSource:
 
 @dataclass
 class Files(PictureSource):
-    """Files by class, with their masks where there are any."""
+    """Files by class, with their masks where there are any; ``decoded`` as in `torch_bgdebias.files.open_image`."""
 
     paths: Sequence[Path] = ()
     labels: Sequence[int] = ()
     masked: MaskedImageFolder | None = None
     white: float | None = None
+    decoded: tuple[int, int] | None = _DECODED
 
     def pictures(self, most: int | None, seed: int) -> Iterator[tuple[int, Picture]]:
         """As the base class says; drawn evenly from the classes."""
@@ -99,7 +100,7 @@ class Files(PictureSource):
     def _read(self, index: int) -> Picture:
         path, label = self.paths[index], int(self.labels[index])
         if self.masked is None:
-            picture = open_image(path, at_least=_DECODED, white=self.white)
+            picture = open_image(path, at_least=self.decoded, white=self.white)
             return Picture(np.array(picture), None, label, path)
         image, _, mask, *_ = self.masked[index]
         pixels, inside = ((values * 255).round().to(torch.uint8) for values in (image, mask[0]))
@@ -157,7 +158,8 @@ def as_source(
 
     Args:
         data: a folder (``images/<class>/`` with or without ``masks/<class>/``, or ``<class>/``), a data set of
-            such a folder, any data set of (image, label) or (image, label, mask), or a loader of such batches.
+            such a folder, any data set of (image, label) or (image, label, mask), a loader of such batches, or a
+            source, which is given back.
         masks: how a folder's masks are read.
         spec: where image, label and mask are in an item or batch that is no tuple of these.
         restored: what tensors were normalised with.
@@ -166,6 +168,8 @@ def as_source(
         FileNotFoundError: no such folder, or no pictures in it. ValueError: parts in place of classes.
         TypeError: something else.
     """
+    if isinstance(data, PictureSource):
+        return data
     if isinstance(data, str | Path):
         return _folder(Path(data), masks or FolderSettings())
     if isinstance(data, MaskedImageFolder):
@@ -194,14 +198,22 @@ def _is_path_and_label(sample: object) -> bool:
     return isinstance(sample, tuple) and len(sample) == 2 and isinstance(sample[0], str | Path)
 
 
-def _folder(root: Path, options: FolderSettings) -> Files:
+def picture_files(root: Path, *, classes: Sequence[str] | None = None, white: float | None = None) -> Files:
+    """The pictures of a folder by class, whether or not it has masks.
+
+    Args:
+        root: ``images/<class>/``, or ``<class>/``.
+        classes: folders to look at; all when ``None``.
+        white: the value of white in files of more than 8 bits; found by itself when ``None``.
+
+    Raises:
+        FileNotFoundError: no such folder, or no pictures in it. ValueError: parts in place of classes.
+    """
     if not root.is_dir():
         raise FileNotFoundError(f"dataset: expected a folder of pictures, found no folder {root}")
     images = root / "images" if (root / "images").is_dir() else root
-    if images != root and ((root / "masks").is_dir() or options.mask_suffix or options.masks):
-        return _masked_folder(root, options)
     folders = [folder for folder in category_folders(images) if folder.name != "masks"]
-    names = [folder.name for folder in folders] if options.classes is None else list(options.classes)
+    names = [folder.name for folder in folders] if classes is None else list(classes)
     if names and {name.lower() for name in names} <= _PARTS:
         raise ValueError(f"{images}: expected one folder per class, got the parts {first_few(names)}; name one of them")
     listed = [(path, label) for label, name in enumerate(names) for path in image_files(images / name)]
@@ -209,8 +221,15 @@ def _folder(root: Path, options: FolderSettings) -> Files:
         raise FileNotFoundError(f"{images}: expected <class>/x.jpg in it, found {first_few(names) or 'no folders'}")
     paths, labels = zip(*listed, strict=True)
     source = _files(names, images, paths, labels)
-    source.white = white_level(list(paths)) if options.white is None else options.white
+    source.white = white_level(list(paths)) if white is None else white
     return source
+
+
+def _folder(root: Path, options: FolderSettings) -> Files:
+    marks_objects = (root / "masks").is_dir() or options.mask_suffix or options.masks
+    if (root / "images").is_dir() and marks_objects:
+        return _masked_folder(root, options)
+    return picture_files(root, classes=options.classes, white=options.white)
 
 
 def _masked_folder(root: Path, options: FolderSettings) -> Files:

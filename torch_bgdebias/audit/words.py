@@ -145,13 +145,17 @@ def summary_lines(report: AuditResult) -> list[str]:
 
 
 def _advice_lines(report: AuditResult) -> list[str]:
+    """What to do, each advice once, with the cues that it is for."""
     cues = dict.fromkeys(finding.reading.cue for finding in report.findings)
     order = [cue.name for cue in CUES]
-    lines = []
+    titles: dict[Advice, list[str]] = {}
     for cue in sorted(cues, key=lambda cue: order.index(cue.name) if cue.name in order else len(order)):
-        advice = advice_for(cue, masked=report.masked)
-        lines.append(f"{title_of(cue, masked=report.masked)}: {advice.method}. Check by hand: {advice.check}.")
-    return lines
+        titles.setdefault(advice_for(cue, masked=True), []).append(title_of(cue, masked=report.masked))
+    lines = [
+        f"{', '.join(several)}: {advice.method}. Check by hand: {advice.check}." for advice, several in titles.items()
+    ]
+    unmasked = not report.masked and any(cue.kind == "background" for cue in cues)
+    return [f"{_WITHOUT_MASKS}."] * unmasked + lines
 
 
 def _short(text: str, most: int) -> str:

@@ -45,8 +45,8 @@ exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage, 130 inter
 
 
 #: in the order of ``bgdebias --help``
-COMMANDS = ("audit", "backgrounds", "certify", "completion", "demo", "doctor", "head", "masks", "plan", "probe",
-            "report", "train", "variants")  # fmt: skip
+COMMANDS = ("audit", "backgrounds", "certify", "completion", "demo", "discover", "doctor", "head", "masks", "plan",
+            "probe", "report", "train", "variants")  # fmt: skip
 
 
 def command_modules() -> list[ModuleType]:

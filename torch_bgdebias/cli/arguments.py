@@ -22,6 +22,7 @@ __all__ = [
     "mask_options",
     "real",
     "refuse_results",
+    "require_inputs",
     "usable_device",
     "whole",
     "writable",
@@ -114,12 +115,31 @@ def refuse_results(out: Path, files: Collection[str], *, overwrite: bool) -> Non
     Raises:
         FileExistsError: some of them are there.
     """
+    there = [name for name in files if (out / name).exists()] if files else [out.name] if out.is_file() else []
+    if not there or overwrite:
+        return
     from torch_bgdebias.writing import is_unfinished
 
-    there = [name for name in files if (out / name).exists()] if files else [out.name] if out.is_file() else []
-    if there and not overwrite and not is_unfinished(out):
+    if not is_unfinished(out):
         where = f"{out} holds {', '.join(there)}" if files else f"{out} exists"
         raise FileExistsError(f"--out: {where} already; pass --overwrite or another name")
+
+
+def require_inputs(args: argparse.Namespace, *names: str) -> None:
+    """Refuse files and folders that are not there before anything is imported that takes its time.
+
+    Args:
+        args: the command's arguments.
+        names: those that may hold a path, or several; after ``=`` what a user calls them, where that differs.
+
+    Raises:
+        FileNotFoundError: one of them is not there.
+    """
+    for name, _, called in (name.partition("=") for name in names):
+        value = getattr(args, name)
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path) and not path.exists():
+                raise FileNotFoundError(f"{called or name}: expected a file or folder, found nothing at {path}")
 
 
 def writable(out: Path, *, name: str) -> Path:

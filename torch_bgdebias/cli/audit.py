@@ -15,6 +15,7 @@ from torch_bgdebias.cli.arguments import (
     mask_options,
     real,
     refuse_results,
+    require_inputs,
     whole,
     writable,
 )
@@ -77,6 +78,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look, write the page, print what was seen."""
+    require_inputs(args, "data", "table", "checkpoint", "masks")
     results = ("audit.html", "audit.json")
     refuse_results(args.out, results, overwrite=args.overwrite)
     from torch_bgdebias.audit import AuditSettings, audit

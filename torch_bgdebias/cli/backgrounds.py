@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch_bgdebias.cli.arguments import whole, writable
+from torch_bgdebias.cli.arguments import require_inputs, whole, writable
 from torch_bgdebias.cli.progress import note
 
 if TYPE_CHECKING:
@@ -177,6 +177,8 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _filter(args: argparse.Namespace) -> int:
+    options = [f"{name}=--{name.replace('_', '-')}" for name in ("checkpoint", "class_names", "forbidden_file")]
+    require_inputs(args, "input=IN", *options)
     from torch_bgdebias.backgrounds.screening.filter import FilterStep
 
     forbidden = [entry for word in [*args.forbidden, *_lines(args.forbidden_file)] for entry in _classes(word)]

@@ -7,7 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from torch_bgdebias.cli.arguments import add_mask_arguments, add_overwrite_argument, real, refuse_results, whole
+from torch_bgdebias.cli.arguments import (
+    add_mask_arguments,
+    add_overwrite_argument,
+    real,
+    refuse_results,
+    require_inputs,
+    whole,
+)
 from torch_bgdebias.names import ON_ERROR, SUPERCLASS_SCORES
 
 __all__ = ["add_parser", "run"]
@@ -73,6 +80,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load, draw, certify, write."""
+    require_inputs(args, "data", "backgrounds", "checkpoint", "labels", "masks")
     from torch.utils.data import DataLoader
 
     from torch_bgdebias.backgrounds import BackgroundBank

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch_bgdebias.cli.arguments import add_mask_arguments, mask_options, real, usable_device, whole
+from torch_bgdebias.cli.arguments import add_mask_arguments, mask_options, real, require_inputs, usable_device, whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,6 +75,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load, fit, write the state dict, print what was chosen."""
+    require_inputs(args, "data", "checkpoint", "masks")
     if args.out.exists() and not args.overwrite:
         raise FileExistsError(f"out: {args.out} exists; pass --overwrite or another name")
     if not args.out.parent.is_dir():

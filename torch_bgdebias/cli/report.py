@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from torch_bgdebias.cli.arguments import add_overwrite_argument, refuse_results
+from torch_bgdebias.cli.arguments import add_overwrite_argument, refuse_results, require_inputs
 from torch_bgdebias.cli.colours import tell
 
 __all__ = ["add_parser", "run"]
@@ -43,6 +43,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the files, write the page, print the summaries."""
+    require_inputs(args, "files=FILE")
     from torch_bgdebias.probe import BackgroundBiasReport, compare_models
 
     reports = [

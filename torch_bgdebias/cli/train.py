@@ -96,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
     if flags["--example"]:
         print(EXAMPLE, end="")
         return 0
+    _require_settings(rest)
     if rest[0].startswith("-"):
         rest.insert(0, "fit")
     if rest[0] not in _SUBCOMMANDS:
@@ -103,6 +104,15 @@ def run(args: argparse.Namespace) -> int:
     # only a training that begins writes where another one's results may be; one that goes on writes beside its own
     overwrite = flags["--overwrite"] or rest[0] != "fit" or any(word.startswith("--ckpt_path") for word in rest)
     return _lightning(rest, as_json=flags["--json"], overwrite=overwrite)
+
+
+def _require_settings(words: list[str]) -> None:
+    """Refuse a file of settings that is not there before Lightning is imported, which takes its time."""
+    for before, word in zip(["", *words], words, strict=False):
+        name, equals, value = word.partition("=")
+        file = word if before == "--config" else value if equals and name == "--config" else None
+        if file is not None and not Path(file).exists():
+            raise FileNotFoundError(f"--config: expected a file, found nothing at {file}")
 
 
 def _lightning(rest: list[str], *, as_json: bool, overwrite: bool) -> int:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch_bgdebias.cli.arguments import add_mask_arguments, choices, mask_options, whole, writable
+from torch_bgdebias.cli.arguments import add_mask_arguments, choices, mask_options, require_inputs, whole, writable
 from torch_bgdebias.cli.progress import note, progress
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the variants; print how many of each."""
+    require_inputs(args, "input=IN", "masks")
     import torch
 
     from torch_bgdebias.data import MaskedImageFolder

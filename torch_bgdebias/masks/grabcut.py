@@ -12,9 +12,13 @@ from torch import Tensor
 from torch_bgdebias._optional import require
 from torch_bgdebias.checks import check_count, check_finite, check_range, describe
 
-__all__ = ["grabcut_masks"]
+__all__ = ["grabcut_certainty", "grabcut_masks"]
 
 Rectangle = tuple[int, int, int, int]
+#: pixels of a rectangle whose colours are compared
+_COMPARED = 20_000
+#: variance of a colour, in levels of 255, below which a component is taken to have this much
+_LEAST_VARIANCE = 1.0
 
 
 def grabcut_masks(
@@ -53,30 +57,79 @@ def grabcut_masks(
 
     Source: GrabCut (Rother, Kolmogorov, Blake, 2004), as used by CLAD (arXiv 2210.02748) for data without masks.
     """
+    masks, _ = _cut_all(images, rect, iterations, margin, seed)
+    return masks
+
+
+def grabcut_certainty(images: Tensor, rect: Tensor, *, iterations: int = 5, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """The masks of `grabcut_masks` within rectangles, and how surely their colours part object from background.
+
+    Both mixtures of Gaussians that GrabCut ends with say how likely each pixel of the rectangle is object; the
+    certainty is the overlap that its mask then expects with the truth (`torch_bgdebias.masks.making.protocol`), which
+    does not depend on how much of its rectangle an object fills.
+
+    Args:
+        images: (B, 3, H, W) as in `grabcut_masks`.
+        rect: (B, 4) or (4,).
+        iterations: of GrabCut.
+        seed: of OpenCV's random numbers.
+
+    Returns:
+        Masks (B, 1, H, W), and certainties (B,) float32 in [0, 1]: 0 where nothing was found.
+    """
+    return _cut_all(images, rect, iterations, 0.05, seed)
+
+
+def _cut_all(images: Tensor, rect: Any, iterations: int, margin: float, seed: int) -> tuple[Tensor, Tensor]:
     _check(images, iterations, margin)
     cv2 = require("cv2", purpose="grabcut_masks")
     height, width = images.shape[2:]
     rectangles = _rectangles(rect, len(images), height, width, margin)
     pictures = images if images.dtype == torch.uint8 else images.float().mul(255).round().to(torch.uint8)
     masks = np.zeros((len(images), 1, height, width), np.float32)
-    for picture, box, mask in zip(pictures.cpu().permute(0, 2, 3, 1).numpy(), rectangles, masks, strict=True):
-        mask[0] = _cut(cv2, np.ascontiguousarray(picture[..., ::-1]), box, iterations, seed)
-    return torch.from_numpy(masks).to(images.device)
+    sure = torch.zeros(len(images))
+    for row, (picture, box) in enumerate(zip(pictures.cpu().permute(0, 2, 3, 1).numpy(), rectangles, strict=True)):
+        masks[row, 0], sure[row] = _cut(cv2, np.ascontiguousarray(picture[..., ::-1]), box, iterations, seed)
+    return torch.from_numpy(masks).to(images.device), sure
 
 
-def _cut(cv2: Any, picture: Any, box: Rectangle, iterations: int, seed: int) -> Any:
-    """One mask (H, W) of 0 and 1."""
+def _cut(cv2: Any, picture: Any, box: Rectangle, iterations: int, seed: int) -> tuple[Any, float]:
+    """One mask (H, W) of 0 and 1, and how sure it is."""
     top, left, bottom, right = box
     inside = np.zeros(picture.shape[:2], np.uint8)
     inside[top:bottom, left:right] = 1
     if inside.all() or bool((picture == picture[0, 0]).all()):
-        return inside
+        return inside, 0.0
     cv2.setRNGSeed(seed)
     labels = np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.grabCut(picture, labels, None, *models, iterations, cv2.GC_INIT_WITH_MASK)
     foreground = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
-    return foreground if foreground.any() else inside
+    if not foreground.any():
+        return inside, 0.0
+    colours, is_object = picture[top:bottom, left:right].reshape(-1, 3), foreground[top:bottom, left:right].reshape(-1)
+    step = max(1, len(colours) // _COMPARED)
+    return foreground, _expected_overlap(colours[::step].astype(np.float64), is_object[::step], models)
+
+
+def _expected_overlap(colours: Any, is_object: Any, models: tuple[Any, Any]) -> float:
+    """The overlap with the truth that a cut expects, were each pixel object as likely as its colour says."""
+    background, foreground = (_log_density(colours, model[0]) for model in models)
+    share = 1 / (1 + np.exp(np.clip(background - foreground, -50, 50)))
+    return float(share[is_object].sum() / (is_object.sum() + share[~is_object].sum()))
+
+
+def _log_density(colours: Any, model: Any) -> Any:
+    """Of OpenCV's mixture: five weights, five means, five covariances, one after the other."""
+    weights, means, spreads = model[:5], model[5:20].reshape(5, 3), model[20:].reshape(5, 3, 3)
+    terms = [np.full(len(colours), -700.0)]
+    for weight, mean, spread in zip(weights, means, spreads, strict=True):
+        if weight > 0:
+            spread = spread + _LEAST_VARIANCE * np.eye(3)
+            away = colours - mean
+            distance = (away @ np.linalg.inv(spread) * away).sum(1)
+            terms.append(np.log(weight) - 0.5 * distance - 0.5 * np.log(np.linalg.det(spread)))
+    return np.logaddexp.reduce(terms)
 
 
 def _check(images: Tensor, iterations: int, margin: float) -> None:

@@ -86,9 +86,9 @@ def test_folders_that_will_not_do(tmp_path: Path, capsys: pytest.CaptureFixture[
     absent, empty = str(tmp_path / "absent"), tmp_path / "empty"
     empty.mkdir()
     given = ["--foregrounds", str(objects), *out]
-    assert "--foregrounds: expected a folder, got" in error_of(["--foregrounds", absent, *out], capsys)
+    assert "--foregrounds: expected a file or folder" in error_of(["--foregrounds", absent, *out], capsys)
     assert "images/<class>/ and masks/<class>/" in error_of(["--foregrounds", str(empty), *out], capsys)
-    assert "--backgrounds: expected a folder, got" in error_of([*given, "--backgrounds", absent], capsys)
+    assert "--backgrounds: expected a file or folder" in error_of([*given, "--backgrounds", absent], capsys)
     assert "--backgrounds: expected <category>/*.jpg" in error_of([*given, "--backgrounds", str(empty)], capsys)
     flat = error_of([*given, "--backgrounds", str(scenes / "a")], capsys)
     assert "a folder for each category" in flat

@@ -90,9 +90,9 @@ def test_unreadable_pictures(folder, capsys):
 
 
 def test_bad_arguments(folder):
-    with pytest.raises(FileNotFoundError, match=r"expected a folder with pictures, found none"):
+    with pytest.raises(FileNotFoundError, match=r"IN: expected a file or folder, found nothing at"):
         command(folder / "absent", folder / "masks")
-    with pytest.raises(FileNotFoundError, match=r"--compare: expected a folder of masks, found no folder"):
+    with pytest.raises(FileNotFoundError, match=r"compare: expected a file or folder, found nothing at"):
         command(folder, folder / "masks", "--compare", folder / "absent")
     with pytest.raises(ValueError, match=r"--compare: no given mask has the name of any of the 3 pictures"):
         command(folder, folder / "masks", "--compare", folder / "truth/cat")

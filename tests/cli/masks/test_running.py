@@ -60,9 +60,12 @@ def test_boxes_as_masks_and_functions(place, capsys):
 def test_errors_are_one_line(place, capsys):
     for words, text in (
         (["--with", "magic"], "--with: expected grabcut, boxes:FILE"),
-        (["--with", "onnx:nowhere.onnx"], "there is no such file"),
-        (["--with", "grabcut", "--boxes", "nowhere.csv"], "--boxes: expected COCO, PASCAL VOC, YOLO or CSV"),
-        (["--with", "grabcut", "--checkpoint", "a.pt"], "checkpoint: expected none with grabcut"),
+        (["--with", "onnx:nowhere.onnx"], "--with onnx:nowhere.onnx: there is no such file"),
+        (
+            ["--with", "grabcut", "--boxes", "nowhere.csv"],
+            "--boxes: expected a file or folder, found",
+        ),
+        (["--with", "grabcut", "--checkpoint", "data"], "checkpoint: expected none with grabcut"),
     ):
         assert main(["masks", "data", "other", *words]) == 1
         assert text in capsys.readouterr().err

@@ -129,8 +129,8 @@ def test_usage(place, capsys):
         (("--mean", 0.5), "--mean and --std: expected both or none, got only --mean"),
         (("--device", "nowhere"), "--device: nowhere cannot be used"),
         (("--pretrained",), "--pretrained: expected a timm: or torchvision: model"),
-        (("--checkpoint", "absent.pt"), "--checkpoint: no such file: absent.pt"),
-        (("--data", "elsewhere"), "--data: expected images/<class>/ and masks/<class>/ in elsewhere"),
+        (("--checkpoint", "absent.pt"), "--checkpoint: expected a file or folder, found nothing at absent.pt"),
+        (("--data", "elsewhere"), "--data: expected a file or folder, found nothing at elsewhere"),
     ):
         assert command("--model", "trial_nets:Small", *words) == 1
         assert text in capsys.readouterr().err

@@ -40,6 +40,22 @@ def test_grabcut_within_each_box_and_how_sure_it_is():
     assert flat.confidence == 0, "the rectangle itself: nothing is known"
 
 
+def test_an_object_that_fills_its_box_is_sure():
+    pytest.importorskip("cv2")
+    g = torch.Generator().manual_seed(0)
+    image = torch.tensor([0.1, 0.6, 0.2]).view(1, 3, 1, 1) + 0.05 * torch.randn(1, 3, 48, 64, generator=g)
+    box = torch.tensor([[10, 12, 38, 52]])
+    alike = mask_maker("grabcut")(image.clamp(0, 1), Hints([None], [box]))
+    image[:, :, 10:38, 12:52] = torch.tensor([0.8, 0.1, 0.1]).view(1, 3, 1, 1)
+    image[:, :, 10:38, 12:52] += 0.05 * torch.randn(1, 3, 28, 40, generator=g)
+    filling = mask_maker("grabcut")(image.clamp(0, 1), Hints([None], [box]))
+    assert filling.mask.sum() == 28 * 40, "all of the box is object"
+    assert filling.confidence > 0.95
+    assert alike.confidence < 0.75, "the same colours inside and outside"
+    flat = mask_maker("grabcut")(torch.full((1, 3, 48, 64), 0.5), Hints([None], [box]))
+    assert flat.confidence == 0
+
+
 def test_settings_are_part_of_the_name():
     assert mask_maker("grabcut", iterations=3, margin=0.1).name == "grabcut (iterations 3, margin 0.1)"
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from torch_bgdebias.cli.arguments import add_overwrite_argument, real, whole
+from torch_bgdebias.cli.arguments import add_overwrite_argument, real, require_inputs, whole
 from torch_bgdebias.names import DEMO_METHODS
 
 __all__ = ["add_parser", "run"]
@@ -65,6 +65,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and measure every method, and write the report."""
+    require_inputs(args, "foregrounds", "backgrounds")
     from torch_bgdebias.cli.demo.running import run_demo  # imports torch, which --help does without
 
     return run_demo(args)

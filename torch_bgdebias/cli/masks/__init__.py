@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from torch_bgdebias.cli.arguments import add_mask_arguments, real, whole
+from torch_bgdebias.cli.arguments import add_mask_arguments, real, require_inputs, whole
 
 __all__ = ["add_parser", "run"]
 
@@ -21,10 +21,18 @@ makers (--with):
   torchvision:MODEL   maskrcnn_resnet50_fpn, deeplabv3_resnet50 and their kin
   package:FUNCTION    yours: images (B, 3, H, W) in [0, 1] to masks (B, H, W)
 
+boxes (--boxes), for any maker:
+  FILE or DIR         COCO, PASCAL VOC's XML, YOLO, or any outlines; CSV with a line a box below a line of names: image
+                      (or file_name, filename, file, path, name), and left, top, right, bottom (or xmin, ymin, xmax,
+                      ymax; x1, y1, x2, y2; x, y, width, height) in pixels, right and bottom exclusive; perhaps label
+  torchvision:MODEL   the boxes in which a detector (fasterrcnn_resnet50_fpn_v2, retinanet_resnet50_fpn_v2,
+                      ssdlite320_mobilenet_v3_large, ...) sees the class folder's name, or what --prompt says
+
 examples:
   bgdebias masks data/images data/masks                       data/ then opens as MaskedImageFolder("data")
   bgdebias masks data/images data/masks --with onnx:isnet.onnx --boxes instances.json
   bgdebias masks data/images data/masks --with transformers:CIDAS/clipseg-rd64-refined --prompt "a photo of a {class}"
+  bgdebias masks data/images data/masks --boxes torchvision:fasterrcnn_resnet50_fpn_v2 --on-error skip
   bgdebias masks data out --compare data/masks                measure the masks against given ones
   bgdebias masks data/images data/masks --from instances.json  outlines of COCO, CVAT, a folder of LabelMe files, ...
   bgdebias masks convert VOCdevkit --to masks                 the same for pictures that need not be there
@@ -52,8 +60,9 @@ def add_parser(subparsers: Any) -> None:
     add("--with", dest="maker", default="grabcut", metavar="MAKER", help="who makes them, see below (%(default)s)")
     about = "what the object is called, {class} for its folder (default: the folder, where the maker takes text)"
     add("--prompt", metavar="TEXT", help=about)
-    about = "COCO, PASCAL VOC's XML, YOLO, CSV, or any outlines: where the objects are, for any maker"
-    add("--boxes", type=Path, metavar="FILE_OR_DIR", help=about)
+    about = "where the objects are: annotations, or a detector (torchvision:MODEL); see below"
+    add("--boxes", type=_boxes, metavar="FILE_OR_DIR", help=about)
+    add("--boxes-checkpoint", type=Path, metavar="FILE", help="weights for the detector (default: published ones)")
     add("--threshold", type=real(0, 1), metavar="X", help="make masks hard at this share (default: they stay soft)")
     add("--batch-size", type=whole(1), default=4, metavar="N", help="pictures of one size in a pass (%(default)s)")
     add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
@@ -75,8 +84,23 @@ def add_parser(subparsers: Any) -> None:
     add_mask_arguments(parser, source=False)
 
 
+def _boxes(text: str) -> Path | str:
+    """A path, or a detector's name."""
+    return text if text.startswith("torchvision:") else Path(text)
+
+
+def _require_maker(maker: str) -> None:
+    """Refuse a file of the maker that is not there."""
+    family, _, file = maker.partition(":")
+    if family in ("onnx", "boxes") and file and not Path(file).exists():
+        raise FileNotFoundError(f"--with {maker}: there is no such file")
+
+
 def run(args: argparse.Namespace) -> int:
     """Write the masks; print how many, and how they compare."""
+    first = "output=FROM" if args.input == Path("convert") else "input=IN"
+    require_inputs(args, first, "annotations=--from", "boxes", "boxes_checkpoint", "images", "checkpoint", "compare")
+    _require_maker(args.maker)
     from torch_bgdebias.cli.masks.running import run_masks  # imports torch, which --help does without
 
     return run_masks(args)

@@ -7,12 +7,15 @@ import statistics
 import sys
 from pathlib import Path
 
+import torch
+
 from torch_bgdebias.cli.arguments import usable_device
 from torch_bgdebias.cli.masks.comparing import compare
 from torch_bgdebias.cli.masks.drawing import convert, draw
 from torch_bgdebias.cli.progress import note, progress
 from torch_bgdebias.files import first_few
 from torch_bgdebias.masks.formats.notice import annotation_files
+from torch_bgdebias.masks.making.detecting import BoxDetector
 from torch_bgdebias.masks.making.folder import MadeFolder, MakingSettings, make_masks, targets_of
 from torch_bgdebias.masks.making.named import licence_of, mask_maker
 
@@ -50,12 +53,17 @@ def _make(args: argparse.Namespace, root: Path, pictures: list[Path]) -> MadeFol
         print(f"bgdebias masks: licence of {args.maker}: {licence}", file=sys.stderr)
     family, _, rest = args.maker.partition(":")
     boxes = Path(rest) if family == "boxes" and args.boxes is None else args.boxes
+    device = usable_device(args.device)
+    if isinstance(boxes, str):
+        boxes = _detector(boxes, args.boxes_checkpoint, device)
+    elif args.boxes_checkpoint is not None:
+        raise ValueError("boxes_checkpoint: expected none without a detector as --boxes")
     settings = MakingSettings(
         args.prompt, boxes, args.batch_size, args.threshold, overwrite=args.overwrite, on_error=args.on_error
     )
     maker = mask_maker(
         args.maker,
-        device=usable_device(args.device),
+        device=device,
         checkpoint=args.checkpoint,
         mean=args.mean,
         std=args.std,
@@ -66,6 +74,16 @@ def _make(args: argparse.Namespace, root: Path, pictures: list[Path]) -> MadeFol
     if licence is None or licence.name != maker.licence.name:
         print(f"bgdebias masks: licence of {maker.name}: {maker.licence}", file=sys.stderr)
     return make_masks(root, args.output, maker, settings=settings, progress=progress)
+
+
+def _detector(name: str, checkpoint: Path | None, device: torch.device) -> BoxDetector:
+    """The detector; what its published weights may be used for is said before they are downloaded."""
+    if checkpoint is None:
+        print(f"bgdebias masks: licence of {name}: {licence_of(name)}", file=sys.stderr)
+    detector = BoxDetector(name, checkpoint=checkpoint, device=device)
+    if checkpoint is not None:
+        print(f"bgdebias masks: licence of {name}: {detector.licence}", file=sys.stderr)
+    return detector
 
 
 def _print_doubts(outcome: MadeFolder) -> None:

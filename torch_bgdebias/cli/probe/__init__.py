@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from torch_bgdebias.cli.arguments import add_mask_arguments, add_overwrite_argument, choices, real, whole
+from torch_bgdebias.cli.arguments import (
+    add_mask_arguments,
+    add_overwrite_argument,
+    choices,
+    real,
+    require_inputs,
+    whole,
+)
 from torch_bgdebias.names import ATTRIBUTIONS, CONCEPT_METHODS, ON_ERROR, SUPERCLASS_SCORES, VARIANTS
 
 __all__ = ["add_parser", "run"]
@@ -123,6 +130,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load, measure, write the report, print the summary."""
+    require_inputs(args, "data", "checkpoint", "labels", "masks", "concepts")
     from torch_bgdebias.cli.probe.running import run_probe  # imports torch, which --help does without
 
     return run_probe(args)

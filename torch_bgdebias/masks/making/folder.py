@@ -18,6 +18,7 @@ from torch_bgdebias.checks import check_count, check_option, check_share
 from torch_bgdebias.files import UnreadableImageError, decoded, first_few, image_files, read_image
 from torch_bgdebias.masks.formats.boxes import BoxFile
 from torch_bgdebias.masks.formats.outlines import AnnotationError
+from torch_bgdebias.masks.making.detecting import BoxDetector
 from torch_bgdebias.masks.making.in_boxes import InBoxes
 from torch_bgdebias.masks.making.protocol import Hints, MaskMaker, MaskMakingError, checked_masks
 from torch_bgdebias.names import ON_ERROR
@@ -42,7 +43,8 @@ class MakingSettings:
     Args:
         prompt: what the object is called, ``{class}`` for its class's folder; by default the folder's name, where there
             are class folders and the maker takes text. ``""``: nothing is said.
-        boxes: file or folder of boxes: COCO, PASCAL VOC, YOLO, CSV, or any outlines.
+        boxes: file or folder of boxes: COCO, PASCAL VOC, YOLO, CSV, or any outlines; or a detector, which looks for
+            what the prompt, or the folder's name, says.
         batch_size: pictures of one size at a time.
         threshold: masks become hard at this share; ``None``: they stay soft.
         overwrite: make masks anew that are there.
@@ -53,7 +55,7 @@ class MakingSettings:
     """
 
     prompt: str | None = None
-    boxes: Path | None = None
+    boxes: Path | BoxDetector | None = None
     batch_size: int = 4
     threshold: float | None = None
     overwrite: bool = False
@@ -69,7 +71,7 @@ class MakingSettings:
         """What decides how a mask looks."""
         return {
             "prompt": self.prompt,
-            "boxes": None if self.boxes is None else str(self.boxes),
+            "boxes": None if self.boxes is None else getattr(self.boxes, "name", None) or str(self.boxes),
             "threshold": self.threshold,
         }
 
@@ -132,10 +134,12 @@ def make_masks(
     options = MakingSettings() if settings is None else settings
     root, target_root = Path(folder), Path(out)
     targets = targets_of(root, target_root)
-    boxes = None if options.boxes is None else BoxFile.of(options.boxes)
+    boxes = BoxFile.of(options.boxes) if isinstance(options.boxes, Path) else options.boxes
     if boxes is not None and "boxes" not in maker.takes:
         maker = InBoxes(maker)
     identity = {"maker": maker.name, "licence": dataclasses.asdict(maker.licence), "settings": options.described()}
+    if isinstance(boxes, BoxDetector):
+        identity["boxes_licence"] = dataclasses.asdict(boxes.licence)
     _refuse_others(target_root, identity, targets, options)
     result = MadeFolder()
     work = _Work(root, maker, boxes, options, result)
@@ -178,7 +182,12 @@ class _Work:
     """Pictures read, gathered by size, and handed to the maker."""
 
     def __init__(
-        self, root: Path, maker: MaskMaker, boxes: BoxFile | None, options: MakingSettings, result: MadeFolder
+        self,
+        root: Path,
+        maker: MaskMaker,
+        boxes: BoxFile | BoxDetector | None,
+        options: MakingSettings,
+        result: MadeFolder,
     ) -> None:
         self.root, self.maker, self.boxes, self.options, self.result = root, maker, boxes, options, result
 
@@ -190,8 +199,10 @@ class _Work:
                 f"pictures nobody says: give --prompt, or class folders ({first_few(path.name for path in lacking)})"
             )
         if "boxes" in self.maker.needs and self.boxes is None:
-            raise MaskMakingError(f"{self.maker.name}: expected boxes; give --boxes FILE (COCO, PASCAL VOC, CSV)")
-        if self.boxes is not None:
+            raise MaskMakingError(
+                f"{self.maker.name}: expected boxes; give --boxes FILE (COCO, PASCAL VOC, CSV) or a detector"
+            )
+        if isinstance(self.boxes, BoxFile):
             known = self.boxes.annotations
             lacking = [path for path in pictures if not getattr(known.find(self._name(path)), "shapes", ())]
             if lacking:
@@ -238,7 +249,7 @@ class _Work:
     def _read(self, path: Path, target: Path) -> _Waiting | None:
         try:
             image = read_image(path).float() / 255
-            boxes = self._boxes(path, (image.shape[1], image.shape[2]))
+            boxes = self._boxes(path, image)
         except (UnreadableImageError, AnnotationError, MaskMakingError) as error:
             if self.options.on_error == "raise":
                 raise
@@ -246,14 +257,26 @@ class _Work:
             return None
         return _Waiting(path, target, image, self._text(path), boxes)
 
-    def _boxes(self, path: Path, size: tuple[int, int]) -> Tensor | None:
+    def _boxes(self, path: Path, image: Tensor) -> Tensor | None:
+        if isinstance(self.boxes, BoxDetector):
+            text = self._said(path)
+            seen = self.boxes.find(image, text)
+            if seen is None:
+                least = f"scored {self.boxes.least_score:g} or more"
+                raise MaskMakingError(f"{path}: {self.boxes.name} saw no {text or 'object'} that it {least}")
+            return seen
+        size = (image.shape[1], image.shape[2])
         boxes = None if self.boxes is None else self.boxes.find(self._name(path), None, size)
         if boxes is None and ("boxes" in self.maker.needs or self.boxes is not None):
             raise MaskMakingError(f"{path}: expected a box, found none")
         return boxes
 
     def _text(self, path: Path) -> str | None:
-        if "text" not in self.maker.takes or self.options.prompt == "":
+        return self._said(path) if "text" in self.maker.takes else None
+
+    def _said(self, path: Path) -> str | None:
+        """What the picture's object is called."""
+        if self.options.prompt == "":
             return None
         parts = path.relative_to(self.root).parts
         category = parts[0].replace("_", " ") if len(parts) > 1 else None

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_bgdebias.checks import describe
 from torch_bgdebias.masks.making.licences import Licence
 
-__all__ = ["Hints", "MadeMasks", "MaskMaker", "MaskMakingError", "certainty", "checked_masks"]
+__all__ = ["Hints", "MadeMasks", "MaskMaker", "MaskMakingError", "certainty", "checked_masks", "whole_boxes"]
 
 
 class MaskMakingError(ValueError):
@@ -105,3 +105,12 @@ def certainty(mask: Tensor) -> Tensor:
     met = (mask * inside).sum((1, 2))
     union = inside.sum((1, 2)) + (mask * ~inside).sum((1, 2))
     return torch.where(union > 0, met / union.clamp(min=1e-6), torch.zeros_like(met))
+
+
+def whole_boxes(boxes: Tensor, height: int, width: int) -> Tensor | None:
+    """Boxes x before y as top, left, bottom, right in whole pixels within the picture."""
+    left, top, right, bottom = boxes.unbind(1)
+    corners = torch.stack([top.floor(), left.floor(), bottom.ceil(), right.ceil()], 1)
+    limits = torch.tensor([height, width, height, width])
+    corners = torch.minimum(corners.clamp(min=0), limits).long()
+    return corners[(corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])] if len(corners) else None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_bgdebias.compositing import box_mask
-from torch_bgdebias.masks.grabcut import grabcut_masks
+from torch_bgdebias.masks.grabcut import grabcut_certainty, grabcut_masks
 from torch_bgdebias.masks.making.licences import Licence
 from torch_bgdebias.masks.making.protocol import Hints, MadeMasks, MaskMakingError, certainty
 from torch_bgdebias.models import eval_mode
@@ -23,8 +23,9 @@ __all__ = ["BoxMaker", "FunctionMaker", "GrabCutMaker", "function_named"]
 class GrabCutMaker:
     """GrabCut, in each box, or in the picture without its border; on the CPU, picture by picture.
 
-    Its confidence is the share of the rectangle's edge that came out as background: an object seldom lies along it. 0
-    where nothing was found and the mask is the rectangle.
+    Its confidence without boxes is the share of the rectangle's edge that came out as background: an object seldom lies
+    along it. An object reaches all four sides of its box, and may fill it: there it is how surely the colours part both
+    (`grabcut_certainty`). 0 where nothing was found and the mask is the rectangle.
     """
 
     takes, needs = frozenset({"boxes"}), frozenset[str]()
@@ -43,16 +44,16 @@ class GrabCutMaker:
     def _one(self, image: Tensor, boxes: Tensor | None) -> tuple[Tensor, Tensor]:
         height, width = image.shape[2:]
         if boxes is None:
+            mask = grabcut_masks(image, iterations=self.iterations, margin=self.margin)[0, 0]
             top, left = (min(max(1, round(side * self.margin)), (side - 1) // 2) for side in (height, width))
-            boxes = torch.tensor([[top, left, height - top, width - left]])
+            inner = mask[top : height - top, left : width - left]
+            edge = torch.cat([inner[0], inner[-1], inner[:, 0], inner[:, -1]])
+            return mask, 1 - edge.mean()
         joint, sure = torch.zeros(height, width), []
         for box in boxes:
-            mask = grabcut_masks(image, box, iterations=self.iterations, margin=self.margin)[0, 0]
-            joint = torch.maximum(joint, mask)
-            top, left, bottom, right = box.tolist()
-            inner = mask[top:bottom, left:right]
-            edge = torch.cat([inner[0], inner[-1], inner[:, 0], inner[:, -1]])
-            sure.append(1 - edge.mean())
+            masks, certainties = grabcut_certainty(image, box, iterations=self.iterations)
+            joint = torch.maximum(joint, masks[0, 0])
+            sure.append(certainties[0])
         return joint, torch.stack(sure).mean()
 
 

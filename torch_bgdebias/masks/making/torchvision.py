@@ -17,7 +17,7 @@ from torch_bgdebias.masks.making.licences import Licence, known_licence
 from torch_bgdebias.masks.making.protocol import Hints, MadeMasks, MaskMakingError, certainty
 from torch_bgdebias.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
-__all__ = ["TorchvisionMaker"]
+__all__ = ["TorchvisionMaker", "category_number"]
 
 #: VOC's names for COCO's
 _COCO_NAMES = {
@@ -71,19 +71,9 @@ class TorchvisionMaker:
 
     def __call__(self, images: Tensor, hints: Hints) -> MadeMasks:
         """Masks of images (B, 3, H, W) in [0, 1]."""
-        wanted = [None if text is None else self._number(text) for text in hints.texts]
+        wanted = [None if text is None else category_number(self.name, text, self.classes) for text in hints.texts]
         with torch.no_grad():
             return self._instances(images, wanted) if self.of_instances else self._semantic(images, wanted)
-
-    def _number(self, text: str) -> int:
-        name = text.casefold().replace("_", " ")
-        name = name if name in self.classes else _COCO_NAMES.get(name, name)
-        if name not in self.classes:
-            known = first_few((known for known in self.classes if known not in ("n/a", "__background__")), 100)
-            raise MaskMakingError(
-                f"{self.name}: expected one of its classes ({known}), got {text!r}; --prompt '' takes all of them"
-            )
-        return list(self.classes).index(name)
 
     def _instances(self, images: Tensor, wanted: Sequence[int | None]) -> MadeMasks:
         masks, sure = [], []
@@ -106,6 +96,22 @@ class TorchvisionMaker:
         ]
         mask = torch.stack(masks)
         return MadeMasks(mask, certainty(mask))
+
+
+def category_number(maker: str, text: str, classes: Sequence[str]) -> int:
+    """The number of the class that a text names, in COCO's words or in VOC's.
+
+    Raises:
+        MaskMakingError: there is no such class.
+    """
+    name = text.casefold().replace("_", " ")
+    name = name if name in classes else _COCO_NAMES.get(name, name)
+    if name not in classes:
+        known = first_few((known for known in classes if known not in ("n/a", "__background__")), 100)
+        raise MaskMakingError(
+            f"{maker}: expected one of its classes ({known}), got {text!r}; --prompt '' takes all of them"
+        )
+    return list(classes).index(name)
 
 
 def _shorter_side(images: Tensor, side: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from torch_bgdebias._optional import require
 from torch_bgdebias.files import first_few
 from torch_bgdebias.masks.making.licences import Licence, card_licence, known_licence
-from torch_bgdebias.masks.making.protocol import Hints, MadeMasks, MaskMakingError, certainty
+from torch_bgdebias.masks.making.protocol import Hints, MadeMasks, MaskMakingError, certainty, whole_boxes
 
 __all__ = ["ClipSegMaker", "GroundedSamMaker", "Sam3Maker", "SamMaker", "SemanticMaker", "transformers_maker"]
 
@@ -191,7 +191,7 @@ class GroundedSamMaker(_Maker):
         detected = self.processor.post_process_grounded_object_detection(
             outputs, inputs["input_ids"], threshold=_LEAST_SCORE, target_sizes=[(height, width)] * len(images)
         )
-        boxes: list[Tensor | None] = [_whole_boxes(one["boxes"].cpu(), height, width) for one in detected]
+        boxes: list[Tensor | None] = [whole_boxes(one["boxes"].cpu(), height, width) for one in detected]
         outcome = self.sam(images, Hints(hints.texts, boxes))
         strongest = torch.stack(
             [one["scores"].max().cpu() if len(one["scores"]) else torch.zeros(()) for one in detected]
@@ -233,12 +233,3 @@ def _joined(masks: Tensor | Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """Everything that one of the masks (K, H, W) holds."""
     planes = masks if isinstance(masks, Tensor) else torch.stack(list(masks)) if len(masks) else torch.zeros(0, *size)
     return planes.float().cpu().amax(0) if len(planes) else torch.zeros(size)
-
-
-def _whole_boxes(boxes: Tensor, height: int, width: int) -> Tensor | None:
-    """Boxes x before y as top, left, bottom, right in whole pixels within the picture."""
-    left, top, right, bottom = boxes.unbind(1)
-    corners = torch.stack([top.floor(), left.floor(), bottom.ceil(), right.ceil()], 1)
-    limits = torch.tensor([height, width, height, width])
-    corners = torch.minimum(corners.clamp(min=0), limits).long()
-    return corners[(corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])] if len(corners) else None

@@ -1,0 +1,181 @@
+"""``bgdebias discover``: what a trained model looks at, in groups of pictures, without masks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch_bgdebias.cli.arguments import (
+    add_overwrite_argument,
+    labels,
+    refuse_results,
+    require_inputs,
+    usable_device,
+    whole,
+    writable,
+)
+from torch_bgdebias.names import SUPERCLASS_SCORES
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from torch_bgdebias.audit.pictures import Files
+    from torch_bgdebias.models import LogitsKey
+    from torch_bgdebias.named_models import LoadedModel
+    from torch_bgdebias.preprocessing import Preprocessing
+
+__all__ = ["add_parser", "run"]
+
+_DESCRIPTION = """\
+Which pictures does a trained model recognise by something of their own? Heatmaps and embeddings are clustered class by
+class, and the groups that stand furthest apart from the rest of their class are shown first, with their pictures and
+with the place that the model looks at. No masks are needed. discover.html and discover.json are written into --out.
+"""
+
+_EPILOG = """\
+The folder is images/<class>/x.jpg or <class>/x.jpg, and models are named as in bgdebias probe. At least 20 pictures of
+a class are needed, and 200 show more. Needs scikit-learn (extra audit); zennit (extra lrp) shows small marks, Grad-CAM,
+which stands in for it, only large ones. A group is no verdict: look at what its pictures share.
+
+examples:
+  bgdebias discover --model torchvision:resnet18 --checkpoint best.pt --data data/train
+  bgdebias discover --model timm:resnet50 --checkpoint best.pt --data data/train --classes ship,plane --images 0
+  bgdebias discover --model package.nets:make --data data/train --attribution grad_cam --layer layer3 --json
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``discover`` to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "discover",
+        help="find what a trained model looks at, in groups of pictures, without masks",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="MODEL", help="timm:NAME, torchvision:NAME or package.module:attribute")
+    add("--checkpoint", type=Path, metavar="FILE", help="state dict, or a training checkpoint that holds one")
+    add("--pretrained", action="store_true", help="weights that timm or torchvision publish (downloads them)")
+    add("--channels", type=whole(1), choices=(1, 3), help="grey or colour (default: what the first convolution takes)")
+    add("--logits", metavar="KEY", help="index, key or attribute of the logits in what the model returns")
+    add("--data", required=True, type=Path, metavar="DIR", help="pictures by class; what the model was trained on")
+    add("--classes", type=labels, metavar="A,B", help="class folders to look at (default: all)")
+    add("--labels", type=Path, metavar="FILE", help="JSON: the model's output, or outputs, of each class folder")
+    add("--score", choices=SUPERCLASS_SCORES, default="best", help="of several outputs a class (default: best)")
+    add("--attribution", choices=("auto", "lrp", "grad_cam"), default="auto", help="default: lrp where zennit is there")
+    add("--layer", metavar="LAYER", help="of Grad-CAM (default: found by itself)")
+    about = "most pictures to look at, 0 for all (default: 4000)"
+    add("--images", type=whole(0), default=4000, metavar="N", help=about)
+    add("--size", type=whole(1), metavar="N", help="side of the pictures (default: the model's, else 224)")
+    add("--mean", type=float, nargs="+", metavar="X", help="normalisation, one number or one a channel")
+    add("--std", type=float, nargs="+", metavar="X", help="goes with --mean")
+    add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    add("--seed", type=whole(0), default=0, metavar="N", help="of pictures and clusters (default: 0)")
+    add("--name", metavar="TEXT", help="of the model, for the page (default: MODEL, or its checkpoint)")
+    about = "folder to write (default: %(default)s)"
+    add("--out", type=Path, default=Path("bgdebias-discover"), metavar="DIR", help=about)
+    add("--json", action="store_true", help="print the result as JSON instead of text")
+    add_overwrite_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, explain, cluster, write the page, print what stands apart."""
+    require_inputs(args, "data", "checkpoint", "labels")
+    if 0 < args.images < 20:
+        raise ValueError(f"images: expected at least 20, or 0 for all, got {args.images}")
+    if (args.mean is None) != (args.std is None):
+        raise ValueError(f"mean, std: expected both or none, got only --{'mean' if args.std is None else 'std'}")
+    refuse_results(args.out, ("discover.html", "discover.json"), overwrite=args.overwrite)
+    from torch_bgdebias._optional import require
+    from torch_bgdebias.audit import discover
+    from torch_bgdebias.writing import marked_folder
+
+    require("sklearn.cluster", purpose="bgdebias discover")
+    opened = _opened(args)
+    with marked_folder(writable(args.out, name="--out")):
+        discovery = discover(
+            opened.model,
+            opened.source,
+            preprocessing=opened.preprocessing,
+            attribution=args.attribution,
+            layer=args.layer,
+            logits=opened.logits,
+            images=args.images or None,
+            seed=args.seed,
+            say=lambda text: print(f"bgdebias discover: {text}", file=sys.stderr, flush=True),
+        )
+        page = args.out / "discover.html"
+        discovery.to_html(page, title=f"What {_name(args)} looks at")
+        discovery.to_json(args.out / "discover.json")
+    if args.json:
+        print(json.dumps(discovery.to_dict(), indent=1, allow_nan=False))
+    else:
+        print(f"{discovery.summary()}\n\nOpen {page}")
+    return 0
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A model on its device, its pictures with the model's own numbers for classes, and how its answers are read."""
+
+    model: nn.Module
+    source: Files
+    preprocessing: Preprocessing
+    logits: LogitsKey
+
+
+def _opened(args: argparse.Namespace) -> _Opened:
+    import torch
+
+    from torch_bgdebias.audit.pictures import picture_files
+    from torch_bgdebias.cli.probe.models import channels_of, count_outputs, logits_key, wanted_images
+    from torch_bgdebias.cli.probe.outputs import read_labels, settle_outputs
+
+    source = picture_files(args.data, classes=args.classes or None)
+    names = list(source.classes)
+    table = None if args.labels is None else read_labels(args.labels, names)
+    loaded, device = _loaded(args, len(names)), usable_device(args.device)
+    model = loaded.model.to(device).eval()
+    wanted = wanted_images(args, loaded, channels_of(model, args.channels))
+    key = logits_key(args.logits)
+    grey = wanted(torch.full((3, 2, 2), 0.5))
+    settled = settle_outputs(
+        names,
+        count_outputs(model, grey[None].to(device), key),
+        table=table,
+        known=loaded.classes,
+        key=key,
+        score=args.score,
+        imagenet9=False,
+    )
+    source.classes = tuple(settled.names)
+    source.labels = [settled.labels[label] for label in source.labels]
+    return _Opened(model, source, wanted, settled.logits)
+
+
+def _loaded(args: argparse.Namespace, classes: int) -> LoadedModel:
+    """The model with its weights; without any, and for a look at the page alone, with as many outputs as classes."""
+    from torch_bgdebias.named_models import load_model
+
+    outputs = None
+    if args.checkpoint is None and not args.pretrained:
+        outputs = classes
+        if args.model.startswith(("timm:", "torchvision:")):
+            note = "neither --checkpoint nor --pretrained: the weights are random"
+            print(f"bgdebias discover: note: {note}", file=sys.stderr)
+    return load_model(
+        args.model,
+        num_classes=outputs,
+        checkpoint=args.checkpoint,
+        pretrained=args.pretrained,
+        channels=args.channels,
+    )
+
+
+def _name(args: argparse.Namespace) -> str:
+    return str(args.name or (args.model if args.checkpoint is None else args.checkpoint.name))
