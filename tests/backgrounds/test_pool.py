@@ -168,3 +168,11 @@ def test_bad_sources_are_named(raw):
 
 
 # forbidden lists
+
+
+def test_labels_take_the_numbers_of_classes_of_the_same_name(raw):
+    bank = BackgroundBank(raw, torch.tensor([0, 1, 2, 1]), classes=["Sea-side", "alley", "car"])
+    moved = as_pool(bank).in_classes(["car", "dog", "sea side"])
+    assert moved.labels.tolist() == [2, 4, 0, 4]
+    assert as_pool(bank, labels=bank.labels).in_classes(["car", "dog", "sea side"]).labels.tolist() == [0, 1, 2, 1]
+    assert as_pool(BackgroundBank(raw, bank.labels)).in_classes(["car"]).labels.tolist() == [0, 1, 2, 1]

@@ -91,3 +91,21 @@ def test_bytes_as_floats_are_told_from_normalised_pixels():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         evaluate_background_bias(linear().eval(), wide, variants=["only_fg"], mean=[0] * 3, std=[1 / 255] * 3)
+
+
+@pytest.mark.parametrize(
+    ("label", "mask", "why"),
+    [
+        (LABEL * 0, MASK, "the images are all of class 0, and so are all backgrounds: bring others"),
+        (LABEL, 1 - MASK, "covers the pictures' edges and leaves no background: are they inverted"),
+        (LABEL, MASK * 0, "all 24 masks are empty"),
+        (torch.arange(24), MASK, "of 24 images 24 have no background of their own class and 0 none of a random class"),
+    ],
+)
+def test_a_gap_that_is_not_known_is_told(label, mask, why):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 24))
+    report, messages = measured(model, [(IMAGE, label, mask)])
+    assert np.isnan(report.bg_gap.value)
+    assert [m for m in messages if m.startswith("BG-Gap: it is not known") and why in m]
+    assert not [m for m in measured(model)[1] if "BG-Gap" in m]

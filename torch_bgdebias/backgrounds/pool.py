@@ -66,6 +66,12 @@ class _Restricted(Protocol):
     def forbidden_pairs(self) -> ForbiddenPairs | None: ...
 
 
+@runtime_checkable
+class _Named(Protocol):
+    @property
+    def classes(self) -> Sequence[str] | None: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Cells:
     """Where Voronoi cells lie and what fills them, as `voronoi_composite` takes it; one cell is plain pasting.
@@ -95,6 +101,7 @@ class Pool:
         forbidden: which foreground classes must not get which images.
         name: the argument's name, for messages.
         own: whether they were cut out of the very images that they are for, so that they have their units.
+        classes: names of the labels 0, 1, ... where the source has them and the labels are its own.
     """
 
     images: Tensor | Sequence[Tensor]
@@ -106,6 +113,7 @@ class Pool:
     forbidden: ForbiddenPairs | None = None
     name: str = "backgrounds"
     own: bool = False
+    classes: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -186,6 +194,21 @@ class Pool:
                     stacklevel=4,
                 )
 
+    def in_classes(self, names: Sequence[str]) -> Pool:
+        """The same pool with labels in another numbering: that of the classes ``names``, by their names.
+
+        Categories that are none of these classes keep apart from each other, from K on. A pool without names of its own
+        stays as it is.
+        """
+        if self.labels is None or self.classes is None:
+            return self
+        place = {_plain_name(name): number for number, name in enumerate(names)}
+        number = [place.get(_plain_name(name), len(names) + i) for i, name in enumerate(self.classes)]
+        table = torch.tensor([*number, -1], device=self.labels.device)  # the last one for -1: unknown
+        known = self.labels < len(self.classes)  # a bank may hold labels beyond its names
+        moved = torch.where(known, table[self.labels.clamp(max=len(number) - 1)], self.labels + len(names))
+        return dataclasses.replace(self, labels=moved, classes=None)
+
     def allowed(self, label: Tensor) -> Tensor | None:
         """(B, N) bool: may a foreground of each class ``label`` (B,) stand on each background? ``None``: all may."""
         return None if self.forbidden is None else ~self.forbidden.table(label, len(self))
@@ -235,11 +258,14 @@ def as_pool(
     if isinstance(source, Pool):
         return source
     own_mean = own_std = None
-    forbidden = None
+    forbidden = classes = None
     if isinstance(source, Tensor):
         images = source
     elif isinstance(source, Labelled) and isinstance(source.images, Tensor):
-        images, labels = source.images, source.labels if labels is None else labels
+        images = source.images
+        if labels is None:
+            labels = source.labels
+            classes = source.classes if isinstance(source, _Named) else None
         if isinstance(source, _Normalised):
             own_mean, own_std = source.mean, source.std
         if isinstance(source, _Restricted):
@@ -264,7 +290,13 @@ def as_pool(
         if masks.shape != shape:
             raise ValueError(f"{name.removesuffix('s')}_masks: expected shape {shape}, got {tuple(masks.shape)}")
         usable = ~fills_image(masks)
-    return Pool(images, labels, *place, masks, usable, forbidden, name)
+    names = None if classes is None else tuple(map(str, classes))
+    return Pool(images, labels, *place, masks, usable, forbidden, name, classes=names)
+
+
+def _plain_name(name: str) -> str:
+    """A class's name as folders and tables spell it alike."""
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def in_image_units(

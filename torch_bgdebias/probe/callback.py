@@ -33,7 +33,7 @@ from torch_bgdebias.probe.callback_settings import (
 from torch_bgdebias.probe.callback_transfer import BatchMove
 from torch_bgdebias.probe.evaluation import report_of, warnings_of
 from torch_bgdebias.probe.loggers import log_figures
-from torch_bgdebias.probe.passes.class_names import names_of_classes
+from torch_bgdebias.probe.passes.class_names import known_names, names_of_classes
 from torch_bgdebias.probe.passes.entry import joined_entries
 from torch_bgdebias.probe.passes.gathering import BackgroundPool, Gatherer, pool_for
 from torch_bgdebias.probe.passes.loading import Share, repeated_images, rng_untouched, unshown_void
@@ -253,7 +253,7 @@ class BackgroundBiasProbe(ReadingCallback):
                 settings = self._in_units_of_module(settings, pl_module, share)
             evaluation = Evaluation(pl_module, settings, device=pl_module.device)
             if self._pool is None and self.backgrounds is not None:
-                self._pool = pool_for(self.backgrounds, None, settings)
+                self._pool = pool_for(self.backgrounds, None, settings, known_names(None, loader))
             elif self._pool is None and settings.mixed and settings.ready is None:
                 self._pool = self._gathered(evaluation, share)
             with self._reading(), trainer.precision_plugin.forward_context():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from torch_bgdebias.models import eval_mode
 from torch_bgdebias.names import VARIANTS
-from torch_bgdebias.probe.passes.class_names import names_of_classes
+from torch_bgdebias.probe.passes.class_names import known_names, names_of_classes
 from torch_bgdebias.probe.passes.gathering import BackgroundPool, pool_for
 from torch_bgdebias.probe.passes.loading import Share, rng_untouched, unshown_void
 from torch_bgdebias.probe.passes.measure import Collected, Evaluation, joined
@@ -39,6 +39,8 @@ _SIGMOIDS = (
 )
 #: from so many images on, one answer to all of them is no accident
 _MANY = 20
+#: share of the pictures' edges that objects hardly ever cover
+_INVERTED = 0.5
 
 
 def evaluate_background_bias(
@@ -70,7 +72,7 @@ def evaluate_background_bias(
         backgrounds: a pool (N, C, Hb, Wb), uint8 (normalised with ``mean`` and ``std``) or float in the images' units,
             or an object with ``images`` and ``labels``, such as a ``BackgroundBank``. They must hold no foregrounds.
         background_labels: (N,) classes of the pool as the images' labels number them, (N, L) for label sets; without
-            them only mixed_rand is possible.
+            them a bank's own by the names of its categories, and of a tensor only mixed_rand.
         class_names: K names; the data set's ``classes`` when it has K of them, else numbers.
         device: where to evaluate; the model must be there already. By default where its parameters are.
         max_batches: measure so many batches, spread over the data set and its classes where it has a length.
@@ -105,7 +107,7 @@ def evaluate_background_bias(
     with rng_untouched(), eval_mode(model), torch.no_grad():
         pool = None
         if backgrounds is not None:
-            pool = pool_for(backgrounds, background_labels, chosen)
+            pool = pool_for(backgrounds, background_labels, chosen, known_names(class_names, loader))
         elif chosen.mixed and chosen.ready is None:
             pool = evaluation.gather(walk("backgrounds")).pool()
         collected = joined([evaluation.collect(walk("images"), pool)])
@@ -188,7 +190,31 @@ def warnings_of(collected: Collected, settings: EvaluationSettings) -> list[str]
             "label: shares of classes are scored by the largest one: a prediction is right or wrong, however large the "
             "share was"
         )
+    if unknown_gap := _no_gap(collected, settings):
+        messages.append(unknown_gap)
     return messages
+
+
+def _no_gap(collected: Collected, settings: EvaluationSettings) -> str:
+    """Why there is no BG-Gap although its variants were asked for; empty where there is one."""
+    images, both = collected.images, ("mixed_same", "mixed_rand")
+    if not images.labelled or not set(both) <= set(settings.mixed):
+        return ""
+    if bool((images.valid(both[0]) & images.valid(both[1])).any()):
+        return ""
+    if collected.without_foreground == len(images):
+        why = f"all {len(images)} masks are empty"
+    elif not len(images) or collected.object_edge_share > _INVERTED:
+        why = "what the masks call object covers the pictures' edges and leaves no background: are they inverted?"
+    elif images.targets is None and len(np.unique(images.label)) == 1 and images.valid(both[0]).any():
+        why = f"the images are all of class {int(images.label[0])}, and so are all backgrounds: bring others"
+    else:
+        counts = [int((~images.valid(name)).sum()) for name in both]
+        why = (
+            f"of {len(images)} images {counts[0]} have no background of their own class and {counts[1]} none of a "
+            "random class: bring more images a class, or backgrounds="
+        )
+    return f"BG-Gap: it is not known, since no image stands on both kinds of background; {why}"
 
 
 def _one_answer(collected: Collected) -> str:

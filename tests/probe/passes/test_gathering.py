@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
+import pytest
 import torch
 from probe_toy import K, Reader, ToyImages, cheat, same_images, toy_loader
 from torch.utils.data import DataLoader
 
+from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.backgrounds.pool import Pool
 from torch_bgdebias.data import make_variant
 from torch_bgdebias.probe import evaluate_background_bias
@@ -143,3 +146,45 @@ def test_draws_pass_over_what_is_not_usable_or_forbidden() -> None:
     assert (rows != pool.draw(seen, [0] * 500, number=1, seed=0)).any()
     nothing = BackgroundPool(Pool(torch.rand(2, 3, 4, 4), usable=torch.zeros(2, dtype=torch.bool)))
     assert nothing.draw(seen[:3], [0] * 3, number=0, seed=0).tolist() == [-1, -1, -1]
+
+
+def colour_bank(names) -> BackgroundBank:
+    """One background a class, in the colour that `cheat` takes for it, in the order of ``names``."""
+    colours = torch.zeros(K, 3, 6, 6)
+    colours[:, 0] = (torch.tensor([int(name.split()[-1]) for name in names]) / 10)[:, None, None]
+    return BackgroundBank(colours, torch.arange(K), classes=names)
+
+
+def test_a_bank_is_numbered_by_its_names() -> None:
+    names = [f"Class_{c}" for c in range(K)]
+    turned = colour_bank([f"class {c}" for c in reversed(range(K))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = evaluate_background_bias(cheat(), toy_loader(), variants=MIXED, backgrounds=turned, class_names=names)
+    assert report.variants["mixed_same"].accuracy.value == 1
+    assert report.variants["mixed_next"].accuracy.value == 0
+    assert set(report.images.background_label["mixed_same"]) == set(range(K))
+
+
+def test_categories_that_are_no_classes_are_nobodys_own() -> None:
+    options = {"variants": MIXED, "class_names": ["cat", "cow", "dog", "hen"]}
+    bank = colour_bank([f"scene {c}" for c in range(K)])
+    with pytest.warns(UserWarning, match=r"none of the bank's categories \(scene 0, .*mixed_same and mixed"):
+        report = evaluate_background_bias(cheat(), toy_loader(), backgrounds=bank, **options)
+    assert math.isnan(report.bg_gap.value)
+    assert report.variants["mixed_same"].n_left_out == 40
+    assert report.variants["mixed_rand"].n_left_out == 0
+    assert set(report.images.background_label["mixed_rand"]) == {-1}
+    advised = [
+        evaluate_background_bias(cheat(), toy_loader(), backgrounds=bank, background_labels=bank.labels, **options),
+        evaluate_background_bias(
+            cheat(), toy_loader(), backgrounds=BackgroundBank(bank.images, bank.labels), **options
+        ),
+    ]
+    assert [report.variants["mixed_same"].accuracy.value for report in advised] == [1, 1]
+    some = colour_bank(["cat 0", "scene 1", "scene 2", "scene 3"])
+    some = BackgroundBank(some.images, some.labels, classes=["cat", "one", "two", "three"])
+    partly = evaluate_background_bias(cheat(), toy_loader(), backgrounds=some, **options)
+    assert partly.variants["mixed_same"].accuracy.n == (ToyImages(40).labels == 0).sum()
+    drawn = partly.images.background_label["mixed_rand"]
+    assert 0 < (drawn == 0).mean() < 0.6  # a category in four, and the others are not one

@@ -102,6 +102,7 @@ def _measure(name: str, model: SmallCNN, data: DemoData, seed: int) -> Backgroun
         model,
         DataLoader(data.test.dataset(), batch_size=256),
         backgrounds=data.test_bank,
+        background_labels=data.test_bank.labels,
         num_classes=len(data.classes),
         class_names=data.classes,
         seed=seed,

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import ConcatDataset
 
-__all__ = ["data_sets_within", "names_of_classes"]
+__all__ = ["data_sets_within", "known_names", "names_of_classes"]
 
 
 def names_of_classes(given: Sequence[str] | None, loader: Any, count: int) -> list[str]:
@@ -27,6 +27,11 @@ def names_of_classes(given: Sequence[str] | None, loader: Any, count: int) -> li
     return _of_data(getattr(loader, "dataset", None), count) or [str(i) for i in range(count)]
 
 
+def known_names(given: Sequence[str] | None, loader: Any) -> list[str]:
+    """Names of the classes before it is known how many the model has; empty where nothing says them."""
+    return _of_data(getattr(loader, "dataset", None), None) if given is None else [str(name) for name in given]
+
+
 def data_sets_within(loader: Any) -> Iterator[Any]:
     """The loader's data set and, one after the other, those that it wraps: subsets and the like."""
     dataset = getattr(loader, "dataset", None)
@@ -35,8 +40,8 @@ def data_sets_within(loader: Any) -> Iterator[Any]:
         dataset = getattr(dataset, "dataset", None)
 
 
-def _of_data(dataset: Any, count: int) -> list[str]:
-    """K names in the order of the labels that come out of a data set; empty where it does not say."""
+def _of_data(dataset: Any, count: int | None) -> list[str]:
+    """K names, or any number, in the order of the labels that come out of a data set; empty where it does not say."""
     if dataset is None:
         return []
     if isinstance(dataset, ConcatDataset):
@@ -45,7 +50,7 @@ def _of_data(dataset: Any, count: int) -> list[str]:
     names = getattr(dataset, "classes", None)
     if names is None:
         names = _of_data(getattr(dataset, "dataset", None), count)
-    if not isinstance(names, (list, tuple)) or len(names) != count:
+    if not isinstance(names, (list, tuple)) or (count is not None and len(names) != count):
         return []
     transform = getattr(dataset, "target_transform", None)
     return [str(name) for name in names] if transform is None else _mapped(names, transform)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -113,7 +114,10 @@ class Gatherer:
 
 
 def pool_for(
-    backgrounds: BackgroundPool | BackgroundSource, labels: Tensor | None, settings: EvaluationSettings
+    backgrounds: BackgroundPool | BackgroundSource,
+    labels: Tensor | None,
+    settings: EvaluationSettings,
+    class_names: Sequence[str] = (),
 ) -> BackgroundPool:
     """A pool whose labels are numbered as those of the images.
 
@@ -122,13 +126,18 @@ def pool_for(
         labels: (N,) classes; (N, L) label sets where the images have such. A bank's own classes say nothing about label
             sets: without ``labels`` only mixed_rand is possible there.
         settings: say what the images' labels are, and their normalisation.
+        class_names: of the images' labels 0, 1, ..., where they are known: a bank whose categories have names is
+            numbered by them, since its category 0 need not be what stands behind class 0.
 
     Raises:
         ValueError: labels of another shape, or lists of forbidden foregrounds, which go by class, without classes.
     """
     classes = settings.task != "multilabel" and settings.spec.label is not None
-    if classes or isinstance(backgrounds, BackgroundPool):
-        return BackgroundPool.of(backgrounds, labels, mean=settings.mean, std=settings.std)
+    if isinstance(backgrounds, BackgroundPool):
+        return backgrounds
+    if classes:
+        pool = as_pool(backgrounds, labels=labels, mean=settings.mean, std=settings.std)
+        return BackgroundPool(_numbered_as(pool, class_names, settings))
     pool = as_pool(backgrounds, mean=settings.mean, std=settings.std)
     if pool.forbidden is not None:
         what = (
@@ -146,6 +155,28 @@ def pool_for(
             )
         codes = set_codes(labels)
     return BackgroundPool(dataclasses.replace(pool, labels=codes))
+
+
+def _numbered_as(pool: Pool, names: Sequence[str], settings: EvaluationSettings) -> Pool:
+    """The pool in the numbering of the images' classes, if both have names; warns where no name is the same."""
+    if not names or pool.labels is None or pool.classes is None:
+        return pool
+    moved = pool.in_classes(names)
+    assert moved.labels is not None
+    needed = [name for name in settings.mixed if name != "mixed_rand"]
+    if needed and not bool(((moved.labels >= 0) & (moved.labels < len(names))).any()):
+        warnings.warn(
+            f"backgrounds: none of the bank's categories ({_some_of(pool.classes)}) is called like a class of the data "
+            f"({_some_of(names)}), so none is an object's own background: {' and '.join(needed)} are left out, and "
+            "with them the BG-Gap. If category 0 goes with class 0, 1 with 1 and so on, pass "
+            "background_labels=bank.labels, or a bank without names: BackgroundBank(bank.images, bank.labels)",
+            stacklevel=4,
+        )
+    return moved
+
+
+def _some_of(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
 class BackgroundPool:
@@ -209,6 +240,11 @@ class BackgroundPool:
     def restricted(self) -> bool:
         """Whether some classes must not get some of the backgrounds."""
         return self._pool.forbidden is not None
+
+    @property
+    def only_class(self) -> int | None:
+        """The class that all backgrounds are of; ``None`` where there are several, or none is known."""
+        return self._classes[0] if len(self._classes) == 1 and self._classes[0] >= 0 else None
 
     def draw(self, ids: NDArray[np.uint64], labels: Sequence[int], *, number: int, seed: int) -> NDArray[np.int64]:
         """The ``number``-th of several independent draws for each image: rows (B,) with replacement, each background

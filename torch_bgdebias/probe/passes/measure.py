@@ -233,10 +233,15 @@ class Evaluation:
             return VariantImages(*variant)
         assert pool is not None, "mixed variants have a pool"
         rows = pool.choose(name, ids, label.tolist(), num_classes=one.num_classes, seed=self.settings.seed)
+        if name == "mixed_rand" and pool.only_class is not None and self.settings.spec.label is not None:
+            rows = np.where(label.cpu().numpy() == pool.only_class, -1, rows)  # it would be mixed_same once more
         valid = torch.from_numpy(rows >= 0).to(image.device) & _has_foreground(mask)
         if not len(pool):
             return VariantImages(image, torch.full_like(label, -1), valid)
-        background_label = torch.from_numpy(pool.labels[np.maximum(rows, 0)]).to(image.device)
+        numbers = pool.labels[np.maximum(rows, 0)]
+        if self.settings.task == "multiclass":
+            numbers = np.where(numbers < one.num_classes, numbers, -1)  # a category that is none of the classes
+        background_label = torch.from_numpy(numbers).to(image.device)
         pasted = paste(image, mask, pool.take(rows, image))
         return VariantImages(torch.where(valid[:, None, None, None], pasted, image), background_label, valid)
 
