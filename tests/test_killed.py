@@ -12,12 +12,16 @@ import pytest
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes that are forked and killed")
 DRIVER = Path(__file__).parent / "helpers" / "killing.py"
-FAST = ("reports", "concepts", "bank", "seen", "manifest", "figures", "variants", "generated", "link")
-SLOW = ("masks", "filtered", "probe", "demo")
+FAST = ("reports", "concepts", "bank", "seen", "manifest", "figures", "variants", "generated", "link", "parquet")
+FAST += ("converted", "made")
+SLOW = ("masks", "filtered", "probe", "demo", "head", "audit", "certify", "train")
 
 
 def outcome(work: Path, deaths: int, *names: str) -> dict[str, list[str]]:
-    for name, package in (("masks", "cv2"), ("figures", "matplotlib"), ("demo", "sklearn")):
+    for name, package in (
+        ("masks", "cv2"), ("figures", "matplotlib"), ("demo", "sklearn"), ("audit", "sklearn"), ("parquet", "pyarrow"),
+        ("train", "jsonargparse"),
+    ):  # fmt: skip
         if name in names:
             pytest.importorskip(package)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -34,7 +38,7 @@ def test_single_files_and_small_folders(tmp_path):
     assert list(outcome(tmp_path, 4, *FAST)) == list(FAST)
 
 
-@pytest.mark.parametrize("name", ["masks", "probe"])
+@pytest.mark.parametrize("name", ["masks", "probe", "head", "certify"])
 def test_commands(tmp_path, name):
     outcome(tmp_path, 2, name)
 

@@ -11,8 +11,8 @@ PACKAGE = TESTS.parent / "torch_bgdebias"
 ROOMLESS = {"helpers", "callbacks", "examples", "ops/cuda_host"}
 #: files about the whole house rather than one of its files
 OF_THE_HOUSE = {
-    "benchmarks", "documentation", "experiments", "faces", "hostile_files", "imports", "killed", "mirror", "no_waiting",
-    "notebooks", "options", "public_api", "site", "type_checkers", "words",
+    "any_tensors", "benchmarks", "documentation", "experiments", "faces", "hostile_files", "imports", "killed",
+    "mirror", "no_waiting", "notebooks", "options", "public_api", "site", "type_checkers", "words",
 }  # fmt: skip
 
 

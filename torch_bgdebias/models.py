@@ -9,7 +9,7 @@ import difflib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ __all__ = [
     "LogitsKey",
     "as_map",
     "device_of",
+    "dtype_of",
     "eval_mode",
     "find_head",
     "get_layer",
@@ -32,6 +33,8 @@ __all__ = [
 
 #: how to find the logits in a model's output: index, key or attribute, function of the output, or None (a tensor)
 LogitsKey: TypeAlias = "int | str | Callable[[Any], Tensor] | None"
+
+D = TypeVar("D")
 
 
 def original_module(module: nn.Module) -> nn.Module:
@@ -51,6 +54,11 @@ def device_of(model: nn.Module, default: torch.device | str = "cpu") -> torch.de
     """Where the model's first parameter, else its first buffer, lies; ``default`` for a model that has neither."""
     first = next((x.device for x in (*model.parameters(), *model.buffers())), None)
     return torch.device(default) if first is None else first
+
+
+def dtype_of(model: nn.Module, default: D) -> torch.dtype | D:
+    """Of the model's first parameter of floating point; ``default`` for a model that has none."""
+    return next((x.dtype for x in model.parameters() if x.is_floating_point()), default)
 
 
 def is_compiled(module: nn.Module) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_bgdebias.attribution.targets import target_class
-from torch_bgdebias.checks import check_finite, check_image
+from torch_bgdebias.checks import check_finite, check_image, describe
 from torch_bgdebias.models import LogitsKey, as_map, eval_mode, logits_of, original_module, tap
 
 __all__ = ["find_map_layer", "grad_cam"]
@@ -89,6 +89,8 @@ def find_map_layer(model: nn.Module, image: Tensor, *, logits: LogitsKey = None)
     Raises:
         LookupError: no such layer (a multilayer perceptron, or a head whose weights are all zero).
     """
+    if len(check_image(image)) == 0:
+        raise ValueError(f"image: expected at least one, got {describe(image)}")
     model, size = original_module(model), (image.shape[2], image.shape[3])
     names = [name for name, _ in model.named_modules() if name]
     order: list[tuple[str, Tensor]] = []

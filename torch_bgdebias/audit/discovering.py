@@ -21,7 +21,7 @@ from torch_bgdebias.audit.gathering import Say, duration, thumbnail
 from torch_bgdebias.audit.pictures import Files, Picture, PictureSource, as_source, picture_files
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_count, check_option
-from torch_bgdebias.models import LogitsKey, device_of, eval_mode, find_head, original_module, tap
+from torch_bgdebias.models import LogitsKey, device_of, dtype_of, eval_mode, find_head, original_module, tap
 from torch_bgdebias.preprocessing import Preprocessing
 
 __all__ = ["discover"]
@@ -86,6 +86,7 @@ def discover(
     expected, start = min(source.total or 0, images or source.total or 0), time.monotonic()
     for batch in _batches(source.pictures(images, seed)):
         image, label = _tensors([picture for _, picture in batch], wanted, device_of(model))
+        image = image.to(dtype=dtype_of(model, image.dtype))
         maps.append(_shares(explain(image, label)))
         if head is not None:
             embeddings.append(_embedded(model, head, image))

@@ -330,7 +330,8 @@ def _pixels(image: Any, number: int, restored: Preprocessing) -> NDArray[np.uint
 def _mask_pixels(mask: Any, size: tuple[int, ...], number: int) -> NDArray[np.uint8] | None:
     if mask is None:
         return None
-    values = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
+    plain = mask.detach().cpu() if isinstance(mask, Tensor) else mask
+    values = np.asarray(plain.float() if isinstance(plain, Tensor) and plain.is_floating_point() else plain)
     values = values.reshape(values.shape[-2:]) if values.size == np.prod(values.shape[-2:]) else values
     if values.shape != tuple(size):
         raise ValueError(f"mask {number}: expected the image's size {tuple(size)}, got {values.shape}")

@@ -122,6 +122,7 @@ def picture_of(value: Any, *, name: str) -> Image.Image:
         return ImageOps.exif_transpose(value)
     if isinstance(value, Tensor):
         value = value.detach().cpu()
+        value = value.float() if value.is_floating_point() else value  # numpy has no bfloat16
         value = (value.permute(1, 2, 0) if value.ndim == 3 else value).numpy()
     if not isinstance(value, np.ndarray) or value.ndim not in (2, 3):
         raise TypeError(f"{name}: expected a picture, an array (H, W, C), a tensor (C, H, W) or a file's bytes, "

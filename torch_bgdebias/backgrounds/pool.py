@@ -16,6 +16,7 @@ from torch_bgdebias.checks import check_both_or_none, check_finite, check_label,
 from torch_bgdebias.compositing import fills_image, tile_fill
 from torch_bgdebias.ops import voronoi_composite
 from torch_bgdebias.ops.plain import in_units
+from torch_bgdebias.precision import working_dtype
 
 __all__ = [
     "BackgroundSource",
@@ -222,7 +223,8 @@ class Pool:
         if masks is not None:
             converted = tile_fill(converted, masks)
         if converted.shape[2:] != like.shape[2:]:
-            converted = F.interpolate(converted, like.shape[2:], mode="bilinear", antialias=True)
+            exact = converted.to(working_dtype(converted.dtype))  # torch does not shrink bfloat16 on a CPU
+            converted = F.interpolate(exact, like.shape[2:], mode="bilinear", antialias=True).to(like.dtype)
         return converted
 
 
@@ -313,12 +315,18 @@ def in_image_units(
         mean: (C,), or ``None``.
         std: (C,), or ``None``.
         dtype: of the result; float32 for uint8 and the images' own otherwise by default.
+
+    Raises:
+        ValueError: results beyond the numbers of half precision (seen on the CPU).
     """
     dtype = dtype or (torch.float32 if images.dtype == torch.uint8 else images.dtype)
     mean, std = (
         None if part is None else torch.as_tensor(part, dtype=dtype, device=images.device) for part in (mean, std)
     )
-    return in_units(images, mean, std, dtype)
+    converted = in_units(images, mean, std, dtype)
+    if dtype == torch.float16 and values_readable(converted) and not bool(converted.isfinite().all()):
+        raise ValueError("images: expected backgrounds that fit float16 when normalised, got larger ones")
+    return converted
 
 
 def looks_normalised(image: Tensor) -> bool:

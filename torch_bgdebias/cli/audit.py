@@ -83,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     refuse_results(args.out, results, overwrite=args.overwrite)
     from torch_bgdebias.audit import AuditSettings, audit
     from torch_bgdebias.data import FolderSettings
+    from torch_bgdebias.writing import marked_folder
 
     settings = AuditSettings(
         images=args.images or None,
@@ -105,8 +106,9 @@ def run(args: argparse.Namespace) -> int:
         settings=settings,
         say=lambda text: print(f"bgdebias audit: {text}", file=sys.stderr),
     )
-    report.to_html(args.out / "audit.html", title=f"Audit of {args.data.resolve().name}")
-    report.to_json(args.out / "audit.json")
+    with marked_folder(args.out):
+        report.to_html(args.out / "audit.html", title=f"Audit of {args.data.resolve().name}")
+        report.to_json(args.out / "audit.json")
     if args.json:
         print(json.dumps(report.to_dict(), indent=1, allow_nan=False, default=str))
     else:

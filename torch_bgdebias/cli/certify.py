@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
     from torch_bgdebias.cli.probe.running import open_candidate
     from torch_bgdebias.cli.progress import progress
     from torch_bgdebias.probe import certify_backgrounds
+    from torch_bgdebias.writing import marked_folder
 
     if (args.mean is None) != (args.std is None):
         raise ValueError(f"--mean and --std: expected both or none, got only --{'mean' if args.std is None else 'std'}")
@@ -125,9 +126,9 @@ def run(args: argparse.Namespace) -> int:
         confidence=args.confidence,
         unit=None if args.unit is None else one_unit(args.unit, data.dataset.items, args.data),
     )
-    out = writable(args.out, name="--out")
-    certificate.to_json(out / "certificate.json")
-    page = certificate.to_html(out / "certificate.html")
+    with marked_folder(writable(args.out, name="--out")) as out:
+        certificate.to_json(out / "certificate.json")
+        page = certificate.to_html(out / "certificate.html")
     print(json.dumps(certificate.to_dict(), indent=1) if args.json else f"{certificate.summary()}\n\nOpen {page}")
     return 0
 

@@ -123,7 +123,7 @@ def _lightning(rest: list[str], *, as_json: bool, overwrite: bool) -> int:
 
     package = choose(_classes_named(rest)).__name__
     misconfiguration = importlib.import_module(f"{package}.utilities.exceptions").MisconfigurationException
-    lightning_cli = importlib.import_module(f"{package}.cli").LightningCLI
+    lightning = importlib.import_module(f"{package}.cli")
 
     words = sys.argv
     sys.argv = ["bgdebias train", *rest]  # where Lightning looks; it warns of arguments that are handed over
@@ -132,8 +132,10 @@ def _lightning(rest: list[str], *, as_json: bool, overwrite: bool) -> int:
         with warnings.catch_warnings(), redirect_stdout(sys.stderr if as_json else sys.stdout):
             # Lightning's use of jsonargparse, which nobody here can change
             warnings.filterwarnings("ignore", module=rf"{re.escape(package)}\.cli")
-            cli = _with_short_errors(lightning_cli)(
-                parser_kwargs={"prog": "bgdebias train"}, save_config_kwargs={"overwrite": overwrite}
+            cli = _with_short_errors(lightning.LightningCLI, package)(
+                parser_kwargs={"prog": "bgdebias train"},
+                parser_class=_whole_settings(lightning.LightningArgumentParser),
+                save_config_kwargs={"overwrite": overwrite},
             )
     except SystemExit as stop:  # its parser has said why, or has printed what was asked for
         return stop.code if isinstance(stop.code, int) else 2
@@ -176,8 +178,53 @@ def _print_result(trainer: Any, *, as_json: bool) -> None:
             print(f"best checkpoint: {best}")
 
 
-def _with_short_errors(lightning_cli: Any) -> Any:
-    """LightningCLI, whose parser says what is wrong in one line."""
+def _whole_settings(parser_class: Any) -> Any:
+    """Lightning's parser, whose ``config.yaml`` is written whole or not at all."""
+    from torch_bgdebias.writing import move_file
+
+    class Whole(parser_class):  # type: ignore[misc]  # of the package that was chosen
+        """Writes the settings into a part file that takes their name when all of them are there."""
+
+        def save(self, namespace: Any, path: Any, *args: Any, **options: Any) -> None:
+            if "://" in str(path) or Path(path).exists():  # remote; or to be refused, or written over
+                super().save(namespace, path, *args, **options)
+                return
+            part = Path(f"{path}.part")
+            part.unlink(missing_ok=True)
+            super().save(namespace, part, *args, **options)
+            move_file(part, path)
+
+    return Whole
+
+
+def _write_checkpoints_whole(trainer: Any, package: str) -> None:
+    """Checkpoints beside their names until they are whole: Lightning's lie in the system's folder for such files,
+    from where they are copied if that is another disk, and a run that is stopped meanwhile leaves a torso."""
+    from torch_bgdebias.writing import save_content
+
+    plain = importlib.import_module(f"{package}.plugins.io").TorchCheckpointIO
+    try:
+        used = trainer.strategy.checkpoint_io
+    except NotImplementedError:  # a strategy that writes folders
+        return
+    if type(used) is not plain:
+        return
+
+    class Whole(plain):  # type: ignore[misc, valid-type]
+        """Writes a part file, then renames it."""
+
+        def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+            if storage_options is not None or "://" in str(path):
+                super().save_checkpoint(checkpoint, path, storage_options)
+                return
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            save_content(checkpoint, path)
+
+    trainer.strategy.checkpoint_io = Whole()
+
+
+def _with_short_errors(lightning_cli: Any, package: str) -> Any:
+    """LightningCLI, whose parser says what is wrong in one line, and whose checkpoints are whole or not there."""
 
     class OneLine(lightning_cli):  # type: ignore[misc]  # of the package that was chosen
         """Says what is wrong with a file or an option without the parser's usage, which fills a screen."""
@@ -191,6 +238,11 @@ def _with_short_errors(lightning_cli: Any) -> Any:
                 if stop.code:
                     print(f"bgdebias train: error: {condensed(said.getvalue())}", file=sys.stderr)
                 raise
+
+        def instantiate_trainer(self, **settings: Any) -> Any:
+            trainer = super().instantiate_trainer(**settings)
+            _write_checkpoints_whole(trainer, package)
+            return trainer
 
     return OneLine
 

@@ -75,6 +75,7 @@ def fit_loce(
     return fit_concepts(activations, masks, void=void, group=group, epochs=epochs, lr=lr)
 
 
+@torch.no_grad()
 def fit_concepts(
     activations: Activations,
     masks: Tensor,
@@ -151,7 +152,8 @@ def concept_objective(vectors: Tensor, activations: Tensor, masks: Tensor, void:
     masks = _checked(activations, masks)
     scores = _scores(vectors, activations, (masks.shape[1], masks.shape[2]))
     target, weight = _target_and_weight(masks, None if void is None else _checked(activations, void) > 0, scores.dtype)
-    return (weight * F.binary_cross_entropy_with_logits(scores, target, reduction="none")).sum((1, 2))
+    objective = (weight * F.binary_cross_entropy_with_logits(scores, target, reduction="none")).sum((1, 2))
+    return _check_held(objective)
 
 
 def concept_iou(vectors: Tensor, activations: Tensor, masks: Tensor, void: Tensor | None = None) -> Tensor:
@@ -251,7 +253,14 @@ def _scores(vectors: Tensor, activations: Tensor, size: tuple[int, int]) -> Tens
     if tuple(vectors.shape) not in ((channels,), (1, channels), (samples, channels)):
         raise ValueError(f"vectors: expected ({channels},) or ({samples}, {channels}), got {describe(vectors)}")
     small = (vectors.reshape(-1, activations.shape[1], 1, 1) * activations).sum(1, keepdim=True)
-    return F.interpolate(small, size=size, mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(_check_held(small), size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _check_held(scores: Tensor) -> Tensor:
+    """Require products that the dtype holds, where looking is free: infinity less infinity would be no score."""
+    if values_readable(scores) and not bool(scores.detach().isfinite().all()):
+        raise ValueError(f"vectors, activations: expected finite ones whose scores {scores.dtype} holds, got larger")
+    return scores
 
 
 def _target_and_weight(masks: Tensor, void: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

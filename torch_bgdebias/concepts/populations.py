@@ -83,7 +83,7 @@ def concept_outliers(vectors: Tensor, labels: Tensor, neighbours: int = 5) -> Te
         ValueError: other shapes, or vectors of length 0.
     """
     unit, label = _checked(vectors, labels, neighbours, every=False)
-    scores = torch.full((len(unit),), torch.nan)
+    scores = torch.full((len(unit),), torch.nan, dtype=torch.float32)
     for concept in torch.unique(label).tolist():
         members = (label == concept).nonzero()[:, 0]
         if len(members) < 2:

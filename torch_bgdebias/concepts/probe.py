@@ -17,7 +17,7 @@ from torch_bgdebias.concepts.activations import ActivationReader, Forward
 from torch_bgdebias.concepts.fitting import concept_iou, fit_concepts
 from torch_bgdebias.concepts.settings import ConceptOptions, ConceptSettings
 from torch_bgdebias.concepts.store import ActivationStore
-from torch_bgdebias.models import device_of
+from torch_bgdebias.models import device_of, dtype_of
 
 __all__ = ["ConceptProbe", "ConceptVectors", "Method"]
 
@@ -196,7 +196,7 @@ class ConceptProbe:
     def _fit(self, store: ActivationStore, targets: _Compared, group: Tensor, groups: int) -> Tensor:
         """Vectors (groups, C), NaN for empty groups. Samples of group -1 are left out."""
         settings = self.settings
-        vectors = torch.full((groups, store.shape[1]), float("nan"))
+        vectors = torch.full((groups, store.shape[1]), float("nan"), dtype=torch.float32)  # as the store's maps
         for present in _together(torch.bincount(group[group >= 0], minlength=groups), settings.chunk):
             rows = torch.isin(group, present).nonzero().flatten()
             rows = rows[group[rows].argsort(stable=True)]
@@ -238,8 +238,7 @@ class ConceptProbe:
             spec = BatchSpec(image="image", label="label", mask="mask")
         else:
             parts, spec = images, batch or BatchSpec()
-        floating = (p.dtype for p in self.reader.model.parameters() if p.is_floating_point())
-        dtype = next(floating, None)
+        dtype = dtype_of(self.reader.model, None)
         for part in parts:
             image, mask, label = spec.image_of(part), spec.mask_of(part), spec.label_of(part)
             check_mask(mask, image, name="masks")

@@ -51,6 +51,8 @@ def embed_views(
     with eval_mode(model), torch.no_grad():
         for batch in loader:
             image = check_image(spec.image_of(batch).to(device))
+            if len(image) == 0:
+                continue
             mask = check_mask(spec.mask_of(batch).to(device), image)
             void = spec.void_of(batch)
             void = None if void is None else void.to(device)
@@ -69,7 +71,7 @@ def embed_views(
             if settings.group is not None:
                 groups.append(torch.as_tensor(batch[settings.group]).to(device).long())
     if not labels:
-        raise ValueError("loader: expected at least one batch, got none")
+        raise ValueError("loader: expected at least one image, got none")
     label = torch.cat(labels)
     _check_batches(len(label), alone, objectless)
     number_of = torch.cat(groups) if groups else torch.arange(len(label), device=device)

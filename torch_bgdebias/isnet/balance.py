@@ -112,7 +112,11 @@ class GradientBalance:
 def _norm(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """Of a loss's gradient over all parameters, in float32."""
     gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    norms = [torch.linalg.vector_norm(g.detach(), dtype=torch.float32) for g in gradients if g is not None]
+    norms = [
+        torch.linalg.vector_norm(g.detach(), dtype=torch.promote_types(g.dtype, torch.float32)).float()
+        for g in gradients
+        if g is not None
+    ]
     if not norms:
         return torch.zeros((), device=loss.device)
     whole: Tensor = torch.linalg.vector_norm(torch.stack([norm.to(loss.device) for norm in norms]))

@@ -81,7 +81,8 @@ def add_explanation(sums: dict[str, Tensor], explanation: Explanation, *, check:
         if check:
             check_finite(relevance, name=f"relevance of {name!r}")
         size = relevance_sums(relevance)
-        values = torch.stack([torch.full_like(size[:1], len(size))[0], size.sum(), size.square().sum()])
+        total = size.sum()
+        values = torch.stack([torch.full_like(total, len(size)), total, size.square().sum()])
         sums[name] = sums[name] + values if name in sums else values
 
 

@@ -114,7 +114,7 @@ def _draw_map(axes: Axes, values: Any, limit: float, edge: Any, title: str) -> A
 
 
 def _finish(axes: Axes, edge: Any, title: str) -> None:
-    if edge is not None and 0 < (edge > 0.5).mean() < 1:
+    if edge is not None and min(edge.shape) > 1 and 0 < (edge > 0.5).mean() < 1:  # a line of pixels has no outline
         # a light line under a dark dashed one is seen on every colour
         axes.contour(edge, levels=[0.5], colors="white", linewidths=1.4)
         axes.contour(edge, levels=[0.5], colors="black", linewidths=0.7)

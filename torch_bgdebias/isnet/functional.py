@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torch_bgdebias.checks import check_count, check_finite, check_mask, check_option, check_share, describe
+from torch_bgdebias.checks import (
+    check_count,
+    check_finite,
+    check_mask,
+    check_option,
+    check_share,
+    describe,
+    values_readable,
+)
 from torch_bgdebias.precision import autocast_off, working_precision
 
 __all__ = [
@@ -309,6 +317,9 @@ def heatmap_terms(
         ).mean(1)
         foreground = foreground_term(relevance, mask, relevance_range=bounds, foreground=options.foreground).mean(1)
         loss = options.background_weight * background + options.foreground_weight * foreground
+        if values_readable(loss) and not bool(loss.detach().sum().isfinite()):  # squares of finite numbers may be none
+            most = float(relevance.detach().abs().amax())
+            raise ValueError(f"{name}: expected a loss that {relevance.dtype} holds, got |relevance| up to {most:.3g}")
         return HeatmapTerms(loss, background, foreground)
 
 

@@ -147,7 +147,7 @@ class Watch:
         check_image(image)
         check_batch_norm(self._module)
         if image.is_inference():
-            raise RuntimeError("image: made in inference mode; explain(image) copes with that, watching() cannot")
+            raise ValueError("image: made in inference mode; explain(image) copes with that, watching() cannot")
         if place is None:
             return (self._record(image, lambda other: ((other, *args[1:]), kwargs)), *args[1:]), kwargs
         return args, {**kwargs, place: self._record(image, lambda other: (args, {**kwargs, place: other}))}

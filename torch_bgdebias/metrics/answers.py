@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from torch_bgdebias.checks import check_count, check_share
-from torch_bgdebias.metrics.columns import Floats
+from torch_bgdebias.metrics.columns import Floats, array_of
 from torch_bgdebias.metrics.intervals import mean_interval
 from torch_bgdebias.metrics.statistics import Interval
 
@@ -43,7 +43,7 @@ def confusion_matrix(labels: ArrayLike, answers: ArrayLike, num_classes: int) ->
         [[1, 0], [1, 1]]
     """
     check_count(num_classes, name="num_classes")
-    truth, said = np.asarray(labels, np.int64), np.asarray(answers, np.int64)
+    truth, said = array_of(labels, np.int64), array_of(answers, np.int64)
     if truth.shape != said.shape or truth.ndim != 1:
         raise ValueError(f"answers: expected shape {truth.shape} as labels (N,), got {said.shape}")
     known = (truth >= 0) & (said >= 0)
@@ -141,7 +141,7 @@ def sensitivity_at(
         0.6666666666666666
     """
     check_share(specificity, name="specificity")
-    table, truth = np.asarray(scores, np.float64), np.asarray(there)
+    table, truth = array_of(scores, np.float64), array_of(there)
     if table.shape != truth.shape or table.ndim != 1:
         raise ValueError(f"there: expected shape {table.shape} as scores (N,), got {truth.shape}")
     known = ~np.isnan(table)
@@ -177,7 +177,7 @@ def calibration_error(confidence: ArrayLike, right: ArrayLike, *, bins: int = 15
         0.1
     """
     check_count(bins, name="bins")
-    p, truth = np.asarray(confidence, np.float64), np.asarray(right, np.float64)
+    p, truth = array_of(confidence, np.float64), array_of(right, np.float64)
     if p.shape != truth.shape or p.ndim != 1:
         raise ValueError(f"right: expected shape {p.shape} as confidence (N,), got {truth.shape}")
     known = ~np.isnan(p)
@@ -200,9 +200,9 @@ def _order(ordered: Floats, rank: int) -> float:
 def _columns(
     labels: ArrayLike, answers: ArrayLike, groups: ArrayLike | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.generic] | None]:
-    truth, said = np.asarray(labels).astype(np.int64), np.asarray(answers).astype(np.int64)
+    truth, said = array_of(labels).astype(np.int64), array_of(answers).astype(np.int64)
     if truth.shape != said.shape or truth.ndim != 1:
         raise ValueError(f"answers: expected shape {truth.shape} as labels (N,), got {said.shape}")
     known = (truth >= 0) & (said >= 0)
-    unit = None if groups is None else np.asarray(groups)[known]
+    unit = None if groups is None else array_of(groups)[known]
     return truth[known], said[known], unit

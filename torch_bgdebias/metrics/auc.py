@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from torch_bgdebias.checks import check_confidence, check_option
-from torch_bgdebias.metrics.columns import Floats, group_numbers
+from torch_bgdebias.metrics.columns import Floats, array_of, group_numbers
 from torch_bgdebias.metrics.statistics import Interval
 
 #: areas whose variance is 0
@@ -203,10 +203,10 @@ def _tables(
     scores: ArrayLike, targets: ArrayLike, groups: ArrayLike | None
 ) -> tuple[Floats, NDArray[np.bool_], NDArray[np.int64]]:
     """Scores (N, K), which labels are there (N, K), and units (N,)."""
-    table = np.asarray(scores, np.float64)
+    table = array_of(scores, np.float64)
     if table.ndim not in (1, 2) or bool(np.isinf(table).any()):
         raise ValueError(f"scores: expected finite numbers (N,) or (N, K), NaN where there is none, got {table.shape}")
-    given = np.asarray(targets)
+    given = array_of(targets)
     if table.ndim == 2 and given.ndim == 1 and given.dtype.kind in "iu" and len(given) == len(table):
         if len(given) and (given.min() < 0 or given.max() >= table.shape[1]):
             raise ValueError(

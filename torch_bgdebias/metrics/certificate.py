@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from scipy import integrate, optimize, stats
 
 from torch_bgdebias.checks import check_confidence
-from torch_bgdebias.metrics.columns import Floats, group_numbers
+from torch_bgdebias.metrics.columns import Floats, array_of, group_numbers
 
 __all__ = ["AccuracyCertificate", "certified_accuracy"]
 
@@ -89,7 +89,7 @@ def certified_accuracy(
 
 
 def _answers(right: ArrayLike) -> Floats:
-    answers = np.asarray(right, dtype=np.float64)
+    answers = array_of(right, np.float64)
     if answers.ndim != 2 or 0 in answers.shape or not bool(((answers == 0) | (answers == 1)).all()):
         got = f"shape {answers.shape}" if answers.ndim != 2 or 0 in answers.shape else "other numbers"
         raise ValueError(f"right: expected 0 and 1 (N, M), M backgrounds an object, got {got}")

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+from torch import Tensor
 
-__all__ = ["Floats", "group_numbers", "number_column", "paired_number_columns"]
+__all__ = ["Floats", "array_of", "group_numbers", "number_column", "paired_number_columns"]
 
 Floats: TypeAlias = NDArray[np.float64]
+
+
+def array_of(values: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
+    """As ``np.asarray``; tensors may be of any dtype, on any device and with a gradient, which is left behind."""
+    if isinstance(values, Tensor):
+        plain = values.detach().cpu()
+        values = (plain.double() if plain.is_floating_point() else plain).numpy()
+    return np.asarray(values, dtype)
 
 
 def number_column(values: ArrayLike, name: str) -> Floats:
@@ -18,7 +27,7 @@ def number_column(values: ArrayLike, name: str) -> Floats:
     Raises:
         ValueError: another shape, or infinite numbers.
     """
-    x = np.asarray(values, dtype=np.float64)
+    x = array_of(values, np.float64)
     if x.ndim != 1:
         raise ValueError(f"{name}: expected one number an image (N,), got shape {x.shape}")
     if bool(np.isinf(x).any()):
@@ -44,7 +53,7 @@ def group_numbers(groups: ArrayLike, values: Floats) -> NDArray[np.int64]:
     Raises:
         ValueError: not one integer or string an image.
     """
-    given = np.asarray(groups)
+    given = array_of(groups)
     if given.shape != values.shape or given.dtype.kind not in "iuUS":
         raise ValueError(
             f"groups: expected {len(values)} integers or strings, one an image, got {given.dtype} {given.shape}"

@@ -77,7 +77,7 @@ class ConceptIoU(ClassSums):
         elif concept is None:
             raise ValueError("concept: expected the concept of each image because num_classes is set, got None")
         else:
-            check_label(concept, len(iou), name="concept", num_classes=self.num_classes)
+            concept = check_label(concept, len(iou), name="concept", num_classes=self.num_classes)
         given = ~iou.isnan()
         given_iou = torch.where(given, iou, 0).to(torch.float64)
         concept = concept.to(iou.device)

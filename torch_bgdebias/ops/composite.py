@@ -51,7 +51,7 @@ def voronoi_composite(
     Raises:
         TypeError: an argument of another type or dtype.
         ValueError: shapes or devices that do not agree, an index outside the bank (a CUDA kernel asserts on the device
-            instead), or a gradient asked of another argument.
+            instead), a gradient asked of another argument, or backgrounds beyond the foreground's dtype (on the CPU).
 
     Example:
         >>> import torch
@@ -73,7 +73,19 @@ def voronoi_composite(
     _check_index_values(index, bank)
     _check_no_gradient(bank=bank, sites=sites, mean=mean, std=std)
     mean, std = _normalisation(mean, std, foreground)
-    return composite(foreground, mask, bank, sites.double(), index.long(), offset.long(), mean, std)  # type: ignore[no-any-return]
+    out: Tensor = composite(foreground, mask, bank, sites.double(), index.long(), offset.long(), mean, std)
+    narrow = foreground.dtype == torch.float16 or (bank.dtype == torch.float64 and foreground.dtype != bank.dtype)
+    if narrow and values_readable(out):
+        _check_fits(out, foreground)
+    return out
+
+
+def _check_fits(out: Tensor, foreground: Tensor) -> None:
+    """Finite pixels give finite ones, unless the foreground's dtype does not hold them."""
+    if bool(out.detach().isfinite().all()) or not bool(foreground.detach().isfinite().all()):
+        return
+    kind = str(foreground.dtype).removeprefix("torch.")
+    raise ValueError(f"bank: expected backgrounds that fit the foreground's {kind}, got larger ones")
 
 
 def _check_bank(bank: Tensor, foreground: Tensor) -> None:

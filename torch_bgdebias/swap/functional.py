@@ -20,7 +20,7 @@ from torch_bgdebias.checks import (
     values_readable,
 )
 from torch_bgdebias.compositing import FILLS, soft_edge, without_void
-from torch_bgdebias.swap.placement import place_object, sample_placement
+from torch_bgdebias.swap.placement import check_placement, moved_object, sample_placement
 from torch_bgdebias.swap.sampling import SwapParams, SwapSettings, sample_offsets, sample_sites
 
 __all__ = ["batch_backgrounds", "draw_swap", "placed", "sample_swap_params", "swap_background", "swap_onto"]
@@ -88,10 +88,8 @@ def placed(image: Tensor, mask: Tensor, params: SwapParams) -> tuple[Tensor, Ten
     if "placement" not in params or len(image) == 0:
         return image, mask
     _check_params(params, image)
-    placement = params["placement"]
-    if placement.shape != (len(image), 4) or not placement.is_floating_point():
-        raise ValueError(f"params['placement']: expected float ({len(image)}, 4), got {describe(placement)}")
-    moved_image, moved_mask = place_object(image, mask, placement)
+    placement = check_placement(params["placement"], len(image), name="params['placement']")
+    moved_image, moved_mask = moved_object(image, mask, placement)
     apply = params["apply"][:, None, None, None]
     return torch.where(apply, moved_image, image), torch.where(apply, moved_mask, mask)
 

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torch_bgdebias.checks import check_share, describe
+from torch_bgdebias.checks import check_image, check_mask, check_share, describe
 from torch_bgdebias.compositing import bounding_boxes
 from torch_bgdebias.precision import working_dtype
 
-__all__ = ["Placement", "place_object", "sample_placement"]
+__all__ = ["Placement", "check_placement", "moved_object", "place_object", "sample_placement"]
 
 
 def _two_numbers(scale: object) -> tuple[float, float]:
@@ -83,12 +83,30 @@ def place_object(image: Tensor, mask: Tensor, placement: Tensor) -> tuple[Tensor
 
     Args:
         image: (B, C, H, W) float.
-        mask: (B, 1, H, W) float in [0, 1].
+        mask: (B, 1, H, W) or (B, H, W), bool or float in [0, 1].
         placement: (B, 4) as from `sample_placement`.
 
     Returns:
-        Both in their dtypes, differentiable to image and mask.
+        (B, C, H, W) and (B, 1, H, W) in the image's dtype, differentiable to image and mask.
+
+    Raises:
+        TypeError, ValueError: tensors of another kind or size, a mask outside [0, 1].
     """
+    mask = check_mask(mask, check_image(image))
+    return moved_object(image, mask, check_placement(placement, len(image), name="placement"))
+
+
+def check_placement(placement: Tensor, batch: int, *, name: str) -> Tensor:
+    """Require what `sample_placement` gives for so many images."""
+    if not isinstance(placement, Tensor) or placement.shape != (batch, 4) or not placement.is_floating_point():
+        raise ValueError(f"{name}: expected float ({batch}, 4), got {describe(placement)}")
+    return placement
+
+
+def moved_object(image: Tensor, mask: Tensor, placement: Tensor) -> tuple[Tensor, Tensor]:
+    """As `place_object`, of tensors that were looked at."""
+    if len(image) == 0:
+        return image, mask
     box = bounding_boxes(mask.detach()).float()
     low, high = box[:, :2], box[:, 2:]  # (y, x) of the first pixel and past the last
     size = torch.tensor(mask.shape[2:], device=mask.device, dtype=torch.float32)

@@ -47,7 +47,7 @@ def uniform_noise(prompts: Sequence[str], seeds: Sequence[int], size: tuple[int,
     generator = torch.Generator()
     shape = (3, *size)
     pictures = [torch.randint(256, shape, generator=generator.manual_seed(s), dtype=torch.uint8) for s in seeds]
-    return torch.stack(pictures)
+    return torch.stack(pictures) if pictures else torch.empty(0, *shape, dtype=torch.uint8)
 
 
 class TextToImage:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from torch_bgdebias.backgrounds.pool import in_image_units
 from torch_bgdebias.checks import check_both_or_none, check_size, describe
-from torch_bgdebias.models import device_of, eval_mode, logits_of
+from torch_bgdebias.models import device_of, dtype_of, eval_mode, logits_of
 
 __all__ = ["Classifier", "Viewer"]
 
@@ -93,6 +93,8 @@ class Viewer:
         Raises:
             ValueError: images outside [0, 1], an answer that is not (B, K) or not finite.
         """
+        if len(images) == 0:
+            raise ValueError(f"images: expected at least one in a batch, got {describe(images)}")
         pixels = in_image_units(images, None, None, dtype=torch.float32)
         low, high = (float(v) for v in pixels.aminmax())
         if not (low >= 0 and high <= 1):
@@ -107,6 +109,8 @@ class Viewer:
             pixels = nn.functional.interpolate(pixels, self.size, mode="bicubic", antialias=True).clamp(0, 1)
         if self.normalisation is not None:
             pixels = in_image_units(pixels, *self.normalisation)
+        if self.module is not None:
+            pixels = pixels.to(dtype_of(self.module, pixels.dtype))
         with torch.no_grad(), nullcontext() if self.module is None else eval_mode(self.module):
             logits = logits_of(self._call(pixels))
         if logits.ndim != 2 or len(logits) != len(images):
