@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from small_training import CLASSES, SIDE, CallsItsNetwork, Module, loader, tensors
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.callbacks import CLADCallback
@@ -253,3 +254,22 @@ def test_mixing_in_the_step_is_noticed():
 
     with pytest.warns(UserWarning, match="not after flips, crops, mixup or CutMix.*the targets of CLAD"):
         fit(Mixing(), CLADCallback(BackgroundSwap(), plus=True))
+
+
+def test_categories_that_are_not_called_like_the_classes_are_told():
+    class Named(TensorDataset):
+        classes = tuple(f"Class_{c}" for c in range(CLASSES))
+
+    def warned(names, **options):
+        bank = BackgroundBank(torch.rand(CLASSES, 3, SIDE, SIDE), torch.arange(CLASSES), classes=names)
+        callback = CLADCallback(BackgroundSwap(bank), **options)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fit(Module(), callback, train=DataLoader(Named(*tensors()), 8))
+        return [str(w.message) for w in caught if "category 0 of the bank" in str(w.message)]
+
+    assert len(warned([f"scene {c}" for c in range(CLASSES)])) == 1
+    assert "'class 1', class 0 'Class_0'" in warned([f"class {(c + 1) % CLASSES}" for c in range(CLASSES)])[0]
+    assert not warned([f"class {c}" for c in range(CLASSES)])
+    assert not warned(None)
+    assert not warned([f"scene {c}" for c in range(CLASSES)], label_of=lambda target: target)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from torch_bgdebias.backgrounds.forbidden import ForbiddenPairs
 from torch_bgdebias.checks import check_both_or_none, check_finite, check_label, check_mask, describe, values_readable
+from torch_bgdebias.class_names import plain_name
 from torch_bgdebias.compositing import fills_image, tile_fill
 from torch_bgdebias.ops import voronoi_composite
 from torch_bgdebias.ops.plain import in_units
@@ -203,8 +204,8 @@ class Pool:
         """
         if self.labels is None or self.classes is None:
             return self
-        place = {_plain_name(name): number for number, name in enumerate(names)}
-        number = [place.get(_plain_name(name), len(names) + i) for i, name in enumerate(self.classes)]
+        place = {plain_name(name): number for number, name in enumerate(names)}
+        number = [place.get(plain_name(name), len(names) + i) for i, name in enumerate(self.classes)]
         table = torch.tensor([*number, -1], device=self.labels.device)  # the last one for -1: unknown
         known = self.labels < len(self.classes)  # a bank may hold labels beyond its names
         moved = torch.where(known, table[self.labels.clamp(max=len(number) - 1)], self.labels + len(names))
@@ -294,11 +295,6 @@ def as_pool(
         usable = ~fills_image(masks)
     names = None if classes is None else tuple(map(str, classes))
     return Pool(images, labels, *place, masks, usable, forbidden, name, classes=names)
-
-
-def _plain_name(name: str) -> str:
-    """A class's name as folders and tables spell it alike."""
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def in_image_units(

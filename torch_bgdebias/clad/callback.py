@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from torch_bgdebias._deprecated import warn_renamed
 from torch_bgdebias.batch import BatchSpec
@@ -19,6 +20,7 @@ from torch_bgdebias.checks import check_label, describe
 from torch_bgdebias.clad.loss import CLADLoss
 from torch_bgdebias.clad.paired import Pair, PairedPass, paired_pass
 from torch_bgdebias.clad.settings import CLADSettings
+from torch_bgdebias.class_names import known_names, plain_name
 from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, Trainer, add_to_loss
 from torch_bgdebias.models import LogitsKey, find_head, get_layer, logits_of, original_module
 from torch_bgdebias.moved_pixels import ChangeWatch, Views
@@ -146,6 +148,22 @@ class CLADCallback(SwappingCallback):
     def weight_at(self, epoch: int, step: int) -> float:
         """Lambda at an epoch and a number of training batches seen."""
         return self.settings.weight_at(epoch, step)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare what the bank's categories and the data's classes are called."""
+        super().on_train_start(trainer, pl_module)
+        categories = getattr(self.swap.bank, "classes", None)  # of a bank or a stream; other sources have no names
+        if categories is None or self.spec.background_label is not None or self.settings.label_of is not None:
+            return
+        loaders = tree_leaves(trainer.train_dataloader)
+        classes = next(filter(None, (known_names(None, loader) for loader in loaders)), [])
+        if any(plain_name(own) != plain_name(other) for own, other in zip(classes, categories, strict=False)):
+            rank_zero_warn(
+                "CLADCallback: a class's negatives are images that the swap put on the backgrounds of the same number, "
+                f"and category 0 of the bank is {categories[0]!r}, class 0 {classes[0]!r}: if they do not belong "
+                "together, take BackgroundSwap('batch'), or BatchSpec(background_label=...) where the batch says which "
+                "category is behind an image; if they do, BackgroundBank(bank.images, bank.labels) has no names"
+            )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say so, once a fit, where a whole epoch has left nothing to contrast with."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch_bgdebias._deprecated import renamed_arguments, warn_renamed
 from torch_bgdebias.backgrounds.pool import BackgroundSource, Labelled, Pool
 from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.class_names import known_names, names_of_classes
 from torch_bgdebias.lightning import LightningModule, ReadingCallback, Trainer
 from torch_bgdebias.models import eval_mode
 from torch_bgdebias.names import METRICS
@@ -33,7 +34,6 @@ from torch_bgdebias.probe.callback_settings import (
 from torch_bgdebias.probe.callback_transfer import BatchMove
 from torch_bgdebias.probe.evaluation import report_of, warnings_of
 from torch_bgdebias.probe.loggers import log_figures
-from torch_bgdebias.probe.passes.class_names import known_names, names_of_classes
 from torch_bgdebias.probe.passes.entry import joined_entries
 from torch_bgdebias.probe.passes.gathering import BackgroundPool, Gatherer, pool_for
 from torch_bgdebias.probe.passes.loading import Share, repeated_images, rng_untouched, unshown_void

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch_bgdebias._version import __version__
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_count
+from torch_bgdebias.class_names import names_of_classes
 from torch_bgdebias.metrics.certificate import AccuracyCertificate, certified_accuracy
 from torch_bgdebias.models import LogitsKey, device_of, eval_mode
 from torch_bgdebias.probe.page.certificate import certificate_section
 from torch_bgdebias.probe.page.render import page_html
-from torch_bgdebias.probe.passes.class_names import names_of_classes
 from torch_bgdebias.probe.passes.drawing import DrawnAnswers, answers_on_draws
 from torch_bgdebias.probe.passes.gathering import pool_for
 from torch_bgdebias.probe.passes.grouping import GroupSource

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from torch_bgdebias.class_names import known_names, names_of_classes
 from torch_bgdebias.models import eval_mode
 from torch_bgdebias.names import VARIANTS
-from torch_bgdebias.probe.passes.class_names import known_names, names_of_classes
 from torch_bgdebias.probe.passes.gathering import BackgroundPool, pool_for
 from torch_bgdebias.probe.passes.loading import Share, rng_untouched, unshown_void
 from torch_bgdebias.probe.passes.measure import Collected, Evaluation, joined

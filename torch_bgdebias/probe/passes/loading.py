@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler
 
 from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.probe.passes.class_names import data_sets_within
+from torch_bgdebias.class_names import data_sets_within
 from torch_bgdebias.probe.passes.grouping import by_position
 from torch_bgdebias.probe.passes.settings import EvaluationSettings
 from torch_bgdebias.probe.passes.subsets import labels_of, spread_positions

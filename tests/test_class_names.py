@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
+from torch_bgdebias.class_names import names_of_classes
 from torch_bgdebias.data import EXAMPLE_CLASSES, MaskedImageFolder, example_folder
-from torch_bgdebias.probe.passes.class_names import names_of_classes
 
 
 class Labelled(Dataset):

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import ConcatDataset
 
-__all__ = ["data_sets_within", "known_names", "names_of_classes"]
+__all__ = ["data_sets_within", "known_names", "names_of_classes", "plain_name"]
 
 
 def names_of_classes(given: Sequence[str] | None, loader: Any, count: int) -> list[str]:
@@ -30,6 +30,11 @@ def names_of_classes(given: Sequence[str] | None, loader: Any, count: int) -> li
 def known_names(given: Sequence[str] | None, loader: Any) -> list[str]:
     """Names of the classes before it is known how many the model has; empty where nothing says them."""
     return _of_data(getattr(loader, "dataset", None), None) if given is None else [str(name) for name in given]
+
+
+def plain_name(name: str) -> str:
+    """A class's name as folders and tables spell it alike."""
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def data_sets_within(loader: Any) -> Iterator[Any]:
