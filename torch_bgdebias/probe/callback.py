@@ -34,7 +34,7 @@ from torch_bgdebias.probe.callback_settings import (
 from torch_bgdebias.probe.callback_transfer import BatchMove
 from torch_bgdebias.probe.evaluation import report_of, warnings_of
 from torch_bgdebias.probe.loggers import log_figures
-from torch_bgdebias.probe.passes.entry import joined_entries
+from torch_bgdebias.probe.passes.entry import Entry, joined_entries
 from torch_bgdebias.probe.passes.gathering import BackgroundPool, Gatherer, pool_for
 from torch_bgdebias.probe.passes.loading import Share, repeated_images, rng_untouched, unshown_void
 from torch_bgdebias.probe.passes.measure import Collected, Evaluation, joined
@@ -45,8 +45,8 @@ from torch_bgdebias.probe.results.scalars import scalars_of
 __all__ = ["BackgroundBiasProbe"]
 
 _ANOTHER = (
-    "would measure another network than the one in training; pass preprocess= (what the step does to its images) or "
-    "forward=lambda module, image: ... (the model's output for an image)"
+    "pass preprocess= (what the step does to its images) or forward=lambda module, image: ... (the model's output for "
+    "an image)"
 )
 _FEW = 256  # with fewer images than this because of the budget, the first measurement says so
 
@@ -148,7 +148,9 @@ class BackgroundBiasProbe(ReadingCallback):
         self._normalised: bool | None = None  # whether the trainer's images are; not looked yet
         self._left_out = 0  # images of the loader, where the budget leaves some of them out
         own_way = self.settings.preprocess is not None or self.settings.forward is not call_module
-        self._entry = None if own_way else EntryWatch(self.settings.spec)
+        self._entry = None
+        if not own_way:
+            self._entry = EntryWatch(self.settings.spec, task=self.settings.task, logits=self.settings.logits)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget the backgrounds of an earlier run."""
@@ -181,9 +183,9 @@ class BackgroundBiasProbe(ReadingCallback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Watch how the first batches' images enter the module."""
+        """Watch what the module's own step does."""
         if self._entry is not None and dataloader_idx == self.limits.dataloader_idx and not trainer.sanity_checking:
-            self._entry.start(pl_module, batch)
+            self._entry.start(trainer, pl_module)
 
     def on_validation_batch_end(
         self,
@@ -194,23 +196,25 @@ class BackgroundBiasProbe(ReadingCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Compare them with what the probe hands over; note the weights."""
+        """Stop watching; note the weights."""
         super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         if self._entry is not None:
-            with rng_untouched(), trainer.precision_plugin.forward_context():
-                self._entry.stop(pl_module)
+            self._entry.stop()
 
     on_test_batch_start = on_validation_batch_start
     on_test_batch_end = on_validation_batch_end
 
     def _read(self, trainer: Trainer, pl_module: LightningModule) -> Mapping[str, float]:
         start = time.perf_counter()
-        problem, settings = self._entered()
+        entry, settings = self._entered()
         if self.loader is None:  # the trainer's images are what its data module says
             settings = with_known_units(settings, getattr(trainer, "datamodule", None))
         try:
-            if problem:
-                raise _NotMeasuredError(f"{problem}, so handing it the batch's images {_ANOTHER}")
+            if entry is not None and entry.problem:
+                raise _NotMeasuredError(
+                    f"{entry.problem}, so handing it the batch's images would measure another network than the one in "
+                    f"training; {entry.advice or _ANOTHER}"
+                )
             self.report = self._measure(trainer, pl_module, settings)
         except _NotMeasuredError as error:
             return self._without_numbers(pl_module, str(error))
@@ -221,18 +225,18 @@ class BackgroundBiasProbe(ReadingCallback):
         self._inform_of_cost(self.report, seconds, drawing, start - self._started)
         return {**scalars_of(self.report, self.choices.metrics), "seconds": seconds}
 
-    def _entered(self) -> tuple[str, EvaluationSettings]:
-        """Why nothing can be measured, if so, and the settings with what the module's own step does to its images."""
+    def _entered(self) -> tuple[Entry | None, EvaluationSettings]:
+        """How images enter, and the settings with what the module's own step does to its images."""
         if self._entry is None:
-            return "", self.settings
+            return None, self.settings
         entry = joined_entries([entry for entry in _from_all_ranks(self._entry.entry) if entry is not None])
         recorded = {**self.settings.recorded, "images_enter": how_images_enter(entry)}
-        if entry is not None and not entry.compared and not self._informed:
+        if (entry is None or not entry.compared) and not self._informed:
             rank_zero_warn(f"{type(self).__name__}: {NOT_COMPARED}")
         settings = dataclasses.replace(
             self.settings, preprocess=None if entry is None else entry.preprocess, recorded=recorded
         )
-        return "" if entry is None else entry.problem, settings
+        return entry, settings
 
     def _without_numbers(self, module: LightningModule, problem: str) -> Mapping[str, float]:
         """No numbers rather than wrong ones."""

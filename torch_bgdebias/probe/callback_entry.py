@@ -1,7 +1,9 @@
-"""Watches how images enter a module in its own validation steps."""
+"""Watches how images enter a module in its own validation steps, and whether those judge what its forward returns."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -9,8 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.models import eval_mode
-from torch_bgdebias.probe.passes.entry import Entry, compare_entries, inputs_by_module, joined_entries
+from torch_bgdebias.lightning import LightningModule, StepCall, Trainer, is_written
+from torch_bgdebias.lightning.step import wrap_method
+from torch_bgdebias.models import LogitsKey, eval_mode, logits_of
+from torch_bgdebias.probe.passes.entry import (
+    Calls,
+    Entry,
+    calls_by_module,
+    compare_entries,
+    joined_entries,
+    other_networks,
+    several_calls,
+)
+from torch_bgdebias.probe.passes.judged import ROWS, Judgements, same_answers
+from torch_bgdebias.probe.passes.later import LaterSteps
+from torch_bgdebias.probe.passes.loading import rng_untouched
 
 __all__ = ["NOT_COMPARED", "EntryWatch", "how_images_enter"]
 
@@ -20,61 +35,170 @@ NOT_COMPARED = (
     "pass preprocess= (what the step does to its images) or forward=lambda module, image: ... (the model's output)"
 )
 
-_IMAGES = 8
-#: what a step does at random leaves some batches as they are
+_FORWARD = (
+    "pass forward=lambda module, image: ... (what the step judges, for these images), or logits= where that stands "
+    "elsewhere in the output"
+)
+_OTHER_LABELS = "its own step takes its loss with other labels than those of the batch"
+_LABELS = "let BatchSpec(label=lambda batch: ...) make of a batch the labels that the step takes"
+
+#: steps that are looked at in every respect; in those after them, what the network is given
 _BATCHES = 8
 
 
 class EntryWatch:
-    """Compares the first validation steps of a run with handing the batch's images to the module.
+    """Compares the validation steps of a run with handing the batch's images to the module.
+
+    The first steps are compared in every respect: which modules run and how often, what images they get, what is
+    judged, by which labels. In all others it is seen whether the network still runs as often, on images changed in the
+    same way, without waiting for the device.
 
     Args:
-        spec: where the images are in a batch.
+        spec: where images and labels are in a batch.
+        task: as of `torch_bgdebias.probe.EvaluationSettings`.
+        logits: where the logits are in what the module's forward returns.
     """
 
-    def __init__(self, spec: BatchSpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: BatchSpec, *, task: str = "multiclass", logits: LogitsKey = None) -> None:
+        self.spec, self._task, self._logits = spec, task, logits
         self._entries: list[Entry] = []
-        self._hooks = ExitStack()
-        self._image: Tensor | None = None
-        self._step: dict[str, Tensor] = {}
+        self._later: LaterSteps | None = None
+        self._restore: Callable[[], None] | None = None
 
     def forget(self) -> None:
-        """Begin anew, with no hook left."""
-        self._hooks.close()
-        self._entries, self._image, self._step = [], None, {}
+        """Begin anew, and leave the module's own step as it was."""
+        self.stop()
+        self._entries, self._later = [], None
 
     @property
     def entry(self) -> Entry | None:
-        """What came of it so far; ``None`` before the first step."""
-        return joined_entries(self._entries)
+        """What came of it so far; ``None`` before the first step. Waits for the device."""
+        entry = joined_entries(self._entries)
+        if entry is None or self._later is None or entry.problem:
+            return entry
+        return dataclasses.replace(
+            entry,
+            batches=entry.batches + self._later.steps,
+            problem=self._later.problem(),
+        )
 
-    def start(self, module: nn.Module, batch: Any) -> None:
-        """Before the step."""
-        if len(self._entries) >= _BATCHES:
-            return
+    def start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Before a step: go around it."""
+        name = "test_step" if trainer.testing else "validation_step"
+        if is_written(module, name):
+            self._restore = wrap_method(module, name, self, self._around, trainer=trainer)
+
+    def stop(self) -> None:
+        """After it."""
+        if self._restore is not None:
+            self._restore()
+            self._restore = None
+
+    def _around(self, call: StepCall) -> Any:
         try:
-            image = self.spec.image_of(batch)
+            image = self.spec.image_of(call.batch)
         except (KeyError, TypeError):  # a validation batch of another layout than the probe's own loader
-            self._entries.append(Entry(compared=False))
-            return
-        self._image = image[:_IMAGES].detach().clone()
-        self._step = self._hooks.enter_context(inputs_by_module(module, len(image)))
+            if len(self._entries) < _BATCHES:
+                self._entries.append(Entry(compared=False))
+            return call.run()
+        if len(self._entries) < _BATCHES:
+            return self._look(call, image.detach().clone())  # steps may work in place
+        if self._later is None:
+            entry = joined_entries(self._entries)
+            assert entry is not None
+            self._later = LaterSteps(entry)
+        with self._later.watching(call.module, image):
+            return call.run()
 
-    def stop(self, module: nn.Module) -> None:
-        """After the step: the same images are handed to the module, in evaluation mode and without gradients."""
-        if self._image is None:
-            return
-        self._hooks.close()
-        image, self._image = self._image, None
+    def _look(self, call: StepCall, image: Tensor) -> Any:
+        label = self._label_of(call.batch)
+        with ExitStack() as stack:
+            step = stack.enter_context(calls_by_module(call.module))
+            judged = stack.enter_context(Judgements(len(image), lambda: not step.running))
+            output = call.run()
+        if not len(image):
+            return output
+        with rng_untouched(), call.module.trainer.precision_plugin.forward_context():
+            self._entries.append(self._compared(call.module, step, judged, image, label))
+        return output
+
+    def _label_of(self, batch: Any) -> Tensor | None:
+        """Labels (B,) of one class an image."""
+        if self._task != "multiclass" or self.spec.label is None:
+            return None
         try:
-            with eval_mode(module), torch.no_grad(), inputs_by_module(module, len(image)) as plain:
-                module(image)
+            label = self.spec.label_of(batch)
+        except (KeyError, TypeError):
+            return None
+        whole = label.ndim == 1 and not label.is_floating_point()
+        return label.detach().clone() if whole else None
+
+    def _compared(
+        self, module: nn.Module, step: Calls, judged: Judgements, image: Tensor, label: Tensor | None
+    ) -> Entry:
+        first = image[:ROWS]
+        try:
+            with eval_mode(module), torch.no_grad(), calls_by_module(module) as plain:
+                output = module(first)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):  # NotImplementedError among them
-            self._entries.append(Entry(compared=False))  # the measurement itself will say what is wrong
-            return
-        self._entries.append(compare_entries(self._step, plain, image))
-        self._step = {}
+            return Entry(compared=False)  # the measurement itself will say what is wrong
+        entry = compare_entries(step, plain, first)
+        if problem := several_calls(step, plain, len(image)):
+            return dataclasses.replace(entry, compared=True, problem=problem, advice=_FORWARD)
+        logits = None if entry.problem else self._logits_in(output)
+        if logits is None:
+            return entry
+        entry = self._judged(module, step, plain, judged, logits, image, entry)
+        if entry.problem or label is None or not judged.targets:
+            return entry
+        if not any(torch.equal(label, target.to(label)) for target in judged.targets):
+            return dataclasses.replace(entry, problem=_OTHER_LABELS, advice=_LABELS)
+        return entry
+
+    def _judged(
+        self,
+        module: nn.Module,
+        step: Calls,
+        plain: Calls,
+        judged: Judgements,
+        logits: Tensor,
+        image: Tensor,
+        entry: Entry,
+    ) -> Entry:
+        """Whether the step judges what forward returns."""
+        others = other_networks(step, plain, logits.shape[-1])
+        problem = f"its own step also runs {' and '.join(others)} on the images, which its forward does not"
+        if not judged.outputs:
+            return dataclasses.replace(entry, problem=problem, advice=_FORWARD) if others else entry
+        same = self._same(module, judged.outputs, logits, image, entry)
+        if others and (not all(same) or any(same_answers(x, logits, task=self._task) for x in others.values())):
+            return dataclasses.replace(entry, compared=True, problem=problem, advice=_FORWARD)
+        if any(same):
+            return dataclasses.replace(entry, compared=True)  # also where nobody saw the images enter
+        problem = f"its own step judges {_shapes(judged.outputs)} that its forward does not return"
+        return dataclasses.replace(entry, compared=True, problem=problem, advice=_FORWARD)
+
+    def _logits_in(self, output: Any) -> Tensor | None:
+        try:
+            logits = logits_of(output, self._logits)
+        except (LookupError, TypeError):  # the measurement itself will say what is wrong
+            return None
+        return logits if logits.ndim in (1, 2) else None
+
+    def _same(self, module: nn.Module, judged: list[Tensor], logits: Tensor, image: Tensor, entry: Entry) -> list[bool]:
+        """Which of the judged outputs are what forward returns for the images as the step changes them."""
+
+        def forward(images: Tensor) -> Tensor:
+            with eval_mode(module), torch.no_grad():
+                images = images if entry.preprocess is None else entry.preprocess(images)
+                return logits_of(module(images), self._logits)
+
+        plain = logits if entry.preprocess is None else forward(image[:ROWS])
+        same = [same_answers(one, plain, task=self._task) for one in judged]
+        if any(same) or len(image) <= ROWS:
+            return same
+        plain = forward(image)  # a network that looks at the whole batch at once answers its first images otherwise
+        return [same_answers(one, plain, task=self._task) for one in judged]
 
 
 def how_images_enter(entry: Entry | None) -> str:
@@ -82,3 +206,8 @@ def how_images_enter(entry: Entry | None) -> str:
     if entry is None or not entry.compared:
         return "not compared with the module's own step"
     return f"as in the module's own step, in the {entry.batches} batch(es) that were looked at"
+
+
+def _shapes(outputs: list[Tensor]) -> str:
+    widths = sorted({1 if one.ndim == 1 else one.shape[1] for one in outputs})
+    return f"answers ({' or '.join(map(str, widths))} numbers an image)"

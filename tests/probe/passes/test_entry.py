@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from torch_bgdebias.probe.passes.entry import compare_entries, inputs_by_module
+from torch_bgdebias.probe.passes.entry import calls_by_module, compare_entries, other_networks, several_calls
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]).reshape(3, 1, 1), torch.tensor([0.2, 0.25, 0.3]).reshape(3, 1, 1)
 
@@ -34,12 +34,16 @@ STEPS = {
 }
 
 
-def entries(net: nn.Module, step, image):
-    with torch.no_grad(), inputs_by_module(net, len(image)) as seen:
+def both(net: nn.Module, step, image):
+    with torch.no_grad(), calls_by_module(net) as seen:
         step(net, image)
-    with torch.no_grad(), inputs_by_module(net, 8) as plain:
+    with torch.no_grad(), calls_by_module(net) as plain:
         net(image[:8])
-    return compare_entries(seen, plain, image[:8])
+    return seen, plain
+
+
+def entries(net: nn.Module, step, image):
+    return compare_entries(*both(net, step, image), image[:8])
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -84,7 +88,7 @@ def test_nothing_in_common_is_no_comparison_and_leaves_no_hook() -> None:
     entry = entries(net, lambda net, x: None, torch.rand(12, 3, 6, 6))
     assert not entry.compared
     assert entry.problem == ""
-    assert not any(m._forward_pre_hooks for m in net.modules())
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in net.modules())
 
 
 def test_a_channel_that_never_changes_leaves_it_open() -> None:
@@ -92,3 +96,76 @@ def test_a_channel_that_never_changes_leaves_it_open() -> None:
     image = torch.rand(12, 3, 6, 6)
     image[:, 1] = 0.5
     assert "no normalisation" in entries(Net(), lambda net, x: net((x - MEAN) / STD), image).problem
+
+
+class Beside(nn.Module):
+    """Two networks of one kind; forward runs the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student, self.teacher = Net(), nn.Sequential(Net())
+
+    def forward(self, image):
+        return self.student(image)
+
+
+SEVERAL = {
+    "two views": (lambda net, x: (net(x), net(x.flip(3))), r"runs 2 times .* on different images"),
+    "views in one batch": (lambda net, x: net(torch.cat([x, x.flip(3)])), r"24 images in 1 call\(s\) for the 12"),
+    "one by one": (lambda net, x: [net(one[None]) for one in x], r"12 images in 12 call\(s\)"),
+    "a part of the batch": (lambda net, x: net(x[:5]), r"5 images in 1 call\(s\) for the 12"),
+    "dropout": (
+        lambda net, x: [nn.functional.dropout(net(x), 0.5, True) for _ in range(3)],
+        "",  # the network itself is the same three times; what the step makes of it is for the judgements
+    ),
+    "twice the same": (lambda net, x: (net(x), net(x)), ""),
+    "once": (lambda net, x: net(x), ""),
+    "not at all": (lambda net, x: None, ""),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_several_calls_are_told_from_one_that_is_repeated(name: str) -> None:
+    step, problem = SEVERAL[name]
+    with pytest.raises(AssertionError, match=f"^.*{problem}.*$" if problem else "^$"):
+        raise AssertionError(several_calls(*both(Net(), step, torch.rand(12, 3, 6, 6)), 12))
+
+
+def test_a_network_that_draws_answers_the_same_images_differently() -> None:
+    class Draws(Net):
+        def forward(self, image):
+            return nn.functional.dropout(super().forward(image), 0.5, training=True)
+
+    calls = both(Draws(), lambda net, x: (net(x), net(x)), torch.rand(12, 3, 6, 6))
+    assert "runs 2 times in one validation step and answers the same images differently" in several_calls(*calls, 12)
+
+
+def test_several_calls_of_the_forward_itself_are_the_network() -> None:
+    class Averages(Net):
+        def forward(self, image):
+            return self.body(image) + self.body(image.flip(3))
+
+    image = torch.rand(12, 3, 6, 6)
+    for step in (lambda net, x: net(x), lambda net, x: net.body(x) + net.body(x.flip(3))):
+        assert several_calls(*both(Averages(), step, image), 12) == ""
+    calls = both(Averages(), lambda net, x: net.body(x) + net.body(x), image)
+    assert several_calls(*calls, 12) == "its module 'body' is given different images in 2 calls"
+
+
+def test_a_network_beside_the_forward_s_own_is_named_once() -> None:
+    net, image = Beside(), torch.rand(12, 3, 6, 6)
+    outputs = 4 * 4 * 4
+    calls = both(net, lambda net, x: (net.student(x), net.teacher(x)), image)
+    others = other_networks(*calls, outputs)
+    assert list(others) == ["teacher"]
+    torch.testing.assert_close(others["teacher"], net.teacher(image[:8]).detach())
+    assert other_networks(*calls, outputs + 1) == {}
+    assert other_networks(*both(net, lambda net, x: net(x), image), outputs) == {}
+
+
+def test_a_call_that_fails_is_over() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(1, 1))
+    with calls_by_module(net) as calls:
+        with pytest.raises(RuntimeError):
+            net(torch.rand(2, 3, 6, 6))
+        assert not calls.running

@@ -7,19 +7,39 @@ module that both the step and a plain call reach shows what each of them hands o
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ChannelMap", "Entry", "compare_entries", "inputs_by_module", "joined_entries"]
+from torch_bgdebias.probe.passes.judged import ROWS
+
+__all__ = [
+    "EXACT",
+    "LOW",
+    "Call",
+    "Calls",
+    "ChannelMap",
+    "Entry",
+    "calls_by_module",
+    "compare_entries",
+    "joined_entries",
+    "other_networks",
+    "picture_in",
+    "several_calls",
+]
 
 #: more channels than this are features, not pictures
 _CHANNELS = 4
-_IMAGES = 8
+#: of so many calls of a module the pictures are kept
+_CALLS = 16
+#: of the largest value: differences of this size come of rounding, in float32 and in half precision
+EXACT, LOW = 1e-4, 2e-2
 
 
 @dataclass(frozen=True)
@@ -54,70 +74,177 @@ class Entry:
         compared: whether both were seen.
         preprocess: what the step does to the batch's image before the network has it; ``None`` for nothing.
         problem: why that is not known; empty where it is, or where nothing was compared.
+        advice: what to do about the problem; empty for what helps where images are changed.
         batches: of how many batches this is said.
+        at: the module that was compared, where its images in further steps can be told from the batch's alone.
+        calls: how often the step runs it.
     """
 
     compared: bool
     preprocess: ChannelMap | None = None
     problem: str = ""
+    advice: str = ""
     batches: int = 1
+    at: str | None = None
+    calls: int = 1
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module with pictures.
+
+    Attributes:
+        size: how many.
+        picture: the first of them; ``None`` after the first calls.
+        answer: (B, K), the first rows of what it returned, where that was one row an image.
+    """
+
+    size: int
+    picture: Tensor | None
+    answer: Tensor | None = None
+
+
+class Calls(dict[str, list[Call]]):
+    """The calls of each module with pictures, by its name, in order of first calls; the module itself is ``""``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._open: list[bool] = []
+
+    @property
+    def running(self) -> bool:
+        """Whether a module that was given pictures has not returned yet."""
+        return any(self._open)
+
+    def enter(self, name: str, picture: Tensor | None) -> None:
+        """A call starts."""
+        self._open.append(picture is not None)
+        if picture is not None:
+            before = self.setdefault(name, [])
+            before.append(Call(len(picture), picture[:ROWS].detach().clone() if len(before) < _CALLS else None))
+
+    def leave(self, name: str, output: Any) -> None:
+        """It ends."""
+        if self._open and self._open.pop():
+            last = self[name][-1]
+            self[name][-1] = dataclasses.replace(last, answer=_answer(output, last.size))
 
 
 @contextmanager
-def inputs_by_module(module: nn.Module, size: int) -> Iterator[dict[str, Tensor]]:
-    """The first picture (B, C, H, W), B = ``size``, that each module is given inside, by its name, in order of calls.
+def calls_by_module(module: nn.Module) -> Iterator[Calls]:
+    """Note what pictures (B, C, H, W) each module is given inside."""
+    calls = Calls()
 
-    The module itself is called ``""``.
-    """
-    seen: dict[str, Tensor] = {}
+    def entering(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        return lambda _, args, kwargs: calls.enter(name, picture_in(args, kwargs))
 
-    def noting(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            for value in (*args, *kwargs.values()):
-                if isinstance(value, Tensor) and _is_picture(value, size):
-                    seen.setdefault(name, value[:_IMAGES].detach().clone())
-                    return
+    def leaving(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        return lambda _, args, output: calls.leave(name, output)
 
-        return hook
-
-    handles = [m.register_forward_pre_hook(noting(name), with_kwargs=True) for name, m in module.named_modules()]
+    handles = []
+    for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):  # takes no hooks
+            continue
+        handles.append(part.register_forward_pre_hook(entering(name), with_kwargs=True))
+        handles.append(part.register_forward_hook(leaving(name), always_call=True))
     try:
-        yield seen
+        yield calls
     finally:
         for handle in handles:
             handle.remove()
 
 
-def compare_entries(step: Mapping[str, Tensor], plain: Mapping[str, Tensor], image: Tensor) -> Entry:
+def picture_in(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """The first picture (B, C, H, W) among the arguments of a module."""
+    values = (*args, *kwargs.values())
+    return next((value for value in values if isinstance(value, Tensor) and _is_picture(value)), None)
+
+
+def compare_entries(step: Calls, plain: Calls, image: Tensor) -> Entry:
     """What a step does to its images.
 
     Args:
-        step: from `inputs_by_module` around the user's step.
+        step: from `calls_by_module` around the user's step.
         plain: the same around ``module(image)``, in evaluation mode.
-        image: the batch's images.
+        image: those images, the first `ROWS` of the batch's.
     """
-    name = next((n for n in plain if n in step), None)
+    name = _in_both(step, plain)
     if name is None:
         inside = [next((n for n in seen if n), "") for seen in (step, plain)]
         if all(inside):
             return Entry(True, problem=f"its own step runs its part {inside[0]!r}, and its forward {inside[1]!r}")
         return Entry(compared=False)
-    theirs, ours = step[name].double(), plain[name].double()
-    low = any(x.dtype in (torch.float16, torch.bfloat16) for x in (step[name], plain[name], image))
-    tolerance = 2e-2 if low else 1e-4
+    theirs, ours = step[name][0].picture, plain[name][0].picture
+    assert theirs is not None
+    assert ours is not None
+    low = any(x.dtype in (torch.float16, torch.bfloat16) for x in (theirs, ours, image))
+    tolerance, batch_image = LOW if low else EXACT, image.double()
+    theirs, ours = theirs[: len(image)].double(), ours.double()
+    as_they_are, calls = _close(ours, batch_image, tolerance), len(step[name])
     if _close(theirs, ours, tolerance):
-        return Entry(compared=True)
+        return Entry(True, at=name if as_they_are else None, calls=calls)
     where = f"its module {name!r}" if name else "it"
     if theirs.shape[2:] != ours.shape[2:]:
         sizes = " instead of ".join(f"{tuple(x.shape[2:])}" for x in (theirs, ours))
         return Entry(True, problem=f"{where} is given images of {sizes} pixels in the module's own step")
-    batch_image = image[:_IMAGES].double()
-    if not _close(ours, batch_image, tolerance):
+    if not as_they_are:
         return Entry(True, problem=f"{where} is given other images in the module's own step than by its forward")
-    channel_map = _channel_map(batch_image, theirs, tolerance)
+    channel_map = _channel_map(batch_image, theirs, tolerance) if theirs.shape == ours.shape else None
     if channel_map is None:
         return Entry(True, problem=f"{where} is given the batch's images changed in a way that is no normalisation")
-    return Entry(True, preprocess=channel_map)
+    return Entry(True, preprocess=channel_map, at=name, calls=calls)
+
+
+def several_calls(step: Calls, plain: Calls, size: int) -> str:
+    """What a step asks of the network more than a plain call does; empty where nothing.
+
+    Args:
+        step, plain: as in `compare_entries`.
+        size: of the batch in the step.
+    """
+    name = _in_both(step, plain)
+    if name is None:
+        return ""
+    theirs, ours = step[name], plain[name]
+    where = f"its module {name!r}" if name else "it"
+    whole = min(size, ROWS)
+    if [call.size / size for call in theirs] == [call.size / whole for call in ours]:
+        changes = [sum(not _alike_pictures(*pair) for pair in pairwise(calls)) for calls in (theirs, ours)]
+        return "" if changes[0] == changes[1] else f"{where} is given different images in {len(theirs)} calls"
+    if any(call.size != size for call in theirs):
+        total = sum(call.size for call in theirs)
+        return f"{where} is given {total} images in {len(theirs)} call(s) for the {size} of the batch (crops, views?)"
+    pairs = [(call, theirs[number % len(ours)]) for number, call in enumerate(theirs[:_CALLS])]
+    times = f"{where} runs {len(theirs)} times in one validation step"
+    if len(theirs) % len(ours) or not all(_alike_pictures(*pair) for pair in pairs):
+        return f"{times}, on different images (views, scales?)"
+    if not all(_alike_answers(*pair) for pair in pairs):
+        return f"{times} and answers the same images differently (dropout?)"
+    return ""
+
+
+def other_networks(step: Calls, plain: Calls, outputs: int) -> dict[str, Tensor]:
+    """Networks that a step runs beside those of a plain call and that could be the one it judges, and their answers.
+
+    Args:
+        step, plain: as in `compare_entries`.
+        outputs: K, numbers an image that the plain call returns.
+    """
+    others: dict[str, Tensor] = {}
+    for name, calls in step.items():
+        known = not name or name in plain or any(other.startswith(f"{name}.") for other in plain)
+        answers = [call.answer for call in calls if call.answer is not None and call.answer.shape[1] == outputs]
+        if answers and not known:
+            others[name] = answers[0]
+    return {name: answer for name, answer in others.items() if not any(_is_part(name, other) for other in others)}
+
+
+def _is_part(name: str, other: str) -> bool:
+    return name.startswith(f"{other}.")
+
+
+def _in_both(step: Calls, plain: Calls) -> str | None:
+    return next((name for name in plain if name in step), None)
 
 
 def joined_entries(entries: Sequence[Entry]) -> Entry | None:
@@ -129,12 +256,14 @@ def joined_entries(entries: Sequence[Entry]) -> Entry | None:
     compared = [entry for entry in entries if entry.compared]
     if not compared:
         return Entry(compared=False, batches=len(entries)) if entries else None
-    problem = next((entry.problem for entry in compared if entry.problem), "")
+    worst = next((entry for entry in compared if entry.problem), None)
+    problem, advice = ("", "") if worst is None else (worst.problem, worst.advice)
     first = compared[0].preprocess
     if not problem and not all(_alike(first, entry.preprocess) for entry in compared):
         problem = "the module's own step changes images in another way in every batch (at random?)"
     batches = sum(entry.batches for entry in compared)
-    return Entry(True, None if problem else first, problem, batches)
+    at = compared[0].at if all(entry.at == compared[0].at for entry in compared) else None
+    return Entry(True, None if problem else first, problem, advice, batches, at, compared[0].calls)
 
 
 def _alike(one: ChannelMap | None, two: ChannelMap | None) -> bool:
@@ -170,5 +299,26 @@ def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
     return a.shape == b.shape and bool((a - b).abs().max() <= tolerance * (1 + b.abs().max()))
 
 
-def _is_picture(value: Tensor, size: int) -> bool:
-    return value.ndim == 4 and len(value) == size and value.shape[1] <= _CHANNELS and value.is_floating_point()
+def _is_picture(value: Tensor) -> bool:
+    return value.ndim == 4 and value.shape[1] <= _CHANNELS and value.is_floating_point()
+
+
+def _answer(output: Any, size: int) -> Tensor | None:
+    """The first rows of the first (B, K) in what a module returned."""
+    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else [output]
+    rows = (part for part in parts if isinstance(part, Tensor) and part.ndim == 2 and len(part) == size)
+    answer = next(rows, None)
+    return None if answer is None else answer[:ROWS].detach().clone()
+
+
+def _alike_pictures(one: Call, two: Call) -> bool:
+    if one.picture is None or two.picture is None or one.size != two.size:
+        return False
+    return _close(one.picture.double(), two.picture.double(), EXACT)
+
+
+def _alike_answers(one: Call, two: Call) -> bool:
+    if one.answer is None or two.answer is None:
+        return one.answer is two.answer
+    low = one.answer.dtype in (torch.float16, torch.bfloat16)
+    return _close(one.answer.double(), two.answer.double(), LOW if low else EXACT)

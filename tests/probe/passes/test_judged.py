@@ -1,0 +1,102 @@
+"""What a step judges is seen, and told from what a forward returns by more than its winners."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from torch_bgdebias.probe.passes.judged import Judgements, same_answers
+
+B, K = 12, 5
+
+
+def logits(seed: int = 0, scale: float = 3.0) -> torch.Tensor:
+    return torch.randn(B, K, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+SAME = {
+    "as they are": lambda z: z,
+    "a temperature": lambda z: z / 7,
+    "log-probabilities": lambda z: z.log_softmax(1),
+    "probabilities": lambda z: z.softmax(1),
+    "probabilities at a temperature": lambda z: (z / 2).softmax(1),
+    "rounded": lambda z: z.bfloat16(),
+    "without the mean": lambda z: z - z.mean(1, keepdim=True),
+}
+OTHER = {
+    "an average of two": lambda z: (z + logits(1)) / 2,
+    "an average of probabilities": lambda z: (z.softmax(1) + (z + 0.3 * logits(1)).softmax(1)) / 2,
+    "an offset of one class": lambda z: z + torch.tensor([0.0, 0.3, 0, 0, 0]),
+    "the other way round": lambda z: -z,
+    "other classes": lambda z: z[:, :4],
+    "classes in another order": lambda z: z.roll(1, 1),
+    "not finite": lambda z: z / 0,
+}
+
+
+@pytest.mark.parametrize("scale", [0.2, 3.0, 60.0], ids=["flat", "usual", "saturated"])
+@pytest.mark.parametrize("change", SAME)
+def test_the_same_answers(change: str, scale: float) -> None:
+    z = logits(scale=scale)
+    assert same_answers(SAME[change](z), z, task="multiclass")
+    assert same_answers(z, SAME[change](z), task="multiclass")
+    assert same_answers(SAME[change](z), z.softmax(1), task="multiclass")
+
+
+@pytest.mark.parametrize("change", OTHER)
+def test_other_answers(change: str) -> None:
+    z = logits()
+    assert not same_answers(OTHER[change](z), z, task="multiclass")
+    assert not same_answers(OTHER[change](z), z.softmax(1), task="multiclass")
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel"])
+def test_of_labels_no_constant_is_free(task: str) -> None:
+    z = logits() if task == "multilabel" else logits()[:, :1]
+    assert same_answers(z.sigmoid(), z, task=task)
+    assert same_answers(z, (z / 3), task=task)
+    assert same_answers(z[:, 0], z[:, :1], task=task)
+    assert not same_answers(z + 1, z, task=task)
+    assert not same_answers(-z, z, task=task)
+
+
+def test_a_network_that_says_nothing_yet_agrees_with_itself_alone() -> None:
+    zero = torch.zeros(B, K)
+    assert same_answers(zero, zero, task="multiclass")
+    assert not same_answers(logits(), zero, task="multiclass")
+
+
+STEPS = {
+    "cross-entropy": lambda z, y: F.cross_entropy(z, y),
+    "smoothed": lambda z, y: nn.CrossEntropyLoss(label_smoothing=0.1)(z, y),
+    "argmax": lambda z, y: (z.argmax(1) == y).float().mean(),
+    "max": lambda z, y: z.max(1).indices == y,
+    "topk": lambda z, y: z.topk(2).indices,
+    "of each label": lambda z, y: F.binary_cross_entropy_with_logits(z, F.one_hot(y, K).float()),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_what_is_judged_is_noted_with_its_labels(name: str) -> None:
+    z, y = logits(), torch.arange(B) % K
+    with torch.inference_mode(), Judgements(B, lambda: True) as judged:
+        STEPS[name](z, y)
+    assert len(judged.outputs) == 1
+    assert same_answers(judged.outputs[0], z, task="multiclass")
+    takes_labels = name in ("cross-entropy", "smoothed")
+    assert [torch.equal(target, y) for target in judged.targets] == [True] * takes_labels
+
+
+def test_what_is_no_judgement_of_the_step_is_passed_over() -> None:
+    z, y = logits(), torch.arange(B) % K
+    with Judgements(B, lambda: True) as judged:
+        F.one_hot(y, K).float().argmax(1)  # labels
+        z[:3].argmax(1)  # another batch
+        y.float().max()  # no output
+        torch.rand(B, K, 4, 4).argmax(1)  # a map
+    assert [tuple(one.shape) for one in judged.outputs] == [(8,)]
+    with Judgements(B, lambda: False) as inside:
+        F.cross_entropy(z, y)
+    assert inside.outputs == inside.targets == []
