@@ -42,14 +42,14 @@ def test_fsdp_is_refused(package: str, name: str) -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_zero_is_refused_where_it_spreads_parameters(package: str) -> None:
     pytest.importorskip("deepspeed")
-    made = strategies(package).DeepSpeedStrategy
-    for strategy in (made(stage=3), made(config={"train_batch_size": 8, "zero_optimization": {"stage": 3}})):
+    deepspeed = strategies(package).DeepSpeedStrategy
+    for strategy in (deepspeed(stage=3), deepspeed(config={"train_batch_size": 8, "zero_optimization": {"stage": 3}})):
         for make in CALLBACKS.values():
             trainer, module, callback = trainer_under(strategy, package), small_training.theirs(package), make()
             trainer.callbacks.append(callback)
             with pytest.raises(TypeError, match=f"{type(callback).__name__} cannot work under DeepSpeedStrategy"):
                 callback.setup(trainer, module, "fit")
-    for strategy in (made(stage=2), made(stage=1), made(config={"train_batch_size": 8})):
+    for strategy in (deepspeed(stage=2), deepspeed(stage=1), deepspeed(config={"train_batch_size": 8})):
         for make in CALLBACKS.values():
             trainer, module, callback = trainer_under(strategy, package), small_training.theirs(package), make()
             trainer.callbacks.append(callback)
