@@ -22,8 +22,8 @@ TESTS = sorted(Path(__file__).resolve().parent.rglob("*.py"))
 #: files beneath all rooms, the lowest first: each may import those above it in this list
 GROUND_FLOOR = (
     "names", "_version", "_deprecated", "_optional", "_lazy", "checks", "moved_pixels", "writing", "records",
-    "precision", "batch", "sharded", "models", "class_names", "superclasses", "preprocessing", "depth", "files",
-    "unread", "ops", "compositing", "checkpoints", "named_models",
+    "precision", "batch", "sharded", "models", "stages", "class_names", "superclasses", "preprocessing", "depth",
+    "files", "unread", "ops", "compositing", "checkpoints", "named_models",
 )  # fmt: skip
 #: room -> the rooms that it may import, beside itself and the ground floor
 ARROWS: dict[str, set[str]] = {
@@ -38,7 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "swap": {"backgrounds"},
     "attribution": {"lrp"},
     "isnet": {"lrp"},
-    "heads": {"backgrounds", "swap"},
+    "heads": {"backgrounds", "swap", "metrics"},
     "finetuning": set(),
     "probe": {"backgrounds", "swap", "clad", "isnet", "concepts", "attribution", "metrics", "data", "masks"},
     "audit": {"probe", "metrics", "data", "masks", "attribution", "backgrounds"},

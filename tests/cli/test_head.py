@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -12,7 +13,9 @@ from PIL import Image
 
 from torch_bgdebias.checkpoints import NOTES, notes_for_checkpoint
 from torch_bgdebias.cli import main
+from torch_bgdebias.cli.head import calibration_warnings
 from torch_bgdebias.data import example_folder
+from torch_bgdebias.heads import DebiasedHead, HeadFigures, LinearHead, ViewFigures
 from torch_bgdebias.named_models import load_model
 from torch_bgdebias.preprocessing import Preprocessing
 
@@ -35,6 +38,8 @@ def test_a_state_dict_that_probe_can_load(data, tmp_path, capsys):
     result = json.loads(printed.out)
     assert result["penalty"] in [score["penalty"] for score in result["scores"]]
     assert all(0 <= score["swapped"] <= 1 for score in result["scores"])
+    assert {*result["before"]} == {*result["after"]} == {"original", "swapped"}
+    assert result["temperature"] > 0
     loaded = load_model("timm:test_resnet", num_classes=len(result["classes"]), checkpoint=out)
     layer = loaded.model.get_submodule(result["layer"])
     fitted_with = {**result["preprocessing"], "source": "the checkpoint fixed.pt"}
@@ -51,7 +56,10 @@ def test_an_existing_file_is_left_alone(data, tmp_path, capsys):
     assert "exists; pass --overwrite or another name" in capsys.readouterr().err
     assert out.read_text() == "mine"
     assert main(arguments(data, out, "--overwrite")) == 0
-    assert "<- chosen" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "<- chosen" in text
+    rows = [line.split() for line in text.splitlines() if line.startswith(("before ", "after "))]
+    assert [len(row) for row in rows] == [11, 11]
 
 
 def test_no_folder_to_write_into(data, tmp_path, capsys):
@@ -90,3 +98,16 @@ def test_advice_on_masks_can_be_followed(data, tmp_path, capsys):
     torch.manual_seed(0)
     assert main(arguments(data, tmp_path / "other.pt", "--json")) == 0
     assert printed["scores"] == json.loads(capsys.readouterr().out)["scores"], "the very same objects"
+
+
+def test_worse_probabilities_are_spoken_of():
+    good, low = ViewFigures(0.9, 0.88, 0.03), ViewFigures(0.8, 0.6, 0.2)
+    head = LinearHead(torch.zeros(2, 3), torch.zeros(2))
+    fitted = DebiasedHead(head, "fc", 1.0, (), 10, 1.0, HeadFigures(good, low), HeadFigures(low, good))
+    (text,) = calibration_warnings(fitted)
+    assert text.startswith(
+        "on pictures as they are the calibration error goes from 0.030 to 0.200: the answers are less"
+    )
+    assert "sure (60%) than right (80%)" in text
+    assert calibration_warnings(dataclasses.replace(fitted, after=HeadFigures(good, good))) == []
+    assert calibration_warnings(dataclasses.replace(fitted, before=None)) == []

@@ -6,6 +6,7 @@ import pytest
 import small_training as small
 import torch
 from small_training import PACKAGES, theirs, trainer
+from torch import nn
 
 from torch_bgdebias import BackgroundSwap
 from torch_bgdebias.callbacks import BackgroundSwapCallback, FreezeLowerStages, ISNetCallback
@@ -74,3 +75,36 @@ def test_layers_made_in_configure_model():
 def test_a_layer_that_is_not_there():
     with pytest.raises(LookupError, match=r"until: layer 'net.9' is not in Theirs; near names: net.5"):
         fit([FreezeLowerStages("net.9")])
+
+
+def halving():
+    """A module whose network has two stages."""
+    module = theirs()
+    torch.manual_seed(3)
+    module.net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveMaxPool2d(2),
+        nn.Flatten(), nn.Linear(32, 4),
+    )  # fmt: skip
+    return module
+
+
+def test_without_a_name_the_last_stage_trains_and_isnet_explains_what_enters_it():
+    start = halving().state_dict()
+    callback = ISNetCallback.finetuning("stochastic")
+    assert callback.state_key == ISNetCallback("stochastic", deep_supervision="last-stage", at_input=False).state_key
+    module = fit([FreezeLowerStages(), callback], module=halving())
+    by_name = fit(
+        [FreezeLowerStages("net.2"), ISNetCallback("stochastic", deep_supervision=["net.1"], at_input=False)],
+        module=halving(),
+    )
+    state = module.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in by_name.state_dict().items())
+    changed_names = {name for name, value in state.items() if not torch.equal(value, start[name])}
+    assert changed_names == {"net.2.weight", "net.2.bias", "net.6.weight", "net.6.bias"}
+
+
+def test_a_module_without_stages_is_refused_by_name():
+    with pytest.raises(LookupError, match="until: Theirs: "):
+        fit([FreezeLowerStages()])
+    with pytest.raises(LookupError, match="deep_supervision: 'last-stage': Theirs: "):
+        fit([ISNetCallback.finetuning()])

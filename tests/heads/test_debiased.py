@@ -78,10 +78,26 @@ def test_a_background_reader_reads_the_object_afterwards():
     assert best.both == pytest.approx(best.swapped), "originals weigh nothing here"
 
 
+def test_both_layers_are_judged_and_the_temperature_changes_no_answer():
+    model = biased()
+    fitted = fit_debiased_head(model, shuffled(scenes()))
+    assert fitted.before.original.accuracy == 1.0
+    assert fitted.before.swapped.accuracy < 0.8, "half of the backgrounds are the other class's"
+    chosen = next(score for score in fitted.scores if score.penalty == fitted.penalty)
+    assert fitted.after.original.accuracy == pytest.approx(chosen.original, abs=0.03), "the classes are of one size"
+    assert fitted.after.swapped.accuracy == pytest.approx(chosen.swapped, abs=0.03)
+    plain = fit_debiased_head(model, shuffled(scenes()), calibrate=False)
+    assert plain.temperature == 1.0 != fitted.temperature
+    assert torch.allclose(fitted.head.weight * fitted.temperature, plain.head.weight)
+    assert torch.allclose(fitted.head.bias * fitted.temperature, plain.head.bias)
+    assert plain.after.swapped.accuracy == fitted.after.swapped.accuracy
+
+
 def test_another_number_of_classes_gets_a_new_layer():
     model = Means(classes=1000)
     fitted = fit_debiased_head(model, shuffled(scenes()), penalties=(0.1,))
     assert fitted.scores == ()
+    assert (fitted.temperature, fitted.before, fitted.after) == (1.0, None, None)
     fitted.apply_(model)
     assert model.fc.out_features == 2
     assert model(torch.rand(3, 3, SIDE, SIDE)).shape == (3, 2)

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from torch_bgdebias.heads import logistic
-from torch_bgdebias.heads.logistic import PenaltyScore, Views, best_penalty, choose_penalty, fit_logistic
+from torch_bgdebias.heads.logistic import PenaltyScore, Views, best_penalty, choose_penalty, dealt_folds, fit_logistic
 
 
 def views(images: int = 60, classes: int = 3, dim: int = 5, copies: int = 1, seed: int = 0) -> Views:
@@ -73,9 +73,10 @@ def test_groups_stay_together_and_classes_are_judged_alike():
         2, 80, 40, generator=generator
     )
     many = label.repeat_interleave(4)
-    leaking = choose_penalty(Views(embedding, many, torch.arange(80)), 2, [1e-2], 4, torch.Generator().manual_seed(0))
+    alone = Views(embedding, many, torch.arange(80))
+    leaking = choose_penalty(alone, 2, [1e-2], dealt_folds(alone, 4, torch.Generator().manual_seed(0)))
     grouped = Views(embedding, many, torch.arange(20).repeat_interleave(4))
-    honest = choose_penalty(grouped, 2, [1e-2], 4, torch.Generator().manual_seed(0))
+    honest = choose_penalty(grouped, 2, [1e-2], dealt_folds(grouped, 4, torch.Generator().manual_seed(0)))
     assert leaking[0].swapped > 0.95
     assert honest[0].swapped < 0.8
 
@@ -92,7 +93,7 @@ def test_missing_class_and_single_group_are_named():
         fit_logistic(v, 4, 0.1)
     alone = v._replace(group=torch.zeros(60, dtype=torch.int64))
     with pytest.raises(ValueError, match="groups: expected at least two groups"):
-        choose_penalty(alone, 3, [0.1, 1.0], 4, torch.Generator().manual_seed(0))
+        choose_penalty(alone, 3, [0.1, 1.0], dealt_folds(alone, 4, torch.Generator().manual_seed(0)))
 
 
 def test_the_error_is_that_of_a_mean_and_copies_of_one_photograph_do_not_make_it_smaller():

@@ -151,7 +151,9 @@ def test_refusals_name_what_is_wrong():
         ISNet(small(), Rules("dual"), epsilon=0.1)
     with pytest.raises(AttributeError, match="epsilon"):
         ISNet(small()).epsilon = 0.1
-    with pytest.raises(TypeError, match="deep_supervision: expected a list of layer names"):
+    with pytest.raises(
+        TypeError, match="deep_supervision: expected a list of layer names, or 'last-stage', got the string 'conv'"
+    ):
         ISNet(small(), deep_supervision="conv")
     with pytest.raises(TypeError, match="target: expected a tensor of classes"):
         ISNet(small()).explain(x, 1)

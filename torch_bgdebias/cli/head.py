@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from torch import nn
 
     from torch_bgdebias.data import MaskedImageFolder
-    from torch_bgdebias.heads import DebiasedHead
+    from torch_bgdebias.heads import DebiasedHead, HeadFigures
     from torch_bgdebias.preprocessing import Preprocessing
 
-__all__ = ["SCHEMA", "add_parser", "run"]
+__all__ = ["SCHEMA", "add_parser", "calibration_warnings", "run"]
 
 #: name and version of the layout of what ``--json`` prints
 SCHEMA = "torch_bgdebias.head/1"
+
+#: by how much the calibration error grows before a word is said of it
+_WORSE = 0.02
 
 _DESCRIPTION = """\
 Fit the last layer of a network anew, on pictures and on the same objects before other pictures' backgrounds. The rest
@@ -96,8 +99,13 @@ def run(args: argparse.Namespace) -> int:
         "penalty": fitted.penalty,
         "preprocessing": wanted.to_dict(),
         "scores": [score._asdict() for score in fitted.scores],
+        "temperature": fitted.temperature,
+        "before": _as_dict(fitted.before),
+        "after": _as_dict(fitted.after),
     }
     print(json.dumps(result, indent=1) if args.json else _text(args, fitted, wanted, len(pictures.classes)))
+    for warning in calibration_warnings(fitted):
+        print(f"bgdebias head: note: {warning}", file=sys.stderr)
     return 0
 
 
@@ -152,4 +160,46 @@ def _text(args: argparse.Namespace, fitted: DebiasedHead, wanted: Preprocessing,
     for score in fitted.scores:
         mark = "  <- chosen" if score.penalty == fitted.penalty else ""
         lines.append(f"{score.penalty:<9g} {100 * score.original:>14.1f} % {100 * score.swapped:>20.1f} %{mark}")
+    lines += _figures(fitted)
     return "\n".join([*lines, "", f"Images enter as: {wanted.describe()}", f"Wrote {args.out}"])
+
+
+def _figures(fitted: DebiasedHead) -> list[str]:
+    """The last layers before and after beside each other."""
+    lines = ["", "last layer   pictures as they are: right, sure, ECE   on other backgrounds: right, sure, ECE"]
+    for name, figures in (("before", fitted.before), ("after", fitted.after)):
+        if figures is not None:
+            cells = [
+                f"{100 * of.accuracy:>8.1f} % {100 * of.confidence:>6.1f} % {of.calibration_error:>6.3f}"
+                for of in figures
+            ]
+            lines.append(f"{name:<12} {cells[0]:>40}   {cells[1]:>39}")
+    if fitted.after is None:
+        return []
+    lines.append(
+        "sure: mean probability of the answer; ECE: expected calibration error. Before: the layer that was there; its "
+        "network may have learned these pictures. After: each picture by a layer fitted without it, temperature "
+        f"{fitted.temperature:.3g}."
+    )
+    return lines
+
+
+def calibration_warnings(fitted: DebiasedHead) -> list[str]:
+    """Where the new layer's probabilities say less of its answers than the old one's did."""
+    if fitted.before is None or fitted.after is None:
+        return []
+    warnings = []
+    for where, old, new in zip(("as they are", "on other backgrounds"), fitted.before, fitted.after, strict=True):
+        if new.calibration_error > old.calibration_error + _WORSE:
+            side = "less" if new.confidence < new.accuracy else "more"
+            warnings.append(
+                f"on pictures {where} the calibration error goes from {old.calibration_error:.3f} to "
+                f"{new.calibration_error:.3f}: the answers are {side} sure ({new.confidence:.0%}) than right "
+                f"({new.accuracy:.0%}); where probabilities are used, fit a temperature on pictures of that kind, or "
+                "choose --original-weight by how often they occur"
+            )
+    return warnings
+
+
+def _as_dict(figures: HeadFigures | None) -> dict[str, Any] | None:
+    return None if figures is None else {name: of._asdict() for name, of in figures._asdict().items()}

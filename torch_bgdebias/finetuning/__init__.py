@@ -12,11 +12,13 @@ if TYPE_CHECKING:
         LowerStages as LowerStages,
         freeze_lower_stages as freeze_lower_stages,
     )
+    from torch_bgdebias.stages import LastStage as LastStage, last_stage as last_stage
 else:
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
             "torch_bgdebias.finetuning.callback": ["FreezeLowerStages"],
             "torch_bgdebias.finetuning.freezing": ["LowerStages", "freeze_lower_stages"],
+            "torch_bgdebias.stages": ["LastStage", "last_stage"],
         },
     )

@@ -14,11 +14,11 @@ __all__ = ["FreezeLowerStages"]
 class FreezeLowerStages(LightningCallback):
     """Fix the lower stages of a pretrained network, and keep its batch norms' statistics, while a fit lasts.
 
-    Goes beside any of the other callbacks. With `ISNetCallback` explain layers of the part that trains:
-    ``deep_supervision=["net.blocks.5"], at_input=False``.
+    Goes beside any of the other callbacks, of `ISNetCallback` as ``ISNetCallback.finetuning()``.
 
     Args:
-        until: name of the first layer that trains, in the module: ``"net.blocks.5"``.
+        until: name of the first layer that trains, in the module: ``"net.blocks.5"``; ``None``: where the last stage of
+            the module's ``forward`` begins, see `torch_bgdebias.finetuning.last_stage`.
         keep_norms: see `freeze_lower_stages`.
 
     Raises:
@@ -27,13 +27,13 @@ class FreezeLowerStages(LightningCallback):
 
     Example:
         >>> import pytorch_lightning as pl
-        >>> callback = FreezeLowerStages("net.layer4")
+        >>> callback = FreezeLowerStages()
         >>> trainer = pl.Trainer(callbacks=[callback], logger=False, accelerator="cpu", enable_progress_bar=False)
     """
 
-    def __init__(self, until: str, *, keep_norms: bool = True) -> None:
+    def __init__(self, until: str | None = None, *, keep_norms: bool = True) -> None:
         named: object = until
-        if not isinstance(named, str):
+        if named is not None and not isinstance(named, str):
             raise TypeError(f"until: expected the name of a layer, such as 'net.layer4', got {describe(named)}")
         super().__init__(options={"until": until, "keep_norms": keep_norms})
         self.until, self.keep_norms = until, keep_norms

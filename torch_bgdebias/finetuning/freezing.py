@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from torch_bgdebias.checks import describe
 from torch_bgdebias.models import get_layer
+from torch_bgdebias.stages import last_stage
 
 __all__ = ["LowerStages", "freeze_lower_stages"]
 
@@ -50,7 +51,7 @@ class LowerStages:
         self.restore()
 
 
-def freeze_lower_stages(model: nn.Module, until: str, *, keep_norms: bool = True) -> LowerStages:
+def freeze_lower_stages(model: nn.Module, until: str | None = None, *, keep_norms: bool = True) -> LowerStages:
     """Fix all parameters that the model registered before those of a layer, and keep batch norms' statistics.
 
     A few hundred images teach a pretrained network less than its lower stages already know; what they would change
@@ -58,7 +59,8 @@ def freeze_lower_stages(model: nn.Module, until: str, *, keep_norms: bool = True
 
     Args:
         model: any network whose modules are registered in the order in which they run, as timm's and torchvision's.
-        until: name of the first layer that trains, such as ``"blocks.5"`` or ``"layer4"``.
+        until: name of the first layer that trains, such as ``"blocks.5"`` or ``"layer4"``; ``None``: where the last
+            stage begins, see `last_stage`.
         keep_norms: batch norms, the trained part's too, use and keep their running statistics; their weights train.
             ``False``: those of the fixed part alone.
 
@@ -66,7 +68,7 @@ def freeze_lower_stages(model: nn.Module, until: str, *, keep_norms: bool = True
         What was fixed; ``restore()``, or leaving ``with``, lets it train again.
 
     Raises:
-        TypeError: ``model`` is no module, or ``until`` no name. LookupError: no such layer.
+        TypeError: ``model`` is no module, or ``until`` no name. LookupError: no such layer, or no last stage.
         ValueError: nothing lies before the layer, or it has no parameters.
 
     Example:
@@ -81,9 +83,10 @@ def freeze_lower_stages(model: nn.Module, until: str, *, keep_norms: bool = True
     if not isinstance(given, nn.Module):
         raise TypeError(f"model: expected an nn.Module, got {describe(given)}")
     named: object = until
-    if not isinstance(named, str):
+    if named is not None and not isinstance(named, str):
         raise TypeError(f"until: expected the name of a layer, such as 'layer4', got {describe(named)}")
     try:
+        until = last_stage(model).first if until is None else until
         first = next(iter(get_layer(model, until).parameters()), None)
     except LookupError as error:
         raise LookupError(f"until: {error.args[0]}") from None

@@ -11,8 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.heads.calibration import HeadFigures, cooled, fit_temperature, held_out_logits, view_figures
 from torch_bgdebias.heads.features import embed_views
-from torch_bgdebias.heads.logistic import LinearHead, PenaltyScore, best_penalty, choose_penalty, fit_logistic
+from torch_bgdebias.heads.logistic import (
+    LinearHead,
+    PenaltyScore,
+    Views,
+    best_penalty,
+    choose_penalty,
+    dealt_folds,
+    fit_logistic,
+)
 from torch_bgdebias.heads.settings import HeadOptions, HeadSettings
 from torch_bgdebias.models import find_head, get_layer
 from torch_bgdebias.swap.module import BackgroundSwap
@@ -30,6 +39,10 @@ class DebiasedHead:
         penalty: the one that was chosen: the strongest within one standard error of the best.
         scores: balanced accuracies of all penalties by cross-validation; empty where there was nothing to choose.
         images: how many images it was fitted on, copies and crops not counted.
+        temperature: the logits were divided by it, so that the answers' probabilities fit; 1 where that was not asked.
+        before: accuracy and calibration of the layer that was there, on the images of the fit, which its network may
+            have been trained on; ``None`` where its outputs are other classes.
+        after: those of this head, every image judged by a head that was fitted without it; ``None`` with one penalty.
     """
 
     head: LinearHead
@@ -37,6 +50,9 @@ class DebiasedHead:
     penalty: float
     scores: tuple[PenaltyScore, ...]
     images: int
+    temperature: float = 1.0
+    before: HeadFigures | None = None
+    after: HeadFigures | None = None
 
     def apply_(self, model: nn.Module) -> nn.Module:
         """Put the head in place of ``model``'s last layer, and return the model.
@@ -111,20 +127,35 @@ def fit_debiased_head(
     if swap is None:
         swap = BackgroundSwap("batch", different_class=False)
     views = embed_views(model, loader, swap, spec or BatchSpec(), layer, settings)
-    num_classes = settings.num_classes or _number_of_classes(get_layer(model, layer), views.label)
+    old = get_layer(model, layer)
+    num_classes = settings.num_classes or _number_of_classes(old, views.label)
+    weight = settings.original_weight
     scores: tuple[PenaltyScore, ...] = ()
-    penalty = settings.penalties[0]
+    penalty, temperature, after = settings.penalties[0], 1.0, None
     if len(settings.penalties) > 1:
-        folds = torch.Generator().manual_seed(settings.seed)
-        scores = choose_penalty(
-            views, num_classes, settings.penalties, settings.folds, folds, original_weight=settings.original_weight
-        )
+        fold = dealt_folds(views, settings.folds, torch.Generator().manual_seed(settings.seed))
+        scores = choose_penalty(views, num_classes, settings.penalties, fold, original_weight=weight)
         penalty = best_penalty(scores)
         _warn_at_chance(next(score for score in scores if score.penalty == penalty), num_classes)
-    head = fit_logistic(views, num_classes, penalty, original_weight=settings.original_weight)
-    if num_classes == 2 and getattr(get_layer(model, layer), "out_features", 2) == 1:  # one logit, of class 1
+        logits, judged = held_out_logits(views, num_classes, penalty, fold, original_weight=weight)
+        if settings.calibrate:
+            temperature = fit_temperature(logits, judged, original_weight=weight)
+        after = view_figures(logits / temperature, judged)
+    head = cooled(fit_logistic(views, num_classes, penalty, original_weight=weight), temperature)
+    if num_classes == 2 and getattr(old, "out_features", 2) == 1:  # one logit, of class 1
         head = LinearHead(head.weight[1:] - head.weight[:1], head.bias[1:] - head.bias[:1])
-    return DebiasedHead(head, layer, penalty, scores, len(views.label))
+    before = _figures_of(old, views, num_classes)
+    return DebiasedHead(head, layer, penalty, scores, len(views.label), temperature, before, after)
+
+
+def _figures_of(layer: nn.Module, views: Views, num_classes: int) -> HeadFigures | None:
+    """Those of the layer that was there, if its outputs are the classes of the fit."""
+    outputs = getattr(layer, "out_features", 0)
+    if outputs != num_classes and (outputs, num_classes) != (1, 2):
+        return None
+    with torch.no_grad():
+        parameter = next(layer.parameters())
+        return view_figures(layer(views.embedding.to(parameter.dtype)).double(), views)
 
 
 def _warn_at_chance(chosen: PenaltyScore, num_classes: int) -> None:

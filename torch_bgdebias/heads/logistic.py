@@ -11,7 +11,16 @@ from torch.nn import functional as F
 
 from torch_bgdebias.checks import check_label
 
-__all__ = ["LinearHead", "PenaltyScore", "Views", "best_penalty", "choose_penalty", "fit_logistic"]
+__all__ = [
+    "LinearHead",
+    "PenaltyScore",
+    "Views",
+    "best_penalty",
+    "choose_penalty",
+    "dealt_folds",
+    "fit_logistic",
+    "weights_of_views",
+]
 
 #: of L-BFGS for each fold and penalty, from the solution of the penalty before: accuracies no longer change after it
 _STEPS_OF_A_TRIAL = 40
@@ -110,11 +119,7 @@ def fit_logistic(
     mean, std = features.mean(0), features.std(0, correction=0).clamp(min=1e-6)
     standardised = (features - mean) / std
     target = label.repeat(len(views.embedding))
-    others = max(len(views.embedding) - views.originals, 1)
-    of_view = torch.full((len(views.embedding),), 1 / others, dtype=torch.float64, device=target.device)
-    of_view[: views.originals] = original_weight / views.originals
-    weight = (1 / count.double())[target] * of_view.repeat_interleave(len(label))
-    weight /= weight.sum()
+    weight = weights_of_views(views, num_classes, original_weight=original_weight)
     matrix, shift = _started(start, mean, std, num_classes, standardised)
     optimizer = torch.optim.LBFGS([matrix, shift], max_iter=max_steps, history_size=10, line_search_fn="strong_wolfe")
 
@@ -131,23 +136,31 @@ def fit_logistic(
     return LinearHead(scaled, shift.detach() - scaled @ mean)
 
 
+def weights_of_views(views: Views, num_classes: int, *, original_weight: float) -> Tensor:
+    """(V * N,) what a view of an image counts: every class as much, originals beside 1 for the others; 1 in all."""
+    others = max(len(views.embedding) - views.originals, 1)
+    of_view = torch.full((len(views.embedding),), 1 / others, dtype=torch.float64, device=views.label.device)
+    of_view[: views.originals] = original_weight / views.originals
+    count = torch.bincount(views.label, minlength=num_classes)
+    weight = (1 / count.double())[views.label].repeat(len(of_view)) * of_view.repeat_interleave(len(views.label))
+    return weight / weight.sum()
+
+
 def choose_penalty(
     views: Views,
     num_classes: int,
     penalties: Sequence[float],
-    folds: int,
-    generator: torch.Generator,
+    fold: Tensor,
     *,
     original_weight: float = 0.5,
 ) -> tuple[PenaltyScore, ...]:
-    """Cross-validate the penalties, strongest first; folds never part a group, and hold every class where they can.
+    """Cross-validate the penalties, strongest first.
 
     Args:
         views: at least two views, since the choice is made on images with other backgrounds.
         num_classes: K.
         penalties: to try.
-        folds: how many parts, at least 2; fewer where there are fewer groups.
-        generator: of the folds.
+        fold: (N,) which fold an image is in, see `dealt_folds`.
         original_weight: as in `fit_logistic`.
 
     Returns:
@@ -156,7 +169,6 @@ def choose_penalty(
     Raises:
         ValueError: a single group, which cannot be split.
     """
-    fold = _folds(views, folds, generator)
     strongest_first = sorted(penalties, reverse=True)
     right = {penalty: views.embedding.new_zeros(views.embedding.shape[:2]) for penalty in penalties}
     judged = torch.zeros_like(views.label, dtype=torch.bool)
@@ -210,8 +222,14 @@ def _started(
     return matrix.requires_grad_(), shift.clone().requires_grad_()
 
 
-def _folds(views: Views, folds: int, generator: torch.Generator) -> Tensor:
-    """(N,) which fold each image is in: groups shuffled, then dealt class by class."""
+def dealt_folds(views: Views, folds: int, generator: torch.Generator) -> Tensor:
+    """(N,) which fold each image is in: groups, never parted, shuffled and then dealt class by class.
+
+    Args:
+        views: their labels and groups.
+        folds: how many, at least 2; fewer where there are fewer groups.
+        generator: of the order.
+    """
     groups, inverse = torch.unique(views.group, return_inverse=True)
     class_of = torch.zeros(len(groups), dtype=torch.int64).index_put_((inverse.cpu(),), views.label.cpu())
     shuffled = torch.randperm(len(groups), generator=generator)

@@ -18,6 +18,7 @@ class HeadOptions(TypedDict, total=False):
     original_weight: float
     penalties: tuple[float, ...]
     folds: int
+    calibrate: bool
     layer: str | None
     num_classes: int | None
     group: str | int | None
@@ -38,6 +39,8 @@ class HeadSettings:
         penalties: to choose from by cross-validation, on images and swapped images weighed as in the fit: the strongest
             within one standard error of the best. A single one is taken as it is.
         folds: of the cross-validation.
+        calibrate: divide the logits by a temperature, fitted to the same folds' images, so that probabilities are about
+            as high as answers are right; a strong penalty makes them low. The answers stay. Not with one penalty.
         layer: name of the last linear layer; found by itself where there is one candidate.
         num_classes: K; by default the layer's own number of outputs where it has at most twice as many as there are
             classes in the data, else the number of classes in the data.
@@ -55,6 +58,7 @@ class HeadSettings:
     original_weight: float = 0.5
     penalties: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0)
     folds: int = 4
+    calibrate: bool = True
     layer: str | None = None
     num_classes: int | None = None
     group: str | int | None = None

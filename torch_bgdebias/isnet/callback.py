@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any, ClassVar, ParamSpec, TypeVar, Unpack, cast
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar, Unpack, cast
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, Traine
 from torch_bgdebias.lightning.step import wrap_method
 from torch_bgdebias.models import get_layer, logits_of, original_module
 from torch_bgdebias.sharded import parameters_whole
+from torch_bgdebias.stages import LAST_STAGE
 
 __all__ = ["ISNetCallback", "Schedule"]
 
@@ -148,6 +149,15 @@ class ISNetCallback(TrainingStepCallback):
         self._fit = Fit("")
         self._validation: Validation | None = None
         self._restores: list[Callable[[], None]] = []
+
+    @classmethod
+    def finetuning(cls, variant: Variant = "selective", spec: BatchSpec | None = None, **options: Any) -> Self:
+        """For a pretrained network: relevance of what enters its last stage, and not of the image.
+
+        ``deep_supervision="last-stage", at_input=False`` beside what else the class takes. Beside it
+        `FreezeLowerStages` keeps what the stages before it know.
+        """
+        return cls(variant, spec, **{"deep_supervision": LAST_STAGE, "at_input": False, **options})
 
     weight = property(attrgetter("settings.weight"), doc="P, or its schedule.")
     network = property(attrgetter("settings.network"), doc="The network's name in the module.")

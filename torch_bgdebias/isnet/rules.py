@@ -15,12 +15,15 @@ from torch_bgdebias.isnet.targets import DUAL_TARGETS, VARIANTS, DualTarget, Tar
 from torch_bgdebias.lrp.dual import EPSILON, ZPLUS, DualPass
 from torch_bgdebias.lrp.engine import FlexPass
 from torch_bgdebias.models import LogitsKey
+from torch_bgdebias.stages import LAST_STAGE, last_stage
 
-__all__ = ["Attribution", "BatchNorm", "InputRule", "PixelBox", "RuleOptions", "Rules"]
+__all__ = ["Attribution", "BatchNorm", "HiddenLayers", "InputRule", "PixelBox", "RuleOptions", "Rules"]
 
 InputRule: TypeAlias = Literal["gradient", "zbox"]
 BatchNorm: TypeAlias = Literal["linear", "exact"]
 Attribution: TypeAlias = Literal["lrp", "gradient"]
+#: names of layers, or where relevance is taken without a name: what enters the last stage
+HiddenLayers: TypeAlias = 'Sequence[str] | Literal["last-stage"] | None'
 #: of the three colours, or of as many channels as the images have
 Channels: TypeAlias = "Sequence[float] | Tensor | None"
 
@@ -32,7 +35,7 @@ class RuleOptions(TypedDict, total=False):
     input_rule: InputRule | None
     mean: Channels
     std: Channels
-    deep_supervision: Sequence[str] | None
+    deep_supervision: HiddenLayers
     selective_eps: float | None
     batch_norm: BatchNorm
     attribution: Attribution
@@ -53,7 +56,7 @@ class Rules:
         input_rule: "zbox" or "gradient"; ``None`` takes "zbox" where ``mean`` and ``std`` are given and a layer takes
             the image.
         mean, std: per channel, of the images' normalisation; ``None`` where images are in [0, 1].
-        deep_supervision: names of the layers whose outputs are explained too.
+        deep_supervision: names of the layers whose outputs are explained too; "last-stage": what enters the last one.
         selective_eps: e of the papers' form of the selective variant; ``None`` for exact log-odds.
         batch_norm: "linear" or "exact".
         attribution: "lrp" or "gradient".
@@ -75,7 +78,7 @@ class Rules:
     input_rule: InputRule | None = None
     mean: Channels = None
     std: Channels = None
-    deep_supervision: Sequence[str] | None = ()
+    deep_supervision: HiddenLayers = ()
     selective_eps: float | None = None
     batch_norm: BatchNorm = "linear"
     attribution: Attribution = "lrp"
@@ -93,12 +96,13 @@ class Rules:
         check_option(self.dual_target, DUAL_TARGETS, name="dual_target")
         if self.selective_eps is not None and self.selective_eps <= 0:
             raise ValueError(f"selective_eps: expected None or a number > 0, got {self.selective_eps}")
-        if isinstance(self.deep_supervision, str):
+        layers = self.deep_supervision
+        if isinstance(layers, str) and layers != LAST_STAGE:
             raise TypeError(
-                f"deep_supervision: expected a list of layer names, got the string {self.deep_supervision!r}"
+                f"deep_supervision: expected a list of layer names, or {LAST_STAGE!r}, got the string {layers!r}"
             )
         set_field = object.__setattr__  # what comes as a list or a tensor stays as a tuple: rules can be compared
-        set_field(self, "deep_supervision", tuple(self.deep_supervision or ()))
+        set_field(self, "deep_supervision", layers if isinstance(layers, str) else tuple(layers or ()))
         set_field(self, "mean", _numbers(self.mean))
         set_field(self, "std", _numbers(self.std))
         set_field(self, "exempt", tuple(self.exempt))
@@ -146,8 +150,22 @@ class Rules:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The names of the layers that are explained beside the image."""
-        return tuple(self.deep_supervision or ())
+        """The names of the layers that are explained beside the image; those of `named_in`."""
+        return () if isinstance(self.deep_supervision, str) else tuple(self.deep_supervision or ())
+
+    def named_in(self, model: nn.Module) -> Rules:
+        """The same with the name of the layer whose output enters a model's last stage, where that was asked for.
+
+        Raises:
+            LookupError: there is no telling where it begins.
+        """
+        if not isinstance(self.deep_supervision, str):
+            return self
+        try:
+            layer = last_stage(model).before
+        except LookupError as error:
+            raise LookupError(f"deep_supervision: {LAST_STAGE!r}: {error.args[0]}") from None
+        return dataclasses.replace(self, deep_supervision=(layer,))
 
     @property
     def boxed(self) -> bool:

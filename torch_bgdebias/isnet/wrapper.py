@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from torch_bgdebias.checks import check_image
 from torch_bgdebias.isnet.record import Explanation
-from torch_bgdebias.isnet.rules import Attribution, BatchNorm, InputRule, PixelBox, Rules
+from torch_bgdebias.isnet.rules import Attribution, BatchNorm, HiddenLayers, InputRule, PixelBox, Rules
 from torch_bgdebias.isnet.targets import DualTarget, Target, Variant
 from torch_bgdebias.isnet.watch import Watch
 from torch_bgdebias.models import LogitsKey, get_layer, logits_of, original_module
@@ -51,12 +51,12 @@ class ISNet(nn.Module):
             ``std`` are given, and a layer takes the image, as it is or moved, scaled or resized (docs/lrp.md).
         mean, std: per channel, of the images' normalisation; ``None`` where images are in [0, 1].
         deep_supervision: names of layers at whose outputs relevance is returned too: maps (B, c, h, w) or (B, h, w, c),
-            or tokens (B, N, c) of patches, without those that are no patch. Each has to run once in a forward pass.
-            With "dual", the relevance of a layer before batch norm is that of the batch norm: the two are one layer.
+            or tokens (B, N, c) of patches, without those that are no patch. Each has to run once in a forward pass;
+            "last-stage": the one whose output enters the last stage (`torch_bgdebias.finetuning.last_stage`). With
+            "dual", the relevance of a layer before batch norm is that of the batch norm: the two are one layer.
         selective_eps: e of the papers' form log(p + e) - log(1 - p + e) of the selective variant, which goes flat when
             p is much smaller than e; ``None`` (default) for exact log-odds.
-        batch_norm: "linear": a training batch's statistics are constants in the relevance pass; "exact": relevance is
-            differentiated through them (not with the dual variant). In evaluation mode the two agree.
+        batch_norm: a training batch's statistics are constants for relevance ("linear") or not ("exact"; not "dual").
         attribution: "lrp", or "gradient": plain input x gradient, without any LRP.
         dual_target: what the dual variant's LRP-epsilon explains: "contrast", the logits' sum with random signs, or
             "sum", the papers' plain sum, in which differences between logits cancel (docs/isnet.md).
@@ -71,7 +71,7 @@ class ISNet(nn.Module):
     Raises:
         ValueError: an unknown option, or epsilon < 0.
         TypeError: a model that is no module, or ``deep_supervision`` a string.
-        LookupError: a layer of ``deep_supervision`` that the model does not have.
+        LookupError: a layer of ``deep_supervision`` that the model does not have, or no last stage could be told.
 
     Example:
         >>> import torch
@@ -90,7 +90,7 @@ class ISNet(nn.Module):
         input_rule: InputRule | None = None,
         mean: Sequence[float] | Tensor | None = None,
         std: Sequence[float] | Tensor | None = None,
-        deep_supervision: Sequence[str] | None = (),
+        deep_supervision: HiddenLayers = (),
         selective_eps: float | None = None,
         batch_norm: BatchNorm = "linear",
         attribution: Attribution = "lrp",
@@ -123,8 +123,8 @@ class ISNet(nn.Module):
         if isinstance(variant, Rules) and options != Rules():
             raise TypeError("variant: a Rules object holds all options; pass them to it instead of beside it")
         self.model = model
-        #: the settings, which stay as they are
-        self.rules = variant if isinstance(variant, Rules) else options
+        #: the settings, which stay as they are, with the names of layers that were found
+        self.rules = (variant if isinstance(variant, Rules) else options).named_in(original_module(model))
         #: where valid pixels lie after normalisation
         self.box = PixelBox(self.rules)
         for name in self.rules.layers:

@@ -73,3 +73,24 @@ def test_an_interval_beside_a_corrected_test_says_that_it_stands_by_itself() -> 
         sentence = marked(verdict(reports, [replace(comparison, figures=figures)])[1])
         assert expected in sentence, sentence
         assert ("by itself" in sentence) == ("may be chance" in sentence)
+
+
+def test_what_a_smaller_gap_costs_on_own_backgrounds_is_said() -> None:
+    reports = [make_report(same=0.9, rand=0.4, n=2000), make_report("other", same=0.68, rand=0.66, n=2000, seed=3)]
+    old, new = (report.variants["mixed_same"].accuracy.value for report in reports)
+    shrunk = reports[0].bg_gap.value - reports[1].bg_gap.value
+    text = marked(verdict(reports, compare_models(reports))[1])
+    lost, of = (f"{100 * value:.1f}" for value in (old - new, shrunk))
+    expected = (
+        f"On backgrounds of the own class it is <b>{lost} points less accurate</b>: that much of the {of} points by"
+    )
+    assert expected in text
+    assert float(of) > float(lost) > 15
+    unpaired = marked(verdict(reports, [None])[1])
+    assert expected in unpaired
+
+
+@pytest.mark.parametrize(("same", "n"), [(0.88, 2000), (0.82, 30)])
+def test_a_small_or_uncertain_loss_on_own_backgrounds_is_not_made_one(same: float, n: int) -> None:
+    reports = [make_report(same=0.9, rand=0.4, n=n), make_report("other", same=same, rand=0.8, n=n, seed=3)]
+    assert "less accurate" not in marked(verdict(reports, compare_models(reports))[1])

@@ -13,6 +13,7 @@ from torch_bgdebias.probe.results.spelling import (
     Words,
     interval_of,
     is_known,
+    number,
     p_words,
     percent,
     points,
@@ -24,6 +25,8 @@ __all__ = ["pick_after", "shown_models", "verdict"]
 
 #: with more models than this, the verdict speaks of the best one alone
 _MOST = 4
+#: accuracy on backgrounds of the own class that is not lost without a word
+_MUCH = 0.05
 
 
 def pick_after(reports: Sequence[Measurement]) -> int | None:
@@ -72,7 +75,7 @@ def _change(before: Measurement, after: Measurement, comparison: ModelComparison
         settings = say(
             strong("The two were measured at other settings"), f" ({what}), which may be part of the change. "
         )
-    return (*settings, *sentence, *_interval_of_change(comparison), *_accuracy_change(before, after))
+    return (*settings, *sentence, *_interval_of_change(comparison), *_accuracy_change(before, after, comparison))
 
 
 def _differs(old: Estimate, new: Estimate, comparison: ModelComparison | None) -> bool:
@@ -99,7 +102,7 @@ def _interval_of_change(comparison: ModelComparison | None) -> Sentence:
     )
 
 
-def _accuracy_change(before: Measurement, after: Measurement) -> Sentence:
+def _accuracy_change(before: Measurement, after: Measurement, comparison: ModelComparison | None) -> Sentence:
     old, new = before.accuracy("mixed_rand"), after.accuracy("mixed_rand")
     if not is_known(old) or not is_known(new):
         return ()
@@ -111,6 +114,7 @@ def _accuracy_change(before: Measurement, after: Measurement) -> Sentence:
             strong("not more accurate"),
             " there: a model that has learned nothing has no gap either.",
         ]
+    sentence += _lost_on_own(before, after, comparison)
     worst_before, worst_after = before.worst_variant(), after.worst_variant()
     if worst_before and worst_after and worst_after[1].value < worst_before[1].value:
         now, then = (f"{percent(e.value, 1)} ({VARIANT_WORDS[variant]})" for variant, e in (worst_after, worst_before))
@@ -123,3 +127,20 @@ def _own_accuracy_change(before: Measurement, after: Measurement) -> str:
     if not is_known(old) or not is_known(new):
         return ""
     return f", on backgrounds of the own class from {percent(old.value, 1)} to {percent(new.value, 1)}"
+
+
+def _lost_on_own(before: Measurement, after: Measurement, comparison: ModelComparison | None) -> list[str | Words]:
+    """What a smaller gap costs where backgrounds are as usual, if that is much and beyond chance."""
+    old, new = before.accuracy("mixed_same"), after.accuracy("mixed_same")
+    if not is_known(old) or not is_known(new) or old.value - new.value < _MUCH:
+        return []
+    change = None if comparison is None else comparison.figures.get("accuracy/mixed_same")
+    ends = None if change is None else interval_of(change.difference)
+    if ends is not None and ends[1] >= 0:
+        return []
+    lost = number(old.value - new.value)
+    sentence: list[str | Words] = [" On backgrounds of the own class it is ", strong(f"{lost} points less accurate")]
+    was, is_now = before.bg_gap, after.bg_gap
+    if is_known(was) and is_known(is_now) and was.value - is_now.value > old.value - new.value:
+        sentence.append(f": that much of the {number(was.value - is_now.value)} points by which the gap is smaller")
+    return [*sentence, "."]
