@@ -1,6 +1,6 @@
 """Do concept vectors contain the background? VOC objects on SUN scenes, with networks trained here.
 
-    python -m experiments.concepts.run measure --data DIR [--seeds 0] [--figure FILE]
+    python -m experiments.concepts.run measure --data DIR [--seeds 0] [--figure FILE] [--network lite0]
     python -m experiments.concepts.run table
 
 DIR holds voc_objects/ (images/ and masks/) and sun_scenes/ (<category>/*.jpg). A small network is trained on the
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.common import add_line, made_with, read_lines
+from experiments.photos.settings import MEAN, STD, network as lite0
 from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.concepts import ConceptProbe, ConceptSamples, ConceptTransfer, concept_transfer
 from torch_bgdebias.concepts.probe import METHODS
@@ -32,8 +33,10 @@ from torch_bgdebias.probe import analyse_concepts, biased_pairs, concept_heatmap
 from torch_bgdebias.swap import sample_swap_params, swap_background
 
 RESULTS = Path(__file__).with_name("results.jsonl")
-SIZE = 64
-LAYERS = ("1", "2", "3")
+#: of the network that is trained here
+SIZE, LAYERS = 64, ("1", "2", "3")
+#: of EfficientNet-Lite0 with ImageNet's weights, which stays as it is
+PRETRAINED_SIZE, PRETRAINED_LAYERS = 112, ("net.blocks.2", "net.blocks.4", "net.blocks.6")
 CONDITIONS = ("paste x 1", "paste x 4", "voronoi", "drawn", "noise")
 GROUPS = {
     "architecture": ("campus",),
@@ -63,6 +66,19 @@ def network(classes: int) -> nn.Sequential:
     return net.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes)])
 
 
+class Pretrained(nn.Module):
+    """EfficientNet-Lite0 for images in [-1, 1], as all of them are here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = lite0(2)  # of its classes nothing is asked
+
+    def forward(self, image: Tensor) -> Tensor:
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+        logits: Tensor = self.net(((image + 1) / 2 - mean) / std)
+        return logits
+
+
 def trained(train: ConceptSamples, classes: int, seed: int, epochs: int) -> nn.Module:
     torch.manual_seed(seed)
     net = network(classes)
@@ -84,8 +100,8 @@ def trained(train: ConceptSamples, classes: int, seed: int, epochs: int) -> nn.M
     return net.eval()
 
 
-def objects(data: Path, seed: int) -> tuple[ConceptSamples, ConceptSamples, list[str]]:
-    folder = MaskedImageFolder(data / "voc_objects", SIZE)
+def objects(data: Path, size: int, seed: int) -> tuple[ConceptSamples, ConceptSamples, list[str]]:
+    folder = MaskedImageFolder(data / "voc_objects", size)
     items = [folder[i] for i in range(len(folder))]
     images, masks = (torch.stack([item[k] for item in items]) for k in (0, 2))
     every = ConceptSamples(2 * images - 1, (masks > 0.5).float(), torch.tensor([item[1] for item in items]))
@@ -95,9 +111,9 @@ def objects(data: Path, seed: int) -> tuple[ConceptSamples, ConceptSamples, list
     return parts[0], parts[1], list(folder.classes)
 
 
-def scenes(data: Path) -> tuple[BackgroundBank, dict[str, BackgroundBank]]:
+def scenes(data: Path, size: int) -> tuple[BackgroundBank, dict[str, BackgroundBank]]:
     """Half of the scenes for fitting, the other half by group for testing."""
-    bank = BackgroundBank.from_folder(data / "sun_scenes", SIZE)
+    bank = BackgroundBank.from_folder(data / "sun_scenes", size)
     assert bank.labels is not None
     assert bank.classes is not None
     odd = torch.arange(len(bank)) % 2 == 1
@@ -109,10 +125,10 @@ def scenes(data: Path) -> tuple[BackgroundBank, dict[str, BackgroundBank]]:
     return BackgroundBank(bank.images[~odd]), groups
 
 
-def synthetic(count: int) -> tuple[BackgroundBank, BackgroundBank]:
+def synthetic(count: int, size: int) -> tuple[BackgroundBank, BackgroundBank]:
     """Backgrounds that no camera saw: drawn scenes of ten kinds, and uniform noise; about ``count`` of each."""
-    drawn = draw_scenes(-(-count // 10), SIZE, seed=0).images
-    noise = torch.randint(256, (count, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    drawn = draw_scenes(-(-count // 10), size, seed=0).images
+    noise = torch.randint(256, (count, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     return BackgroundBank(drawn), BackgroundBank(noise)
 
 
@@ -155,7 +171,8 @@ def tables(lines: list[dict[str, Any]]) -> str:
     parts = []
     for line in lines:
         settings = ", ".join(f"{name} {value}" for name, value in line["settings"].items())
-        parts.append(f"{settings}: test accuracy {line['accuracy']:.3f} ({made_with([line])})")
+        accuracy = "as it is" if line["accuracy"] is None else f"test accuracy {line['accuracy']:.3f}"
+        parts.append(f"{settings}: {accuracy} ({made_with([line])})")
         for method in dict.fromkeys(row["method"] for row in line["rows"]):
             parts.append(f"{method}:\n\n{table([row for row in line['rows'] if row['method'] == method])}")
     return "\n\n".join(parts)
@@ -184,7 +201,8 @@ def arguments() -> argparse.Namespace:
     words.add_argument("--out", type=Path, default=RESULTS, help="lines, to which one a seed is added")
     words.add_argument("--seeds", type=int, nargs="+", default=[0])
     words.add_argument("--epochs", type=int, default=40, help="of the network's training")
-    words.add_argument("--layers", nargs="+", choices=LAYERS, default=list(LAYERS))
+    words.add_argument("--network", choices=("small", "lite0"), default="small", help="trained here, or ImageNet's")
+    words.add_argument("--layers", nargs="+", help=f"default: {', '.join(LAYERS)}; {', '.join(PRETRAINED_LAYERS)}")
     words.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     words.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS), help="to fit on")
     words.add_argument("--figure", type=Path, help="heatmap of the first seed's last layer")
@@ -194,17 +212,26 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def measured(args: argparse.Namespace, train: ConceptSamples, test: ConceptSamples, classes: int, seed: int) -> Any:
+    """The network and its accuracy on the test images, where it knows their classes."""
+    if args.network == "lite0":
+        return Pretrained().eval(), None
+    net = trained(train, classes, seed, args.epochs)
+    with torch.no_grad():
+        return net, float((net(test.images).argmax(1) == test.concepts).float().mean())
+
+
 def measure(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    bank, groups = scenes(args.data)
-    drawn, noise = synthetic(len(bank))
+    size, layers = (PRETRAINED_SIZE, PRETRAINED_LAYERS) if args.network == "lite0" else (SIZE, LAYERS)
+    args.layers = args.layers or list(layers)
+    bank, groups = scenes(args.data, size)
+    drawn, noise = synthetic(len(bank), size)
     for seed in args.seeds:
         start = time.process_time()
-        train, test, names = objects(args.data, seed)
-        net = trained(train, len(names), seed, args.epochs)
-        with torch.no_grad():
-            accuracy = float((net(test.images).argmax(1) == test.concepts).float().mean())
-        print(f"seed {seed}: test accuracy {accuracy:.3f}, {time.process_time() - start:.0f} s of CPU", flush=True)
+        train, test, names = objects(args.data, size, seed)
+        net, accuracy = measured(args, train, test, len(names), seed)
+        print(f"seed {seed}: test accuracy {accuracy}, {time.process_time() - start:.0f} s of CPU", flush=True)
         conditions = {
             "paste x 1": on(bank, "paste", seed),
             "paste x 4": [on(bank, "paste", seed + 10 * i) for i in range(4)],
@@ -219,8 +246,8 @@ def measure(args: argparse.Namespace) -> None:
             methods=args.methods,
         )  # fmt: skip
         rows = figures(result, args.layers)
-        settings = {name: getattr(args, name) for name in ("epochs", "layers", "methods", "conditions")}
-        settings |= {"seed": seed, "size": SIZE}
+        settings = {name: getattr(args, name) for name in ("network", "epochs", "layers", "methods", "conditions")}
+        settings |= {"seed": seed, "size": size}
         seconds = round(time.process_time() - start, 1)
         line = add_line(
             args.out, settings, accuracy=accuracy, classes=len(names), training_images=len(train.images),
