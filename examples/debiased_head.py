@@ -18,13 +18,16 @@ def main() -> None:
     model = train(None)
     test = example_loader(images_per_class=100, seed=1)
     reports = [evaluate_background_bias(model, test, name="before")]
-    fit_debiased_head(model, example_loader(images_per_class=200)).apply_(model)
-    reports.append(evaluate_background_bias(model, test, name="after"))
+    for name, calibrate in (("no temperature", False), ("after", True)):
+        fit_debiased_head(model, example_loader(images_per_class=200), calibrate=calibrate).apply_(model)
+        reports.append(evaluate_background_bias(model, test, name=name))
     for report in reports:
         same, rand = (100 * report.variants[name].accuracy.value for name in ("mixed_same", "mixed_rand"))
         gap = report.bg_gap
         interval = f"{100 * gap.value:.1f} [{100 * gap.low:.1f}, {100 * gap.high:.1f}]"
-        print(f"{report.model:7s} own scenes {same:5.1f}  random scenes {rand:5.1f}  BG-Gap {interval}")
+        own, other = (report.performance[name].calibration_error for name in ("mixed_same", "mixed_rand"))
+        print(f"{report.model:14s} own scenes {same:5.1f}, random scenes {rand:5.1f}, BG-Gap {interval}")
+        print(f"{'':14s} calibration error {own:.3f}, {other:.3f}")
 
 
 if __name__ == "__main__":

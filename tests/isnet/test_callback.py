@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.callbacks import BackgroundSwapCallback, ISNetCallback
-from torch_bgdebias.isnet import BackgroundDimming, GradientBalance, ISNet, ISNetLoss
+from torch_bgdebias.isnet import BackgroundDimming, GradientBalance, ISNet, ISNetLoss, Rules
 from torch_bgdebias.swap import BackgroundSwap
 
 pytestmark = pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
@@ -344,3 +344,13 @@ def test_a_skipped_batch_stays_skipped():
     module = Skipping(norm=False)
     trainer(PlainHeatmaps(), max_epochs=1).fit(module, loader())
     assert_same(module, by_hand(Module(norm=False), epochs=1, batches=second), rtol=1e-4, atol=1e-6)
+
+
+def test_the_papers_settings_are_one_word_away():
+    callback = ISNetCallback.paper("dual", weight=0.5)
+    rules = Rules("dual", selective_eps=1e-2, dual_target="sum")
+    same = ISNetCallback(rules, loss=ISNetLoss.paper(mask_dilation=0), balance=None, dimming=0, weight=0.5)
+    assert callback.state_key == same.state_key
+    assert callback.loss.options == same.loss.options
+    assert callback.loss.form == "paper"
+    assert ISNetCallback.paper(loss=ISNetLoss(), balance=2.0).settings.balance == 2.0

@@ -159,6 +159,19 @@ class ISNetCallback(TrainingStepCallback):
         """
         return cls(variant, spec, **{"deep_supervision": LAST_STAGE, "at_input": False, **options})
 
+    @classmethod
+    def paper(cls, variant: Variant = "selective", spec: BatchSpec | None = None, **options: Any) -> Self:
+        """The papers' settings: their loss, masks as they are, no balance, no dimming, their selective and dual scores.
+
+        ``loss=ISNetLoss.paper(mask_dilation=0), balance=None, dimming=0, selective_eps=1e-2, dual_target="sum"`` beside
+        what else the class takes; ``mean`` and ``std`` for z^B.
+        """
+        papers = {
+            "loss": ISNetLoss.paper(mask_dilation=0), "balance": None, "dimming": 0.0, "selective_eps": 1e-2,
+            "dual_target": "sum",
+        }  # fmt: skip
+        return cls(variant, spec, **{**papers, **options})
+
     weight = property(attrgetter("settings.weight"), doc="P, or its schedule.")
     network = property(attrgetter("settings.network"), doc="The network's name in the module.")
 
