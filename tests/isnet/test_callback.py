@@ -349,7 +349,7 @@ def test_a_skipped_batch_stays_skipped():
 def test_the_papers_settings_are_one_word_away():
     callback = ISNetCallback.paper("dual", weight=0.5)
     rules = Rules("dual", selective_eps=1e-2, dual_target="sum")
-    same = ISNetCallback(rules, loss=ISNetLoss.paper(mask_dilation=0), balance=None, dimming=0, weight=0.5)
+    same = ISNetCallback(rules, loss=ISNetLoss.paper(mask_dilation=0), balance=None, dimming=0.0, weight=0.5)
     assert callback.state_key == same.state_key
     assert callback.loss.options == same.loss.options
     assert callback.loss.form == "paper"
