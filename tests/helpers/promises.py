@@ -60,7 +60,8 @@ LEFT_OUT = {
     **dict.fromkeys(("data.digits_with_masks", "data.paint_scenes"), "takes sizes, names and seeds alone"),
     **dict.fromkeys(("masks.Hints", "masks.MaskMaker"), "what makers of masks are asked by: tests/masks/making"),
     **dict.fromkeys(
-        ("finetuning.LowerStages", "finetuning.freeze_lower_stages", "finetuning.last_stage"), "layers by name, not values"
+        ("finetuning.LowerStages", "finetuning.freeze_lower_stages", "finetuning.last_stage"),
+        "layers by name, not values",
     ),
     "probe.EvaluationSettings": "settings; evaluate_background_bias is called",
 }  # fmt: skip
