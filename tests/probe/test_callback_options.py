@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -61,3 +63,16 @@ def test_bad_input() -> None:
         fit(Plain(), BackgroundBiasProbe(spec=BatchSpec(mask=5)), epochs=1)
     with pytest.raises(ValueError, match=r"dataloader_idx: expected less than 1 validation loader\(s\), got 1"):
         fit(Plain(), BackgroundBiasProbe(dataloader_idx=1), epochs=1)
+
+
+def test_a_validation_loader_that_changes_its_images_is_told() -> None:
+    class Shaken(ToyImages):
+        def __getitem__(self, index: int):
+            image, label, mask = super().__getitem__(index)
+            return image + 0.01 * torch.rand(()), label, mask
+
+    for data, expected in ((Shaken(40), 1), (ToyImages(40), 0)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fit(Cheat(), BackgroundBiasProbe(), epochs=2, val=DataLoader(data, batch_size=7))
+        assert len([w for w in caught if "so it changes them at random" in str(w.message)]) == expected

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.probe import evaluate_background_bias
@@ -109,3 +110,36 @@ def test_a_gap_that_is_not_known_is_told(label, mask, why):
     assert np.isnan(report.bg_gap.value)
     assert [m for m in messages if m.startswith("BG-Gap: it is not known") and why in m]
     assert not [m for m in measured(model)[1] if "BG-Gap" in m]
+
+
+class Flipped(TensorDataset):
+    """Turned left to right with a probability."""
+
+    def __init__(self, *tensors, p):
+        super().__init__(*tensors)
+        self.p = p
+
+    def __getitem__(self, index):
+        image, label, mask = super().__getitem__(index)
+        flip = torch.rand(()) < self.p
+        return (image.flip(2), label, mask.flip(2)) if flip else (image, label, mask)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5])
+def test_a_loader_that_changes_its_images_is_told(p):
+    report, messages = measured(linear(), DataLoader(Flipped(IMAGE, LABEL, MASK, p=p), 8))
+    assert len([m for m in messages if "so it changes them at random" in m]) == (p > 0)
+    assert report.settings.get("changing_images", False) is (p > 0)
+
+
+def test_a_shuffled_loader_a_subset_and_label_sets_change_nothing():
+    data = TensorDataset(IMAGE, LABEL, MASK)
+    sets = [(IMAGE, torch.nn.functional.one_hot(LABEL, 3), MASK)]
+    for loader, options in (
+        (DataLoader(data, 5, shuffle=True), {}),
+        (DataLoader(data, 4), {"max_batches": 3}),
+        (DataLoader(data, 4), {"max_backgrounds": 6}),
+        (sets, {"task": "multilabel"}),
+        ([(IMAGE, LABEL, MASK)], {"backgrounds": torch.rand(4, 3, 8, 8)}),
+    ):
+        assert not [m for m in measured(linear(), loader, **options)[1] if "at random" in m]

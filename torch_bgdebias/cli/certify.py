@@ -102,8 +102,7 @@ def run(args: argparse.Namespace) -> int:
     names, device = class_names(args), usable_device(args.device)
     table = None if args.labels is None else read_labels(args.labels, names)
     candidate = Candidate(args.model, args.checkpoint, _named(args))
-    opened = open_candidate(args, candidate, names, table, device)
-    data = opened.data
+    data = (opened := open_candidate(args, candidate, names, table, device)).data
     channels = len(data.dataset[0]["image"])
     bank = BackgroundBank.from_folder(args.backgrounds, data.side, channels=channels, on_error=args.on_error)
     certificate = certify_backgrounds(

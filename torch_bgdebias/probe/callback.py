@@ -32,7 +32,7 @@ from torch_bgdebias.probe.callback_settings import (
     with_known_units,
 )
 from torch_bgdebias.probe.callback_transfer import BatchMove
-from torch_bgdebias.probe.evaluation import report_of, warnings_of
+from torch_bgdebias.probe.evaluation import changing_images, report_of, warnings_of
 from torch_bgdebias.probe.loggers import log_figures
 from torch_bgdebias.probe.passes.entry import Entry, joined_entries
 from torch_bgdebias.probe.passes.gathering import BackgroundPool, Gatherer, pool_for
@@ -269,6 +269,8 @@ class BackgroundBiasProbe(ReadingCallback):
                 None, (*warnings_of(collected, settings), unshown_void(loader), repeated_images(loader))
             ):
                 rank_zero_info(f"{type(self).__name__}: {message}")
+            if changing := changing_images(collected, self._pool):  # later measurements may be of fewer images
+                rank_zero_warn(f"{type(self).__name__}: {changing}")
         if evaluation.run.doubt and not self._doubted:
             self._doubted = True
             rank_zero_warn(f"{type(self).__name__}: {evaluation.run.doubt}")

@@ -39,6 +39,8 @@ _SIGMOIDS = (
 )
 #: from so many images on, one answer to all of them is no accident
 _MANY = 20
+#: share of the images that come again in a second pass, but for what floating point may do
+_MET = 0.95
 #: share of the pictures' edges that objects hardly ever cover
 _INVERTED = 0.5
 
@@ -126,9 +128,12 @@ def evaluate_background_bias(
             f"max_batches: the loader's first {max_batches} batches hold {classes} of the model's "
             f"{collected.num_classes} classes, and a loader of this kind cannot be spread over its data set: shuffle it"
         )
+    recorded = {"device": str(evaluation.device), "max_batches": max_batches, "own_backgrounds": backgrounds is None}
+    if changing := changing_images(collected, pool):
+        messages.append(changing)
+        recorded["changing_images"] = True
     for message in messages:
         warnings.warn(message, stacklevel=2)
-    recorded = {"device": str(evaluation.device), "max_batches": max_batches, "own_backgrounds": backgrounds is None}
     return report_of(
         collected,
         chosen,
@@ -193,6 +198,20 @@ def warnings_of(collected: Collected, settings: EvaluationSettings) -> list[str]
     if unknown_gap := _no_gap(collected, settings):
         messages.append(unknown_gap)
     return messages
+
+
+def changing_images(collected: Collected, pool: BackgroundPool | None) -> str:
+    """What to say where the second pass over a loader brought other images than the first; empty where it did not."""
+    if pool is None:
+        return ""
+    share = pool.met_again(collected.images.label, collected.images.id)
+    if share >= _MET:
+        return ""
+    return (
+        f"loader: only {share:.0%} of the images of its first pass came again in the second, so it changes them at "
+        "random (crops, flips, noise): an image may then stand on its own background, and no report of another model "
+        "can be compared with this one; give a loader without random changes, as for validation"
+    )
 
 
 def _no_gap(collected: Collected, settings: EvaluationSettings) -> str:

@@ -241,6 +241,13 @@ class BackgroundPool:
         """Whether some classes must not get some of the backgrounds."""
         return self._pool.forbidden is not None
 
+    def met_again(self, labels: NDArray[np.int64], ids: NDArray[np.uint64]) -> float:
+        """Share of its images' fingerprints that are among those of a later pass; 1 for backgrounds from elsewhere."""
+        if not self._own:
+            return 1.0
+        seen = set(zip(labels.tolist(), ids.tolist(), strict=True))
+        return sum(own in seen for own in self._own) / len(self._own)
+
     @property
     def only_class(self) -> int | None:
         """The class that all backgrounds are of; ``None`` where there are several, or none is known."""

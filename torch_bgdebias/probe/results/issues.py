@@ -108,6 +108,12 @@ def _missing(report: Measurement) -> Iterator[Issue]:
                 f"{left_out:,} images had no background of {where} to stand on and are left out there.",
                 "Bring more backgrounds: more images a class, or a folder of scenes (backgrounds=).",
             )
+    if report.settings.get("changing_images"):
+        yield Issue(
+            "The loader changes its images at random: an image may stand on its own background.",
+            "Measure again with a loader as for validation, without random crops, flips or noise.",
+            grave=True,
+        )
     batches = report.settings.get("max_batches")
     if batches is not None:
         yield Issue(
