@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import resource
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hostile_readers
 import pytest
 import torch
 from fuzzing import changed_bytes, changed_json, changed_tensors, unexpected
+from hostile_readers import MORE_READERS, SLOW_READERS, draw_masks
 
 from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.backgrounds.generation.manifest import Manifest
 from torch_bgdebias.clad import NegativeQueue
 from torch_bgdebias.masks.formats.boxes import BoxFile
-from torch_bgdebias.masks.formats.outlines import drawn as drawn_shapes
-from torch_bgdebias.masks.formats.reading import read_annotations
 from torch_bgdebias.swap import BackgroundSwap
 
 POINTS = [[1.0, 1.0], [9.0, 1.0], [9.0, 7.5]]
@@ -82,8 +85,7 @@ def annotations(kind: str) -> Callable[[Path, random.Random], None]:
     def attempt(folder: Path, draw: random.Random) -> None:
         path = folder / ("a.xml" if kind == "CVAT" else "a.json")
         path.write_bytes(changed_bytes(CVAT, draw) if kind == "CVAT" else changed_json(ANNOTATIONS[kind], draw))
-        for picture in read_annotations(path):
-            drawn_shapes(picture.shapes, (12, 10))
+        draw_masks(path)
 
     return attempt
 
@@ -122,16 +124,19 @@ def params(folder: Path, draw: random.Random) -> None:
 
 
 READERS = {**{kind: annotations(kind) for kind in (*ANNOTATIONS, "CVAT")}, "boxes": boxes, "manifest": manifest}
+READERS |= MORE_READERS
 STATES = {"queue": queue, "params": params}
 NAMED = (ValueError, KeyError, TypeError, OSError)
 
 
 def strays(reader: str, folder: Path, count: int) -> list[str]:
-    attempt = {**READERS, **STATES}[reader]
+    """What ended otherwise than with a value or an error that names the file (of states: that says something)."""
+    attempt = {**READERS, **STATES, **SLOW_READERS}[reader]
     named = (*NAMED, RuntimeError) if reader == "queue" else NAMED  # torch's load_state_dict has its own
+    words = "." if reader in (*STATES, *SLOW_READERS) else re.escape(str(folder))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return unexpected(lambda draw: attempt(folder, draw), count, named)
+        return unexpected(lambda draw: attempt(folder, draw), count, named, words=words)
 
 
 @pytest.mark.parametrize("reader", [*READERS, *STATES])
@@ -139,15 +144,35 @@ def test_a_hundred_mistakes(tmp_path, reader):
     assert strays(reader, tmp_path, 100) == []
 
 
+@pytest.mark.parametrize("reader", SLOW_READERS)
+def test_a_few_mistakes(tmp_path, reader):
+    assert strays(reader, tmp_path, 10) == []
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("reader", [*READERS, *STATES])
+@pytest.mark.parametrize("reader", [*READERS, *STATES, *SLOW_READERS])
 def test_twenty_thousand_mistakes(tmp_path, reader):
-    assert strays(reader, tmp_path, 20_000) == []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert strays(reader, tmp_path, 2_000 if reader in SLOW_READERS else 20_000) == []
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20, "more than 1 GiB"
 
 
 @pytest.mark.parametrize("reader", READERS)
 def test_what_is_whole_is_read(tmp_path, reader, monkeypatch):
     """Else every mistake would be refused for another reason."""
-    monkeypatch.setitem(globals(), "changed_json", lambda content, draw: json.dumps(content).encode())
-    monkeypatch.setitem(globals(), "changed_bytes", lambda data, draw: data)
-    READERS[reader](tmp_path, random.Random(0))
+    for module in (sys.modules[__name__], hostile_readers):
+        for name in ("changed_json", "changed_bytes", "changed_number", "changed_content", "changed_tensors"):
+            unchanged = (lambda content, draw: json.dumps(content).encode()) if name == "changed_json" else _same
+            monkeypatch.setattr(module, name, unchanged, raising=False)
+    READERS[reader](tmp_path, _First())
+
+
+class _First(random.Random):
+    """Takes the first of two ways."""
+
+    def random(self) -> float:
+        return 0.0
+
+
+def _same(content: Any, draw: random.Random) -> Any:
+    return content

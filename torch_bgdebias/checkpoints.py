@@ -78,7 +78,10 @@ class Checkpoint:
             hint = "; another number of classes?" if other and not (missing or unexpected) else ""
             problems = "; ".join(part for part in parts if part)
             raise ValueError(f"checkpoint: {self.path} does not fit {type(model).__name__}: {problems}{hint}")
-        model.load_state_dict({**wanted, **state})
+        try:
+            model.load_state_dict({**wanted, **state})
+        except RuntimeError as error:  # a dtype that the model's cannot take
+            raise ValueError(f"checkpoint: {self.path} does not fit {type(model).__name__}: {error}") from error
 
     def outputs_beside(self, model: nn.Module) -> int | None:
         """Outputs of the checkpoint's network, where it differs from ``model`` in nothing but their number."""
@@ -128,7 +131,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         preprocessing = Preprocessing.from_dict({**known, "source": f"the checkpoint {path.name}"}) if known else None
         return Checkpoint(path, state, preprocessing, tuple(map(str, classes)) if classes else None)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"checkpoint: {path}: {NOTES}: {error}") from error
 
 

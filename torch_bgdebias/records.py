@@ -7,6 +7,7 @@ memory is spent on it.
 from __future__ import annotations
 
 import base64
+import csv
 import json
 import math
 import os
@@ -18,13 +19,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Record", "Unpacker", "parse_json"]
+__all__ = ["Record", "Unpacker", "parse_json", "read_table"]
 
 _INT64 = 2**63 - 1
 _LARGEST_FILE = 2**29  # bytes; a report of 50,000 images has about 2**25
 _DEEPEST = 64
 #: larger numbers are no result of a measurement, and their hundredfold may be infinite
 _LARGEST_NUMBER = 1e100
+
+
+def read_table(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns' names and the rows of a CSV file, each row with every column; empty where it is short.
+
+    Raises:
+        OSError: no such file. ValueError: not in UTF-8, fields of more than 128 KiB, or more of them than columns.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            columns, rows = list(reader.fieldnames or []), list(reader)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected a table (CSV in UTF-8), got a damaged one: {error}") from error
+    for number, row in enumerate(rows, start=2):
+        beyond: Any = row.pop(None, [])  # where csv puts what no column is for
+        if any(beyond):
+            raise ValueError(f"{path}, row {number}: expected {len(row)} fields, got {len(row) + len(beyond)}")
+    return columns, rows
 
 
 def parse_json(path: str | os.PathLike[str]) -> Any:

@@ -296,3 +296,15 @@ def test_class_without_a_category_and_index_out_of_range():
         data[1]
     with pytest.raises(IndexError, match=r"index: expected one of 8 items, got 8"):
         data[8]
+
+
+def test_foregrounds_that_are_no_squares_keep_their_shape():
+    """Twice as high as wide, made smaller until it fits, in the middle of a canvas of yet another shape."""
+    images = torch.full((4, 3, 12, 6), 200, dtype=torch.uint8)
+    masks = torch.full((4, 1, 12, 6), 255, dtype=torch.uint8)
+    dataset = MaskedTensors(images, torch.arange(4), masks).dataset()
+    image, _, cover, _ = CorrelatedBackgrounds(dataset, bank(), 0.5, size=(10, 9))[0]
+    assert image.shape == (3, 10, 9)
+    expected = torch.zeros(1, 10, 9)
+    expected[:, :, 2:7] = 1
+    assert torch.equal(cover.round(), expected)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -84,7 +86,8 @@ def changed_tensor(value: Tensor, draw: random.Random) -> Any:
     if action == 0:
         return value.to(draw.choice(DTYPES))
     if action == 1:
-        return draw.choice([value[..., :0], value[:1], value.flatten(), value[None], value.new_zeros(())])
+        part = value[..., :0] if value.ndim else value[None]
+        return draw.choice([part, value.flatten()[:1], value.flatten(), value[None], value.new_zeros(())])
     if action == 2 and value.is_floating_point():
         return torch.where(
             torch.rand_like(value.double()) < 0.3, draw.choice([float("nan"), float("inf"), 1e38]), value
@@ -109,16 +112,26 @@ def changed_tensors(state: dict[str, Any], draw: random.Random) -> dict[str, Any
 
 
 def unexpected(
-    attempt: Callable[[random.Random], None], count: int, named: tuple[type[Exception], ...], seed: int = 0
+    attempt: Callable[[random.Random], None],
+    count: int,
+    named: tuple[type[Exception], ...],
+    seed: int = 0,
+    *,
+    words: str = ".",
 ) -> list[str]:
-    """Which of ``count`` attempts ended in another error, each kind once, with the seed that repeats it."""
+    """Which of ``count`` attempts ended in another error, each kind once, with the seed that repeats it.
+
+    A named error holds ``words``, a pattern.
+    """
     kinds: dict[str, str] = {}
     for number in range(count):
         try:
             attempt(random.Random(seed * 1_000_003 + number))
         except named as error:
-            if not str(error):
-                kinds.setdefault("no words", f"{number}: {type(error).__name__} without words")
+            if not re.search(words, str(error)):
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                kind = f"no words {where.filename}:{where.lineno}"
+                kinds.setdefault(kind, f"{number}: {type(error).__name__} says nothing of {words}: {str(error)[:200]}")
         except Exception as error:
             frames = []
             step = error.__traceback__

@@ -94,6 +94,8 @@ def test_the_page_and_the_file_say_what_is_covered(tmp_path):
     assert "It covers nothing else" in page
     assert "a &lt;b&gt;folder&lt;/b&gt;" in page
     assert "It covers nothing else" in certificate.summary()
+    always, never = certificate.right_on[-1], certificate.right_on[0]
+    assert f"{always} right on all, {never} on none of their 8 background(s)" in certificate.summary()
     certificate.to_json(tmp_path / "c.json")
     written = json.loads((tmp_path / "c.json").read_text())
     assert written["schema"] == "torch_bgdebias.certificate/1"

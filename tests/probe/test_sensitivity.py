@@ -139,3 +139,11 @@ def test_what_cannot_be_measured_is_refused():
     full = [(data()[0], data()[1], torch.ones(24, 1, 16, 16))]
     with pytest.raises(ValueError, match="adversarial: no image has a background beside its object"):
         mask_sensitivity(Corner(0), full, damages=[], adversarial=3)
+
+
+def test_shares_of_classes_are_taken_as_the_largest():
+    image, label, mask = data()
+    shares = torch.nn.functional.one_hot(label, 2) * 0.8 + 0.1
+    result = mask_sensitivity(Corner(0), [(image, shares, mask)], damages=[Grown(0.1)])
+    plain = mask_sensitivity(Corner(0), loader(), damages=[Grown(0.1)])
+    assert [row.figures["bg_gap"] for row in result.rows] == [row.figures["bg_gap"] for row in plain.rows]

@@ -359,4 +359,11 @@ def check_normalisation(
         pair.append(tensor)
     if values_readable(pair[1]) and not bool((pair[1] > 0).all()):
         raise ValueError(f"std: expected positive values, got {pair[1].tolist()}")
+    if images.is_floating_point() and values_readable(images) and values_readable(pair[1]):
+        low, high = (float(value) for value in images.aminmax())
+        most = (max(-low, high) + float(pair[0].abs().max())) / float(pair[1].min())
+        if most > torch.finfo(images.dtype).max:
+            raise ValueError(
+                f"images: expected pixels that {images.dtype} holds when normalised, got {low:g} to {high:g}"
+            )
     return pair[0].to(images.device), pair[1].to(images.device)

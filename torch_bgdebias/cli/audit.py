@@ -118,12 +118,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _table(path: Path) -> dict[str, dict[str, str]]:
     """Column -> file -> value."""
-    import csv
+    from torch_bgdebias.records import read_table
 
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    names, rows = read_table(path)
     if not rows:
         raise ValueError(f"table: expected a line a picture below a line of names in {path}, found none")
-    names = [name for name in rows[0] if name is not None]
     key = "image" if "image" in names else names[0]
     return {name: {row[key]: row[name] for row in rows} for name in names if name != key}

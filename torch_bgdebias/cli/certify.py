@@ -84,7 +84,6 @@ def run(args: argparse.Namespace) -> int:
     from torch.utils.data import DataLoader
 
     from torch_bgdebias.backgrounds import BackgroundBank
-    from torch_bgdebias.cli.arguments import usable_device, writable
     from torch_bgdebias.cli.probe.data import SPEC, class_names
     from torch_bgdebias.cli.probe.grouping import one_unit
     from torch_bgdebias.cli.probe.models import Candidate

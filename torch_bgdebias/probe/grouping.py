@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from torch_bgdebias.files import first_few
+from torch_bgdebias.records import read_table
 
 __all__ = ["groups_from_csv", "groups_from_folders"]
 
@@ -32,9 +32,7 @@ def groups_from_csv(path: str | Path, images: Any, column: str, *, image_column:
         ValueError: a column is missing, images have no row (the first few are listed), two rows disagree about an
             image, or one row's name fits several images.
     """
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        lines, columns = list(reader), list(reader.fieldnames or [])
+    columns, lines = read_table(path)
     named = columns[0] if image_column is None and columns else image_column
     for wanted in (named, column):
         if wanted not in columns:

@@ -27,3 +27,9 @@ def test_imagenet_classes_by_index_name_and_wordnet_id():
         ClassNames(4).find(["square"])
     with pytest.raises(ValueError, match="class_names: expected 3, one an output, got 2"):
         ClassNames(3, ["a", "b"])
+
+
+def test_the_first_output_is_a_class():
+    assert ClassNames(3).find([0, 2, 0]) == [0, 2]
+    with pytest.raises(KeyError, match=r"expected a class in \[0, 2\], got -1"):
+        ClassNames(3).find([-1])

@@ -50,3 +50,13 @@ def test_histogram_shares_are_those_of_numpy() -> None:
     values = np.random.default_rng(0).random(100)
     expected = np.histogram(values, bins=20, range=(0, 1))[0] / 100
     assert charts.shares_of(values.tolist(), 20) == pytest.approx(expected.tolist())
+
+
+def test_names_stand_beside_the_middle_of_their_bars() -> None:
+    known = Estimate(0.5, 0.4, 0.6, 10)
+    chart = charts.bars(["first", "second"], {"m": [known, known], "n": [known, known]}, label="x")
+    names = {shape.text: shape.at[1] for shape in chart.shapes if shape.text in ("first", "second")}
+    boxes = [shape.at for shape in chart.shapes if shape.kind == "bar"]
+    for name, rows in zip(("first", "second"), (boxes[:2], boxes[2:]), strict=True):
+        middle = (rows[0][1] + rows[-1][1] + rows[-1][3]) / 2
+        assert middle + 2 <= names[name] <= middle + 5, "letters are about 8 high, and stand on their base line"

@@ -33,15 +33,20 @@ class Manifest:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.path = Path(root) / MANIFEST
         self.records: dict[str, dict[str, Any]] = {}
-        lines = self.path.read_text("utf-8").splitlines(keepends=True) if self.path.is_file() else []
+        try:
+            lines = self.path.read_text("utf-8").splitlines(keepends=True) if self.path.is_file() else []
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self.path}: expected JSON lines in UTF-8: {error}") from error
         if lines and not lines[-1].endswith("\n"):
             lines.pop()  # broken off while it was written
             write_text(self.path, "".join(lines))
         for number, line in enumerate(lines, start=1):
             try:
                 record = json.loads(line)
+                if any(not isinstance(record.get(name, ""), str) for name in ("file", "sha256")):
+                    raise ValueError("expected file and sha256 as text")
                 self.records.setdefault(record["file"], {}).update(record)
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise ValueError(f"{self.path}: line {number} is no record of a picture: {error}") from error
 
     def add(self, record: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch_bgdebias.masks.formats.notice import annotation_kind
 from torch_bgdebias.masks.formats.outlines import AnnotatedPicture, AnnotationError, Outline, Shape, drawn, picture_size
 from torch_bgdebias.masks.formats.reading import read_annotations
 from torch_bgdebias.masks.formats.voc import voc_objects
+from torch_bgdebias.records import read_table
 
 __all__ = ["BoxFile"]
 
@@ -126,11 +126,17 @@ def _yolo(path: Path) -> AnnotatedPicture:
     names = path.parent / "classes.txt"
     classes = names.read_text(encoding="utf-8-sig").splitlines() if names.is_file() else []
     shapes = []
-    for line in path.read_text(encoding="utf-8-sig").splitlines():
+    for row, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         if line.strip():
             number, *values = line.split()
-            x, y, width, height = (float(value) for value in values)
-            label = classes[int(number)].strip() if int(number) < len(classes) else number
+            try:
+                x, y, width, height = (float(value) for value in values)
+                int(number)
+            except ValueError as error:
+                raise AnnotationError(
+                    f"{path}: line {row}: expected a class and four numbers, got {line.strip()[:80]!r}"
+                ) from error
+            label = classes[int(number)].strip() if 0 <= int(number) < len(classes) else number
             outline = _corners(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
             shapes.append(Shape(label, (outline,), relative=True))
     return AnnotatedPicture(path.stem, None, tuple(shapes))
@@ -138,9 +144,10 @@ def _yolo(path: Path) -> AnnotatedPicture:
 
 def _csv(path: Path) -> Iterator[AnnotatedPicture]:
     """A line a box: a picture's name, perhaps a label, and four edges, by the names of the columns."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    columns = list(rows[0]) if rows else []
+    try:
+        columns, rows = read_table(path)
+    except ValueError as error:
+        raise AnnotationError(str(error)) from error
     name = next((column for column in _NAME if column in columns), None)
     corners = next((names for names in _CORNERS if set(names) <= set(columns)), None)
     if name is None or (corners is None and not set(_SIDES) <= set(columns)):

@@ -101,7 +101,9 @@ def _coco(path: Path) -> Iterable[AnnotatedPicture]:
             runs = run_lengths_of(counts) if isinstance(counts, str) else tuple(int(count) for count in counts)
             shape = Shape(label, runs=runs, crowd=crowd)
         else:
-            outlines = tuple(tuple(zip(flat[::2], flat[1::2], strict=True)) for flat in segmentation)
+            outlines = tuple(
+                tuple((float(x), float(y)) for x, y in zip(flat[::2], flat[1::2], strict=True)) for flat in segmentation
+            )
             shape = Shape(label, outlines, crowd=crowd)
         shapes[annotation["image_id"]].append(shape)
     for image in content["images"]:

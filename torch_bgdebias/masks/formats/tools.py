@@ -185,7 +185,7 @@ def read_yolo(path: Path) -> Iterable[AnnotatedPicture]:
                 f"line {row}: expected a class and the corners of an outline, got {len(corners)} numbers"
             )
         values = [float(corner) for corner in corners]
-        label = classes[int(number)].strip() if int(number) < len(classes) else number
+        label = classes[int(number)].strip() if 0 <= int(number) < len(classes) else number
         shapes.append(Shape(label, (_outline(zip(values[::2], values[1::2], strict=True)),), relative=True))
     yield AnnotatedPicture(path.stem, None, tuple(shapes))
 

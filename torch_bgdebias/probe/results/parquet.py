@@ -81,7 +81,7 @@ def measurement_from_parquet(path: str | Path) -> Measurement:
         raise FileNotFoundError(f"{path}: {expected}; no such file")
     try:
         table = parquet.read_table(path)
-    except ValueError as error:  # pyarrow's errors of a format are such
+    except (ValueError, OSError, NotImplementedError) as error:  # pyarrow's errors of a format are such
         raise ValueError(f"{path}: {expected}; {str(error).splitlines()[0]}") from error
     metadata = table.schema.metadata or {}
     if _REST not in metadata:
@@ -91,11 +91,15 @@ def measurement_from_parquet(path: str | Path) -> Measurement:
         kind, is_table = {**_SINGLE, **_NAMED}.get(name.partition("/")[0], (None, False))
         if kind is None:
             raise ValueError(f"{path}: {expected}; it has a column {name!r}")
-        columns[name] = _numpy_array(table.column(name), kind, is_table)
+        try:
+            columns[name] = _numpy_array(table.column(name), kind, is_table)
+        except (AttributeError, TypeError, ValueError, ArithmeticError, NotImplementedError) as error:
+            what = "a list of numbers" if is_table else "a number" if kind is not np.str_ else "a text"
+            raise ValueError(f"{path}: {name}: expected {what} an image, got {table.column(name).type}") from error
     if absent := [name for name in ("id", "label") if name not in columns]:
         raise ValueError(f"{path}: {expected}; it has no column {absent[0]!r}")
     try:
-        report = measurement_from_dict(json.loads(metadata[_REST]))
+        report = measurement_from_dict(json.loads(metadata[_REST].decode()))
         images = _images(columns)
         check_lengths(images)
     except ValueError as error:
