@@ -13,7 +13,9 @@ from torch_bgdebias.cli.arguments import (
     real,
     refuse_results,
     require_inputs,
+    usable_device,
     whole,
+    writable,
 )
 from torch_bgdebias.names import ON_ERROR, SUPERCLASS_SCORES
 
