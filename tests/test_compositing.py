@@ -161,9 +161,8 @@ def test_volumes_are_pasted_slice_by_slice():
     assert torch.equal(paste(front, mask, behind), expected)
     small = [x[:1, :, :2, :2, :2].clone().requires_grad_() for x in (front, mask, behind)]
     assert torch.autograd.gradcheck(paste, tuple(small))
-    with pytest.raises(ValueError, match=r"mask: expected shape \(2, 1, 4, 5, 6\) to go with the volume"):
-        paste(front, mask[:, 0], behind)
+    assert torch.equal(paste(front, mask[:, 0], behind), expected)
+    with pytest.raises(ValueError, match=r"mask: expected shape \(2, 1, 4, 5, 6\) to go with the image"):
+        paste(front, mask[:, :, 0], behind)
     with pytest.raises(ValueError, match=r"background: expected shape \(2, 3, 4, 5, 6\)"):
         paste(front, mask, behind[:, :, 0])
-    with pytest.raises(ValueError, match=r"volumes \(B, C, D, H, W\) are not taken here"):
-        mean_fill(front, mask[:, :, 0])

@@ -50,25 +50,27 @@ def values_readable(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and type(tensor) is Tensor
 
 
-def check_image(image: Tensor, *, name: str = "image", channels: int | None = None) -> Tensor:
+def check_image(image: Tensor, *, name: str = "image", channels: int | None = None, volumes: bool = False) -> Tensor:
     """Require a floating point batch of images.
 
     Args:
         image: (B, C, H, W), any floating dtype.
         name: the argument's name for the message.
         channels: required C, any when ``None``.
+        volumes: (B, C, D, H, W) is taken as well.
 
     Raises:
         TypeError: not a tensor, or not floating point.
-        ValueError: not four-dimensional, no pixels, or another number of channels.
+        ValueError: of another rank, no pixels, or another number of channels.
     """
+    shape = "(B, C, H, W) or (B, C, D, H, W)" if volumes else "(B, C, H, W)"
     if not isinstance(image, Tensor):
-        raise TypeError(f"{name}: expected a float tensor (B, C, H, W), got {describe(image)}")
+        raise TypeError(f"{name}: expected a float tensor {shape}, got {describe(image)}")
     if not image.is_floating_point():
         raise TypeError(f"{name}: expected a floating point tensor, got {describe(image)}; convert with image / 255")
-    if image.ndim != 4 or 0 in image.shape[1:]:
-        volumes = "; volumes (B, C, D, H, W) are not taken here" if image.ndim == 5 else ""
-        raise ValueError(f"{name}: expected shape (B, C, H, W) with at least one pixel, got {describe(image)}{volumes}")
+    if image.ndim not in ((4, 5) if volumes else (4,)) or 0 in image.shape[1:]:
+        hint = "; volumes (B, C, D, H, W) are not taken here" if image.ndim == 5 and not volumes else ""
+        raise ValueError(f"{name}: expected shape {shape} with at least one pixel, got {describe(image)}{hint}")
     if channels is not None and image.shape[1] != channels:
         raise ValueError(f"{name}: expected {channels} channels, got {describe(image)}")
     return image
@@ -97,8 +99,9 @@ def check_mask(mask: Tensor, image: Tensor | None = None, *, name: str = "mask",
     """Require foreground masks and return them as (B, 1, H, W) in the image's floating dtype.
 
     Args:
-        mask: (B, 1, H, W) or (B, H, W), bool or floating point in [0, 1], 1 = foreground; soft masks are allowed.
-        image: (B, C, H, W) that the mask belongs to; sizes and device must agree.
+        mask: (B, 1, H, W) or (B, H, W), bool or floating point in [0, 1], 1 = foreground; soft masks are allowed. Of
+            volumes (B, 1, D, H, W), or (B, D, H, W) beside its ``image``.
+        image: (B, C, H, W) or (B, C, D, H, W) that the mask belongs to; sizes and device must agree.
         name: the argument's name for the message.
         values: also check range and NaN where that is free (see the module's text).
 
@@ -108,14 +111,17 @@ def check_mask(mask: Tensor, image: Tensor | None = None, *, name: str = "mask",
     """
     if not isinstance(mask, Tensor):
         raise TypeError(f"{name}: expected a bool or float tensor (B, 1, H, W), got {describe(mask)}")
-    if mask.ndim != 3 and (mask.ndim != 4 or mask.shape[1] != 1):  # first: labels in the mask's place are integers too
-        raise ValueError(f"{name}: expected shape (B, 1, H, W) or (B, H, W), got {describe(mask)}")
+    volume = mask.ndim == 5 if image is None else image.ndim == 5
+    rank, shapes = (5, "(B, 1, D, H, W) or (B, D, H, W)") if volume else (4, "(B, 1, H, W) or (B, H, W)")
+    # first: labels in the mask's place are integers too
+    if mask.ndim != rank - 1 and (mask.ndim != rank or mask.shape[1] != 1):
+        raise ValueError(f"{name}: expected shape {shapes}, got {describe(mask)}")
     if mask.dtype != torch.bool and not mask.is_floating_point():
         raise TypeError(
             f"{name}: expected bool or floating point in [0, 1], got {describe(mask)}; "
             "pass mask.bool() if it holds 0 and 1, mask > 127 if it holds 0 to 255"
         )
-    if mask.ndim == 3:
+    if mask.ndim == rank - 1:
         mask = mask.unsqueeze(1)
     if image is not None and (mask.shape[0] != image.shape[0] or mask.shape[2:] != image.shape[2:]):
         expected = (image.shape[0], 1, *image.shape[2:])

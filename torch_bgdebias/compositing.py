@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torch_bgdebias.checks import check_image, check_mask, describe, flat_slices, flat_volume, values_readable
+from torch_bgdebias.checks import check_image, check_mask, values_readable
 from torch_bgdebias.precision import working_dtype
 
 __all__ = [
@@ -33,29 +34,32 @@ def bounding_boxes(mask: Tensor, threshold: float = FOREGROUND_THRESHOLD) -> Ten
     """Smallest boxes that hold every foreground pixel (mask > threshold).
 
     Args:
-        mask: (B, 1, H, W) or (B, H, W), bool or float in [0, 1].
+        mask: (B, 1, H, W) or (B, H, W), of volumes (B, 1, D, H, W), bool or float in [0, 1].
         threshold: pixels above it are foreground.
 
     Returns:
-        (B, 4) int64: top, left, bottom, right, the last two exclusive; all 0 where a mask has no foreground.
+        (B, 4) int64: top, left, bottom, right, the last two exclusive; all 0 where a mask has no foreground. Of volumes
+        (B, 6): the box's first slice, row and column, and those past its last.
     """
     return _boxes_of(check_mask(mask) > threshold)
 
 
-def box_mask(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """True inside of each box: (B, 4) as from `bounding_boxes` and (H, W) to a bool mask (B, 1, H, W)."""
-    y = torch.arange(size[0], device=boxes.device)
-    x = torch.arange(size[1], device=boxes.device)
-    top, left, bottom, right = boxes.unsqueeze(-1).unbind(1)
-    rows = (y >= top) & (y < bottom)
-    columns = (x >= left) & (x < right)
-    return (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
+def box_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
+    """True inside of each box: as from `bounding_boxes`, and (H, W) or (D, H, W), to a bool mask (B, 1, H, W)."""
+    axes = len(size)
+    inside = torch.ones((), dtype=torch.bool, device=boxes.device)
+    for axis, side in enumerate(size):
+        position = torch.arange(side, device=boxes.device)
+        along = (position >= boxes[:, axis, None]) & (position < boxes[:, axes + axis, None])
+        inside = inside & along.view(-1, *_only(axis, side, axes))
+    return inside.unsqueeze(1)
 
 
 def fills_image(mask: Tensor) -> Tensor:
     """Which masks (B, 1, H, W) have a box that is the whole image and leaves no background beside it: bool (B,)."""
-    top, left, bottom, right = bounding_boxes(mask).unbind(-1)
-    return (bottom - top) * (right - left) >= mask.shape[-2] * mask.shape[-1]
+    boxes = bounding_boxes(mask)
+    axes = boxes.shape[1] // 2
+    return (boxes[:, axes:] - boxes[:, :axes]).prod(1) >= math.prod(mask.shape[-axes:])
 
 
 def paste(foreground: Tensor, mask: Tensor, background: Tensor) -> Tensor:
@@ -72,13 +76,8 @@ def paste(foreground: Tensor, mask: Tensor, background: Tensor) -> Tensor:
     Raises:
         ValueError: background and foreground differ in shape, or the mask does not fit.
     """
-    if isinstance(foreground, Tensor) and foreground.ndim == 5:
-        if background.shape != foreground.shape:
-            raise ValueError(f"background: expected shape {tuple(foreground.shape)}, got {describe(background)}")
-        flat = paste(flat_slices(foreground), flat_volume(foreground, mask), flat_slices(background))
-        return flat.reshape(foreground.shape)
-    check_image(foreground, name="foreground")
-    check_image(background, name="background")
+    check_image(foreground, name="foreground", volumes=True)
+    check_image(background, name="background", volumes=True)
     if background.shape != foreground.shape:
         raise ValueError(f"background: expected shape {tuple(foreground.shape)}, got {tuple(background.shape)}")
     mask = check_mask(mask, foreground)
@@ -93,11 +92,11 @@ def soft_edge(mask: Tensor, sigma: float) -> Tensor:
     border cuts goes on beyond it.
 
     Args:
-        mask: (B, 1, H, W) float in [0, 1].
+        mask: (B, 1, H, W) or (B, 1, D, H, W) float in [0, 1].
         sigma: standard deviation of the blur in pixels; 0 leaves the mask as it is.
 
     Returns:
-        (B, 1, H, W) in the mask's dtype, differentiable to it.
+        Of the mask's shape and dtype, differentiable to it.
     """
     if sigma == 0:
         return mask
@@ -105,8 +104,11 @@ def soft_edge(mask: Tensor, sigma: float) -> Tensor:
     dtype = working_dtype(mask.dtype)
     offset = torch.arange(-radius, radius + 1, device=mask.device, dtype=dtype)
     weight = torch.softmax(-0.5 * (offset / sigma) ** 2, 0)
-    padded = F.pad(mask.to(dtype), (radius,) * 4, mode="replicate")
-    blurred = F.conv2d(F.conv2d(padded, weight.view(1, 1, -1, 1)), weight.view(1, 1, 1, -1))
+    axes = mask.ndim - 2
+    blurred = F.pad(mask.to(dtype), (radius,) * (2 * axes), mode="replicate")
+    for axis in range(axes):
+        kernel = weight.view(1, 1, *_only(axis, len(weight), axes))
+        blurred = F.conv2d(blurred, kernel) if axes == 2 else F.conv3d(blurred, kernel)
     return mask * (2 * blurred - 1).clamp(0, 1).to(mask.dtype)
 
 
@@ -117,21 +119,22 @@ def tile_fill(image: Tensor, mask: Tensor, threshold: float = FOREGROUND_THRESHO
     one with the most pixels is repeated over the plane, in place, and shows through the box. Ties go to above, below,
     left, right in this order. Where the box is the whole image there is no strip: the whole image then becomes the mean
     colour of its background pixels, or of all its pixels when there are none. No foreground: the image stays as it is.
+    Of a volume it is the largest of six slabs, those in front of and behind the box first.
 
     Args:
-        image: (B, C, H, W) float, any value range.
-        mask: (B, 1, H, W) or (B, H, W), bool or float in [0, 1], 1 = foreground.
+        image: (B, C, H, W) or (B, C, D, H, W) float, any value range.
+        mask: (B, 1, H, W) or (B, H, W), of volumes (B, 1, D, H, W), bool or float in [0, 1], 1 = foreground.
         threshold: pixels with a mask above it are foreground.
 
     Returns:
-        (B, C, H, W), differentiable to the image.
+        Of the image's shape, differentiable to it.
 
     Source: Only-BG-T of Noise or Signal (Xiao et al., arXiv 2006.09994, appendix A).
     """
-    check_image(image)
+    check_image(image, volumes=True)
     inside = check_mask(mask, image) > threshold
     boxes = _boxes_of(inside)
-    strip = _largest_strip(boxes, image.shape[2], image.shape[3])
+    strip = _largest_strip(boxes, image.shape[2:])
     if values_readable(strip) and not (image.requires_grad and torch.is_grad_enabled()):
         return _tile_slices(image, inside, boxes, strip)
     return _tile_gather(image, inside, boxes, strip)
@@ -142,9 +145,9 @@ def mean_fill(image: Tensor, mask: Tensor, threshold: float = FOREGROUND_THRESHO
 
     The mean is that of all pixels where an image has no background pixel. Arguments and result as `tile_fill`.
     """
-    check_image(image)
+    check_image(image, volumes=True)
     inside = check_mask(mask, image) > threshold
-    box = box_mask(_boxes_of(inside), (image.shape[2], image.shape[3]))
+    box = box_mask(_boxes_of(inside), image.shape[2:])
     return torch.where(box, _background_mean(image, inside), image)
 
 
@@ -158,14 +161,14 @@ def without_void(
     """Paint over what is neither object nor background, so that a background shows nothing of an object's edge.
 
     Args:
-        image: (B, C, H, W) float, any value range.
-        mask: (B, 1, H, W), 1 = foreground.
-        void: (B, 1, H, W), bool or float in [0, 1]; ``None``: the image stays as it is.
+        image: (B, C, H, W) or (B, C, D, H, W) float, any value range.
+        mask: (B, 1, H, W) or (B, 1, D, H, W), 1 = foreground.
+        void: of the mask's shape, bool or float in [0, 1]; ``None``: the image stays as it is.
         colour: what to paint, (B, C, H, W) or less of it; by default the mean colour of the image's background pixels.
         threshold: pixels with a mask or void above it are no background.
 
     Returns:
-        (B, C, H, W), differentiable to the image.
+        Of the image's shape, differentiable to it.
     """
     if void is None:
         return image
@@ -179,10 +182,21 @@ def without_void(
 FILLS = {"tile": tile_fill, "mean": mean_fill}
 
 
+def _only(axis: int, side: int, axes: int) -> list[int]:
+    """The shape of what goes along one axis of several."""
+    return [side if other == axis else 1 for other in range(axes)]
+
+
 def _boxes_of(inside: Tensor) -> Tensor:
-    vertical = _extent(inside.any(3).squeeze(1))
-    horizontal = _extent(inside.any(2).squeeze(1))
-    return torch.stack([vertical[0], horizontal[0], vertical[1], horizontal[1]], dim=1)
+    extents = [_extent(_occupied(inside, axis)) for axis in range(2, inside.ndim)]
+    return torch.stack([start for start, _ in extents] + [end for _, end in extents], dim=1)
+
+
+def _occupied(inside: Tensor, axis: int) -> Tensor:
+    """(B, L): which positions along an axis hold any True."""
+    for other in reversed(range(2, inside.ndim)):
+        inside = inside if other == axis else inside.any(other, keepdim=True)
+    return inside.flatten(1)
 
 
 def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,58 +208,69 @@ def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
     return torch.minimum(start, end), end
 
 
-def _largest_strip(boxes: Tensor, height: int, width: int) -> Tensor:
-    """(B, 4): first row, first column, rows and columns of the largest rectangle beside each box; 0 pixels if none."""
-    top, left, bottom, right = boxes.unbind(1)
-    zero, full_h, full_w = torch.zeros_like(top), torch.full_like(top, height), torch.full_like(top, width)
-    strips = torch.stack(
-        [
-            torch.stack([zero, zero, top, full_w], 1),
-            torch.stack([bottom, zero, height - bottom, full_w], 1),
-            torch.stack([zero, zero, full_h, left], 1),
-            torch.stack([zero, right, full_h, width - right], 1),
-        ],
-        1,
-    )
-    best = (strips[..., 2] * strips[..., 3]).argmax(1)
-    return strips.gather(1, best[:, None, None].expand(-1, 1, 4)).squeeze(1)
+def _largest_strip(boxes: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, 4): first row, first column, rows and columns of the largest rectangle beside each box; 0 pixels if none.
+
+    Of volumes (B, 6): first slice, row and column, and how many of each.
+    """
+    axes = len(size)
+    none = torch.zeros_like(boxes[:, 0])
+    whole = torch.stack([none] * axes + [torch.full_like(none, side) for side in size], 1)
+    strips = []
+    for axis, side in enumerate(size):
+        low, high = boxes[:, axis], boxes[:, axes + axis]
+        before, after = whole.clone(), whole.clone()
+        before[:, axes + axis] = low
+        after[:, axis], after[:, axes + axis] = high, side - high
+        strips += [before, after]
+    stacked = torch.stack(strips, 1)
+    best = stacked[..., axes:].prod(-1).argmax(1)
+    return stacked.gather(1, best[:, None, None].expand(-1, 1, 2 * axes)).squeeze(1)
 
 
 def _tile_gather(image: Tensor, inside: Tensor, boxes: Tensor, strip: Tensor) -> Tensor:
     """Fill the boxes with one gather of computed coordinates: nothing is read back from the device."""
-    height, width = image.shape[2:]
-    first_y, first_x, rows, columns = strip[..., None].unbind(1)
-    y = torch.arange(height, device=image.device)
-    x = torch.arange(width, device=image.device)
-    source_y = (first_y + torch.remainder(y - first_y, rows.clamp(min=1))).clamp(max=height - 1)
-    source_x = (first_x + torch.remainder(x - first_x, columns.clamp(min=1))).clamp(max=width - 1)
-    box = box_mask(boxes, (height, width)).squeeze(1)
-    index = torch.where(box, source_y[:, :, None] * width + source_x[:, None, :], y[:, None] * width + x)
+    size = image.shape[2:]
+    axes = len(size)
+    source = own = torch.zeros((), dtype=torch.int64, device=image.device)
+    for axis, side in enumerate(size):
+        position = torch.arange(side, device=image.device)
+        first, count = strip[:, axis, None], strip[:, axes + axis, None]
+        along = (first + torch.remainder(position - first, count.clamp(min=1))).clamp(max=side - 1)
+        stride, shape = math.prod(size[axis + 1 :]), _only(axis, side, axes)
+        source = source + (along * stride).view(-1, *shape)
+        own = own + (position * stride).view(shape)
+    index = torch.where(box_mask(boxes, size).squeeze(1), source, own)
     filled = image.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, image.shape[1], -1)).view_as(image)
-    none_left = strip[:, 2] * strip[:, 3] == 0
-    return torch.where(none_left[:, None, None, None], _background_mean(image, inside), filled)
+    none_left = strip[:, axes:].prod(1) == 0
+    return torch.where(none_left.view(-1, *[1] * (axes + 1)), _background_mean(image, inside), filled)
 
 
 def _tile_slices(image: Tensor, inside: Tensor, boxes: Tensor, strip: Tensor) -> Tensor:
     """The same in memory that may be looked at, where copying rectangles is several times faster than a gather."""
-    filled = image.clone()
-    for i, (box, (first_y, first_x, rows, columns)) in enumerate(zip(boxes.tolist(), strip.tolist(), strict=True)):
-        top, left, bottom, right = box
-        if rows * columns == 0:
+    filled, axes = image.clone(), image.ndim - 2
+    for i, (box, beside) in enumerate(zip(boxes.tolist(), strip.tolist(), strict=True)):
+        low, high, first, count = box[:axes], box[axes:], beside[:axes], beside[axes:]
+        if 0 in count:
             filled[i] = _background_mean(image[i : i + 1], inside[i : i + 1])[0]
-        elif bottom > top:
-            y = first_y + torch.remainder(torch.arange(top, bottom) - first_y, rows)
-            x = first_x + torch.remainder(torch.arange(left, right) - first_x, columns)
-            part = image[i].index_select(1, y)
-            part = part[..., left:right] if columns == image.shape[3] else part.index_select(2, x)
-            filled[i, :, top:bottom, left:right] = part
+        elif high[0] > low[0]:
+            part = image[i]
+            for axis in range(axes):
+                if count[axis] == image.shape[2 + axis]:
+                    part = part.narrow(1 + axis, low[axis], high[axis] - low[axis])
+                else:
+                    position = torch.arange(low[axis], high[axis]) - first[axis]
+                    part = part.index_select(1 + axis, first[axis] + torch.remainder(position, count[axis]))
+            place: list[int | slice] = [i, slice(None), *map(slice, low, high)]
+            filled[tuple(place)] = part
     return filled
 
 
 def _background_mean(image: Tensor, inside: Tensor) -> Tensor:
     """Mean colour (B, C, 1, 1) over the pixels outside, over all pixels where there are none outside."""
+    pixels = tuple(range(2, image.ndim))
     outside = (~inside).to(working_dtype(image.dtype))
-    count = outside.sum((2, 3), keepdim=True)
+    count = outside.sum(pixels, keepdim=True)
     weight = torch.where(count > 0, outside, torch.ones_like(outside))
-    mean = (image.to(weight.dtype) * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True)
+    mean = (image.to(weight.dtype) * weight).sum(pixels, keepdim=True) / weight.sum(pixels, keepdim=True)
     return mean.to(image.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -43,7 +44,7 @@ def more_than_pointwise(after: Tensor, before: Tensor, *, pixels: int = 4096, to
     Returns:
         Tensor: a bool scalar on the images' device, which has not been waited for.
     """
-    step = max(1, after.shape[2] * after.shape[3] // pixels)
+    step = max(1, math.prod(after.shape[2:]) // pixels)
     old, new = (x.detach().flatten(2)[:, :, ::step].double().transpose(1, 2) for x in (before, after))
     old, new = old - old.mean(1, keepdim=True), new - new.mean(1, keepdim=True)
     gram = old.transpose(1, 2) @ old

@@ -26,7 +26,7 @@ def lrp(
 
     Args:
         model: any classifier; runs in evaluation mode, and gradients to its parameters are neither made nor kept.
-        image: (B, C, H, W) as the model takes it.
+        image: (B, C, H, W) or (B, C, D, H, W) as the model takes it.
         target: class of each sample (B,), one for all, or ``None`` for the predicted class.
         composite: a zennit composite; ``None`` takes `torch_bgdebias.lrp.FlexComposite` (LRP-epsilon for any
             architecture). One that goes by layer names finds them as in the model where ``logits`` is ``None``, and
@@ -34,7 +34,7 @@ def lrp(
         logits: where the logits are in the model's output (`torch_bgdebias.models.logits_of`).
 
     Returns:
-        Attributions (B, 1, H, W), signed; what speaks for the class is positive.
+        Attributions (B, 1, H, W) or (B, 1, D, H, W), signed; what speaks for the class is positive.
 
     Raises:
         ImportError: zennit is not installed. TypeError: not a zennit composite. ValueError: relevance that is not
@@ -50,7 +50,7 @@ def lrp(
     """
     from torch_bgdebias.lrp import FlexComposite, relevance  # zennit is for those who use LRP
 
-    check_image(image)
+    check_image(image, volumes=True)
     inner = original_module(model)
     with torch.inference_mode(False), eval_mode(inner), torch.enable_grad():
         image = image.detach().clone()

@@ -32,7 +32,8 @@ class BackgroundBank:
     sends it around.
 
     Args:
-        images: (N, C, Hb, Wb), uint8, which is scaled to [0, 1] when it is used, or floating point, taken as it is.
+        images: (N, C, Hb, Wb), uint8, which is scaled to [0, 1] when it is used, or floating point, taken as it is; or
+            volumes (N, C, Db, Hb, Wb).
         labels: (N,) integers, the class or scene category of each background, -1 unknown; ``None`` when there are none.
         mean: per channel: the normalisation of the training images, applied to the (scaled) pixels when they are used.
             Leave it out where the training images are in [0, 1], or the bank's are normalised already.
@@ -106,9 +107,9 @@ class BackgroundBank:
         return self.forbidden_pairs is not None
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(Hb, Wb) of the images."""
-        return self.images.shape[2], self.images.shape[3]
+    def size(self) -> tuple[int, ...]:
+        """(Hb, Wb) of the images, (Db, Hb, Wb) of volumes."""
+        return tuple(self.images.shape[2:])
 
     def to(self, device: torch.device | str) -> Self:
         """Move the bank, in place as a module does, and return it."""

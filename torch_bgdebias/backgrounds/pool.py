@@ -35,6 +35,8 @@ __all__ = [
 _BEYOND = 0.5
 #: backgrounds of a pool that are looked at for their units
 _SOME = 16
+#: number of dimensions -> what has so many
+_RANKS = {4: "images (N, C, H, W)", 5: "volumes (N, C, D, H, W)"}
 _EXPECTED = "expected uint8 or float images (N, C, H, W), or a bank of them"
 
 
@@ -94,7 +96,8 @@ class Pool:
     """Backgrounds to choose from; `as_pool` makes one.
 
     Args:
-        images: (N, C, Hb, Wb), uint8 or float; or a list of N pictures (C, H, W) of any sizes.
+        images: (N, C, Hb, Wb), uint8 or float; or a list of N pictures (C, H, W) of any sizes. Of volumes with a depth
+            before the height, here and in what follows.
         labels: (N,) int64, -1 unknown; ``None`` where there are none.
         mean: (C,) normalisation of the (scaled) pixels, on the images' device; ``None``: they are in the images' units.
         std: (C,), with ``mean``.
@@ -219,13 +222,17 @@ class Pool:
         if images.shape[1] != like.shape[1]:
             expected, got = like.shape[1], images.shape[1]
             raise ValueError(f"{self.name}: expected {expected} channels like the images, got {got}")
+        if images.ndim != like.ndim:
+            raise ValueError(f"{self.name}: expected {_RANKS[like.ndim]} like the images, got {describe(images)}")
         self.check_units(like)
         converted = in_image_units(images.to(like.device), self.mean, self.std, dtype=like.dtype)
         if masks is not None:
             converted = tile_fill(converted, masks)
         if converted.shape[2:] != like.shape[2:]:
             exact = converted.to(working_dtype(converted.dtype))  # torch does not shrink bfloat16 on a CPU
-            converted = F.interpolate(exact, like.shape[2:], mode="bilinear", antialias=True).to(like.dtype)
+            volumes = like.ndim == 5  # of which torch has no antialiasing
+            mode = "trilinear" if volumes else "bilinear"
+            converted = F.interpolate(exact, like.shape[2:], mode=mode, antialias=not volumes).to(like.dtype)
         return converted
 
 
@@ -277,7 +284,7 @@ def as_pool(
         raise TypeError(f"{name}: {_EXPECTED}, got {describe(source)}")
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise TypeError(f"{name}: {_EXPECTED}, got {describe(images)}")
-    if images.ndim != 4:
+    if images.ndim not in _RANKS:
         raise ValueError(f"{name}: expected shape (N, C, H, W), got {describe(images)}")
     if not len(images):
         raise ValueError(f"{name}: expected at least one image, got none")
@@ -336,10 +343,10 @@ def looks_normalised(image: Tensor) -> bool:
 
 
 def check_images(images: Tensor, *, name: str = "images") -> Tensor:
-    """Require backgrounds (N, C, H, W), at least one, uint8 or finite float."""
+    """Require backgrounds (N, C, H, W) or (N, C, D, H, W), at least one, uint8 or finite float."""
     if not isinstance(images, Tensor) or not (images.dtype == torch.uint8 or images.is_floating_point()):
         raise TypeError(f"{name}: expected a uint8 or floating point tensor (N, C, H, W), got {describe(images)}")
-    if images.ndim != 4 or 0 in images.shape:
+    if images.ndim not in _RANKS or 0 in images.shape:
         raise ValueError(f"{name}: expected shape (N, C, H, W) with at least one image, got {describe(images)}")
     return images if images.dtype == torch.uint8 else check_finite(images.detach(), name=name)
 

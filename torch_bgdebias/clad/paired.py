@@ -111,7 +111,9 @@ class PairedPass:
     def _views_among(self, arguments: Any) -> Tensor | None:
         """Several views of the images in one batch, if that is what entered; the batch's own are noted."""
         batch = len(self.image)
-        tensors = [x for x in tree_leaves(arguments) if isinstance(x, Tensor) and x.is_floating_point() and x.ndim == 4]
+        rank = self.image.ndim
+        leaves = (x for x in tree_leaves(arguments) if isinstance(x, Tensor))
+        tensors = [x for x in leaves if x.is_floating_point() and x.ndim == rank]
         stacked = next((x for x in tensors if len(x) > batch and len(x) % batch == 0), None)
         if stacked is None or stacked.shape[1:] != self.image.shape[1:]:
             return None
@@ -163,7 +165,7 @@ def paired_pass(
     Args:
         module: the user's module; hooks are on it inside the block only.
         layer: name of the layer whose input is the embedding.
-        image: (B, C, H, W), the images of the user's batch.
+        image: (B, C, H, W) or (B, C, D, H, W), the images of the user's batch.
         second: makes the second batch of the images (B, C, H, W) as they enter the network.
         joint: one pass with both batches in one, instead of one pass each. Other arguments of the network with B
             samples are doubled, and what it returns is cut back to the user's part.
@@ -183,8 +185,8 @@ def paired_pass(
 
 
 def as_vectors(embedding: Any, batch: int, layer: str) -> Tensor:
-    """(B, D) as it is, tokens (B, T, D) and maps (B, C, H, W) averaged."""
-    if not isinstance(embedding, Tensor) or not embedding.is_floating_point() or embedding.ndim not in (2, 3, 4):
+    """(B, D) as it is, tokens (B, T, D) and maps (B, C, H, W) or (B, C, D, H, W) averaged."""
+    if not isinstance(embedding, Tensor) or not embedding.is_floating_point() or embedding.ndim not in (2, 3, 4, 5):
         raise TypeError(f"layer {layer!r}: expected a float tensor (B, D) to enter it, got {describe(embedding)}")
     if embedding.shape[0] != batch:
         views, rest = divmod(embedding.shape[0], batch)
@@ -192,7 +194,7 @@ def as_vectors(embedding: Any, batch: int, layer: str) -> Tensor:
         raise ValueError(f"layer {layer!r}: expected {batch} samples to enter it, got {describe(embedding)}{hint}")
     if embedding.ndim == 2:
         return embedding
-    return embedding.mean(1) if embedding.ndim == 3 else embedding.mean((2, 3))
+    return embedding.mean(1) if embedding.ndim == 3 else embedding.mean(tuple(range(2, embedding.ndim)))
 
 
 _NO_ENTRY = "no module around {layer!r} was called with the images of the batch"
@@ -206,7 +208,7 @@ def _around(module: nn.Module, layer: str) -> list[nn.Module]:
 
 def _image_among(arguments: Any, image: Tensor) -> Tensor | None:
     tensors = [x for x in tree_leaves(arguments) if isinstance(x, Tensor) and x.is_floating_point()]
-    alike = [x for x in tensors if x.ndim == 4 and x.shape[0] == image.shape[0]]
+    alike = [x for x in tensors if x.ndim == image.ndim and x.shape[0] == image.shape[0]]
     return next((x for x in tensors if x is image), alike[0] if alike else None)
 
 

@@ -77,9 +77,9 @@ class MaskedTensorDataset(Dataset[MaskedItem]):
     """(image, label, mask) items from uint8 tensors.
 
     Args:
-        images: (N, C, H, W) uint8.
+        images: (N, C, H, W) uint8, or volumes (N, C, D, H, W).
         labels: (N,) integer classes.
-        masks: (N, 1, H, W) uint8, 255 = foreground.
+        masks: (N, 1, H, W) uint8, 255 = foreground; of volumes (N, 1, D, H, W).
         transform: takes and returns (image, mask), both float in [0, 1].
 
     Raises:
@@ -94,7 +94,7 @@ class MaskedTensorDataset(Dataset[MaskedItem]):
             if not isinstance(value, Tensor) or value.dtype != torch.uint8:
                 kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
                 raise TypeError(f"{name}: expected a uint8 tensor (N, C, H, W), got {kind}")
-        if images.ndim != 4 or masks.shape != (images.shape[0], 1, *images.shape[2:]):
+        if images.ndim not in (4, 5) or masks.shape != (images.shape[0], 1, *images.shape[2:]):
             raise ValueError(f"masks: expected (N, 1, H, W) for images {tuple(images.shape)}, got {tuple(masks.shape)}")
         if labels.shape != images.shape[:1]:
             raise ValueError(f"labels: expected shape ({len(images)},), got {tuple(labels.shape)}")

@@ -132,7 +132,7 @@ def make_variant(
     or, with ``backgrounds=``, any pool. The class is chosen first, uniformly, then an image of it.
 
     Args:
-        image: (B, C, H, W) float.
+        image: (B, C, H, W) float, or volumes (B, C, D, H, W), and so what follows.
         mask: (B, 1, H, W) or (B, H, W), bool or float in [0, 1], 1 = foreground; soft masks blend.
         label: (B,) integer classes.
         name: one of ``VARIANTS``.
@@ -161,7 +161,7 @@ def make_variant(
         ([True, True, False, False], [0, 0, 1, 2])
     """
     settings = VariantSettings(name, num_classes, mean, std)
-    check_finite(check_image(image), name="image")
+    check_finite(check_image(image, volumes=True), name="image")
     mask = check_mask(mask, image)
     if void is not None:
         void = check_mask(void, image, name="void")
@@ -170,13 +170,13 @@ def make_variant(
     units = settings.units(image)
     if units is None and name in _BLACK and looks_normalised(image):
         warnings.warn(_NO_BLACK if float(image.detach().amin()) < 0 else _BYTES, stacklevel=2)
-    black = torch.zeros_like(image) if units is None else (-units[0] / units[1])[:, None, None].expand_as(image)
+    black = torch.zeros_like(image) if units is None else _per_channel(-units[0] / units[1], image)
     valid = (mask > FOREGROUND_THRESHOLD).flatten(1).any(1)
     background_label = label
     if name == "only_fg":
         composed, background_label = paste(image, mask, black), torch.full_like(label, -1)
     elif name == "only_bg_b":
-        box = box_mask(bounding_boxes(mask), (image.shape[2], image.shape[3]))
+        box = box_mask(bounding_boxes(mask), image.shape[2:])
         composed = torch.where(box, black, without_void(image, mask, void, black))
     elif name == "only_bg_t":
         composed = tile_fill(without_void(image, mask, void), mask)
@@ -197,9 +197,13 @@ def make_variant(
         index, exists = _choose(label, labels, pool, exclude, settings, generator)
         composed = paste(image, mask, pool.take(index, image)) if len(pool) else image
         background_label, valid = labels[index] if len(pool) else label, valid & exists
-    return Variant(
-        torch.where(valid[:, None, None, None], composed, image), torch.where(valid, background_label, label), valid
-    )
+    shown = torch.where(valid.view(-1, *[1] * (image.ndim - 1)), composed, image)
+    return Variant(shown, torch.where(valid, background_label, label), valid)
+
+
+def _per_channel(values: Tensor, image: Tensor) -> Tensor:
+    """Numbers (C,) as images of flat colours."""
+    return values.view(-1, *[1] * (image.ndim - 2)).expand_as(image)
 
 
 def _own_backgrounds(image: Tensor, mask: Tensor, label: Tensor) -> Pool:

@@ -132,7 +132,7 @@ def calibrate_relevance_range(
     sums: dict[str, Tensor] = {}
     with eval_mode(isnet.model), torch.inference_mode(False), torch.enable_grad():
         for batch in islice(loader, max_batches):
-            image = check_image(spec.image_of(batch)).detach().clone().to(device)
+            image = check_image(spec.image_of(batch), volumes=True).detach().clone().to(device)
             add_explanation(sums, isnet.explain(image, create_graph=False), check=True)
     return ranges_of_sums({name: tuple(values.tolist()) for name, values in sums.items()})
 

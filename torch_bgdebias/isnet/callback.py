@@ -275,10 +275,11 @@ class ISNetCallback(TrainingStepCallback):
     def _explained_step(self, call: StepCall, weight: float) -> Any:
         module = call.module
         mask, void = self.spec.mask_of(call.batch), self.spec.void_of(call.batch)
+        rank = self.spec.image_of(call.batch).ndim
         generator = self._seeded(module)
         if self._dimming.p > 0.0:
-            call.batch = self._dimmed(call.batch, dimming_mask(mask), generator)
-        mask = loss_mask(mask, self.rules)
+            call.batch = self._dimmed(call.batch, dimming_mask(mask, rank), generator)
+        mask = loss_mask(mask, self.rules, rank)
         if self.settings.fraction < 1.0:
             output, explanation, part = self._explained_part(call, generator)
             if part is not None:

@@ -83,7 +83,8 @@ class Validation:
     def _figures(
         self, batch: Any, explanation: Explanation, loss: ISNetLoss, weight: float
     ) -> dict[str, tuple[Tensor, int]]:
-        mask, void = loss_mask(self._spec.mask_of(batch), self._isnet.rules), self._spec.void_of(batch)
+        rank = explanation.relevance.ndim - 1
+        mask, void = loss_mask(self._spec.mask_of(batch), self._isnet.rules, rank), self._spec.void_of(batch)
         neither = () if void is None else (void,)
         terms = loss.terms(explanation.relevance, mask, explanation.hidden, *neither)
         size = len(explanation.logits)

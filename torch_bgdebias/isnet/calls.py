@@ -115,7 +115,9 @@ def place_of_image(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
     """
     if args:
         return None
-    pictures = [name for name, x in kwargs.items() if isinstance(x, Tensor) and x.ndim == 4 and x.is_floating_point()]
+    pictures = [
+        name for name, x in kwargs.items() if isinstance(x, Tensor) and x.is_floating_point() and x.ndim in (4, 5)
+    ]
     if len(pictures) == 1:
         return pictures[0]
     raise TypeError(

@@ -44,22 +44,23 @@ def dim_background(image: Tensor, mask: Tensor, keep: Tensor) -> Tensor:
     """Scale the background towards 0 in the model's own units, where it has no relevance.
 
     Args:
-        image: (B, C, H, W) as the model takes it. 0 is black for images in [0, 1] and the mean colour for normalised
-            ones, which is better where backgrounds are bright: batch norm's statistics then hardly move.
+        image: (B, C, H, W) or (B, C, D, H, W) as the model takes it. 0 is black for images in [0, 1] and the mean
+            colour for normalised ones, which is better where backgrounds are bright: batch norm's statistics then
+            hardly move.
         mask: (B, 1, H, W) or (B, H, W) in [0, 1], 1 = foreground; soft masks blend.
         keep: (B,) in [0, 1], the share of the background's values that stays; see `draw_keep`.
 
     Returns:
-        Tensor: (B, C, H, W), ``image * (mask + (1 - mask) * keep)``.
+        Tensor: of the image's shape, ``image * (mask + (1 - mask) * keep)``.
 
     Raises:
         TypeError, ValueError: wrong shapes or dtypes, a mask outside [0, 1].
     """
-    check_image(image)
+    check_image(image, volumes=True)
     mask = check_mask(mask, image)
     if keep.shape != image.shape[:1]:
         raise ValueError(f"keep: expected shape ({len(image)},), got {describe(keep)}")
-    keep = keep.to(image).view(-1, 1, 1, 1)
+    keep = keep.to(image).view(-1, *[1] * (image.ndim - 1))
     return image * (mask + (1 - mask) * keep)
 
 
@@ -70,7 +71,7 @@ class BackgroundDimming(nn.Module):
         p: share of the images that are dimmed, in [0, 1].
 
     Shape:
-        image (B, C, H, W), mask (B, 1, H, W) -> (B, C, H, W).
+        image (B, C, H, W), mask (B, 1, H, W) -> (B, C, H, W); volumes with a depth before the height.
 
     Example:
         >>> import torch
@@ -93,7 +94,7 @@ class BackgroundDimming(nn.Module):
         if not self.training and keep is None:
             return image
         if keep is None:
-            keep = draw_keep(len(check_image(image)), self.p, generator=generator, device=image.device)
+            keep = draw_keep(len(check_image(image, volumes=True)), self.p, generator=generator, device=image.device)
         return dim_background(image, mask, keep)
 
     def extra_repr(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -251,25 +252,42 @@ def share_term(relevance: Tensor, mask: Tensor, *, saturation: float = SHARE_SAT
     return torch.log1p(outside / torch.where(present, inside * saturation + _FLOOR, 1.0))
 
 
-def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
     """The mask at a hidden layer's resolution: average pooling, then any foreground at all counts as foreground.
 
     Args:
-        mask: (B, 1, H, W) in [0, 1].
-        size: (h, w) of the layer.
+        mask: (B, 1, H, W) in [0, 1], or (B, 1, D, H, W).
+        size: (h, w) of the layer, or (d, h, w).
 
     Returns:
         Tensor: (B, 1, h, w) of zeros and ones; the mask itself, soft or not, when it already has that size.
     """
     if tuple(mask.shape[2:]) == tuple(size):
         return mask
-    return (F.adaptive_avg_pool2d(mask, size) > 0).to(mask.dtype)
+    return (mean_over_pixels(mask, size) > 0).to(mask.dtype)
+
+
+def mean_over_pixels(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """A mask (B, 1, H, W), or of volumes (B, 1, D, H, W), averaged down to ``size``."""
+    if mask.ndim == 5:
+        depth, height, width = size
+        return F.adaptive_avg_pool3d(mask, (depth, height, width))
+    height, width = size
+    return F.adaptive_avg_pool2d(mask, (height, width))
 
 
 def dilate_mask(mask: Tensor, pixels: int) -> Tensor:
-    """The mask grown by ``pixels`` in every direction (a square neighbourhood): an edge needs both its sides."""
+    """The mask grown by ``pixels`` in every direction (a square neighbourhood): an edge needs both its sides.
+
+    Args:
+        mask: (B, 1, H, W), or (B, 1, D, H, W), which grows by as many slices, too.
+        pixels: at least 0.
+    """
     check_count(pixels, name="pixels", least=0)
-    return F.max_pool2d(mask, 2 * pixels + 1, stride=1, padding=pixels) if pixels else mask
+    if not pixels:
+        return mask
+    grow = F.max_pool3d if mask.ndim == 5 else F.max_pool2d
+    return grow(mask, 2 * pixels + 1, stride=1, padding=pixels)
 
 
 def pool_layers(terms: list[HeatmapTerms], decay: float) -> HeatmapTerms:
@@ -294,7 +312,8 @@ def heatmap_terms(
     """Both terms of the heatmap loss per sample, means over maps.
 
     Args:
-        relevance, mask: as `heatmap_loss` takes them.
+        relevance, mask: as `heatmap_loss` takes them, the relevance of a volume (B, M, C, D, H, W) beside a mask
+            (B, 1, D, H, W).
         options: how they are judged.
         relevance_range: (C1, C2) of these heatmaps, where it is not that of the options; checked already.
         name: what error messages call the relevance.
@@ -304,6 +323,8 @@ def heatmap_terms(
     with autocast_off(relevance):
         relevance = working_precision(relevance)
         mask = check_mask(mask, relevance[:, 0])
+        if relevance.ndim == 6:  # both terms look at pixels one by one, wherever they lie
+            relevance, mask = relevance.flatten(3, 4), mask.flatten(2, 3)
         if options.form == "share":
             share = share_term(relevance, mask, saturation=options.saturation).mean(1)
             return HeatmapTerms(share, share, torch.zeros_like(share))
@@ -339,8 +360,8 @@ def heatmap_loss(
     """ISNet's heatmap loss of one set of heatmaps: ``w1 background + w2 foreground``.
 
     Args:
-        relevance: (B, M, C, H, W), any floating dtype; the loss is computed in float32 (float64 stays), also under
-            autocast.
+        relevance: (B, M, C, H, W), or of volumes (B, M, C, D, H, W), any floating dtype; the loss is computed in
+            float32 (float64 stays), also under autocast.
         mask: (B, 1, H, W) or (B, H, W) in [0, 1], 1 = foreground. No foreground: the background term alone. Full: the
             foreground term alone.
         relevance_range: (C1, C2) between which the sum of |relevance| over the foreground is left alone.
@@ -369,10 +390,13 @@ def heatmap_loss(
 
 
 def check_relevance(relevance: Tensor, *, name: str = "relevance") -> None:
-    """Require finite floating point heatmaps (B, M, C, H, W) with at least one map, channel and pixel."""
+    """Require finite floating point heatmaps (B, M, C, H, W) with at least one map, channel and pixel.
+
+    Of volumes (B, M, C, D, H, W).
+    """
     if not isinstance(relevance, Tensor) or not relevance.is_floating_point():
         raise TypeError(f"{name}: expected a float tensor (B, M, C, H, W), got {describe(relevance)}")
-    if relevance.ndim != 5 or 0 in relevance.shape:
+    if relevance.ndim not in (5, 6) or 0 in relevance.shape:
         raise ValueError(f"{name}: expected shape (B, M, C, H, W), none of them 0, got {describe(relevance)}")
     check_finite(relevance, name=name)
 

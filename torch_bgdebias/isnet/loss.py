@@ -9,9 +9,8 @@ from operator import attrgetter
 from typing import Any, Literal, Self
 
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
 
-from torch_bgdebias.checks import check_count, check_mask, check_option, check_share
+from torch_bgdebias.checks import check_count, check_mask, check_option, check_share, describe
 from torch_bgdebias.isnet.functional import (
     SHARE_SATURATION,
     Foreground,
@@ -23,6 +22,7 @@ from torch_bgdebias.isnet.functional import (
     check_relevance,
     dilate_mask,
     heatmap_terms,
+    mean_over_pixels,
     pool_layers,
     resize_mask,
 )
@@ -92,7 +92,7 @@ class ISNetLoss(nn.Module):
 
     Shape:
         relevance (B, M, C, H, W), mask (B, 1, H, W), (B, H, W) or one a map (B, M, 1, H, W), hidden {layer: (B, M, c,
-        h, w)} -> scalar, or (B,).
+        h, w)} -> scalar, or (B,). Of volumes relevance (B, M, C, D, H, W), mask (B, 1, D, H, W) or (B, M, 1, D, H, W).
 
     Raises:
         ValueError: an option out of range; wrong shapes; relevance that is not finite.
@@ -208,9 +208,10 @@ class ISNetLoss(nn.Module):
         Relevance at ``void`` (B, 1, H, W), pixels that are neither object nor background, weighs nothing in either. A
         mask (B, M, 1, H, W) holds one for each heatmap; the terms are then the means of what each heatmap alone gives.
         """
-        if isinstance(mask, Tensor) and mask.ndim == 5:
+        if isinstance(mask, Tensor) and mask.ndim == relevance.ndim > 4:
             return self._terms_of_maps(relevance, mask, hidden or {}, void)
-        at_input = not hidden or relevance.ndim != 5 or relevance.shape[2] > 0  # ISNet(at_input=False) has no channels
+        # ISNet(at_input=False) has no channels
+        at_input = not hidden or relevance.ndim not in (5, 6) or relevance.shape[2] > 0
         if at_input:
             check_relevance(relevance)
         mask = check_mask(mask, working_precision(relevance[:, 0]))
@@ -224,11 +225,13 @@ class ISNetLoss(nn.Module):
             layers.append(self._layer(relevance, mask, self.relevance_range, "relevance"))
         for name, heatmaps in (hidden or {}).items():
             check_relevance(heatmaps, name=f"hidden[{name!r}]")
-            height, width = heatmaps.shape[-2:]
+            size = heatmaps.shape[3:]
+            if len(size) != mask.ndim - 2:
+                raise ValueError(f"hidden[{name!r}]: expected maps of the input's rank, got {describe(heatmaps)}")
             if void is not None:  # a position that is partly void keeps the share that is not
-                heatmaps = heatmaps * (1 - adaptive_avg_pool2d(void, (height, width)))[:, None].to(heatmaps.dtype)
+                heatmaps = heatmaps * (1 - mean_over_pixels(void, size))[:, None].to(heatmaps.dtype)
             layer_range = self.hidden_ranges.get(name, self.relevance_range)
-            layers.append(self._layer(heatmaps, resize_mask(mask, (height, width)), layer_range, f"hidden[{name!r}]"))
+            layers.append(self._layer(heatmaps, resize_mask(mask, size), layer_range, f"hidden[{name!r}]"))
         return pool_layers(layers, self.options.layer_decay)
 
     def _terms_of_maps(

@@ -32,7 +32,7 @@ class Explanation:
     Attributes:
         logits: (B, K), what the model returned.
         relevance: (B, M, C, H, W), at least float32: M heatmaps an image, at the input; C is 0 where the rules leave
-            the input out (``at_input=False``).
+            the input out (``at_input=False``). Of volumes (B, M, C, D, H, W).
         hidden: the same at the outputs of the layers of ``deep_supervision``, (B, M, c, h, w) each.
     """
 
@@ -91,14 +91,16 @@ class Record:
             ValueError: no maps or tokens, a second call, or no gradient leads through it.
         """
         label = f"deep_supervision: layer {name!r}"
-        if not isinstance(output, Tensor) or output.ndim not in (3, 4):
+        volumes = self.value.ndim == 5
+        if not isinstance(output, Tensor) or output.ndim not in ((5,) if volumes else (3, 4)):
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(f"{label} must return maps (B, c, h, w) or tokens (B, N, c), got {got}")
+            shapes = "maps (B, c, d, h, w) of volumes" if volumes else "maps (B, c, h, w) or tokens (B, N, c)"
+            raise ValueError(f"{label} must return {shapes}, got {got}")
         if name in self.hidden:
             raise ValueError(f"{label} is called twice in a forward pass; name one that is called once")
         if not output.requires_grad:
             raise ValueError(f"{label} returned something that no gradient leads through (no_grad, or detached)")
-        last = output.ndim == 4 and _has_channels_last(layer, output, self.value)
+        last = output.ndim >= 4 and _has_channels_last(layer, output, self.value)
         self.hidden[name] = HiddenOutput(get_gradient_edge(output), output.clone(), last)
 
     def heatmap(
@@ -172,8 +174,8 @@ class Record:
         """Relevance at a hidden layer: its output times the gradient, as maps (B, c, h, w)."""
         parts = [_times(v, g) for v, g in zip(values, gradients, strict=True) if g is not None]
         relevance = torch.stack(parts).sum(0) if parts else torch.zeros_like(working_precision(values[0]))
-        if relevance.ndim == 4:
-            return relevance.permute(0, 3, 1, 2) if self.hidden[name].channels_last else relevance
+        if relevance.ndim >= 4:
+            return relevance.movedim(-1, 1) if self.hidden[name].channels_last else relevance
         try:
             return as_map(relevance, (self.value.shape[2], self.value.shape[3]))
         except ValueError as error:
@@ -203,9 +205,10 @@ def _has_channels_last(layer: nn.Module, output: Tensor, image: Tensor) -> bool:
             features |= {module.in_features, module.out_features}
         elif isinstance(module, nn.LayerNorm):
             features.add(module.normalized_shape[-1])
-    _, height, width, channels = output.shape
-    same_shape = abs(height * image.shape[3] / image.shape[2] - width) < 1  # as the image's, but for rounding
-    return channels in features and height not in features and same_shape
+    _, height, *rest, channels = output.shape
+    pairs = zip(rest, image.shape[3:], strict=True)
+    same_shape = all(abs(height * side / image.shape[2] - own) < 1 for own, side in pairs)  # as the image's, but for
+    return channels in features and height not in features and same_shape  # rounding
 
 
 def _times(place: Tensor, gradient: Tensor) -> Tensor:

@@ -220,7 +220,7 @@ class Rules:
         """The forward pass that an image (with a history) is explained in.
 
         Args:
-            image: (B, C, H, W), what the model gets.
+            image: (B, C, H, W) or (B, C, D, H, W), what the model gets.
             private: nobody but the relevance pass wants the gradient of the image.
         """
         if self.variant == "dual" and self.attribution == "lrp":
@@ -254,8 +254,9 @@ class PixelBox(nn.Module):
         self._told = False
 
     def bounds(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The smallest and the largest valid image (1, C, H, W), like ``image``."""
-        low, high = (bound.to(image).view(-1, 1, 1).expand(1, *image.shape[1:]) for bound in (self.low, self.high))
+        """The smallest and the largest valid image (1, C, H, W), or volume, like ``image``."""
+        shape = (-1, *[1] * (image.ndim - 2))
+        low, high = (bound.to(image).view(shape).expand(1, *image.shape[1:]) for bound in (self.low, self.high))
         return low, high
 
     def does_not_hold(self, model: str, *, strict: bool) -> None:

@@ -16,8 +16,9 @@ def foreground_share(relevance: Tensor, mask: Tensor, void: Tensor | None = None
     """Share of the absolute relevance on the foreground (B,), the mean over an image's heatmaps that have any.
 
     Args:
-        relevance: (B, M, C, H, W).
-        mask: (B, 1, H, W), (B, H, W) or one a heatmap (B, M, 1, H, W), in [0, 1], 1 on the foreground.
+        relevance: (B, M, C, H, W), or of volumes (B, M, C, D, H, W).
+        mask: (B, 1, H, W), (B, H, W) or one a heatmap (B, M, 1, H, W), in [0, 1], 1 on the foreground; of volumes with
+            a depth before the height.
         void: pixels that are neither, which count for nothing.
 
     Returns:
@@ -38,7 +39,8 @@ def pixel_ratio(relevance: Tensor, mask: Tensor, void: Tensor | None = None) -> 
 
 def _share(size: Tensor, relevance: Tensor, mask: Tensor, void: Tensor | None) -> Tensor:
     check_relevance(relevance)
-    inside = mask[:, :, 0].to(size.dtype) if mask.ndim == 5 else check_mask(mask, size).to(size.dtype)
+    of_maps = mask.ndim == relevance.ndim
+    inside = mask[:, :, 0].to(size.dtype) if of_maps else check_mask(mask, size).to(size.dtype)
     if void is not None:
         neither = check_mask(void, size, name="void").to(size.dtype)
         size, inside = size * (1 - neither), torch.minimum(inside, 1 - neither)

@@ -144,7 +144,7 @@ class Watch:
             return None
         place = place_of_image(args, kwargs)
         image = args[0] if place is None else kwargs[place]
-        check_image(image)
+        check_image(image, volumes=True)
         check_batch_norm(self._module)
         if image.is_inference():
             raise ValueError("image: made in inference mode; explain(image) copes with that, watching() cannot")

@@ -66,7 +66,7 @@ class ISNet(nn.Module):
         exempt: classes that may use the background: their logits are not explained. Not with "selective".
 
     Shape:
-        image (B, C, H, W) -> logits (B, K).
+        image (B, C, H, W), or volumes (B, C, D, H, W), -> logits (B, K).
 
     Raises:
         ValueError: an unknown option, or epsilon < 0.
@@ -178,7 +178,7 @@ class ISNet(nn.Module):
         Works inside ``torch.no_grad`` and ``torch.inference_mode``, which it leaves for the time being.
 
         Args:
-            image: (B, C, H, W), as the model takes it.
+            image: (B, C, H, W) or (B, C, D, H, W), as the model takes it.
             target: classes (B,) or (B, M), or a function of the logits that returns (B,) or (B, M) scalars; ``None``
                 is the variant's own choice.
             create_graph: whether the relevance can be trained through; ``None`` says yes where gradients are enabled.
@@ -190,7 +190,7 @@ class ISNet(nn.Module):
             RuntimeError: no gradient path from the logits to the image, or a layer that cannot be differentiated
                 twice while the relevance is to be trained through; the message names the layer.
         """
-        check_image(image)
+        check_image(image, volumes=True)
         create_graph = torch.is_grad_enabled() if create_graph is None else create_graph
         with torch.inference_mode(False), torch.enable_grad():
             if image.is_inference():

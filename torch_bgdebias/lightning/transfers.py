@@ -91,7 +91,7 @@ class TransferWatch:
             image, mask = self._spec.image_of(batch), self._spec.mask_of(batch)
         except (KeyError, TypeError):
             return None
-        return (image, mask) if image.is_floating_point() and image.ndim == 4 else None
+        return (image, mask) if image.is_floating_point() and image.ndim in (4, 5) else None
 
 
 def _unchanged(before: Tensor, after: Tensor) -> bool:

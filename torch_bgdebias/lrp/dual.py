@@ -226,7 +226,7 @@ def _pooling(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
 def _mean(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     """Averaging over pixels is pooling; other means are left alone."""
     (x,) = bind(args, kwargs, "input")
-    return (_pooling if x.ndim == 4 else _as_it_is)(mode, func, args, kwargs)
+    return (_pooling if x.ndim in (4, 5) else _as_it_is)(mode, func, args, kwargs)
 
 
 def _as_it_is(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
@@ -265,7 +265,7 @@ DualPass.handlers = {
     **dict.fromkeys(
         (F.max_pool1d, F.max_pool2d, F.max_pool3d, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, torch.max_pool2d,
          torch.max_pool1d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.adaptive_max_pool1d,
-         F.adaptive_max_pool2d),
+         F.adaptive_max_pool2d, F.adaptive_max_pool3d),
         _pooling,
     ),
     **dict.fromkeys((torch.mean, Tensor.mean), _mean),

@@ -41,14 +41,14 @@ def relevance(
 
     Args:
         model: any classifier that returns logits (B, K).
-        image: (B, C, H, W).
+        image: (B, C, H, W) or (B, C, D, H, W).
         target: classes (B,) or (B, M); weights (B, K) of the logits; a function of the logits that returns (B,) or
             (B, M) scalars; ``None``: every logit, M = K.
         composite: `FlexComposite`, or any composite of ``BasicHook`` rules.
         create_graph: whether the relevance can be trained through; ``None`` says yes where gradients are enabled.
 
     Returns:
-        logits (B, K) and relevance (B, M, C, H, W).
+        logits (B, K) and relevance (B, M, C, H, W), or (B, M, C, D, H, W).
 
     Raises:
         ValueError: relevance that is not finite (seen on the CPU; the message names the layer where that begins), a
@@ -56,7 +56,7 @@ def relevance(
         RuntimeError: no gradient path from the logits to the image, or, with ``create_graph``, a layer that cannot be
             differentiated twice, which the message names.
     """
-    check_image(image)
+    check_image(image, volumes=True)
     if not isinstance(composite, Composite):
         raise TypeError(f"composite: expected a zennit Composite, got {describe(composite)}")
     create_graph = torch.is_grad_enabled() if create_graph is None else create_graph

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from torch_bgdebias.checks import check_both_or_none, check_image, check_mask, describe, values_readable
 from torch_bgdebias.ops.library import composite
+from torch_bgdebias.ops.plain import composite_plain
 from torch_bgdebias.precision import working_dtype
 
 __all__ = ["voronoi_composite"]
@@ -32,6 +33,9 @@ def voronoi_composite(
 
     where cell k is the one whose site is nearest to the pixel's centre (y + 1/2, x + 1/2), ties to the lowest index.
     One cell is plain pasting. Differentiable, twice if need be, with respect to ``foreground`` and ``mask`` alone.
+
+    Volumes (B, C, D, H, W) go by the same formula with a third coordinate, which comes first, in plain torch
+    operations: a mask (B, 1, D, H, W) or (B, D, H, W), a bank (N, C, Db, Hb, Wb), sites and offsets (B, K, 3).
 
     Args:
         foreground: (B, C, H, W) floating point; B may be 0. The half types are blended in float32.
@@ -63,7 +67,7 @@ def voronoi_composite(
         >>> voronoi_composite(image, mask, bank, sites, index, offset)[0, 0, 0]
         tensor([0., 0., 2., 2.])
     """
-    check_image(foreground, name="foreground")
+    check_image(foreground, name="foreground", volumes=True)
     if foreground.dtype not in _IMAGE_DTYPES:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in _IMAGE_DTYPES)
         raise TypeError(f"foreground: expected one of {names}, got {describe(foreground)}")
@@ -73,7 +77,8 @@ def voronoi_composite(
     _check_index_values(index, bank)
     _check_no_gradient(bank=bank, sites=sites, mean=mean, std=std)
     mean, std = _normalisation(mean, std, foreground)
-    out: Tensor = composite(foreground, mask, bank, sites.double(), index.long(), offset.long(), mean, std)
+    kernel = composite if foreground.ndim == 4 else composite_plain
+    out: Tensor = kernel(foreground, mask, bank, sites.double(), index.long(), offset.long(), mean, std)
     narrow = foreground.dtype == torch.float16 or (bank.dtype == torch.float64 and foreground.dtype != bank.dtype)
     if narrow and values_readable(out):
         _check_fits(out, foreground)
@@ -91,19 +96,20 @@ def _check_fits(out: Tensor, foreground: Tensor) -> None:
 def _check_bank(bank: Tensor, foreground: Tensor) -> None:
     if not isinstance(bank, Tensor) or (bank.dtype != torch.uint8 and bank.dtype not in _IMAGE_DTYPES):
         raise TypeError(f"bank: expected a uint8 or float tensor (N, C, Hb, Wb), got {describe(bank)}")
-    if bank.ndim != 4 or 0 in bank.shape:
-        raise ValueError(f"bank: expected shape (N, C, Hb, Wb) with at least one pixel, got {describe(bank)}")
+    if bank.ndim != foreground.ndim or 0 in bank.shape:
+        shape = "(N, C, Hb, Wb)" if foreground.ndim == 4 else "(N, C, Db, Hb, Wb)"
+        raise ValueError(f"bank: expected shape {shape} with at least one pixel, got {describe(bank)}")
     if bank.shape[1] != foreground.shape[1]:
         raise ValueError(f"bank: expected the foreground's {foreground.shape[1]} channels, got {describe(bank)}")
     _check_device("bank", bank, foreground)
 
 
 def _check_cells(sites: Tensor, index: Tensor, offset: Tensor, foreground: Tensor) -> None:
-    batch = foreground.shape[0]
+    batch, axes = foreground.shape[0], foreground.ndim - 2
     if not isinstance(sites, Tensor) or not sites.is_floating_point():
-        raise TypeError(f"sites: expected a float tensor ({batch}, K, 2), got {describe(sites)}")
-    if sites.ndim != 3 or sites.shape[0] != batch or sites.shape[1] == 0 or sites.shape[2] != 2:
-        raise ValueError(f"sites: expected shape ({batch}, K, 2) with at least one cell, got {describe(sites)}")
+        raise TypeError(f"sites: expected a float tensor ({batch}, K, {axes}), got {describe(sites)}")
+    if sites.ndim != 3 or sites.shape[0] != batch or sites.shape[1] == 0 or sites.shape[2] != axes:
+        raise ValueError(f"sites: expected shape ({batch}, K, {axes}) with at least one cell, got {describe(sites)}")
     for name, value, shape in (("index", index, (batch, sites.shape[1])), ("offset", offset, tuple(sites.shape))):
         if not isinstance(value, Tensor) or value.dtype not in (torch.int64, torch.int32):
             raise TypeError(f"{name}: expected an int64 tensor {shape}, got {describe(value)}")

@@ -14,7 +14,7 @@ from torch_bgdebias.precision import working_dtype
 __all__ = ["composite_plain", "in_units", "nearest_cell"]
 
 
-def nearest_cell(sites: Tensor, height: int, width: int) -> Tensor:
+def nearest_cell(sites: Tensor, *size: int) -> Tensor:
     """Index of the site nearest to every pixel's centre.
 
     Squared distances are taken in float64 as ``fl(fl(dy dy) + fl(dx dx))`` whatever the sites' dtype: with sites
@@ -22,22 +22,25 @@ def nearest_cell(sites: Tensor, height: int, width: int) -> Tensor:
     A site with NaN or infinity in it is infinitely far from everywhere.
 
     Args:
-        sites: (B, K, 2), (y, x) in pixels.
-        height: H of the image.
-        width: W of the image.
+        sites: (B, K, 2), (y, x) in pixels; of volumes (B, K, 3), (z, y, x).
+        size: H and W of the image; D, H and W of a volume.
 
     Returns:
-        (B, H, W) int64 in [0, K).
+        (B, H, W), or (B, D, H, W), int64 in [0, K).
     """
-    sites = sites.double()
-    y = torch.arange(height, device=sites.device, dtype=torch.float64).view(1, height, 1) + 0.5
-    x = torch.arange(width, device=sites.device, dtype=torch.float64).view(1, 1, width) + 0.5
-    cell = torch.zeros(sites.shape[0], height, width, dtype=torch.int64, device=sites.device)
+    sites, axes = sites.double(), len(size)
+    centres = [
+        _along(torch.arange(side, device=sites.device, dtype=torch.float64) + 0.5, axis, axes)
+        for axis, side in enumerate(size)
+    ]
+    cell = torch.zeros(sites.shape[0], *size, dtype=torch.int64, device=sites.device)
     nearest = torch.full_like(cell, torch.inf, dtype=torch.float64)
     for k in range(sites.shape[1]):  # a running minimum: K maps of distances at once would be gigabytes
-        dy = y - sites[:, k, 0].view(-1, 1, 1)
-        dx = x - sites[:, k, 1].view(-1, 1, 1)
-        distance = dy * dy + dx * dx
+        distance: Tensor | None = None
+        for axis, centre in enumerate(centres):
+            away = centre - sites[:, k, axis].view(-1, *[1] * axes)
+            distance = away * away if distance is None else distance + away * away
+        assert distance is not None, "an image has axes"
         closer = distance < nearest  # false for NaN
         cell.masked_fill_(closer, k)
         nearest = torch.where(closer, distance, nearest)
@@ -53,24 +56,29 @@ def background_pixels(
     std: Tensor | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Normalised bank pixels (B, C, H, W) under every pixel of ``cell``, in ``dtype``."""
-    batch, height, width = cell.shape
-    channels, bank_height, bank_width = bank.shape[1:]
-    flat = cell.view(batch, height * width)
+    """Normalised bank pixels (B, C, H, W) under every pixel of ``cell`` (B, H, W), in ``dtype``; or of volumes."""
+    batch, *size = cell.shape
+    axes, channels, bank_size = len(size), bank.shape[1], bank.shape[2:]
+    flat = cell.flatten(1)
 
     def of_cell(values: Tensor) -> Tensor:
-        return values.gather(1, flat).view(batch, 1, height, width)
+        return values.gather(1, flat).view(batch, 1, *size)
 
-    y = torch.arange(height, device=bank.device).view(1, 1, height, 1) % bank_height
-    x = torch.arange(width, device=bank.device).view(1, 1, 1, width) % bank_width
-    row = (y + of_cell(offset[..., 0].remainder(bank_height))) % bank_height
-    column = (x + of_cell(offset[..., 1].remainder(bank_width))) % bank_width
-    channel = torch.arange(channels, device=bank.device).view(1, channels, 1, 1)
-    return in_units(bank[of_cell(index), channel, row, column], mean, std, dtype)
+    places = []
+    for axis, (side, most) in enumerate(zip(size, bank_size, strict=True)):
+        position = _along(torch.arange(side, device=bank.device) % most, axis, axes)[None]
+        places.append((position + of_cell(offset[..., axis].remainder(most))) % most)
+    channel = torch.arange(channels, device=bank.device).view(1, channels, *[1] * axes)
+    return in_units(bank[(of_cell(index), channel, *places)], mean, std, dtype)
+
+
+def _along(values: Tensor, axis: int, axes: int) -> Tensor:
+    """Values (L,) along one of an image's axes, (1, ..., L, ...)."""
+    return values.view(1, *(len(values) if other == axis else 1 for other in range(axes)))
 
 
 def in_units(pixels: Tensor, mean: Tensor | None, std: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Pixels (n, C, H, W) as an image has them: uint8 scaled to [0, 1], then normalised where there is a mean (C,).
+    """Pixels (n, C, ...) as an image has them: uint8 scaled to [0, 1], then normalised where there is a mean (C,).
 
     Args:
         pixels: uint8 or floating point.
@@ -82,7 +90,8 @@ def in_units(pixels: Tensor, mean: Tensor | None, std: Tensor | None, dtype: tor
     if pixels.dtype == torch.uint8:
         scaled = scaled / torch.full((1,), 255, dtype=dtype, device=pixels.device)
     if mean is not None and std is not None:
-        scaled = (scaled - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
+        shape = (1, -1, *[1] * (pixels.ndim - 2))
+        scaled = (scaled - mean.view(shape)) / std.view(shape)
     return scaled
 
 
@@ -98,6 +107,8 @@ def composite_plain(
 ) -> Tensor:
     """``voronoi_composite`` in plain torch operations, on any device; arguments as the operator's schema has them.
 
+    Volumes (B, C, D, H, W) go by the same formula, with sites and offsets (B, K, 3).
+
     Raises:
         ValueError: an index outside the bank, on the CPU. Elsewhere the device asserts, without a synchronisation.
     """
@@ -108,7 +119,7 @@ def composite_plain(
     else:
         torch._assert_async(inside, "index: expected images of the bank")
     dtype = working_dtype(foreground.dtype)
-    cell = nearest_cell(sites, foreground.shape[2], foreground.shape[3])
+    cell = nearest_cell(sites, *foreground.shape[2:])
     background = background_pixels(bank, cell, index, offset, mean, std, dtype)
     alpha = mask.to(dtype)
     in_front = alpha * foreground.to(dtype)

@@ -95,12 +95,14 @@ class BatchMove:
 
     def _look(self, batch: Any) -> None:
         try:
-            image, mask = self._spec.image_of(batch), _with_channel(self._spec.mask_of(batch))
+            image = self._spec.image_of(batch)
+            mask = _with_channel(self._spec.mask_of(batch), image)
             marked = self._spec.replace(batch, image=_as_picture(mask, image))
         except (KeyError, TypeError):  # hooks that make this layout of another one
             return
         moved = self._through(marked)
-        picture, mask = self._spec.image_of(moved), _with_channel(self._spec.mask_of(moved)).float()
+        picture = self._spec.image_of(moved)
+        mask = _with_channel(self._spec.mask_of(moved), picture).float()
         edged = (mask.flatten(1).amax(1) > mask.flatten(1).amin(1)) if len(mask) == len(picture) else slice(None)
         if picture.shape[2:] != mask.shape[2:]:
             sizes = " and ".join(f"{tuple(x.shape[2:])}" for x in (picture, mask))
@@ -109,12 +111,12 @@ class BatchMove:
             self.problem = "its transfer hooks move the images (a flip, a crop?) and leave their masks where they were"
 
 
-def _with_channel(mask: Tensor) -> Tensor:
-    return mask[:, None] if mask.ndim == 3 else mask
+def _with_channel(mask: Tensor, image: Tensor) -> Tensor:
+    return mask[:, None] if mask.ndim == image.ndim - 1 else mask
 
 
 def _as_picture(mask: Tensor, image: Tensor) -> Tensor:
     """The masks (B, 1, H, W) as images of the batch's kind."""
-    picture = mask.float().expand(-1, image.shape[1], -1, -1)
+    picture = mask.float().expand(-1, image.shape[1], *mask.shape[2:])
     largest = 1 if image.is_floating_point() or image.dtype == torch.bool else 255
     return (picture / picture.amax().clamp_min(1) * largest).to(image.dtype)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_bgdebias.batch import BatchSpec, value_at
-from torch_bgdebias.checks import check_count, check_mask
+from torch_bgdebias.checks import check_count, check_image, check_mask
 from torch_bgdebias.compositing import fills_image, tile_fill, without_void
 from torch_bgdebias.masks.damage import Damage, Made, default_damages, overlap
 from torch_bgdebias.metrics.adversarial import adversarial_background_accuracy
@@ -122,7 +122,7 @@ class _Damaged:
         generator = torch.Generator().manual_seed(settings.seed)
         for batch in self.loader:
             image, label = settings.spec.image_of(batch), settings.spec.label_of(batch)
-            given = check_mask(settings.spec.mask_of(batch), image).cpu()
+            given = check_mask(settings.spec.mask_of(batch), check_image(image)).cpu()
             names = self._names(batch, image, label, given)
             mask = given if self.damage is None else self._worse(self.damage, image, given, names, generator)
             self.overlaps.append(overlap(mask, given))

@@ -23,6 +23,12 @@ from torch_bgdebias.compositing import FILLS, soft_edge, without_void
 from torch_bgdebias.swap.placement import check_placement, moved_object, sample_placement
 from torch_bgdebias.swap.sampling import SwapParams, SwapSettings, sample_offsets, sample_sites
 
+#: why there is no placement in volumes
+NOT_MOVED = (
+    "expected images (B, C, H, W), whose objects can be moved; those of volumes (B, C, D, H, W) stay where they are, "
+    "pass placement=None"
+)
+
 __all__ = ["batch_backgrounds", "draw_swap", "placed", "sample_swap_params", "swap_background", "swap_onto"]
 
 
@@ -49,7 +55,7 @@ def swap_background(
     """Put each image's foreground on the background that ``params`` describes.
 
     Args:
-        image: (B, C, H, W) float.
+        image: (B, C, H, W) float, or volumes (B, C, D, H, W), and so what follows.
         mask: (B, 1, H, W) or (B, H, W), bool or float in [0, 1], 1 = foreground; soft masks blend.
         bank: (N, C, Hb, Wb) backgrounds, uint8 or float; of another size than the image they are tiled.
         params: as from `sample_swap_params`; images whose ``apply`` is false come back unchanged. With ``placement``,
@@ -83,11 +89,13 @@ def placed(image: Tensor, mask: Tensor, params: SwapParams) -> tuple[Tensor, Ten
     Raises:
         TypeError, ValueError, KeyError: as `swap_background`.
     """
-    check_image(image)
+    check_image(image, volumes=True)
     mask = check_mask(mask, image)
     if "placement" not in params or len(image) == 0:
         return image, mask
     _check_params(params, image)
+    if image.ndim == 5:
+        raise ValueError(f"params['placement']: {NOT_MOVED}")
     placement = check_placement(params["placement"], len(image), name="params['placement']")
     moved_image, moved_mask = moved_object(image, mask, placement)
     apply = params["apply"][:, None, None, None]
@@ -99,13 +107,13 @@ def swap_onto(image: Tensor, mask: Tensor, pool: Pool, params: SwapParams, *, ed
 
     The masks' values are those that `placed` has looked at.
     """
-    check_image(image)
+    check_image(image, volumes=True)
     mask = check_mask(mask, image, values=False)
     _check_params(params, image)
     if len(image) == 0:
         return image.clone()
     mask = soft_edge(mask, edge)
-    unchanged = ~params["apply"][:, None, None, None]
+    unchanged = ~params["apply"].view(-1, *[1] * (image.ndim - 1))
     mask = torch.where(unchanged, torch.ones((), dtype=mask.dtype, device=mask.device), mask)  # all foreground
     swapped = pool.composite(image, mask, Cells(params["sites"], params["index"], params["offset"]))
     if isinstance(pool.images, Tensor):
@@ -131,7 +139,7 @@ def sample_swap_params(
     nothing about the class. With ``different_class`` they are uniform over those whose label differs from the image's.
 
     Args:
-        batch_shape: (B, C, H, W) of the images.
+        batch_shape: (B, C, H, W) of the images, or (B, C, D, H, W) of volumes.
         label: (B,) int64, classes of the images; needed for ``different_class`` (unless a bank has no labels), and
             where `BackgroundBank.filter` forbade backgrounds by foreground class.
         bank: where the backgrounds come from; ``None`` for the batch itself.
@@ -165,13 +173,18 @@ def draw_swap(
     generator: torch.Generator | None = None,
 ) -> SwapParams:
     """As `sample_swap_params`, with its options in one object."""
-    batch, _, height, width = batch_shape
+    batch, _, *size = batch_shape
+    if settings.placement is not None and len(size) != 2:
+        raise ValueError(f"placement: {NOT_MOVED}")
+    if bank is not None and len(bank.size) != len(size):
+        wanted = "volumes (N, C, D, H, W)" if len(size) == 3 else "images (N, C, H, W)"
+        raise ValueError(f"bank: expected {wanted} for images of shape {tuple(batch_shape)}, got {bank}")
     device = torch.device(device) if device is not None else _device_of(label, bank)
     different = settings.different_class and (bank is None or bank.labels is not None)
     label = _needed_label(label, bank, different, batch, device)
     exclude = label if different else None
     count, pattern, cells = settings.backgrounds_per_image, settings.pattern, settings.cells
-    size, bank_size = (height, width), (height, width) if bank is None else bank.size
+    bank_size = size if bank is None else bank.size
     gate = torch.rand(batch, device=device, generator=generator) < settings.p
     if bank is None:
         index = _draw_partners(batch, exclude, count, device, generator)

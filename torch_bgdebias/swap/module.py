@@ -137,7 +137,7 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
         """Draw parameters for images of ``batch_shape`` (B, C, H, W); see `sample_swap_params`.
 
         Args:
-            batch_shape: (B, C, H, W).
+            batch_shape: (B, C, H, W) or (B, C, D, H, W).
             label: (B,), needed for ``different_class=True`` unless a bank has no labels.
             p: instead of the module's probability.
             different_class: what to do where the module leaves it open (``None``).
@@ -190,7 +190,8 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
         """Swap, and return as many outputs as there are positional inputs (a tensor for one, a list for more).
 
         Args:
-            *input: as ``data_keys`` says, by default image (B, C, H, W), mask (B, 1, H, W) or (B, H, W), label (B,).
+            *input: as ``data_keys`` says, by default image (B, C, H, W), mask (B, 1, H, W) or (B, H, W), label (B,);
+                volumes (B, C, D, H, W) with masks (B, 1, D, H, W) as well.
             mask: the masks, when they are not among the positional inputs.
             label: the labels, when they are not among the positional inputs.
             params: what an earlier call drew (``swap.drawn``) or `generate_parameters`; drawn anew by default.
@@ -206,7 +207,7 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
                 with other channels, mask outside [0, 1], NaN.
         """
         keys = self._keys(input, data_keys)
-        image = check_image(input[keys.index(DataKey.INPUT)])
+        image = check_image(input[keys.index(DataKey.INPUT)], volumes=True)
         mask = self._one_of(mask, "mask", DataKey.MASK, keys, input)
         label = self._one_of(label, "label", DataKey.CLASS, keys, input)
         if mask is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ __all__ = ["SwapParams", "SwapSettings", "sample_offsets", "sample_sites"]
 
 
 #: what one swap draws: ``batch_prob`` (B,), ``apply`` (B,), ``sites`` (B, K, 2), ``index`` (B, K), ``offset`` (B, K, 2)
-#: and ``background_label`` (B,); ``placement`` (B, 4) as well where objects are moved
+#: and ``background_label`` (B,); ``placement`` (B, 4) as well where objects are moved; (B, K, 3) of volumes
 SwapParams = dict[str, Tensor]
 
 
@@ -58,33 +59,36 @@ class SwapSettings:
 
 def sample_sites(
     batch: int,
-    size: tuple[int, int],
+    size: Sequence[int],
     pattern: str = "paste",
     cells: int = 8,
     *,
     device: torch.device | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Sites (B, K, 2) as (y, x) in pixels: the centre for "paste" (K = 1), uniform for "voronoi" (K = cells)."""
+    """Sites (B, K, 2) as (y, x) in pixels: the centre for "paste" (K = 1), uniform for "voronoi" (K = cells).
+
+    Of a volume's ``size`` (D, H, W) they are (B, K, 3) as (z, y, x).
+    """
     check_option(pattern, PATTERNS, name="pattern")
     if pattern == "paste":
-        position = torch.full((batch, 1, 2), 0.5, device=device, dtype=torch.float32)
+        position = torch.full((batch, 1, len(size)), 0.5, device=device, dtype=torch.float32)
     else:
-        position = torch.rand(batch, cells, 2, device=device, dtype=torch.float32, generator=generator)
-    return torch.stack([position[..., 0] * size[0], position[..., 1] * size[1]], dim=-1)
+        position = torch.rand(batch, cells, len(size), device=device, dtype=torch.float32, generator=generator)
+    return torch.stack([position[..., axis] * side for axis, side in enumerate(size)], dim=-1)
 
 
 def sample_offsets(
     batch: int,
-    size: tuple[int, int],
-    bank_size: tuple[int, int],
+    size: Sequence[int],
+    bank_size: Sequence[int],
     pattern: str = "paste",
     cells: int = 8,
     *,
     device: torch.device | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Offsets (B, K, 2) as (y, x) int64, where in the background the top left pixel of the image lies.
+    """Offsets (B, K, 2) as (y, x) int64, (B, K, 3) of volumes: where in the background the image's first pixel lies.
 
     "paste": uniform over the windows that lie inside of the background, hence zero where it is as large as the image
     (or smaller: it is tiled). "voronoi": uniform over the whole background, which is continued periodically.

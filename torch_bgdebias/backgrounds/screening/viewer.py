@@ -105,6 +105,11 @@ class Viewer:
             pixels = pixels.expand(-1, 3, -1, -1)
         if self.module is not None:
             pixels = pixels.to(device_of(self.module, pixels.device))
+        if pixels.ndim == 5 and self.size is not None:
+            raise ValueError(
+                f"images: expected (N, C, H, W), for {self.name} resized to {self.size}, got {describe(images)}; "
+                "pass a function of the volumes as classifier, without size="
+            )
         if self.size is not None and pixels.shape[2:] != self.size:
             pixels = nn.functional.interpolate(pixels, self.size, mode="bicubic", antialias=True).clamp(0, 1)
         if self.normalisation is not None:

@@ -15,7 +15,8 @@ from torch_bgdebias.models import LogitsKey
 
 __all__ = ["ATTRIBUTIONS", "Attribution", "named_attributions", "run_attribution"]
 
-#: (model, image (B, C, H, W), target (B,)) -> (B, 1, H, W) or (B, C, H, W), positive where the image speaks for target
+#: (model, image (B, C, H, W), target (B,)) -> (B, 1, H, W) or (B, C, H, W), positive where the image speaks for target;
+#: of volumes (B, C, D, H, W) with a depth as well
 Attribution: TypeAlias = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 ATTRIBUTIONS = ("grad_cam", "kernel_shap", "lrp", "isnet")
@@ -58,8 +59,8 @@ def run_attribution(name: str, attribution: Attribution, model: nn.Module, image
     """
     with torch.inference_mode(False), torch.no_grad():  # an attribution may take gradients: give it ordinary tensors
         heatmap = attribution(model, image.clone(), target.clone())
-    if not isinstance(heatmap, Tensor) or heatmap.ndim != 4 or heatmap.shape[::2] != image.shape[::2]:
-        expected = f"({len(image)}, 1, {image.shape[2]}, {image.shape[3]})"
+    expected = (len(image), 1, *image.shape[2:])
+    if not isinstance(heatmap, Tensor) or (*heatmap.shape[:1], 1, *heatmap.shape[2:]) != expected:
         raise ValueError(f"attributions[{name!r}]: expected {expected}, got {describe(heatmap)}")
     return check_finite(heatmap.detach().float().sum(1, keepdim=True), name=f"attributions[{name!r}]")
 

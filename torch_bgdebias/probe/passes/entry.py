@@ -57,7 +57,7 @@ class ChannelMap:
     def __call__(self, image: Tensor) -> Tensor:
         """Images (B, C, H, W) -> (B, D, H, W)."""
         weight, bias = (x.to(device=image.device, dtype=image.dtype) for x in (self.weight, self.bias))
-        return torch.einsum("dc,bchw->bdhw", weight, image) + bias[:, None, None]
+        return torch.einsum("dc,bc...->bd...", weight, image) + bias.view(-1, *[1] * (image.ndim - 2))
 
     def __repr__(self) -> str:
         weight, bias = ([round(x, 4) for x in y.flatten().tolist()] for y in (self.weight, self.bias))
@@ -277,7 +277,7 @@ def _alike(one: ChannelMap | None, two: ChannelMap | None) -> bool:
 
 def _channel_map(image: Tensor, target: Tensor, tolerance: float) -> ChannelMap | None:
     """The map over channels that turns the one into the other, where there is exactly one."""
-    pixels, wanted = (x.permute(0, 2, 3, 1).flatten(0, 2) for x in (image, target))  # (P, C), (P, D)
+    pixels, wanted = (x.movedim(1, -1).flatten(0, -2) for x in (image, target))  # (P, C), (P, D)
     if pixels.shape[1] == wanted.shape[1]:
         centred = pixels - pixels.mean(0)
         spread = centred.square().mean(0)
@@ -300,7 +300,7 @@ def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
 
 
 def _is_picture(value: Tensor) -> bool:
-    return value.ndim == 4 and value.shape[1] <= _CHANNELS and value.is_floating_point()
+    return value.ndim in (4, 5) and value.shape[1] <= _CHANNELS and value.is_floating_point()
 
 
 def _answer(output: Any, size: int) -> Tensor | None:

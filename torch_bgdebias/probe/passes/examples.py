@@ -39,9 +39,17 @@ class ExampleKeeper:
         heatmaps: Mapping[str, Tensor] | None = None,
         mask: Tensor | None = None,
     ) -> None:
-        """Consider a batch: its results, its images by variant, heatmaps (B, 1, H, W) by name, masks (B, 1, H, W)."""
+        """Consider a batch: its results, its images by variant, heatmaps (B, 1, H, W) by name, masks (B, 1, H, W).
+
+        Of volumes (B, C, D, H, W) the slice that shows most of the object is the picture.
+        """
         if not self.size:
             return
+        if pictures["original"].ndim == 5:
+            chosen = _most_of_object(pictures["original"], mask)
+            pictures = {name: _slice_of(volume, chosen) for name, volume in pictures.items()}
+            heatmaps = {name: _slice_of(volume, chosen) for name, volume in (heatmaps or {}).items()}
+            mask = None if mask is None else _slice_of(mask, chosen)
         harm = _harm(result)
         for row in np.argsort(-harm, kind="stable")[: self.size]:
             image = int(result.id[row])
@@ -89,6 +97,19 @@ class ExampleKeeper:
         picture = picture.expand(3, -1, -1) if len(picture) == 1 else picture[:3]
         pixels: NDArray[np.uint8] = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         return np.ascontiguousarray(pixels)
+
+
+def _most_of_object(volume: Tensor, mask: Tensor | None) -> Tensor:
+    """(B,) which slice shows most of the object, the middle one where there is none."""
+    middle = torch.full((len(volume),), volume.shape[2] // 2, device=volume.device)
+    if mask is None:
+        return middle
+    shown = mask[:, 0].flatten(2).sum(2)
+    return torch.where(shown.amax(1) > 0, shown.argmax(1), middle)
+
+
+def _slice_of(volume: Tensor, chosen: Tensor) -> Tensor:
+    return volume[torch.arange(len(volume), device=volume.device), :, chosen.to(volume.device)]
 
 
 def _harm(result: ImageResults) -> NDArray[np.float64]:

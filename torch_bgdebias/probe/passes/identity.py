@@ -42,9 +42,9 @@ def fingerprints(
     data set gives, ``ids=``, are known exactly).
 
     Args:
-        image: (B, C, H, W).
+        image: (B, C, H, W) or (B, C, D, H, W).
         label: (B,) int64.
-        mask: (B, 1, H, W) in [0, 1].
+        mask: (B, 1, H, W) or (B, 1, D, H, W) in [0, 1].
         mean: per channel, that the images were normalised with.
         std: goes with ``mean``.
     """
@@ -52,7 +52,8 @@ def fingerprints(
     if mean is not None and std is not None:
         # in float64, which leaves the rounding of the normalisation alone
         shift, scale = (torch.as_tensor(x, dtype=torch.float64) for x in (mean, std))
-        pixels = pixels.double() * scale.reshape(-1, 1, 1) + shift.reshape(-1, 1, 1)
+        shape = (-1, *[1] * (image.ndim - 2))
+        pixels = pixels.double() * scale.reshape(shape) + shift.reshape(shape)
     levels = pixels * 255
     whole = levels.round()
     flat = (levels - whole).abs_().flatten(1).amax(1) < _NEAR

@@ -243,7 +243,8 @@ class Evaluation:
             numbers = np.where(numbers < one.num_classes, numbers, -1)  # a category that is none of the classes
         background_label = torch.from_numpy(numbers).to(image.device)
         pasted = paste(image, mask, pool.take(rows, image))
-        return VariantImages(torch.where(valid[:, None, None, None], pasted, image), background_label, valid)
+        shown = torch.where(valid.view(-1, *[1] * (image.ndim - 1)), pasted, image)
+        return VariantImages(shown, background_label, valid)
 
     def _score(self, name: str, score: ImageScore, image: Tensor, mask: Tensor, label: Tensor) -> NDArray[np.float32]:
         with torch.inference_mode(False), torch.no_grad():  # a score may take gradients: give it ordinary tensors
@@ -346,8 +347,10 @@ def _has_foreground(mask: Tensor) -> Tensor:
 def _object_shares(mask: Tensor) -> NDArray[np.float64]:
     """(B, 2) share of the picture that is object, and share of its outermost pixels."""
     inside = (mask[:, 0] > FOREGROUND_THRESHOLD).float()
-    edge = torch.cat([inside[:, 0], inside[:, -1], inside[:, :, 0], inside[:, :, -1]], 1).mean(1)
-    shares: NDArray[np.float64] = torch.stack([inside.mean((1, 2)), edge], 1).cpu().numpy().astype(np.float64)
+    sides = [inside.select(axis, end) for axis in range(1, inside.ndim) for end in (0, -1)]
+    edge = torch.cat([side.flatten(1) for side in sides], 1).mean(1)
+    whole = inside.mean(tuple(range(1, inside.ndim)))
+    shares: NDArray[np.float64] = torch.stack([whole, edge], 1).cpu().numpy().astype(np.float64)
     return shares
 
 

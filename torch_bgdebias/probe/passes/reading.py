@@ -22,9 +22,9 @@ class LabelledImages(NamedTuple):
     """Images that count.
 
     Attributes:
-        image: (B, C, H, W).
+        image: (B, C, H, W) or (B, C, D, H, W).
         label: (B,) int64; numbers of label sets; -1 without labels.
-        mask: (B, 1, H, W).
+        mask: (B, 1, H, W) or (B, 1, D, H, W).
         ids: (B,) what the images are known by.
         void: (B, 1, H, W) pixels that are neither object nor background, where the batch says.
         targets: (B, L) int8 where the labels are sets, else ``None``.
@@ -70,7 +70,7 @@ def read_batch(
         TypeError, ValueError: one of them is of another kind, shape or range.
     """
     spec = settings.spec
-    image = check_image(spec.image_of(batch).to(device))
+    image = check_image(spec.image_of(batch).to(device), volumes=True)
     mask = check_mask(spec.mask_of(batch).to(device), image)
     void = spec.void_of(batch)
     if void is not None:
@@ -111,7 +111,7 @@ def ready_variants(
 def _variant_of(name: str, given: Any, counted: NDArray[np.bool_], image: Tensor) -> VariantImages:
     """One variant from a batch: images (B, C, H, W), alone or with background classes (B,) and which are there (B,)."""
     picture, *rest = given if isinstance(given, (tuple, list)) else (given,)
-    check_image(picture, name=f"ready[{name!r}]")
+    check_image(picture, name=f"ready[{name!r}]", volumes=True)
     chosen = picture.to(image.device)[counted]
     if chosen.shape != image.shape:
         raise ValueError(f"ready[{name!r}]: expected images {tuple(image.shape)}, got {describe(chosen)}")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from torch_bgdebias.checks import describe
 from torch_bgdebias.models import LayerTap, find_head, get_layer, logits_of, tap
+from torch_bgdebias.preprocessing import Preprocessing
 from torch_bgdebias.probe.passes.outputs import are_probabilities, class_logits, sigmoid_taken, undo_sigmoid
 from torch_bgdebias.probe.passes.settings import EvaluationSettings
 from torch_bgdebias.probe.passes.units import doubt_about_units
@@ -60,7 +61,16 @@ class ModelRun:
                 yield seen
 
     def prepared(self, image: Tensor) -> Tensor:
-        """Images as the model wants them."""
+        """Images as the model wants them.
+
+        Raises:
+            ValueError: volumes, of whose dimensions a preprocessing of images takes the depth for the channels.
+        """
+        if image.ndim == 5 and isinstance(self.settings.preprocess, Preprocessing):
+            raise ValueError(
+                f"preprocess: expected images (B, C, H, W), got {describe(image)}; normalise volumes in the loader, "
+                "and pass mean= and std="
+            )
         return image if self.settings.preprocess is None else self.settings.preprocess(image)
 
     def __call__(

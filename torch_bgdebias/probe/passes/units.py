@@ -15,6 +15,7 @@ __all__ = ["doubt_about_units"]
 #: many standard deviations off, sees other units; other pictures alone stay within about half of that
 FAR_SPREAD, FAR_MEAN = 3.0, 2.0
 _IMAGES = 16
+_NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 #: pixels this far out of [0, 1] were not normalised as was said
 OUTSIDE = 0.25
 #: share of a running mean that may still be its beginning
@@ -34,7 +35,7 @@ def doubt_about_units(
     Args:
         model: in evaluation mode.
         run: calls it on prepared images, as the measurement does.
-        image: (B, C, H, W) as the loader yields them.
+        image: (B, C, H, W) or (B, C, D, H, W) as the loader yields them.
         prepared: the same as the model gets them.
         normalised: mean and standard deviation that ``image`` is said to have been normalised with.
     """
@@ -43,24 +44,26 @@ def doubt_about_units(
         return doubt
     name = _first_batch_norm(model)
     if name is None:
-        normalised_inside = any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
+        normalised_inside = any(isinstance(layer, _NORMS) for layer in model.modules())
         return "" if normalised_inside else _not_as_published(model, prepared)
     layer = model.get_submodule(name)
-    assert isinstance(layer, nn.BatchNorm2d)
+    assert isinstance(layer, _NORMS)
     assert layer.running_mean is not None
     assert layer.running_var is not None
     with tap(model, [name]) as seen, torch.no_grad():
         run(prepared[:_IMAGES])
     inputs = seen.inputs[name]
-    if not inputs or inputs[0].ndim != 4:
+    if not inputs or inputs[0].ndim not in (4, 5):
         return ""
-    variance, mean = torch.var_mean(inputs[0].float(), (0, 2, 3))
+    variance, mean = torch.var_mean(inputs[0].float(), (0, *range(2, inputs[0].ndim)))
     scale = (layer.running_var.float() + layer.eps).sqrt()
     spread = float(((variance + layer.eps).sqrt() / scale).median())
     shift = float(((mean - layer.running_mean.float()).abs() / scale).median())
     if 1 / FAR_SPREAD <= spread <= FAR_SPREAD and shift <= FAR_MEAN:
         return ""
-    means = ", ".join(f"{value:.2f}" for value in prepared.detach().float().mean((0, 2, 3)).tolist()[:4])
+    means = ", ".join(
+        f"{value:.2f}" for value in prepared.detach().float().transpose(0, 1).flatten(1).mean(1).tolist()[:4]
+    )
     return (
         f"images: the network's first batch normalisation ({name}) sees {spread:.2g} times the spread of its training, "
         f"its mean {shift:.2g} standard deviations off: the pixels (means {means}, from {low:.2g} to {high:.2g}) are "
@@ -94,7 +97,8 @@ def _not_so_normalised(image: Tensor, mean: Sequence[float], std: Sequence[float
             f"mean, std: the images' pixels lie in [{low:.2g}, {high:.2g}], so they were not normalised with them; "
             "normalise them in the loader, or pass preprocess=Preprocessing(mean=..., std=...) in place of mean and std"
         )
-    shift, scale = (torch.as_tensor(x, dtype=torch.float32, device=image.device).reshape(-1, 1, 1) for x in (mean, std))
+    shape = (-1, *[1] * (image.ndim - 2))
+    shift, scale = (torch.as_tensor(x, dtype=torch.float32, device=image.device).reshape(shape) for x in (mean, std))
     dark, bright = (float(x) for x in (image.detach().float() * scale + shift).aminmax())
     beyond = dark < -OUTSIDE or bright > 1 + OUTSIDE
     # what 0.5 and 0.5 make of pictures reaches both ends of [-1, 1] and no further
@@ -111,7 +115,7 @@ def _not_so_normalised(image: Tensor, mean: Sequence[float], std: Sequence[float
 def _first_batch_norm(model: nn.Module) -> str | None:
     """The first one that has seen training, in the order of registration."""
     for name, layer in model.named_modules():
-        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and layer.running_var is not None:
+        if isinstance(layer, _NORMS) and layer.running_mean is not None and layer.running_var is not None:
             # a hardly trained one still carries the mean 0 and variance 1 that it began with
             steps = 0 if layer.num_batches_tracked is None else int(layer.num_batches_tracked)
             momentum = layer.momentum
