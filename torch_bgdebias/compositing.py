@@ -19,6 +19,7 @@ __all__ = [
     "box_mask",
     "fills_image",
     "mean_fill",
+    "object_share",
     "paste",
     "soft_edge",
     "tile_fill",
@@ -60,6 +61,18 @@ def fills_image(mask: Tensor) -> Tensor:
     boxes = bounding_boxes(mask)
     axes = boxes.shape[1] // 2
     return (boxes[:, axes:] - boxes[:, :axes]).prod(1) >= math.prod(mask.shape[-axes:])
+
+
+def object_share(mask: Tensor, void: Tensor | None = None) -> Tensor:
+    """Share of each picture (B,), float64, that its object covers: of pixels that are not void those with mask > 1/2.
+
+    Args:
+        mask: (B, 1, H, W) or (B, H, W), of volumes (B, 1, D, H, W), bool or float in [0, 1].
+        void: (B, 1, H, W) of pixels that are neither.
+    """
+    inside = (check_mask(mask) > 0.5).flatten(1)
+    known = torch.ones_like(inside) if void is None else (check_mask(void, name="void") <= 0.5).flatten(1)
+    return (inside & known).sum(1).double() / known.sum(1).clamp(min=1)
 
 
 def paste(foreground: Tensor, mask: Tensor, background: Tensor) -> Tensor:

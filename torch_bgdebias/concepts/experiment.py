@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torch_bgdebias.checks import check_image, check_label, check_mask
+from torch_bgdebias.checks import check_image, check_label, check_mask, check_share
+from torch_bgdebias.compositing import object_share
 from torch_bgdebias.concepts.probe import METHODS, ConceptProbe, ConceptVectors, Method
 from torch_bgdebias.records import Record, parse_json
 from torch_bgdebias.writing import write_text
@@ -48,6 +49,21 @@ class ConceptSamples:
         check_label(self.concepts, len(self.images), name="concepts")
         if self.void is not None:
             check_mask(self.void, self.images, name="void")
+
+    def covering(self, least: float = 0.04, most: float = 0.64) -> ConceptSamples:
+        """The samples whose concept covers between ``least`` and ``most`` of the picture, as arXiv 2504.08602 has it.
+
+        Raises:
+            ValueError: shares outside [0, 1] or not in order, or no such sample.
+        """
+        if not check_share(least, name="least") <= check_share(most, name="most"):
+            raise ValueError(f"least, most: expected the smaller share first, got {least} and {most}")
+        share = object_share(self.masks, self.void)
+        rows = (share >= least) & (share <= most)
+        if not bool(rows.any()):
+            raise ValueError(f"least, most: no concept covers {100 * least:g} to {100 * most:g} % of its picture")
+        void = None if self.void is None else self.void[rows]
+        return ConceptSamples(self.images[rows], self.masks[rows], self.concepts[rows], void)
 
     def on(self, variant: Variant, *, name: str) -> Tensor:
         """The images on other backgrounds. Raises ValueError, naming the variant, when it changes their shape."""

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
         OxfordPets as OxfordPets,
         VOCObjects as VOCObjects,
     )
+    from torch_bgdebias.data.concept_images import ConceptImages as ConceptImages
     from torch_bgdebias.data.correlated import (
         CAMERAS as CAMERAS,
         Camera as Camera,
         CorrelatedBackgrounds as CorrelatedBackgrounds,
     )
+    from torch_bgdebias.data.coverage import with_coverage as with_coverage
     from torch_bgdebias.data.digits import (
         ThresholdMasked as ThresholdMasked,
         digits_with_masks as digits_with_masks,
@@ -73,7 +75,9 @@ else:
         __name__,
         {
             "torch_bgdebias.data.adapters": ["ImageNetS", "OxfordPets", "VOCObjects"],
+            "torch_bgdebias.data.concept_images": ["ConceptImages"],
             "torch_bgdebias.data.correlated": ["CAMERAS", "Camera", "CorrelatedBackgrounds"],
+            "torch_bgdebias.data.coverage": ["with_coverage"],
             "torch_bgdebias.data.digits": ["ThresholdMasked", "digits_with_masks", "mnist_with_masks", "read_idx"],
             "torch_bgdebias.data.examples": ["EXAMPLE_CLASSES", "example_folder", "example_loader"],
             "torch_bgdebias.data.folder": ["MaskSizeError", "MaskedImageFolder", "MaskedSample"],
