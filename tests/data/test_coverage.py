@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.utils.data import IterableDataset, TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from torch_bgdebias.compositing import object_share
 from torch_bgdebias.data import with_coverage
@@ -23,7 +23,7 @@ def test_objects_between_the_shares_stay():
     with pytest.raises(ValueError, match="the smaller share first"):
         with_coverage(data(), 0.5, 0.1)
     with pytest.raises(TypeError, match="dataset: expected one with a length"):
-        with_coverage(IterableDataset())
+        with_coverage(Dataset())
 
 
 def test_void_is_no_part_of_the_picture():

@@ -36,6 +36,9 @@ __all__ = ["Batches", "Collected", "Evaluation", "checked_device", "joined", "me
 Batches: TypeAlias = Iterable[tuple[NDArray[np.int64], NDArray[np.bool_], Any]]
 
 
+#: batches whose results are laid together: many small columns among the batches' large tensors would keep the memory of
+#: those from being used again (10 KB an image of a thousand classes)
+_TOGETHER = 16
 #: log odds beyond this are written down as this: a report holds finite numbers
 _SUREST = 1e30
 
@@ -121,6 +124,7 @@ class Evaluation:
         settings, run = self.settings, self.run
         keeper = ExampleKeeper(settings.examples, settings.mean, settings.std)
         parts: list[ImageResults] = []
+        together: list[ImageResults] = []
         num_classes, without_foreground, soft = settings.num_classes, 0, False
         shares: list[NDArray[np.float64]] = []
         with run.watching() as seen:
@@ -134,13 +138,16 @@ class Evaluation:
                 one = _Batch(images, number, num_classes, places[counted], logits, embedding)
                 result = self._one_batch(one, seen, pool, ready, keeper)
                 parts.append(self._grouped(result, batch, places, counted))
+                if len(parts) == _TOGETHER:
+                    together.append(merge(parts))
+                    parts.clear()
                 soft = soft or images.soft
                 covered = _object_shares(images.mask)
                 without_foreground += int((covered[:, 0] == 0).sum())
                 shares.append(covered[covered[:, 0] > 0])
-        if not parts or num_classes is None:
+        if num_classes is None or not (together or parts):
             return None
-        images_seen = merge(parts)
+        images_seen = merge([*together, *parts])
         if run.no_embedding:
             images_seen.cosine.clear()
         objects = np.concatenate(shares)
