@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -269,25 +269,15 @@ def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
 
 def mean_over_pixels(mask: Tensor, size: Sequence[int]) -> Tensor:
     """A mask (B, 1, H, W), or of volumes (B, 1, D, H, W), averaged down to ``size``."""
-    if mask.ndim == 5:
-        depth, height, width = size
-        return F.adaptive_avg_pool3d(mask, (depth, height, width))
-    height, width = size
-    return F.adaptive_avg_pool2d(mask, (height, width))
+    pool: Callable[..., Tensor] = F.adaptive_avg_pool3d if mask.ndim == 5 else F.adaptive_avg_pool2d
+    return pool(mask, tuple(size))
 
 
 def dilate_mask(mask: Tensor, pixels: int) -> Tensor:
-    """The mask grown by ``pixels`` in every direction (a square neighbourhood): an edge needs both its sides.
-
-    Args:
-        mask: (B, 1, H, W), or (B, 1, D, H, W), which grows by as many slices, too.
-        pixels: at least 0.
-    """
+    """The mask grown by ``pixels`` (and slices) in every direction, a square one: an edge needs both sides."""
     check_count(pixels, name="pixels", least=0)
-    if not pixels:
-        return mask
-    grow = F.max_pool3d if mask.ndim == 5 else F.max_pool2d
-    return grow(mask, 2 * pixels + 1, stride=1, padding=pixels)
+    grow: Callable[..., Tensor] = F.max_pool3d if mask.ndim == 5 else F.max_pool2d
+    return grow(mask, 2 * pixels + 1, stride=1, padding=pixels) if pixels else mask
 
 
 def pool_layers(terms: list[HeatmapTerms], decay: float) -> HeatmapTerms:
