@@ -143,3 +143,15 @@ def test_a_shuffled_loader_a_subset_and_label_sets_change_nothing():
         ([(IMAGE, LABEL, MASK)], {"backgrounds": torch.rand(4, 3, 8, 8)}),
     ):
         assert not [m for m in measured(linear(), loader, **options)[1] if "at random" in m]
+
+
+def test_images_that_come_twice_are_told():
+    again = torch.cat([torch.arange(24), torch.arange(3)])
+    text = "image: 3 of 27 images are another one once more"
+    twice = [(IMAGE[again], LABEL[again], MASK[again])]
+    assert [m for m in measured(linear(), twice)[1] if m.startswith(text)]
+    assert not [m for m in measured(linear())[1] if "once more" in m]
+    units = [(*twice[0], again)]
+    assert not [m for m in measured(linear(), units, unit=3)[1] if "once more" in m]
+    relabelled = [(IMAGE[again], torch.cat([LABEL, (LABEL[:3] + 1) % 3]), MASK[again])]
+    assert not [m for m in measured(linear(), relabelled)[1] if "once more" in m]

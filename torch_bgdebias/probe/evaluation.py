@@ -39,6 +39,8 @@ _SIGMOIDS = (
 )
 #: from so many images on, one answer to all of them is no accident
 _MANY = 20
+#: share of the images that may be the same as others before it is told
+_REPEATED = 0.02
 #: share of the images that come again in a second pass, but for what floating point may do
 _MET = 0.95
 #: share of the pictures' edges that objects hardly ever cover
@@ -195,9 +197,23 @@ def warnings_of(collected: Collected, settings: EvaluationSettings) -> list[str]
             "label: shares of classes are scored by the largest one: a prediction is right or wrong, however large the "
             "share was"
         )
-    if unknown_gap := _no_gap(collected, settings):
-        messages.append(unknown_gap)
-    return messages
+    messages += [_no_gap(collected, settings), _repeated_pictures(collected, settings)]
+    return [message for message in messages if message]
+
+
+def _repeated_pictures(collected: Collected, settings: EvaluationSettings) -> str:
+    """What to say where many images are others once more, which no interval knows; empty where few are."""
+    if settings.ids is not None or settings.unit is not None:
+        return ""
+    different = len(np.unique(np.stack([collected.images.id, collected.images.label.astype(np.uint64)]), axis=1).T)
+    repeated = len(collected.images) - different
+    if repeated <= _REPEATED * len(collected.images):
+        return ""
+    return (
+        f"image: {repeated} of {len(collected.images)} images are another one once more (picture, mask and label), as "
+        "where a sampler draws with replacement: intervals take them for independent and are too narrow; measure each "
+        "image once, or say what belongs together by unit="
+    )
 
 
 def changing_images(collected: Collected, pool: BackgroundPool | None) -> str:
@@ -209,8 +225,8 @@ def changing_images(collected: Collected, pool: BackgroundPool | None) -> str:
         return ""
     return (
         f"loader: only {share:.0%} of the images of its first pass came again in the second, so it changes them at "
-        "random (crops, flips, noise): an image may then stand on its own background, and no report of another model "
-        "can be compared with this one; give a loader without random changes, as for validation"
+        "random (crops, flips, noise, drawing with replacement): an image may then stand on its own background, and no "
+        "report of another model can be compared with this one; give a loader as for validation"
     )
 
 
