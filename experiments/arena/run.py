@@ -118,6 +118,33 @@ def best(points: dict[str, tuple[float, float]], *, least_first: bool) -> list[s
     ]
 
 
+def kind_of(method: str) -> tuple[str, str]:
+    """Marker and colour: plain training, this package, others, those that see masks in the tests too."""
+    if method in NEEDS_MASKS:
+        return "D", "0.6"
+    if method == "plain":
+        return "*", "black"
+    return ("o", "C0") if method not in rivals.RIVALS or method == "head" else ("s", "C1")
+
+
+def write_names(ax: Any, points: dict[str, tuple[float, float]]) -> None:
+    """Each name beside its point, at the first of eight places where it covers no other name."""
+    ax.figure.canvas.draw()
+    taken: list[Any] = []
+    for method, point in sorted(points.items(), key=lambda item: -item[1][1]):
+        for dx, dy, side in ((6, 3, "left"), (6, -10, "left"), (-6, 3, "right"), (-6, -10, "right"),
+                             (6, 14, "left"), (6, -20, "left"), (-6, 14, "right"), (-6, -20, "right")):  # fmt: skip
+            name = ax.annotate(method, point, xytext=(dx, dy), textcoords="offset points", fontsize=8, ha=side)
+            box = name.get_window_extent().padded(1)
+            if box.x1 < ax.bbox.x1 and not any(box.overlaps(other) for other in taken):
+                break
+            name.remove()
+        else:
+            name = ax.annotate(method, point, xytext=(6, 3), textcoords="offset points", fontsize=8)
+            box = name.get_window_extent()
+        taken.append(box)
+
+
 def plot(lines: list[dict[str, Any]], out: Path) -> Path:
     """Random scenes and photographs against own scenes, photographs against time; rings: beaten by none in both."""
     import matplotlib
@@ -133,17 +160,23 @@ def plot(lines: list[dict[str, Any]], out: Path) -> Path:
         "photographs": "photographs, %",
         "cpu_seconds": "s of CPU",
     }
-    figure, axes = pyplot.subplots(1, 3, figsize=(18, 6.5), layout="constrained")
+    figure, axes = pyplot.subplots(1, 3, figsize=(18, 6.5))
+    figure.subplots_adjust(left=0.04, right=0.99, wspace=0.13)
     for ax, (x, y) in zip(axes, axes_of, strict=True):
         points = {method: (row[x], row[y]) for method, row in values.items()}
-        front = best(points, least_first=x == "cpu_seconds")
+        images_alone = {method: point for method, point in points.items() if method not in NEEDS_MASKS}
+        front = best(images_alone, least_first=x == "cpu_seconds")
         for method, (u, v) in points.items():
-            ours = method not in rivals.RIVALS or method == "head"
-            ax.plot(u, v, "o" if ours else "s", color="C0" if ours else "C1")
-            ax.annotate(method, (u, v), xytext=(5, 4), textcoords="offset points", fontsize=8)
-        ax.plot(*zip(*[points[method] for method in front], strict=True), "o", mfc="none", mec="black", ms=12)
+            marker, colour = kind_of(method)
+            ax.plot(u, v, marker, color=colour, ms=9 if marker == "*" else 6)
+        ax.plot(*zip(*[points[method] for method in front], strict=True), "o", mfc="none", mec="black", ms=13)
+        ax.margins(0.14, 0.08)
         ax.set(xlabel=labels[x], ylabel=labels[y])
-    figure.suptitle("circles: this package, squares: others; ringed: no other is better in both")
+        write_names(ax, points)
+    figure.suptitle(
+        "star: plain training; circles: this package; squares: others; diamonds: masks in the tests too; ringed: no "
+        "other without such masks is better in both"
+    )
     figure.savefig(out, dpi=110)
     pyplot.close(figure)
     return out
