@@ -2,7 +2,7 @@
 
     python -m experiments.sav.run train --data DATA --seeds 0 1 2
     python -m experiments.sav.run train ... --cameras medium --shapes circular triangular
-    python -m experiments.sav.run table
+    python -m experiments.sav.run table [--classes]
     python -m experiments.sav.run figure sav.png
 
 Traffic signs (DATA/gtsrb_signs) over scenes (DATA/sun_scenes): training with each class in front of its own kind of
@@ -31,6 +31,7 @@ from torch_bgdebias.data import CAMERAS
 from torch_bgdebias.metrics import pixel_ratio
 
 TRAININGS = ("correlated", "uncorrelated")
+NETWORKS = ("cnn", "convnext")
 RESULTS = Path(__file__).with_name("results.jsonl")
 NOT_A_SETTING = ("command", "data", "out", "trainings", "cameras", "shapes", "seeds", "threads")
 
@@ -50,6 +51,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--steps", type=int, default=1200)
     run.add_argument("--batch", type=int, default=64)
     run.add_argument("--lr", type=float, default=1e-2)
+    run.add_argument("--network", choices=NETWORKS, default="cnn", help="a small ConvNeXt of timm's, or five layers")
     run.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64, 64, 64])
     run.add_argument("--test-draws", type=int, default=2, help="pictures made of each test sign")
     run.add_argument("--shap-draws", type=int, default=1, help="of these, how many are explained by KernelSHAP")
@@ -57,6 +59,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--threads", type=int, default=1)
     table = commands.add_parser("table", help="Markdown tables with intervals and tests")
     table.add_argument("results", type=Path, nargs="*", default=[RESULTS])
+    table.add_argument("--classes", action="store_true", help="a row a class of signs")
     figure = commands.add_parser("figure", help="accuracy and pixel ratio by cell")
     figure.add_argument("picture", type=Path)
     figure.add_argument("results", type=Path, nargs="*", default=[RESULTS])
@@ -69,7 +72,7 @@ def train(part: Part, index: Tensor, cell: dict[str, Any], args: argparse.Namesp
     drawn = [part.compose(correlation, camera, draw, index, seed) for draw in range(args.draws)]
     image, label = (torch.cat([one[k] for one in drawn]) for k in (0, 1))
     torch.manual_seed(seed)
-    net = settings.network(classes, tuple(args.widths))
+    net = settings.convnext(classes) if args.network == "convnext" else settings.network(classes, tuple(args.widths))
     optimizer = torch.optim.AdamW(net.parameters(), args.lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=args.steps)
     net.train()
@@ -117,6 +120,8 @@ def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     train_part, test_part, classes = settings.load(args.data)
     shared = {name: value for name, value in vars(args).items() if name not in NOT_A_SETTING}
+    if args.network == "cnn":  # of which the first lines do not speak
+        del shared["network"]
     for values in itertools.product(args.trainings, args.cameras, args.shapes, args.seeds):
         cell = dict(zip(CELL, values, strict=True))
         if {**shared, **cell} in done(args.out):
@@ -147,7 +152,7 @@ def main() -> None:
     if args.command == "train":
         run(args)
     elif args.command == "table":
-        print(show(read_lines(args.results)))
+        print(show(read_lines(args.results), by_class=args.classes))
     else:
         write_figure(read_lines(args.results), args.picture)
 

@@ -88,6 +88,13 @@ def members_of(part: Part, classes: tuple[str, ...], shape: str) -> Tensor:
     return torch.isin(part.signs.labels, torch.tensor(wanted)).nonzero().flatten()
 
 
+def convnext(classes: int) -> nn.Module:
+    """A small ConvNeXt for pictures of 64 pixels, after the paper's: timm's, with one block a stage and a stem of 2."""
+    from timm.models.convnext import ConvNeXt
+
+    return ConvNeXt(num_classes=classes, depths=(1, 1, 1, 1), dims=(24, 48, 96, 192), patch_size=2)
+
+
 def network(classes: int, widths: tuple[int, ...]) -> nn.Sequential:
     """Convolutions with batch norm down to maps of 8 x 8, one more at that size, averaged: the usual ending."""
     layers: list[nn.Module] = []

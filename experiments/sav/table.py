@@ -169,8 +169,31 @@ def shape_accuracy(cells: Cells) -> list[str]:
     return lines
 
 
-def show(rows: list[dict[str, Any]]) -> str:
-    """All tables as Markdown, those of each set of settings apart."""
+def class_table(rows: list[dict[str, Any]]) -> list[str]:
+    """Accuracy and mean Grad-CAM pixel ratio of each class of signs, over seeds and pictures."""
+    names, cells = rows[0]["classes"], cells_of(rows)
+    heads = [(training, test) for training in TRAININGS for test in TESTS]
+    shown = [f"{training}, tested {test}" for training, test in heads]
+    lines = [f"| camera | class | signs | {' | '.join(shown)} |", "| --- " * (3 + len(shown)) + "|"]
+    for camera, label in itertools.product(CAMERAS, range(len(names))):
+        row, signs = [], 0
+        for training, test in heads:
+            if (training, camera, "mixed") not in cells:
+                row.append("")
+                continue
+            right, ratio = (Column(cells, (training, camera, "mixed"), test, name) for name in ("accuracy", "grad_cam"))
+            own = np.array(right.images["label"]) == label
+            signs = len(set(np.array(right.tracks)[own].tolist()))
+            row.append(f"{100 * right.mean[own].mean():.0f} ({np.nanmean(ratio.mean[own]):.2f})" if own.any() else "")
+        if any(row):
+            lines.append(f"| {camera} | {names[label]} | {signs} | {' | '.join(row)} |")
+    return lines
+
+
+def show(rows: list[dict[str, Any]], *, by_class: bool = False) -> str:
+    """All tables as Markdown, those of each set of settings apart; or a row for each class."""
+    if by_class:
+        return "\n\n".join(f"{made_with(group)}\n\n" + "\n".join(class_table(group)) for group in alike(rows))
     return "\n\n".join(tables(group) for group in alike(rows))
 
 
