@@ -54,6 +54,18 @@ def test_every_line_is_in_a_table(topic):
         assert all(f"| {line['mixed_rand']:.1f} " in text for line in lines if [*map(key, lines)].count(key(line)) == 1)
 
 
+def test_every_class_of_signs_has_a_row():
+    lines = lines_of("sav")
+    text = importlib.import_module("experiments.sav.run").show(lines, by_class=True)
+    assert all(text.count(f"| {name} |") == 1 for name in lines[0]["classes"])
+
+
+def test_a_small_convnext_takes_signs():
+    pytest.importorskip("timm")
+    network = importlib.import_module("experiments.sav.settings").convnext(12).eval()
+    assert network(torch.rand(2, 3, 64, 64)).shape == (2, 12)
+
+
 def key(line: dict) -> dict:
     """What makes a row of a table: all settings but the seed."""
     return {name: value for name, value in line["settings"].items() if name != "seed"}
