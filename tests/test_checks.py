@@ -54,6 +54,15 @@ def test_empty_batches_pass():
     assert checks.check_label(torch.zeros(0, dtype=torch.long), 0, num_classes=3).shape == (0,)
 
 
+def test_channels_that_come_last_are_told():
+    image, mask = torch.zeros(2, 6, 5, 3), torch.ones(2, 1, 6, 5)
+    with pytest.raises(ValueError, match=r"mask: expected shape \(2, 1, 5, 3\) .*come last, .*image.movedim\(-1, 1\)"):
+        checks.check_mask(mask, image)
+    assert checks.check_mask(mask, image.movedim(-1, 1)).shape == mask.shape
+    with pytest.raises(ValueError, match=r"to go with the image, got float32 tensor of shape \(2, 1, 6, 5\)$"):
+        checks.check_mask(mask, torch.zeros(2, 3, 7, 5))
+
+
 def test_labels():
     assert checks.check_label(torch.tensor([0, 2], dtype=torch.int32), 2, num_classes=3).dtype == torch.int64
     with pytest.raises(ValueError, match=r"label: expected classes in \[0, 2\], got \[0, 3\]"):

@@ -125,7 +125,9 @@ def check_mask(mask: Tensor, image: Tensor | None = None, *, name: str = "mask",
         mask = mask.unsqueeze(1)
     if image is not None and (mask.shape[0] != image.shape[0] or mask.shape[2:] != image.shape[2:]):
         expected = (image.shape[0], 1, *image.shape[2:])
-        raise ValueError(f"{name}: expected shape {expected} to go with the image, got {describe(mask)}")
+        last = image.shape[1:-1] == mask.shape[2:]
+        hint = "; channels of the image come last, pass it permuted: image.movedim(-1, 1)" if last else ""
+        raise ValueError(f"{name}: expected shape {expected} to go with the image, got {describe(mask)}{hint}")
     if image is not None and mask.device != image.device:
         raise ValueError(f"{name}: expected on the image's device {image.device}, got {mask.device}")
     if values and mask.is_floating_point():
