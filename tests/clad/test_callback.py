@@ -276,3 +276,25 @@ def test_gradient_accumulation_equals_the_sum_of_its_parts():
         reference.steps += 1
     for ours, theirs in zip(module.net.parameters(), start.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs - 0.1 * theirs.grad)
+
+
+class Prototypes(Module):
+    """Its forward gives features; a class is as likely as its prototype is near."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 16)))
+        self.register_buffer("prototypes", torch.randn(CLASSES, 16, generator=torch.Generator().manual_seed(0)))
+
+    def classify(self, image):
+        return -torch.cdist(self(image), self.prototypes)
+
+
+def test_features_are_not_trained_as_if_they_were_classes():
+    message = "layer: expected 4 numbers an image, as many as training_step takes its loss of, got 16 from 'net.1'"
+    with pytest.raises(ValueError, match=message):
+        fit(Prototypes(), CLADCallback(BackgroundSwap(), plus=True, num_classes=CLASSES))
+    near = CLADCallback(
+        BackgroundSwap(), plus=True, num_classes=CLASSES, criterion=lambda z, y: F.cross_entropy(z[:, :CLASSES], y)
+    )
+    fit(Prototypes(), near)
+    fit(Prototypes(), CLADCallback(BackgroundSwap(), num_classes=CLASSES))

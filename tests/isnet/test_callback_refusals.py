@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from network_to_explain import Inner, PlainHeatmaps, data, loader, trainer
 from small_training import Module
 from torch import nn
@@ -19,6 +20,36 @@ def test_a_network_that_the_step_does_not_call_is_named(fraction):
         trainer(PlainHeatmaps(network="nett")).fit(Module(), loader())
     with pytest.raises(LookupError, match="layer 'conv9'"):
         trainer(PlainHeatmaps(deep_supervision=["conv9"])).fit(Module(), loader())
+
+
+class Prototypes(Module):
+    """Its forward gives features; a class is as likely as its prototype, which nothing trains, is near."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Sequential(nn.Flatten(), nn.Linear(192, 16)))
+        self.register_buffer("prototypes", torch.randn(4, 16, generator=torch.Generator().manual_seed(0)))
+
+    def classify(self, image):
+        return -(self(image)[:, None] - self.prototypes).square().sum(-1)
+
+
+class TakesBatches(Module):
+    def forward(self, batch):
+        return self.net(batch[0])
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self(batch), batch[1])
+
+
+def test_features_are_not_explained_as_if_they_were_classes():
+    with pytest.raises(RuntimeError, match=r"tensor of shape \(8, 16\) .* these are features and no logits"):
+        trainer(PlainHeatmaps()).fit(Prototypes(), loader())
+
+
+def test_a_forward_that_takes_a_batch_is_named():
+    with pytest.raises(TypeError, match="TakesBatches is given a list: name the submodule that maps images to logits"):
+        trainer(PlainHeatmaps()).fit(TakesBatches(), loader())
+    trainer(PlainHeatmaps(network="net")).fit(TakesBatches(), loader())
 
 
 def test_bad_batches_are_named():

@@ -166,22 +166,36 @@ def test_a_head_that_the_forward_lacks() -> None:
     assert metrics["bias/acc_original"] == metrics["val_acc"]
 
 
-def test_labels_that_a_step_changes() -> None:
-    class Shifts(Judges):
-        def validation_step(self, batch, batch_idx):
-            self.log("loss", F.cross_entropy(self(batch[0]), (batch[1] + 1) % K))
+class Shifts(Judges):
+    """Takes its loss with other labels."""
 
-    metrics, report, said = measured(Shifts())
+    def validation_step(self, batch, batch_idx):
+        self.log("loss", F.cross_entropy(self(batch[0]), (batch[1] + 1) % K))
+
+
+class Counts(Judges):
+    """Counts hits with other labels."""
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_acc", (self(batch[0]).argmax(1) == (batch[1] + 1) % K).float().mean())
+
+
+@pytest.mark.parametrize("kind", [Shifts, Counts])
+def test_labels_that_a_step_changes(kind: type) -> None:
+    metrics, report, said = measured(kind())
     assert report is None
-    assert "takes its loss with other labels than those of the batch" in said
+    assert "judges by other labels than those of the batch" in said
     assert "BatchSpec(label=lambda batch: ...)" in said
 
     def shifted(batch):
         return (batch[1] + 1) % K
 
-    metrics, report, said = measured(Shifts(), spec=BatchSpec(label=shifted))
+    metrics, report, said = measured(kind(), spec=BatchSpec(label=shifted))
     assert said == ""
+    assert report.settings["images_enter"].endswith("in the 20 batch(es) that were looked at")
     assert float(metrics["bias/acc_original"]) < 0.5
+    if kind is Counts:
+        assert metrics["bias/acc_original"] == metrics["val_acc"]
 
 
 def once_in_twenty(change):
@@ -279,10 +293,11 @@ def test_the_module_s_own_step_is_back_and_a_failing_one_too() -> None:
 
 
 def test_compiled_and_scripted_parts_are_compared() -> None:
-    compiled, scripted = Judges(), Judges()
+    whole, compiled, scripted = Judges(), Judges(), Judges()
+    whole.reader = torch.compile(nn.Sequential(whole.reader), backend="eager")
     compiled.rest = torch.compile(compiled.rest, backend="eager")
     scripted.rest = torch.jit.script(scripted.rest)
-    for module in (compiled, scripted):
+    for module in (whole, compiled, scripted):
         metrics, report, said = measured(module)
         assert "does not measure" not in said
         assert report.settings["images_enter"].endswith("in the 20 batch(es) that were looked at")

@@ -21,7 +21,7 @@ from torch_bgdebias.clad.loss import CLADLoss
 from torch_bgdebias.clad.paired import Pair, PairedPass, paired_pass
 from torch_bgdebias.clad.settings import CLADSettings
 from torch_bgdebias.class_names import known_names, plain_name
-from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, Trainer, add_to_loss
+from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, Trainer, add_to_loss, answer_widths
 from torch_bgdebias.models import LogitsKey, find_head, get_layer, logits_of, original_module
 from torch_bgdebias.moved_pixels import ChangeWatch, Views
 from torch_bgdebias.swap.callback import SwappingCallback
@@ -127,6 +127,7 @@ class CLADCallback(SwappingCallback):
         self._one_logit = False
         self._changes = ChangeWatch(self._warn_of_changes)
         self._views: Views | None = None
+        self._compared = False
         self._empty_told = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -185,7 +186,7 @@ class CLADCallback(SwappingCallback):
     def _prepare(self, module: LightningModule) -> None:
         """Find the layer, make the queue unless a checkpoint brought it, follow the module to its device."""
         super()._prepare(module)
-        self._changes, self._views = ChangeWatch(self._warn_of_changes), None
+        self._changes, self._views, self._compared = ChangeWatch(self._warn_of_changes), None, False
         self._layer, head = self._find_layer(module)
         inner = original_module(head)
         self._one_logit = isinstance(inner, nn.Linear) and inner.out_features == 1
@@ -219,6 +220,9 @@ class CLADCallback(SwappingCallback):
                 return None
             pair = paired.finish()
         self._note_views(paired.views)
+        if self.settings.plus and not self._compared:
+            self._compared = True
+            self._check_answers(output, pair)
         extra = self._loss(call.module, pair, key, drawn[-1]["background_label"], foreground, target)
         return add_to_loss(output, extra)
 
@@ -268,9 +272,21 @@ class CLADCallback(SwappingCallback):
         self._log_values(module, parts, batch_size=key.shape[0])
         return total
 
-    def _classify(self, pair: Pair, target: Tensor) -> Tensor:
+    def _logits(self, pair: Pair) -> Tensor:
         own_layer = self.settings.layer is not None
-        logits = logits_of(pair.output if own_layer else pair.layer_output, self.settings.logits if own_layer else None)
+        return logits_of(pair.output if own_layer else pair.layer_output, self.settings.logits if own_layer else None)
+
+    def _check_answers(self, output: Any, pair: Pair) -> None:
+        logits, widths = self._logits(pair), answer_widths(output)
+        if self.settings.criterion is None and logits.ndim == 2 and widths and logits.shape[1] not in widths:
+            raise ValueError(
+                f"layer: expected {' or '.join(map(str, sorted(widths)))} numbers an image, as many as training_step "
+                f"takes its loss of, got {logits.shape[1]} from {self._layer!r}, which CLAD+ would take for classes: "
+                "name the layer of the classes, pass criterion= for another loss of the positives, or plus=False"
+            )
+
+    def _classify(self, pair: Pair, target: Tensor) -> Tensor:
+        logits = self._logits(pair)
         if self.settings.criterion is not None:
             return self.settings.criterion(logits, target)
         if logits.ndim == 1 or logits.shape[1:] == (1,):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torch_bgdebias.checks import describe
 from torch_bgdebias.isnet.decision import link_to_loss
+from torch_bgdebias.lightning import answer_widths
 from torch_bgdebias.models import find_head
 from torch_bgdebias.moved_pixels import ChangeWatch, Views, views_of
 
@@ -79,8 +80,8 @@ class Fit:
         """
         if self._decides:
             return
-        link = link_to_loss(loss, logits)
-        if link == "features":
+        link, widths = link_to_loss(loss, logits), answer_widths(loss)
+        if link == "features" or (link == "logits" and widths and logits.shape[1] not in widths):
             raise RuntimeError(
                 f"network: {self.called} returned a {describe(logits.detach())} that goes through further layers "
                 "before it becomes training_step's loss: these are features and no logits, and explaining them would "

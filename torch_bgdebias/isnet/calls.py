@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-__all__ = ["After", "Before", "around_calls", "place_of_image"]
+__all__ = ["After", "Before", "around_calls", "given_image", "place_of_image"]
 
 #: called with the positional and the named arguments; returns others, or ``None``
 Before: TypeAlias = "Callable[[tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]] | None]"
@@ -124,3 +124,23 @@ def place_of_image(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         f"image: expected one float tensor (B, C, H, W) among the model's arguments {', '.join(kwargs)}, got "
         f"{len(pictures)}; give the model its image as the first positional argument"
     )
+
+
+def given_image(args: tuple[Any, ...], kwargs: dict[str, Any], place: str | None, module: nn.Module) -> Tensor:
+    """What stands where a model's image should.
+
+    Args:
+        args, kwargs: of the call.
+        place: from `place_of_image`.
+        module: the model, for the error.
+
+    Raises:
+        TypeError: it is no tensor.
+    """
+    image = args[0] if place is None else kwargs[place]
+    if not isinstance(image, Tensor):
+        raise TypeError(
+            f"network: expected a module that is given images (B, C, H, W), {type(module).__name__} is given a "
+            f"{type(image).__name__}: name the submodule that maps images to logits (ISNetCallback(network=...))"
+        )
+    return image

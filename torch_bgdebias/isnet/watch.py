@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from torch_bgdebias.checks import check_finite, check_image
-from torch_bgdebias.isnet.calls import around_calls, place_of_image
+from torch_bgdebias.isnet.calls import around_calls, given_image, place_of_image
 from torch_bgdebias.isnet.record import Explanation, Record, WithImage
 from torch_bgdebias.isnet.rules import PixelBox, Rules
 from torch_bgdebias.isnet.targets import Target
@@ -143,7 +143,7 @@ class Watch:
         if not torch.is_grad_enabled():
             return None
         place = place_of_image(args, kwargs)
-        image = args[0] if place is None else kwargs[place]
+        image = given_image(args, kwargs, place, self._module)
         check_image(image, volumes=True)
         check_batch_norm(self._module)
         if image.is_inference():

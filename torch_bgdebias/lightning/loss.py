@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["add_to_loss", "gradients_allowed"]
+__all__ = ["add_to_loss", "answer_widths", "gradients_allowed"]
+
+#: nodes of a loss that are looked at
+_NODES = 2000
 
 
 def add_to_loss(output: Any, extra: Tensor, *, weight: float = 1.0) -> Any:
@@ -26,6 +29,30 @@ def add_to_loss(output: Any, extra: Tensor, *, weight: float = 1.0) -> Any:
         f"training_step: expected a loss tensor or a dict with 'loss', got {type(output).__name__}; "
         "with manual optimisation use the loss class in your own training_step"
     )
+
+
+def answer_widths(output: Any) -> set[int]:
+    """How many classes the softmaxes of a training step's loss are taken over; empty where it has none that is seen.
+
+    Args:
+        output: what the step returned, before its backward pass.
+    """
+    loss = output.get("loss") if isinstance(output, dict) else output
+    waiting: list[Any] = [loss.grad_fn] if isinstance(loss, Tensor) else []
+    widths: set[int] = set()
+    seen: set[Any] = set()
+    while waiting and len(seen) < _NODES:
+        node = waiting.pop(0)
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() in ("LogSoftmaxBackward0", "SoftmaxBackward0"):
+            result = node._saved_result
+            if result.ndim == 2:
+                widths.add(int(result.shape[1]))
+            continue  # what lies behind is the network's
+        waiting += [following for following, _ in node.next_functions]
+    return widths
 
 
 @contextmanager

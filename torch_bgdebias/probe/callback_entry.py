@@ -39,7 +39,7 @@ _FORWARD = (
     "pass forward=lambda module, image: ... (what the step judges, for these images), or logits= where that stands "
     "elsewhere in the output"
 )
-_OTHER_LABELS = "its own step takes its loss with other labels than those of the batch"
+_OTHER_LABELS = "its own step judges by other labels than those of the batch"
 _LABELS = "let BatchSpec(label=lambda batch: ...) make of a batch the labels that the step takes"
 
 #: steps that are looked at in every respect; in those after them, what the network is given
@@ -149,9 +149,8 @@ class EntryWatch:
         if logits is None:
             return entry
         entry = self._judged(module, step, plain, judged, logits, image, entry)
-        if entry.problem or label is None or not judged.targets:
-            return entry
-        if not any(torch.equal(label, target.to(label)) for target in judged.targets):
+        labels = [] if entry.problem or label is None else judged.labels()
+        if label is not None and labels and not any(torch.equal(label, one.to(label)) for one in labels):
             return dataclasses.replace(entry, problem=_OTHER_LABELS, advice=_LABELS)
         return entry
 

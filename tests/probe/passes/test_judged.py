@@ -85,8 +85,8 @@ def test_what_is_judged_is_noted_with_its_labels(name: str) -> None:
         STEPS[name](z, y)
     assert len(judged.outputs) == 1
     assert same_answers(judged.outputs[0], z, task="multiclass")
-    takes_labels = name in ("cross-entropy", "smoothed")
-    assert [torch.equal(target, y) for target in judged.targets] == [True] * takes_labels
+    takes_labels = name in ("cross-entropy", "smoothed", "argmax", "max")
+    assert any(torch.equal(target, y) for target in judged.labels()) == takes_labels
 
 
 def test_what_is_no_judgement_of_the_step_is_passed_over() -> None:
@@ -99,4 +99,15 @@ def test_what_is_no_judgement_of_the_step_is_passed_over() -> None:
     assert [tuple(one.shape) for one in judged.outputs] == [(8,)]
     with Judgements(B, lambda: False) as inside:
         F.cross_entropy(z, y)
-    assert inside.outputs == inside.targets == []
+    assert inside.outputs == inside.labels() == []
+
+
+def test_a_prediction_is_not_taken_for_the_label_it_is_compared_with() -> None:
+    z, y = logits(), torch.arange(B) % K
+    for other in (y, (z.argmax(1) + 1) % K):
+        with Judgements(B, lambda: True) as judged:
+            (z.argmax(1) == other).float().mean()
+        assert [label.tolist() for label in judged.labels()] == [other.tolist()]
+    with Judgements(B, lambda: True) as judged:
+        (z.argmax(1) == z.argmax(1).clone()).sum()
+    assert len(judged.labels()) == 2  # all right

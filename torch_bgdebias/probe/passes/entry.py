@@ -143,7 +143,8 @@ def calls_by_module(module: nn.Module) -> Iterator[Calls]:
 
     handles = []
     for name, part in module.named_modules():
-        if isinstance(part, torch.jit.ScriptModule):  # takes no hooks
+        # scripted parts take no hooks, and those inside of compiled ones hear of some calls only
+        if isinstance(part, torch.jit.ScriptModule) or "_orig_mod" in name.split("."):
             continue
         handles.append(part.register_forward_pre_hook(entering(name), with_kwargs=True))
         handles.append(part.register_forward_hook(leaving(name), always_call=True))

@@ -26,6 +26,7 @@ _aten = torch.ops.aten
 _PREDICTIONS = frozenset({_aten.argmax, _aten.max, _aten.topk, _aten.sort})
 #: under inference mode as they were called, else as the parts that they are made of
 _LOSSES = frozenset({_aten.cross_entropy_loss, _aten.nll_loss_nd, _aten.nll_loss, _aten.nll_loss_forward})
+_COMPARISONS = frozenset({_aten.eq, _aten.ne})
 _LABEL_LOSSES = frozenset({_aten.binary_cross_entropy_with_logits, _aten.binary_cross_entropy})
 
 
@@ -39,6 +40,7 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Attributes:
         outputs: the first rows of what was judged, (B, K) or (B,).
         targets: whole labels (B,) of losses.
+        pairs: whole numbers (B,) that were compared with others.
     """
 
     def __init__(self, size: int, outside: Callable[[], bool]) -> None:
@@ -46,6 +48,7 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._size, self._outside = size, outside
         self.outputs: list[Tensor] = []
         self.targets: list[Tensor] = []
+        self.pairs: list[tuple[Tensor, Tensor]] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -55,7 +58,31 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.outputs.append(args[0][:ROWS].detach().clone())
             if packet in _LOSSES and args[1].shape == (self._size,):
                 self.targets.append(args[1].detach().clone())
+        elif packet in _COMPARISONS and self._outside() and all(map(self._is_classes, args)):
+            one, two = (value.detach().flatten().clone() for value in args)
+            self.pairs.append((one, two))
         return func(*args, **(kwargs or {}))
+
+    def labels(self) -> list[Tensor]:
+        """Labels (B,) of losses, and what predictions were compared with. Waits for the device."""
+        winners = [output.argmax(1) for output in self.outputs if output.ndim == 2]
+
+        def is_prediction(classes: Tensor) -> bool:
+            return any(torch.equal(classes[:ROWS], winner.to(classes)) for winner in winners)
+
+        compared: list[Tensor] = []
+        for pair in self.pairs:
+            others = [one for one in pair if not is_prediction(one)]
+            compared += others or list(pair)  # all right
+        return [*self.targets, *compared]
+
+    def _is_classes(self, value: object) -> bool:
+        return (
+            isinstance(value, Tensor)
+            and not value.is_floating_point()
+            and value.dtype != torch.bool
+            and value.shape in ((self._size,), (self._size, 1))
+        )
 
     def _is_output(self, value: object) -> bool:
         return (
