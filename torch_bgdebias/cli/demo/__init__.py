@@ -54,7 +54,7 @@ def add_parser(subparsers: Any) -> None:
         "--correlation", type=real(0, 1), default=1.0, metavar="P", help="of class and scene in training (default: 1.0)"
     )
     add("--size", type=whole(16), default=32, metavar="N", help="side of the images in pixels (default: 32)")
-    add("--epochs", type=whole(1), default=6, metavar="N", help="passes over the samples (default: 6)")
+    add("--epochs", type=whole(1), default=4, metavar="N", help="passes over the samples (default: 4)")
     add("--samples", type=whole(4), default=8000, metavar="N", help="training images composed (default: 8000)")
     add("--seed", type=whole(0), default=0, metavar="N", help="of everything random (default: 0)")
     add("--clad-weight", type=real(0), default=1.0, metavar="X", help="lambda of CLAD and CLAD+ (default: 1.0)")

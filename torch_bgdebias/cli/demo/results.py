@@ -17,7 +17,7 @@ __all__ = ["README_SECONDS", "SCHEMA", "demo_result", "demo_settings", "demo_sum
 SCHEMA = "torch_bgdebias.demo/1"
 #: what README says that the demo takes as it is by default: so many epochs, samples and pixels
 README_SECONDS = 189
-_DEFAULT = (6, 8000, 32)
+_DEFAULT = (4, 8000, 32)
 
 
 def demo_settings(args: argparse.Namespace, data: DemoData) -> dict[str, Any]:
