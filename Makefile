@@ -8,17 +8,18 @@ export TORCH_BGDEBIAS_BUILD ?= auto
 .PHONY: demo test test-slow lint site build extension sanitize packages cuda cuda-host bench gpu gpu-wheels mutants sanitize-all clean
 
 $(BIN)/.ready: pyproject.toml setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/*/*)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77" wheel ninja
-	$(BIN)/python -m pip install --quiet torch torchvision
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[dev]"
-	touch $@
+	@echo "setting up $(VENV) with everything that development needs (once, some minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77" wheel ninja
+	@$(BIN)/python -m pip install --quiet torch torchvision
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[dev]"
+	@touch $@
 
 demo: $(BIN)/.ready  ## the main job: measure background bias, remove it, write a report
-	$(BIN)/bgdebias demo --out demo-report --overwrite
+	@$(BIN)/bgdebias demo --out demo-report --overwrite
 
 test: $(BIN)/.ready  ## the whole suite but the tests marked slow
-	$(BIN)/python -m pytest -n 2 --maxprocesses 2
+	@$(BIN)/python -m pytest -q --no-header -r fE -n 2 --maxprocesses 2
 
 test-slow: $(BIN)/.ready  ## the long sweeps and experiments as well
 	$(BIN)/python -m pytest --runslow

@@ -23,6 +23,9 @@ EXTRAS = {
     "onnxruntime": "masks",
     "rembg": "rembg",
     "pyarrow": "parquet",
+    "wandb": "tools",
+    "mlflow": "tools",
+    "fiftyone": "fiftyone",
 }
 
 

@@ -41,6 +41,18 @@ def test_every_kind_of_picture_gives_the_same_bank(kind: str) -> None:
     assert bank.labels.tolist() == [2, 2, 2]
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "undecoded"])
+def test_items_may_be_the_pictures_themselves(kind: str) -> None:
+    bank = background_bank((KINDS[kind] for _ in range(3)), 8)
+    assert torch.equal(bank.images, torch.from_numpy(red(8, 8)).permute(2, 0, 1).expand(3, -1, -1, -1))
+    assert bank.labels is None
+
+
+def test_a_plain_picture_has_no_label_to_read() -> None:
+    with pytest.raises(KeyError, match="item 0: expected something at 'image', got"):
+        background_bank([red(8, 8)], 8, label="scene")
+
+
 def test_pictures_cover_the_size_and_are_cropped_at_the_centre() -> None:
     wide = np.zeros((4, 12, 3), np.uint8)
     wide[:, 4:8] = 255  # the centre

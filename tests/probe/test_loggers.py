@@ -20,7 +20,7 @@ def figures() -> dict[str, object]:
 def test_wandb_keeps_the_picture(tmp_path: Path, figures, monkeypatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    logger = WandbLogger(save_dir=tmp_path, offline=True, project="trial")
+    logger = WandbLogger(save_dir=tmp_path, offline=True, mode="offline", project="trial")
     log_figures([logger], figures, prefix="bias", step=4)
     assert logger.experiment.summary["bias/variants"]["count"] == 1
     logger.experiment.finish()

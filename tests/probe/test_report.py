@@ -32,7 +32,7 @@ def test_metric_report_page_and_comparison(tmp_path) -> None:
     assert "it reads part of its answer off the background" in (tmp_path / "report.html").read_text(encoding="utf-8")
     (comparison,) = compare_models(reports)
     assert comparison.figures["bg_gap"].corrected < 0.001
-    assert "bg_gap changed in" in comparison.summary()
+    assert "BG-Gap changed in" in comparison.summary()
 
 
 def test_to_html_of_a_report_writes_the_same_page(tmp_path: Path) -> None:

@@ -38,10 +38,10 @@ def background_bank(
     as uint8.
 
     Args:
-        items: mappings or tuples, walked over once. Their pictures: of Pillow, uint8 or float arrays (H, W, C), tensors
-            (C, H, W), or the bytes of an image file.
+        items: pictures, or mappings or tuples that hold one, walked over once. Pictures are Pillow's, uint8 or float
+            arrays (H, W, C), tensors (C, H, W), or the bytes of an image file.
         size: (H, W), or one number for both.
-        image: where the picture is in an item.
+        image: where the picture is in an item that is none itself.
         label: where its class or scene category is, a whole number, or one of ``classes``; ``None``: no labels.
         classes: names of the labels 0, 1, ...
         limit: so many pictures at most, the first ones.
@@ -64,7 +64,9 @@ def background_bank(
     for number, item in enumerate(items):
         if limit is not None and number == limit:
             break
-        picture = picture_of(value_at(item, image, number), name=f"image of item {number}").convert("RGB")
+        bare = label is None and isinstance(item, Tensor | np.ndarray | Image.Image | bytes)
+        value = item if bare else value_at(item, image, number)
+        picture = picture_of(value, name=f"image of item {number}").convert("RGB")
         fitted = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
         pictures.append(torch.from_numpy(np.array(fitted)).permute(2, 0, 1))
         if label is not None:

@@ -16,6 +16,7 @@ from torch_bgdebias.backgrounds.forbidden import ForbiddenDraws, ForbiddenPairs
 from torch_bgdebias.backgrounds.sampling import ClassOrder
 from torch_bgdebias.backgrounds.screening.filter import FilterSettings, screen_files
 from torch_bgdebias.checks import check_count
+from torch_bgdebias.seeds import derive_seed
 
 __all__ = ["StreamedBackgroundBank"]
 
@@ -217,7 +218,7 @@ class StreamedBackgroundBank(BackgroundBank):
         """Which file comes at a position of the endless sequence of shuffled rounds."""
         number, position = divmod(cursor, len(self.files.paths))
         if self._round is None or self._round[0] != number:
-            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, number))
             self._round = (number, torch.randperm(len(self.files.paths), generator=generator).tolist())
         return self._round[1][position]
 

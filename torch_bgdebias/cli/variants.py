@@ -126,9 +126,10 @@ def _write(
 ) -> tuple[int, int]:
     import torch
 
+    from torch_bgdebias.seeds import derive_seed
     from torch_bgdebias.writing import save_png
 
-    generator = torch.Generator().manual_seed(args.seed * len(NAMES) + NAMES.index(name))
+    generator = torch.Generator().manual_seed(derive_seed(args.seed, name))
     written = 0
     starts = range(0, len(targets), _BATCH)
     for start in progress(starts, total=len(starts), label=name):

@@ -74,6 +74,7 @@ def draw_scenes(
         seed = int(torch.randint(2**31, (1,), generator=generator))
     images = []
     for name in names:
+        # not by `derive_seed`: figures of experiments rest on these pictures
         numbers = torch.Generator().manual_seed(seed * 1009 + SCENE_CATEGORIES.index(name))
         chunk = max(1, _CHUNK_PIXELS // (height * width))
         for start in range(0, n_per_category, chunk):

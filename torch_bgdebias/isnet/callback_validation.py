@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch_bgdebias.isnet.wrapper import ISNet
 from torch_bgdebias.lightning import LightningModule, StepCall, Trainer
 from torch_bgdebias.models import original_module
 from torch_bgdebias.moved_pixels import views_of
+from torch_bgdebias.seeds import derive_seed
 
 __all__ = ["Validation", "loader_names", "log_figures"]
 
@@ -72,7 +72,7 @@ class Validation:
                 "network that it calls, ISNetCallback(network=...), or pass validate=False"
             )
         device = call.module.device
-        number = random.Random(f"{self._seed} {self.loader} {self._batches}").getrandbits(63)
+        number = derive_seed(self._seed, self.loader, self._batches)
         generator = torch.Generator(device).manual_seed(number)
         self._batches += 1
         image = _own_images(entered[0], self._spec.image_of(call.batch), self._called)

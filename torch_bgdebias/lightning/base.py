@@ -8,7 +8,6 @@ first step, and what cannot work is refused in ``setup``.
 from __future__ import annotations
 
 import inspect
-import random
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeAlias
 
@@ -24,6 +23,7 @@ from torch_bgdebias.lightning.packages import CallbackBase, LightningModule, Tra
 from torch_bgdebias.lightning.step import StepCall, wrap_training_step
 from torch_bgdebias.lightning.transfers import TransferWatch
 from torch_bgdebias.lightning.weights import EXCHANGED, WeightsNote
+from torch_bgdebias.seeds import derive_seed
 
 __all__ = ["LightningCallback", "ReadingCallback", "Schedule", "TrainingStepCallback", "device_number"]
 
@@ -245,9 +245,9 @@ class TrainingStepCallback(LightningCallback):
         return output
 
     def _seeded(self, module: LightningModule) -> torch.Generator:
-        """The generator of this step and rank, on the module's device. The text is hashed, so that neighbouring
-        numbers do not start it alike; the class's name keeps callbacks with the same seed apart."""
-        number = random.Random(f"{type(self).__name__} {self.seed} {module.global_rank} {self.steps}").getrandbits(63)
+        """The generator of this step and rank, on the module's device; the class's name keeps callbacks with the same
+        seed apart."""
+        number = derive_seed(type(self).__name__, self.seed, module.global_rank, self.steps)
         return torch.Generator(module.device).manual_seed(number)
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch_bgdebias.checks import check_count
 from torch_bgdebias.probe.figures import figures_of
 from torch_bgdebias.probe.page.concepts import concepts_section
 from torch_bgdebias.probe.page.downloads import downloads_section
@@ -38,6 +39,8 @@ from torch_bgdebias.probe.results.parquet import measurement_from_parquet, measu
 from torch_bgdebias.probe.results.performance import AreaGap, VariantPerformance, area_gap, performance_of
 from torch_bgdebias.probe.results.sensitivity import MaskSensitivity
 from torch_bgdebias.probe.results.summary import summary_text
+from torch_bgdebias.probe.sharing.fields import to_fiftyone
+from torch_bgdebias.probe.sharing.runs import to_mlflow, to_tensorboard, to_wandb
 from torch_bgdebias.records import parse_json
 from torch_bgdebias.writing import write_text
 
@@ -161,6 +164,70 @@ class BackgroundBiasReport(Measurement):
         path = Path(path)
         write_text(path, page)
         return path
+
+    def to_tensorboard(self, writer: Any, *, prefix: str = "background", step: int = 0) -> None:
+        """Write numbers, the summary, the table of classes and the figures into a TensorBoard run.
+
+        Args:
+            writer: ``torch.utils.tensorboard.SummaryWriter``, or ``logger.experiment`` of a ``TensorBoardLogger``.
+            prefix: of every tag.
+            step: of the training.
+
+        Raises:
+            TypeError: no such writer.
+            ImportError: matplotlib is not installed.
+        """
+        to_tensorboard(self, writer, prefix=prefix, step=step)
+
+    def to_wandb(self, run: Any, *, prefix: str = "background", step: int | None = None, images: int = 10_000) -> None:
+        """Log numbers and tables of classes, images and examples (pictures, heatmaps) into a Weights & Biases run.
+
+        Args:
+            run: what ``wandb.init`` returned, or ``logger.experiment`` of a ``WandbLogger``.
+            prefix: of every key.
+            step: of the run; ``None``: its next one.
+            images: rows of the table of images at most.
+
+        Raises:
+            TypeError: not a run.
+            ImportError: wandb is not installed.
+        """
+        to_wandb(self, run, prefix=prefix, step=step, images=check_count(images, name="images", least=0))
+
+    def to_mlflow(
+        self, run_id: str | None = None, *, client: Any = None, folder: str = "background", step: int = 0
+    ) -> None:
+        """Log metrics, and as artefacts the report (JSON, page), its figures and the table of classes, into a run.
+
+        Args:
+            run_id: of the run, such as ``logger.run_id`` of an ``MLFlowLogger``; ``None``: the active one.
+            client: an ``mlflow.MlflowClient``; ``None``: one of the tracking server that is set.
+            folder: of the artefacts, and before the names of metrics.
+            step: of the training.
+
+        Raises:
+            ValueError: no run is named, and none is active.
+            ImportError: mlflow or matplotlib is not installed.
+        """
+        files = {"report.html": report_html([self]), "report.json": json.dumps(self.to_dict(), allow_nan=False)}
+        to_mlflow(self, run_id, client=client, folder=folder, step=step, files=files)
+
+    def to_fiftyone(self, samples: Iterable[Any], *, field: str = "background") -> int:
+        """Write fields into FiftyOne's samples: answers on each background, whether a new one hurt, scores, heatmaps.
+
+        Args:
+            samples: a dataset, a view or a list of samples, in the order of the data set that was measured (by a loader
+                that does not shuffle).
+            field: before the name of every field: ``background_mixed_rand``, ``background_hurt``, ...
+
+        Returns:
+            How many samples were given fields.
+
+        Raises:
+            ValueError: positions are not known, or there are fewer samples than images were measured.
+            ImportError: fiftyone is not installed.
+        """
+        return to_fiftyone(self, samples, field=field)
 
     @property
     def performance(self) -> dict[str, VariantPerformance]:

@@ -118,7 +118,22 @@ def test_json_text_and_settings(reports: list[BackgroundBiasReport], tmp_path: P
     assert "second against first: 300 common images, 90 % paired intervals" in text
     gap = comparison.figures["bg_gap"].difference
     assert f"{100 * gap.value:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}], p < 0.001 (n = 300)" in text
-    assert "bg_gap changed in 1 of 6 classes (p < 0.1, corrected for 12 tests):\n    class 2: " in text
+    assert "BG-Gap changed in 1 of 6 classes (p < 0.1, corrected for 12 tests):\n    class 2: " in text
+
+
+def test_the_text_calls_figures_as_a_report_does_and_leaves_the_rest_to_the_page(
+    reports: list[BackgroundBiasReport],
+) -> None:
+    comparison = compare_models(reports)[0]
+    lines = comparison.summary().splitlines()
+    shown = [line.split("  ")[1].strip() for line in lines[2:] if re.search(r"\(n = \d+\)$", line) and line[2] != " "]
+    assert shown[:3] == ["BG-Gap", "original accuracy", "mixed_same accuracy"]
+    assert "mixed_rand accuracy" in shown
+    assert not [name for name in shown if "/" in name and name not in reports[0].scores]
+    others = [line for line in lines if "further figure" in line]
+    assert len(shown) + int(others[0].split()[0] if others else 0) == len(comparison.figures)
+    head = reports[0].summary()
+    assert all(name.split()[0] in head for name in shown)
 
 
 def test_models_on_other_images_are_not_compared(reports: list[BackgroundBiasReport]) -> None:
@@ -173,5 +188,5 @@ def test_classes_without_a_gap_are_compared_by_accuracy() -> None:
     comparisons = compare_models(reports)
     assert "change of" not in section_html(classes_section(reports))
     assert "Change is that of the accuracy against one" in section_html(classes_section(reports, comparisons))
-    assert "accuracy/original changed in 6 of 6 classes" in comparisons[0].summary()
+    assert "original accuracy changed in 6 of 6 classes" in comparisons[0].summary()
     assert not math.isnan(comparisons[0].per_class[0].changes["accuracy/original"].corrected)

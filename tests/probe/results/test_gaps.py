@@ -12,7 +12,7 @@ from torch_bgdebias.probe.report import report_html
 from torch_bgdebias.probe.results.gaps import bias_sentence, change_sentence, side_of
 from torch_bgdebias.probe.results.measurement import Estimate
 from torch_bgdebias.probe.results.spelling import plain_text
-from torch_bgdebias.probe.results.verdict import pick_after
+from torch_bgdebias.probe.results.verdict import pick_after, verdict
 
 
 def gap(value: float, low: float, high: float, n: int = 200) -> Estimate:
@@ -104,16 +104,36 @@ def test_two_models(before: Estimate, after: Estimate, differs: bool, expected: 
     assert plain_text(change_sentence("B", before, after, differs=differs, level=0.95)) == expected
 
 
-def report(name: str, same: float, rand: float, original: float = 0.95, n: int = 400) -> BackgroundBiasReport:
-    """A model that is right with exactly these shares of the images."""
+def report(
+    name: str, same: float, rand: float, original: float = 0.95, n: int = 400, **others: float
+) -> BackgroundBiasReport:
+    """A model that is right with exactly these shares of the images, by variant."""
     label = np.arange(n) % 4
     answers = {}
-    for variant, share in (("original", original), ("mixed_same", same), ("mixed_rand", rand)):
+    for variant, share in {"original": original, "mixed_same": same, "mixed_rand": rand, **others}.items():
         right = np.arange(n) * 7919 % n < share * n
         answers[variant] = np.where(right, label, (label + 1) % 4)
     sure = {variant: np.ones(n, np.float32) for variant in answers}
     images = ImageResults(np.arange(n, dtype=np.uint64), label, answers, sure)
     return summarise(images, model=name, class_names=list("abcd"))
+
+
+@pytest.mark.parametrize(
+    ("same", "rand", "alone", "said"),
+    [
+        (0.9, 0.27, 0.9, "reads its answer off the background (on random ones it is right 27.0% of the time, and "
+         "guessing gets 25.0%)."),
+        (0.9, 0.6, 0.26, "reads its answer off the background (shown the object alone it is right 26.0% of the time, "
+         "and guessing gets 25.0%)."),
+        (0.9, 0.6, 0.5, "reads part of its answer off the background."),
+    ],
+)  # fmt: skip
+def test_a_model_that_guesses_without_its_background_reads_all_of_its_answer_there(
+    same: float, rand: float, alone: float, said: str
+) -> None:
+    measured = report("A", same, rand, only_fg=alone)
+    assert said in plain_text(verdict([measured], [])[0])
+    assert said in measured.summary()
 
 
 def test_an_inverted_bias_is_nowhere_called_a_cure() -> None:

@@ -290,7 +290,10 @@ def _prompts(prompts: Sequence[str] | Mapping[str, str] | None, source: Any, mod
 
 
 def _seed(seed: int, category: str, number: int, attempt: int) -> int:
-    """48 bits, so that JSON and every generator hold them, and no two pictures share one by accident."""
+    """48 bits, so that JSON and every generator hold them, and no two pictures share one by accident.
+
+    Not by `derive_seed`: manifests of folders that are there hold these.
+    """
     text = f"{seed}/{category}/{number}/{attempt}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=6).digest())
 

@@ -25,6 +25,7 @@ from torch_bgdebias.data import (
     draw_scenes,
     mnist_with_masks,
 )
+from torch_bgdebias.seeds import derive_seed
 
 __all__ = ["DemoData", "Objects", "Scenes", "compose", "load"]
 
@@ -102,7 +103,7 @@ def load(
         FileNotFoundError: no such folder, or not of the layout.
         ValueError: too few classes, objects or scenes.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(derive_seed(seed, "split"))
     notes: list[str] = []
     objects = _objects(foregrounds, size, notes)
     scenes = _scenes(backgrounds, size, len(objects.classes), seed, notes)
@@ -121,9 +122,16 @@ def load(
         "test_scenes": len(held_out),
         "training_samples": len(drawn),
     }
+    train, held = (
+        compose(objects.tensors.subset(chosen), bank, share, derive_seed(seed, part), f"composing {part} images")
+        for chosen, bank, share, part in (
+            (drawn, train_bank, correlation, "training"),
+            (test, test_bank, 1.0, "test"),
+        )
+    )
     return DemoData(
-        train=compose(objects.tensors.subset(drawn), train_bank, correlation, seed, "composing training images"),
-        test=compose(objects.tensors.subset(test), test_bank, 1.0, seed + 1, "composing test images"),
+        train=train,
+        test=held,
         train_bank=train_bank,
         test_bank=test_bank,
         classes=objects.classes,

@@ -18,6 +18,7 @@ from torch_bgdebias.cli.demo.training import METHODS, SmallCNN, Trained, Trainin
 from torch_bgdebias.cli.progress import note, progress
 from torch_bgdebias.data import make_variant
 from torch_bgdebias.probe import BackgroundBiasReport, evaluate_background_bias
+from torch_bgdebias.seeds import derive_seed
 from torch_bgdebias.writing import marked_folder, write_text
 
 __all__ = ["CURVES", "run_demo"]
@@ -71,7 +72,7 @@ def run_demo(args: argparse.Namespace) -> int:
 
 def _train(name: str, data: DemoData, args: argparse.Namespace, *, stage: str) -> Trained:
     image, mask = data.test.images.float() / 255, data.test.masks.float() / 255
-    generator = torch.Generator().manual_seed(args.seed)
+    generator = torch.Generator().manual_seed(derive_seed(args.seed, "curves"))
     tests = {
         curve: make_variant(
             image, mask, data.test.labels, variant, backgrounds=data.test_bank, generator=generator

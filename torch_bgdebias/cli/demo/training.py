@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.clad import CLADLoss
 from torch_bgdebias.cli.progress import progress
+from torch_bgdebias.seeds import derive_seed
 from torch_bgdebias.swap import BackgroundSwap
 
 __all__ = ["METHODS", "Batch", "Method", "SmallCNN", "Trained", "TrainingSet", "predict", "train"]
@@ -57,14 +58,14 @@ class SmallCNN(nn.Module):
         if size > 40:
             layers += [*_convolution(channels, 24, stride=2)]
             channels = 24
-        for width in (32, 64, 128):
+        for width in (16, 32, 64):
             layers += [*_convolution(channels, width, pool=True)]
             channels = width
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(channels, num_classes)
 
     def embed(self, image: Tensor) -> Tensor:
-        """(B, 128): what enters the last linear layer."""
+        """(B, 64): what enters the last linear layer."""
         embedding: Tensor = self.features((image - 0.5) / 0.25)
         return embedding
 
@@ -178,9 +179,9 @@ def train(
         stage: how many methods this one is of, for the bar.
     """
     row = METHODS[method]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(derive_seed(seed, "batches"))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(derive_seed(seed, "weights"))
         model = SmallCNN(data.num_classes, data.images.shape[-1]).to(memory_format=torch.channels_last)
     objective = row.objective(model, data, clad_weight)
     steps = _steps(len(data.images), batch_size)

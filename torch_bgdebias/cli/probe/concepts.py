@@ -15,6 +15,7 @@ from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.cli.probe.data import Prepared, ProbeData
 from torch_bgdebias.concepts import ConceptProbe, ConceptSamples, concept_transfer
 from torch_bgdebias.probe import BackgroundBiasReport, ConceptTable, concept_heatmap, concept_tables
+from torch_bgdebias.seeds import derive_seed
 from torch_bgdebias.swap import sample_swap_params, swap_background
 from torch_bgdebias.writing import whole_file
 
@@ -56,7 +57,7 @@ def measure_concepts(
         probe,
         fit,
         test,
-        conditions={"pasted": _on(BackgroundBank(some), data, args.seed + 1)},
+        conditions={"pasted": _on(BackgroundBank(some), data, derive_seed(args.seed, "pasted"))},
         categories=categories,
         names=classes,
         methods=(args.concept_method,),

@@ -80,7 +80,12 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def _labels(models: Sequence[str], checkpoints: Sequence[Path | None]) -> list[str]:
-    """The model's name where that tells them apart, else its checkpoint's with as much of the path as is needed."""
+    """The model's name where that tells them apart, else its checkpoint's with as much of the path as is needed.
+
+    A single checkpoint is called by its file: the model's name is that of every other training of the same network.
+    """
+    if len(models) == 1 and checkpoints and checkpoints[0] is not None:
+        return [checkpoints[0].name]
     if len(set(models)) == len(models):
         return list(models)
     parts = [

@@ -22,7 +22,7 @@ from torch_bgdebias.probe.results.columns import columns_by_class, paired_column
 from torch_bgdebias.probe.results.gaps import change_sentence
 from torch_bgdebias.probe.results.images import ImageResults
 from torch_bgdebias.probe.results.layout import plain
-from torch_bgdebias.probe.results.measurement import Estimate, Measurement
+from torch_bgdebias.probe.results.measurement import JUDGED, Estimate, Measurement
 from torch_bgdebias.probe.results.pairing import differing_settings, incomparable_scores, matched_images
 from torch_bgdebias.probe.results.performance import areas_of
 from torch_bgdebias.probe.results.spelling import is_known, p_words, plain_text
@@ -41,6 +41,14 @@ __all__ = [
 COMPARISON_SCHEMA = "torch_bgdebias.comparison/1"
 #: what is tested in every class, besides the scores: the figures of the report's class table
 CLASS_FIGURES = ("bg_gap", "accuracy/original", "accuracy/mixed_same", "accuracy/mixed_rand")
+#: what a report's summary calls the figures of a variant
+_KINDS = {
+    "accuracy": "accuracy",
+    "exact_match": "all labels right",
+    "auc": "AUC",
+    "decision_consistency": "decisions kept",
+    "feature_consistency": "embedding cosine",
+}
 Correction = Literal["holm", "benjamini-hochberg"]
 #: what images belong together; ``None``: each its own
 Unit: TypeAlias = NDArray[np.str_] | None
@@ -123,7 +131,7 @@ class ModelComparison:
         return sorted(changed, key=lambda c: -abs(c.changes[figure].difference.value))
 
     def summary(self) -> str:
-        """The changes as text, in points where the figure is a share."""
+        """The main changes as text, called as in a report's summary, in points where the figure is a share."""
         level, tests = 100 * float(self.settings["confidence"]), self.settings["tests"]
         whose = f"{self.second} against {self.first}"
         if self.differing:
@@ -135,8 +143,10 @@ class ModelComparison:
         if is_known(before) and is_known(after):
             sentence = change_sentence(self.second, before, after, differs=self.gap_differs, level=level / 100)
             lines.append(f"  {plain_text(sentence)}")
-        width = max((len(name) for name in self.figures), default=0)
-        lines += [f"  {name:<{width}}  {_in_words(name, change)}" for name, change in self.figures.items()]
+        shown = [name for name in self.figures if _is_main(name)]
+        width = max((len(_title(name)) for name in shown), default=0)
+        lines += [f"  {_title(name):<{width}}  {_in_words(name, self.figures[name])}" for name in shown]
+        lines += _others_line(self, [name for name in self.figures if name not in shown])
         figure = "bg_gap" if "bg_gap" in self.figures else "accuracy/original"
         if tests["classes"].get(figure):
             lines += _class_lines(self, figure)
@@ -328,6 +338,29 @@ def _method(comparison: ModelComparison) -> str:
     return {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}[comparison.settings["correction"]]
 
 
+def _is_main(figure: str) -> bool:
+    """Whether a figure stands in the text: gap, accuracy where the object is there, AUC with and without its own."""
+    kind, _, variant = figure.rpartition("/")
+    if kind not in _KINDS:
+        return True  # the gap, and scores
+    return variant in {"accuracy": (*JUDGED, "only_fg"), "auc": ("original", "mixed_rand")}.get(kind, ())
+
+
+def _title(figure: str) -> str:
+    """A figure's name as the summary of a report writes it."""
+    kind, _, variant = figure.rpartition("/")
+    return "BG-Gap" if figure == "bg_gap" else f"{variant} {_KINDS[kind]}" if kind in _KINDS else figure
+
+
+def _others_line(comparison: ModelComparison, others: Sequence[str]) -> list[str]:
+    level = 1 - float(comparison.settings["confidence"])
+    changed = [_title(name) for name in others if comparison.figures[name].corrected < level]
+    if not others:
+        return []
+    which = f", of which {', '.join(changed)} changed beyond chance" if changed else ", none changed beyond chance"
+    return [f"  {len(others)} further figures{which} (on the page, and in figures)"]
+
+
 def _in_words(name: str, change: Change) -> str:
     """``-48.2 points [-53.0, -43.1], p < 0.001 (n = 400)``; cosines and ratios as they are."""
     d = change.difference
@@ -342,7 +375,7 @@ def _in_words(name: str, change: Change) -> str:
 def _class_lines(comparison: ModelComparison, figure: str) -> list[str]:
     changed = comparison.changed_classes(figure)
     tests = comparison.settings["tests"]["classes"][figure]
-    what = f"  {figure} changed in {len(changed)} of {len(comparison.per_class)} classes"
+    what = f"  {_title(figure)} changed in {len(changed)} of {len(comparison.per_class)} classes"
     head = f"{what} (p < {1 - comparison.settings['confidence']:.2g}, corrected for {tests} tests)"
     lines = [f"    {c.name}: {_in_words(figure, c.changes[figure])}" for c in changed[:5]]
     more = [f"    and {len(changed) - 5} more"] if len(changed) > 5 else []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Literal, TypeAlias
 
-from torch_bgdebias.probe.results.measurement import Estimate
+from torch_bgdebias.probe.results.measurement import Estimate, Measurement
 from torch_bgdebias.probe.results.spelling import (
     Sentence,
     Words,
@@ -22,7 +22,7 @@ from torch_bgdebias.probe.results.spelling import (
     strong,
 )
 
-__all__ = ["NARROW", "Side", "bias_sentence", "change_sentence", "side_of"]
+__all__ = ["NARROW", "Side", "bias_sentence", "change_sentence", "guesses_without", "side_of"]
 
 #: an interval that holds 0 and stays within so far of it shows that the background hardly matters
 NARROW = 0.05
@@ -42,13 +42,14 @@ def side_of(gap: Estimate | None) -> Side:
     return "random" if ends[0] > 0 else "own" if ends[1] < 0 else "neither"
 
 
-def bias_sentence(model: str, gap: Estimate | None, level: float) -> Sentence:
+def bias_sentence(model: str, gap: Estimate | None, level: float, guesses: str = "") -> Sentence:
     """What one model's gap says.
 
     Args:
         model: its name.
         gap: its BG-Gap.
         level: of the interval, in (0, 1).
+        guesses: where it is right no more often than by guessing (`guesses_without`), for a gap above 0.
     """
     if not is_known(gap):
         return say("The BG-Gap of ", strong(model), " is not known: the variants mixed_same and mixed_rand were not ",
@@ -68,7 +69,8 @@ def bias_sentence(model: str, gap: Estimate | None, level: float) -> Sentence:
     lost = strong(f"{number(abs(gap.value))} points")
     stands = say(strong(model), " loses ", lost, f" of accuracy ({interval}) when its objects stand in front of ")
     if side == "random":
-        return (*stands, Words(f"{_WHERE[side]}: it reads part of its answer off the background."))
+        part, why = ("", f" ({guesses})") if guesses else ("part of ", "")
+        return (*stands, Words(f"{_WHERE[side]}: it reads {part}its answer off the background{why}."))
     return (
         *stands,
         Words(
@@ -76,6 +78,23 @@ def bias_sentence(model: str, gap: Estimate | None, level: float) -> Sentence:
         ),
         Words("background speaks against the class that belongs to it."),
     )
+
+
+def guesses_without(measurement: Measurement) -> str:
+    """Where a model is right no more often than by guessing without its background's help; empty if nowhere.
+
+    On random backgrounds, or on the object alone, the lower end of its accuracy does not reach beyond 1 in K.
+    """
+    classes = len(measurement.class_names)
+    if measurement.images.targets is not None or classes < 2:
+        return ""
+    for variant, where in (("mixed_rand", "on random ones"), ("only_fg", "shown the object alone")):
+        accuracy = measurement.accuracy(variant)
+        ends = interval_of(accuracy) if is_known(accuracy) else None
+        if is_known(accuracy) and ends is not None and ends[0] <= 1 / classes:
+            right, chance = percent(accuracy.value, 1), percent(1 / classes, 1)
+            return f"{where} it is right {right} of the time, and guessing gets {chance}"
+    return ""
 
 
 def change_sentence(model: str, before: Estimate, after: Estimate, *, differs: bool, level: float) -> Sentence:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch_bgdebias.probe.results.gaps import bias_sentence
+from torch_bgdebias.probe.results.gaps import bias_sentence, guesses_without
 from torch_bgdebias.probe.results.measurement import ClassResult, Measurement, VariantResult, WorstPart
 from torch_bgdebias.probe.results.performance import area_gap, performance_of
 from torch_bgdebias.probe.results.spelling import (
@@ -32,7 +32,8 @@ def summary_text(measurement: Measurement) -> str:
     lines += [f"  {name:<12} mean {s.mean} ({s.n_undefined} undefined)" for name, s in m.scores.items()]
     if m.bg_gap is not None:
         lines.append(f"  BG-Gap = accuracy(mixed_same) - accuracy(mixed_rand) = {m.bg_gap.percent()} points")
-        lines.append(f"  {plain_text(bias_sentence(m.model, m.bg_gap, m.confidence))}")
+        sentence = bias_sentence(m.model, m.bg_gap, m.confidence, guesses_without(m))
+        lines.append(f"  {plain_text(sentence)}")
         lines.append(f"  largest gaps: {_largest(m.per_class, m.confidence)}")
         lines += [f"  by {name}: {_largest(rows, m.confidence)}" for name, rows in m.per_group.items()]
     lines += _performance_lines(m)

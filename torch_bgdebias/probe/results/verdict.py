@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch_bgdebias.probe.results.comparison import ModelComparison
-from torch_bgdebias.probe.results.gaps import bias_sentence, change_sentence
+from torch_bgdebias.probe.results.gaps import bias_sentence, change_sentence, guesses_without
 from torch_bgdebias.probe.results.measurement import Estimate, Measurement
 from torch_bgdebias.probe.results.spelling import (
     VARIANT_WORDS,
@@ -54,7 +54,7 @@ def verdict(reports: Sequence[Measurement], comparisons: Sequence[ModelCompariso
     that is wide is said to be so, and one below zero is a bias of the other sign.
     """
     first = reports[0]
-    sentences = [bias_sentence(first.model, first.bg_gap, first.confidence)]
+    sentences = [bias_sentence(first.model, first.bg_gap, first.confidence, guesses_without(first))]
     if not is_known(first.bg_gap):
         return sentences
     for index in shown_models(reports):

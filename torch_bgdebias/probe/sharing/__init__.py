@@ -1,0 +1,1 @@
+"""A measurement in other people's tools: TensorBoard, Weights & Biases, MLflow, FiftyOne."""
