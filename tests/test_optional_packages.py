@@ -96,4 +96,8 @@ def test_the_core_asks_for_nothing_that_brings_its_own_torch():
         named = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn"}.get(package, package)
         assert any(entry.startswith(named) for entry in extras[extra]), (package, extra)
     everything = next(entry for entry in extras["dev"] if entry.startswith("torch_bgdebias["))
-    assert set(everything.split("[")[1].rstrip("]").split(",")) == set(extras) - {"dev"}
+    own_environment = {
+        "tools",
+        "fiftyone",
+    }  # about 90 packages, some of which hold others back: tests skip without them
+    assert set(everything.split("[")[1].rstrip("]").split(",")) == set(extras) - {"dev"} - own_environment

@@ -37,7 +37,7 @@ def test_page_and_summary(files: list[str], tmp_path: Path, capsys: pytest.Captu
     printed = capsys.readouterr().out
     assert "before: background bias" in printed
     assert "after against before: 60 common images" in printed
-    assert "bg_gap changed in 3 of 3 classes" in printed
+    assert "BG-Gap changed in 3 of 3 classes" in printed
     assert str(out) in printed
 
 

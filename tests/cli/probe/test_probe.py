@@ -46,6 +46,7 @@ def test_every_attribution_and_the_summary(place, capsys):
         assert f"pixel_ratio/{name} mean" in printed
     assert "Open bgdebias-probe/report.html" in printed
     again = BackgroundBiasReport.from_json("bgdebias-probe/report.json")
+    assert again.model == "small.pt", "the file, not the network that many a file is of"
     assert list(again.variants) == ["original", "mixed_same", "mixed_rand"]
     assert {len(values) for values in again.images.scores.values()} == {9}
 

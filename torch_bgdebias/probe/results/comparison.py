@@ -357,8 +357,8 @@ def _others_line(comparison: ModelComparison, others: Sequence[str]) -> list[str
     changed = [_title(name) for name in others if comparison.figures[name].corrected < level]
     if not others:
         return []
-    which = f", of which {', '.join(changed)} changed beyond chance" if changed else ", none changed beyond chance"
-    return [f"  {len(others)} further figures{which} (on the page, and in figures)"]
+    names = f": {', '.join(changed)}" if 0 < len(changed) < 4 else ""
+    return [f"  {len(others)} further figures on the page, {len(changed)} changed beyond chance{names}"]
 
 
 def _in_words(name: str, change: Change) -> str:
