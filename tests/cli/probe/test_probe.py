@@ -144,6 +144,7 @@ def test_another_model_s_report_is_kept(place, capsys):
     assert cli.main(first) == 0
     assert cli.main(first) == 0
     capsys.readouterr()
+    torch.save(trial_nets().Small().state_dict(), "other.pt")
     assert cli.main([*first, "--checkpoint", "other.pt"]) == 1, "a name says nothing of a checkpoint's weights"
     assert "already; pass --overwrite" in capsys.readouterr().err
     other = [*words, "--model", "trial_nets:Wide", "--name", "another", "--variants", "only_fg"]

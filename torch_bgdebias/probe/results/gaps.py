@@ -81,20 +81,22 @@ def bias_sentence(model: str, gap: Estimate | None, level: float, guesses: str =
 
 
 def guesses_without(measurement: Measurement) -> str:
-    """Where a model is right no more often than by guessing without its background's help; empty if nowhere.
+    """How little is right on random backgrounds, for a model that only guesses there; empty for others.
 
-    On random backgrounds, or on the object alone, the lower end of its accuracy does not reach beyond 1 in K.
+    Its accuracy there is not shown to be above 1 in K, and is shown to be less than half the way from there to that on
+    its own class's backgrounds. Accuracy on the object alone does not tell: its black surroundings are news too.
     """
-    classes = len(measurement.class_names)
-    if measurement.images.targets is not None or classes < 2:
+    classes, own = len(measurement.class_names), measurement.accuracy("mixed_same")
+    accuracy = measurement.accuracy("mixed_rand")
+    ends = interval_of(accuracy) if is_known(accuracy) else None
+    if measurement.images.targets is not None or classes < 2 or ends is None or not is_known(own):
         return ""
-    for variant, where in (("mixed_rand", "on random ones"), ("only_fg", "shown the object alone")):
-        accuracy = measurement.accuracy(variant)
-        ends = interval_of(accuracy) if is_known(accuracy) else None
-        if is_known(accuracy) and ends is not None and ends[0] <= 1 / classes:
-            right, chance = percent(accuracy.value, 1), percent(1 / classes, 1)
-            return f"{where} it is right {right} of the time, and guessing gets {chance}"
-    return ""
+    chance = 1 / classes
+    if not is_known(accuracy) or ends[0] > chance or ends[1] >= (chance + own.value) / 2:
+        return ""
+    return (
+        f"on random ones it is right {percent(accuracy.value, 1)} of the time, and guessing gets {percent(chance, 1)}"
+    )
 
 
 def change_sentence(model: str, before: Estimate, after: Estimate, *, differs: bool, level: float) -> Sentence:
