@@ -17,9 +17,18 @@ core=(tests/ops tests/test_compositing.py tests/test_batch.py tests/test_models.
 present=()
 for path in "${core[@]}"; do [ -e "$path" ] && present+=("$path"); done
 
+# on the path, or among pyenv's
+python_of() {
+  local candidate
+  for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
+    if "$candidate" -c '' 2>/dev/null; then echo "$candidate"; return; fi
+  done
+  echo "python$1"
+}
+
 failed=0
 for pair in "${pairs[@]}"; do
-  python="python${pair%%:*}" torch="${pair#*:}"
+  python="$(python_of "${pair%%:*}")" torch="${pair#*:}"
   if ! "$python" -c '' 2>/dev/null; then
     echo "versions: $pair: no $python on this machine, left out"
     continue
@@ -34,6 +43,9 @@ for pair in "${pairs[@]}"; do
   fi
   before=$("$folder/bin/python" -c 'import torch; print(torch.__version__)')
   "$folder/bin/pip" install --quiet . 'pytest>=8' hypothesis matplotlib scikit-learn
+  # what the tests name networks by; of these the newest would bring a torch of their own
+  echo "torch==${before%%+*}" > "$folder/constraint"
+  "$folder/bin/pip" install --quiet --constraint "$folder/constraint" '.[models,lrp]' lightning
   after=$("$folder/bin/python" -c 'import torch; print(torch.__version__)')
   if [ "$before" != "$after" ]; then
     echo "versions: $pair: installing the package exchanged torch $before for $after"
