@@ -2,6 +2,7 @@
 
     python -m experiments.isnet.chosen --data DATA --split 0                  one split, minutes
     python -m experiments.isnet.chosen --data DATA --split 0 --epochs 10      quicker
+    python -m experiments.isnet.chosen --table            what the lines say, other ways to choose among them
 
 Chest radiographs with a class-coded mark; a fifth of the training images, marked as they are, is the validation data.
 After every epoch the network is also measured on the test images with the wrong mark, which choosing never sees. One
@@ -14,7 +15,9 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -22,7 +25,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from experiments.common import accuracy, add_line
+from experiments.common import accuracy, add_line, made_with, read_lines
 from experiments.isnet.run import arguments as run_arguments, prepare
 from experiments.isnet.settings import small_cnn
 from torch_bgdebias.batch import BatchSpec
@@ -31,6 +34,42 @@ from torch_bgdebias.callbacks import ISNetCallback
 RESULTS = Path(__file__).with_name("chosen.jsonl")
 #: what may choose, and whether more is better
 MONITORS = {"val_loss": False, "val_heatmap_loss": False, "val_pixel_ratio": True, "val_foreground_share": True}
+
+
+def entropy(row: dict[str, Any], weight: float) -> float:
+    """Cross-entropy on the validation data, from the loss of both."""
+    return (row["val_loss"] - weight * row["val_heatmap_loss"]) / (1 - weight)
+
+
+#: what else may choose, of a line's epochs and P; the smallest wins
+FURTHER: dict[str, Callable[[dict[str, Any], float], float]] = {
+    "cross-entropy alone": entropy,
+    "cross-entropy + heatmap loss": lambda row, weight: entropy(row, weight) + row["val_heatmap_loss"],
+    "cross-entropy, foreground share of 0.9 or more": lambda row, weight: (
+        entropy(row, weight) if row["val_foreground_share"] >= 0.9 else 10 - row["val_foreground_share"]
+    ),
+}
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """How far the chosen epoch is below the best one at the wrong mark, a column a run."""
+    heads = [f"split {line['settings']['split']}, {line['settings'].get('average', 0.0):g}" for line in lines]
+    text = [
+        "| chosen by, points below the best | " + " | ".join(heads) + " | mean |",
+        "| --- |" + " --- |" * (len(heads) + 1),
+    ]
+    ways = {
+        name: (lambda row, _, name=name, sign=-1 if more else 1: sign * row[name]) for name, more in MONITORS.items()
+    }
+    for name, value in {**ways, **FURTHER}.items():
+        below = []
+        for line in lines:
+            wrong = [row["accuracy"]["wrong"] for row in line["epochs"]]
+            values = [value(row, line["settings"]["weight"]) for row in line["epochs"]]
+            below.append(max(wrong) - wrong[values.index(min(values))])
+        text.append(f"| {name} | " + " | ".join(f"{x:.1f}" for x in (*below, sum(below) / len(below))) + " |")
+    best = " | ".join(f"{line['best']:.1f}" for line in lines)
+    return "\n".join([made_with(lines), "", *text, f"| the best epoch's accuracy | {best} | |"])
 
 
 class Classifier(pl.LightningModule):
@@ -79,7 +118,8 @@ class AfterEveryEpoch(pl.Callback):
 def main() -> None:
     """Train, choose, write a line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--table", action="store_true", help="train nothing")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--method", choices=("selective", "stochastic", "dual"), default="selective")
     parser.add_argument("--split", type=int, default=0)
@@ -89,6 +129,11 @@ def main() -> None:
         "--average", type=float, default=0.0, help="validate a running mean of the weights, 0.99 a step"
     )
     args = parser.parse_args()
+    if args.table:
+        print(table(read_lines([args.out])))
+        return
+    if args.data is None:
+        parser.error("expected --data DATA, or --table")
     torch.set_num_threads(1)
     words = ["train", "--data", str(args.data), "--setting", "xray_mark", "--grow", "3", "--split", str(args.split)]
     data = prepare(run_arguments(words))
@@ -125,7 +170,7 @@ def main() -> None:
         values = [row[name] if more else -row[name] for row in rows.rows]
         epoch = values.index(max(values))
         chosen[name] = {"epoch": epoch, "wrong": wrong[epoch], "below_best": max(wrong) - wrong[epoch]}
-    settings = {name: value for name, value in vars(args).items() if name not in ("data", "out")}
+    settings = {name: value for name, value in vars(args).items() if name not in ("data", "out", "table")}
     result = add_line(args.out, settings, chosen=chosen, best=max(wrong), last=wrong[-1], epochs=rows.rows)
     print(json.dumps({name: result[name] for name in ("settings", "chosen", "best", "last")}, indent=1))
 
