@@ -16,6 +16,7 @@ from torch_bgdebias.masks.contents import MaskContents, Plane, load_mask
 from torch_bgdebias.masks.detection import refusal, resolve
 from torch_bgdebias.masks.encodings import MaskEncoding, MaskEncodingError
 from torch_bgdebias.masks.foreground import foreground_of
+from torch_bgdebias.masks.outlines import warn_of_outlines
 
 __all__ = ["MaskPicture", "MaskReader", "open_mask", "read_mask"]
 
@@ -194,6 +195,7 @@ class MaskReader:
                 f"{where}, {masks[0].mode}, {holds}): expected an object in some, got none{given}; say "
                 "foreground=[...] with the values that are object"
             )
+        warn_of_outlines([cover.inside for cover in covers], where)
         if self.wanted.foreground is not None:
             return
         edge = float(np.mean([np.mean([cover.share(side) for side in _SIDES]) for cover in covers]))
