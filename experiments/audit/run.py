@@ -23,10 +23,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageFilter
+from PIL import Image
 from scipy import stats
 from torch import nn
 
+from experiments.audit.composing import Composer
 from experiments.common import accuracy, add_line, made_with, read_lines
 from torch_bgdebias import cli
 from torch_bgdebias.audit import AuditSettings, audit
@@ -35,56 +36,13 @@ from torch_bgdebias.audit.cues import cue_of
 from torch_bgdebias.audit.gathering import Gathered, gather
 from torch_bgdebias.audit.pictures import Items
 from torch_bgdebias.data import mnist_with_masks
-from torch_bgdebias.files import category_folders, image_files, read_image
+from torch_bgdebias.files import image_files, read_image
 
 RESULTS = Path(__file__).with_name("results.jsonl")
-SIDE, BOX = 64, 26
 CUES = ("mark", "place", "blur", "bamboo_forest", "sky", "kitchen", "tint")
 
 
 _FREQUENT = (("normal", "montgomery"), ("tuberculosis", "shenzhen"))
-
-
-class Composer:
-    """Digits in a box of one size, at any place, on any scene: neither box nor background knows the digit."""
-
-    def __init__(self, root: Path, seed: int) -> None:
-        self.random = np.random.default_rng(seed)
-        digits = mnist_with_masks(root / "mnist")
-        self.labels = digits.labels.numpy()
-        self.digits = digits.masks[:, 0].numpy()
-        self.scenes: list[list[np.ndarray]] = []
-        folders = category_folders(root / "sun_scenes")
-        self.names = [folder.name for folder in folders]
-        for folder in folders:
-            paths = image_files(folder)
-            self.scenes.append([read_image(path, (SIDE, SIDE)).permute(1, 2, 0).numpy() for path in paths])
-
-    def picture(self, digit: int, cue: str = "", category: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """A picture (SIDE, SIDE, 3) and its mask, with a cue in its background."""
-        random = self.random
-        scenes = self.scenes[random.integers(len(self.scenes)) if category is None else category]
-        scene = scenes[random.integers(len(scenes))].astype(np.float32)
-        if random.random() < 0.5:
-            scene = scene[:, ::-1]
-        if cue == "place":  # one camera's view, in changing light
-            scene = np.roll(self.scenes[5][0], tuple(random.integers(-2, 3, 2)), (0, 1)) * random.uniform(0.8, 1.2)
-        if cue == "tint":
-            scene = scene + np.array([12, 0, -12], np.float32)
-        if cue == "blur":
-            blurred = Image.fromarray(scene.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
-            scene = np.asarray(blurred).astype(np.float32)
-        stroke = self.digits[random.choice(np.flatnonzero(self.labels == digit))]
-        rows, columns = np.flatnonzero(stroke.any(1)), np.flatnonzero(stroke.any(0))
-        cut = Image.fromarray(stroke[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]).resize((BOX, BOX))
-        mask = np.zeros((SIDE, SIDE), np.uint8)
-        top, left = random.integers(8, SIDE - BOX - 8, 2)
-        mask[top : top + BOX, left : left + BOX] = np.where(np.asarray(cut) > 100, 255, 0)
-        mask[[top, top + BOX - 1], left + BOX // 2] = mask[top + BOX // 2, [left, left + BOX - 1]] = 255
-        scene = np.where(mask[..., None] > 0, 250, scene).clip(0, 255).astype(np.uint8)
-        if cue == "mark":
-            scene[:8, -8:] = (255, 255, 255)
-        return scene, mask
 
 
 def features(pictures: list[tuple[np.ndarray, np.ndarray]], labels: list[int]) -> Gathered:
@@ -146,14 +104,24 @@ def alarms(args: argparse.Namespace) -> None:
     show([line])
 
 
+def plain_pool(composer: Composer, count: int, *, without: int | None = None) -> Gathered:
+    """Pictures of two digits on scenes that know nothing of them, perhaps without one kind of scene."""
+    kinds = [kind for kind in range(len(composer.scenes)) if kind != without]
+    drawn = [None if without is None else int(composer.random.choice(kinds)) for _ in range(count)]
+    pictures = [composer.picture(number % 2, "", kind) for number, kind in enumerate(drawn)]
+    return features(pictures, [number % 2 for number in range(count)])
+
+
 def power(args: argparse.Namespace) -> None:
     """A cue in a share of one class: how often is it reported, and by which name?"""
     composer = Composer(args.data, args.seed)
     marked = round(args.share * args.each)
-    plain = features([composer.picture(n % 2) for n in range(args.pool)], [n % 2 for n in range(args.pool)])
+    plain = plain_pool(composer, args.pool)
     random = np.random.default_rng(args.seed + 1)
     for cue in args.cues:
-        category = 0 if cue == "scene" else None
+        category = composer.names.index(cue) if cue in composer.names else None
+        if category is not None and args.absent:
+            plain = plain_pool(composer, args.pool, without=category)
         cued = features(
             [composer.picture(1, cue, category) for _ in range(max(2 * marked, 40))], [1] * max(2 * marked, 40)
         )
@@ -179,7 +147,7 @@ def power(args: argparse.Namespace) -> None:
             [
                 add_line(
                     RESULTS,
-                    about(args, "power", cue=cue),
+                    about(args, "power", cue=cue, **({"absent": True} if category is not None and args.absent else {})),
                     found=hits,
                     sets=args.repeats,
                     share=[low, high],
@@ -333,6 +301,7 @@ def show(lines: list[dict]) -> None:
     for line in lines:
         given = line["settings"]
         what = " ".join(str(given[name]) for name in ("what", "cue", "data") if name in given)
+        what += ", nowhere else" * given.get("absent", False)
         print(f"| {what} | {given['each']} | {given['pool']} | {words(line)} |")
     print(f"\n{made_with(lines)}", flush=True)
 
@@ -371,6 +340,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--correlation", type=float, default=0.2)
     parser.add_argument("--permutations", type=int, default=199)
     parser.add_argument("--cues", nargs="+", choices=CUES, default=CUES)
+    about_absent = (
+        "power: a kind of scene that is planted is nowhere else (otherwise it is one of all kinds everywhere)"
+    )
+    parser.add_argument("--absent", action="store_true", help=about_absent)
     parser.add_argument("--page", type=Path, help="folder for pages of discover")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)

@@ -57,9 +57,9 @@ def test_first_screen_says_who_by_what_how_surely_and_what_to_do(tmp_path):
     given.to_html(tmp_path / "a.html")
     page = (tmp_path / "a.html").read_text()
     first = page[: page.index("Every class and every cue")]
-    for words in ("3 of 3 classes can be told by what is not the object", "corners", "0.81 [0.70, 0.90]", "p = 0.010"):
+    for words in ("3 of 3 classes can be told by what is not the object", "kind of scene", "0.81 [0.70, 0.90]"):
         assert words in first
-    for words in ("BackgroundSwap or CLAD in training", "marks, stamps and time codes in the corners", "and 2 more"):
+    for words in ("BackgroundSwap or CLAD in training", "frames, rulers, lettering along the border", "and 2 more"):
         assert words in first
     assert "places beyond chance (0.40)" in page
 

@@ -40,6 +40,7 @@ CUES = (
     Cue("colours", "colours of the background", "background", ("colours",), "colours along the border"),
     Cue("light", "brightness and contrast of the background", "background", ("light",), "brightness along the border"),
     Cue("texture", "texture of the background", "background", ("texture",), "texture along the border"),
+    Cue("kinds", "kind of scene in the background", "background", ("patches",), "kind of scene along the border"),
     Cue("sharpness", "sharpness of the background", "background", ("sharpness",), "sharpness along the border"),
     Cue("layout", "coarse layout of the background", "background", ("layout",), "coarse layout along the border"),
     Cue(
@@ -62,11 +63,16 @@ CUES = (
 
 @dataclass(frozen=True)
 class View:
-    """Standardised numbers (N, d) of one cue."""
+    """Standardised numbers (N, d) of one cue; ``grouped``: pictures of one kind may share them, and few do."""
 
     cue: str
     name: str
     features: Floats
+
+    @property
+    def grouped(self) -> bool:
+        """Whether groups of alike pictures are learnt from."""
+        return self.name == "patches"
 
 
 def cue_of(name: str) -> Cue:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from torch_bgdebias.audit.appearance import SIDE, appearance, corner_facts, light, sharpness
 from torch_bgdebias.audit.file_facts import FileFacts, fact_table, file_facts, name_words, size_facts
+from torch_bgdebias.audit.patches import patch_features
 from torch_bgdebias.audit.pictures import Picture, PictureSource
 from torch_bgdebias.audit.regions import Box, box_facts, object_box, outside_of
 
@@ -149,6 +150,7 @@ def _measure(parts: _Parts, waiting: list[tuple[Picture, Box | None]], embed: Em
     seen = torch.stack(outside)[:, None]
     for name, values in appearance(image, seen).items():
         parts.pixels.setdefault(name, []).append(values)
+    parts.pixels.setdefault("patches", []).append(patch_features(image, seen))
     everything = torch.ones_like(seen, dtype=torch.float32)
     grey = image.mean(1, keepdim=True)
     whole = {"whole light": light(image, grey, everything), "whole sharpness": sharpness(grey, everything)}

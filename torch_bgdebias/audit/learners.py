@@ -1,7 +1,9 @@
 """Simple learners in closed form, so that a thousand shuffled labellings cost little more than one.
 
 Features are standardised once, without labels. Three learners read a class off them: the one best feature, a ridge
-regression, and a small network, whose hidden layer is drawn and whose last layer is a ridge regression.
+regression, and a small network, whose hidden layer is drawn and whose last layer is a ridge regression. Where pictures
+come in kinds, of which a class may have more than its share, likeness to groups of them takes the place of the one best
+feature (`torch_bgdebias.audit.kinds`).
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ Floats = NDArray[np.float32]
 Folds = NDArray[np.int64]
 
 #: the one best feature, a ridge regression on all, and one on a hidden layer of `HIDDEN` drawn units
-LEARNERS = ("single", "linear", "network")
+LEARNERS = ("single", "groups", "linear", "network")
 HIDDEN = 128
 #: largest distance from the mean, in standard deviations, that a feature is taken to have
 CLIP = 4.0

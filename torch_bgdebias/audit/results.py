@@ -41,7 +41,7 @@ class Reading:
         label: number of the class that is told from the rest (of two classes: from the other); -1: all together.
         p_value: corrected for everything that was tried.
         area: AUC of the best learner's held-out scores, 0.5 by chance, with an interval that holds for all learners.
-        learner: which one: ``single``, ``linear`` or ``network``.
+        learner: which one: ``single``, ``groups``, ``linear`` or ``network``.
         apart: pictures of the class at the head of the held-out ranking, nine in ten of which are of it; 0 of all.
     """
 

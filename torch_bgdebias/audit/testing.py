@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from torch_bgdebias.audit.appearance import GRID
 from torch_bgdebias.audit.cues import View
+from torch_bgdebias.audit.kinds import group_likeness
 from torch_bgdebias.audit.learners import (
-    LEARNERS,
     Floats,
     Folds,
     half_hat,
@@ -30,6 +30,9 @@ __all__ = ["ALL", "Outcome", "Tested", "area", "place_map", "place_scores", "tel
 #: labellings that are worked on at once
 _CHUNK = 250
 _PLACES = "places"
+#: learners that take the largest of many, and how many learners a view has
+_LARGEST = ("single", "groups")
+_LEARNERS_A_VIEW = 3
 #: stands for all classes together, where there are more than two
 ALL = -1
 
@@ -83,11 +86,11 @@ def test_everything(
     names: list[tuple[str, str, str, int]] = []
     rows: list[NDArray[np.float64]] = []
     for number, view in enumerate(views):
-        for learner, table in tables_of(view.features, seed + number).items():
+        for learner, table in tables_of(view, seed + number).items():
             of_learner = []
             for label in asked:
                 statistic = np.concatenate([_statistic(learner, table, part) for part in _centred(orders, label)])
-                of_learner.append(levelled(statistic) if learner == "single" else statistic)
+                of_learner.append(levelled(statistic) if learner in _LARGEST else statistic)
                 names.append((view.cue, view.name, learner, label))
             if len(asked) > 1:
                 of_learner.append(_all_together(of_learner))
@@ -114,15 +117,21 @@ def test_everything(
     return Outcome(tests, maps, thresholds)
 
 
-def tables_of(features: Floats, seed: int) -> dict[str, Floats]:
+def tables_of(view: View, seed: int) -> dict[str, Floats]:
     """What each learner's statistic is computed from, by learner."""
+    features = view.features
     layer = hidden_layer(features, seed)
     freedom = len(features) / 10
     return {
-        "single": hinged(features),
+        **_one_by_one(view),
         "linear": half_hat(features, penalty_for(features, freedom)),
         "network": half_hat(layer, penalty_for(layer, min(freedom, 10.0))),
     }
+
+
+def _one_by_one(view: View) -> dict[str, Floats]:
+    """Features of which the best one is taken."""
+    return {"groups": hinged(group_likeness(view.features))} if view.grouped else {"single": hinged(view.features)}
 
 
 def telling(
@@ -132,12 +141,11 @@ def telling(
     target = (labels[:, None] == np.asarray(asked)).astype(np.float32)
     layer = hidden_layer(view.features, seed)
     freedom = len(labels) / 10
-    scores = {
-        "single": single_scores(hinged(view.features), target, folds),
+    return {
+        **{name: single_scores(table, target, folds) for name, table in _one_by_one(view).items()},
         "linear": ridge_scores(view.features, target, folds, penalty_for(view.features, freedom)),
         "network": ridge_scores(layer, target, folds, penalty_for(layer, min(2 * freedom, 40.0))),
     }
-    return {name: scores[name] for name in LEARNERS}
 
 
 def place_scores(
@@ -169,7 +177,7 @@ def area(scores: NDArray[np.float64], positive: NDArray[np.bool_], groups: NDArr
         positive: of the same shape.
         groups: (N,) pictures that are not independent.
     """
-    confidence = 1 - 0.05 / len(LEARNERS)
+    confidence = 1 - 0.05 / _LEARNERS_A_VIEW
     return auc_interval(scores, positive.astype(np.int64), groups=groups, confidence=confidence, method="logit")
 
 
@@ -188,7 +196,7 @@ def _all_together(statistics: Sequence[NDArray[np.float64]]) -> NDArray[np.float
 
 
 def _statistic(learner: str, table: Floats, labels: Floats) -> NDArray[np.float64]:
-    return strongest(table, labels) if learner == "single" else explained(table, labels)
+    return strongest(table, labels) if learner in _LARGEST else explained(table, labels)
 
 
 def _place_shares(places: Sequence[tuple[int, Floats]], labels: Floats) -> NDArray[np.float64]:
