@@ -14,6 +14,7 @@ from scipy import stats
 from torch import nn
 
 from torch_bgdebias.data import IMAGENET9_RANGES
+from torch_bgdebias.masks import mask_maker
 from torch_bgdebias.named_models import LoadedModel
 
 ROOT = Path(__file__).resolve().parents[1] / "experiments"
@@ -151,6 +152,22 @@ def test_arenas_rank_correlations():
     assert "- lrp: pixel ratio 26.0 to 30.0 %; rank correlation with gap +1.00" in text
     assert "- kernel_shap: pixel ratio 5.0 to 5.0 %; rank correlation with gap +nan" in text
     assert run.ranks(lines[:3]) == ""
+
+
+def test_training_masks_that_a_maker_made():
+    made = importlib.import_module("experiments.photos.made")
+    settings = importlib.import_module("experiments.photos.settings")
+    boxes = mask_maker("boxes:true")
+    image, label, truth = torch.rand(20, 3, 12, 12), torch.arange(20) % 2, torch.zeros(20, 1, 12, 12)
+    truth[:, :, 2:8, 3:9] = 1
+    truth[:, :, 2, 3] = 0  # no corner: of the box 35 of 36 pixels are object
+    tests = {"own": (image, label, truth)}
+    data = settings.Photographs(torch.utils.data.TensorDataset(image, label, truth), label, tests)
+    changed, quality = made.with_made_masks(data, boxes, boxes=True)
+    assert quality == pytest.approx(35 / 36)
+    assert torch.equal(changed.train.tensors[0], image)
+    assert changed.train.tensors[2].sum() == 20 * 36
+    assert torch.equal(changed.tests["own"][2], truth)
 
 
 @pytest.fixture

@@ -112,19 +112,25 @@ def plain_pool(composer: Composer, count: int, *, without: int | None = None) ->
     return features(pictures, [number % 2 for number in range(count)])
 
 
+def less(pool: Gathered, view: str | None) -> Gathered:
+    """A pool without one table of features; data sets have the tables of the first pool that they are drawn from."""
+    return dataclasses.replace(pool, views={name: table for name, table in pool.views.items() if name != view})
+
+
 def power(args: argparse.Namespace) -> None:
     """A cue in a share of one class: how often is it reported, and by which name?"""
     composer = Composer(args.data, args.seed)
     marked = round(args.share * args.each)
-    plain = plain_pool(composer, args.pool)
+    plain = less(plain_pool(composer, args.pool), args.without)
     random = np.random.default_rng(args.seed + 1)
     for cue in args.cues:
         category = composer.names.index(cue) if cue in composer.names else None
         if category is not None and args.absent:
-            plain = plain_pool(composer, args.pool, without=category)
-        cued = features(
-            [composer.picture(1, cue, category) for _ in range(max(2 * marked, 40))], [1] * max(2 * marked, 40)
-        )
+            plain = less(plain_pool(composer, args.pool, without=category), args.without)
+        several = max(2 * marked, 40)
+        cued = features([composer.picture(1, cue, category) for _ in range(several)], [1] * several)
+        more = {"absent": True} if category is not None and args.absent else {}
+        more |= {"without": args.without} if args.without else {}
         hits, names = 0, []
         for number in range(args.repeats):
             rows = [
@@ -147,7 +153,7 @@ def power(args: argparse.Namespace) -> None:
             [
                 add_line(
                     RESULTS,
-                    about(args, "power", cue=cue, **({"absent": True} if category is not None and args.absent else {})),
+                    about(args, "power", cue=cue, **more),
                     found=hits,
                     sets=args.repeats,
                     share=[low, high],
@@ -302,6 +308,8 @@ def show(lines: list[dict]) -> None:
         given = line["settings"]
         what = " ".join(str(given[name]) for name in ("what", "cue", "data") if name in given)
         what += ", nowhere else" * given.get("absent", False)
+        if "without" in given:
+            what += f", without {given['without']}"
         print(f"| {what} | {given['each']} | {given['pool']} | {words(line)} |")
     print(f"\n{made_with(lines)}", flush=True)
 
@@ -344,6 +352,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "power: a kind of scene that is planted is nowhere else (otherwise it is one of all kinds everywhere)"
     )
     parser.add_argument("--absent", action="store_true", help=about_absent)
+    parser.add_argument("--without", metavar="VIEW", help="power: leave a table of features out, such as patches")
     parser.add_argument("--page", type=Path, help="folder for pages of discover")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)

@@ -32,9 +32,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from experiments.common import accuracy, read_lines
 from experiments.photos.attributed import pixel_ratios
+from experiments.photos.made import with_made_masks
 from experiments.photos.settings import MEAN, OBJECTS, STD, Photographs, Samples, freeze, network, norms, photographs
 from torch_bgdebias import BackgroundSwap, ISNetLoss
 from torch_bgdebias.callbacks import BackgroundSwapCallback, CLADCallback, ISNetCallback
+from torch_bgdebias.masks import mask_maker
 from torch_bgdebias.swap import Placement
 
 METHODS = (
@@ -75,6 +77,10 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     isnet.add_argument("--hidden-only", action="store_true", help="those stages and not the image")
     isnet.add_argument("--dimming", type=float)
     isnet.add_argument("--epsilon", type=float)
+    run.add_argument(
+        "--masks", metavar="MAKER", help="who makes the training masks (grabcut, ...); None: the true ones"
+    )
+    run.add_argument("--mask-boxes", action="store_true", help="the maker is given each object's true box")
     run.add_argument("--attributions", action="store_true", help="pixel ratios of the trained network as well")
     run.add_argument("--untrained", action="store_true", help="the network without its pretrained weights")
     run.add_argument("--threads", type=int, default=1)
@@ -193,6 +199,9 @@ def about(args: argparse.Namespace, data: Photographs) -> dict[str, Any]:
 def run(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """Train and test one network."""
     data = photographs(args.voc, args.scenes, size=args.size, seed=seed, correlation=args.correlation)
+    quality: dict[str, float] = {}
+    if args.masks is not None:
+        data, quality["masks_overlap"] = with_made_masks(data, mask_maker(args.masks), boxes=args.mask_boxes)
     pl.seed_everything(seed, verbose=False)
     module = Classifier(args)
     averaged, cost = fit(module, data.train, args, callbacks(method, args))
@@ -200,7 +209,7 @@ def run(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         name: {test: round(accuracy(net, *data.tests[test][:2]), 1) for test in TESTS}
         for name, net in (("last", module.net), ("averaged", averaged))
     }
-    line = {"method": method, "seed": seed, **scores, **cost, **about(args, data)}
+    line = {"method": method, "seed": seed, **scores, **cost, **quality, **about(args, data)}
     if args.attributions:
         line["pixel_ratio"] = pixel_ratios(module.net.eval(), once(data.tests["random"]))
     return line
