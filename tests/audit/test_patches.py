@@ -26,8 +26,8 @@ def test_one_picture_by_its_definition():
     outside[:, :, 30:90, 40:100] = False
     small = F.avg_pool2d(image, 2)[0].numpy().astype(np.float64)
     seen = F.avg_pool2d(outside.float(), 2)[0, 0].numpy() > 0.99
-    made = _dictionary()
-    mean, whitening, entries = (part.numpy().astype(np.float64) for part in made)
+    dictionary = _dictionary()
+    mean, whitening, entries = (part.numpy().astype(np.float64) for part in dictionary)
     nearness = []
     for top in range(0, 64 - 5, 2):
         for left in range(0, 64 - 5, 2):

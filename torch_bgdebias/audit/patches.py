@@ -43,14 +43,14 @@ def patch_features(image: Tensor, outside: Tensor) -> NDArray[np.float32]:
         image: (B, 3, S, S) in [0, 1], S a multiple of 64.
         outside: (B, 1, S, S) bool, the background.
     """
-    made = _dictionary()
+    dictionary = _dictionary()
     small = F.avg_pool2d(image, image.shape[2] // _SIDE)
     seen = (F.avg_pool2d(outside.float(), outside.shape[2] // _SIDE) > 0.99).float()
     whole = F.unfold(seen, _PATCH, stride=_STRIDE).amin(1, keepdim=True)  # (B, 1, L)
-    patches = _normalised(F.unfold(small, _PATCH, stride=_STRIDE).transpose(1, 2)) - made.mean
-    white = patches @ made.whitening
-    products = white @ made.entries.T
-    squares = white.square().sum(2, keepdim=True) - 2 * products + made.entries.square().sum(1)
+    patches = _normalised(F.unfold(small, _PATCH, stride=_STRIDE).transpose(1, 2)) - dictionary.mean
+    white = patches @ dictionary.whitening
+    products = white @ dictionary.entries.T
+    squares = white.square().sum(2, keepdim=True) - 2 * products + dictionary.entries.square().sum(1)
     distance = squares.clamp(min=0).sqrt()
     nearness = (distance.mean(2, keepdim=True) - distance).clamp(min=0)
     total = whole.sum(2)
