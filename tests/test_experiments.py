@@ -155,7 +155,7 @@ def test_arenas_rank_correlations():
 
 
 def test_training_masks_that_a_maker_made():
-    made = importlib.import_module("experiments.photos.made")
+    making = importlib.import_module("experiments.photos.made")
     settings = importlib.import_module("experiments.photos.settings")
     boxes = mask_maker("boxes:true")
     image, label, truth = torch.rand(20, 3, 12, 12), torch.arange(20) % 2, torch.zeros(20, 1, 12, 12)
@@ -163,7 +163,7 @@ def test_training_masks_that_a_maker_made():
     truth[:, :, 2, 3] = 0  # no corner: of the box 35 of 36 pixels are object
     tests = {"own": (image, label, truth)}
     data = settings.Photographs(torch.utils.data.TensorDataset(image, label, truth), label, tests)
-    changed, quality = made.with_made_masks(data, boxes, boxes=True)
+    changed, quality = making.with_made_masks(data, boxes, boxes=True)
     assert quality == pytest.approx(35 / 36)
     assert torch.equal(changed.train.tensors[0], image)
     assert changed.train.tensors[2].sum() == 20 * 36

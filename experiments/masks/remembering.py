@@ -46,5 +46,5 @@ class Remembering:
             seen = checked_masks(self.maker(image[None], Hints.none(1)), image[None], self.name).mask[0]
             with whole_file(path) as file:
                 np.savez_compressed(file, mask=seen.mul(_LEVELS).round().byte().numpy())
-        with np.load(path) as kept:
-            return torch.from_numpy(kept["mask"]).float() / _LEVELS
+        with np.load(path) as content:
+            return torch.from_numpy(content["mask"]).float() / _LEVELS

@@ -34,8 +34,8 @@ def with_made_masks(data: Photographs, maker: MaskMaker, *, boxes: bool) -> tupl
     for rows in torch.arange(len(image)).split(_BATCH):
         pixels = (image[rows] * std + mean).clamp(0, 1)
         known = [box[None] for box in bounding_boxes(truth[rows])] if boxes else [None] * len(rows)
-        made = checked_masks(maker(pixels, Hints([None] * len(rows), known)), pixels, maker.name)
-        masks.append(made.mask[:, None])
+        outcome = checked_masks(maker(pixels, Hints([None] * len(rows), known)), pixels, maker.name)
+        masks.append(outcome.mask[:, None])
     mask = torch.cat(masks).to(truth.dtype)
     train = TensorDataset(image, label, mask)
     return dataclasses.replace(data, train=train), float(overlap(mask, truth).mean())
