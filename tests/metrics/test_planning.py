@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from torch_bgdebias.metrics import (
     gap_power,
@@ -102,3 +103,16 @@ def test_numbers_out_of_range(call, text):
     with pytest.raises(ValueError) as caught:
         call()
     assert text in str(caught.value)
+
+
+def test_intervals_of_groups_are_wilson_s_with_student_s_quantile():
+    """Written out: the fewest groups of four, half alike, whose interval is at most 0.05 to either side."""
+
+    def half(groups: int) -> float:
+        n, z = groups * 4 / (1 + 3 * 0.5), stats.t.ppf(0.975, groups - 1)
+        return z / (1 + z * z / n) * math.sqrt(0.8 * 0.2 / n + z * z / (4 * n * n))
+
+    fewest = next(groups for groups in range(2, 1000) if half(groups) <= 0.05)
+    planned = images_for_interval(0.05, 0.8, group_size=4, correlation=0.5)
+    assert planned.images == 4 * fewest
+    assert planned.reached == pytest.approx(half(fewest))

@@ -140,9 +140,9 @@ def voc_palette() -> Plane:
     """PASCAL VOC's 256 label colours (256, 3): bit j of an index goes to the high bits of red, green, blue in turn."""
     colours = np.zeros((256, 3), np.uint8)
     for index in range(256):
-        for bit in range(8):
+        for bit in range(3):
             for channel in range(3):
-                colours[index, channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit) if bit < 3 else 0
+                colours[index, channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
     return colours
 
 
