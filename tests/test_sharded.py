@@ -60,13 +60,15 @@ def test_uneven_batches(world):
 
 
 @pytest.mark.slow
-def test_a_rank_that_dies_does_not_leave_the_others_waiting():
+@pytest.mark.parametrize("world", [2, 3])
+def test_a_rank_that_dies_does_not_leave_the_others_waiting(world):
     start = time.monotonic()
-    first, second = ranks(2, "dies")
-    assert second.returncode == 7
-    assert first.returncode not in (0, 7)
-    assert "waited" in first.stdout
-    assert float(first.stdout.split("waited")[1].split()[0]) < 30
+    results = ranks(world, "dies")
+    assert results.pop(1).returncode == 7
+    for other in results:
+        assert other.returncode not in (0, 7)
+        assert "waited" in other.stdout
+        assert float(other.stdout.split("waited")[1].split()[0]) < 30
     assert time.monotonic() - start < 240
 
 

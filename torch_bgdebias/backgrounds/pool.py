@@ -364,13 +364,21 @@ def check_normalisation(
         if tensor.numel() != images.shape[1]:
             raise ValueError(f"{name}: expected {images.shape[1]} values, one a channel, got {tensor.numel()}")
         pair.append(tensor)
-    if values_readable(pair[1]) and not bool((pair[1] > 0).all()):
-        raise ValueError(f"std: expected positive values, got {pair[1].tolist()}")
-    if images.is_floating_point() and values_readable(images) and values_readable(pair[1]):
-        low, high = (float(value) for value in images.aminmax())
-        most = (max(-low, high) + float(pair[0].abs().max())) / float(pair[1].min())
-        if most > torch.finfo(images.dtype).max:
-            raise ValueError(
-                f"images: expected pixels that {images.dtype} holds when normalised, got {low:g} to {high:g}"
-            )
+    if values_readable(pair[0]) and values_readable(pair[1]):
+        _check_fit(pair[0], pair[1], images)
     return pair[0].to(images.device), pair[1].to(images.device)
+
+
+def _check_fit(mean: Tensor, std: Tensor, images: Tensor) -> None:
+    """Raise where a normalised pixel would be infinite or no number."""
+    if not bool((std > 0).all()):
+        raise ValueError(f"std: expected positive values, got {std.tolist()}")
+    if not bool((mean.isfinite() & std.isfinite()).all()):
+        raise ValueError(f"mean, std: expected finite values, got {mean.tolist()} and {std.tolist()}")
+    low, high, dtype = 0.0, 1.0, torch.float32
+    if images.is_floating_point() and values_readable(images):
+        dtype = images.dtype
+        low, high = (float(value) for value in images.aminmax())
+    if (max(-low, high) + float(mean.abs().max())) / float(std.min()) > torch.finfo(dtype).max:
+        kind = str(dtype).removeprefix("torch.")
+        raise ValueError(f"images: expected pixels that {kind} holds when normalised, got {low:g} to {high:g}")

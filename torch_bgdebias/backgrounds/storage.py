@@ -90,6 +90,8 @@ def _tensor(fields: Record, name: str) -> Tensor | None:
     value = fields.value(name)
     if value is not None and not isinstance(value, Tensor):
         raise ValueError(f"{name}: expected a tensor, got {describe(value)}")
+    if value is not None and value.is_meta:
+        raise ValueError(f"{name}: expected a tensor with its values, got one without (on the meta device)")
     return value
 
 

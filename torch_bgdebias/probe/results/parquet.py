@@ -81,13 +81,14 @@ def measurement_from_parquet(path: str | Path) -> Measurement:
         raise FileNotFoundError(f"{path}: {expected}; no such file")
     try:
         table = parquet.read_table(path)
+        names = table.column_names
     except (ValueError, OSError, NotImplementedError) as error:  # pyarrow's errors of a format are such
         raise ValueError(f"{path}: {expected}; {str(error).splitlines()[0]}") from error
     metadata = table.schema.metadata or {}
     if _REST not in metadata:
-        raise ValueError(f"{path}: {expected}; it has the columns {', '.join(table.column_names[:6])}")
+        raise ValueError(f"{path}: {expected}; it has the columns {', '.join(names[:6])}")
     columns: dict[str, NDArray[Any]] = {}
-    for name in table.column_names:
+    for name in names:
         kind, is_table = {**_SINGLE, **_NAMED}.get(name.partition("/")[0], (None, False))
         if kind is None:
             raise ValueError(f"{path}: {expected}; it has a column {name!r}")
