@@ -89,7 +89,7 @@ def test_backgrounds_that_are_not_finite_or_do_not_fit_are_named(batch, pattern)
     huge = torch.full_like(bank, 1e20)
     assert torch.isfinite(swap_background(image, mask, huge, params)).all()
     with pytest.raises(
-        ValueError, match=r"bank: expected backgrounds that fit the images' float16, got values up to 1e"
+        ValueError, match="bank: expected backgrounds that fit the foreground's float16, got larger ones"
     ):
         swap_background(image.half(), mask.half(), huge, params)
     largest = torch.full_like(image, 3e38)  # whose mean overflows on the way
