@@ -110,7 +110,7 @@ def moved(t: Drawn) -> Any:
     return swap.placed(t.image(), t.mask(), params), swap.place_object(t.image(), t.mask(), placement)
 
 
-@promise("swap.BackgroundSwap", words=("bank",))  # the source, where it is one
+@promise("swap.BackgroundSwap", words=("bank", "images"))  # the source, where it is one
 def swap_module(t: Drawn) -> Any:
     module = swap.BackgroundSwap(
         t.choose(("batch", bank_of(t))), t.choose(("paste", "voronoi")), fill=t.choose(("tile", "mean")),

@@ -51,8 +51,8 @@ def relevance(
         logits (B, K) and relevance (B, M, C, H, W), or (B, M, C, D, H, W).
 
     Raises:
-        ValueError: relevance that is not finite (seen on the CPU; the message names the layer where that begins), a
-            target that does not fit the logits, or a composite with canonizers together with ``create_graph``.
+        ValueError: relevance or logits that are not finite (seen on the CPU; the message names the layer where that
+            begins), a target that does not fit, or a composite with canonizers together with ``create_graph``.
         RuntimeError: no gradient path from the logits to the image, or, with ``create_graph``, a layer that cannot be
             differentiated twice, which the message names.
     """
@@ -85,6 +85,7 @@ def relevance(
         with composite.context(inner):
             logits, scalars = forward()
             heatmap = _checked(inner, forward, scalars, place, create_graph)
+    check_finite(logits, name="logits")
     return (logits, heatmap) if create_graph else (logits.detach(), heatmap.detach())
 
 
