@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 
 import pytest
 import pytorch_lightning as pl
@@ -111,6 +112,39 @@ def test_what_could_not_be_seen_is_said_once_and_in_the_report() -> None:
         fit(Alone(), probe, epochs=2)
     assert sum("could not be seen" in str(one.message) for one in caught) == 1
     assert probe.report.settings["images_enter"] == "not compared with the module's own step"
+
+
+def test_no_number_where_a_step_runs_parts_that_are_given_no_picture() -> None:
+    class Flat(Cheat):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scores = nn.Linear(3 * 10 * 10, 1)
+
+        def validation_step(self, batch, batch_idx):
+            self.log("mean", self.scores(batch[0].flatten(1)).mean())
+
+    with pytest.warns(UserWarning, match=r"could not be seen .*may measure another .*module\(image\) if"):
+        assert math.isnan(fit(Flat(), BackgroundBiasProbe(), epochs=1).callback_metrics["bias/bg_gap"])
+    advised = BackgroundBiasProbe(forward=lambda module, image: module(image))
+    assert fit(Flat(), advised, epochs=1).callback_metrics["bias/acc_original"] == 1
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_validation_batches_of_another_layout_than_the_probe_s_own_loader(flips) -> None:
+    class Dicts(Cheat):
+        def validation_step(self, batch, batch_idx):
+            image = batch["pixels"].flip(3) if flips else batch["pixels"]
+            self.log("val_acc", (self(image).argmax(1) == batch["y"]).float().mean())
+
+    probe = BackgroundBiasProbe(DataLoader(ToyImages(40), batch_size=40))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        metrics = fit(
+            Dicts(), probe, epochs=1, val=DataLoader(ToyImages(40, kind="dict"), batch_size=8)
+        ).callback_metrics
+    said = [str(one.message) for one in caught if "BackgroundBiasProbe" in str(one.message)]
+    assert [("changed in a way" in text) for text in said if "enter" in text or "changed" in text] == [True] * flips
+    assert math.isnan(metrics["bias/bg_gap"]) is flips
 
 
 def of_a_part(module, image):

@@ -211,9 +211,10 @@ class BackgroundBiasProbe(ReadingCallback):
             settings = with_known_units(settings, getattr(trainer, "datamodule", None))
         try:
             if entry is not None and entry.problem:
+                would = "would" if entry.compared else "may"
                 raise _NotMeasuredError(
-                    f"{entry.problem}, so handing it the batch's images would measure another network than the one in "
-                    f"training; {entry.advice or _ANOTHER}"
+                    f"{entry.problem}, so handing it the batch's images {would} measure another network than the one "
+                    f"in training; {entry.advice or _ANOTHER}"
                 )
             self.report = self._measure(trainer, pl_module, settings)
         except _NotMeasuredError as error:
@@ -231,7 +232,7 @@ class BackgroundBiasProbe(ReadingCallback):
             return None, self.settings
         entry = joined_entries([entry for entry in _from_all_ranks(self._entry.entry) if entry is not None])
         recorded = {**self.settings.recorded, "images_enter": how_images_enter(entry)}
-        if (entry is None or not entry.compared) and not self._informed:
+        if (entry is None or not (entry.compared or entry.problem)) and not self._informed:
             rank_zero_warn(f"{type(self).__name__}: {NOT_COMPARED}")
         settings = dataclasses.replace(
             self.settings, preprocess=None if entry is None else entry.preprocess, recorded=recorded

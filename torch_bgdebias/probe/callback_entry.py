@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.lightning import LightningModule, StepCall, Trainer, is_written
@@ -21,6 +22,7 @@ from torch_bgdebias.probe.passes.entry import (
     compare_entries,
     joined_entries,
     other_networks,
+    picture_in,
     several_calls,
 )
 from torch_bgdebias.probe.passes.judged import ROWS, Judgements, same_answers
@@ -30,10 +32,15 @@ from torch_bgdebias.probe.passes.loading import rng_untouched
 __all__ = ["NOT_COMPARED", "EntryWatch", "how_images_enter"]
 
 NOT_COMPARED = (
-    "how images enter the module in its own step could not be seen (batches of another layout, or a step that hands "
-    "them to no module of its own), so its forward gets those of the batch as they are; where that is another network, "
-    "pass preprocess= (what the step does to its images) or forward=lambda module, image: ... (the model's output)"
+    "how images enter the module in its own step could not be seen (there is none, or it runs no module), so its "
+    "forward gets those of the batch as they are; where that is another network, pass preprocess= (what the step does "
+    "to its images) or forward=lambda module, image: ... (the model's output)"
 )
+_UNSEEN = (
+    "how images enter the module in its own step could not be seen (a step that takes no batch, batches without "
+    "pictures, or parts that are given none)"
+)
+_AS_FORWARD = "pass forward=lambda module, image: module(image) if forward is what the step judges, else what is"
 
 _FORWARD = (
     "pass forward=lambda module, image: ... (what the step judges, for these images), or logits= where that stands "
@@ -74,6 +81,8 @@ class EntryWatch:
     def entry(self) -> Entry | None:
         """What came of it so far; ``None`` before the first step. Waits for the device."""
         entry = joined_entries(self._entries)
+        if entry is not None and not entry.compared and not entry.idle:
+            return dataclasses.replace(entry, problem=_UNSEEN, advice=_AS_FORWARD)
         if entry is None or self._later is None or entry.problem:
             return entry
         return dataclasses.replace(
@@ -95,14 +104,18 @@ class EntryWatch:
             self._restore = None
 
     def _around(self, call: StepCall) -> Any:
+        label = None
         try:
-            image = self.spec.image_of(call.batch)
+            image, label = self.spec.image_of(call.batch), self._label_of(call.batch)
         except (KeyError, TypeError):  # a validation batch of another layout than the probe's own loader
-            if len(self._entries) < _BATCHES:
-                self._entries.append(Entry(compared=False))
-            return call.run()
+            picture = picture_in(tree_leaves(call.batch), {})
+            if picture is None:
+                if len(self._entries) < _BATCHES:
+                    self._entries.append(Entry(compared=False))
+                return call.run()
+            image = picture
         if len(self._entries) < _BATCHES:
-            return self._look(call, image.detach().clone())  # steps may work in place
+            return self._look(call, image.detach().clone(), label)  # steps may work in place
         if self._later is None:
             entry = joined_entries(self._entries)
             assert entry is not None
@@ -110,8 +123,7 @@ class EntryWatch:
         with self._later.watching(call.module, image):
             return call.run()
 
-    def _look(self, call: StepCall, image: Tensor) -> Any:
-        label = self._label_of(call.batch)
+    def _look(self, call: StepCall, image: Tensor, label: Tensor | None) -> Any:
         with ExitStack() as stack:
             step = stack.enter_context(calls_by_module(call.module))
             judged = stack.enter_context(Judgements(len(image), lambda: not step.running))
@@ -141,7 +153,7 @@ class EntryWatch:
             with eval_mode(module), torch.no_grad(), calls_by_module(module) as plain:
                 output = module(first)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):  # NotImplementedError among them
-            return Entry(compared=False)  # the measurement itself will say what is wrong
+            return Entry(compared=False, idle=True)  # the measurement itself will say what is wrong
         entry = compare_entries(step, plain, first)
         if problem := several_calls(step, plain, len(image)):
             return dataclasses.replace(entry, compared=True, problem=problem, advice=_FORWARD)

@@ -78,6 +78,7 @@ class Entry:
         batches: of how many batches this is said.
         at: the module that was compared, where its images in further steps can be told from the batch's alone.
         calls: how often the step runs it.
+        idle: whether the step ran no module at all, so that forward alone says what the network is.
     """
 
     compared: bool
@@ -87,6 +88,7 @@ class Entry:
     batches: int = 1
     at: str | None = None
     calls: int = 1
+    idle: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,15 @@ class Call:
 
 
 class Calls(dict[str, list[Call]]):
-    """The calls of each module with pictures, by its name, in order of first calls; the module itself is ``""``."""
+    """The calls of each module with pictures, by its name, in order of first calls; the module itself is ``""``.
+
+    Attributes:
+        any: whether a module was called, with pictures or without.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.any = False
         self._open: list[bool] = []
 
     @property
@@ -118,6 +125,7 @@ class Calls(dict[str, list[Call]]):
 
     def enter(self, name: str, picture: Tensor | None) -> None:
         """A call starts."""
+        self.any = True
         self._open.append(picture is not None)
         if picture is not None:
             before = self.setdefault(name, [])
@@ -174,7 +182,7 @@ def compare_entries(step: Calls, plain: Calls, image: Tensor) -> Entry:
         inside = [next((n for n in seen if n), "") for seen in (step, plain)]
         if all(inside):
             return Entry(True, problem=f"its own step runs its part {inside[0]!r}, and its forward {inside[1]!r}")
-        return Entry(compared=False)
+        return Entry(compared=False, idle=not step.any)
     theirs, ours = step[name][0].picture, plain[name][0].picture
     assert theirs is not None
     assert ours is not None
@@ -256,7 +264,8 @@ def joined_entries(entries: Sequence[Entry]) -> Entry | None:
     """
     compared = [entry for entry in entries if entry.compared]
     if not compared:
-        return Entry(compared=False, batches=len(entries)) if entries else None
+        unlike = next((entry for entry in entries if not entry.idle), None)
+        return entries[0] if unlike is None and entries else unlike
     worst = next((entry for entry in compared if entry.problem), None)
     problem, advice = ("", "") if worst is None else (worst.problem, worst.advice)
     first = compared[0].preprocess
