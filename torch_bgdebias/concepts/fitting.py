@@ -253,7 +253,9 @@ def _scores(vectors: Tensor, activations: Tensor, size: tuple[int, int]) -> Tens
     if tuple(vectors.shape) not in ((channels,), (1, channels), (samples, channels)):
         raise ValueError(f"vectors: expected ({channels},) or ({samples}, {channels}), got {describe(vectors)}")
     small = (vectors.reshape(-1, activations.shape[1], 1, 1) * activations).sum(1, keepdim=True)
-    return F.interpolate(_check_held(small), size=size, mode="bilinear", align_corners=False)[:, 0]
+    unknown = vectors.reshape(-1, channels).isnan().any(1)  # concepts without a vector: their scores are NaN
+    _check_held(small.detach().masked_fill(unknown[:, None, None, None], 0.0))
+    return F.interpolate(small, size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def _check_held(scores: Tensor) -> Tensor:

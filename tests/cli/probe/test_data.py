@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,5 +136,10 @@ def test_voc(place, capsys):
     mid_p = {"low": pytest.approx(0.025), "high": pytest.approx(0.975)}
     assert printed["accuracy"]["original"] == {"value": 0.5, **mid_p, "n": 2}
     assert printed["notes"]["pictures left out"] == 1
-    assert command(*words, "--data", "nothing") == 1
-    assert "--data: no PASCAL VOC 2012 in nothing" in capsys.readouterr().err
+    for folder, said in (
+        ("nothing", "expected a file or folder, found nothing at nothing"),
+        ("empty", "no PASCAL VOC"),
+    ):
+        Path("empty").mkdir(exist_ok=True)
+        assert command(*words, "--data", folder) == 1
+        assert f"--data: {said}" in capsys.readouterr().err

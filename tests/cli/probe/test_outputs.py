@@ -199,7 +199,10 @@ def test_checkpoints_of_one_model_are_named_by_what_tells_them_apart(place, caps
     for more, said in (
         (("--name", "old"), "--name: expected one a model, 2, got 1"),
         (("--name", "old", "--name", "old"), "--name: expected names that differ, got old, old"),
-        (("--model", "timm:test_resnet", "--checkpoint", "x"), "--checkpoint: expected one a model, or several of one"),
+        (
+            ("--model", "timm:test_resnet", "--checkpoint", "before/last.pt"),
+            "--checkpoint: expected one a model, or several of one",
+        ),
     ):
         assert command(*words, *WORDS, *more) == 1
         assert said in capsys.readouterr().err
