@@ -155,3 +155,10 @@ def test_images_that_come_twice_are_told():
     assert not [m for m in measured(linear(), units, unit=3)[1] if "once more" in m]
     relabelled = [(IMAGE[again], torch.cat([LABEL, (LABEL[:3] + 1) % 3]), MASK[again])]
     assert not [m for m in measured(linear(), relabelled)[1] if "once more" in m]
+
+
+def test_an_unknown_option_is_named_with_a_near_one():
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'nam'; did you mean name=\?"):
+        evaluate_background_bias(linear(), [(IMAGE, LABEL, MASK)], nam="x")
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'zzz'$"):
+        evaluate_background_bias(linear(), [(IMAGE, LABEL, MASK)], zzz=1)

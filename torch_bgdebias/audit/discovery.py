@@ -65,13 +65,17 @@ class Discovery:
     def summary(self) -> str:
         """Some lines for a terminal."""
         suspicious = [group for group in self.clusters if group.suspicion >= SUSPICIOUS]
-        lines = [f"{len(self.labels):,} pictures, {self.method}; {len(suspicious)} groups stand apart"]
+        counted = f"{len(suspicious)} groups stand apart (by {SUSPICIOUS:g} or more)"
+        lines = [
+            f"{len(self.labels):,} pictures, {self.method}; {counted}",
+        ]
         for group in self.clusters[:8]:
             typical = ", ".join(self.names[row] for row in group.rows[:3])
             name = self.classes[group.label]
             lines.append(
                 f"{group.suspicion:5.2f}  {name}: {group.size} pictures, {_where(group.place)} ({typical}, ...)"
             )
+        lines.append("What a whole class shares makes no group: bgdebias audit and bgdebias probe tell that.")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Read the files, write the page, print the summaries."""
     require_inputs(args, "files=FILE")
     from torch_bgdebias.probe import BackgroundBiasReport, compare_models
+    from torch_bgdebias.probe.results.pairing import nothing_in_common
 
     reports = [
         BackgroundBiasReport.from_parquet(file) if file.suffix == ".parquet" else BackgroundBiasReport.from_json(file)
@@ -67,8 +68,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         texts = [report.summary() for report in reports]
         for report, comparison in zip(reports[1:], comparisons, strict=True):
-            absent = f"{report.model} against {reports[0].model}: no image in common, so the change cannot be tested"
-            texts.append(absent if comparison is None else comparison.summary())
+            texts.append(nothing_in_common(reports[0], report) if comparison is None else comparison.summary())
         tell("\n\n".join(texts) + f"\n\nOpen {args.out}", sys.stdout)
     return 0
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Unpack
@@ -97,6 +99,7 @@ def evaluate_background_bias(
         >>> len(report.images), list(report.variants)
         (8, ['original', 'mixed_same', 'mixed_rand'])
     """
+    _refuse_unknown(options)
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     chosen = dataclasses.replace(EvaluationSettings() if settings is None else settings, **given)
     share = Share(loader, chosen.spec, max_batches=max_batches).need_order(chosen)
@@ -144,6 +147,16 @@ def evaluate_background_bias(
         class_names=names_of_classes(class_names, loader, collected.num_classes),
         recorded=recorded,
     )
+
+
+def _refuse_unknown(options: Mapping[str, Any]) -> None:
+    fields = [field.name for field in dataclasses.fields(EvaluationSettings) if field.init]
+    known = {*inspect.signature(evaluate_background_bias).parameters, *fields} - {"options"}
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}=?" if near else ""
+            raise TypeError(f"evaluate_background_bias() got an unexpected keyword argument {name!r}{hint}")
 
 
 def report_of(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from probe_pages import make_report
 from probe_toy import cheat, honest, toy_loader
 
 from torch_bgdebias.probe import evaluate_background_bias
 from torch_bgdebias.probe.former import compare_reports
+from torch_bgdebias.probe.results.pairing import nothing_in_common
 
 MIXED = ("mixed_same", "mixed_rand", "mixed_next")
 
@@ -32,3 +36,14 @@ def test_comparison_of_two_models() -> None:
     two.images.label = two.images.label + 1
     with pytest.raises(ValueError, match="no image that both have"):
         compare_reports(one, two)
+
+
+def test_why_nothing_is_in_common_is_said_where_the_settings_tell() -> None:
+    def known_by(model, what):
+        report = make_report()
+        return replace(report, model=model, settings={**report.settings, "images_are_known_by": what})
+
+    first, second = known_by("before", "picture, mask and label"), known_by("after", "the batch's 'id'")
+    said = nothing_in_common(first, second)
+    assert "before was measured with images known by picture, mask and label, after by the batch's 'id'" in said
+    assert nothing_in_common(first, replace(first, model="other")).endswith("cannot be tested")

@@ -38,6 +38,7 @@ from torch_bgdebias.metrics import gap_power, images_for_gap
 from torch_bgdebias.names import VARIANTS
 from torch_bgdebias.probe import BackgroundBiasReport, MaskSensitivity, compare_models, evaluate_background_bias
 from torch_bgdebias.probe.passes.attributions import named_attributions
+from torch_bgdebias.probe.results.pairing import nothing_in_common
 from torch_bgdebias.writing import marked_folder
 
 __all__ = ["Opened", "open_candidate", "run_probe"]
@@ -117,8 +118,7 @@ def _finish(args: argparse.Namespace, measured: Sequence[Measured], page: Path) 
         return
     parts = [report.summary() for report in reports]
     for report, comparison in zip(reports[1:], comparisons, strict=True):
-        unlike = f"{report.model} against {reports[0].model}: no image in common, so the change cannot be tested"
-        parts.append(unlike if comparison is None else comparison.summary())
+        parts.append(nothing_in_common(reports[0], report) if comparison is None else comparison.summary())
     if masks is not None:
         parts.append(masks.summary())
     tell("\n\n".join(parts) + f"\n\nOpen {page}", sys.stdout)

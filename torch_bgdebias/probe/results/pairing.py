@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch_bgdebias.probe.results.images import ImageResults
 from torch_bgdebias.probe.results.measurement import Measurement
 
-__all__ = ["differing_settings", "incomparable_scores", "matched_images"]
+__all__ = ["differing_settings", "incomparable_scores", "matched_images", "nothing_in_common"]
 
 #: settings that may differ between two measurements that are compared: they do not change what is asked of a model
 _FREE = frozenset(
@@ -35,6 +35,18 @@ _FREE = frozenset(
         "variants",
     }
 )
+
+
+def nothing_in_common(first: Measurement, later: Measurement) -> str:
+    """What to say of two measurements without an image in common, and why, where their settings tell."""
+    text = f"{later.model} against {first.model}: no image in common, so the change cannot be tested"
+    known = [str(report.settings.get("images_are_known_by", "")) for report in (first, later)]
+    if not all(known) or known[0] == known[1]:
+        return text
+    return (
+        f"{text}; {first.model} was measured with images known by {known[0]}, {later.model} by {known[1]}: measure "
+        "both in the same way, with bgdebias probe or in Python"
+    )
 
 
 def matched_images(first: ImageResults, second: ImageResults) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
