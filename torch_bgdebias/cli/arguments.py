@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_mask_arguments",
+    "add_model_arguments",
     "add_overwrite_argument",
     "choices",
     "labels",
@@ -71,6 +72,14 @@ def choices(known: Collection[str]) -> Callable[[str], list[str]]:
 def labels(text: str) -> list[str]:
     """Values, label numbers or colours separated by commas; an empty text is none."""
     return [label.strip() for label in text.split(",") if label.strip()]
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model, with which weights."""
+    add = parser.add_argument
+    add("--model", required=True, metavar="MODEL", help="timm:NAME, torchvision:NAME or package.module:attribute")
+    add("--checkpoint", type=Path, metavar="FILE", help="state dict, or a training checkpoint that holds one")
+    add("--pretrained", action="store_true", help="weights that timm or torchvision publish (downloads them)")
 
 
 def add_mask_arguments(parser: argparse.ArgumentParser, *, source: bool = True) -> None:

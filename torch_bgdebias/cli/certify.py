@@ -9,6 +9,7 @@ from typing import Any
 
 from torch_bgdebias.cli.arguments import (
     add_mask_arguments,
+    add_model_arguments,
     add_overwrite_argument,
     real,
     refuse_results,
@@ -46,10 +47,8 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_model_arguments(parser)
     add = parser.add_argument
-    add("--model", required=True, metavar="MODEL", help="timm:NAME, torchvision:NAME or package.module:attribute")
-    add("--checkpoint", type=Path, metavar="FILE", help="state dict, or a training checkpoint that holds one")
-    add("--pretrained", action="store_true", help="weights that timm or torchvision publish (downloads them)")
     add("--classes", type=whole(2), metavar="N", help="outputs of the model (default: the checkpoint's or data's)")
     add("--channels", type=whole(1), choices=(1, 3), help="grey or colour (default: what the first convolution takes)")
     add("--logits", metavar="KEY", help="index, key or attribute of the logits in what the model returns")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch_bgdebias.cli.arguments import (
+    add_model_arguments,
     add_overwrite_argument,
     labels,
     refuse_results,
@@ -57,10 +58,8 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_model_arguments(parser)
     add = parser.add_argument
-    add("--model", required=True, metavar="MODEL", help="timm:NAME, torchvision:NAME or package.module:attribute")
-    add("--checkpoint", type=Path, metavar="FILE", help="state dict, or a training checkpoint that holds one")
-    add("--pretrained", action="store_true", help="weights that timm or torchvision publish (downloads them)")
     add("--channels", type=whole(1), choices=(1, 3), help="grey or colour (default: what the first convolution takes)")
     add("--logits", metavar="KEY", help="index, key or attribute of the logits in what the model returns")
     add("--data", required=True, type=Path, metavar="DIR", help="pictures by class; what the model was trained on")

@@ -9,7 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch_bgdebias.cli.arguments import add_mask_arguments, mask_options, real, require_inputs, usable_device, whole
+from torch_bgdebias.cli.arguments import (
+    add_mask_arguments,
+    add_model_arguments,
+    mask_options,
+    real,
+    require_inputs,
+    usable_device,
+    whole,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,10 +62,8 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_model_arguments(parser)
     add = parser.add_argument
-    add("--model", required=True, metavar="MODEL", help="timm:NAME, torchvision:NAME or package.module:attribute")
-    add("--checkpoint", type=Path, metavar="FILE", help="state dict, or a training checkpoint that holds one")
-    add("--pretrained", action="store_true", help="weights that timm or torchvision publish (downloads them)")
     add("--data", required=True, type=Path, metavar="DIR", help="pictures with masks")
     add("--out", required=True, type=Path, metavar="FILE", help="checkpoint to write")
     add("--overwrite", action="store_true", help="where --out exists already")

@@ -188,3 +188,14 @@ def test_categories_that_are_no_classes_are_nobodys_own() -> None:
     assert partly.variants["mixed_same"].accuracy.n == (ToyImages(40).labels == 0).sum()
     drawn = partly.images.background_label["mixed_rand"]
     assert 0 < (drawn == 0).mean() < 0.6  # a category in four, and the others are not one
+
+
+def test_categories_that_are_no_classes_have_no_number_where_there_is_one_logit() -> None:
+    image, label, mask = ToyImages(40)[:]
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(image[0].numel(), 1))
+    report = evaluate_background_bias(
+        model, [(image, label % 2, mask)], variants=MIXED[:2], task="binary", class_names=["scene 0", "ill"],
+        backgrounds=colour_bank([f"scene {c}" for c in range(K)]),
+    )  # fmt: skip
+    assert set(report.images.background_label["mixed_rand"]) == {-1, 0}
+    assert set(report.images.background_label["mixed_same"]) == {-1, 0}

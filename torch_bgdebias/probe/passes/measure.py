@@ -246,7 +246,7 @@ class Evaluation:
         if not len(pool):
             return VariantImages(image, torch.full_like(label, -1), valid)
         numbers = pool.labels[np.maximum(rows, 0)]
-        if self.settings.task == "multiclass":
+        if self.settings.task != "multilabel":
             numbers = np.where(numbers < one.num_classes, numbers, -1)  # a category that is none of the classes
         background_label = torch.from_numpy(numbers).to(image.device)
         pasted = paste(image, mask, pool.take(rows, image))
