@@ -16,7 +16,7 @@ from torch_bgdebias.checkpoints import Checkpoint, read_checkpoint
 from torch_bgdebias.names import INTERPOLATIONS
 from torch_bgdebias.preprocessing import Preprocessing
 
-__all__ = ["LoadedModel", "load_checkpoint", "load_model"]
+__all__ = ["LoadedModel", "imported", "load_checkpoint", "load_model"]
 
 
 class LoadedModel(NamedTuple):
@@ -159,14 +159,27 @@ def _known_interpolation(name: str) -> str:
     return name if name in INTERPOLATIONS else "bilinear" if name == "random" else "bicubic"
 
 
-def _imported(module: str, attribute: str) -> LoadedModel:
+def imported(module: str, *, what: str) -> Any:
+    """A module by its name, looked for in the current folder too, where a console script does not look by itself.
+
+    Args:
+        module: as in an import statement.
+        what: who names it, by which the message begins.
+
+    Raises:
+        ImportError: it cannot be imported.
+    """
     here = str(Path.cwd())
-    if here not in sys.path:  # a console script does not look where it is started
+    if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        value: Any = importlib.import_module(module)
+        return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(f"model: cannot import {module}: {error}") from error
+        raise ImportError(f"{what}: cannot import {module}: {error}", name=error.name) from error
+
+
+def _imported(module: str, attribute: str) -> LoadedModel:
+    value = imported(module, what="model")
     for part in attribute.split("."):
         if not hasattr(value, part):
             names = [n for n in vars(value) if not n.startswith("_")] if hasattr(value, "__dict__") else []

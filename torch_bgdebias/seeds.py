@@ -13,8 +13,9 @@ def derive_seed(*parts: int | str) -> int:
     The parts are hashed (SHA-512 of their text), so neighbouring seeds and steps give unrelated streams, and no two
     uses share one by accident, which ``seed + 1`` and ``seed * n + i`` do.
 
-    Three places draw otherwise, since what they drew is in people's folders and published figures:
-    `torch_bgdebias.data.draw_scenes`, `torch_bgdebias.data.CorrelatedBackgrounds`, and
+    Five places draw otherwise, since what they drew is in people's folders and published figures:
+    `torch_bgdebias.data.draw_scenes` and `torch_bgdebias.data.example_folder`, whose pictures they are,
+    `torch_bgdebias.data.CorrelatedBackgrounds`, `torch_bgdebias.audit.audit`, and
     `torch_bgdebias.backgrounds.generate_backgrounds`, whose manifests hold the seeds. Draws that belong to an image
     hash its content (`torch_bgdebias.probe`).
 

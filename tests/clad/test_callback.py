@@ -9,6 +9,7 @@ import pytest
 import small_training
 import torch
 import torch.nn.functional as F
+from clad_by_hand import by_hand
 from small_training import CLASSES, NAMED, RANK_0, SIDE, CallsItsNetwork, Module, NamedFields, loader
 from torch import nn
 
@@ -25,34 +26,6 @@ def totals(module):
     return [total.item() for total in module.totals]
 
 
-def by_hand(module, steps, plus=False, weight=1.0, **settings):
-    """The same training as a plain loop: own swap with the callback's draws, own losses, own passes."""
-    reference = CLADCallback(BackgroundSwap(), **settings)
-    loss = reference.settings.new_loss(CLASSES)
-    optimizer, values = module.configure_optimizers(), []
-    module.train()
-    for image, label, mask in loader():
-        generator = reference._seeded(RANK_0)
-        other = reference.swap(image, mask=mask, label=label, different_class=True, generator=generator)
-        background = reference.swap.drawn["background_label"]
-        body, head = module.net[:-1], module.net[-1]
-        if reference.settings.joint:
-            anchor, positive = body(torch.cat([image, other])).chunk(2)
-        else:
-            anchor, positive = body(image), body(other)
-        total = F.cross_entropy(head(anchor), label) + weight * loss(anchor, positive, label, background)
-        if plus:
-            total = total + F.cross_entropy(head(positive), label)
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        reference.steps += 1
-        values.append(total.item())
-        if len(values) == steps:
-            break
-    return values
-
-
 @pytest.mark.parametrize("plus", [False, True])
 @pytest.mark.parametrize("joint", [False, True])
 def test_equals_a_plain_loop(plus, joint):
@@ -65,7 +38,7 @@ def test_equals_a_plain_loop(plus, joint):
 
     module = Recording()
     fit(module, CLADCallback(BackgroundSwap(), plus=plus, joint=joint, weight=0.7, num_negatives=5))
-    expected = by_hand(Module(), 3, plus=plus, weight=0.7, joint=joint, num_negatives=5)
+    expected = by_hand(Module(), loader(), steps=3, plus=plus, weight=0.7, joint=joint, num_negatives=5)
     assert totals(module) == pytest.approx(expected, rel=1e-5)
     assert shapes == [(8, CLASSES)] * 3  # the user's step sees its own batch only
 
@@ -131,14 +104,14 @@ class WholeBatch(Module):
 def test_ways_to_the_network_give_the_same(kind):
     module = kind()
     fit(module, CLADCallback(BackgroundSwap()))
-    assert totals(module) == pytest.approx(by_hand(Module(), 3), rel=1e-5)
+    assert totals(module) == pytest.approx(by_hand(Module(), loader(), steps=3), rel=1e-5)
 
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_dict_batches_and_dict_outputs(joint):
     module = WholeBatch()
     fit(module, CLADCallback(BackgroundSwap(), spec=NAMED, joint=joint), train=loader(NamedFields()))
-    assert totals(module) == pytest.approx(by_hand(Module(), 3, joint=joint), rel=1e-5)
+    assert totals(module) == pytest.approx(by_hand(Module(), loader(), steps=3, joint=joint), rel=1e-5)
 
 
 class Changing(CallsItsNetwork):

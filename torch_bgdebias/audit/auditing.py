@@ -118,6 +118,7 @@ def tests_of(gathered: Gathered, units: NDArray[np.int64], options: AuditSetting
     asked = [int(present[1])] if len(present) == 2 else [int(label) for label in present]
     count = min(options.folds, int(min(np.bincount(labels)[present])))
     folds = label_folds(labels, units, count, options.seed)
+    # sub-seeds are sums here and below, not by `derive_seed`: published figures rest on these draws
     orders = shuffled_labels(labels, units, folds, options.permutations, options.seed + 1)
     views = views_of(gathered)
     places = place_bases(gathered.views["places"], GRID * GRID, box_basis(gathered))

@@ -80,7 +80,7 @@ def test_everything(
         places: cells of the picture plane with their bases.
         orders: (N, P + 1) labels, the first column as they are.
         asked: the classes that are told from the rest.
-        seed: of the hidden layers.
+        seed: of the hidden layers, of each view the seed plus its number (not by `derive_seed`: figures rest on it).
         level: of the map's threshold.
     """
     names: list[tuple[str, str, str, int]] = []

@@ -22,6 +22,7 @@ from typing import Any
 
 from torch_bgdebias._version import __version__
 from torch_bgdebias.cli.colours import coloured
+from torch_bgdebias.cli.options import add_options
 from torch_bgdebias.cli.suggestions import options_of, refuse_unknown
 
 __all__ = ["build_parser", "main"]
@@ -63,7 +64,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, Callable[[argpars
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"torch_bgdebias {__version__}")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_options(parser, "--debug", default=False, help="show the traceback of an error")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     parser.set_defaults(commands=subparsers.choices)
     runs: dict[str, Callable[[argparse.Namespace], int]] = {}
@@ -145,4 +146,4 @@ def _with_options(text: str, known: Collection[str]) -> str:
 def _accept_debug(parser: argparse.ArgumentParser) -> None:
     """Take ``--debug`` after the command too, without overwriting one that stands before it."""
     if "-" in parser.prefix_chars and "--debug" not in parser.format_usage():
-        parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        add_options(parser, "--debug")

@@ -1,4 +1,4 @@
-"""Kinds of arguments that several commands take."""
+"""Kinds of arguments, and what is checked of them before a command starts."""
 
 from __future__ import annotations
 
@@ -7,20 +7,14 @@ import math
 import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from torch_bgdebias.names import MASK_ENCODINGS
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "add_mask_arguments",
-    "add_model_arguments",
-    "add_overwrite_argument",
     "choices",
     "labels",
-    "mask_options",
     "real",
     "refuse_results",
     "require_inputs",
@@ -72,45 +66,6 @@ def choices(known: Collection[str]) -> Callable[[str], list[str]]:
 def labels(text: str) -> list[str]:
     """Values, label numbers or colours separated by commas; an empty text is none."""
     return [label.strip() for label in text.split(",") if label.strip()]
-
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which model, with which weights."""
-    add = parser.add_argument
-    add("--model", required=True, metavar="MODEL", help="timm:NAME, torchvision:NAME or package.module:attribute")
-    add("--checkpoint", type=Path, metavar="FILE", help="state dict, or a training checkpoint that holds one")
-    add("--pretrained", action="store_true", help="weights that timm or torchvision publish (downloads them)")
-
-
-def add_mask_arguments(parser: argparse.ArgumentParser, *, source: bool = True) -> None:
-    """Where the masks of a folder are, and how they are to be read where they do not say it themselves."""
-    add = parser.add_argument_group("masks").add_argument
-    if source:
-        about = "folder of masks, or what an annotation tool wrote: a file, a folder, a VOCdevkit (default: DIR/masks)"
-        add("--masks", type=Path, metavar="FILE_OR_DIR", help=about)
-    about = "how masks say what is object (default: found out, or an error that shows what they hold)"
-    add("--encoding", choices=MASK_ENCODINGS, default="auto", help=about)
-    about = "values, label numbers or #rrggbb that are object; 0 turns inverted masks round"
-    add("--foreground", type=labels, metavar="A,B", help=about)
-    add("--void", type=labels, metavar="A,B", help="those that are neither object nor background, '' for none")
-    about = "what a mask's name has after its picture's: _mask for x_mask.png"
-    add("--mask-suffix", default="", metavar="TEXT", help=about)
-
-
-def mask_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The keyword arguments of ``MaskedImageFolder`` that ``add_mask_arguments`` asked for."""
-    return {
-        "encoding": args.encoding,
-        "foreground": args.foreground,
-        "void": args.void,
-        "mask_suffix": args.mask_suffix,
-        "masks": args.masks,
-    }
-
-
-def add_overwrite_argument(parser: argparse.ArgumentParser) -> None:
-    """What replaces results that are there already."""
-    parser.add_argument("--overwrite", action="store_true", help="replace results that are in --out already")
 
 
 def refuse_results(out: Path, files: Collection[str], *, overwrite: bool) -> None:

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from torch_bgdebias.cli.arguments import (
-    add_mask_arguments,
-    add_overwrite_argument,
     labels,
-    mask_options,
     real,
     refuse_results,
     require_inputs,
     whole,
     writable,
 )
+from torch_bgdebias.cli.options import add_command, add_mask_options, add_options, mask_options
 
 __all__ = ["add_parser", "run"]
 
@@ -46,34 +44,29 @@ _GROUPS_HELP = "pattern that takes what belongs together from a file's path belo
 
 def add_parser(subparsers: Any) -> None:
     """Add ``audit`` to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "audit",
-        help="find what gives the classes away, before any training",
+        about="find what gives the classes away, before any training",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("data", type=Path, metavar="DATA", help="folder of pictures by class, with or without masks")
-    add("--classes", type=labels, metavar="A,B", help="class folders to look at (default: all)")
+    add_options(parser, "--classes A,B")
     add("--table", type=Path, metavar="CSV", help="a line a picture, its file in the first column or one called image")
     add("--columns", type=labels, default=[], metavar="A,B", help="of the table: each is a cue (site, camera, ...)")
     add("--groups", metavar="REGEX", help=_GROUPS_HELP)
-    add(
-        "--images", type=whole(0), default=4000, metavar="N", help="most pictures to look at, 0 for all (default: 4000)"
-    )
+    add_options(parser, "--images")
     add("--permutations", type=whole(99), default=999, metavar="N", help="shuffled labellings (default: 999)")
     add("--level", type=real(0.001, 0.5), default=0.05, metavar="P", help="chance of any false alarm (default: 0.05)")
     add("--backbone", metavar="MODEL", help="timm:NAME, torchvision:NAME or package:attribute: its embedding as well")
-    add("--pretrained", action="store_true", help="weights that timm or torchvision publish (downloads them)")
-    add("--checkpoint", type=Path, metavar="FILE", help="weights of the backbone")
-    add("--seed", type=whole(0), default=0, metavar="N", help="of pictures, folds and shuffles (default: 0)")
-    add(
-        "--out", type=Path, default=Path("bgdebias-audit"), metavar="DIR", help="folder to write (default: %(default)s)"
-    )
-    add("--json", action="store_true", help="print the result as JSON instead of text")
-    add_overwrite_argument(parser)
-    add_mask_arguments(parser)
+    add_options(parser, "--pretrained")
+    add_options(parser, "--checkpoint", help="weights of the backbone")
+    add_options(parser, "--seed", help="of pictures, folds and shuffles (default: 0)")
+    add_options(parser, "--out", default=Path("bgdebias-audit"))
+    add_options(parser, "--json", "--overwrite")
+    add_mask_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

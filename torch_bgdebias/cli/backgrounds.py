@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch_bgdebias.cli.arguments import require_inputs, whole, writable
+from torch_bgdebias.cli.options import add_command, add_options
 from torch_bgdebias.cli.progress import note
 
 if TYPE_CHECKING:
@@ -63,12 +64,12 @@ examples:
 
 def add_parser(subparsers: Any) -> None:
     """Add ``backgrounds`` with its two actions to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "backgrounds",
-        help="make backgrounds, or filter a folder of them by a classifier",
+        about="make backgrounds, or filter a folder of them by a classifier",
         description="Make backgrounds with a text-to-image model or without one, and filter folders by a classifier.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     parser.set_defaults(commands=actions.choices)
@@ -77,53 +78,45 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _action(actions: Any, name: str, about: str, epilog: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser(
-        name,
-        help=about,
-        description=about[0].upper() + about[1:] + ".",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON instead of text")
-    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    parser = add_command(actions, name, about=about, description=f"{about[0].upper()}{about[1:]}.", epilog=epilog)
+    add_options(parser, "--json", "--debug")
     return parser
 
 
 def _add_generate(actions: Any) -> None:
-    add = _action(actions, "generate", "make backgrounds into a folder", _GENERATE_EPILOG).add_argument
+    parser = _action(actions, "generate", "make backgrounds into a folder", _GENERATE_EPILOG)
+    add = parser.add_argument
     add("output", metavar="OUT", type=Path, help="folder for the pictures")
     add("-n", type=whole(1), default=100, metavar="N", help="pictures of each category (default: %(default)s)")
     add("--source", default="wuerstchen", metavar="SOURCE", help="what makes them (default: %(default)s)")
     add("--categories", type=_words, metavar="A,B", help="some of the source's categories (default: all)")
     add("--prompt", action="append", type=_pair, metavar="CATEGORY=TEXT", help="a category of your own; repeatable")
     add("--negative-prompt", metavar="TEXT", help="what must not be seen")
-    add("--seed", type=whole(0), default=0, metavar="N", help="(default: 0)")
-    add("--size", type=whole(1), metavar="N", help="side in pixels (default: the pipeline's; 224 without a model)")
-    add("--batch-size", type=whole(1), default=4, metavar="N", help="pictures at a time (default: 4)")
+    add_options(parser, "--seed")
+    add_options(parser, "--size", help="side of the pictures (default: the pipeline's; 224 without a model)")
+    add_options(parser, "--batch-size", default=4)
     add("--option", action="append", type=_pair, metavar="NAME=VALUE", help="of the pipeline's call; repeatable")
     add("--revision", metavar="REV", help="of the weights on the hub")
     add("--dtype", choices=("float32", "float16", "bfloat16"), help="of the weights (default: float16 on a GPU)")
-    add("--device", metavar="DEVICE", help="cpu, cuda, ... (default: cuda where there is one)")
+    add_options(parser, "--device")
 
 
 def _add_filter(actions: Any) -> None:
-    add = _action(actions, "filter", "drop backgrounds in which a classifier sees a class", _FILTER_EPILOG).add_argument
+    parser = _action(actions, "filter", "drop backgrounds in which a classifier sees a class", _FILTER_EPILOG)
+    add = parser.add_argument
     add("input", metavar="IN", type=Path, help="folder of backgrounds")
-    add("--model", required=True, metavar="MODEL", help="timm:NAME, torchvision:NAME or package.module:attribute")
-    add("--checkpoint", type=Path, metavar="FILE", help="state dict, or a training checkpoint that holds one")
-    add("--pretrained", action="store_true", help="weights that timm or torchvision publish (downloads them)")
+    add_options(parser, "--model", "--checkpoint", "--pretrained")
     add("--class-names", type=Path, metavar="FILE", help="names of the model's outputs, one a line")
     add("--forbidden", type=_words, default=[], metavar="A,B", help="classes that must not be seen")
     add("--forbidden-file", type=Path, metavar="FILE", help="more of them, one a line")
     add("--top-k", type=whole(1), default=5, metavar="K", help="how many best classes count as seen (default: 5)")
     add("--move", type=Path, metavar="DIR", help="move dropped pictures into DIR/<category>/")
     add("--copy", type=Path, metavar="DIR", help="copy the other pictures into DIR/<category>/")
-    add("--size", type=whole(1), metavar="N", help="side that pictures are shown at (default: the model's, else 224)")
-    add("--batch-size", type=whole(1), default=64, metavar="N", help="pictures at a time (default: 64)")
+    add_options(parser, "--size", "--batch-size")
     add("--cache", type=Path, metavar="DIR", help="where to keep what was seen (default: the user's cache folder)")
     add("--no-cache", action="store_true", help="keep nothing")
-    add("--on-error", choices=("raise", "skip"), default="raise", help="unreadable pictures (default: %(default)s)")
-    add("--device", metavar="DEVICE", help="cpu, cuda, ... (default: cuda where there is one)")
+    add_options(parser, "--on-error", help="unreadable pictures (default: %(default)s)")
+    add_options(parser, "--device")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,17 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from torch_bgdebias.cli.arguments import (
-    add_mask_arguments,
-    add_model_arguments,
-    add_overwrite_argument,
-    real,
     refuse_results,
     require_inputs,
     usable_device,
     whole,
     writable,
 )
-from torch_bgdebias.names import ON_ERROR, SUPERCLASS_SCORES
+from torch_bgdebias.cli.options import add_command, add_mask_options, add_options
 
 __all__ = ["add_parser", "run"]
 
@@ -40,42 +36,29 @@ examples:
 
 def add_parser(subparsers: Any) -> None:
     """Add ``certify`` to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "certify",
-        help="a lower bound for accuracy on backgrounds drawn from one source",
+        about="a lower bound for accuracy on backgrounds drawn from one source",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_model_arguments(parser)
     add = parser.add_argument
-    add("--classes", type=whole(2), metavar="N", help="outputs of the model (default: the checkpoint's or data's)")
-    add("--channels", type=whole(1), choices=(1, 3), help="grey or colour (default: what the first convolution takes)")
-    add("--logits", metavar="KEY", help="index, key or attribute of the logits in what the model returns")
-    add("--data", required=True, type=Path, metavar="DIR", help="pictures with masks")
-    add("--layout", choices=("folder", "imagenet9", "voc"), default="folder", help="of --data (default: folder)")
-    add("--labels", type=Path, metavar="FILE", help="JSON: the model's output, or outputs, of each class folder")
-    add("--score", choices=SUPERCLASS_SCORES, default="best", help="of several outputs a class (default: best)")
-    add("--on-error", choices=ON_ERROR, default="raise", help="missing masks, unreadable files (%(default)s)")
-    add("--size", type=whole(1), metavar="N", help="side of the pictures (default: the model's, else 224)")
-    add("--mean", type=float, nargs="+", metavar="X", help="normalisation, one number or one a channel")
-    add("--std", type=float, nargs="+", metavar="X", help="goes with --mean")
+    add_options(parser, "--model", "--checkpoint", "--pretrained", "--classes N", "--channels", "--logits", "--data")
+    add_options(parser, "--layout", "--labels", "--score", "--on-error", "--size", "--mean", "--std")
     add("--backgrounds", required=True, type=Path, metavar="DIR", help="the source: pictures without the objects")
     add("--source", metavar="TEXT", help="what the source is called in the certificate (default: the folder's name)")
     add("--per-object", type=whole(1), default=8, metavar="M", help="backgrounds for each object (default: 8)")
     about = "no background for two draws: then it is about whatever the folder is a random sample of"
     add("--once", action="store_true", help=about)
-    add("--unit", metavar="COLUMN", help="objects that are not independent (of a patient), named as in bgdebias probe")
-    add("--confidence", type=real(0.5, 0.9999), default=0.95, metavar="X", help="of the bound (default: 0.95)")
-    add("--batch-size", type=whole(1), default=64, metavar="N", help="pictures in a pass (default: 64)")
-    add("--workers", type=whole(0), default=0, metavar="N", help="processes that read pictures (default: 0)")
-    add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
-    add("--seed", type=whole(0), default=0, metavar="N", help="of the draws (default: 0)")
-    add("--name", metavar="TEXT", help="of the model (default: MODEL)")
-    add("--out", type=Path, default=Path("bgdebias-certify"), metavar="DIR", help="default: %(default)s")
-    add("--json", action="store_true", help="print the certificate as JSON instead of text")
-    add_overwrite_argument(parser)
-    add_mask_arguments(parser)
+    add_options(parser, "--unit")
+    add_options(parser, "--confidence", help="of the bound (default: %(default)s)")
+    add_options(parser, "--batch-size", "--workers", "--device")
+    add_options(parser, "--seed", help="of the draws (default: 0)")
+    add_options(parser, "--name")
+    add_options(parser, "--out", default=Path("bgdebias-certify"))
+    add_options(parser, "--json", "--overwrite")
+    add_mask_options(parser)
     parser.set_defaults(variants=None, remake=True, attributions=[])  # pictures as they are
 
 

@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from torch_bgdebias.cli.options import add_command
+
 __all__ = ["SHELLS", "add_parser", "run", "script"]
 
 SHELLS = ("bash", "zsh", "fish")
@@ -48,12 +50,12 @@ class Words(NamedTuple):
 
 def add_parser(subparsers: Any) -> None:
     """Add ``completion`` to the command line."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "completion",
-        help="a script for bash, zsh or fish that completes commands and options",
+        about="a script for bash, zsh or fish that completes commands and options",
         description="Print a script by which a shell completes commands, options and their values.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("shell", choices=SHELLS, help="for which shell")
     parser.set_defaults(whole_parser=lambda: subparsers.choices)

@@ -10,16 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch_bgdebias.cli.arguments import (
-    add_model_arguments,
-    add_overwrite_argument,
-    labels,
     refuse_results,
     require_inputs,
     usable_device,
-    whole,
     writable,
 )
-from torch_bgdebias.names import SUPERCLASS_SCORES
+from torch_bgdebias.cli.options import add_command, add_options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,35 +47,24 @@ examples:
 
 def add_parser(subparsers: Any) -> None:
     """Add ``discover`` to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "discover",
-        help="find what a trained model looks at, in groups of pictures, without masks",
+        about="find what a trained model looks at, in groups of pictures, without masks",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_model_arguments(parser)
     add = parser.add_argument
-    add("--channels", type=whole(1), choices=(1, 3), help="grey or colour (default: what the first convolution takes)")
-    add("--logits", metavar="KEY", help="index, key or attribute of the logits in what the model returns")
-    add("--data", required=True, type=Path, metavar="DIR", help="pictures by class; what the model was trained on")
-    add("--classes", type=labels, metavar="A,B", help="class folders to look at (default: all)")
-    add("--labels", type=Path, metavar="FILE", help="JSON: the model's output, or outputs, of each class folder")
-    add("--score", choices=SUPERCLASS_SCORES, default="best", help="of several outputs a class (default: best)")
+    add_options(parser, "--model", "--checkpoint", "--pretrained", "--channels", "--logits")
+    add_options(parser, "--data", help="pictures by class; what the model was trained on")
+    add_options(parser, "--classes A,B", "--labels", "--score")
     add("--attribution", choices=("auto", "lrp", "grad_cam"), default="auto", help="default: lrp where zennit is there")
     add("--layer", metavar="LAYER", help="of Grad-CAM (default: found by itself)")
-    about = "most pictures to look at, 0 for all (default: 4000)"
-    add("--images", type=whole(0), default=4000, metavar="N", help=about)
-    add("--size", type=whole(1), metavar="N", help="side of the pictures (default: the model's, else 224)")
-    add("--mean", type=float, nargs="+", metavar="X", help="normalisation, one number or one a channel")
-    add("--std", type=float, nargs="+", metavar="X", help="goes with --mean")
-    add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
-    add("--seed", type=whole(0), default=0, metavar="N", help="of pictures and clusters (default: 0)")
-    add("--name", metavar="TEXT", help="of the model, for the page (default: MODEL, or its checkpoint)")
-    about = "folder to write (default: %(default)s)"
-    add("--out", type=Path, default=Path("bgdebias-discover"), metavar="DIR", help=about)
-    add("--json", action="store_true", help="print the result as JSON instead of text")
-    add_overwrite_argument(parser)
+    add_options(parser, "--images", "--size", "--mean", "--std", "--device")
+    add_options(parser, "--seed", help="of pictures and clusters (default: 0)")
+    add_options(parser, "--name")
+    add_options(parser, "--out", default=Path("bgdebias-discover"))
+    add_options(parser, "--json", "--overwrite")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch_bgdebias._version import __version__
 from torch_bgdebias.cli.colours import coloured
+from torch_bgdebias.cli.options import add_command, add_options
 
 __all__ = ["SCHEMA", "add_parser", "findings", "run"]
 
@@ -32,14 +33,14 @@ _NEEDED = ("torch", "torchmetrics", "kornia", "numpy", "scipy", "pillow", "jinja
 
 def add_parser(subparsers: Any) -> None:
     """Add ``doctor`` to the command line."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "doctor",
-        help="versions, kernels, devices and optional packages, for bug reports",
+        about="versions, kernels, devices and optional packages, for bug reports",
         description="Say what this machine has: versions, the compiled kernel, Lightning, devices, optional packages.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    add_options(parser, "--json")
 
 
 def run(args: argparse.Namespace) -> int:

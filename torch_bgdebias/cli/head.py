@@ -6,18 +6,15 @@ import argparse
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch_bgdebias.cli.arguments import (
-    add_mask_arguments,
-    add_model_arguments,
-    mask_options,
     real,
     require_inputs,
     usable_device,
     whole,
 )
+from torch_bgdebias.cli.options import add_command, add_mask_options, add_options, mask_options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,31 +52,27 @@ examples:
 
 def add_parser(subparsers: Any) -> None:
     """Add ``head`` to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "head",
-        help="fit a network's last layer anew, against its background bias",
+        about="fit a network's last layer anew, against its background bias",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_model_arguments(parser)
     add = parser.add_argument
-    add("--data", required=True, type=Path, metavar="DIR", help="pictures with masks")
-    add("--out", required=True, type=Path, metavar="FILE", help="checkpoint to write")
-    add("--overwrite", action="store_true", help="where --out exists already")
+    add_options(parser, "--model", "--checkpoint", "--pretrained", "--data")
+    add_options(parser, "--out", required=True, metavar="FILE", help="checkpoint to write")
+    add_options(parser, "--overwrite", help="where --out exists already")
     add("--copies", type=whole(1), default=4, metavar="N", help="other backgrounds a picture (default: %(default)s)")
     about = "of the pictures as they are, beside 1 for all copies (default: %(default)s)"
     add("--original-weight", type=real(0), default=0.5, metavar="X", help=about)
     add("--layer", metavar="LAYER", help="the last linear layer (default: found by itself)")
-    add("--size", type=whole(1), metavar="N", help="side of the pictures (default: the model's, else 224)")
-    add("--mean", type=float, nargs="+", metavar="X", help="normalisation, one number or one a channel")
-    add("--std", type=float, nargs="+", metavar="X", help="goes with --mean")
-    add("--batch-size", type=whole(2), default=64, metavar="N", help="pictures in a pass (default: %(default)s)")
-    add("--workers", type=whole(0), default=0, metavar="N", help="processes that read pictures (default: 0)")
-    add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
-    add("--seed", type=whole(0), default=0, metavar="N", help="of backgrounds and folds (default: 0)")
-    add("--json", action="store_true", help="print the result as JSON instead of text")
-    add_mask_arguments(parser)
+    add_options(parser, "--size", "--mean", "--std")
+    add_options(parser, "--batch-size", type=whole(2))  # backgrounds are those of the batch
+    add_options(parser, "--workers", "--device")
+    add_options(parser, "--seed", help="of backgrounds and folds (default: 0)")
+    add_options(parser, "--json")
+    add_mask_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from torch_bgdebias.cli.arguments import real, whole
+from torch_bgdebias.cli.options import add_command, add_options
 
 __all__ = ["SCHEMA", "add_parser", "run"]
 
@@ -36,12 +37,12 @@ examples:
 
 def add_parser(subparsers: Any) -> None:
     """Add ``plan`` to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "plan",
-        help="how many images show a gap, or make an interval narrow enough",
+        about="how many images show a gap, or make an interval narrow enough",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--gap", type=real(0, 1), default=0.05, metavar="X", help="to be shown, as a share (default: 0.05)")
@@ -53,8 +54,7 @@ def add_parser(subparsers: Any) -> None:
     add("--group-size", type=whole(1), default=1, metavar="N", help="images of one patient, film, ... (default: 1)")
     about = "of images within a group, 0 to 1 (with --group-size)"
     add("--correlation", type=real(0, 1), metavar="X", help=about)
-    add("--confidence", type=real(0.5, 0.9999), default=0.95, metavar="X", help="of the intervals (default: 0.95)")
-    add("--json", action="store_true", help="print the plan as JSON instead of text")
+    add_options(parser, "--confidence", "--json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from torch_bgdebias.cli.arguments import add_overwrite_argument, refuse_results, require_inputs
+from torch_bgdebias.cli.arguments import refuse_results, require_inputs
 from torch_bgdebias.cli.colours import tell
+from torch_bgdebias.cli.options import add_command, add_options
 
 __all__ = ["add_parser", "run"]
 
@@ -25,20 +26,20 @@ examples:
 
 def add_parser(subparsers: Any) -> None:
     """Add ``report`` to the command line."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "report",
-        help="write an HTML report from the JSON files of measurements",
+        about="write an HTML report from the JSON files of measurements",
         description="Write one self-contained HTML page about one model, or about several side by side.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="what BackgroundBiasReport.to_json or to_parquet wrote"
     )
-    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="default: %(default)s")
-    add_overwrite_argument(parser)
+    add_options(parser, "--out", default=Path("report.html"), metavar="FILE", help="default: %(default)s")
+    add_options(parser, "--overwrite", help="replace the page where --out exists already")
     parser.add_argument("--title", default="Background bias report", help="of the page (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print the headline figures as JSON instead of text")
+    add_options(parser, "--json", help="print the headline figures as JSON instead of text")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch_bgdebias.cli.arguments import add_mask_arguments, choices, mask_options, require_inputs, whole, writable
+from torch_bgdebias.cli.arguments import choices, require_inputs, writable
+from torch_bgdebias.cli.options import add_command, add_mask_options, add_options, mask_options
 from torch_bgdebias.cli.progress import note, progress
+from torch_bgdebias.names import VARIANTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,8 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NAMES", "add_parser", "run"]
 
-#: kept here so that --help needs no torch; a test compares them with data.VARIANTS
-NAMES = ("original", "only_fg", "only_bg_b", "only_bg_t", "no_fg", "mixed_same", "mixed_rand", "mixed_next")
+NAMES = ("original", *VARIANTS)
 
 _EPILOG = """\
 IN has images/<class>/x.jpg with masks/<class>/x.png (255 = foreground). Pictures go to OUT/<variant>/<class>/x.png,
@@ -37,22 +38,22 @@ _BATCH = 64
 
 def add_parser(subparsers: Any) -> None:
     """Add ``variants`` to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "variants",
-        help="write a masked folder with other backgrounds, as image folders",
+        about="write a masked folder with other backgrounds, as image folders",
         description="Write the variants of Noise or Signal (ImageNet-9) of your own masked pictures.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("input", metavar="IN", type=Path, help="masked folder")
     add("output", metavar="OUT", type=Path, help="folder for the variants")
     add("--names", type=choices(NAMES), default=list(NAMES[1:]), metavar="A,B", help=f"of {', '.join(NAMES)}")
-    add("--size", type=whole(1), default=224, metavar="N", help="side of the pictures in pixels (default: 224)")
-    add("--seed", type=whole(0), default=0, metavar="N", help="of the choice of backgrounds (default: 0)")
-    add("--on-error", choices=("raise", "skip"), default="raise", help="unreadable files, missing masks (%(default)s)")
-    add("--overwrite", action="store_true", help="write into variants' folders that are there already")
-    add_mask_arguments(parser)
+    add_options(parser, "--size", default=224, help="side of the pictures (default: %(default)s)")
+    add_options(parser, "--seed", help="of the choice of backgrounds (default: 0)")
+    add_options(parser, "--on-error")
+    add_options(parser, "--overwrite", help="write into variants' folders that are there already")
+    add_mask_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

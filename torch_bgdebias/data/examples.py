@@ -51,6 +51,7 @@ def example_folder(
     root, names = Path(root), tuple(EXAMPLE_CLASSES)
     for kind, pictures in (("images", samples.images), ("masks", samples.masks[:, 0])):
         _write(root / kind, names, pictures, samples.labels)
+    # other scenes than those behind the shapes, whose seeds are even; not by `derive_seed`: figures rest on them
     scenes = draw_scenes(images_per_class, size, seed=2 * seed + 1, categories=tuple(EXAMPLE_CLASSES.values()))
     _write(root / "scenes", scenes.names, scenes.images, scenes.labels)
     return root

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import platform
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torch_bgdebias._version import __version__
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_count
 from torch_bgdebias.class_names import names_of_classes
@@ -28,6 +26,7 @@ from torch_bgdebias.probe.passes.gathering import pool_for
 from torch_bgdebias.probe.passes.grouping import GroupSource
 from torch_bgdebias.probe.passes.loading import Share, rng_untouched, unshown_void
 from torch_bgdebias.probe.passes.settings import EvaluationSettings, Task
+from torch_bgdebias.probe.results.measurement import versions_in_use
 from torch_bgdebias.writing import write_text
 
 __all__ = ["CERTIFICATE_SCHEMA", "BackgroundCertificate", "CertificateOptions", "certify_backgrounds"]
@@ -229,12 +228,7 @@ def certify_backgrounds(
         right_on=np.bincount(answers.right.sum(1), minlength=per_object + 1).tolist(),
         counts=_counts(answers),
         settings={key: list(value) if isinstance(value, tuple) else value for key, value in chosen.items()},
-        versions={
-            "torch_bgdebias": __version__,
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        versions=versions_in_use(),
     )
 
 

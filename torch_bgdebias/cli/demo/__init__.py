@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from torch_bgdebias.cli.arguments import add_overwrite_argument, real, require_inputs, whole
+from torch_bgdebias.cli.arguments import real, require_inputs, whole
+from torch_bgdebias.cli.options import add_command, add_options
 from torch_bgdebias.names import DEMO_METHODS
 
 __all__ = ["add_parser", "run"]
@@ -39,28 +40,28 @@ examples:
 
 def add_parser(subparsers: Any) -> None:
     """Add ``demo`` to the command line."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "demo",
-        help="train with and without background swapping on correlated backgrounds, and report both",
+        about="train with and without background swapping on correlated backgrounds, and report both",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--out", type=Path, default=Path("bgdebias-demo"), metavar="DIR", help="folder to write (default: %(default)s)")
+    add_options(parser, "--out", default=Path("bgdebias-demo"))
     add("--foregrounds", type=Path, metavar="DIR", help="objects with masks (default: scikit-learn's digits)")
     add("--backgrounds", type=Path, metavar="DIR", help="scenes by category (default: drawn)")
     add(
         "--correlation", type=real(0, 1), default=1.0, metavar="P", help="of class and scene in training (default: 1.0)"
     )
-    add("--size", type=whole(16), default=32, metavar="N", help="side of the images in pixels (default: 32)")
+    add_options(parser, "--size", type=whole(16), default=32, help="side of the pictures (default: %(default)s)")
     add("--epochs", type=whole(1), default=4, metavar="N", help="passes over the samples (default: 4)")
     add("--samples", type=whole(4), default=8000, metavar="N", help="training images composed (default: 8000)")
-    add("--seed", type=whole(0), default=0, metavar="N", help="of everything random (default: 0)")
+    add_options(parser, "--seed")
     add("--clad-weight", type=real(0), default=1.0, metavar="X", help="lambda of CLAD and CLAD+ (default: 1.0)")
     add("--methods", type=_methods, default=list(DEMO_METHODS), metavar="A,B", help=_methods_help())
-    add_overwrite_argument(parser)
-    add("--json", action="store_true", help="print demo.json to stdout instead of the summary")
+    add_options(parser, "--overwrite")
+    add_options(parser, "--json", help="print demo.json to stdout instead of the summary")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from torch_bgdebias.cli.arguments import add_mask_arguments, real, require_inputs, whole
+from torch_bgdebias.cli.arguments import real, require_inputs
+from torch_bgdebias.cli.options import add_command, add_mask_options, add_options
 
 __all__ = ["add_parser", "run"]
 
@@ -47,12 +48,12 @@ label takes that label's outlines alone.
 
 def add_parser(subparsers: Any) -> None:
     """Add the command's parser."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "masks",
-        help="make foreground masks for a folder of pictures",
+        about="make foreground masks for a folder of pictures",
         description="Write foreground masks for every picture in a folder.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("input", metavar="IN", type=Path, help="folder of pictures, with or without class folders")
@@ -64,12 +65,12 @@ def add_parser(subparsers: Any) -> None:
     add("--boxes", type=_boxes, metavar="FILE_OR_DIR", help=about)
     add("--boxes-checkpoint", type=Path, metavar="FILE", help="weights for the detector (default: published ones)")
     add("--threshold", type=real(0, 1), metavar="X", help="make masks hard at this share (default: they stay soft)")
-    add("--batch-size", type=whole(1), default=4, metavar="N", help="pictures of one size in a pass (%(default)s)")
-    add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
-    add("--checkpoint", type=Path, metavar="FILE", help="weights for torchvision's networks, rembg's custom ones")
-    add("--mean", type=float, nargs="+", metavar="X", help="onnx: subtracted from pixels in [0, 1]")
-    add("--std", type=float, nargs="+", metavar="X", help="goes with --mean")
-    add("--size", type=whole(1), metavar="N", help="onnx: side of the pictures, where the file takes any")
+    add_options(parser, "--batch-size", default=4, help="pictures of one size in a pass (default: %(default)s)")
+    add_options(parser, "--device")
+    add_options(parser, "--checkpoint", help="weights for torchvision's networks, rembg's custom ones")
+    add_options(parser, "--mean", help="onnx: subtracted from pixels in [0, 1]")
+    add_options(parser, "--std")
+    add_options(parser, "--size", help="onnx: side of the pictures, where the file takes any")
     about = "border that is background, share of the size (%(default)s)"
     add("--margin", type=float, default=0.05, metavar="X", help=f"grabcut: {about}")
     add("--iterations", type=int, default=5, metavar="N", help="grabcut: how many (%(default)s)")
@@ -79,9 +80,9 @@ def add_parser(subparsers: Any) -> None:
     add("--images", metavar="DIR", type=Path, help="convert: the pictures, where annotations do not say their sizes")
     about = "given masks to measure against (intersection over union)"
     add("--compare", metavar="MASKS", type=Path, help=about)
-    add("--on-error", choices=("raise", "skip"), default="raise", help="unreadable pictures (%(default)s)")
-    add("--overwrite", action="store_true", help="replace masks that are there (otherwise they are kept)")
-    add_mask_arguments(parser, source=False)
+    add_options(parser, "--on-error", help="unreadable pictures (default: %(default)s)")
+    add_options(parser, "--overwrite", help="replace masks that are there (otherwise they are kept)")
+    add_mask_options(parser, source=False)
 
 
 def _boxes(text: str) -> Path | str:

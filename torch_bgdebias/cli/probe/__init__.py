@@ -6,15 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from torch_bgdebias.cli.arguments import (
-    add_mask_arguments,
-    add_overwrite_argument,
-    choices,
-    real,
-    require_inputs,
-    whole,
-)
-from torch_bgdebias.names import ATTRIBUTIONS, CONCEPT_METHODS, ON_ERROR, SUPERCLASS_SCORES, VARIANTS
+from torch_bgdebias.cli.arguments import choices, real, require_inputs, whole
+from torch_bgdebias.cli.options import add_command, add_mask_options, add_options
+from torch_bgdebias.names import ATTRIBUTIONS, CONCEPT_METHODS, VARIANTS
 
 __all__ = ["add_parser", "run"]
 
@@ -63,7 +57,6 @@ _ATTRIBUTIONS_HELP = (
 
 _MODEL_HELP = "timm:NAME, torchvision:NAME or package.module:attribute; several are compared with the first"
 _CHECKPOINT_HELP = "state dict or training checkpoint, one a model, or several of one model: files, or a folder of them"
-_SCORE_HELP = "several outputs a class: by the best of them, or by their summed probability (default: best)"
 
 
 _GROUPS_HELP = (
@@ -76,55 +69,37 @@ _QUALITY_HELP = "measure again with worse masks too; IOU: how yours overlap with
 
 def add_parser(subparsers: Any) -> None:
     """Add ``probe`` to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "probe",
-        help="measure a checkpoint's background bias on a masked folder",
+        about="measure a checkpoint's background bias on a masked folder",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", required=True, action="append", metavar="MODEL", help=_MODEL_HELP)
-    add("--checkpoint", type=Path, action="append", metavar="FILE|DIR", help=_CHECKPOINT_HELP)
-    add("--pretrained", action="store_true", help="weights that timm or torchvision publish (downloads them)")
-    add(
-        "--classes",
-        type=whole(2),
-        metavar="N",
-        help="outputs of the model (default: the checkpoint's, else the data's)",
-    )
-    add("--channels", type=whole(1), choices=(1, 3), help="grey or colour (default: what the first convolution takes)")
-    add("--logits", metavar="KEY", help="index, key or attribute of the logits in what the model returns")
-    add("--data", required=True, type=Path, metavar="DIR", help="pictures with masks")
-    add("--layout", choices=("folder", "imagenet9", "voc"), default="folder", help="of --data (default: folder)")
-    add("--labels", type=Path, metavar="FILE", help="JSON: the model's output, or outputs, of each class folder")
-    add("--score", choices=SUPERCLASS_SCORES, default="best", help=_SCORE_HELP)
-    add("--on-error", choices=ON_ERROR, default="raise", help="missing masks, unreadable files (%(default)s)")
-    add("--size", type=whole(1), metavar="N", help="side of the pictures (default: the model's, else 224)")
-    add("--mean", type=float, nargs="+", metavar="X", help="normalisation, one number or one a channel")
-    add("--std", type=float, nargs="+", metavar="X", help="goes with --mean")
+    add_options(parser, "--model", action="append", help=_MODEL_HELP)
+    add_options(parser, "--checkpoint", action="append", metavar="FILE|DIR", help=_CHECKPOINT_HELP)
+    add_options(parser, "--pretrained", "--classes N", "--channels", "--logits", "--data", "--layout", "--labels")
+    add_options(parser, "--score", "--on-error", "--size", "--mean", "--std")
     add("--variants", type=choices(VARIANTS), metavar="A,B", help=f"of {', '.join(VARIANTS)} (default: all)")
     add("--remake", action="store_true", help="imagenet9: make the variants anew from originals and masks")
     add("--attributions", type=choices(ATTRIBUTIONS), default=["grad_cam"], metavar="A,B", help=_ATTRIBUTIONS_HELP)
     add("--target", choices=("predicted", "label"), default="predicted", help="class that is explained (%(default)s)")
     add("--shap-samples", type=whole(2), default=1000, metavar="N", help="coalitions of kernel_shap (default: 1000)")
     add("--groups", action="append", metavar="COLUMN|CSV", help=_GROUPS_HELP)
-    add("--unit", metavar="COLUMN", help="pictures that are not independent, named like a group: of a patient, a film")
+    add_options(parser, "--unit")
     add("--adversarial", type=whole(1), metavar="N", help="also try every object on N pictures' backgrounds")
     add("--examples", type=whole(0), default=12, metavar="N", help="worst pictures to show (default: 12)")
-    add("--batch-size", type=whole(1), default=64, metavar="N", help="pictures in a pass (default: 64)")
+    add_options(parser, "--batch-size")
     add("--max-batches", type=whole(1), metavar="N", help="stop after so many batches")
-    add("--workers", type=whole(0), default=0, metavar="N", help="processes that read pictures (default: 0)")
-    add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
-    add("--seed", type=whole(0), default=0, metavar="N", help="of backgrounds and coalitions (default: 0)")
-    add("--name", action="append", metavar="TEXT", help="of a model in the report (default: MODEL, or its checkpoint)")
-    add(
-        "--out", type=Path, default=Path("bgdebias-probe"), metavar="DIR", help="folder to write (default: %(default)s)"
-    )
+    add_options(parser, "--workers", "--device")
+    add_options(parser, "--seed", help="of backgrounds and coalitions (default: 0)")
+    add_options(parser, "--name", action="append")
+    add_options(parser, "--out", default=Path("bgdebias-probe"))
     add("--parquet", action="store_true", help="write report.parquet instead of report.json: for huge sets")
-    add("--json", action="store_true", help="print the headline figures as JSON instead of text")
-    add_overwrite_argument(parser)
-    add_mask_arguments(parser)
+    add_options(parser, "--json", help="print the headline figures as JSON instead of text")
+    add_options(parser, "--overwrite")
+    add_mask_options(parser)
     _add_further_arguments(parser)
 
 

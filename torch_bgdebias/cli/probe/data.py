@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.cli.arguments import mask_options
+from torch_bgdebias.cli.options import mask_options
 from torch_bgdebias.data import ImageNet9, ImageNet9Variants, MaskedImageFolder, VOCObjects
 from torch_bgdebias.files import category_folders, first_few
 from torch_bgdebias.names import VARIANTS

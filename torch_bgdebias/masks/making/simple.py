@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +13,7 @@ from torch_bgdebias.masks.grabcut import grabcut_certainty, grabcut_masks
 from torch_bgdebias.masks.making.licences import Licence
 from torch_bgdebias.masks.making.protocol import Hints, MadeMasks, MaskMakingError, certainty
 from torch_bgdebias.models import eval_mode
+from torch_bgdebias.named_models import imported
 
 __all__ = ["BoxMaker", "FunctionMaker", "GrabCutMaker", "function_named"]
 
@@ -111,13 +109,7 @@ def function_named(name: str) -> Callable[[Tensor], Any]:
         ImportError, ValueError: it cannot be imported, or is nothing that can be called.
     """
     module, _, attribute = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:  # a console script does not look where it is started
-        sys.path.insert(0, here)
-    try:
-        value: Any = importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f"--with {name}: cannot import {module}: {error}", name=error.name) from error
+    value = imported(module, what=f"--with {name}")
     for part in attribute.split("."):
         if not hasattr(value, part):
             raise ValueError(f"--with {name}: {module} has no {attribute!r}")

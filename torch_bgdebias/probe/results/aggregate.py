@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
-from torch_bgdebias._version import __version__
 from torch_bgdebias.metrics.columns import Floats
 from torch_bgdebias.probe.results.columns import columns_of
 from torch_bgdebias.probe.results.images import Example, ImageResults
-from torch_bgdebias.probe.results.measurement import Estimate, Measurement, ScoreResult, VariantResult
+from torch_bgdebias.probe.results.measurement import Estimate, Measurement, ScoreResult, VariantResult, versions_in_use
 from torch_bgdebias.probe.results.parts import (
     classes_as_parts,
     gap_of,
@@ -59,12 +56,7 @@ def measurement_of(
         scores=scores,
         counts={"images": len(images), **_parts_counted(images, len(per_class)), **(counts or {})},
         settings={**(settings or {}), "confidence": confidence},
-        versions={
-            "torch_bgdebias": __version__,
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        versions=versions_in_use(),
         examples=list(examples),
     )
 

@@ -8,12 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import platform
 from typing import Any
 
+import numpy as np
+import torch
+
+from torch_bgdebias._version import __version__
 from torch_bgdebias.probe.results.concepts import ConceptTable
 from torch_bgdebias.probe.results.images import Example, ImageResults
 
-__all__ = ["JUDGED", "ClassResult", "Estimate", "Measurement", "ScoreResult", "VariantResult", "WorstPart"]
+__all__ = [
+    "JUDGED",
+    "ClassResult",
+    "Estimate",
+    "Measurement",
+    "ScoreResult",
+    "VariantResult",
+    "WorstPart",
+    "versions_in_use",
+]
 
 #: the variants over which a model is judged by its worst: the object is there in all of them
 JUDGED = ("original", "mixed_same", "mixed_rand")
@@ -190,3 +204,13 @@ class Measurement:
         measured = [(v, self.variants[v].accuracy) for v in JUDGED if v in self.variants]
         known = [(name, estimate) for name, estimate in measured if math.isfinite(estimate.value)]
         return min(known, key=lambda item: item[1].value) if known else None
+
+
+def versions_in_use() -> dict[str, str]:
+    """What a measurement was made with, as its ``versions`` has it."""
+    return {
+        "torch_bgdebias": __version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
