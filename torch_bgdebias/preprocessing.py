@@ -109,7 +109,7 @@ class Preprocessing:
         """For JSON, checkpoints and reports; `from_dict` reads it."""
         listed = {"size": self.height_width, "mean": self.mean, "std": self.std}
         lists = {name: None if values is None else list(values) for name, values in listed.items()}
-        rest = {"channels": self.channels, "interpolation": self.interpolation, "crop": self.crop}
+        rest = {"channels": self.channels, "interpolation": self.interpolation, "publishers_crop": self.crop}
         return {**lists, **rest, "source": self.source}
 
     @classmethod
@@ -123,7 +123,7 @@ class Preprocessing:
             str(values.get("source") or ""),
             values.get("channels"),
             str(values.get("interpolation") or "bilinear"),
-            values.get("crop"),
+            values.get("publishers_crop", values.get("crop")),  # as it was called at first
         )
 
     def describe(self) -> str:

@@ -47,6 +47,11 @@ def test_page_json_and_text(data, capsys):
     assert "border" in [finding["cue"] for finding in content["findings"]]
     assert main(arguments(data)) == 1
     assert "pass --overwrite" in capsys.readouterr().err
+    (data / "empty").mkdir()  # what is wrong with the input comes first
+    assert main(["audit", str(data / "empty"), "--out", str(data / "out")]) == 1
+    err = capsys.readouterr().err
+    assert "empty" in err
+    assert "--overwrite" not in err
 
 
 def test_table_columns_and_groups(data, capsys):

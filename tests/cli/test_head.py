@@ -40,6 +40,11 @@ def test_a_state_dict_that_probe_can_load(data, tmp_path, capsys):
     assert all(0 <= score["swapped"] <= 1 for score in result["scores"])
     assert {*result["before"]} == {*result["after"]} == {"original", "swapped"}
     assert result["temperature"] > 0
+    best = max(result["scores"], key=lambda score: score["both"])
+    enough = [score["penalty"] for score in result["scores"] if score["both"] >= best["both"] - best["error"]]
+    assert result["penalty"] == max(enough)
+    assert f"{100 * best['both']:.1f} - {100 * best['error']:.1f} =" in result["criterion"]
+    assert (result["preprocessing"].get("crop"), "publishers_crop" in result["preprocessing"]) == (None, True)
     loaded = load_model("timm:test_resnet", num_classes=len(result["classes"]), checkpoint=out)
     layer = loaded.model.get_submodule(result["layer"])
     fitted_with = {**result["preprocessing"], "source": "the checkpoint fixed.pt"}
@@ -58,8 +63,18 @@ def test_an_existing_file_is_left_alone(data, tmp_path, capsys):
     assert main(arguments(data, out, "--overwrite")) == 0
     text = capsys.readouterr().out
     assert "<- chosen" in text
+    assert "Chosen: the strongest penalty within one standard error of the best, at least" in text
     rows = [line.split() for line in text.splitlines() if line.startswith(("before ", "after "))]
     assert [len(row) for row in rows] == [11, 11]
+
+
+def test_a_wrong_model_is_named_before_a_file_that_is_there(data, tmp_path, capsys):
+    out = tmp_path / "fixed.pt"
+    out.write_text("mine")
+    assert main([word.replace("test_resnet", "test_rasnet") for word in arguments(data, out)]) == 1
+    err = capsys.readouterr().err
+    assert "test_rasnet" in err
+    assert "overwrite" not in err
 
 
 def test_no_folder_to_write_into(data, tmp_path, capsys):

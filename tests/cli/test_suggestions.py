@@ -29,3 +29,26 @@ def test_what_is_unknown_is_named_first(argv: list[str], said: str, capsys: pyte
     assert "usage: bgdebias" in err
     assert said in err.splitlines()[-1]
     assert "required" not in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (
+            ["probe", "--layout", "foldr"],
+            "bgdebias probe: error: --layout: expected one of folder, imagenet9, voc, got foldr; did you mean folder?",
+        ),
+        (
+            ["probe", "--model", "x", "--data", "y", "--variants", "mixed_same,mixed_randd"],
+            "got mixed_randd; did you mean mixed_rand?",
+        ),
+        (["completion", "bsh"], "shell: expected one of bash, zsh, fish, got bsh; did you mean bash?"),
+        (["probe", "--size", "none"], "bgdebias probe: error: --size: expected a whole number of at least 1, got none"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_one_line(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Thirty lines of usage came first, and what was meant was not said."""
+    assert cli.main(argv) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert said in err

@@ -108,3 +108,8 @@ def test_an_image_that_is_not_finite_is_the_one_that_is_named(batch):
                 ValueError, match=r"image: expected finite values, got NaN or infinity in sample\(s\) \[2\]"
             ):
                 BackgroundSwap(fill=fill)(bad, mask, label)
+
+
+def test_a_folder_is_told_how_it_becomes_a_bank():
+    with pytest.raises(ValueError, match=r"got 'scenes'; BackgroundBank.from_folder\('scenes', size\) makes one"):
+        BackgroundSwap("scenes")

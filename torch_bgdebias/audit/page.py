@@ -10,9 +10,10 @@ from PIL import Image
 
 from torch_bgdebias._version import __version__
 from torch_bgdebias.audit.cues import Cue
+from torch_bgdebias.audit.facts import Fact, facts_of
 from torch_bgdebias.audit.results import AuditResult, Finding, Reading
 from torch_bgdebias.audit.templating import environment, jpeg
-from torch_bgdebias.audit.words import advice_for, area_words, title_of, verdict
+from torch_bgdebias.audit.words import advice_for, area_words, same_words, title_of, verdict
 from torch_bgdebias.probe.page.pictures import embedded
 from torch_bgdebias.probe.page.render import Section
 from torch_bgdebias.probe.results.spelling import p_words
@@ -55,7 +56,7 @@ class Row:
 
 
 def _first_screen(report: AuditResult) -> Section:
-    rows = [_row(report, finding) for finding in _one_a_cue(report)]
+    rows = [_row(report, fact) for fact in facts_of(_one_a_cue(report), by_class=False)]
     return Section(
         "audit_first.html",
         {
@@ -78,19 +79,19 @@ def _one_a_cue(report: AuditResult) -> list[Finding]:
     return sorted(best.values(), key=lambda f: (ranks[f.reading.cue.kind], -f.reading.area.value))
 
 
-def _row(report: AuditResult, finding: Finding) -> Row:
-    reading = finding.reading
-    advice = advice_for(reading.cue, masked=report.masked)
+def _row(report: AuditResult, fact: Fact) -> Row:
+    reading = fact.lead.reading
+    every = [advice_for(finding.reading.cue, masked=report.masked) for finding in (fact.lead, *fact.others)]
     same = [f for f in report.findings if f.reading.cue.name == reading.cue.name]
     others = f" and {len(same) - 1} more" if len(same) > 1 else ""
     return Row(
         report.spoken(reading.label) + others,
-        title_of(reading.cue, masked=report.masked),
+        title_of(reading.cue, masked=report.masked) + (f"; {same_words(report, fact)}" if fact.others else ""),
         area_words(reading),
         p_words(reading.p_value),
         str(reading.apart) if reading.apart else "few",
-        advice.method,
-        advice.check,
+        every[0].method,
+        "; ".join(dict.fromkeys(advice.check for advice in every)),
     )
 
 

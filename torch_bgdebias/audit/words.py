@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch_bgdebias.audit.cues import CUES, Cue
+from torch_bgdebias.audit.facts import Fact, facts_of
 from torch_bgdebias.audit.results import AuditResult, Finding, Reading
 from torch_bgdebias.probe.results.spelling import Sentence, p_words, plain_text, say, strong
 
-__all__ = ["Advice", "advice_for", "area_words", "summary_lines", "title_of", "verdict"]
+__all__ = ["Advice", "advice_for", "area_words", "same_words", "summary_lines", "title_of", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -129,19 +130,32 @@ def summary_lines(report: AuditResult) -> list[str]:
     lines += [plain_text(sentence) for sentence in verdict(report)]
     if report.findings:
         lines += ["", f"{'class':<22} {'read off':<44} {'AUC (chance 0.50)':<20} p, corrected"]
-        for finding in report.findings[:20]:
-            reading = finding.reading
-            title = title_of(reading.cue, masked=report.masked)
-            name = _short(report.spoken(reading.label), 22)
-            lines.append(f"{name:<22} {_short(title, 44):<44} {area_words(reading):<20} {reading.p_value:.3f}")
-        if len(report.findings) > 20:
-            lines.append(f"and {len(report.findings) - 20} more")
+        facts = facts_of(report.findings)
+        lines += [line for fact in facts[:20] for line in _fact_lines(report, fact)]
+        if len(facts) > 20:
+            lines.append(f"and {len(facts) - 20} more")
         lines += ["", *_advice_lines(report)]
     if report.unreadable:
         lines.append(f"{len(report.unreadable)} pictures cannot be read: {report.unreadable[0][0]}, ...")
     if report.left_out:
         lines.append(f"{len(report.left_out)} left out: {report.left_out[0][0]} ({report.left_out[0][1]}), ...")
     return [*lines, *report.notes]
+
+
+def _fact_lines(report: AuditResult, fact: Fact) -> list[str]:
+    """The cue that shows it best, and below it those that say the same."""
+    reading = fact.lead.reading
+    title, name = title_of(reading.cue, masked=report.masked), _short(report.spoken(reading.label), 22)
+    lines = [f"{name:<22} {_short(title, 44):<44} {area_words(reading):<20} {reading.p_value:.3f}"]
+    if fact.others:
+        lines.append(f"{'':<22} {same_words(report, fact)}")
+    return lines
+
+
+def same_words(report: AuditResult, fact: Fact) -> str:
+    """The cues that say what a fact's best one says: ``the same by texture of the background, corners``."""
+    titles = dict.fromkeys(title_of(finding.reading.cue, masked=report.masked) for finding in fact.others)
+    return f"the same by {', '.join(titles)}"
 
 
 def _advice_lines(report: AuditResult) -> list[str]:

@@ -23,7 +23,7 @@ from typing import Any
 from torch_bgdebias._version import __version__
 from torch_bgdebias.cli.colours import coloured
 from torch_bgdebias.cli.options import add_options
-from torch_bgdebias.cli.suggestions import options_of, refuse_unknown
+from torch_bgdebias.cli.suggestions import Parser, options_of, refuse_unknown
 
 __all__ = ["build_parser", "main"]
 
@@ -57,7 +57,7 @@ def command_modules() -> list[ModuleType]:
 
 def build_parser() -> tuple[argparse.ArgumentParser, dict[str, Callable[[argparse.Namespace], int]]]:
     """The parser of the whole command line, and what runs each command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="bgdebias",
         description="Measure and remove background bias in image classifiers.",
         epilog=_EPILOG,

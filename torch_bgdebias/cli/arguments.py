@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch_bgdebias.cli.suggestions import did_you_mean
+
 if TYPE_CHECKING:
     import torch
 
@@ -57,7 +59,8 @@ def choices(known: Collection[str]) -> Callable[[str], list[str]]:
     def names(text: str) -> list[str]:
         given = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
         if unknown := [name for name in given if name not in known]:
-            raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}, got {', '.join(unknown)}")
+            hint = did_you_mean(unknown[0], known)
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}, got {', '.join(unknown)}{hint}")
         return given
 
     return names

@@ -72,10 +72,10 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Look, write the page, print what was seen."""
     require_inputs(args, "data", "table", "checkpoint", "masks")
-    results = ("audit.html", "audit.json")
-    refuse_results(args.out, results, overwrite=args.overwrite)
     from torch_bgdebias.audit import AuditSettings, audit
+    from torch_bgdebias.audit.pictures import as_source
     from torch_bgdebias.data import FolderSettings
+    from torch_bgdebias.preprocessing import Preprocessing
     from torch_bgdebias.writing import marked_folder
 
     settings = AuditSettings(
@@ -90,12 +90,17 @@ def run(args: argparse.Namespace) -> int:
     table = _table(args.table) if args.table else {}
     if absent := [name for name in args.columns if name not in table]:
         raise ValueError(f"columns: expected some of {', '.join(table) or 'those of --table'}, got {', '.join(absent)}")
+    masks = FolderSettings(classes=args.classes or None, **mask_options(args))
+    as_source(
+        args.data, masks=masks, spec=None, restored=Preprocessing()
+    )  # a wrong folder is named before results that are there already
+    refuse_results(args.out, ("audit.html", "audit.json"), overwrite=args.overwrite)
     writable(args.out, name="--out")
     report = audit(
         args.data,
         groups=table.get(args.groups, args.groups),
         columns={name: table[name] for name in args.columns},
-        masks=FolderSettings(classes=args.classes or None, **mask_options(args)),
+        masks=masks,
         settings=settings,
         say=lambda text: print(f"bgdebias audit: {text}", file=sys.stderr),
     )

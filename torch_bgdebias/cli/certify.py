@@ -81,11 +81,11 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--mean and --std: expected both or none, got only --{'mean' if args.std is None else 'std'}")
     if not args.backgrounds.is_dir():
         raise FileNotFoundError(f"backgrounds: expected a folder of pictures, got {args.backgrounds}")
-    refuse_results(args.out, ("certificate.html", "certificate.json"), overwrite=args.overwrite)
     names, device = class_names(args), usable_device(args.device)
     table = None if args.labels is None else read_labels(args.labels, names)
     candidate = Candidate(args.model, args.checkpoint, _named(args))
     data = (opened := open_candidate(args, candidate, names, table, device)).data
+    refuse_results(args.out, ("certificate.html", "certificate.json"), overwrite=args.overwrite)
     channels = len(data.dataset[0]["image"])
     bank = BackgroundBank.from_folder(args.backgrounds, data.side, channels=channels, on_error=args.on_error)
     certificate = certify_backgrounds(

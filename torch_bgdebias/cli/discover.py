@@ -74,13 +74,13 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"images: expected at least 20, or 0 for all, got {args.images}")
     if (args.mean is None) != (args.std is None):
         raise ValueError(f"mean, std: expected both or none, got only --{'mean' if args.std is None else 'std'}")
-    refuse_results(args.out, ("discover.html", "discover.json"), overwrite=args.overwrite)
     from torch_bgdebias._optional import require
     from torch_bgdebias.audit import discover
     from torch_bgdebias.writing import marked_folder
 
     require("sklearn.cluster", purpose="bgdebias discover")
     opened = _opened(args)
+    refuse_results(args.out, ("discover.html", "discover.json"), overwrite=args.overwrite)
     with marked_folder(writable(args.out, name="--out")):
         discovery = discover(
             opened.model,

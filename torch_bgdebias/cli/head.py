@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch_bgdebias.heads import DebiasedHead, HeadFigures
     from torch_bgdebias.preprocessing import Preprocessing
 
-__all__ = ["SCHEMA", "add_parser", "calibration_warnings", "run"]
+__all__ = ["SCHEMA", "add_parser", "calibration_warnings", "criterion", "run"]
 
 #: name and version of the layout of what ``--json`` prints
 SCHEMA = "torch_bgdebias.head/1"
@@ -78,14 +78,14 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Load, fit, write the state dict, print what was chosen."""
     require_inputs(args, "data", "checkpoint", "masks")
-    if args.out.exists() and not args.overwrite:
-        raise FileExistsError(f"out: {args.out} exists; pass --overwrite or another name")
     if not args.out.parent.is_dir():
         raise FileNotFoundError(f"out: there is no folder {args.out.parent}")
     from torch_bgdebias.checkpoints import NOTES, notes_for_checkpoint
     from torch_bgdebias.writing import save_content
 
     model, wanted, pictures = _opened(args)
+    if args.out.exists() and not args.overwrite:
+        raise FileExistsError(f"out: {args.out} exists; pass --overwrite or another name")
     fitted = _fitted(args, model, pictures)
     notes = notes_for_checkpoint(wanted, pictures.classes)
     save_content({"state_dict": fitted.apply_(model).state_dict(), NOTES: notes}, args.out)
@@ -98,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         "penalty": fitted.penalty,
         "preprocessing": wanted.to_dict(),
         "scores": [score._asdict() for score in fitted.scores],
+        "criterion": criterion(fitted, args.original_weight) if fitted.scores else None,
         "temperature": fitted.temperature,
         "before": _as_dict(fitted.before),
         "after": _as_dict(fitted.after),
@@ -154,13 +155,25 @@ def _fitted(args: argparse.Namespace, model: nn.Module, pictures: MaskedImageFol
 def _text(args: argparse.Namespace, fitted: DebiasedHead, wanted: Preprocessing, classes: int) -> str:
     lines = [
         f"last layer {fitted.layer}: {classes} classes, {fitted.images} pictures and {args.copies} copies of each",
-        "penalty   accuracy as it is   on other backgrounds   (balanced, by cross-validation)",
+        "penalty   accuracy as it is   on other backgrounds   both   (balanced, by cross-validation)",
     ]
     for score in fitted.scores:
         mark = "  <- chosen" if score.penalty == fitted.penalty else ""
-        lines.append(f"{score.penalty:<9g} {100 * score.original:>14.1f} % {100 * score.swapped:>20.1f} %{mark}")
+        shares = f"{100 * score.original:>14.1f} % {100 * score.swapped:>20.1f} % {100 * score.both:>6.1f} %"
+        lines.append(f"{score.penalty:<9g} {shares}{mark}")
+    lines += [criterion(fitted, args.original_weight)] if fitted.scores else []
     lines += _figures(fitted)
     return "\n".join([*lines, "", f"Images enter as: {wanted.describe()}", f"Wrote {args.out}"])
+
+
+def criterion(fitted: DebiasedHead, original_weight: float) -> str:
+    """By what the penalty was chosen, with its values."""
+    best = max(fitted.scores, key=lambda score: score.both)
+    least = 100 * (best.both - best.error)
+    return (
+        f"both: pictures as they are weigh {original_weight:g} and copies 1. Chosen: the strongest penalty within one "
+        f"standard error of the best, at least {100 * best.both:.1f} - {100 * best.error:.1f} = {least:.1f} %."
+    )
 
 
 def _figures(fitted: DebiasedHead) -> list[str]:

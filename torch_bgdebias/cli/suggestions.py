@@ -6,8 +6,26 @@ import argparse
 import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
+from typing import NoReturn
 
-__all__ = ["did_you_mean", "options_of", "refuse_unknown"]
+__all__ = ["Parser", "did_you_mean", "options_of", "refuse_unknown"]
+
+#: what argparse says of a value that is none of the choices, before and from Python 3.12
+_CHOICE = re.compile(r"(argument [^:]+): invalid choice: (.+) \(choose from (.+)\)$", re.DOTALL)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong with a value, with what may be meant; the usage is no help there."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with exit code 2."""
+        if not message.startswith("argument "):
+            super().error(message)
+        if (match := _CHOICE.match(message)) is not None:
+            argument, value, listed = match.groups()
+            value, known = value.strip("'\""), [choice.strip("'\"") for choice in listed.split(", ")]
+            message = f"{argument}: expected one of {', '.join(known)}, got {value}{did_you_mean(value, known)}"
+        self.exit(2, f"{self.prog}: error: {message.removeprefix('argument ')}\n")
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:

@@ -24,7 +24,8 @@ from torch_bgdebias.probe.page.render import page_html
 from torch_bgdebias.probe.passes.drawing import DrawnAnswers, answers_on_draws
 from torch_bgdebias.probe.passes.gathering import pool_for
 from torch_bgdebias.probe.passes.grouping import GroupSource
-from torch_bgdebias.probe.passes.loading import Share, rng_untouched, unshown_void
+from torch_bgdebias.probe.passes.identity import KnownFiles
+from torch_bgdebias.probe.passes.loading import Share, known_files, rng_untouched, unshown_void
 from torch_bgdebias.probe.passes.settings import EvaluationSettings, Task
 from torch_bgdebias.probe.results.measurement import versions_in_use
 from torch_bgdebias.writing import write_text
@@ -47,7 +48,7 @@ class CertificateOptions(TypedDict, total=False):
     seed: int
     forward: Callable[[nn.Module, Tensor], Any] | None
     logits: LogitsKey
-    ids: int | str | None
+    ids: int | str | KnownFiles | None
     unit: GroupSource | None
     confidence: float
 
@@ -202,7 +203,9 @@ def certify_backgrounds(
         got = "no labels" if settings.spec.label is None else "task='multilabel'"
         raise ValueError(f"certify_backgrounds: expected one class an image, which is right or wrong, got {got}")
     device = device_of(model, "cpu")
-    share = Share(loader, settings.spec).need_order(settings)
+    files = known_files(loader) if settings.ids is None else None
+    share = Share(loader, settings.spec, in_order=files is not None).need_order(settings)
+    settings = settings if files is None else dataclasses.replace(settings, ids=files)
     if message := unshown_void(loader):
         warnings.warn(message, stacklevel=2)
     pool = pool_for(backgrounds, None, settings)

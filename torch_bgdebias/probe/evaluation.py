@@ -17,7 +17,8 @@ from torch_bgdebias.class_names import known_names, names_of_classes
 from torch_bgdebias.models import eval_mode
 from torch_bgdebias.names import VARIANTS
 from torch_bgdebias.probe.passes.gathering import BackgroundPool, pool_for
-from torch_bgdebias.probe.passes.loading import Share, rng_untouched, unshown_void
+from torch_bgdebias.probe.passes.identity import KnownFiles
+from torch_bgdebias.probe.passes.loading import Share, known_files, rng_untouched, unshown_void
 from torch_bgdebias.probe.passes.measure import Collected, Evaluation, joined
 from torch_bgdebias.probe.passes.settings import EvaluationOptions, EvaluationSettings, ImageScore
 from torch_bgdebias.probe.report import BackgroundBiasReport, summarise
@@ -102,7 +103,9 @@ def evaluate_background_bias(
     _refuse_unknown(options)
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     chosen = dataclasses.replace(EvaluationSettings() if settings is None else settings, **given)
-    share = Share(loader, chosen.spec, max_batches=max_batches).need_order(chosen)
+    files = known_files(loader) if chosen.ids is None else None
+    share = Share(loader, chosen.spec, max_batches=max_batches, in_order=files is not None).need_order(chosen)
+    chosen = chosen if files is None else dataclasses.replace(chosen, ids=files)
     evaluation = Evaluation(model, chosen, device=device)
     for message in (no_embedding := evaluation.run.no_embedding, unshown_void(loader)):
         if message:
@@ -122,7 +125,7 @@ def evaluate_background_bias(
     messages = [message for message in warnings_of(collected, chosen) if message != no_embedding]
     if collected.doubt or (same := _one_answer(collected)):
         messages.append(collected.doubt or same)
-    if chosen.ids is not None and (same_ids := _images_of_one_id(collected)):
+    if isinstance(chosen.ids, int | str) and (same_ids := _images_of_one_id(collected)):
         messages.append(
             f"ids: {same_ids} of {len(collected.images)} images have an id that another image of their class has; a "
             "comparison with another model pairs them in their order: ids tell every image from the others"
@@ -134,7 +137,7 @@ def evaluate_background_bias(
             f"{collected.num_classes} classes, and a loader of this kind cannot be spread over its data set: shuffle it"
         )
     recorded = {"device": str(evaluation.device), "max_batches": max_batches, "own_backgrounds": backgrounds is None}
-    if changing := changing_images(collected, pool):
+    if changing := changing_images(collected, pool, files):
         messages.append(changing)
         recorded["changing_images"] = True
     for message in messages:
@@ -216,7 +219,7 @@ def warnings_of(collected: Collected, settings: EvaluationSettings) -> list[str]
 
 def _repeated_pictures(collected: Collected, settings: EvaluationSettings) -> str:
     """What to say where many images are others once more, which no interval knows; empty where few are."""
-    if settings.ids is not None or settings.unit is not None:
+    if isinstance(settings.ids, int | str) or settings.unit is not None:
         return ""
     different = len(np.unique(np.stack([collected.images.id, collected.images.label.astype(np.uint64)]), axis=1).T)
     repeated = len(collected.images) - different
@@ -229,11 +232,12 @@ def _repeated_pictures(collected: Collected, settings: EvaluationSettings) -> st
     )
 
 
-def changing_images(collected: Collected, pool: BackgroundPool | None) -> str:
+def changing_images(collected: Collected, pool: BackgroundPool | None, files: KnownFiles | None = None) -> str:
     """What to say where the second pass over a loader brought other images than the first; empty where it did not."""
     if pool is None:
         return ""
     share = pool.met_again(collected.images.label, collected.images.id)
+    share = share if files is None else min(share, files.share_unchanged)
     if share >= _MET:
         return ""
     return (

@@ -155,7 +155,7 @@ class _Damaged:
         return pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels
 
     def _names(self, batch: Any, image: Tensor, label: Tensor, mask: Tensor) -> Any:
-        if self.settings.ids is not None:
+        if isinstance(self.settings.ids, int | str):
             return value_at(batch, self.settings.ids, name="ids")
         numbers = label.argmax(1) if label.ndim > 1 else label
         return fingerprints(image, numbers, mask, mean=self.settings.mean, std=self.settings.std)

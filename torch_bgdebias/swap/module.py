@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -84,7 +85,10 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
         data_keys: Sequence[str | int | DataKey] = ("input", "mask", "class"),
     ) -> None:
         if not isinstance(source, BackgroundBank) and source != "batch":
-            raise ValueError(f"source: expected 'batch' or a BackgroundBank, got {source!r}")
+            hint = ""
+            if isinstance(source, str | Path):
+                hint = f"; BackgroundBank.from_folder({str(source)!r}, size) makes one of a folder of pictures"
+            raise ValueError(f"source: expected 'batch' or a BackgroundBank, got {source!r}{hint}")
         check_option(fill, tuple(FILLS), name="fill")
         check_option(different_class, (None, True, False), name="different_class")
         SwapSettings(pattern, cells, p, placement=placement)

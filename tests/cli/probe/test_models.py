@@ -85,3 +85,6 @@ def test_a_size_that_nobody_gave_is_named(place, capsys):
     text = "pictures are resized to 224 x 224, since nothing says another size; --size N if it was trained at N"
     assert line.endswith(text)
     assert said("--size", "12", "--out", "b") == []
+    assert "<li>" in (page := (place / "a" / "report.html").read_text(encoding="utf-8"))
+    assert "Pictures are resized to 224 x 224, since nothing says another size." in page
+    assert "Pictures are resized" not in (place / "b" / "report.html").read_text(encoding="utf-8")

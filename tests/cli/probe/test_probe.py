@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import pytest
 import torch
 from PIL import Image
 from probe_command import command, trial_nets
+from torch.utils.data import DataLoader, Subset
 
 from torch_bgdebias import cli
-from torch_bgdebias.probe import BackgroundBiasReport
-from torch_bgdebias.probe.results.pairing import matched_images
+from torch_bgdebias.data import MaskedImageFolder
+from torch_bgdebias.probe import BackgroundBiasReport, compare_models, evaluate_background_bias
+from torch_bgdebias.probe.results.pairing import matched_images, nothing_in_common
 
 
 def test_finds_the_background(place, capsys):
@@ -144,13 +147,15 @@ def test_another_model_s_report_is_kept(place, capsys):
     assert cli.main(first) == 0
     assert cli.main(first) == 0
     capsys.readouterr()
-    torch.save(trial_nets().Small().state_dict(), "other.pt")
+    torch.save(trial_nets().Corner().state_dict(), "other.pt")
     assert cli.main([*first, "--checkpoint", "other.pt"]) == 1, "a name says nothing of a checkpoint's weights"
     assert "already; pass --overwrite" in capsys.readouterr().err
-    other = [*words, "--model", "trial_nets:Wide", "--name", "another", "--variants", "only_fg"]
+    other = [*words, "--model", "trial_nets:Small", "--name", "another", "--variants", "only_fg"]
     capsys.readouterr()
     assert cli.main(other) == 1
     assert "--out: out holds report.html, report.json already; pass --overwrite" in capsys.readouterr().err
+    assert cli.main([*other, "--labels", "data"]) == 1, "what is wrong with the input comes before what is there"
+    assert "--overwrite" not in capsys.readouterr().err
 
 
 def test_models_of_other_sizes_are_measured_on_the_same_backgrounds(place):
@@ -163,3 +168,38 @@ def test_models_of_other_sizes_are_measured_on_the_same_backgrounds(place):
     assert len(rows[0]) == len(one)
     backgrounds = [images.background_label["mixed_rand"][row] for images, row in zip((one, two), rows, strict=True)]
     assert backgrounds[0].tolist() == backgrounds[1].tolist()
+
+
+def test_python_measures_the_same_as_the_command(place):
+    """Images were known by their pictures here and by their files there, and drew other backgrounds."""
+    words = ["probe", "--data", "data", "--size", "12", "--device", "cpu", "--attributions", "", "--out", "out"]
+    assert cli.main([*words, "--model", "trial_nets:Small", "--name", "shell"]) == 0
+    shell = BackgroundBiasReport.from_json("out/report.json")
+    data = MaskedImageFolder("data", size=12)
+    backwards = Subset(Subset(data, range(9)), list(range(9))[::-1])
+    for loader in (DataLoader(data, 4), DataLoader(data, 2, shuffle=True), DataLoader(backwards, 3, num_workers=1)):
+        here = evaluate_background_bias(trial_nets().Small(), loader, name="here", num_classes=3)
+        (comparison,) = compare_models([shell, here])
+        assert comparison is not None
+        assert comparison.n == 9
+        assert comparison.differing == []
+        for variant, answers in shell.images.prediction.items():
+            assert answers.tolist() == here.images.prediction[variant].tolist()
+    own = evaluate_background_bias(trial_nets().Small(), [next(iter(DataLoader(data, 9)))], name="own")
+    assert compare_models([shell, own]) == [None]
+    assert "own by picture, mask and label: measure both in the same way" in nothing_in_common(shell, own)
+
+
+def test_a_folder_that_changes_its_pictures_is_told(place):
+    """Known by their files, they would be taken for the same pictures each time."""
+
+    def noise(image, mask):
+        return image + 0.1 * torch.rand(image.shape), mask
+
+    for transform, changes in ((noise, True), (lambda image, mask: (image * 2, mask), False)):
+        data = MaskedImageFolder("data", size=12, transform=transform)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            report = evaluate_background_bias(trial_nets().Small(), DataLoader(data, 4))
+        assert any("so it changes them at random" in str(w.message) for w in caught) is changes
+        assert report.settings.get("changing_images", False) is changes

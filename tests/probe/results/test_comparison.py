@@ -190,3 +190,19 @@ def test_classes_without_a_gap_are_compared_by_accuracy() -> None:
     assert "Change is that of the accuracy against one" in section_html(classes_section(reports, comparisons))
     assert "original accuracy changed in 6 of 6 classes" in comparisons[0].summary()
     assert not math.isnan(comparisons[0].per_class[0].changes["accuracy/original"].corrected)
+
+
+def test_why_an_interval_leaves_out_0_where_p_is_large_is_said(reports: list[BackgroundBiasReport]) -> None:
+    """Five of 300 changed, all one way: the interval is of one figure, p of a test corrected for all of them."""
+    few = make("few", reports[0].images.prediction["mixed_rand"] != LABEL, same_wrong=np.arange(N) < 5)
+    (comparison,) = compare_models([reports[0], few])
+    assert comparison is not None
+    change = comparison.figures["accuracy/mixed_same"]
+    assert change.difference.high < 0
+    assert change.corrected > 0.05
+    said = "an interval may leave out 0 where p is large, and p decides"
+    assert said in comparison.summary()
+    assert said in comparison.to_dict()["settings"]["interval_and_test"]
+    (same,) = compare_models([reports[0], reports[0]])
+    assert same is not None
+    assert said not in same.summary()

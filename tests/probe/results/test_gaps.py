@@ -9,7 +9,7 @@ import pytest
 
 from torch_bgdebias.probe import BackgroundBiasReport, ImageResults, compare_models, summarise
 from torch_bgdebias.probe.report import report_html
-from torch_bgdebias.probe.results.gaps import bias_sentence, change_sentence, side_of
+from torch_bgdebias.probe.results.gaps import bias_sentence, change_sentence, cost_sentence, knows_nothing, side_of
 from torch_bgdebias.probe.results.measurement import Estimate
 from torch_bgdebias.probe.results.spelling import plain_text
 from torch_bgdebias.probe.results.verdict import pick_after, verdict
@@ -38,7 +38,7 @@ ONE_MODEL = [
     (gap(0, 0, 0), "neither", "For A no dependence on the background can be shown: all 200 image(s) agree, and "
      "nothing is known of how far others may differ."),
     (gap(0, -0.04, 0.111), "neither", "For A no dependence on the background can be shown: its BG-Gap is 0.0 points "
-     "(95% interval 0.0 to 0.1); a loss of more than 0.2 points on random backgrounds, or of 0.1 on the own class's, "
+     "(95% interval 0.0 to 0.1); a loss of more than 0.1 points on random backgrounds, or of 0.0 on the own class's, "
      "is unlikely."),
     (gap(100, math.nan, math.nan, 1), "unknown", "A has a BG-Gap of 100.0 points (no interval), from 1 image(s): too "
      "few to judge."),
@@ -159,9 +159,9 @@ def test_an_inverted_bias_is_nowhere_called_a_cure() -> None:
 
 
 def test_accuracy_that_was_lost_is_said() -> None:
-    page = report_html([report("before", 0.9, 0.5), report("after", 0.25, 0.25, original=0.25)])
+    page = report_html([report("before", 0.9, 0.5), report("after", 0.4, 0.4, original=0.4)])
     assert "not more accurate" in page
-    assert "worst accuracy is lower</b>: 25.0% (as given) instead of 50.0% (random backgrounds)" in page
+    assert "worst accuracy is lower</b>: 40.0% (as given) instead of 50.0% (random backgrounds)" in page
     better = report_html([report("before", 0.9, 0.5), report("after", 0.95, 0.94)])
     assert "worst accuracy is lower" not in better
     assert "not more accurate" not in better
@@ -175,3 +175,56 @@ def test_of_several_the_one_whose_worst_variant_is_best_stands_for_after() -> No
     page = report_html(models)
     assert "With <b>inverted</b> <b>the bias has turned round</b>" in page
     assert "With <b>even</b> <b>none of it is left</b>" in page
+
+
+@pytest.mark.parametrize(
+    ("original", "same", "rand", "nothing"),
+    [
+        (0.25, 0.20, 0.28, True),  # a gap below 0, of a model that guesses
+        (0.25, 0.40, 0.20, False),  # it reads something off backgrounds
+        (0.0, 0.0, 0.45, False),  # it knows the objects, and backgrounds speak against them
+        (0.0, 0.0, 0.25, True),
+        (0.5, 0.3, 0.1, False),
+    ],
+)
+def test_of_a_model_that_knows_nothing_no_bias_is_judged(
+    original: float, same: float, rand: float, nothing: bool
+) -> None:
+    measured = report("A", same, rand, original=original)
+    assert (knows_nothing(measured) is not None) is nothing
+    text = measured.summary()
+    said = f"A is not shown to know the classes: it is right on {100 * original:.1f}% of the images as they are"
+    assert (said in text) is nothing
+    assert ("of accuracy (95% interval" not in text) is nothing
+    assert ("wrong more often than a guess" in text) is (nothing and original == 0)
+    page = report_html([measured])
+    assert ("not shown to know the classes" in page) is nothing
+    assert ("Find out why A knows nothing" in page) is nothing
+
+
+def test_a_later_model_that_knows_nothing_is_no_cure() -> None:
+    before, after = report("before", 0.9, 0.5), report("after", 0.25, 0.25, original=0.25)
+    (comparison,) = compare_models([before, after])
+    assert comparison is not None
+    assert comparison.guessing == ["after"]
+    assert "after: not shown to know the classes, so no bias can be judged" in comparison.summary()
+    first, later = (plain_text(sentence) for sentence in verdict([before, after], [comparison]))
+    assert "before loses 40.0 points" in first
+    assert later.startswith("after is not shown to know the classes")
+    first, later = (plain_text(s) for s in verdict([after, before], compare_models([after, before])))
+    assert "before loses 40.0 points" in later, "there is no gap of the first to set it against"
+
+
+def test_the_lead_says_what_a_smaller_gap_costs() -> None:
+    before, after = report("before", 0.9, 0.5), report("after", 0.8, 0.8, original=0.8)
+    (comparison,) = compare_models([before, after])
+    assert comparison is not None
+    change = comparison.figures["accuracy/original"].difference
+    assert change.value == pytest.approx(-0.15)
+    cost = f" It costs 15.0 points ({-100 * change.high:.1f} to {-100 * change.low:.1f}) of accuracy on the images as"
+    lead = next(line for line in comparison.summary().splitlines() if "none of it is left" in line)
+    assert cost in lead
+    sentence = plain_text(verdict([before, after], [comparison])[1])
+    assert sentence.index("none of it is left") < sentence.index(cost) < sentence.index("Accuracy on random")
+    for nothing in (gap(-15, -31, 1), gap(-0.4, -0.6, -0.2), gap(3, 1, 5), None):
+        assert cost_sentence(nothing) == ()

@@ -29,6 +29,7 @@ def test_nothing_is_said_of_a_sound_measurement() -> None:
         ({"object_edge_share": 0.0, "object_share": 0.004}, "0.4% of the pictures"),
         ({"max_batches": 3}, "Only 3 batches"),
         ({"changing_images": True}, "changes its images at random"),
+        ({"guessed_size": "pictures are resized to 224 x 224, since nothing says"}, "Pictures are resized to 224 x"),
     ],
 )
 def test_settings_say_what_is_wrong(settings, said) -> None:

@@ -51,7 +51,7 @@ def test_verdict_on_two_models(same: float, rand: float, n: int, expected: str) 
 
 
 def test_no_gap_at_chance_is_no_success() -> None:
-    reports = [make_report(), make_report("other", same=0.25, rand=0.25, seed=3)]
+    reports = [make_report(), make_report("other", same=0.4, rand=0.4, seed=3)]
     assert "not more accurate" in marked(verdict(reports, compare_models(reports))[1])
 
 

@@ -30,7 +30,9 @@ CURVES = {"Test accuracy, own class's scenes": "mixed_same", "Test accuracy, ran
 def run_demo(args: argparse.Namespace) -> int:
     """Train and measure every method, and write the report."""
     started = time.perf_counter()
-    refuse_results(args.out, ("report.html", "demo.json"), overwrite=args.overwrite)
+    own = args.foregrounds is not None or args.backgrounds is not None
+    if not own:  # nothing else can be wrong
+        refuse_results(args.out, ("report.html", "demo.json"), overwrite=args.overwrite)
     out = writable(args.out, name="--out")
     data = load(
         args.foregrounds,
@@ -40,6 +42,8 @@ def run_demo(args: argparse.Namespace) -> int:
         correlation=args.correlation,
         seed=args.seed,
     )
+    if own:
+        refuse_results(args.out, ("report.html", "demo.json"), overwrite=args.overwrite)
     for line in data.notes:
         print(f"bgdebias demo: note: {line}", file=sys.stderr)
     seconds = {"data": time.perf_counter() - started}

@@ -39,13 +39,17 @@ class Prepared:
     def __getitem__(self, index: int) -> dict[str, Any]:
         image, label, mask, *more = self.items[index]
         item = {"image": self.prepared(image), "label": self.labels[label], "mask": mask}
-        item["id"] = self.items.image_id(index)
+        item["id"] = self.image_id(index)
         for given in more:
             if isinstance(given, Mapping):
                 item["variants"] = {name: (self.prepared(picture), *rest) for name, (picture, *rest) in given.items()}
             else:
                 item["void"] = given
         return item
+
+    def image_id(self, index: int) -> str:
+        """What an image is known by: its file's contents."""
+        return str(self.items.image_id(index))
 
     def prepared(self, image: Tensor) -> Tensor:
         """An image (3, H, W) in [0, 1] in the model's units and channels."""

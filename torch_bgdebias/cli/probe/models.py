@@ -124,7 +124,7 @@ def guessed_size(args: argparse.Namespace, candidate: Candidate, loaded: LoadedM
         return ""
     size = loaded.preprocessing.height_width or (USUAL_SIZE, USUAL_SIZE)
     who = f"as {loaded.preprocessing.source} says" if loaded.preprocessing.size else "since nothing says another size"
-    return f"{candidate.label}: pictures are resized to {size[0]} x {size[1]}, {who}; --size N if it was trained at N"
+    return f"pictures are resized to {size[0]} x {size[1]}, {who}"
 
 
 def wanted_images(args: argparse.Namespace, loaded: LoadedModel, channels: int) -> Preprocessing:

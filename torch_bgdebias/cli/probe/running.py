@@ -55,6 +55,7 @@ class Opened:
     model: nn.Module
     data: ProbeData
     outputs: Outputs
+    guessed_size: str
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,13 @@ def run_probe(args: argparse.Namespace) -> int:
     """Load, measure, write the report, print the summary."""
     if (args.mean is None) != (args.std is None):
         raise ValueError(f"--mean and --std: expected both or none, got only --{'mean' if args.std is None else 'std'}")
-    again = not args.checkpoint and _model_of(args.out) in [candidate.label for candidate in candidates(args)]
-    if not again:  # a name alone says the same model; with a checkpoint it says nothing of the weights
-        refuse_results(args.out, ("report.html", "report.json", "report.parquet"), overwrite=args.overwrite)
     device = usable_device(args.device)
     names = class_names(args)
     table = None if args.labels is None else read_labels(args.labels, names)
     opened = [open_candidate(args, candidate, names, table, device) for candidate in candidates(args)]
+    again = not args.checkpoint and _model_of(args.out) in [candidate.label for candidate in candidates(args)]
+    if not again:  # a name alone says the same model; with a checkpoint it says nothing of the weights
+        refuse_results(args.out, ("report.html", "report.json", "report.parquet"), overwrite=args.overwrite)
     _warn_of_gaps(opened[0].data)
     _warn_of_few(args, len(opened[0].data.dataset))
     out = writable(args.out, name="--out")
@@ -134,7 +135,7 @@ def open_candidate(
     """One model with its weights, and the data as it wants it."""
     loaded = open_model(args, candidate, names)
     if size := guessed_size(args, candidate, loaded):
-        print(f"bgdebias probe: note: {size}", file=sys.stderr)
+        print(f"bgdebias probe: note: {candidate.label}: {size}; --size N if it was trained at N", file=sys.stderr)
     model = loaded.model.to(device).eval()
     data = open_data(args, wanted_images(args, loaded, channels_of(model, args.channels)))
     key = logits_key(args.logits)
@@ -147,7 +148,7 @@ def open_candidate(
         score=args.score,
         imagenet9=args.layout == "imagenet9",
     )
-    return Opened(candidate, model, data.labelled(outputs.labels), outputs)
+    return Opened(candidate, model, data.labelled(outputs.labels), outputs, size)
 
 
 def _warn_of_gaps(data: ProbeData) -> None:
@@ -205,6 +206,7 @@ def _measure(
         # the class after the last would be "none of them", of which there is no background
         variants.remove("mixed_next")
     key = outputs.logits
+    scored = {} if bank is None else {"score_settings": {"adversarial_accuracy": {"backgrounds": len(bank)}}}
     attributions = named_attributions(
         args.attributions, logits=key, samples=args.shap_samples, chunk=chunk, seed=args.seed
     )
@@ -224,12 +226,11 @@ def _measure(
         attributions=attributions,
         explain=args.target,
         ready=None if data.published is None else "variants",
-        ids="id",
         groups=named_groups(args.groups or (), data.dataset.items, args.data),
         unit=None if args.unit is None else one_unit(args.unit, data.dataset.items, args.data),
         max_batches=args.max_batches,
         examples=args.examples,
-        recorded={} if bank is None else {"score_settings": {"adversarial_accuracy": {"backgrounds": len(bank)}}},
+        recorded={**({"guessed_size": opened.guessed_size} if opened.guessed_size else {}), **scored},
         name=opened.candidate.label,
         progress=progress,
     )

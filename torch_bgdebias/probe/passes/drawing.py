@@ -78,7 +78,7 @@ def answers_on_draws(
     units: list[NDArray[np.str_]] = []
     classes, no_foreground, no_background = 0, 0, 0
     for number, (places, counted, batch) in enumerate(batches):
-        images = read_batch(batch, counted, number, settings, device)
+        images = read_batch(batch, places, counted, number, settings, device)
         whole = (images.mask > FOREGROUND_THRESHOLD).flatten(1).any(1).cpu().numpy()
         no_foreground += int((~whole).sum())
         if not whole.any():

@@ -1,4 +1,4 @@
-"""What an image is known by: its picture before normalisation, its mask and its label.
+"""What an image is known by: its file's contents, or its picture before normalisation, its mask and its label.
 
 So the same image is the same one in another order, batch or process, and for a model with another normalisation.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from torch_bgdebias.checks import describe
 
-__all__ = ["fingerprints", "ids_of_names"]
+__all__ = ["KnownFiles", "fingerprints", "ids_of_names"]
 
 _BITS = 48
 #: a value this near to a whole one of 0 ... 255 came from 8 bits: normalising and undoing it moves it by far less
@@ -85,6 +85,36 @@ def ids_of_names(names: Any, size: int) -> NDArray[np.uint64]:
     if len(values) != size:
         raise TypeError(f"ids: expected {size} names or whole numbers, one an image, got {len(values)}")
     return np.array([_hash(f"{type(v).__name__} {v}".encode(), key=b"name") for v in values], np.uint64)
+
+
+class KnownFiles:
+    """Images that are known by what their data set says of them, at whatever size a model takes them.
+
+    Args:
+        name_of: of the image at a position of the data set.
+        may_change: whether the data set may show another picture each time: then each pass looks whether it does.
+    """
+
+    def __init__(self, name_of: Callable[[int], str | int], *, may_change: bool) -> None:
+        self._name_of, self.may_change = name_of, may_change
+        self._pictures: dict[int, int] = {}
+        self._again = self._changed = 0
+
+    def ids(self, places: NDArray[np.int64], pictures: NDArray[np.uint64] | None) -> NDArray[np.uint64]:
+        """(B,) hashes of the images at these positions; ``pictures`` are their `fingerprints`, where they may change.
+
+        Raises:
+            TypeError: the data set gives neither names nor whole numbers.
+        """
+        for place, picture in zip(places.tolist(), [] if pictures is None else pictures.tolist(), strict=False):
+            self._again += place in self._pictures
+            self._changed += self._pictures.setdefault(place, picture) != picture
+        return ids_of_names([self._name_of(place) for place in places.tolist()], len(places))
+
+    @property
+    def share_unchanged(self) -> float:
+        """Share of the pictures that were met again as they were; 1 where none was met again."""
+        return 1 - self._changed / self._again if self._again else 1.0
 
 
 def _rounded_sums(pixels: Tensor) -> NDArray[np.int64]:

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler, Subset
 
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.class_names import data_sets_within
 from torch_bgdebias.probe.passes.grouping import by_position
+from torch_bgdebias.probe.passes.identity import KnownFiles
 from torch_bgdebias.probe.passes.settings import EvaluationSettings
 from torch_bgdebias.probe.passes.subsets import labels_of, spread_positions
 
-__all__ = ["Share", "repeated_images", "rng_untouched", "unshown_void"]
+__all__ = ["Share", "known_files", "repeated_images", "rng_untouched", "unshown_void"]
 
 
 @contextlib.contextmanager
@@ -62,6 +63,23 @@ def repeated_images(loader: Any) -> str:
     )
 
 
+def known_files(loader: Any) -> KnownFiles | None:
+    """What the images are known by where the loader's data set, or the one that it takes a subset of, can say it."""
+    if type(loader) is not DataLoader or not _plain(loader):
+        return None
+    dataset, places = loader.dataset, None
+    while type(dataset) is Subset:
+        given = list(dataset.indices)
+        places = given if places is None else [given[place] for place in places]
+        dataset = dataset.dataset
+    name_of = getattr(dataset, "image_id", None)
+    if not callable(name_of):
+        return None
+    own = type(dataset).__module__.partition(".")[0] == __name__.partition(".")[0]
+    may_change = not own or getattr(dataset, "transform", None) is not None
+    return KnownFiles(name_of if places is None else (lambda place: name_of(places[place])), may_change=may_change)
+
+
 class Share:
     """The part of a loader that one of several processes evaluates, with every image's position in the whole.
 
@@ -79,6 +97,7 @@ class Share:
         max_batches: evaluate as many images as so many batches hold, spread in the same way; elsewhere stop after so
             many of the loader's batches.
         move: applied to every batch before anything else looks at it, such as the transfer to a device.
+        in_order: go through a map-style data set in its own order, whatever a shuffling loader does.
 
     Raises:
         TypeError: not an iterable, or an iterator, which would be used up after the first pass.
@@ -94,6 +113,7 @@ class Share:
         max_images: int | None = None,
         max_batches: int | None = None,
         move: Callable[[Any], Any] | None = None,
+        in_order: bool = False,
     ) -> None:
         if isinstance(loader, Iterator):
             raise TypeError(f"loader: expected an iterable that starts again each time, got {type(loader).__name__}")
@@ -104,7 +124,8 @@ class Share:
         self._positions: NDArray[np.int64] | None = None
         self._length: int | None = None  # of a data set that a foreign distributed sampler has split
         self._loader: Iterable[Any] = loader
-        if world > 1 or max_images is not None or max_batches is not None:
+        turned = in_order and isinstance(loader, DataLoader) and type(loader.sampler) is RandomSampler
+        if turned or world > 1 or max_images is not None or max_batches is not None:
             self._split(loader)
 
     @property

@@ -114,8 +114,8 @@ class Evaluation:
     def gather(self, batches: Batches) -> Gatherer:
         """First pass: the backgrounds of the images themselves."""
         gatherer = Gatherer(self.settings.max_backgrounds, self.settings.seed)
-        for number, (_, counted, batch) in enumerate(batches):
-            images = read_batch(batch, counted, number, self.settings, self.device)
+        for number, (places, counted, batch) in enumerate(batches):
+            images = read_batch(batch, places, counted, number, self.settings, self.device)
             gatherer.add_batch(images.ids, images.image, images.label, images.mask, images.void)
         return gatherer
 
@@ -129,7 +129,7 @@ class Evaluation:
         shares: list[NDArray[np.float64]] = []
         with run.watching() as seen:
             for number, (places, counted, batch) in enumerate(batches):
-                images = read_batch(batch, counted, number, settings, self.device)
+                images = read_batch(batch, places, counted, number, settings, self.device)
                 if not len(images.image):
                     continue
                 logits, embedding = run(images.image, seen, variant="original", number=number)

@@ -54,13 +54,19 @@ class VariantImages(NamedTuple):
 
 
 def read_batch(
-    batch: Any, counted: NDArray[np.bool_], number: int, settings: EvaluationSettings, device: torch.device
+    batch: Any,
+    places: NDArray[np.int64],
+    counted: NDArray[np.bool_],
+    number: int,
+    settings: EvaluationSettings,
+    device: torch.device,
 ) -> LabelledImages:
     """The images of a batch that count.
 
     Args:
         batch: what the loader yielded.
-        counted: (B,) which of its images to take.
+        places: (B,) positions of its images in the data set.
+        counted: (B,) which of them to take.
         number: of the batch, for errors.
         settings: say where image, label, mask and ids are.
         device: where to put the tensors.
@@ -81,11 +87,25 @@ def read_batch(
     if not bool(counted.all()):
         image, mask, void = image[rows], mask[rows], None if void is None else void[rows]
         label = BatchLabels(label.label[rows], None if label.targets is None else label.targets[rows], label.soft)
-    if settings.ids is None:
-        ids = fingerprints(image, label.label, mask, mean=settings.mean, std=settings.std)
-    else:
-        ids = ids_of_names(batch[settings.ids], len(counted))[counted]
+    ids = _ids(batch, (image, label.label, mask), places, counted, settings)
     return LabelledImages(image, label.label, mask, ids, void, label.targets, label.soft)
+
+
+def _ids(
+    batch: Any,
+    images: tuple[Tensor, Tensor, Tensor],
+    places: NDArray[np.int64],
+    counted: NDArray[np.bool_],
+    settings: EvaluationSettings,
+) -> NDArray[np.uint64]:
+    """What the images that count are known by."""
+    known = settings.ids
+    if isinstance(known, int | str):
+        return ids_of_names(batch[known], len(counted))[counted]
+    if known is not None and not known.may_change:
+        return known.ids(places[counted], None)
+    pictures = fingerprints(*images, mean=settings.mean, std=settings.std)
+    return pictures if known is None else known.ids(places[counted], pictures)
 
 
 def _labels(batch: Any, size: int, number: int, settings: EvaluationSettings, device: torch.device) -> BatchLabels:

@@ -15,6 +15,7 @@ from torch_bgdebias.names import MIXED_VARIANTS, VARIANTS
 from torch_bgdebias.preprocessing import Preprocessing
 from torch_bgdebias.probe.passes.attributions import Attribution, named_attributions
 from torch_bgdebias.probe.passes.grouping import GroupSource, group_sources
+from torch_bgdebias.probe.passes.identity import KnownFiles
 from torch_bgdebias.probe.passes.outputs import TASKS, logits_for
 from torch_bgdebias.probe.results.comparison import warn_of_resampling
 
@@ -61,8 +62,9 @@ class EvaluationSettings:
         ready: index or key of a dict in the batch that holds the variants ready made, each as images (B, C, H, W) or as
             (images, background labels (B,), which are there (B,) bool), such as ``data.ImageNet9Variants`` yields;
             ``None`` makes them here.
-        ids: index or key of names or numbers in the batch by which images are known in other measurements; by their
-            picture, mask and label when ``None``.
+        ids: index or key of names or numbers in the batch by which images are known in other measurements. ``None``: by
+            what the data set's ``image_id(index)`` says, where it has one (the package's folders: their files'
+            contents, as in ``bgdebias probe``), else by picture, mask and label.
         groups: what groups the images (site, camera, sex), for the worst group: by name a place in the batch, or a
             list of N names in the order of the data set (`groups_from_csv`, `groups_from_folders`).
         unit: what images belong together and are not independent (a patient, a film), given as a group is; intervals
@@ -96,7 +98,7 @@ class EvaluationSettings:
     attributions: Sequence[str] | Mapping[str, Attribution] = ()
     explain: str = "predicted"
     ready: int | str | None = None
-    ids: int | str | None = None
+    ids: int | str | KnownFiles | None = None
     groups: Mapping[str, GroupSource] | GroupSource | None = None
     unit: GroupSource | None = None
     probabilities: bool | None = None
@@ -191,7 +193,7 @@ class EvaluationSettings:
             "attributions": attributions,
             "explained_class": self.explain if attributions else None,
             "variants_are": "as given" if self.ready is not None else "made here",
-            "images_are_known_by": "picture, mask and label" if self.ids is None else f"the batch's {self.ids!r}",
+            "images_are_known_by": _known_by(self.ids),
             "groups": list(self.group_sources),
             "intervals_count": "images" if self.unit is None else "what belongs together (unit=)",
             "max_backgrounds": self.max_backgrounds,
@@ -216,7 +218,7 @@ class MeasuringOptions(TypedDict, total=False):
     attributions: Sequence[str] | Mapping[str, Attribution]
     explain: str
     ready: int | str | None
-    ids: int | str | None
+    ids: int | str | KnownFiles | None
     groups: Mapping[str, GroupSource] | GroupSource | None
     unit: GroupSource | None
     probabilities: bool | None
@@ -237,6 +239,12 @@ class EvaluationOptions(MeasuringOptions, total=False):
 def ratio_name(attribution: str) -> str:
     """What the pixel ratio of an attribution is called."""
     return f"pixel_ratio/{attribution}"
+
+
+def _known_by(ids: int | str | KnownFiles | None) -> str:
+    if isinstance(ids, KnownFiles):
+        return "what the data set says of them (their files' contents)"
+    return "picture, mask and label" if ids is None else f"the batch's {ids!r}"
 
 
 def _name_of(function: Callable[..., Any]) -> str:

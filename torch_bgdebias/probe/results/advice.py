@@ -11,7 +11,7 @@ import numpy as np
 from torch_bgdebias.metrics.statistics import paired_permutation_test
 from torch_bgdebias.probe.results.columns import columns_of
 from torch_bgdebias.probe.results.comparison import ModelComparison
-from torch_bgdebias.probe.results.gaps import NARROW, side_of
+from torch_bgdebias.probe.results.gaps import NARROW, knows_nothing, side_of
 from torch_bgdebias.probe.results.issues import images_needed
 from torch_bgdebias.probe.results.measurement import ClassResult, Measurement
 from torch_bgdebias.probe.results.spelling import interval_of, is_known, number, p_words
@@ -84,6 +84,10 @@ def next_steps(reports: Sequence[Measurement], comparisons: Sequence[ModelCompar
     side, gap = side_of(judged.bg_gap), judged.bg_gap
     if gap is None or side == "unknown":
         return [Step("Measure mixed_same and mixed_rand, on as many images as there are.", "again")]
+    if knows_nothing(judged) is not None:
+        return [Step(f"Find out why {judged.model} knows nothing: the order of the classes (--labels), the "
+                     "normalisation (--mean, --std), the size (--size), the checkpoint. Then measure again.",
+                     "again")]  # fmt: skip
     if after is not None:
         comparison = comparisons[after - 1]
         if comparison is not None and not comparison.gap_differs and side_of(reports[0].bg_gap) != "neither":

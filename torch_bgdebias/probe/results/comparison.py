@@ -19,13 +19,23 @@ from torch_bgdebias.metrics.columns import Floats
 from torch_bgdebias.metrics.intervals import mean_difference_interval
 from torch_bgdebias.metrics.statistics import correct_p_values, paired_permutation_test
 from torch_bgdebias.probe.results.columns import columns_by_class, paired_columns, with_gap
-from torch_bgdebias.probe.results.gaps import change_sentence
+from torch_bgdebias.probe.results.gaps import change_sentence, cost_sentence, knows_nothing
 from torch_bgdebias.probe.results.images import ImageResults
 from torch_bgdebias.probe.results.layout import plain
-from torch_bgdebias.probe.results.measurement import JUDGED, Estimate, Measurement
+from torch_bgdebias.probe.results.measurement import Estimate, Measurement
 from torch_bgdebias.probe.results.pairing import differing_settings, incomparable_scores, matched_images
 from torch_bgdebias.probe.results.performance import areas_of
-from torch_bgdebias.probe.results.spelling import is_known, p_words, plain_text
+from torch_bgdebias.probe.results.spelling import (
+    INTERVAL_AND_TEST,
+    Sentence,
+    difference_words,
+    figure_title,
+    is_known,
+    is_main_figure,
+    p_words,
+    plain_text,
+    say,
+)
 from torch_bgdebias.writing import write_text
 
 __all__ = [
@@ -41,14 +51,6 @@ __all__ = [
 COMPARISON_SCHEMA = "torch_bgdebias.comparison/1"
 #: what is tested in every class, besides the scores: the figures of the report's class table
 CLASS_FIGURES = ("bg_gap", "accuracy/original", "accuracy/mixed_same", "accuracy/mixed_rand")
-#: what a report's summary calls the figures of a variant
-_KINDS = {
-    "accuracy": "accuracy",
-    "exact_match": "all labels right",
-    "auc": "AUC",
-    "decision_consistency": "decisions kept",
-    "feature_consistency": "embedding cosine",
-}
 Correction = Literal["holm", "benjamini-hochberg"]
 #: what images belong together; ``None``: each its own
 Unit: TypeAlias = NDArray[np.str_] | None
@@ -106,6 +108,7 @@ class ModelComparison:
         gaps: BG-Gap of the first and of the second over all of their own images.
         differing: what was not the same in the two measurements, in words; part of a change may come from that.
         refused: scores that were measured in ways that cannot be compared.
+        guessing: those of the two that are nowhere shown to be right more often than by guessing.
     """
 
     first: str
@@ -117,6 +120,7 @@ class ModelComparison:
     gaps: tuple[Estimate | None, Estimate | None] = (None, None)
     differing: list[str] = dataclasses.field(default_factory=list)
     refused: list[str] = dataclasses.field(default_factory=list)
+    guessing: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def gap_differs(self) -> bool:
@@ -141,16 +145,32 @@ class ModelComparison:
         lines += [f"  {name} is not comparable: it was measured at other settings" for name in self.refused]
         before, after = self.gaps
         if is_known(before) and is_known(after):
-            sentence = change_sentence(self.second, before, after, differs=self.gap_differs, level=level / 100)
-            lines.append(f"  {plain_text(sentence)}")
-        shown = [name for name in self.figures if _is_main(name)]
-        width = max((len(_title(name)) for name in shown), default=0)
-        lines += [f"  {_title(name):<{width}}  {_in_words(name, self.figures[name])}" for name in shown]
+            lines.append(f"  {plain_text(self._lead(before, after))}")
+        shown = [name for name in self.figures if is_main_figure(name)]
+        width = max((len(figure_title(name)) for name in shown), default=0)
+        lines += [f"  {figure_title(name):<{width}}  {_in_words(name, self.figures[name])}" for name in shown]
         lines += _others_line(self, [name for name in self.figures if name not in shown])
+        lines += self._interval_and_test(shown)
         figure = "bg_gap" if "bg_gap" in self.figures else "accuracy/original"
         if tests["classes"].get(figure):
             lines += _class_lines(self, figure)
         return "\n".join(lines)
+
+    def _lead(self, before: Estimate, after: Estimate) -> Sentence:
+        """What became of the gap, and what that costs; of a model that knows nothing neither."""
+        if self.guessing:
+            return say(f"{' and '.join(self.guessing)}: not shown to know the classes, so no bias can be judged.")
+        level = float(self.settings["confidence"])
+        given = self.figures.get("accuracy/original")
+        cost = cost_sentence(None if given is None else given.difference)
+        return (*change_sentence(self.second, before, after, differs=self.gap_differs, level=level), *cost)
+
+    def _interval_and_test(self, shown: Sequence[str]) -> list[str]:
+        """Why an interval may leave out 0 where p is large, if one of these does."""
+        level = 1 - float(self.settings["confidence"])
+        changes = [self.figures[name] for name in shown]
+        two = [c for c in changes if (c.difference.low > 0 or c.difference.high < 0) and c.corrected >= level]
+        return [f"  {INTERVAL_AND_TEST}"] if two else []
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain lists, numbers and text (NaN as ``None``), with the schema's name."""
@@ -214,7 +234,13 @@ def compare_models(
         warn_of_resampling("compare_models(n_resamples=...)")
     drawn: dict[str, Any] = {"n_resamples": n_permutations, "seed": seed}
     raw = [_raw(reports[0], report, level, drawn) for report in reports[1:]]
-    settings = {"confidence": level, "seed": seed, "n_permutations": n_permutations, "correction": correction}
+    settings = {
+        "confidence": level,
+        "seed": seed,
+        "n_permutations": n_permutations,
+        "correction": correction,
+        "interval_and_test": INTERVAL_AND_TEST,
+    }
     return _corrected([r.model for r in reports], raw, settings, correction)
 
 
@@ -228,6 +254,7 @@ class _Raw:
     gaps: tuple[Estimate | None, Estimate | None]
     differing: list[str]
     refused: list[str]
+    guessing: list[str]
 
 
 def _area_changes(
@@ -274,7 +301,8 @@ def _raw(first: Measurement, second: Measurement, level: float, drawn: Mapping[s
         per_class.append(ClassChange(old.label, name, old.n, inside))
     figures = changes(shared, before, after, one.unit, steps) | _area_changes(one, two, one.variants, level)
     differing = differing_settings(first, second, rows)
-    return _Raw(len(one), figures, per_class, (first.bg_gap, second.bg_gap), differing, refused)
+    guessing = [measurement.model for measurement in (first, second) if knows_nothing(measurement) is not None]
+    return _Raw(len(one), figures, per_class, (first.bg_gap, second.bg_gap), differing, refused, guessing)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,7 +358,8 @@ def _corrected(
             for c in r.per_class
         ]
         noted = {**settings, "tests": tests}
-        done.append(ModelComparison(models[0], model, r.n, figures, per_class, noted, r.gaps, r.differing, r.refused))
+        rest = (r.gaps, r.differing, r.refused, r.guessing)
+        done.append(ModelComparison(models[0], model, r.n, figures, per_class, noted, *rest))
     return done
 
 
@@ -338,23 +367,9 @@ def _method(comparison: ModelComparison) -> str:
     return {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}[comparison.settings["correction"]]
 
 
-def _is_main(figure: str) -> bool:
-    """Whether a figure stands in the text: gap, accuracy where the object is there, AUC with and without its own."""
-    kind, _, variant = figure.rpartition("/")
-    if kind not in _KINDS:
-        return True  # the gap, and scores
-    return variant in {"accuracy": (*JUDGED, "only_fg"), "auc": ("original", "mixed_rand")}.get(kind, ())
-
-
-def _title(figure: str) -> str:
-    """A figure's name as the summary of a report writes it."""
-    kind, _, variant = figure.rpartition("/")
-    return "BG-Gap" if figure == "bg_gap" else f"{variant} {_KINDS[kind]}" if kind in _KINDS else figure
-
-
 def _others_line(comparison: ModelComparison, others: Sequence[str]) -> list[str]:
     level = 1 - float(comparison.settings["confidence"])
-    changed = [_title(name) for name in others if comparison.figures[name].corrected < level]
+    changed = [figure_title(name) for name in others if comparison.figures[name].corrected < level]
     if not others:
         return []
     names = f": {', '.join(changed)}" if 0 < len(changed) < 4 else ""
@@ -362,20 +377,17 @@ def _others_line(comparison: ModelComparison, others: Sequence[str]) -> list[str
 
 
 def _in_words(name: str, change: Change) -> str:
-    """``-48.2 points [-53.0, -43.1], p < 0.001 (n = 400)``; cosines and ratios as they are."""
+    """``-48.2 points [-53.0, -43.1], p < 0.001 (n = 400)``."""
     d = change.difference
     if math.isnan(d.value):
         return "not known: no image has it in both"
-    share = name == "bg_gap" or name.startswith(("accuracy/", "exact_match/", "decision_consistency/"))
-    scale, digits, unit = (100, 1, " points") if share else (1, 4, "")
-    value, low, high = (f"{scale * x + 0.0:+.{digits}f}" for x in (d.value, d.low, d.high))
-    return f"{value}{unit} [{low}, {high}], {p_words(change.corrected)} (n = {d.n})"
+    return f"{difference_words(name, d)}, {p_words(change.corrected)} (n = {d.n})"
 
 
 def _class_lines(comparison: ModelComparison, figure: str) -> list[str]:
     changed = comparison.changed_classes(figure)
     tests = comparison.settings["tests"]["classes"][figure]
-    what = f"  {_title(figure)} changed in {len(changed)} of {len(comparison.per_class)} classes"
+    what = f"  {figure_title(figure)} changed in {len(changed)} of {len(comparison.per_class)} classes"
     head = f"{what} (p < {1 - comparison.settings['confidence']:.2g}, corrected for {tests} tests)"
     lines = [f"    {c.name}: {_in_words(figure, c.changes[figure])}" for c in changed[:5]]
     more = [f"    and {len(changed) - 5} more"] if len(changed) > 5 else []

@@ -6,10 +6,9 @@ dependence on the background, so a model is judged by the distance from 0.
 
 from __future__ import annotations
 
-import math
 from typing import Literal, TypeAlias
 
-from torch_bgdebias.probe.results.measurement import Estimate, Measurement
+from torch_bgdebias.probe.results.measurement import JUDGED, Estimate, Measurement
 from torch_bgdebias.probe.results.spelling import (
     Sentence,
     Words,
@@ -22,10 +21,23 @@ from torch_bgdebias.probe.results.spelling import (
     strong,
 )
 
-__all__ = ["NARROW", "Side", "bias_sentence", "change_sentence", "guesses_without", "side_of"]
+__all__ = [
+    "NARROW",
+    "Side",
+    "bias_sentence",
+    "change_sentence",
+    "cost_sentence",
+    "guesses_without",
+    "judged_sentence",
+    "knows_nothing",
+    "side_of",
+]
 
 #: an interval that holds 0 and stays within so far of it shows that the background hardly matters
 NARROW = 0.05
+
+#: accuracy on the images as they are that is not lost without a word
+_COST = 0.01
 
 #: ``random``: accuracy is lost on random backgrounds; ``own``: on those of the own class; ``neither``: the interval
 #: holds 0; ``unknown``: there is no gap or no interval
@@ -40,6 +52,36 @@ def side_of(gap: Estimate | None) -> Side:
     if ends is None:
         return "unknown"
     return "random" if ends[0] > 0 else "own" if ends[1] < 0 else "neither"
+
+
+def knows_nothing(measurement: Measurement) -> Sentence | None:
+    """What to say of a model that is nowhere shown to be right more often than by guessing; ``None`` for any other.
+
+    Nowhere: neither on the images as they are, nor on backgrounds of the own class or of random ones. The distance of
+    two such accuracies says nothing of what a model looks at, to whichever side it is.
+    """
+    classes, given = len(measurement.class_names), measurement.accuracy("original")
+    if measurement.images.targets is not None or classes < 2 or not is_known(given):
+        return None
+    measured = [e for e in map(measurement.accuracy, JUDGED) if is_known(e)]
+    ends = [interval_of(estimate) for estimate in measured]
+    chance = 1 / classes
+    if any(end is None or end[0] > chance for end in ends):
+        return None
+    interval, gap = interval_words(given, measurement.confidence), measurement.bg_gap
+    between = interval_words(gap, measurement.confidence) if is_known(gap) else ""
+    of_gap = f" ({number(gap.value)} points{f', {between}' if between else ''})" if is_known(gap) else ""
+    wrong = ""
+    if given.high < chance:
+        wrong = (
+            " It is wrong more often than a guess: its classes may be numbered in another order, or its training put "
+            "every object on other classes' backgrounds alone."
+        )
+    return say(
+        strong(measurement.model), " ", strong("is not shown to know the classes"), f": it is right on "
+        f"{percent(given.value, 1)} of the images as they are ({interval}), and guessing gets {percent(chance, 1)}. No "
+        f"bias can be judged of a model that knows nothing; its BG-Gap{of_gap} says nothing.{wrong}",
+    )  # fmt: skip
 
 
 def bias_sentence(model: str, gap: Estimate | None, level: float, guesses: str = "") -> Sentence:
@@ -78,6 +120,13 @@ def bias_sentence(model: str, gap: Estimate | None, level: float, guesses: str =
         ),
         Words("background speaks against the class that belongs to it."),
     )
+
+
+def judged_sentence(measurement: Measurement) -> Sentence:
+    """What is to be said of one model: that it knows nothing, or what its gap says."""
+    gap, level = measurement.bg_gap, measurement.confidence
+    nothing = knows_nothing(measurement) if is_known(gap) else None
+    return nothing or bias_sentence(measurement.model, gap, level, guesses_without(measurement))
 
 
 def guesses_without(measurement: Measurement) -> str:
@@ -136,6 +185,19 @@ def change_sentence(model: str, before: Estimate, after: Estimate, *, differs: b
     return say("With ", name, " ", strong(points_now), f" are left{in_brackets}: {gone} of the loss is gone.")
 
 
+def cost_sentence(change: Estimate | None) -> Sentence:
+    """What a later model costs on the images as they are, beyond chance; nothing where it costs nothing.
+
+    Args:
+        change: of the accuracy there, later minus first.
+    """
+    if not is_known(change) or change.value > -_COST or not change.high < 0:
+        return ()
+    lost = strong(f"{number(-change.value)} points")
+    ends = f" ({number(-change.high)} to {number(-change.low)})"
+    return say(" It costs ", lost, f"{ends} of accuracy on the images as they are.")
+
+
 def _no_longer_shown(name: Words, before: Estimate, after: Estimate, in_brackets: str) -> Sentence:
     """The later gap's interval holds 0."""
     if side_of(before) not in ("random", "own"):
@@ -176,6 +238,6 @@ def _turned_round(name: Words, before: Estimate, after: Estimate, in_brackets: s
 
 
 def _either_way(gap: Estimate) -> str:
-    """How large a loss the interval leaves possible, on either kind of background; rounded up, as a limit must be."""
-    on_random, on_own = (math.ceil(round(1000 * max(end, 0.0), 6)) / 1000 for end in (gap.high, -gap.low))
+    """How large a loss the interval leaves possible, on either kind of background; rounded as elsewhere."""
+    on_random, on_own = (max(end, 0.0) for end in (gap.high, -gap.low))
     return f"{number(on_random)} points on random backgrounds, or of {number(on_own)} on the own class's,"

@@ -53,11 +53,22 @@ def images_needed(n: int, half_width: float, wanted: float = NARROW) -> int:
 
 
 def _of_one(report: Measurement, *, named: bool) -> Iterator[Issue]:
+    yield from _size(report, f"{report.model}: " if named else "")
     yield from _masks(report)
     yield from _missing(report)
     yield from _guessing(report)
     yield from _few_images(report, f"{report.model}: " if named else "")
     yield from _pasting(report)
+
+
+def _size(report: Measurement, whose: str) -> Iterator[Issue]:
+    guessed = report.settings.get("guessed_size")
+    if guessed:
+        yield Issue(
+            f"{whose}{guessed}." if whose else f"{str(guessed)[:1].upper()}{str(guessed)[1:]}.",
+            "If the model was trained at another size, measure again with --size N: at a size that it has never seen "
+            "its accuracies say little.",
+        )
 
 
 def _masks(report: Measurement) -> Iterator[Issue]:

@@ -22,6 +22,8 @@ _FREE = frozenset(
         "embedding_layer",
         "epoch",
         "groups",
+        "guessed_size",
+        "images_are_known_by",
         "images_enter",
         "intervals_count",
         "labels",
@@ -45,7 +47,7 @@ def nothing_in_common(first: Measurement, later: Measurement) -> str:
         return text
     return (
         f"{text}; {first.model} was measured with images known by {known[0]}, {later.model} by {known[1]}: measure "
-        "both in the same way, with bgdebias probe or in Python"
+        "both in the same way, with bgdebias probe or in Python on a data set that has image_id(index)"
     )
 
 

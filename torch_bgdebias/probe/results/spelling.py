@@ -7,15 +7,19 @@ import math
 from collections.abc import Iterable
 from typing import TypeAlias, TypeGuard
 
-from torch_bgdebias.probe.results.measurement import Estimate
+from torch_bgdebias.probe.results.measurement import JUDGED, Estimate
 
 __all__ = [
+    "INTERVAL_AND_TEST",
     "VARIANT_WORDS",
     "Sentence",
     "Words",
+    "difference_words",
+    "figure_title",
     "interval_of",
     "interval_words",
     "is_known",
+    "is_main_figure",
     "number",
     "p_words",
     "percent",
@@ -36,6 +40,21 @@ VARIANT_WORDS = {
     "no_fg": "object cut out",
     "only_bg_b": "background, box blacked out",
     "only_bg_t": "background, object tiled over",
+}
+
+
+#: what is said of intervals beside p-values, since the two are not made in one way
+INTERVAL_AND_TEST = (
+    "an interval is of one figure by itself (Jeffreys', of the images that changed sides); p is of a permutation test, "
+    "of an AUC DeLong's, corrected for all figures: an interval may leave out 0 where p is large, and p decides"
+)
+#: what a report's summary calls the figures of a variant
+_KINDS = {
+    "accuracy": "accuracy",
+    "exact_match": "all labels right",
+    "auc": "AUC",
+    "decision_consistency": "decisions kept",
+    "feature_consistency": "embedding cosine",
 }
 
 
@@ -111,3 +130,25 @@ def interval_words(estimate: Estimate, confidence: float) -> str:
 def p_words(p: float) -> str:
     """A p-value as it is printed: ``p = 0.012``, ``p < 0.001``."""
     return "p not known" if math.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def is_main_figure(figure: str) -> bool:
+    """Whether a figure stands in the text: gap, accuracy where the object is there, AUC with and without its own."""
+    kind, _, variant = figure.rpartition("/")
+    if kind not in _KINDS:
+        return True  # the gap, and scores
+    return variant in {"accuracy": (*JUDGED, "only_fg"), "auc": ("original", "mixed_rand")}.get(kind, ())
+
+
+def figure_title(figure: str) -> str:
+    """A figure's name as the summary of a report writes it."""
+    kind, _, variant = figure.rpartition("/")
+    return "BG-Gap" if figure == "bg_gap" else f"{variant} {_KINDS[kind]}" if kind in _KINDS else figure
+
+
+def difference_words(figure: str, difference: Estimate) -> str:
+    """``-48.2 points [-53.0, -43.1]``; cosines and ratios as they are."""
+    share = figure == "bg_gap" or figure.startswith(("accuracy/", "exact_match/", "decision_consistency/"))
+    scale, digits, unit = (100, 1, " points") if share else (1, 4, "")
+    value, low, high = (f"{scale * x + 0.0:+.{digits}f}" for x in (difference.value, difference.low, difference.high))
+    return f"{value}{unit} [{low}, {high}]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch_bgdebias.probe.results.gaps import bias_sentence, guesses_without
+from torch_bgdebias.probe.results.gaps import judged_sentence
 from torch_bgdebias.probe.results.measurement import ClassResult, Measurement, VariantResult, WorstPart
 from torch_bgdebias.probe.results.performance import area_gap, performance_of
 from torch_bgdebias.probe.results.spelling import (
@@ -20,6 +20,9 @@ from torch_bgdebias.probe.results.spelling import (
 #: the variants whose AUC and calibration stand in the text: with the own background, without one, on random ones
 _PERFORMING = ("original", "only_fg", "mixed_rand")
 
+#: why its interval is not accuracy's, where classes are of one size and the two are the same number
+_BALANCED = "(balanced accuracy: the classes' mean, its interval put together from theirs; accuracy's is of all images)"
+
 __all__ = ["by_gap", "classes_by_gap", "may_be_chance", "summary_text", "worst_sentence"]
 
 
@@ -32,8 +35,7 @@ def summary_text(measurement: Measurement) -> str:
     lines += [f"  {name:<12} mean {s.mean} ({s.n_undefined} undefined)" for name, s in m.scores.items()]
     if m.bg_gap is not None:
         lines.append(f"  BG-Gap = accuracy(mixed_same) - accuracy(mixed_rand) = {m.bg_gap.percent()} points")
-        sentence = bias_sentence(m.model, m.bg_gap, m.confidence, guesses_without(m))
-        lines.append(f"  {plain_text(sentence)}")
+        lines.append(f"  {plain_text(judged_sentence(m))}")
         lines.append(f"  largest gaps: {_largest(m.per_class, m.confidence)}")
         lines += [f"  by {name}: {_largest(rows, m.confidence)}" for name, rows in m.per_group.items()]
     lines += _performance_lines(m)
@@ -94,6 +96,8 @@ def _performance_lines(m: Measurement) -> list[str]:
         for name, row in rows.items()
         if name in _PERFORMING
     ]
+    if lines and m.images.targets is None:
+        lines.append(f"  {_BALANCED}")
     gap = area_gap(m)
     if gap is not None and is_known(gap.difference):
         d = gap.difference

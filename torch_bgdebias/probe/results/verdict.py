@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch_bgdebias.probe.results.comparison import ModelComparison
-from torch_bgdebias.probe.results.gaps import bias_sentence, change_sentence, guesses_without
+from torch_bgdebias.probe.results.gaps import change_sentence, cost_sentence, judged_sentence, knows_nothing
 from torch_bgdebias.probe.results.measurement import Estimate, Measurement
 from torch_bgdebias.probe.results.spelling import (
     VARIANT_WORDS,
@@ -54,12 +54,18 @@ def verdict(reports: Sequence[Measurement], comparisons: Sequence[ModelCompariso
     that is wide is said to be so, and one below zero is a bias of the other sign.
     """
     first = reports[0]
-    sentences = [bias_sentence(first.model, first.bg_gap, first.confidence, guesses_without(first))]
+    sentences = [judged_sentence(first)]
     if not is_known(first.bg_gap):
         return sentences
+    blank = knows_nothing(first) is not None
     for index in shown_models(reports):
-        if is_known(reports[index].bg_gap):
-            sentences.append(_change(first, reports[index], comparisons[index - 1]))
+        later = reports[index]
+        if not is_known(later.bg_gap):
+            continue
+        if blank or knows_nothing(later) is not None:  # there is nothing to set the later gap against, or no such gap
+            sentences.append(judged_sentence(later))
+        else:
+            sentences.append(_change(first, later, comparisons[index - 1]))
     return sentences
 
 
@@ -75,7 +81,24 @@ def _change(before: Measurement, after: Measurement, comparison: ModelComparison
         settings = say(
             strong("The two were measured at other settings"), f" ({what}), which may be part of the change. "
         )
-    return (*settings, *sentence, *_interval_of_change(comparison), *_accuracy_change(before, after, comparison))
+    return (
+        *settings,
+        *sentence,
+        *cost_sentence(_change_as_given(before, after, comparison)),
+        *_interval_of_change(comparison),
+        *_accuracy_change(before, after, comparison),
+    )
+
+
+def _change_as_given(before: Measurement, after: Measurement, comparison: ModelComparison | None) -> Estimate | None:
+    """By how much accuracy on the images as they are changes; without a comparison as far apart as the intervals."""
+    if comparison is not None:
+        change = comparison.figures.get("accuracy/original")
+        return None if change is None else change.difference
+    old, new = before.accuracy("original"), after.accuracy("original")
+    if not is_known(old) or not is_known(new):
+        return None
+    return Estimate(new.value - old.value, new.low - old.high, new.high - old.low, min(old.n, new.n))
 
 
 def _differs(old: Estimate, new: Estimate, comparison: ModelComparison | None) -> bool:

@@ -1,0 +1,57 @@
+"""Findings that say one thing: a background that differs is seen in its colours, its light and its corners alike."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from torch_bgdebias.audit.results import Finding
+
+__all__ = ["Fact", "facts_of"]
+
+#: cues of one place of the background, which the whole of it may explain
+_LOCAL = frozenset({"border", "corners", "places"})
+#: a place that tells the class by so much more than the whole background does is something of its own
+_MORE = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Fact:
+    """One thing that gives a class away, by the cue that shows it best.
+
+    Attributes:
+        lead: the finding with the highest AUC.
+        others: findings that say the same, the highest AUC first.
+    """
+
+    lead: Finding
+    others: tuple[Finding, ...]
+
+
+def facts_of(findings: Sequence[Finding], *, by_class: bool = True) -> list[Fact]:
+    """Findings put together by what they are about: the background, a place of it, the box, the file, the source.
+
+    A place of the background (border, corners, one place) stands by itself only where it tells the class better than
+    the whole background does.
+
+    Args:
+        findings: in the order in which facts come, by the first finding of each.
+        by_class: keep classes apart.
+    """
+    wholes: dict[int, float] = {}
+    for finding in findings:
+        reading = finding.reading
+        if reading.cue.kind == "background" and reading.cue.name not in _LOCAL:
+            label = reading.label if by_class else 0
+            wholes[label] = max(wholes.get(label, 0.0), reading.area.value)
+    groups: dict[tuple[int, str], list[Finding]] = {}
+    for finding in findings:
+        reading = finding.reading
+        label = reading.label if by_class else 0
+        alone = reading.cue.name in _LOCAL and reading.area.value > wholes.get(label, 0.0) + _MORE
+        groups.setdefault((label, "a place" if alone else reading.cue.kind), []).append(finding)
+    facts = []
+    for group in groups.values():
+        lead, *others = sorted(group, key=lambda finding: -finding.reading.area.value)
+        facts.append(Fact(lead, tuple(others)))
+    return facts
