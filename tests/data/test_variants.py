@@ -171,6 +171,7 @@ def test_full_mask_gives_no_background(generator):
 def test_pool_of_bytes_is_normalised_resized_and_its_foregrounds_removed(generator):
     image, mask, label = batch(labels=(0, 0))
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+    image = (image - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     pool = torch.full((1, 3, 16, 12), 51, dtype=torch.uint8)
     pool_mask = torch.zeros(1, 1, 16, 12)
     pool_mask[:, :, 4:8, 4:8] = 1
@@ -190,6 +191,7 @@ def test_a_bank_brings_its_own_normalisation(raw):
     image, mask, label = batch(labels=(0, 0))
     images = torch.full((2, 3, 8, 8), 51, dtype=torch.uint8)
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+    image = (image - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     bank = BackgroundBank(images if raw else images / 255, torch.tensor([0, 1]), mean=mean, std=std)
     for given in ({}, {"mean": mean, "std": std}):  # the bank is not normalised twice
         variant = make_variant(image, mask, label, "mixed_same", backgrounds=bank, **given)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torch_bgdebias.backgrounds.forbidden import ForbiddenPairs
+from torch_bgdebias.backgrounds.units import doubt_beside_images, doubtful, require_one_normalisation
 from torch_bgdebias.checks import check_both_or_none, check_finite, check_label, check_mask, describe, values_readable
 from torch_bgdebias.class_names import plain_name
 from torch_bgdebias.compositing import fills_image, tile_fill
@@ -28,11 +29,8 @@ __all__ = [
     "check_images",
     "check_normalisation",
     "in_image_units",
-    "looks_normalised",
 ]
 
-#: images that reach further than this out of [0, 1] are normalised, not overshoots of a resize or added noise
-_BEYOND = 0.5
 #: backgrounds of a pool that are looked at for their units
 _SOME = 16
 #: number of dimensions -> what has so many
@@ -171,33 +169,22 @@ class Pool:
         return voronoi_composite(image, mask, self.images, *places, self.mean, self.std)
 
     def check_units(self, image: Tensor, *, refuse: bool = True) -> None:
-        """Refuse uint8 backgrounds without a normalisation beside normalised images; warn of floats in [0, 1].
+        """Refuse backgrounds in other units than the images; warn of float ones that look so.
 
         Where looking at the images is free (see `checks`).
 
         Args:
             image: (B, C, H, W) that backgrounds are for.
-            refuse: else bytes are warned of, too: a training goes on, a figure would be wrong.
+            refuse: else all are warned of: a training goes on, a figure would be wrong.
         """
-        if self.own or self.mean is not None or not looks_normalised(image):
+        if self.own:
             return
-        low, high = (float(value) for value in image.detach().aminmax())
-        pixels = f"the images' pixels reach from {low:.2g} to {high:.2g}, as normalised ones do"
-        remedy = "pass the images' mean= and std= with them, as to BackgroundBank(..., mean=..., std=...)"
         some = self.images[:: max(1, len(self) // _SOME)] if isinstance(self.images, Tensor) else self.images[0]
-        if some.dtype == torch.uint8:
-            text = f"{self.name}: uint8 without mean and std stands for [0, 1], but {pixels}; {remedy}"
-            if refuse:
-                raise ValueError(text)
+        text = doubt_beside_images(some, self.mean, self.std, image, name=self.name)
+        if text and refuse and not doubtful(some, self.mean):
+            raise ValueError(text)
+        if text:
             warnings.warn(text, stacklevel=4)
-        elif values_readable(some):
-            dark, bright = (float(value) for value in some.detach().aminmax())
-            if dark >= 0 and bright <= 1 and bright - dark > _BEYOND:  # a flat one may be any normalised colour
-                warnings.warn(
-                    f"{self.name}: float pixels from {dark:.2g} to {bright:.2g} look like pictures in [0, 1], but "
-                    f"{pixels}; {remedy}, or normalise them as the images",
-                    stacklevel=4,
-                )
 
     def in_classes(self, names: Sequence[str]) -> Pool:
         """The same pool with labels in another numbering: that of the classes ``names``, by their names.
@@ -263,7 +250,8 @@ def as_pool(
 
     Raises:
         TypeError: no such images, labels that are no integers.
-        ValueError: no image, another rank, masks, labels or a normalisation that do not fit.
+        ValueError: no image, another rank, masks, labels or a normalisation that do not fit; a source with another
+            normalisation than the images'.
     """
     if isinstance(source, Pool):
         return source
@@ -290,6 +278,7 @@ def as_pool(
         raise ValueError(f"{name}: expected at least one image, got none")
     if own_mean is None and own_std is None and images.dtype == torch.uint8:
         own_mean, own_std = mean, std
+    require_one_normalisation((own_mean, own_std), (mean, std), name=name)
     place = check_normalisation(own_mean, own_std, images)
     if labels is not None:
         labels = check_label(torch.as_tensor(labels), len(images), name=f"{name.removesuffix('s')}_labels")
@@ -330,16 +319,6 @@ def in_image_units(
     if dtype == torch.float16 and values_readable(converted) and not bool(converted.isfinite().all()):
         raise ValueError("images: expected backgrounds that fit float16 when normalised, got larger ones")
     return converted
-
-
-def looks_normalised(image: Tensor) -> bool:
-    """Whether pixels lie far outside of [0, 1]; false where looking at them is not free (see `checks`)."""
-    if not image.numel() or not values_readable(image):
-        return False
-    images, rows = (max(1, length // 16) for length in (len(image), image.shape[2]))
-    some = image.detach()[::images, :, ::rows]  # which show it as well as all, in no time
-    low, high = (float(value) for value in some.aminmax())
-    return low < -_BEYOND or high > 1 + _BEYOND
 
 
 def check_images(images: Tensor, *, name: str = "images") -> Tensor:

@@ -23,7 +23,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_bgdebias.backgrounds.pool import BackgroundSource, Pool, as_pool, looks_normalised
+from torch_bgdebias.backgrounds.numbering import numbered_as
+from torch_bgdebias.backgrounds.pool import BackgroundSource, Pool, as_pool
+from torch_bgdebias.backgrounds.units import looks_normalised
 from torch_bgdebias.checks import (
     check_both_or_none,
     check_count,
@@ -87,12 +89,30 @@ class VariantSettings:
     num_classes: int | None = None
     mean: Sequence[float] | Tensor | None = None
     std: Sequence[float] | Tensor | None = None
+    class_names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         check_option(self.name, VARIANTS, name="name")
         check_both_or_none(self.mean, self.std)
         if self.num_classes is not None:
             check_count(self.num_classes, name="num_classes")
+        if isinstance(self.class_names, str):
+            raise TypeError(f"class_names: expected names of the classes 0, 1, ..., got {self.class_names!r}")
+        if self.class_names and self.num_classes not in (None, len(self.class_names)):
+            raise ValueError(f"class_names: expected {self.num_classes}, as num_classes, got {len(self.class_names)}")
+
+    def numbered(self, pool: Pool) -> Pool:
+        """A bank's own categories as the images' classes of the same names, where the variant looks at classes."""
+        needed = [self.name] if self.name != "mixed_rand" else []
+        return numbered_as(pool, self.class_names or (), needed, option="class_names=", stacklevel=4)
+
+    def known(self, background_label: Tensor) -> Tensor:
+        """The same with -1 for categories that are none of the classes."""
+        return (
+            background_label.masked_fill(background_label >= len(self.class_names), -1)
+            if self.class_names
+            else background_label
+        )
 
     def units(self, image: Tensor) -> tuple[Tensor, Tensor] | None:
         """Mean and standard deviation, (C,) each, in the image's dtype and place.
@@ -125,6 +145,7 @@ def make_variant(
     std: Sequence[float] | Tensor | None = None,
     generator: torch.Generator | None = None,
     void: Tensor | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Variant:
     """Make one ImageNet-9 variant of a batch. No loops over samples, no host synchronisation.
 
@@ -138,14 +159,17 @@ def make_variant(
         name: one of ``VARIANTS``.
         backgrounds: for the mixed variants, what `as_pool` takes: (N, C, Hb, Wb), float in the image's units or uint8,
             which follows ``mean`` and ``std``; or a ``BackgroundBank`` with its own normalisation and lists.
-        background_labels: (N,) classes of the pool, -1 unknown. Only ``mixed_rand`` does without them.
+        background_labels: (N,) classes of the pool, -1 unknown. Only ``mixed_rand`` does without them. By default those
+            of a bank, by the names of its categories where it has names.
         background_masks: (N, 1, Hb, Wb) masks of foregrounds in the pool, removed by tiling from the chosen images.
         exclude: (B,) int64 position in the pool that a sample must not get (its own image), -1 for none.
-        num_classes: K of ``mixed_next``; by default the largest label in sight plus one.
+        num_classes: K of ``mixed_next``; by default as many as ``class_names``, or the largest label in sight plus one.
         mean: per channel, that the images were normalised with; black is (0 - mean) / std. ``None``: not normalised.
         std: per channel, goes with ``mean``.
         generator: on the image's device, for the choice of backgrounds.
         void: (B, 1, H, W) or (B, H, W) of pixels that are neither object nor background: no variant shows them.
+        class_names: of the labels 0, 1, ..., so that a bank's categories are the classes of the same names; without
+            them a named bank warns that it goes by number.
 
     Returns:
         ``Variant(image, background_label, valid)``.
@@ -160,7 +184,7 @@ def make_variant(
         >>> variant.valid.tolist(), variant.background_label.tolist()
         ([True, True, False, False], [0, 0, 1, 2])
     """
-    settings = VariantSettings(name, num_classes, mean, std)
+    settings = VariantSettings(name, num_classes, mean, std, class_names)
     check_finite(check_image(image, volumes=True), name="image")
     mask = check_mask(mask, image)
     if void is not None:
@@ -186,6 +210,7 @@ def make_variant(
         if backgrounds is not None:
             mean, std = (None, None) if units is None else units
             pool = as_pool(backgrounds, labels=background_labels, masks=background_masks, mean=mean, std=std)
+            pool = settings.numbered(pool)
         elif background_labels is None and background_masks is None and exclude is None:
             pool = _own_backgrounds(without_void(image, mask, void), mask, label)
             exclude = torch.arange(len(image), device=image.device)
@@ -196,7 +221,7 @@ def make_variant(
         labels = unknown if pool.labels is None else pool.labels.to(label.device)
         index, exists = _choose(label, labels, pool, exclude, settings, generator)
         composed = paste(image, mask, pool.take(index, image)) if len(pool) else image
-        background_label, valid = labels[index] if len(pool) else label, valid & exists
+        background_label, valid = settings.known(labels[index]) if len(pool) else label, valid & exists
     shown = torch.where(valid.view(-1, *[1] * (image.ndim - 1)), composed, image)
     return Variant(shown, torch.where(valid, background_label, label), valid)
 
@@ -242,8 +267,8 @@ def _choose(
     if settings.name == "mixed_same":
         allowed = available & (labels == label[:, None])
     elif settings.name == "mixed_next":
-        largest = torch.maximum(label.amax(), labels.amax()) + 1
-        following = (label + 1) % (largest if settings.num_classes is None else settings.num_classes)
+        known = settings.num_classes or len(settings.class_names or ())
+        following = (label + 1) % (known or torch.maximum(label.amax(), labels.amax()) + 1)
         allowed = available & (labels == following[:, None])
     # Gumbel's trick: the largest key is a draw in proportion to the weights, here one over the size of an image's class
     noise = torch.rand(batch, count, generator=generator, device=label.device).clamp_(1e-30, 1 - 1e-7)

@@ -31,6 +31,7 @@ from torch_bgdebias.probe.page.sections import (
 from torch_bgdebias.probe.page.sensitivity import sensitivity_section
 from torch_bgdebias.probe.page.tables import classes_section, overview_section
 from torch_bgdebias.probe.results.aggregate import measurement_of
+from torch_bgdebias.probe.results.agreement import require_agreement
 from torch_bgdebias.probe.results.comparison import ModelComparison, compare_models, warn_of_resampling
 from torch_bgdebias.probe.results.images import Example, ImageResults
 from torch_bgdebias.probe.results.layout import measurement_from_dict, measurement_to_dict
@@ -74,9 +75,11 @@ class BackgroundBiasReport(Measurement):
         """The inverse of `to_dict`.
 
         Raises:
-            ValueError: another schema, or a field is missing or unknown.
+            ValueError: another schema, a field is missing or unknown, or figures that its images do not give.
         """
-        return _report(measurement_from_dict(data))
+        measurement = measurement_from_dict(data)
+        require_agreement(measurement)
+        return _report(measurement)
 
     @classmethod
     def from_json(cls, path: str | Path) -> BackgroundBiasReport:

@@ -84,7 +84,7 @@ def test_twenty_thousand_changed_reports(tmp_path, whole):
 
 
 def test_a_name_that_cannot_be_decoded_is_shown(tmp_path, whole):
-    report = BackgroundBiasReport.from_dict({**whole, "class_names": ["a", "caf\udce9"]})
+    report = BackgroundBiasReport.from_dict({**whole, "class_names": ["a", "caf\udce9"], "per_class": []})
     report.to_html(tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text("utf-8").rstrip().endswith("</html>")
     report.to_json(tmp_path / "r.json")

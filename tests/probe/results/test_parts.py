@@ -8,6 +8,7 @@ from scipy import stats
 
 from torch_bgdebias.metrics import mean_interval
 from torch_bgdebias.probe import ImageResults, summarise
+from torch_bgdebias.probe.results.issues import issues
 from torch_bgdebias.probe.results.parts import classes_as_parts, groups_as_parts, results_of, worst_of
 
 K = 6
@@ -126,3 +127,22 @@ def test_nothing_to_be_worst() -> None:
     assert worst_of(groups_as_parts(images, "site"), 0.95) is None
     single = images_of({"original": np.ones(2)}, np.array([0, 1]))
     assert worst_of(classes_as_parts(single, list("ab")), 0.95).floor == 0  # one image a class says nothing
+
+
+def test_the_gap_is_of_images_that_stand_on_both() -> None:
+    """Two accuracies of other images each, of other classes, made a gap that no image has."""
+    label = np.repeat([0, 1], 20)
+    right = {"original": np.ones(40), "mixed_same": np.ones(40), "mixed_rand": np.zeros(40)}
+    right["mixed_rand"][:5] = 1
+    images = images_of(right, label)
+    images.prediction["mixed_same"][20:] = -1  # class 1 has no background of its own
+    report = summarise(images, model="m", class_names=["a", "b"])
+    assert (report.bg_gap.value, report.bg_gap.n) == (0.75, 20)
+    assert "(of the 20 of 40 images, 1 of 2 classes, that stand on both)" in report.summary()
+    (text,) = [issue.what for issue in issues([report]) if "is over" in issue.what]
+    assert text.startswith("The BG-Gap is over 20 of 40 images, 1 of 2 classes")
+
+    images.prediction["mixed_rand"][:20] = -1
+    nobody = summarise(images, model="m", class_names=["a", "b"])
+    assert np.isnan(nobody.bg_gap.value)
+    assert "BG-Gap of m is not known" in nobody.summary()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from torch_bgdebias.backgrounds.numbering import numbered_as
 from torch_bgdebias.backgrounds.pool import BackgroundSource, Pool, as_pool
 from torch_bgdebias.checks import describe
 from torch_bgdebias.compositing import fills_image, tile_fill, without_void
@@ -137,7 +137,8 @@ def pool_for(
         return backgrounds
     if classes:
         pool = as_pool(backgrounds, labels=labels, mean=settings.mean, std=settings.std)
-        return BackgroundPool(_numbered_as(pool, class_names, settings))
+        needed = [name for name in settings.mixed if name != "mixed_rand"]
+        return BackgroundPool(numbered_as(pool, class_names, needed, option="class_names=", stacklevel=3))
     pool = as_pool(backgrounds, mean=settings.mean, std=settings.std)
     if pool.forbidden is not None:
         what = (
@@ -155,28 +156,6 @@ def pool_for(
             )
         codes = set_codes(labels)
     return BackgroundPool(dataclasses.replace(pool, labels=codes))
-
-
-def _numbered_as(pool: Pool, names: Sequence[str], settings: EvaluationSettings) -> Pool:
-    """The pool in the numbering of the images' classes, if both have names; warns where no name is the same."""
-    if not names or pool.labels is None or pool.classes is None:
-        return pool
-    moved = pool.in_classes(names)
-    assert moved.labels is not None
-    needed = [name for name in settings.mixed if name != "mixed_rand"]
-    if needed and not bool(((moved.labels >= 0) & (moved.labels < len(names))).any()):
-        warnings.warn(
-            f"backgrounds: none of the bank's categories ({_some_of(pool.classes)}) is called like a class of the data "
-            f"({_some_of(names)}), so none is an object's own background: {' and '.join(needed)} are left out, and "
-            "with them the BG-Gap. If category 0 goes with class 0, 1 with 1 and so on, pass "
-            "background_labels=bank.labels, or a bank without names: BackgroundBank(bank.images, bank.labels)",
-            stacklevel=4,
-        )
-    return moved
-
-
-def _some_of(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
 class BackgroundPool:

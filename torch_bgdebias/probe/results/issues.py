@@ -10,6 +10,7 @@ from torch_bgdebias.probe.results.comparison import ModelComparison
 from torch_bgdebias.probe.results.gaps import NARROW, side_of
 from torch_bgdebias.probe.results.measurement import Measurement
 from torch_bgdebias.probe.results.spelling import interval_of, is_known, number, percent
+from torch_bgdebias.probe.results.summary import gap_covers
 
 __all__ = ["Issue", "images_needed", "issues"]
 
@@ -19,6 +20,8 @@ _WIDE = 0.10
 _EDGE = 0.5
 #: share of the picture beyond which nothing is left to be seen of the background, and below which hardly an object is
 _ALL, _TINY = 0.95, 0.005
+#: share of the images that the gap may miss before its reach is told once more
+_MOST = 0.98
 #: accuracy that may be lost to the pasting alone before it is told
 _PASTING = 0.05
 
@@ -119,6 +122,11 @@ def _missing(report: Measurement) -> Iterator[Issue]:
                 f"{left_out:,} images had no background of {where} to stand on and are left out there.",
                 "Bring more backgrounds: more images a class, or a folder of scenes (backgrounds=).",
             )
+    if (covers := gap_covers(report)) and report.bg_gap is not None and report.bg_gap.n < _MOST * len(report.images):
+        yield Issue(
+            f"The BG-Gap is over {covers}: the others have no background of their own class, or of another one.",
+            "Bring backgrounds of every class, in folders that are called like the classes.",
+        )
     if report.settings.get("changing_images"):
         yield Issue(
             "The loader changes its images at random: an image may stand on its own background.",

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torch_bgdebias._optional import require
+from torch_bgdebias.probe.results.agreement import require_agreement
 from torch_bgdebias.probe.results.images import ImageResults
 from torch_bgdebias.probe.results.layout import check_lengths, measurement_from_dict, measurement_to_dict
 from torch_bgdebias.probe.results.measurement import Measurement
@@ -103,9 +104,11 @@ def measurement_from_parquet(path: str | Path) -> Measurement:
         report = measurement_from_dict(json.loads(metadata[_REST].decode()))
         images = _images(columns)
         check_lengths(images)
+        report = dataclasses.replace(report, images=images)
+        require_agreement(report)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return dataclasses.replace(report, images=images)
+    return report
 
 
 def _columns(images: ImageResults) -> Iterator[tuple[str, NDArray[Any]]]:

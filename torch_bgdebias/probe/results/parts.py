@@ -107,11 +107,13 @@ def mean_of(name: str, values: Floats, confidence: float, unit: NDArray[np.str_]
 
 
 def gap_of(columns: Mapping[str, Floats], confidence: float, unit: NDArray[np.str_] | None) -> Estimate | None:
-    """Accuracy on own less accuracy on random backgrounds; ``None`` unless both were measured."""
+    """Accuracy on own less on random backgrounds, of images that stand on both; ``None`` unless both were measured."""
     if "accuracy/mixed_same" not in columns or "accuracy/mixed_rand" not in columns:
         return None
     same, rand = columns["accuracy/mixed_same"], columns["accuracy/mixed_rand"]
-    return _estimate(mean_difference_interval(same, rand, groups=unit, confidence=confidence))
+    one_only = np.isnan(same) | np.isnan(rand)  # another mix of classes on either side would count as a gap
+    pair = (np.where(one_only, np.nan, column) for column in (same, rand))
+    return _estimate(mean_difference_interval(*pair, groups=unit, confidence=confidence))
 
 
 def _result(part: Part, confidence: float, p: float) -> ClassResult:

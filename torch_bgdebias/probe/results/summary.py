@@ -23,7 +23,7 @@ _PERFORMING = ("original", "only_fg", "mixed_rand")
 #: why its interval is not accuracy's, where classes are of one size and the two are the same number
 _BALANCED = "(balanced accuracy: the classes' mean, its interval put together from theirs; accuracy's is of all images)"
 
-__all__ = ["by_gap", "classes_by_gap", "may_be_chance", "summary_text", "worst_sentence"]
+__all__ = ["by_gap", "classes_by_gap", "gap_covers", "may_be_chance", "summary_text", "worst_sentence"]
 
 
 def summary_text(measurement: Measurement) -> str:
@@ -34,7 +34,9 @@ def summary_text(measurement: Measurement) -> str:
     lines += [_variant_line(name, result) for name, result in m.variants.items()]
     lines += [f"  {name:<12} mean {s.mean} ({s.n_undefined} undefined)" for name, s in m.scores.items()]
     if m.bg_gap is not None:
-        lines.append(f"  BG-Gap = accuracy(mixed_same) - accuracy(mixed_rand) = {m.bg_gap.percent()} points")
+        lines.append(
+            f"  BG-Gap = accuracy(mixed_same) - accuracy(mixed_rand) = {m.bg_gap.percent()} points{_of_how_many(m)}"
+        )
         lines.append(f"  {plain_text(judged_sentence(m))}")
         lines.append(f"  largest gaps: {_largest(m.per_class, m.confidence)}")
         lines += [f"  by {name}: {_largest(rows, m.confidence)}" for name, rows in m.per_group.items()]
@@ -71,6 +73,23 @@ def worst_sentence(worst: WorstPart, what: str, confidence: float) -> str:
         f"worst {what}: {worst.name}, {percent(worst.accuracy.value, 1)} right on {_shown(where)} ({between}, "
         f"corrected for being the worst of {worst.among} accuracies); none is below {percent(worst.floor, 1)}"
     )
+
+
+def gap_covers(measurement: Measurement) -> str:
+    """``32 of 64 images, 1 of 2 classes`` where some stand on one kind of background alone; empty where all do."""
+    gap, every = measurement.bg_gap, len(measurement.images)
+    if not is_known(gap) or gap.n == every:
+        return ""
+    text = f"{gap.n:,} of {every:,} images"
+    if measurement.images.targets is not None or not measurement.per_class:
+        return text
+    inside = sum(is_known(c.bg_gap) for c in measurement.per_class)
+    return f"{text}, {inside} of {len(measurement.per_class)} classes"
+
+
+def _of_how_many(measurement: Measurement) -> str:
+    covers = gap_covers(measurement)
+    return f" (of the {covers}, that stand on both)" if covers else ""
 
 
 def _shown(where: str) -> str:
