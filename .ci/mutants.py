@@ -1,7 +1,8 @@
 """Draw small mistakes by a seed, put each into a copy of the package, and see whether the tests notice.
 
-    python .ci/mutants.py --count 200 --seed 0          # all of it, hours on one core
-    python .ci/mutants.py --count 200 --range 0 40      # a part of the same 200
+    python .ci/mutants.py --count 200 --seed 0                # all of it
+    python .ci/mutants.py --count 200 --range 0 40            # a part of the same 200
+    python .ci/mutants.py --at torch_bgdebias/batch.py:61     # what can be changed in a line
 
 A mistake turns a comparison, an arithmetic operation or a number into another one; docstrings, messages of errors and
 warnings, annotations and defaults of command lines are left alone. Every mutant runs the test files that mirror its
@@ -12,15 +13,20 @@ from __future__ import annotations
 
 import argparse
 import ast
+import compileall
+import importlib
 import os
+import py_compile
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "torch_bgdebias"
@@ -29,6 +35,7 @@ COMPARISONS = {
     ast.NotEq: ("!=", "=="),
 }  # fmt: skip
 ARITHMETIC = {ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*")}
+WARM = ("torch", "lightning", "pytorch_lightning", "kornia", "scipy.stats", "hypothesis", "PIL.Image", "zennit")
 LEFT_ALONE = ("Error", "Warning", "warn", "getLogger", "add_argument", "Example")
 
 
@@ -136,6 +143,15 @@ def drawn(count: int, seed: int) -> list[Mutant]:
     return random.Random(seed).sample(every, count)
 
 
+def at(places: list[str]) -> list[Mutant]:
+    """All mutants at lines that are named, ``torch_bgdebias/batch.py:12``."""
+    mutants = []
+    for place in places:
+        name, line = place.split(":")[:2]
+        mutants += [mutant for mutant in Places(ROOT / name).mutants if mutant.line == int(line)]
+    return mutants
+
+
 def mirror(path: Path, root: Path = ROOT) -> list[Path]:
     """Test files called after the file, else all of its room (not those of rooms inside)."""
     relative = path.relative_to(PACKAGE)
@@ -145,25 +161,100 @@ def mirror(path: Path, root: Path = ROOT) -> list[Path]:
     return own or sorted(folder.glob("test_*.py"))
 
 
-def run(mutant: Mutant, copy: Path, limit: float, broad: bool) -> str:
-    """``caught``, ``NOT CAUGHT`` or why there is no verdict."""
+def warm() -> None:
+    """Import what the tests need and what no mistake is put into, so that a fork of this process has it."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in WARM:
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                print(f"not there: {name}")
+    import torch
+
+    torch.set_num_threads(1)
+
+
+class Failures:
+    """A plugin of pytest's that keeps the names of what failed."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            self.names.append(report.nodeid)
+
+    def pytest_collectreport(self, report: Any) -> None:
+        if report.failed:
+            self.names.append(report.nodeid)
+
+
+def tested(copy: Path, chosen: list[str], limit: float) -> tuple[int | None, list[str]]:
+    """Exit code of pytest in a fork of this process (``None``: no end), and what failed."""
+    with tempfile.NamedTemporaryFile() as file:
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            os.chdir(copy)
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for stream in range(3):
+                os.dup2(nowhere, stream)
+            sys.path.insert(0, str(copy))
+            os.environ["PYTHONPATH"] = str(copy)
+            code = 3
+            try:
+                import pytest
+
+                failures = Failures()
+                options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-n", "0", "--rootdir", str(copy)]
+                code = int(pytest.main([*options, *chosen], plugins=[failures]))
+                Path(file.name).write_text("\n".join(failures.names))
+            finally:
+                os._exit(code)
+        end = time.monotonic() + limit
+        while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+            if time.monotonic() > end:
+                os.killpg(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                return None, []
+            time.sleep(0.05)
+        return os.waitstatus_to_exitcode(ended[1]), Path(file.name).read_text().splitlines()
+
+
+def run(mutant: Mutant, copy: Path, limit: float, broad: bool, sound: dict[str, bool]) -> str:
+    """``caught``, ``NOT CAUGHT`` or why there is no verdict; ``sound`` remembers which tests pass without a mistake."""
     target = copy / mutant.path.relative_to(ROOT)
     original = mutant.path.read_text()
     tests = mirror(mutant.path, copy)
     if broad:
-        tests = sorted((copy / "tests" / mutant.path.parent.relative_to(PACKAGE)).glob("test_*.py"))
+        tests = sorted((copy / "tests" / mutant.path.parent.relative_to(PACKAGE)).rglob("test_*.py"))
     target.write_text(mutant.applied(original))
-    environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", "-n", "0"]
     try:
-        done = subprocess.run(
-            [*command, *map(str, tests), str(target)], cwd=copy, env=environment, capture_output=True, timeout=limit
-        )
-    except subprocess.TimeoutExpired:
-        return "caught (no end)"
+        code, failed = tested(copy, [*map(str, tests), str(target)], limit)
     finally:
         target.write_text(original)
-    return {0: "NOT CAUGHT", 5: "no tests"}.get(done.returncode, "caught")
+    for name in failed:
+        if name not in sound:
+            sound[name] = tested(copy, [name], limit)[0] == 0
+    if not all(sound[name] for name in failed):
+        return f"FAILS ANYWAY {failed}"
+    if code in (3, 4, 5):
+        return {3: "pytest broke", 4: "no such tests", 5: "no tests"}[code]
+    return {0: "NOT CAUGHT", None: "caught (no end)"}.get(code, "caught")
+
+
+def copied(folder: Path) -> Path:
+    """The tree beside itself, compiled so that a changed file, and none besides, is compiled again."""
+    copy = folder / "copy"
+    skip = shutil.ignore_patterns(".git", ".venv", "build", ".*_cache", ".hypothesis", "__pycache__")
+    shutil.copytree(ROOT, copy, ignore=skip)
+    if (ROOT.parent / "shared").is_dir():  # reference arrays that some tests compare with
+        (folder / "shared").symlink_to((ROOT.parent / "shared").resolve())
+    mode = py_compile.PycInvalidationMode.CHECKED_HASH
+    compileall.compile_dir(copy / "torch_bgdebias", quiet=2, invalidation_mode=mode)
+    return copy
 
 
 def main() -> None:
@@ -171,28 +262,28 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--range", type=int, nargs=2, metavar=("FIRST", "END"), help="only these of the drawn ones")
+    parser.add_argument("--at", nargs="+", metavar="FILE:LINE", help="instead of drawn ones, all at these lines")
     parser.add_argument("--limit", type=float, default=300, help="seconds a mutant")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no mutant after so long")
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
     parser.add_argument("--broad", action="store_true", help="all tests of the room, not only the file's own")
     args = parser.parse_args()
-    mutants = drawn(args.count, args.seed)
+    mutants = at(args.at) if args.at else drawn(args.count, args.seed)
     first, end = args.range or (0, len(mutants))
-    began, verdicts = time.monotonic(), []
+    began, verdicts, sound = time.monotonic(), [], {}
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "copy"
         if not args.list:
-            skip = shutil.ignore_patterns(".git", ".venv", "build", ".*_cache", ".hypothesis", "__pycache__")
-            shutil.copytree(ROOT, copy, ignore=skip)
+            copy = copied(Path(folder))
+            warm()
         for number in range(first, min(end, len(mutants))):
             if time.monotonic() - began > args.seconds:
                 print(f"stopped: go on with --range {number} {end}")
                 break
-            verdict = "" if args.list else run(mutants[number], copy, args.limit, args.broad)
+            verdict = "" if args.list else run(mutants[number], copy, args.limit, args.broad, sound)
             verdicts.append(verdict)
             print(f"{number:4} {verdict:16} {mutants[number]}", flush=True)
     if not args.list:
-        missed = sum(verdict == "NOT CAUGHT" for verdict in verdicts)
+        missed = sum(not verdict.startswith("caught") for verdict in verdicts)
         print(f"{len(verdicts)} mutants, {missed} not caught")
         sys.exit(missed > 0.05 * len(verdicts))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import resource
 import struct
 
 import numpy as np
@@ -148,3 +149,23 @@ def test_digits_in_colour_and_size():
 def test_bad_digits(arguments, text):
     with pytest.raises(ValueError, match=text):
         digits_with_masks(**arguments)
+
+
+def test_broken_and_bombed_files_are_named(tmp_path):
+    path = write_idx(tmp_path / "a.gz", np.arange(200, dtype=np.uint8), packed=True)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:20] + b"\xff\xff" + whole[22:])
+    with pytest.raises(ValueError, match=r"broken idx file .*a\.gz"):
+        read_idx(path)
+    head = struct.pack(">HBB2I", 0, 8, 2, 10, 20)
+    path.write_bytes(gzip.compress(head + bytes(50_000_000)))  # 200 bytes are promised
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"a\.gz: expected \(10, 20\), got 201 bytes"):
+        read_idx(path)
+    path.write_bytes(gzip.compress(struct.pack(">HBB2I", 0, 8, 2, 2**31, 2**31) + bytes(50_000_000)))
+    with pytest.raises(ValueError, match=r"a\.gz: its shape says \d+ bytes, expected at most 2147483648"):
+        read_idx(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**15, "more than 32 MiB"
+    path.write_bytes(gzip.compress(struct.pack(">HBB1I", 0, 12, 1, 5) + bytes(18)))
+    with pytest.raises(ValueError, match=r"a\.gz: expected \(5,\), got 18 bytes"):
+        read_idx(path)

@@ -56,6 +56,17 @@ def test_places365_trouble(places, tmp_path):
         load_places365(places, 8, split="train-challenge")
     with pytest.raises(FileNotFoundError, match=r"6 of 6 files are missing: .*val_large"):
         load_places365(places, 8, small=False)
+    listed = (places / "places365_val.txt").read_text()
+    for content, file in (
+        (b"a.jpg\n", "places365_val"),
+        (b"a.jpg x\n", "places365_val"),
+        (b"\xff 0\n", "categories_pl"),
+    ):
+        next(places.glob(f"{file}*.txt")).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{file}.*txt: expected a name and a number in each line"):
+            load_places365(places, 8)
+        (places / "places365_val.txt").write_text(listed)
+    (places / "categories_places365.txt").write_text("/a/airfield 0\n/d/desert/sand 1\n/o/ocean 2\n")
     (places / "val_256/Places365_val_00000004.jpg").write_bytes(b"\xff\xd8broken")
     with pytest.raises(UnreadableImageError, match=r"Places365_val_00000004.jpg"):
         load_places365(places, 8)

@@ -100,6 +100,13 @@ def test_tables_that_cannot_be_read_are_named(waterbirds):
     table.write_text(text.replace("Gull_0.jpg,0,", "Gull_0.jpg,7,"))
     with pytest.raises(ValueError, match=r"row 2, column y: expected a class \(0 landbird, 1 waterbird\), got '7'"):
         Waterbirds(root)
+    for number in ("inf", "nan", "0.5", "-1"):
+        table.write_text(text.replace("Gull_0.jpg,0,", f"Gull_0.jpg,{number},"))
+        with pytest.raises(ValueError, match=rf"metadata.csv, row 2, column y: expected a whole number.*'{number}'"):
+            Waterbirds(root)
+    table.write_text(text + "x" * 200_000)
+    with pytest.raises(ValueError, match=r"metadata.csv: expected a table \(CSV\), got a damaged one: field larger"):
+        Waterbirds(root)
     table.write_bytes(text.replace("Gull_0", "Gül").encode("latin-1"))
     with pytest.raises(ValueError, match=r"metadata.csv: expected text in UTF-8, got other bytes"):
         Waterbirds(root)

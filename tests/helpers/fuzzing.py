@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import mmap
+import os
 import random
 import re
+import resource
+import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -111,35 +117,98 @@ def changed_tensors(state: dict[str, Any], draw: random.Random) -> dict[str, Any
     return state
 
 
+Kind = tuple[str, str]
+Attempt = Callable[[random.Random], None]
+
+
+def wrong_kind(attempt: Attempt, number: int, named: tuple[type[Exception], ...], seed: int, words: str) -> Kind | None:
+    """How the attempt of that number ended otherwise than with a value or a named error that holds ``words``."""
+    try:
+        attempt(random.Random(seed * 1_000_003 + number))
+    except named as error:
+        if re.search(words, str(error)):
+            return None
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{number}: {type(error).__name__} says nothing of {words}: {str(error)[:200]}"
+        return f"no words {where.filename}:{where.lineno}", text
+    except Exception as error:
+        frames = []
+        step = error.__traceback__
+        while step is not None:
+            frames.append(f"{step.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{step.tb_lineno}")
+            step = step.tb_next
+        text = f"{number}: {type(error).__name__}: {str(error)[:150]} at {' < '.join(frames[::-1][:5])}"
+        return f"{type(error).__name__} {frames[-1]}", text
+    return None
+
+
 def unexpected(
-    attempt: Callable[[random.Random], None],
-    count: int,
-    named: tuple[type[Exception], ...],
-    seed: int = 0,
-    *,
-    words: str = ".",
+    attempt: Attempt, count: int, named: tuple[type[Exception], ...], seed: int = 0, *, words: str = "."
 ) -> list[str]:
-    """Which of ``count`` attempts ended in another error, each kind once, with the seed that repeats it.
+    """Which of ``count`` attempts ended in another error, each kind once, with the number that repeats it.
 
     A named error holds ``words``, a pattern.
     """
     kinds: dict[str, str] = {}
     for number in range(count):
-        try:
-            attempt(random.Random(seed * 1_000_003 + number))
-        except named as error:
-            if not re.search(words, str(error)):
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                kind = f"no words {where.filename}:{where.lineno}"
-                kinds.setdefault(kind, f"{number}: {type(error).__name__} says nothing of {words}: {str(error)[:200]}")
-        except Exception as error:
-            frames = []
-            step = error.__traceback__
-            while step is not None:
-                frames.append(f"{step.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{step.tb_lineno}")
-                step = step.tb_next
-            kind = f"{type(error).__name__} {frames[-1]}"
-            kinds.setdefault(
-                kind, f"{number}: {type(error).__name__}: {str(error)[:150]} at {' < '.join(frames[::-1][:5])}"
-            )
+        if wrong := wrong_kind(attempt, number, named, seed, words):
+            kinds.setdefault(*wrong)
     return list(kinds.values())
+
+
+def unexpected_in_child(
+    attempt: Attempt,
+    count: int,
+    named: tuple[type[Exception], ...],
+    seed: int = 0,
+    *,
+    words: str = ".",
+    seconds: float = 5.0,
+    memory: int = 2**30,
+    deaths: int = 5,
+) -> list[str]:
+    """`unexpected` in a fork with an end to its memory and to each attempt's time, which is made anew when it dies.
+
+    Args:
+        seconds: of processor time an attempt, and twelve times as much by the clock.
+        memory: bytes that the fork may take beyond what it is born with.
+        deaths: after so many the search ends.
+    """
+    kinds: dict[str, str] = {}
+    at = mmap.mmap(-1, 8)
+    first = 0
+    for _ in range(deaths):
+        readable, writable = os.pipe()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                _limit_memory(memory)
+                with os.fdopen(writable, "w") as out:
+                    for number in range(first, count):
+                        at[:] = number.to_bytes(8, "little")
+                        signal.setitimer(signal.ITIMER_PROF, seconds)
+                        signal.setitimer(signal.ITIMER_REAL, 12 * seconds)
+                        if (wrong := wrong_kind(attempt, number, named, seed, words)) and wrong[0] not in kinds:
+                            kinds.setdefault(*wrong)
+                            print(json.dumps(wrong), file=out, flush=True)
+                code = 0
+            finally:
+                os._exit(code)
+        os.close(writable)
+        with os.fdopen(readable) as lines:
+            kinds.update(json.loads(line) for line in lines)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code == 0:
+            break
+        number = int.from_bytes(at[:], "little")
+        kinds.setdefault(f"death {number}", f"{number}: the process ended with {code} in this attempt")
+        first = number + 1
+    return list(kinds.values())
+
+
+def _limit_memory(more: int) -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if sys.platform == "linux" else 0
+    if pages:
+        most = pages * resource.getpagesize() + more
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))

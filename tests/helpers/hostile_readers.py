@@ -8,7 +8,7 @@ import copy
 import io
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ SETTINGS: dict[str, Any] = {
         ],
     },
 }
+_PARSERS: dict[Any, dict[str, Any]] = {}
 Reader = Callable[[Path, random.Random], None]
 
 
@@ -94,6 +95,32 @@ def groups(path: Path) -> None:
     assert groups_from_csv(path, ["x/a.jpg", "x/b.jpg"], "hospital") is not None
 
 
+@contextlib.contextmanager
+def one_parser() -> Iterator[None]:
+    """Lightning's command line is set up once, and not for each file, which takes half a second."""
+    from lightning.pytorch import cli as one
+    from pytorch_lightning import cli as two
+
+    plain = {package: package.LightningCLI.setup_parser for package in (one, two)}
+
+    def setup_parser(self: Any, *args: Any) -> None:
+        package = one if isinstance(self, one.LightningCLI) else two
+        if package not in _PARSERS:
+            plain[package](self, *args)
+            _PARSERS[package] = {
+                name: vars(self)[name] for name in vars(self) if "parser" in name or "subcommand" in name
+            }
+        vars(self).update(_PARSERS[package])
+
+    try:
+        for package in plain:
+            package.LightningCLI.setup_parser = setup_parser
+        yield
+    finally:
+        for package, method in plain.items():
+            package.LightningCLI.setup_parser = method
+
+
 def settings(folder: Path, draw: random.Random) -> None:
     """``bgdebias train --config``, up to where a trainer would be made."""
     path = folder / "train.yaml"
@@ -103,7 +130,7 @@ def settings(folder: Path, draw: random.Random) -> None:
         text = yaml.safe_dump(changed_content(SETTINGS, draw), allow_unicode=True).encode("utf-8", "surrogatepass")
     path.write_bytes(text)
     words = argparse.Namespace(arguments=["--config", str(path), "--print_config"], debug=False)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
+    with one_parser(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
         code = train.run(words)
     assert code in (0, 1, 2)
     assert code == 0 or said.getvalue().startswith("bgdebias train: error:"), said.getvalue()
@@ -157,12 +184,13 @@ def parquet(folder: Path, draw: random.Random) -> None:
     import pyarrow
     from pyarrow import parquet as files
 
-    path = folder / "a.parquet"
-    report().to_parquet(path)
+    path, whole = folder / "a.parquet", folder / "whole.parquet"
+    if not whole.is_file():
+        report().to_parquet(whole)
     if draw.random() < 0.5:
-        path.write_bytes(changed_bytes(path.read_bytes(), draw))
+        path.write_bytes(changed_bytes(whole.read_bytes(), draw))
     else:
-        table = files.read_table(path)
+        table = files.read_table(whole)
         key, metadata = next(iter(table.schema.metadata.items()))
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
         if draw.random() < 0.5:

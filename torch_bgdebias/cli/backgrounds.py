@@ -274,7 +274,11 @@ def _lines(path: Path | None) -> list[str]:
         return []
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected text in UTF-8, a line each, got other bytes ({error})") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _words(text: str) -> list[str]:

@@ -14,6 +14,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from torch_bgdebias.cli.yaml_files import require_bounded
+
 __all__ = ["EXAMPLE", "SCHEMA", "add_parser", "condensed", "run"]
 
 #: name and version of the layout of what ``--json`` prints
@@ -107,12 +109,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _require_settings(words: list[str]) -> None:
-    """Refuse a file of settings that is not there before Lightning is imported, which takes its time."""
+    """Refuse a file of settings that is not there, or a bomb, before Lightning is imported, which takes its time."""
     for before, word in zip(["", *words], words, strict=False):
         name, equals, value = word.partition("=")
         file = word if before == "--config" else value if equals and name == "--config" else None
         if file is not None and not Path(file).exists():
             raise FileNotFoundError(f"--config: expected a file, found nothing at {file}")
+        if file is not None and Path(file).is_file():
+            require_bounded(Path(file))
 
 
 def _lightning(rest: list[str], *, as_json: bool, overwrite: bool) -> int:

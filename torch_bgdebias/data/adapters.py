@@ -198,7 +198,10 @@ class ImageNetS(MaskedFiles):
                 )
         there = sorted(path.name for path in category_folders(folder))
         if isinstance(categories, str | Path):
-            categories = Path(categories).read_text(encoding="utf-8-sig").split()
+            try:
+                categories = Path(categories).read_text(encoding="utf-8-sig").split()
+            except UnicodeDecodeError as error:
+                raise ValueError(f"categories: {categories}: expected text in UTF-8, got {error}") from error
         self.classes = sorted(categories) if categories is not None else there
         unknown = sorted(set(there) - set(self.classes))
         if unknown or not there:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,9 @@ __all__ = ["ThresholdMasked", "digits_with_masks", "mnist_with_masks", "read_idx
 _IDX_TYPES: dict[int, np.dtype[Any]] = {
     code: np.dtype(name) for code, name in ((8, "u1"), (9, "i1"), (11, ">i2"), (12, ">i4"), (13, ">f4"), (14, ">f8"))
 }
+
+#: bytes of a file unpacked; MNIST's largest relative, EMNIST, has about 2**29
+_LARGEST = 2**31
 
 
 class ThresholdMasked(Dataset[MaskedItem]):
@@ -147,17 +153,35 @@ def read_idx(path: str | Path) -> np.ndarray[Any, Any]:
         packed = file.read(2) == b"\x1f\x8b"
     try:
         with gzip.open(path, "rb") if packed else open(path, "rb") as file:
-            data = file.read()
-    except (EOFError, gzip.BadGzipFile) as error:
+            data = b"".join(_pieces(file))
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"truncated or broken idx file {path}: {error}") from error
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES or len(data) < 4 + 4 * data[3]:
         raise ValueError(f"not an idx file: {path} starts with {data[:4]!r}")
-    shape = struct.unpack(f">{data[3]}I", data[4 : 4 + 4 * data[3]])
-    values = np.frombuffer(data, _IDX_TYPES[data[2]], offset=4 + 4 * data[3])
-    if values.size != int(np.prod(shape)):
-        raise ValueError(f"truncated or broken idx file {path}: expected {shape}, got {values.size} values")
+    kind, start = _IDX_TYPES[data[2]], 4 + 4 * data[3]
+    shape = struct.unpack(f">{data[3]}I", data[4:start])
+    if len(data) - start != math.prod(shape) * kind.itemsize:
+        raise ValueError(f"truncated or broken idx file {path}: expected {shape}, got {len(data) - start} bytes")
+    values = np.frombuffer(data, kind, offset=start)
     native: np.ndarray[Any, Any] = values.reshape(shape).astype(values.dtype.newbyteorder("="))
     return native
+
+
+def _pieces(file: Any) -> Iterator[bytes]:
+    """The file's header and what the shape in it says, and a byte more where there is more."""
+    yield (start := file.read(4))
+    if len(start) < 4:
+        return
+    yield (sides := file.read(4 * start[3]))
+    if len(sides) < 4 * start[3]:
+        return
+    item = _IDX_TYPES[start[2]].itemsize if start[2] in _IDX_TYPES else 1
+    left = math.prod(struct.unpack(f">{start[3]}I", sides)) * item + 1
+    if left > _LARGEST:
+        raise EOFError(f"its shape says {left - 1} bytes, expected at most {_LARGEST}")
+    while left > 0 and (piece := file.read(min(left, 2**20))):
+        left -= len(piece)
+        yield piece
 
 
 def _found(root: Path, name: str) -> Path:

@@ -255,7 +255,9 @@ def _read_mask(path: Path) -> Image.Image:
     """A foreground mask of the release: an array (H, W), true or above 0 on the foreground."""
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # numpy raises whatever a damaged header leads it to
         raise UnreadableImageError(f"unreadable mask file {path}: {error}") from error
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]

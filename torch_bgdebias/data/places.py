@@ -60,8 +60,8 @@ def load_places365(
             raise FileNotFoundError(
                 f"{root}: expected {path.name} in it, found {first_few(folder_listing(Path(root)))}"
             )
-    known, listed = ([line.split() for line in path.read_text().splitlines() if line] for path in lines.values())
-    index = {name.split("/", 2)[-1]: int(number) for name, number in known}
+    known, listed = (_numbered(path) for path in lines.values())
+    index = {name.split("/", 2)[-1]: number for name, number in known}
     names = tuple(index) if categories is None else tuple(categories)
     unknown = [name for name in names if name not in index]
     if unknown:
@@ -71,7 +71,7 @@ def load_places365(
     paths: list[list[Path]] = [[] for _ in names]
     place = {index[name]: position for position, name in enumerate(names)}
     for name, number in listed:
-        members = paths[place[int(number)]] if int(number) in place else None
+        members = paths[place[number]] if number in place else None
         if members is not None and (per_category is None or len(members) < per_category):
             members.append(folder / name.lstrip("/"))
     flat = [path for members in paths for path in members]
@@ -82,3 +82,12 @@ def load_places365(
         images = list(pool.map(lambda path: read_image(path, target), flat))
     labels = torch.arange(len(names)).repeat_interleave(torch.tensor([len(members) for members in paths]))
     return Scenes(torch.stack(images), labels, names)
+
+
+def _numbered(path: Path) -> list[tuple[str, int]]:
+    """A name and a number in each line."""
+    try:
+        pairs = [line.split() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+        return [(name, int(number)) for name, number in pairs]
+    except ValueError as error:  # text that is none, too many words, no number
+        raise ValueError(f"{path}: expected a name and a number in each line, got another file ({error})") from error

@@ -113,7 +113,10 @@ def _lines_of(table: Path) -> list[dict[str, str]]:
     header = text.splitlines()[0] if text else ""
     separator = max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-    names, *rows = [row for row in reader if any(cell.strip() for cell in row)] or [[]]
+    try:
+        names, *rows = [row for row in reader if any(cell.strip() for cell in row)] or [[]]
+    except csv.Error as error:
+        raise ValueError(f"{table}: expected a table (CSV), got a damaged one: {error}") from error
     columns = [name.strip().lower() for name in names]
     return [dict(zip(columns, [*row, *[""] * len(columns)], strict=False)) for row in rows]
 
@@ -132,7 +135,7 @@ def _rows(table: Path) -> list[_Row]:
             value = float(text)
         except ValueError:
             value = -1.0
-        if value < 0 or value != int(value):
+        if not value.is_integer() or value < 0:  # infinity and NaN are no whole numbers either
             raise ValueError(f"{table}, row {row}, column {column}: expected a whole number from 0, got {text!r}")
         if column == "y" and value >= len(Waterbirds.classes):
             expected = ", ".join(f"{i} {name}" for i, name in enumerate(Waterbirds.classes))

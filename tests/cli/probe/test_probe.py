@@ -66,6 +66,7 @@ def test_labels_say_which_output_a_class_is(place, capsys):
         ('{"cat": 0, "dog": 1}', "has no output for emu"),
         ('{"cat": "0"}', "with whole numbers"),
         ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
     ):
         (place / "labels.json").write_text(text)
         assert command(*words, "--labels", "labels.json") == 1

@@ -62,3 +62,30 @@ def test_foreign_json(tmp_path) -> None:
     path.write_text("not json")
     with pytest.raises(ValueError, match="r.json: expected a report.s JSON file.*it is not JSON: Expecting value"):
         BackgroundBiasReport.from_json(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda data: data["images"]["confidence"].pop("mixed_rand"),
+            "mixed_rand has log odds, and no pred",
+        ),
+        (
+            lambda data: data["images"]["prediction"].pop("mixed_rand"),
+            "mixed_rand has log odds, and no pred",
+        ),
+        (
+            lambda data: data["images"]["prediction"]["original"].__setitem__(0, 9),
+            "log_odds: class 9 is given, and",
+        ),
+        (lambda data: data["images"]["label"].__setitem__(0, 9), "log_odds: class 9 is given, and there are"),
+        (lambda data: data["worst_class"].update(variant="/"), r"worst_class\.variant: expected original, .*, got '/'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_when_it_is_read(change, message) -> None:
+    data = json.loads(json.dumps(evaluate_background_bias(cheat(), toy_loader(), variants=MIXED).to_dict()))
+    assert BackgroundBiasReport.from_dict(data).summary()
+    change(data)
+    with pytest.raises(ValueError, match=message):
+        BackgroundBiasReport.from_dict(data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,42 @@ def test_other_files_are_refused(tmp_path):
     writer.write_table(whole.append_column("stray", [range(50)]), tmp_path / "more.parquet")
     with pytest.raises(ValueError, match="it has a column 'stray'"):
         BackgroundBiasReport.from_parquet(tmp_path / "more.parquet")
+
+
+@pytest.mark.parametrize("kind", ["rows", "texts", "lists"])
+def test_bombs_are_refused_by_name_before_they_are_unfolded(tmp_path, kind):
+    from pyarrow import parquet as writer
+
+    report().to_parquet(tmp_path / "r.parquet")
+    metadata, n = writer.read_schema(tmp_path / "r.parquet").metadata, 20_000_000 if kind == "rows" else 1000
+    columns = {"id": arrow.array(np.zeros(n, np.uint64)), "label": arrow.array(np.zeros(n, np.int64))}
+    if kind == "texts":
+        columns["groups/site"] = arrow.DictionaryArray.from_arrays(np.zeros(n, np.int32), ["a" * 2_000_000])
+    if kind == "lists":
+        zeros = arrow.array(np.zeros(50_000 * n, np.uint8))
+        columns["targets"] = arrow.FixedSizeListArray.from_arrays(zeros, 50_000)
+    path = tmp_path / "bomb.parquet"
+    writer.write_table(arrow.table(columns).replace_schema_metadata(metadata), path, compression="zstd")
+    del columns
+    assert path.stat().st_size < 2**19
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"bomb\.parquet: .*expected at most \d+ bytes .*of a file of this size, got"):
+        BackgroundBiasReport.from_parquet(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17, "more than 128 MiB"
+
+
+def test_groups_that_are_no_texts_are_refused(tmp_path):
+    from pyarrow import parquet as writer
+
+    report().to_parquet(tmp_path / "r.parquet")
+    whole = writer.read_table(tmp_path / "r.parquet")
+    writer.write_table(whole.append_column("groups/site", [["a"] * 50]), tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=r"x\.parquet: .*it has the column 'groups/site' 2 times"):
+        BackgroundBiasReport.from_parquet(tmp_path / "x.parquet")
+    for column in ([None] * 50, ["a", None] * 25, [1] * 50):
+        writer.write_table(whole.append_column("groups/x", [column]), tmp_path / "x.parquet")
+        with pytest.raises(ValueError, match=r"x\.parquet: groups/x: expected a text an image, got"):
+            BackgroundBiasReport.from_parquet(tmp_path / "x.parquet")
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch, tmp_path):

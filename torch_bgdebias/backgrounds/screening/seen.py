@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import warnings
 from pathlib import Path
 
@@ -16,8 +15,6 @@ from torch_bgdebias.writing import save_content
 __all__ = ["SeenCache", "cache_folder", "content_keys"]
 
 _FORMAT = 1
-#: what torch.load raises on one broken file or another, and what a file of another layout leads to
-_BROKEN = (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError)
 
 
 def cache_folder() -> Path:
@@ -85,9 +82,13 @@ class SeenCache:
             if content["format"] != _FORMAT:
                 raise ValueError(f"format {content['format']}")
             for group in content["groups"]:
+                if group["keys"].ndim != 2 or group["classes"].ndim != 2 or group["keys"].dtype != torch.uint8:
+                    raise ValueError("expected keys (N, 16) and classes (N, k)")
                 for key, classes in zip(group["keys"].numpy(), group["classes"].long(), strict=True):
                     self._seen[key.tobytes()] = classes
+            if not isinstance(content["num_classes"], int | None):
+                raise TypeError(f"num_classes {content['num_classes']!r}")
             self.num_classes = content["num_classes"]
-        except _BROKEN as error:
+        except Exception as error:  # torch raises many kinds for a damaged file, and another layout leads to more
             self._seen.clear()
             warnings.warn(f"{path} cannot be read ({error}): the classifier looks at all images again", stacklevel=5)

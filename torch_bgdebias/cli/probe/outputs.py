@@ -48,7 +48,7 @@ def read_labels(path: Path, names: Sequence[str]) -> dict[str, list[int]]:
     """
     try:
         given = json.loads(path.read_bytes(), object_pairs_hook=lambda pairs: pairs)  # which finds UTF-8, 16 and 32
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"--labels: {path} is not JSON: {error}") from error
     form = 'expected {"class folder": output, ...} or {"class folder": [output, ...], ...} with whole numbers'
     if not isinstance(given, list) or not all(isinstance(pair, tuple) for pair in given):

@@ -97,7 +97,7 @@ def _model_of(out: Path) -> str | None:
     try:
         file = next(file for file in (out / "report.json", out / "model-1" / "report.json") if file.is_file())
         known = json.loads(file.read_text(encoding="utf-8"))
-    except (StopIteration, OSError, ValueError):
+    except (StopIteration, OSError, ValueError, RecursionError):
         return None
     return str(known["model"]) if isinstance(known, dict) and "model" in known else None
 

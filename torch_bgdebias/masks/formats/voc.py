@@ -88,7 +88,11 @@ def _label_colours(folder: Path) -> Mapping[Colour, str]:
     if not listed.is_file():
         return {_colour(index): name for index, name in enumerate(VOC_CLASSES, start=1)}
     colours: dict[Colour, str] = {}
-    for row, line in enumerate(listed.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    try:
+        lines = listed.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{listed}: expected text in UTF-8, got other bytes ({error})") from error
+    for row, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
             continue
         name, _, rest = line.partition(":")

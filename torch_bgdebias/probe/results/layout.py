@@ -24,6 +24,7 @@ from torch_bgdebias.probe.results.measurement import (
     WorstPart,
 )
 from torch_bgdebias.probe.results.performance import area_gap, performance_of
+from torch_bgdebias.probe.results.spelling import VARIANT_WORDS
 from torch_bgdebias.records import Record, Unpacker
 
 __all__ = ["SCHEMA", "check_lengths", "measurement_from_dict", "measurement_to_dict", "plain"]
@@ -102,6 +103,8 @@ def _class(data: Record) -> ClassResult:
 
 
 def _worst(data: Record) -> WorstPart:
+    if data.text("variant") not in VARIANT_WORDS:
+        raise ValueError(f"{data.at('variant')}: expected {', '.join(VARIANT_WORDS)}, got {data.text('variant')!r}")
     return WorstPart(
         data.text("name"), data.text("variant"), _estimate(data, "accuracy"), data.whole("among"), data.number("floor")
     )
@@ -180,6 +183,11 @@ def check_lengths(images: ImageResults) -> None:
     for name, shape in shapes.items():
         if shape[0] != len(images.id) or len(set(shapes.values())) > 1:
             raise ValueError(f"images.{name}: expected {len(images.id)} rows, all tables of one width, got {shape}")
+    highest = max((int(answers.max(initial=-1)) for answers in (images.label, *images.prediction.values())), default=-1)
+    if images.targets is None and shapes and highest >= next(iter(shapes.values()))[1]:
+        raise ValueError(f"images.log_odds: class {highest} is given, and there are {next(iter(shapes.values()))[1]}")
+    if lonely := sorted(set(images.log_odds) - (set(images.prediction) & set(images.confidence))):
+        raise ValueError(f"images.log_odds: {lonely[0]} has log odds, and no prediction or no confidence")
     if images.targets is not None and set(images.prediction) - set(images.log_odds):
         raise ValueError("images.log_odds: expected log odds in every variant, for the labels are sets")
 

@@ -81,20 +81,32 @@ def measurement_from_parquet(path: str | Path) -> Measurement:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: {expected}; no such file")
     try:
-        table = parquet.read_table(path)
+        texts = [name for name in parquet.read_schema(path).names if name.partition("/")[0] in ("unit", "groups")]
+        with parquet.ParquetFile(path, read_dictionary=texts) as file:  # texts that are repeated stay one
+            _require_bounded(file, path)
+            table = file.read()
         names = table.column_names
+    except _UnfoldsError as error:
+        raise ValueError(f"{path}: {error}") from error
     except (ValueError, OSError, NotImplementedError) as error:  # pyarrow's errors of a format are such
         raise ValueError(f"{path}: {expected}; {str(error).splitlines()[0]}") from error
     metadata = table.schema.metadata or {}
     if _REST not in metadata:
         raise ValueError(f"{path}: {expected}; it has the columns {', '.join(names[:6])}")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{path}: {expected}; it has the column {twice[0]!r} {names.count(twice[0])} times")
     columns: dict[str, NDArray[Any]] = {}
     for name in names:
         kind, is_table = {**_SINGLE, **_NAMED}.get(name.partition("/")[0], (None, False))
         if kind is None:
             raise ValueError(f"{path}: {expected}; it has a column {name!r}")
         try:
+            if kind is np.str_:
+                columns[name] = _texts(table.column(name), path)
+                continue
             columns[name] = _numpy_array(table.column(name), kind, is_table)
+        except _UnfoldsError as error:
+            raise ValueError(f"{path}: {name}: {error}") from error
         except (AttributeError, TypeError, ValueError, ArithmeticError, NotImplementedError) as error:
             what = "a list of numbers" if is_table else "a number" if kind is not np.str_ else "a text"
             raise ValueError(f"{path}: {name}: expected {what} an image, got {table.column(name).type}") from error
@@ -109,6 +121,41 @@ def measurement_from_parquet(path: str | Path) -> Measurement:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return report
+
+
+class _UnfoldsError(ValueError):
+    """A file that unfolds to far more than a report of its size holds."""
+
+
+def _most(path: str | Path) -> int:
+    """Bytes in memory that a report's file may become: its fingerprints alone are 8 an image that nothing packs."""
+    return 2**28 + 64 * Path(path).stat().st_size
+
+
+def _require_bounded(file: Any, path: str | Path) -> None:
+    """Refuse a bomb before it is unpacked: rows that repeat one value, wide lists, and pages that are packed well."""
+    metadata, most = file.metadata, _most(path)
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    rows = max(metadata.num_rows, sum(group.num_rows for group in groups))
+    width = sum(8 * max(getattr(column.type, "list_size", 1), 1) for column in file.schema_arrow)
+    pages = sum(group.total_byte_size for group in groups)  # what a column says of itself may end Python: an abort
+    if (largest := max(rows * width, pages)) > most:
+        raise _UnfoldsError(f"expected at most {most} bytes in memory of a file of this size, got {largest}")
+
+
+def _texts(column: Any, path: str | Path) -> NDArray[Any]:
+    """A text an image; numpy holds each at the length of the longest."""
+    parts: list[NDArray[Any]] = []
+    for chunk in column.chunks:
+        words = chunk.dictionary.to_pylist() if hasattr(chunk, "dictionary") else chunk.to_pylist()
+        if chunk.null_count or not all(isinstance(word, str) for word in words):
+            raise TypeError("no text")
+        unfolded = 4 * len(column) * max(map(len, words), default=0)
+        if unfolded > _most(path):
+            raise _UnfoldsError(f"expected at most {_most(path)} bytes of texts of a file of this size, got {unfolded}")
+        table = np.asarray(words, np.str_)
+        parts.append(table[chunk.indices.to_numpy()] if hasattr(chunk, "dictionary") else table)
+    return np.concatenate(parts) if parts else np.zeros(0, np.str_)
 
 
 def _columns(images: ImageResults) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -145,6 +192,4 @@ def _numpy_array(column: Any, kind: type[np.generic], is_table: bool) -> NDArray
         width = column.type.list_size
         parts = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
         return np.concatenate([np.zeros(0), *parts]).astype(kind).reshape(-1, width)
-    if kind is np.str_:
-        return np.asarray(column.to_pylist(), np.str_)
     return np.asarray(column.to_numpy(), kind)
