@@ -67,6 +67,12 @@ def test_tap_reads_and_leaves_nothing_behind():
     assert state_of(model) == before
 
 
+def test_a_layer_that_is_like_no_other_is_told_the_last_five():
+    model = nn.Sequential(*[nn.ReLU() for _ in range(9)])
+    with pytest.raises(LookupError, match=r"near names: 4, 5, 6, 7, 8$"), models.tap(model, ["head"]):
+        raise AssertionError("the block must not run")
+
+
 def test_tap_of_a_compiled_model_warns_and_works():
     inner = small()
     model = nn.Sequential(torch.compile(inner, backend="eager"))

@@ -205,3 +205,19 @@ def test_layers_without_gradients_say_so():
         grad_cam(Followed(frozen), torch.rand(2, 3, 8, 8), layer="body")
     with pytest.raises(LookupError, match=r"no layer of Followed can be chosen, since gradients .*name one \(layer="):
         grad_cam(Followed(lambda body, x: checkpoint(torch.relu, body(x), use_reentrant=True)), torch.rand(2, 3, 8, 8))
+
+
+class Corner(nn.Module):
+    """Logits of one position of the last map; all of the first map reaches that position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.last(self.first(image))[:, :, 0, 0])
+
+
+def test_a_map_of_which_one_position_counts_is_passed_over():
+    torch.manual_seed(0)
+    assert find_map_layer(Corner(), torch.rand(1, 3, 8, 8)) == "first"

@@ -9,6 +9,7 @@ from hostile import HOSTILE
 
 from torch_bgdebias.audit import AuditReport
 from torch_bgdebias.audit.cues import CUES, cue_of
+from torch_bgdebias.audit.page import _heat
 from torch_bgdebias.audit.results import Finding, Giveaway, Reading
 from torch_bgdebias.metrics.statistics import Interval
 
@@ -92,3 +93,18 @@ def test_summary(capsys):
     assert "ship / plane" in text
     assert "1 pictures cannot be read: ship" in text
     assert "Check by hand" in text
+
+
+def test_tiles_that_are_not_known_are_lighter_and_those_beyond_chance_framed():
+    mean = np.full((48, 48, 3), 100, np.uint8)
+    plane = np.zeros((12, 12))
+    plane[0, 0], plane[5, 5] = np.nan, 1.0
+    picture = _heat(mean, plane, 0.4).astype(int)
+    side = len(picture) // 12
+    grey = 0.5 * 100 + 120
+    assert (picture[side // 2, side // 2] == int(0.8 * grey + 40)).all()
+    assert (picture[2 * side + 1, 2 * side + 1] == int(grey)).all()
+    middle, edge = 5 * side + side // 2, 5 * side
+    np.testing.assert_allclose(picture[middle, middle], 0.15 * grey + 0.85 * np.array([190, 20, 30]), atol=1)
+    assert (picture[edge, middle] == 0).all()
+    assert (picture[edge - 1, middle] == int(grey)).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -67,3 +68,14 @@ def test_a_crop_shows_a_window_of_the_image():
     centre = (left + right) / 2
     assert centre.min() < -0.3
     assert centre.max() > 0.3
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_masks_without_object_or_without_background_are_refused(level):
+    image, label, mask = batch()
+    swap = BackgroundSwap("batch", different_class=False)
+    mask[:3] = level
+    embed_views(Pixels(), [(image, label, mask)], swap, BatchSpec(), "fc", HeadSettings(copies=1))  # half of them
+    mask[:4] = level
+    with pytest.raises(ValueError, match="got 4 of 6 masks that are empty or full"):
+        embed_views(Pixels(), [(image, label, mask)], swap, BatchSpec(), "fc", HeadSettings(copies=1))

@@ -96,6 +96,8 @@ def test_groups_cost_their_design_effect():
         (lambda: images_for_gap(0.1, 0.8, correlation=2), "correlation: expected a number in [0, 1], got 2"),
         (lambda: images_for_gap(1e-5, 0.8), "images: more than 10,000,000 would be needed"),
         (lambda: gap_power(30, 0.1, 0.8, group_size=10, correlation=0.5), "at least 20 groups to plan with, got 3"),
+        (lambda: images_for_interval(0.5, 0.8), "half_width: expected a number in (0, 0.5), got 0.5"),
+        (lambda: images_for_interval(0, 0.8), "half_width: expected a number in (0, 0.5), got 0"),
         (lambda: images_for_interval(0.6, 0.8), "half_width: expected a number in (0, 0.5), got 0.6"),
     ],
 )

@@ -37,6 +37,12 @@ def test_ticks_cover_the_range_in_a_few_round_steps(low: float, high: float) -> 
     assert 2 <= len(marks) <= 8 or low == high
 
 
+@pytest.mark.parametrize(("high", "step"), [(5, 1), (10, 2), (25, 5), (50, 10), (0.5, 0.1), (0.91, 0.2)])
+def test_ticks_step_by_one_two_or_five(high: float, step: float) -> None:
+    marks = charts.ticks(0, high)
+    assert marks == pytest.approx([i * step for i in range(len(marks))])
+
+
 def test_charts_draw_unknown_values_and_holes() -> None:
     known = Estimate(0.5, 0.4, 0.6, 10)
     assert svg(charts.bars(["a", "b"], {"m": [known, NAN]}, label="x")).count("<rect") == 1

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from torch_bgdebias.probe.passes.entry import calls_by_module, compare_entries, other_networks, several_calls
+from torch_bgdebias.probe.passes.entry import (
+    calls_by_module,
+    compare_entries,
+    other_networks,
+    picture_in,
+    several_calls,
+)
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]).reshape(3, 1, 1), torch.tensor([0.2, 0.25, 0.3]).reshape(3, 1, 1)
 
@@ -169,3 +175,10 @@ def test_a_call_that_fails_is_over() -> None:
         with pytest.raises(RuntimeError):
             net(torch.rand(2, 3, 6, 6))
         assert not calls.running
+
+
+@pytest.mark.parametrize(("channels", "seen"), [(1, True), (3, True), (4, True), (5, False), (8, False)])
+def test_maps_of_more_than_four_channels_are_features(channels, seen):
+    value = torch.rand(2, channels, 6, 6)
+    assert (picture_in((None, 1), {"x": value}) is value) == seen
+    assert (picture_in((value[:, :, None],), {}) is not None) == seen

@@ -53,6 +53,8 @@ def test_picture_mask_and_label_all_count() -> None:
     other[0, 0, 0, 0] = (other[0, 0, 0, 0] * 255 + 1) % 256 / 255
     filled = mask.clone()
     filled[0, 0, 3, 3] = 1
+    dark, nearly = torch.zeros_like(image), torch.full_like(image, 1 / 255)
+    assert fingerprints(dark, label, mask) != fingerprints(nearly, label, mask)
     for changed in ((other, label, mask), (image, label + 1, mask), (image, label, filled)):
         assert fingerprints(*changed) != first
     batch = fingerprints(image.repeat(3, 1, 1, 1), label.repeat(3), mask.repeat(3, 1, 1, 1))

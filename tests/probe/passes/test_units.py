@@ -10,6 +10,7 @@ from torch import nn
 
 from torch_bgdebias.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from torch_bgdebias.probe import evaluate_background_bias
+from torch_bgdebias.probe.passes.units import doubt_about_units
 
 WANTED = Preprocessing(None, IMAGENET_MEAN, IMAGENET_STD)
 
@@ -127,3 +128,14 @@ def test_a_network_without_batch_normalisation_has_timms_word():
         right = Preprocessing(None, (0.5,) * 3, (0.5,) * 3)
         evaluate_background_bias(model, [(image, label, mask)], variants=["mixed_rand"], preprocess=right)
     assert not [w for w in caught if "timm's data config" in str(w.message)]
+
+
+def test_a_mean_beyond_two_standard_deviations_is_doubted_and_one_within_is_not():
+    model = nn.Sequential(nn.BatchNorm2d(3))
+    model[0].num_batches_tracked += 100
+    model.eval()
+    pixels = torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    for shift, doubted in ((1.7, False), (2.3, True), (-2.3, True)):
+        image = pixels + shift
+        text = doubt_about_units(model, model, image, image, normalised=None)
+        assert ("standard deviations off" in text) == doubted, text

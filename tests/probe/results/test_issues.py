@@ -84,6 +84,8 @@ def test_models_that_are_unlike_are_named() -> None:
     assert "not measured on the same images" in issue.what
     later = make_report("later", seed=1)
     later.settings["seed"] = 5
+    same = make_report()
+    assert not any("share" in i.what for i in issues([first, same], compare_models([first, same])))
     assert any("was not measured as" in i.what for i in issues([first, later], compare_models([first, later])))
     part = make_report("part", n=200)
     assert any(
