@@ -101,13 +101,15 @@ def main() -> None:
     data = pictures(args.images, args.size, seed=0)
     measure(pictures(128, args.size, seed=1), figures=True, batch=args.batch)  # matplotlib's fonts, first passes
     print(f"\nresnet18, {args.images} images of {args.size} pixels, {torch.get_num_threads()} threads, torch", end=" ")
-    print(f"{torch.__version__}\nfigures  epoch  images measured  validation  probe    probe / validation (floor 0.25)")
+    print(f"{torch.__version__}\n")
+    print("| figures | epoch | images measured | validation | probe | probe / validation (floor 0.25) |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for figures in (False, True):
         probe = measure(data, figures=figures, batch=args.batch)
         assert probe.report is not None
         for epoch, (validation, cost) in enumerate(probe.epochs):
-            row = f"{'on' if figures else 'off':<7}  {epoch:<5}  {len(probe.report.images):<15}"
-            print(f"{row}  {validation:6.2f} s    {cost:5.2f} s  {cost / validation:.2f}")
+            row = f"| {'on' if figures else 'off'} | {epoch} | {len(probe.report.images)}"
+            print(f"{row} | {validation:.2f} s | {cost:.2f} s | {cost / validation:.2f} |")
 
 
 if __name__ == "__main__":

@@ -92,8 +92,11 @@ def main() -> None:
         ]
     equal = all(torch.equal(weights[0][key], weights[1][key]) for key in weights[1])
     print(machine(torch.device("cpu")))
-    for way, values in times.items():
-        print(f"{way:<15} {statistics.median(values):5.1f} s of processor time (median of {args.turns})")
+    medians = {way: statistics.median(values) for way, values in times.items()}
+    print(f"\nMedian of {args.turns}:\n\n| way | processor time | x a program |\n| --- | --- | --- |")
+    for way, median in medians.items():
+        print(f"| {way} | {median:.1f} s | {median / medians['program']:.2f} |")
+    print()
     print(f"weights after two epochs: {'equal, bit for bit' if equal else 'they differ'}")
 
 

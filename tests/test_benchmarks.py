@@ -19,14 +19,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PRINTED = {
     "bench_voronoi.py --starts": "2, fresh           12.10         11.90          0.98          1.17         21.70",
     "bench_data.py": "reading            6.89 ms an image, 1.17 x by hand",
-    "bench_train.py": "bgdebias train    1.17 s of processor time (median of 1)",
+    "bench_train.py": "| bgdebias train | 1.17 s | 1.04 |",
     "bench_voronoi.py": "voronoi_composite             9.15       9.01-9.40     1.17    9.00    0.90     111",
     "bench_swap.py": "bank  voronoi:    47.0 ms (46.0 to 48.0),    681 images/s,  4.2 x clone(), of it drawing 1.3 ms;"
     " loop 1188.0 ms, 1.17 x",
     "bench_clad.py": "| CLADLoss | 1.17 | 1.90-2.10 | 1.80 | 1.0 | 1.0 |",
     "bench_kernel_shap.py": "| resnet18 | 32 | 34.6 | 25.4 | 331.2 | 44.3 | 1.17 x | 1.7 x |",
     "bench_isnet.py": '{"model": "resnet18", "ratio": {"plain": 1.0, "selective": 1.17, "stochastic": 2.0}}',
-    "bench_probe.py": "off      1      160               10.95 s     2.20 s  1.17",
+    "bench_probe.py": "| off | 1 | 160 | 10.95 s | 2.20 s | 1.17 |",
     "bench_scale.py": "evaluate_background_bias: 1.17 s beyond model (1.8 s) and loader (1.3 s); peak 0.56 GB above",
     "bench_concepts.py": "plain, one class at a time: 22.8 s, 1.17 x; relative difference 1.0e-06",
 }

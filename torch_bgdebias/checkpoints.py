@@ -142,8 +142,8 @@ def _listed(what: str, keys: list[str]) -> str:
 def _read(path: Path) -> Any:
     if path.is_dir():
         files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.suffix in _ENDINGS)
-        held = f"it holds {first_few(files)}: name one of them" if files else "and there is no checkpoint in it"
-        raise FileNotFoundError(f"checkpoint: expected a file, got the folder {path}; {held}")
+        contents = f"it holds {first_few(files)}: name one of them" if files else "and there is no checkpoint in it"
+        raise FileNotFoundError(f"checkpoint: expected a file, got the folder {path}; {contents}")
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint: no such file: {path}")
     try:
@@ -173,9 +173,9 @@ def _is_pickle(path: Path) -> bool:
 def _state_of(content: Any, path: Path) -> dict[str, Tensor]:
     candidates = dict(_state_dicts(content, ""))
     if not candidates:
-        held = first_few(content, 8) if isinstance(content, Mapping) else type(content).__name__
+        contents = first_few(content, 8) if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(
-            f"checkpoint: {path}: expected a state dict, alone or under {', '.join(_PLACES)}; it holds {held}"
+            f"checkpoint: {path}: expected a state dict, alone or under {', '.join(_PLACES)}; it holds {contents}"
         )
     ranks = {place: min(map(_rank, place.split("."))) for place in candidates}
     best = min(ranks.values())

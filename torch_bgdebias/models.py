@@ -143,9 +143,9 @@ def logits_of(output: Any, key: LogitsKey = None) -> Tensor:
     else:
         logits = _entry(output, key)
     if not isinstance(logits, Tensor):
-        held = list(output) if isinstance(output, Mapping) else type(output).__name__
+        contents = list(output) if isinstance(output, Mapping) else type(output).__name__
         hint = "pass the key, index or function that finds them"
-        raise TypeError(f"model output: no logits at {key!r}, it is {held}; {hint}")
+        raise TypeError(f"model output: no logits at {key!r}, it is {contents}; {hint}")
     return logits
 
 

@@ -133,7 +133,7 @@ def test_a_checkpoint_s_normalisation_is_used(data, capsys):
     ("more", "text"),
     [
         (["--images", "3"], "--images: expected at least 20, or 0 for all, got 3"),
-        (["--mean", "0.5"], "--mean, --std: expected both or none, got only --mean"),
+        (["--mean", "0.5"], "--mean and --std: expected both or none, got only --mean"),
         (["--checkpoint", "gone.pt"], "--checkpoint: expected a file or folder, found nothing at gone.pt"),
         (["--data", "gone"], "--data: expected a file or folder, found nothing at gone"),
         (["--classes", "ship"], "the model has 2 outputs and the data 1 classes"),

@@ -134,10 +134,10 @@ def _last_call(calls: list[Any], logits: Tensor, layer: str) -> Any:
     if len(calls) == 1 or not with_graph:
         return calls[-1]
     reaching = torch.autograd.grad(logits.sum(), with_graph, retain_graph=True, allow_unused=True)
-    used = [call for call, gradient in zip(with_graph, reaching, strict=True) if gradient is not None]
-    if len(used) < 2:
-        return (used or calls)[-1]
-    *earlier, last = used
+    calls_used = [call for call, gradient in zip(with_graph, reaching, strict=True) if gradient is not None]
+    if len(calls_used) < 2:
+        return (calls_used or calls)[-1]
+    *earlier, last = calls_used
     through = torch.autograd.grad(last.sum(), earlier, retain_graph=True, allow_unused=True)
     if any(gradient is None for gradient in through):
         raise ValueError(

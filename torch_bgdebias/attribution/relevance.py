@@ -56,8 +56,8 @@ def lrp(
         image = image.detach().clone()
         with torch.no_grad():
             chosen = target_class(logits_of(inner(image), logits), target)
-        asked = inner if logits is None else _Logits(inner, logits)
-        _, heatmap = relevance(asked, image, chosen, FlexComposite() if composite is None else composite, False)
+        explained = inner if logits is None else _Logits(inner, logits)
+        _, heatmap = relevance(explained, image, chosen, FlexComposite() if composite is None else composite, False)
     return heatmap[:, 0].sum(1, keepdim=True).detach()
 
 

@@ -278,14 +278,14 @@ def _column(name: str, values: Values, gathered: Gathered, source: PictureSource
     """The value of each picture that was read."""
     if isinstance(values, Mapping):
         keys = [_keys(path, source.root) for path in gathered.paths]
-        given = [next((values[key] for key in several if key in values), None) for several in keys]
-        missing = sum(value is None for value in given)
-        if 2 * missing > len(given):
+        values_of_each = [next((values[key] for key in several if key in values), None) for several in keys]
+        missing = sum(value is None for value in values_of_each)
+        if 2 * missing > len(values_of_each):
             example = keys[0][0] if keys[0] else "no file"
             raise ValueError(
                 f"{name}: expected values by file name, such as {example}, got none for {missing} pictures"
             )
-        return given
+        return values_of_each
     if source.total is not None and len(values) != source.total:
         raise ValueError(f"{name}: expected one value for each of {source.total} pictures, got {len(values)}")
     return [values[int(index)] for index in gathered.index]

@@ -144,9 +144,9 @@ def _apart_words(apart: Sequence[Cluster], classes: Sequence[str]) -> Sentence:
     counted = f"{len(apart)} groups of pictures stand apart" if several else "One group of pictures stands apart"
     where = _where(first.place)
     place = "in the middle" if where == "middle" else f"at the {where}"
-    what = f"{first.size} pictures of {classes[first.label]}, by what is {place}"
+    group_text = f"{first.size} pictures of {classes[first.label]}, by what is {place}"
     return say(strong(f"{counted} from the rest of {'their classes' if several else 'its class'}. "),
-               f"Furthest{' of all' if several else ''}: {what}.")  # fmt: skip
+               f"Furthest{' of all' if several else ''}: {group_text}.")  # fmt: skip
 
 
 def _grey(thumbnail: bytes) -> NDArray[np.float64]:
@@ -158,8 +158,8 @@ def _shown(place: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np.
     """The group's mean picture under its place, red."""
     side = len(mean) // len(place)
     strength = np.kron(place / max(float(place.max()), 1e-12), np.ones((side, side)))[..., None]
-    shown = (1 - 0.8 * strength) * (0.5 * mean[..., None] + 110) + 0.8 * strength * np.array([190.0, 20.0, 30.0])
-    return np.ascontiguousarray(shown.clip(0, 255).astype(np.uint8))
+    tinted = (1 - 0.8 * strength) * (0.5 * mean[..., None] + 110) + 0.8 * strength * np.array([190.0, 20.0, 30.0])
+    return np.ascontiguousarray(tinted.clip(0, 255).astype(np.uint8))
 
 
 def _where(place: NDArray[np.float64]) -> str:

@@ -154,8 +154,8 @@ def _measure(parts: _Parts, waiting: list[tuple[Picture, Box | None]], embed: Em
     everything = torch.ones_like(seen, dtype=torch.float32)
     grey = image.mean(1, keepdim=True)
     whole = {"whole light": light(image, grey, everything), "whole sharpness": sharpness(grey, everything)}
-    for name, given in whole.items():
-        parts.pixels.setdefault(name, []).append(given.numpy())
+    for name, facts in whole.items():
+        parts.pixels.setdefault(name, []).append(facts.numpy())
     if embed is not None:
         mean = (image * seen).sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True).clamp(min=1)
         parts.pixels.setdefault("backbone", []).append(embed(torch.where(seen, image, mean)))

@@ -141,12 +141,12 @@ def ridge_scores(features: Floats, target: Floats, folds: Folds, penalty: float)
     for fold in np.unique(folds):
         rows = folds == fold
         train = np.asarray(features[~rows], np.float64)
-        given = np.asarray(target[~rows], np.float64)
+        answers = np.asarray(target[~rows], np.float64)
         centre = train.mean(0)
         inner = (train - centre).T @ (train - centre) + penalty * np.eye(train.shape[1])
-        weights = np.linalg.solve(inner, (train - centre).T @ (given - given.mean(0)))
-        held = (features[rows] - centre) @ weights
-        scores[rows] = held - held.mean(0)
+        weights = np.linalg.solve(inner, (train - centre).T @ (answers - answers.mean(0)))
+        predictions = (features[rows] - centre) @ weights
+        scores[rows] = predictions - predictions.mean(0)
     return scores
 
 
@@ -156,10 +156,10 @@ def single_scores(features: Floats, target: Floats, folds: Folds) -> NDArray[np.
     for fold in np.unique(folds):
         rows = folds == fold
         train = np.asarray(features[~rows], np.float64)
-        given = np.asarray(target[~rows], np.float64)
-        slope = (train - train.mean(0)).T @ (given - given.mean(0)) / np.maximum(train.std(0), 1e-9)[:, None]
+        answers = np.asarray(target[~rows], np.float64)
+        slope = (train - train.mean(0)).T @ (answers - answers.mean(0)) / np.maximum(train.std(0), 1e-9)[:, None]
         best = np.abs(slope).argmax(0)
         sign = np.sign(slope[best, np.arange(target.shape[1])])
-        held = features[rows][:, best] * sign
-        scores[rows] = held - held.mean(0)
+        predictions = features[rows][:, best] * sign
+        scores[rows] = predictions - predictions.mean(0)
     return scores

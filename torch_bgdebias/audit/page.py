@@ -155,13 +155,13 @@ def _heat(mean: NDArray[np.uint8], plane: NDArray[np.float64], threshold: float)
     known = np.kron(np.nan_to_num(plane, nan=0.0), np.ones((side, side)))[..., None]
     strength = np.clip(known / max(float(np.nanmax(plane)), threshold, 1e-6), 0, 1) ** 1.5
     unknown = np.kron(np.isnan(plane), np.ones((side, side), bool))[..., None]
-    shown = (1 - 0.85 * strength) * (0.5 * grey + 120) + 0.85 * strength * np.array([190.0, 20.0, 30.0])
-    shown = np.where(unknown, 0.8 * shown + 40, shown)
+    tinted = (1 - 0.85 * strength) * (0.5 * grey + 120) + 0.85 * strength * np.array([190.0, 20.0, 30.0])
+    tinted = np.where(unknown, 0.8 * tinted + 40, tinted)
     for row, column in np.argwhere(np.nan_to_num(plane, nan=0.0) > threshold):
         rows, columns = slice(row * side, (row + 1) * side), slice(column * side, (column + 1) * side)
-        tile = shown[rows, columns]
+        tile = tinted[rows, columns]
         tile[[0, -1], :] = tile[:, [0, -1]] = 0.0
-    return np.ascontiguousarray(shown.clip(0, 255).astype(np.uint8))
+    return np.ascontiguousarray(tinted.clip(0, 255).astype(np.uint8))
 
 
 @dataclass(frozen=True)

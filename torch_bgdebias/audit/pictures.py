@@ -283,9 +283,9 @@ def _parts(item: Any, spec: BatchSpec | None, number: int | None) -> tuple[Any, 
     if isinstance(item, Mapping):
         absent = [name for name in ("image", "label") if name not in item]
         if absent:
-            held = ", ".join(map(str, item))
+            fields = ", ".join(map(str, item))
             raise KeyError(
-                f"item: expected image and label in it, got {held}; pass spec=BatchSpec(image=..., label=...)"
+                f"item: expected image and label in it, got {fields}; pass spec=BatchSpec(image=..., label=...)"
             )
         return item["image"], item["label"], item.get("mask")
     if hasattr(item, "mask") and hasattr(item, "image"):

@@ -156,15 +156,15 @@ def place_scores(
     scores = np.zeros(target.shape)
     for fold in np.unique(folds):
         rows = folds == fold
-        given = target[~rows] - target[~rows].mean(0)
+        answers = target[~rows] - target[~rows].mean(0)
         best = np.full(len(asked), -np.inf)
         for _, basis in places:
             train = basis[~rows].astype(np.float64)
-            weights = np.linalg.lstsq(train, given, rcond=None)[0]
+            weights = np.linalg.lstsq(train, answers, rcond=None)[0]
             gain = np.square(train @ weights).sum(0)
-            held = basis[rows] @ weights
+            predictions = basis[rows] @ weights
             better = gain > best
-            scores[np.ix_(rows, better)] = held[:, better] - held[:, better].mean(0)
+            scores[np.ix_(rows, better)] = predictions[:, better] - predictions[:, better].mean(0)
             best = np.maximum(best, gain)
     return scores
 

@@ -92,8 +92,8 @@ def value_at(item: Any, place: Place, number: int) -> Any:
     try:
         return item[place]
     except (KeyError, IndexError, TypeError):
-        held = f"keys {', '.join(map(str, item))}" if isinstance(item, Mapping) else describe(item)
-        raise KeyError(f"item {number}: expected something at {place!r}, got {held}") from None
+        contents = f"keys {', '.join(map(str, item))}" if isinstance(item, Mapping) else describe(item)
+        raise KeyError(f"item {number}: expected something at {place!r}, got {contents}") from None
 
 
 def label_of(value: Any, classes: Sequence[str] | None, number: int) -> int:

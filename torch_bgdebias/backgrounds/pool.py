@@ -207,8 +207,8 @@ class Pool:
 
     def _converted(self, images: Tensor, like: Tensor, masks: Tensor | None) -> Tensor:
         if images.shape[1] != like.shape[1]:
-            expected, got = like.shape[1], images.shape[1]
-            raise ValueError(f"{self.name}: expected {expected} channels like the images, got {got}")
+            expected, channels = like.shape[1], images.shape[1]
+            raise ValueError(f"{self.name}: expected {expected} channels like the images, got {channels}")
         if images.ndim != like.ndim:
             raise ValueError(f"{self.name}: expected {_RANKS[like.ndim]} like the images, got {describe(images)}")
         self.check_units(like)

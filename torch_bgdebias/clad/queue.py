@@ -96,7 +96,7 @@ class NegativeQueue(nn.Module):
                 skipped instead.
         """
         check_embedding(embedding, name=name, dim=self.dim)
-        length = torch.linalg.vector_norm(embedding, dim=1, dtype=torch.promote_types(embedding.dtype, torch.float32))
+        length = torch.linalg.vector_norm(embedding, dim=1, dtype=working_dtype(embedding.dtype))
         check_lengths(length, embedding, name=name)
         key = check_key(background_label, embedding.shape[0], self.num_classes, name="background_label")
         if foreground is None:

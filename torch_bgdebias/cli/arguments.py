@@ -18,6 +18,7 @@ __all__ = [
     "choices",
     "labels",
     "real",
+    "refuse_half_units",
     "refuse_results",
     "require_inputs",
     "usable_device",
@@ -107,6 +108,12 @@ def require_inputs(args: argparse.Namespace, *names: str) -> None:
         for path in value if isinstance(value, list) else [value]:
             if isinstance(path, Path) and not path.exists():
                 raise FileNotFoundError(f"{called or name}: expected a file or folder, found nothing at {path}")
+
+
+def refuse_half_units(args: argparse.Namespace) -> None:
+    """Refuse ``--mean`` without ``--std`` and the other way round, before anything is loaded."""
+    if (args.mean is None) != (args.std is None):
+        raise ValueError(f"--mean and --std: expected both or none, got only --{'mean' if args.std is None else 'std'}")
 
 
 def writable(out: Path, *, name: str) -> Path:

@@ -143,7 +143,7 @@ def _generate(args: argparse.Namespace) -> int:
             raise ValueError(f"--categories: expected some of {', '.join(known)}, got {', '.join(unknown)}")
         prompts = {name: known[name] for name in args.categories or known} | prompts
     writable(args.output, name="OUT")
-    done = write_backgrounds(
+    summary = write_backgrounds(
         args.output,
         args.n,
         paint_scenes if args.source == "scenes" else args.source,
@@ -157,15 +157,15 @@ def _generate(args: argparse.Namespace) -> int:
         revision=args.revision,
         options={name: _value(text) for name, text in args.option or []},
     )
-    counts = {"made": done.made, "kept": done.kept, "repeated": done.repeated}
+    counts = {"made": summary.made, "kept": summary.kept, "repeated": summary.repeated}
     if args.json:
-        about = {"schema": SCHEMA, "action": "generate", "out": str(done.root), "categories": list(prompts)}
-        print(json.dumps({**about, **counts, "size": list(done.size)}, indent=1))
+        about = {"schema": SCHEMA, "action": "generate", "out": str(summary.root), "categories": list(prompts)}
+        print(json.dumps({**about, **counts, "size": list(summary.size)}, indent=1))
         return 0
-    thrown = f", {done.repeated} thrown away (repeated or of one colour)" if done.repeated else ""
-    already = f", {done.kept} were there" if done.kept else ""
-    print(f"{done.made} pictures of {len(prompts)} categories made in {done.root}{already}{thrown}")
-    note(f"open them with BackgroundBank.from_folder({str(done.root)!r}, size)")
+    thrown = f", {summary.repeated} thrown away (repeated or of one colour)" if summary.repeated else ""
+    already = f", {summary.kept} were there" if summary.kept else ""
+    print(f"{summary.made} pictures of {len(prompts)} categories made in {summary.root}{already}{thrown}")
+    note(f"open them with BackgroundBank.from_folder({str(summary.root)!r}, size)")
     return 0
 
 
@@ -197,8 +197,8 @@ def _filter(args: argparse.Namespace) -> int:
         about = {"schema": SCHEMA, "action": "filter", "in": str(args.input), "unreadable": unreadable}
         print(json.dumps({**about, **step.to_dict(), "files": listed}, indent=1))
         return 0
-    done = "moved" if args.move else "dropped" if args.copy else "would be dropped (nothing touched: --move or --copy)"
-    print(f"{step.dropped} of {step.before} pictures {done}: {args.model}, top {args.top_k}")
+    fate = "moved" if args.move else "dropped" if args.copy else "would be dropped (nothing touched: --move or --copy)"
+    print(f"{step.dropped} of {step.before} pictures {fate}: {args.model}, top {args.top_k}")
     for name, count in sorted(step.by_class.items(), key=lambda item: -item[1]):
         if count:
             print(f"  {name:32} {count}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_bgdebias.cli.arguments import (
+    refuse_half_units,
     refuse_results,
     require_inputs,
     usable_device,
@@ -77,8 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from torch_bgdebias.probe import certify_backgrounds
     from torch_bgdebias.writing import marked_folder
 
-    if (args.mean is None) != (args.std is None):
-        raise ValueError(f"--mean and --std: expected both or none, got only --{'mean' if args.std is None else 'std'}")
+    refuse_half_units(args)
     if not args.backgrounds.is_dir():
         raise FileNotFoundError(f"backgrounds: expected a folder of pictures, got {args.backgrounds}")
     names, device = class_names(args), usable_device(args.device)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch_bgdebias.cli.arguments import (
+    refuse_half_units,
     refuse_results,
     require_inputs,
     usable_device,
@@ -72,8 +73,7 @@ def run(args: argparse.Namespace) -> int:
     require_inputs(args, "data", "checkpoint", "labels")
     if 0 < args.images < 20:
         raise ValueError(f"images: expected at least 20, or 0 for all, got {args.images}")
-    if (args.mean is None) != (args.std is None):
-        raise ValueError(f"mean, std: expected both or none, got only --{'mean' if args.std is None else 'std'}")
+    refuse_half_units(args)
     from torch_bgdebias._optional import require
     from torch_bgdebias.audit import discover
     from torch_bgdebias.writing import marked_folder

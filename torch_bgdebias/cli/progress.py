@@ -46,10 +46,10 @@ def seconds_words(seconds: float) -> str:
 
 def _lines(items: Iterable[T], total: int, label: str, every: float) -> Iterator[T]:
     started = last = time.monotonic()
-    for done, item in enumerate(items, start=1):
+    for count, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
         if now - last >= every:
             last = now
-            left = f", {seconds_words((now - started) / done * (total - done))} left" if done < total else ""
-            print(f"{label}: {done}/{total}{left}", file=sys.stderr, flush=True)
+            left = f", {seconds_words((now - started) / count * (total - count))} left" if count < total else ""
+            print(f"{label}: {count}/{total}{left}", file=sys.stderr, flush=True)

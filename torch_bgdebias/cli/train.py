@@ -165,8 +165,8 @@ def _lightning(rest: list[str], *, as_json: bool, overwrite: bool) -> int:
 
 def _short(error: Exception) -> ValueError:
     """An error of the user's network or step, in one line."""
-    what = str(error).splitlines()[0] if str(error) else ""
-    return ValueError(f"{type(error).__name__}: {what}; --debug shows where")
+    first_line = str(error).splitlines()[0] if str(error) else ""
+    return ValueError(f"{type(error).__name__}: {first_line}; --debug shows where")
 
 
 def _print_result(trainer: Any, *, as_json: bool) -> None:
@@ -234,13 +234,13 @@ def _with_short_errors(lightning_cli: Any, package: str) -> Any:
         """Says what is wrong with a file or an option without the parser's usage, which fills a screen."""
 
         def parse_arguments(self, parser: Any, args: Any) -> None:
-            said = io.StringIO()
+            printed = io.StringIO()
             try:
-                with redirect_stderr(said):
+                with redirect_stderr(printed):
                     super().parse_arguments(parser, args)
             except SystemExit as stop:
                 if stop.code:
-                    print(f"bgdebias train: error: {condensed(said.getvalue())}", file=sys.stderr)
+                    print(f"bgdebias train: error: {condensed(printed.getvalue())}", file=sys.stderr)
                 raise
 
         def instantiate_trainer(self, **settings: Any) -> Any:
@@ -263,8 +263,8 @@ def condensed(text: str) -> str:
     if inner := re.findall(problem, text, re.DOTALL):
         where, what = inner[-1]
         return f"{name}{where}: {' '.join(what.split())}"
-    tried = re.findall(r"^ *- (.*(?:\n(?! *- | *Given value).*)*)", text, re.MULTILINE)
-    if own := [item for item in tried if not item.startswith(("Expected a ", "Does not validate", "Subtypes"))]:
+    attempts = re.findall(r"^ *- (.*(?:\n(?! *- | *Given value).*)*)", text, re.MULTILINE)
+    if own := [item for item in attempts if not item.startswith(("Expected a ", "Does not validate", "Subtypes"))]:
         return f"{name}{' '.join(own[0].split())}"
     expected = re.findall(r"- (Expected a .*)", text)
     given = re.search(r"Given value: (.*)", text)

@@ -199,8 +199,8 @@ def _first_map(output: Any, key: str | None, images: Tensor) -> Tensor:
         try:
             output = output[entry]
         except (KeyError, IndexError, TypeError, ValueError):
-            held = list(output) if isinstance(output, Mapping) else f"a {type(output).__name__}"
-            raise ValueError(f"output: no entry {key!r}, it is {held}") from None
+            contents = list(output) if isinstance(output, Mapping) else f"a {type(output).__name__}"
+            raise ValueError(f"output: no entry {key!r}, it is {contents}") from None
     if isinstance(output, Tensor):
         if output.ndim > 2 and output.shape[0] != len(images):
             raise ValueError(f"output: expected a map for each of {len(images)} images, got {tuple(output.shape)}")

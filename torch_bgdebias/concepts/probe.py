@@ -272,14 +272,14 @@ class _Rows:
 def _together(counts: Tensor, chunk: int) -> Iterator[Tensor]:
     """Numbers of the groups that are fitted together: at most ``chunk`` samples, or one larger group."""
     some: list[int] = []
-    held = 0
+    buffered = 0
     for group, count in enumerate(counts.tolist()):
         if not count:
             continue
-        if some and held + count > chunk:
+        if some and buffered + count > chunk:
             yield torch.tensor(some)
-            some, held = [], 0
+            some, buffered = [], 0
         some.append(group)
-        held += count
+        buffered += count
     if some:
         yield torch.tensor(some)

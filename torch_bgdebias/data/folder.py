@@ -196,10 +196,10 @@ class MaskedImageFolder(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         sample = self.samples[index]
-        read = self._read(sample)
-        pair = (read.image.float().div_(255), read.mask.float().div_(255))
+        item = self._read(sample)
+        pair = (item.image.float().div_(255), item.mask.float().div_(255))
         if self.with_void:
-            return with_void_of(pair[0], sample.label, pair[1], read.void.float(), self.transform)
+            return with_void_of(pair[0], sample.label, pair[1], item.void.float(), self.transform)
         if self.transform is not None:
             pair = self.transform(*pair)
         return pair[0], sample.label, pair[1]
@@ -224,11 +224,11 @@ class MaskedImageFolder(Dataset[Any]):
         Raises:
             ValueError: no ``size`` was given and the files are not all of one size.
         """
-        read = [self._read(sample) for sample in self.samples]
-        shapes = {tuple(triple.image.shape) for triple in read}
+        items = [self._read(sample) for sample in self.samples]
+        shapes = {tuple(triple.image.shape) for triple in items}
         if len(shapes) > 1:
             raise ValueError(f"size: expected (H, W) to stack images of {len(shapes)} sizes, got None")
-        images, masks = (torch.stack([triple[part] for triple in read]) for part in (0, 1))
+        images, masks = (torch.stack([triple[part] for triple in items]) for part in (0, 1))
         return MaskedTensors(images, torch.tensor(self.labels), masks)
 
     def _read(self, sample: MaskedSample) -> MaskedTriple:

@@ -82,8 +82,8 @@ class MaskedFiles(Dataset[Any]):
         return pair if self.transform is None else self.transform(*pair)
 
     def _files(self, index: int) -> tuple[Tensor, Tensor]:
-        picture, given = open_image(self.images[index]), self._mask(index)
-        mask = given if isinstance(given, Image.Image) else Image.fromarray(given)
+        picture, mask_file = open_image(self.images[index]), self._mask(index)
+        mask = mask_file if isinstance(mask_file, Image.Image) else Image.fromarray(mask_file)
         if picture.size != mask.size == picture.size[::-1]:
             mask = turned(mask, orientation(self.images[index]))  # drawn on the pixels as stored
         if mask.size != picture.size:

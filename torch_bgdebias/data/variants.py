@@ -222,8 +222,8 @@ def make_variant(
         index, exists = _choose(label, labels, pool, exclude, settings, generator)
         composed = paste(image, mask, pool.take(index, image)) if len(pool) else image
         background_label, valid = settings.known(labels[index]) if len(pool) else label, valid & exists
-    shown = torch.where(valid.view(-1, *[1] * (image.ndim - 1)), composed, image)
-    return Variant(shown, torch.where(valid, background_label, label), valid)
+    picture = torch.where(valid.view(-1, *[1] * (image.ndim - 1)), composed, image)
+    return Variant(picture, torch.where(valid, background_label, label), valid)
 
 
 def _per_channel(values: Tensor, image: Tensor) -> Tensor:

@@ -126,8 +126,8 @@ def _rows(table: Path) -> list[_Row]:
     columns = {"img_filename", "y", "split", "place"}
     lines = _lines_of(table)
     if not lines or not columns <= lines[0].keys():
-        got = sorted(lines[0]) if lines else "no line below a header"
-        raise ValueError(f"{table}: expected the columns {sorted(columns)} and lines below, got {got}")
+        header = sorted(lines[0]) if lines else "no line below a header"
+        raise ValueError(f"{table}: expected the columns {sorted(columns)} and lines below, got {header}")
 
     def number(line: dict[str, str], row: int, column: str) -> int:
         text = (line[column] or "").strip()

@@ -58,13 +58,13 @@ def held_out_logits(
     logits = views.embedding.new_zeros(*views.embedding.shape[:2], num_classes, dtype=torch.float64)
     judged = torch.zeros_like(views.label, dtype=torch.bool)
     for number in range(int(fold.max()) + 1):
-        held = fold == number
-        rest = views.at((~held).nonzero().flatten())
+        held_out = fold == number
+        rest = views.at((~held_out).nonzero().flatten())
         if len(torch.unique(rest.label)) < num_classes:
             continue
         head = fit_logistic(rest, num_classes, penalty, original_weight=original_weight)
-        logits[:, held] = head.logits(views.embedding[:, held])
-        judged |= held
+        logits[:, held_out] = head.logits(views.embedding[:, held_out])
+        judged |= held_out
     rows = judged.nonzero().flatten()
     return logits[:, rows], views.at(rows)
 

@@ -173,17 +173,17 @@ def choose_penalty(
     right = {penalty: views.embedding.new_zeros(views.embedding.shape[:2]) for penalty in penalties}
     judged = torch.zeros_like(views.label, dtype=torch.bool)
     for number in range(int(fold.max()) + 1):
-        held = fold == number
-        test, rest = views.at(held.nonzero().flatten()), views.at((~held).nonzero().flatten())
+        held_out = fold == number
+        test, rest = views.at(held_out.nonzero().flatten()), views.at((~held_out).nonzero().flatten())
         if len(torch.unique(rest.label)) < num_classes:
             continue  # all images of a class are of one group: that class cannot be judged and fitted at once
-        judged |= held
+        judged |= held_out
         head = None
         for penalty in strongest_first:
             head = fit_logistic(
                 rest, num_classes, penalty, original_weight=original_weight, start=head, max_steps=_STEPS_OF_A_TRIAL
             )
-            right[penalty][:, held] = (head.logits(test.embedding).argmax(-1) == test.label).to(views.embedding)
+            right[penalty][:, held_out] = (head.logits(test.embedding).argmax(-1) == test.label).to(views.embedding)
     if not bool(judged.any()):
         raise ValueError("groups: expected at least two groups in every class to choose a penalty, or pass one penalty")
     of_judged = views.at(judged.nonzero().flatten())

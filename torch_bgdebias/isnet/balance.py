@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from torch_bgdebias.checks import check_count
+from torch_bgdebias.precision import working_dtype
 
 __all__ = ["GradientBalance"]
 
@@ -113,9 +114,7 @@ def _norm(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """Of a loss's gradient over all parameters, in float32."""
     gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
     norms = [
-        torch.linalg.vector_norm(g.detach(), dtype=torch.promote_types(g.dtype, torch.float32)).float()
-        for g in gradients
-        if g is not None
+        torch.linalg.vector_norm(g.detach(), dtype=working_dtype(g.dtype)).float() for g in gradients if g is not None
     ]
     if not norms:
         return torch.zeros((), device=loss.device)

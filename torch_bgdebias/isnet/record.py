@@ -93,9 +93,9 @@ class Record:
         label = f"deep_supervision: layer {name!r}"
         volumes = self.value.ndim == 5
         if not isinstance(output, Tensor) or output.ndim not in ((5,) if volumes else (3, 4)):
-            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            received = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             shapes = "maps (B, c, d, h, w) of volumes" if volumes else "maps (B, c, h, w) or tokens (B, N, c)"
-            raise ValueError(f"{label} must return {shapes}, got {got}")
+            raise ValueError(f"{label} must return {shapes}, got {received}")
         if name in self.hidden:
             raise ValueError(f"{label} is called twice in a forward pass; name one that is called once")
         if not output.requires_grad:

@@ -71,12 +71,12 @@ def balanced_accuracy(
     Raises:
         ValueError: columns of different length.
     """
-    truth, said, unit = _columns(labels, answers, groups)
+    truth, answer, unit = _columns(labels, answers, groups)
     classes = np.unique(truth)
     if not len(classes):
         return Interval(math.nan, math.nan, math.nan, 0)
     shares = [
-        mean_interval(said[rows] == c, groups=None if unit is None else unit[rows], confidence=confidence)
+        mean_interval(answer[rows] == c, groups=None if unit is None else unit[rows], confidence=confidence)
         for c in classes
         for rows in [truth == c]
     ]

@@ -91,8 +91,8 @@ def certified_accuracy(
 def _answers(right: ArrayLike) -> Floats:
     answers = array_of(right, np.float64)
     if answers.ndim != 2 or 0 in answers.shape or not bool(((answers == 0) | (answers == 1)).all()):
-        got = f"shape {answers.shape}" if answers.ndim != 2 or 0 in answers.shape else "other numbers"
-        raise ValueError(f"right: expected 0 and 1 (N, M), M backgrounds an object, got {got}")
+        received = f"shape {answers.shape}" if answers.ndim != 2 or 0 in answers.shape else "other numbers"
+        raise ValueError(f"right: expected 0 and 1 (N, M), M backgrounds an object, got {received}")
     return answers
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torch_bgdebias.checks import check_embedding, check_finite, check_label, describe
+from torch_bgdebias.precision import working_dtype
 
 __all__ = ["background_gap", "decision_consistency", "feature_consistency", "mean_of_classes"]
 
@@ -165,7 +166,7 @@ def cosine_similarity(original: Tensor, changed: Tensor) -> Tensor:
     check_embedding(changed, name="changed", dim=original.shape[1])
     if original.shape != changed.shape:
         raise ValueError(f"changed: expected shape {tuple(original.shape)} like original, got {describe(changed)}")
-    exact = torch.promote_types(torch.promote_types(original.dtype, changed.dtype), torch.float32)
+    exact = working_dtype(torch.promote_types(original.dtype, changed.dtype))
     # autocast never lowers cosine_similarity, so float32 stays float32
     return F.cosine_similarity(original.detach().to(exact), changed.detach().to(exact), dim=1)
 

@@ -133,18 +133,18 @@ def mean_difference_interval(
         influence = np.where(has_x, x - x[has_x].mean(), 0) * len(unit) / has_x.sum()
         influence -= np.where(has_y, y - y[has_y].mean(), 0) * len(unit) / has_y.sum()
         return Interval(value, *_corrected_t(value, influence[some], unit, confidence), int(both.sum()))
-    d = (x - y)[both]
-    n = _effective(d - value, unit)
-    size = _common_size(np.abs(d)) if np.abs(d).max() <= 1 else None
+    changes = (x - y)[both]
+    n = _effective(changes - value, unit)
+    size = _common_size(np.abs(changes)) if np.abs(changes).max() <= 1 else None
     if size is not None:
-        plus, minus = (float(np.maximum(sign * d, 0).mean()) / size for sign in (1, -1))
+        plus, minus = (float(np.maximum(sign * changes, 0).mean()) / size for sign in (1, -1))
         low, high = changed_sides(plus, minus, n, 2 * float(special.ndtr(-z)))
-        return Interval(value, size * low, size * high, len(d))
-    if bool((d == d.round()).all()) and np.abs(d).max() <= 2:
-        centre, square = value * n / (n + 2), (float(np.square(d).mean()) * n + 2) / (n + 2)
+        return Interval(value, size * low, size * high, len(changes))
+    if bool((changes == changes.round()).all()) and np.abs(changes).max() <= 2:
+        centre, square = value * n / (n + 2), (float(np.square(changes).mean()) * n + 2) / (n + 2)
         half = z * math.sqrt(max(square - centre**2, 0.0) / (n + 2))
-        return Interval(value, max(centre - half, -2.0), min(centre + half, 2.0), len(d))
-    return Interval(value, *_corrected_t(value, d - value, unit, confidence), len(d))
+        return Interval(value, max(centre - half, -2.0), min(centre + half, 2.0), len(changes))
+    return Interval(value, *_corrected_t(value, changes - value, unit, confidence), len(changes))
 
 
 def _common_size(x: Floats) -> float | None:

@@ -218,31 +218,31 @@ def paired_permutation_test(
     """
     x, y = paired_number_columns(first, second)
     _check_settings(0.95, n_resamples)
-    d = (x - y)[~np.isnan(x - y)]
-    if not len(d):
+    changes = (x - y)[~np.isnan(x - y)]
+    if not len(changes):
         return PermutationTest(math.nan, math.nan, 0, True)
     group = None if groups is None else group_numbers(groups, x)
-    by_unit = d if group is None else _group_totals(d, group[~np.isnan(x - y)])[0]
-    difference, moved = float(d.mean()), by_unit[by_unit != 0]
+    by_unit = changes if group is None else _group_totals(changes, group[~np.isnan(x - y)])[0]
+    difference, moved = float(changes.mean()), by_unit[by_unit != 0]
     m, sizes = len(moved), np.unique(np.abs(moved))
     if m == 0:
-        return PermutationTest(difference, 1.0, len(d), True)
+        return PermutationTest(difference, 1.0, len(changes), True)
     if len(sizes) == 1:
-        return PermutationTest(difference, _sign_test_p(int((moved > 0).sum()), m), len(d), True)
+        return PermutationTest(difference, _sign_test_p(int((moved > 0).sum()), m), len(changes), True)
     observed = abs(moved.sum()) - 1e-9 * np.abs(moved).sum()  # ties count as extreme whatever the rounding
     if bool((sizes == sizes.round()).all()) and np.abs(moved).sum() <= _SPAN:
-        return PermutationTest(difference, _whole_number_p(moved), len(d), True)
+        return PermutationTest(difference, _whole_number_p(moved), len(changes), True)
     if m <= _EXACT:
         signs = np.array(list(itertools.product((-1.0, 1.0), repeat=m)))
-        return PermutationTest(difference, float((np.abs(signs @ moved) >= observed).mean()), len(d), True)
+        return PermutationTest(difference, float((np.abs(signs @ moved) >= observed).mean()), len(changes), True)
     squares = np.square(moved)
     if m >= _MANY and len(sizes) >= _MANY // 2 and squares.max() <= _LARGEST * squares.sum():
-        return PermutationTest(difference, _saddlepoint_p(np.abs(moved), abs(float(moved.sum()))), len(d), False)
+        return PermutationTest(difference, _saddlepoint_p(np.abs(moved), abs(float(moved.sum()))), len(changes), False)
     rng, extreme = np.random.default_rng(seed), 0
     for size in _chunks(n_resamples, m):
         flips = rng.integers(0, 2, (size, m), dtype=np.int8).astype(np.float64)  # products of whole numbers are slow
         extreme += int((np.abs(2 * (flips @ moved) - moved.sum()) >= observed).sum())
-    return PermutationTest(difference, (extreme + 1) / (n_resamples + 1), len(d), False)
+    return PermutationTest(difference, (extreme + 1) / (n_resamples + 1), len(changes), False)
 
 
 def _saddlepoint_p(sizes: Floats, total: float) -> float:

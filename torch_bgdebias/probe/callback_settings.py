@@ -42,8 +42,8 @@ class ProbeSettings:
             ValueError: variants without which a metric cannot be had.
         """
         if "bg_gap" in self.metrics and not {"mixed_same", "mixed_rand"} <= set(settings.variant_names):
-            got = list(settings.variant_names)
-            raise ValueError(f"variants: expected mixed_same and mixed_rand for bg_gap, got {got}")
+            names = list(settings.variant_names)
+            raise ValueError(f"variants: expected mixed_same and mixed_rand for bg_gap, got {names}")
         return dataclasses.replace(
             settings,
             examples=settings.examples or 6 * self.figures,

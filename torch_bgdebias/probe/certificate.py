@@ -200,8 +200,8 @@ def certify_backgrounds(
     check_count(per_object, name="per_object")
     settings = EvaluationSettings(variants=("mixed_rand",), embeddings=False, **options)
     if settings.spec.label is None or settings.task == "multilabel":
-        got = "no labels" if settings.spec.label is None else "task='multilabel'"
-        raise ValueError(f"certify_backgrounds: expected one class an image, which is right or wrong, got {got}")
+        received = "no labels" if settings.spec.label is None else "task='multilabel'"
+        raise ValueError(f"certify_backgrounds: expected one class an image, which is right or wrong, got {received}")
     device = device_of(model, "cpu")
     files = known_files(loader) if settings.ids is None else None
     share = Share(loader, settings.spec, in_order=files is not None).need_order(settings)

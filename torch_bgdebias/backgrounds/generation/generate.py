@@ -133,8 +133,8 @@ def generate_backgrounds(
         >>> tuple(bank.images.shape), bank.classes
         ((3, 3, 16, 16), ('noise',))
     """
-    done = write_backgrounds(out, n, source, prompts, **settings)
-    return BackgroundBank.from_folder(done.root, bank_size or done.size, mean=mean, std=std)
+    summary = write_backgrounds(out, n, source, prompts, **settings)
+    return BackgroundBank.from_folder(summary.root, bank_size or summary.size, mean=mean, std=std)
 
 
 def write_backgrounds(
@@ -222,12 +222,12 @@ class _Writer:
 
     def make(self, category: str, prompt: str, numbers: Sequence[int]) -> None:
         """Make and write the pictures with these numbers."""
-        left = list(numbers)
+        missing = list(numbers)
         for attempt in range(_ATTEMPTS):
-            seeds = [_seed(self.seed, category, number, attempt) for number in left]
-            images = _checked(self.source([prompt] * len(left), seeds, self.about["asked_size"]), len(left))
+            seeds = [_seed(self.seed, category, number, attempt) for number in missing]
+            images = _checked(self.source([prompt] * len(missing), seeds, self.about["asked_size"]), len(missing))
             again = []
-            for number, picture_seed, image in zip(left, seeds, images, strict=True):
+            for number, picture_seed, image in zip(missing, seeds, images, strict=True):
                 digest = _digest(image)
                 if digest in self.known or bool((image == image[:, :1, :1]).all()):
                     self.repeated += 1
@@ -241,12 +241,12 @@ class _Writer:
                 self.manifest.add(record)
                 self.known.add(digest)
                 self.made += 1
-            left = again
-            if not left:
+            missing = again
+            if not missing:
                 return
         raise ValueError(
             f"source: {self.about['source']} gave a picture that is there already, or a single colour, for "
-            f"{_file(category, left[0])} with {_ATTEMPTS} seeds in a row"
+            f"{_file(category, missing[0])} with {_ATTEMPTS} seeds in a row"
         )
 
     def size_of_first(self) -> tuple[int, int]:

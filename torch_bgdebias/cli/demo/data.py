@@ -161,9 +161,9 @@ def split(
         if len(where) < 2:
             raise ValueError(f"{what}: expected at least 2 of {name!r}, one to train and one to test, got {len(where)}")
         where = where[torch.randperm(len(where), generator=generator)]
-        held = min(len(where) - 1, max(1, round(test_share * len(where))))
-        test.append(where[:held])
-        learn.append(where[held:])
+        test_count = min(len(where) - 1, max(1, round(test_share * len(where))))
+        test.append(where[:test_count])
+        learn.append(where[test_count:])
     return torch.cat(learn), torch.cat(test)
 
 
@@ -283,15 +283,15 @@ def _pair(scenes: Scenes, classes: Sequence[str], notes: list[str]) -> tuple[Ten
     present = [i for i in range(len(scenes.names)) if many[i]]
     if len(present) < 2:
         raise ValueError(f"--backgrounds: expected at least 2 categories, got {[scenes.names[i] for i in present]}")
-    taken = sorted(sorted(present, key=lambda i: (-int(many[i]), i))[: len(classes)])
-    shared = max(0, len(classes) - len(taken))
+    scenery = sorted(sorted(present, key=lambda i: (-int(many[i]), i))[: len(classes)])
+    shared = max(0, len(classes) - len(scenery))
     if shared:
         notes.append(
-            f"There are {len(classes)} classes but only {len(taken)} categories of scenes: categories are shared, and "
-            "the pictures of a shared one are divided among its classes."
+            f"There are {len(classes)} classes but only {len(scenery)} categories of scenes: categories are shared, "
+            "and the pictures of a shared one are divided among its classes."
         )
-    richest = sorted(taken, key=lambda i: (-int(many[i]), i))
-    order = taken + [richest[i % len(richest)] for i in range(shared)]
+    richest = sorted(scenery, key=lambda i: (-int(many[i]), i))
+    order = scenery + [richest[i % len(richest)] for i in range(shared)]
     labels = torch.full_like(scenes.labels, -1)
     for category in set(order):
         users = [label for label, used in enumerate(order) if used == category]

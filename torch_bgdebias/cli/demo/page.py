@@ -51,10 +51,10 @@ def _grid(models: dict[str, SmallCNN], data: DemoData, rows: int = 6, columns: i
     bank, labels = data.test_bank.images.float() / 255, data.test_bank.labels
     assert labels is not None
     first = [int((labels == c).nonzero()[0]) for c in range(k)]
-    shown = sorted({round(i * (k - 1) / max(1, rows - 1)) for i in range(min(rows, k))})
+    rows_shown = sorted({round(i * (k - 1) / max(1, rows - 1)) for i in range(min(rows, k))})
     others = sorted({round((i + 0.5) * (k - 1) / columns) for i in range(min(columns, k))})
     table = []
-    for label in shown:
+    for label in rows_shown:
         at = (data.test.labels == label).nonzero()[0]
         scenes = bank[[first[label], *(first[c] for c in others)]]
         image = data.test.images[at].float().expand(len(scenes), -1, -1, -1) / 255

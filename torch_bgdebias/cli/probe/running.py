@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from torch_bgdebias.cli.arguments import refuse_results, usable_device, writable
+from torch_bgdebias.cli.arguments import refuse_half_units, refuse_results, usable_device, writable
 from torch_bgdebias.cli.colours import coloured, tell
 from torch_bgdebias.cli.probe.adversarial import adversarial, own_backgrounds, published_backgrounds
 from torch_bgdebias.cli.probe.concepts import draw_concepts, measure_concepts
@@ -71,8 +71,7 @@ class Measured:
 
 def run_probe(args: argparse.Namespace) -> int:
     """Load, measure, write the report, print the summary."""
-    if (args.mean is None) != (args.std is None):
-        raise ValueError(f"--mean and --std: expected both or none, got only --{'mean' if args.std is None else 'std'}")
+    refuse_half_units(args)
     device = usable_device(args.device)
     names = class_names(args)
     table = None if args.labels is None else read_labels(args.labels, names)

@@ -90,9 +90,9 @@ def _boxes_in(path: Path) -> Iterator[AnnotatedPicture]:
     if path.suffix.lower() == ".csv":
         yield from _csv(path)
     elif kind == "PASCAL VOC":
-        name, size, things = voc_objects(path)
+        name, size, objects = voc_objects(path)
         # from 1, and both ends inside
-        shapes = [_box(label, left - 1, top - 1, right, bottom) for label, (left, top, right, bottom) in things]
+        shapes = [_box(label, left - 1, top - 1, right, bottom) for label, (left, top, right, bottom) in objects]
         yield AnnotatedPicture(name, size, tuple(shapes))
     elif kind == "YOLO boxes":
         yield _yolo(path)

@@ -111,7 +111,7 @@ def read_supervisely(path: Path) -> Iterable[AnnotatedPicture]:
     """One JSON file a picture, called x.jpg.json: polygons with holes, rectangles, and packed masks with a corner."""
     content = json.loads(path.read_text(encoding="utf-8-sig"))
     size = picture_size(content["size"]["height"], content["size"]["width"])
-    shapes = [shape for thing in content["objects"] if (shape := _supervisely_shape(thing, size)) is not None]
+    shapes = [shape for entry in content["objects"] if (shape := _supervisely_shape(entry, size)) is not None]
     yield AnnotatedPicture(path.name.removesuffix(".json"), size, tuple(shapes))
 
 

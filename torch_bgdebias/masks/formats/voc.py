@@ -73,13 +73,13 @@ def voc_objects(path: Path) -> tuple[str, tuple[int, int] | None, list[tuple[str
         name = root.findtext("filename") or path.with_suffix(".jpg").name
         sides = [root.findtext(f"size/{side}") for side in ("height", "width")]
         size = (int(sides[0] or 0), int(sides[1] or 0))
-        things = []
-        for thing in root.iter("object"):
-            edges = [float(thing.findtext(f"bndbox/{edge}") or "") for edge in ("xmin", "ymin", "xmax", "ymax")]
-            things.append((str(thing.findtext("name")), tuple(edges)))
+        objects = []
+        for element in root.iter("object"):
+            edges = [float(element.findtext(f"bndbox/{edge}") or "") for edge in ("xmin", "ymin", "xmax", "ymax")]
+            objects.append((str(element.findtext("name")), tuple(edges)))
     except (ElementTree.ParseError, ValueError, UnicodeDecodeError) as error:
         raise AnnotationError(f"{path}: expected PASCAL VOC's XML, got a damaged file ({error})") from error
-    return name, size if min(size) > 0 else None, things
+    return name, size if min(size) > 0 else None, objects
 
 
 def _label_colours(folder: Path) -> Mapping[Colour, str]:

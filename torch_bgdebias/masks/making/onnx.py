@@ -65,10 +65,10 @@ class OnnxMaker:
             raise FileNotFoundError(f"--with onnx:{file}: there is no such file")
         runtime: Any = require("onnxruntime", purpose=f"--with onnx:{file.name}")
         self.licence = Licence("unknown", f"see where {file.name} comes from")
-        given = check_mean_std(mean, std, channels=3)
-        self.units = given or _units_by_name(file)
+        units = check_mean_std(mean, std, channels=3)
+        self.units = units or _units_by_name(file)
         # masks of other units are another maker's
-        self.name = f"onnx:{file.name}" + (f" (mean {_listed(given[0])}, std {_listed(given[1])})" if given else "")
+        self.name = f"onnx:{file.name}" + (f" (mean {_listed(units[0])}, std {_listed(units[1])})" if units else "")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
@@ -89,8 +89,8 @@ class OnnxMaker:
         plane = self._run(((scaled - mean) / std).numpy())
         if self._logits is None:
             trials = torch.stack([torch.zeros(3, *self.size), torch.ones(3, *self.size)])
-            tried = self._run(((trials - mean) / std).numpy())
-            self._logits = bool(min(plane.min(), tried.min()) < -1e-3 or max(plane.max(), tried.max()) > 1 + 1e-3)
+            outputs = self._run(((trials - mean) / std).numpy())
+            self._logits = bool(min(plane.min(), outputs.min()) < -1e-3 or max(plane.max(), outputs.max()) > 1 + 1e-3)
         plane = torch.sigmoid(plane) if self._logits else plane
         mask = interpolate(plane, images.shape[2:], mode="bilinear", antialias=True, align_corners=False)[:, 0]
         return MadeMasks(mask, certainty(mask))

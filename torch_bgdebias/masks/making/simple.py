@@ -90,14 +90,14 @@ class FunctionMaker:
         with torch.no_grad():
             if isinstance(self.function, nn.Module):
                 with eval_mode(self.function):
-                    given = self.function(images.to(self.device))
+                    made_masks = self.function(images.to(self.device))
             else:
-                given = self.function(images.to(self.device))
-        if isinstance(given, tuple) and len(given) == 2:
-            return MadeMasks(*given)
-        if not isinstance(given, Tensor):
-            raise MaskMakingError(f"{self.name}: expected a tensor of masks, got {type(given).__name__}")
-        mask = given.float()
+                made_masks = self.function(images.to(self.device))
+        if isinstance(made_masks, tuple) and len(made_masks) == 2:
+            return MadeMasks(*made_masks)
+        if not isinstance(made_masks, Tensor):
+            raise MaskMakingError(f"{self.name}: expected a tensor of masks, got {type(made_masks).__name__}")
+        mask = made_masks.float()
         mask = mask[:, 0] if mask.ndim == 4 and mask.shape[1] == 1 else mask
         return MadeMasks(mask, certainty(mask) if mask.ndim == 3 else torch.zeros(len(images)))
 

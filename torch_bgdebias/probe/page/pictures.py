@@ -49,8 +49,8 @@ class Cell:
 
     def __post_init__(self) -> None:
         if self.picture.dtype != np.uint8 or self.picture.ndim != 3 or self.picture.shape[2] != 3:
-            got = f"{self.picture.dtype} {self.picture.shape}"
-            raise ValueError(f"picture: expected uint8 (H, W, 3), got {got}")
+            received = f"{self.picture.dtype} {self.picture.shape}"
+            raise ValueError(f"picture: expected uint8 (H, W, 3), got {received}")
         if self.models and len(self.models) != len(self.lines):
             raise ValueError(f"models: expected one for each of {len(self.lines)} lines, got {len(self.models)}")
 

@@ -315,8 +315,10 @@ def _gap_cell(row: ClassResult | None, scale: Scale, colour: int, level: float) 
 def _class_change(change: Change | None, level: float) -> ClassCell:
     if change is None or not is_known(change.difference):
         return ClassCell("", "not known")
-    d, style = change.difference, "delta sure" if change.corrected < 1 - level else "delta"
-    return ClassCell(f"{d.value:.6f}", points(d.value), (*_between(d), p_words(change.corrected)), style)
+    estimate, style = change.difference, "delta sure" if change.corrected < 1 - level else "delta"
+    return ClassCell(
+        f"{estimate.value:.6f}", points(estimate.value), (*_between(estimate), p_words(change.corrected)), style
+    )
 
 
 def _between(estimate: Estimate) -> tuple[str, ...]:

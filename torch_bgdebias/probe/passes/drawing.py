@@ -89,8 +89,8 @@ def answers_on_draws(
         for draw in range(per_object):
             rows = rows_of(images, draw)
             there &= rows >= 0
-            shown = paste(images.image, images.mask, pool.take(rows, images.image))
-            logits, _ = run(shown, None, variant=f"background {draw}", number=number)
+            composites = paste(images.image, images.mask, pool.take(rows, images.image))
+            logits, _ = run(composites, None, variant=f"background {draw}", number=number)
             classes = logits.shape[1]
             _check_labels(images.label, classes, number)
             columns.append((logits.argmax(1) == images.label.cpu()).numpy().astype(np.uint8))

@@ -193,16 +193,16 @@ class Evaluation:
         self._note(result, "original", one.logits, torch.ones(len(image), dtype=torch.bool))
         pictures = {"original": image}
         for name in self.settings.variant_names:
-            shown, background_label, valid = self._variant(name, one, pool, ready)
+            picture, background_label, valid = self._variant(name, one, pool, ready)
             if name in MIXED_VARIANTS:
                 result.background_label[name] = torch.where(valid, background_label, -1).cpu().numpy()
-            logits, embedding = run(shown, seen, variant=name, number=one.number)
+            logits, embedding = run(picture, seen, variant=name, number=one.number)
             self._note(result, name, logits, valid)
             if name in MIXED_VARIANTS and one.embedding is not None and embedding is not None:
                 cosine = cosine_similarity(one.embedding, embedding).float()
                 result.cosine[name] = torch.where(valid, cosine, math.nan).cpu().numpy()
             if self.settings.examples:
-                pictures[name] = shown
+                pictures[name] = picture
         prepared = run.prepared(image)
         for name, score in self.settings.scores.items():
             result.scores[name] = self._score(name, score, prepared, mask, one.images.given_label)
@@ -250,8 +250,8 @@ class Evaluation:
             numbers = np.where(numbers < one.num_classes, numbers, -1)  # a category that is none of the classes
         background_label = torch.from_numpy(numbers).to(image.device)
         pasted = paste(image, mask, pool.take(rows, image))
-        shown = torch.where(valid.view(-1, *[1] * (image.ndim - 1)), pasted, image)
-        return VariantImages(shown, background_label, valid)
+        picture = torch.where(valid.view(-1, *[1] * (image.ndim - 1)), pasted, image)
+        return VariantImages(picture, background_label, valid)
 
     def _score(self, name: str, score: ImageScore, image: Tensor, mask: Tensor, label: Tensor) -> NDArray[np.float32]:
         with torch.inference_mode(False), torch.no_grad():  # a score may take gradients: give it ordinary tensors
@@ -336,8 +336,8 @@ def _checked_classes(images: LabelledImages, logits: Tensor, expected: int | Non
         raise ValueError(f"num_classes: expected {expected} outputs of the model, got {count}")
     if images.targets is not None:
         if images.targets.shape[1] != count:
-            got = images.targets.shape[1]
-            raise ValueError(f"label: expected {count} labels an image, one an output, got {got} in batch {number}")
+            columns = images.targets.shape[1]
+            raise ValueError(f"label: expected {count} labels an image, one an output, got {columns} in batch {number}")
         return count
     largest = int(images.label.max())
     if largest >= count:

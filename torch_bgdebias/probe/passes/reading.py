@@ -123,8 +123,8 @@ def ready_variants(
     given = batch[settings.ready]
     names = settings.variant_names
     if not isinstance(given, Mapping) or (lacking := [name for name in names if name not in given]):
-        got = f"without {', '.join(lacking)}" if isinstance(given, Mapping) else describe(given)
-        raise KeyError(f"ready: expected a dict of variants at {settings.ready!r} of batch {number}, got {got}")
+        received = f"without {', '.join(lacking)}" if isinstance(given, Mapping) else describe(given)
+        raise KeyError(f"ready: expected a dict of variants at {settings.ready!r} of batch {number}, got {received}")
     return {name: _variant_of(name, given[name], counted, image) for name in names}
 
 

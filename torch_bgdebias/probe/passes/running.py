@@ -86,8 +86,8 @@ class ModelRun:
         """
         settings, prepared = self.settings, self.prepared(image)
         if self.doubt is None:
-            said = None if settings.mean is None or settings.std is None else (settings.mean, settings.std)
-            self.doubt = doubt_about_units(self.model, self._call, image, prepared, normalised=said)
+            units = None if settings.mean is None or settings.std is None else (settings.mean, settings.std)
+            self.doubt = doubt_about_units(self.model, self._call, image, prepared, normalised=units)
             if seen is not None:
                 _forget(seen)  # its pass is none of the measurement's
         output = self._call(prepared)
@@ -135,8 +135,8 @@ class ModelRun:
         _forget(seen)
         if isinstance(embedding, Tensor) and embedding.ndim >= 2 and len(embedding) == size:
             return embedding.flatten(1)
-        got = f"{times} calls in a pass" if times > 1 else "nothing" if embedding is None else describe(embedding)
-        message = f"layer {self.layer!r}: expected one embedding an image as its input, got {got}"
+        received = f"{times} calls in a pass" if times > 1 else "nothing" if embedding is None else describe(embedding)
+        message = f"layer {self.layer!r}: expected one embedding an image as its input, got {received}"
         if self.settings.layer is not None:
             raise ValueError(message)
         self.layer, self.no_embedding = None, f"{_LEFT_OUT}: {message}"  # a wrong guess must not end a training

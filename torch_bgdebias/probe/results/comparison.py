@@ -344,10 +344,10 @@ def _corrected(
     by_figure = {n: iter(correct_p_values(p, method).tolist()) for n, p in values.items()}
     counted = {n: int(np.isfinite(p).sum()) for n, p in values.items()}
     tests = {"figures": sum(math.isfinite(c.p_value) for c in overall), "classes": counted}
-    done: list[ModelComparison | None] = []
+    results: list[ModelComparison | None] = []
     for model, r in zip(models[1:], raw, strict=True):
         if r is None:
-            done.append(None)
+            results.append(None)
             continue
         figures = {n: dataclasses.replace(c, corrected=next(over_all)) for n, c in r.figures.items()}
         per_class = [
@@ -359,8 +359,8 @@ def _corrected(
         ]
         noted = {**settings, "tests": tests}
         rest = (r.gaps, r.differing, r.refused, r.guessing)
-        done.append(ModelComparison(models[0], model, r.n, figures, per_class, noted, *rest))
-    return done
+        results.append(ModelComparison(models[0], model, r.n, figures, per_class, noted, *rest))
+    return results
 
 
 def _method(comparison: ModelComparison) -> str:
@@ -378,10 +378,10 @@ def _others_line(comparison: ModelComparison, others: Sequence[str]) -> list[str
 
 def _in_words(name: str, change: Change) -> str:
     """``-48.2 points [-53.0, -43.1], p < 0.001 (n = 400)``."""
-    d = change.difference
-    if math.isnan(d.value):
+    difference = change.difference
+    if math.isnan(difference.value):
         return "not known: no image has it in both"
-    return f"{difference_words(name, d)}, {p_words(change.corrected)} (n = {d.n})"
+    return f"{difference_words(name, difference)}, {p_words(change.corrected)} (n = {difference.n})"
 
 
 def _class_lines(comparison: ModelComparison, figure: str) -> list[str]:

@@ -181,8 +181,8 @@ def change_sentence(model: str, before: Estimate, after: Estimate, *, differs: b
         return _turned_round(name, before, after, in_brackets)
     if abs(after.value) > abs(before.value):
         return say("With ", name, f" the loss is larger: {points_now}{in_brackets}.")
-    gone = percent(1 - after.value / before.value)
-    return say("With ", name, " ", strong(points_now), f" are left{in_brackets}: {gone} of the loss is gone.")
+    share_gone = percent(1 - after.value / before.value)
+    return say("With ", name, " ", strong(points_now), f" are left{in_brackets}: {share_gone} of the loss is gone.")
 
 
 def cost_sentence(change: Estimate | None) -> Sentence:

@@ -119,9 +119,10 @@ def _performance_lines(m: Measurement) -> list[str]:
         lines.append(f"  {_BALANCED}")
     gap = area_gap(m)
     if gap is not None and is_known(gap.difference):
-        d = gap.difference
+        change = gap.difference
         lines.append(
-            f"  AUC on own less random backgrounds {d.value:.3f} [{d.low:.3f}, {d.high:.3f}] ({p_words(gap.p_value)})"
+            f"  AUC on own less random backgrounds {change.value:.3f} [{change.low:.3f}, {change.high:.3f}] "
+            f"({p_words(gap.p_value)})"
         )
     return lines
 
