@@ -115,21 +115,21 @@ def read_supervisely(path: Path) -> Iterable[AnnotatedPicture]:
     yield AnnotatedPicture(path.name.removesuffix(".json"), size, tuple(shapes))
 
 
-def _supervisely_shape(thing: dict[str, Any], size: tuple[int, int]) -> Shape | None:
-    label, kind = str(thing["classTitle"]), thing["geometryType"]
+def _supervisely_shape(entry: dict[str, Any], size: tuple[int, int]) -> Shape | None:
+    label, kind = str(entry["classTitle"]), entry["geometryType"]
     if kind in ("point", "line", "graph", "any"):
         return None
     if kind == "polygon":
-        outer, holes = thing["points"]["exterior"], thing["points"].get("interior") or []
+        outer, holes = entry["points"]["exterior"], entry["points"].get("interior") or []
         return Shape(label, (_outline(outer),), holes=tuple(_outline(hole) for hole in holes))
     if kind == "rectangle":
-        (left, top), (right, bottom) = thing["points"]["exterior"]
+        (left, top), (right, bottom) = entry["points"]["exterior"]
         return Shape(label, (((left, top), (right + 1, top), (right + 1, bottom + 1), (left, bottom + 1)),))
     if kind == "bitmap":
-        packed = base64.b64decode(thing["bitmap"]["data"])
+        packed = base64.b64decode(entry["bitmap"]["data"])
         part = np.asarray(Image.open(io.BytesIO(_unpacked(packed, size))).convert("RGBA"))
         inside = part[..., 3] > 0 if part[..., 3].min() < 255 else part[..., 0] > 0
-        x, y = thing["bitmap"]["origin"]
+        x, y = entry["bitmap"]["origin"]
         plane: Flags = np.zeros(size, bool)
         plane[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
         return Shape(label, runs=run_lengths_of_plane(plane))
