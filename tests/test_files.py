@@ -168,3 +168,28 @@ def test_spread_takes_both_ends():
     assert spread(range(3), 5) == [0, 1, 2]
     assert spread(range(100), 4) == [0, 33, 66, 99]
     assert spread(range(100), 1) == [0]
+
+
+def test_a_link_to_a_folder_above_brings_no_other_class(tmp_path):
+    """Pictures of all other classes were read as this one's."""
+    for name in ("cat", "dog"):
+        grey(tmp_path / f"images/{name}/0.png", np.zeros((2, 2), np.uint8))
+    os.symlink(tmp_path / "images", tmp_path / "images/cat/again")
+    os.symlink(tmp_path, tmp_path / "images/cat/top")
+    assert image_files(tmp_path / "images/cat") == [tmp_path / "images/cat/0.png"]
+
+
+def test_links_that_lead_to_themselves_are_named(tmp_path):
+    os.symlink("b.png", tmp_path / "a.png")
+    os.symlink("a.png", tmp_path / "b.png")
+    assert image_files(tmp_path) == [tmp_path / "a.png", tmp_path / "b.png"]
+    assert category_folders(tmp_path) == []
+    with pytest.raises(UnreadableImageError, match="unreadable image file .*a.png: .*symbolic links"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("alpha", [0, 128, 255])
+def test_transparency_that_is_the_same_everywhere_says_nothing(tmp_path, alpha):
+    colours = np.random.default_rng(0).integers(0, 256, (4, 5, 3)).astype(np.uint8)
+    Image.fromarray(np.dstack([colours, np.full((4, 5), alpha, np.uint8)])).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "a.png")), colours)

@@ -80,18 +80,20 @@ Item = TypeVar("Item")
 def image_files(folder: Path, *, extensions: Collection[str] = EXTENSIONS) -> list[Path]:
     """All image files under ``folder``, by ending, sorted.
 
-    Linked folders are followed (once on the way down, so a link to a parent ends). Hidden files and folders, and what
+    Linked folders are followed, but not to where the way came from: to a folder on it, or to one that ``folder`` lies
+    in, whose other parts would count as this one's. Hidden files and folders, and what
     systems leave behind (``__MACOSX``, ``@eaDir``, ...), are passed over at any depth. A link to a file that is not
     there is listed: reading it is an error with its name. A folder that is not there has no files.
     """
     if not folder.is_dir():
         return []
     paths: list[Path] = []
-    pending = [(str(folder), frozenset({os.path.realpath(folder)}))]
+    start = Path(os.path.realpath(folder))
+    pending = [(str(folder), frozenset(map(str, (start, *start.parents))))]
     while pending:
         directory, above = pending.pop()
         for entry in _entries(directory):
-            if entry.is_dir():
+            if _is_folder(entry):
                 real = os.path.realpath(entry.path)
                 if real not in above:
                     pending.append((entry.path, above | {real}))
@@ -108,7 +110,7 @@ def category_folders(root: Path) -> list[Path]:
     Raises:
         ValueError: two names that differ only in their Unicode form, and so look alike.
     """
-    names = [entry.name for entry in _entries(str(root)) if entry.is_dir()]
+    names = [entry.name for entry in _entries(str(root)) if _is_folder(entry)]
     by_form: dict[str, str] = {}
     for name in names:
         twin = by_form.setdefault(same_form(name), name)
@@ -144,7 +146,7 @@ def open_image(
     """Decode a picture to 8 bits as a viewer shows it.
 
     Rotation flags of cameras (EXIF) are applied. What is transparent becomes black: the colours that hide under it are
-    nobody's background.
+    nobody's background. Transparency that is the same everywhere says nothing and is passed over.
 
     Args:
         path: the file.
@@ -294,6 +296,14 @@ def _entries(directory: str) -> list[os.DirEntry[str]]:
         return [entry for entry in listing if entry.name[0] != "." and entry.name.lower() not in _FOREIGN]
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is one, or a link to one; a link that leads to itself is none, and reading it is the error."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _draft(file: Image.Image, at_least: tuple[int, int], mode: str) -> None:
     """Let a JPEG be decoded at a fraction of its size, twice what covers ``at_least``."""
     height, width = reversed(at_least) if _orientation_of(file) > 4 and file.format == "JPEG" else at_least
@@ -312,6 +322,9 @@ def _orientation_of(file: Image.Image) -> int:
 
 def _over_black(picture: Image.Image) -> Image.Image:
     layers = picture.convert("RGBA")
+    least, most = layers.getchannel("A").getextrema()
+    if least == most:
+        return layers.convert("RGB")
     return Image.alpha_composite(Image.new("RGBA", layers.size, (0, 0, 0, 255)), layers)
 
 

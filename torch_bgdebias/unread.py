@@ -20,7 +20,7 @@ PICTURES_NOT_READ = frozenset(
     )
 )
 #: endings of formats in which a file often holds several pictures
-_PAGED = (".gif", ".tif", ".tiff")
+_PAGED = (".avif", ".gif", ".png", ".tif", ".tiff", ".webp")
 #: so many of them are looked into
 _LOOKED_INTO = 100
 

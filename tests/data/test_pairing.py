@@ -103,7 +103,7 @@ def test_a_preview_is_passed_over_and_counted(folder):
 
 def test_two_masks_of_one_name_are_named(folder):
     Image.fromarray(~INSIDE).save(folder / "masks/cat/0.gif")
-    with pytest.raises(ValueError, match=r"one mask of each name, got several for 1 images: 0.png: 0.gif, 0.png; take"):
+    with pytest.raises(ValueError, match=r"one mask of each name, got several for 1 images: 0.png: 0.gif, 0.png; join"):
         MaskedImageFolder(folder)
     with pytest.warns(UserWarning, match=r"skipped 1 of 6 images: 0.png \(several masks: 0.gif, 0.png\)"):
         assert len(MaskedImageFolder(folder, on_error="skip")) == 5
@@ -259,4 +259,30 @@ def test_a_folder_of_another_name_shows_what_is_there(folder):
 def test_names_that_differ_in_blanks_are_noticed(folder):
     add(folder, " cat", "9")
     with pytest.warns(UserWarning, match=r"the classes ' cat', 'cat' differ in capitals or blanks only; are they one"):
+        MaskedImageFolder(folder)
+
+
+@pytest.mark.parametrize("name", ["{}_1", "{} (1)", "{}-2"])
+def test_masks_of_several_instances_are_no_mask_of_the_image(folder, name):
+    """One of them was taken for the whole, and the others left over."""
+    for i in (0, 2):
+        shutil.copy(folder / f"masks/cat/{i}.png", folder / f"masks/cat/{name.format(i)}.png")
+    with pytest.raises(ValueError, match=r"several for 2 images: 0.png: 0.png, 0.*; join those of one image into one"):
+        MaskedImageFolder(folder)
+    with pytest.warns(UserWarning, match="skipped 2 of 6 images"):
+        data = MaskedImageFolder(folder, on_error="skip")
+    assert [sample.image.name for sample in data.samples if sample.label == 0] == ["1.png"]
+
+
+def test_a_mask_whose_image_is_missing_is_no_instance(folder):
+    for name in ("a", "a_1", "a_2"):
+        add(folder, "cat", name)
+    (folder / "images/cat/a_2.png").unlink()
+    with pytest.warns(UserWarning, match="1 masks have no image of their name: a_2.png"):
+        assert len(MaskedImageFolder(folder)) == 8
+
+
+def test_blanks_at_the_end_of_a_folder_are_named(folder):
+    (folder / "masks/dog").rename(folder / "masks/Dog ")
+    with pytest.raises(FileNotFoundError, match=r"masks/Dog /0.png differs in blanks or capitals only: rename it"):
         MaskedImageFolder(folder)

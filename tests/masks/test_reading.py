@@ -194,3 +194,61 @@ def test_a_mask_of_another_size_says_what_to_do(tmp_path):
     root = make(tmp_path / "other", grey(lambda i: INSIDE[:, :12] * 255))
     with pytest.raises(ValueError, match=r"got \(20, 12\); they have other shapes: was the mask drawn on another"):
         MaskedImageFolder(root)[0]
+
+
+def plain(path, inside, label=255, ending=".png"):
+    Image.fromarray(inside.astype(np.uint8) * np.uint8(label)).save(path.with_suffix(ending))
+
+
+def test_masks_of_one_class_that_are_inverted_are_refused(tmp_path):
+    """Half of the masks cover what is background in the others: a gap was measured all the same."""
+    make(tmp_path, lambda path, i: plain(path, ~INSIDE if path.parent.name == "dog" else INSIDE))
+    text = (
+        r"4 cover every border and leave background inside, unlike the others \(dog/.*\): inverted\? Turn these round"
+    )
+    with pytest.raises(MaskEncodingError, match=text):
+        MaskedImageFolder(tmp_path)
+
+
+def test_a_few_inverted_masks_are_named(tmp_path):
+    make(tmp_path, lambda path, i: plain(path, INSIDE ^ ((path.parent.name, i) == ("dog", 2))))
+    with pytest.warns(UserWarning, match=r"1 cover every border and .* \(dog/2.png\): inverted\? Their objects would"):
+        assert len(MaskedImageFolder(tmp_path)) == 8
+
+
+def cut_out(path, transparent, dark):
+    """A quantised picture whose background is transparent; ``dark``: an index of the object is 0, black."""
+    index = np.where(INSIDE, 1 + np.arange(INSIDE.size).reshape(INSIDE.shape) % 90, transparent)
+    index[8, 8] = 0 if dark else index[8, 8]
+    picture = Image.fromarray(index.astype(np.uint8), "P")
+    colours = np.random.default_rng(0).integers(30, 250, (256, 3))
+    colours[0] = 0
+    picture.putpalette(colours.ravel().tolist())
+    picture.save(path.with_suffix(".png"), transparency=transparent)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_transparency_of_a_palette_that_says_something_else_is_not_passed_over(tmp_path, dark):
+    """Its last index was void and its first background, whichever of them nobody sees."""
+    make(tmp_path, lambda path, i: cut_out(path, 255, dark))
+    for data in (MaskedImageFolder(tmp_path), MaskedImageFolder(tmp_path, encoding="alpha")):
+        assert not data.has_void
+        np.testing.assert_array_equal(data[0][2][0].numpy() > 0.5, INSIDE)
+
+
+def test_transparency_and_labels_that_are_two_masks_are_refused(tmp_path):
+    def write(path, i):
+        picture = Image.fromarray((np.roll(INSIDE, 6, 1) + 2 * INSIDE).astype(np.uint8), "P")
+        picture.putpalette([0, 0, 0, 255, 0, 0] * 2)
+        picture.save(path.with_suffix(".png"), transparency=b"\0\0\xff\xff")
+
+    with pytest.raises(MaskEncodingError, match=r"transparency and colours that say different things .*alpha"):
+        MaskedImageFolder(make(tmp_path, write))
+
+
+@pytest.mark.parametrize("ending", [".avif", ".jp2"])
+def test_labels_in_lossy_files_are_refused(tmp_path, ending):
+    """What compression adds to 0 was object."""
+    make(tmp_path, lambda path, i: plain(path, INSIDE, 3, ending))
+    with pytest.raises(MaskEncodingError, match="a JPEG, or another lossy file, with values up to .* save the masks"):
+        MaskedImageFolder(tmp_path)

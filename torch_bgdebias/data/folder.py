@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from torch_bgdebias.data.class_folders import class_names
 from torch_bgdebias.data.pairing import (
     MaskedSample,
     Pairs,
     annotated_pairs,
-    class_names,
     missing_masks_text,
     pair,
     pictures_of,
@@ -23,13 +23,13 @@ from torch_bgdebias.data.pairing import (
 )
 from torch_bgdebias.data.settings import FolderSettings
 from torch_bgdebias.data.tensors import JointTransform, MaskedTensors, with_void_of
+from torch_bgdebias.data.turned import fitting_turn, said_of_turned
 from torch_bgdebias.files import (
     UnreadableImageError,
     as_tensor,
     content_id,
     first_few,
     open_image,
-    orientation,
     resized,
     spread,
     turned,
@@ -159,7 +159,9 @@ class MaskedImageFolder(Dataset[Any]):
         else:
             self._masks = known
             known.require_objects([sample.image for sample in spread(self.samples, _LOOK_AT)], Path(str(place)))
-        self._warn_of_turned_pictures()
+        drawn = known is not None
+        for message in said_of_turned(self.samples, annotated=drawn):
+            warnings.warn(f"{self.root}: {message}", stacklevel=2)
         if self.settings.with_void is None and self.has_void:
             warnings.warn(
                 f"{self.root}: some pixels of the masks are void, neither object nor background, and count as "
@@ -281,7 +283,7 @@ class MaskedImageFolder(Dataset[Any]):
         if named and self.settings.on_error == "raise":
             raise ValueError(
                 f"{self.root}: expected one mask of each name, got several for {len(named)} images: "
-                f"{first_few(named)}; take one away"
+                f"{first_few(named)}; join those of one image into one, or take away what is none"
             )
         if pairs.previews:
             mask, others = pairs.previews[0]
@@ -295,21 +297,6 @@ class MaskedImageFolder(Dataset[Any]):
             (image, f"several masks: {first_few(p.name for p in paths)}") for image, paths in pairs.doubled
         ]
         return pairs.samples
-
-    def _warn_of_turned_pictures(self) -> None:
-        """A flag for 180 degrees, or a square picture: nothing shows whether the mask was drawn before or after."""
-        may_have = [
-            s.image for s in self.samples if s.image.suffix.lower() not in (".bmp", ".gif", ".pgm", ".png", ".ppm")
-        ]
-        flagged = [(path, turn) for path in spread(may_have, 500) if (turn := orientation(path)) > 1]
-        if flagged:
-            path, turn = flagged[0]
-            warnings.warn(
-                f"{self.root}: {len(flagged)} pictures ({path.name}: EXIF orientation {turn}) were stored turned and "
-                "are read upright; their masks must be drawn on the upright picture (a mask of the stored size turns "
-                "with it)",
-                stacklevel=3,
-            )
 
     def _leave_out_unreadable(self) -> None:
         def reason(sample: MaskedSample) -> str | None:
@@ -348,7 +335,8 @@ def read_pair(
 ) -> MaskedTriple:
     """Read an image and its mask, and require that the files have one size.
 
-    A mask that was drawn on the pixels as stored, of a picture that its EXIF flag turns by 90 degrees, is turned along.
+    A mask that was drawn on the pixels as stored, of a picture that its EXIF flag turns by 90 degrees, is turned along;
+    one with such a flag of its own that turns it away from its picture is read as it is stored.
 
     Args:
         image_path: the image.
@@ -367,8 +355,8 @@ def read_pair(
     image = open_image(image_path, white=white)
     foreground, void = (masks or MaskReader(MaskEncoding(), {})).open(mask_path)
     if image.size != foreground.size == image.size[::-1]:
-        turn = orientation(image_path)
-        foreground, void = turned(foreground, turn), None if void is None else turned(void, turn)
+        fitting = fitting_turn(image_path, None if isinstance(masks, AnnotatedMasks) else mask_path)
+        foreground, void = turned(foreground, fitting), None if void is None else turned(void, fitting)
     if image.size != foreground.size:
         raise MaskSizeError(
             f"mask {mask_path}: expected the size {(image.height, image.width)} (H, W) of its image {image_path}, "

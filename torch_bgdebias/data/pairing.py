@@ -20,15 +20,12 @@ __all__ = [
     "MaskedSample",
     "Pairs",
     "annotated_pairs",
-    "class_names",
     "missing_masks_text",
     "pair",
     "pictures_of",
     "size_advice",
 ]
 
-#: names of the parts of a data set, one folder above its classes
-_SPLITS = frozenset(("dev", "test", "testing", "train", "training", "trainval", "val", "valid", "validation"))
 _LOSSY = frozenset((".jfif", ".jpe", ".jpeg", ".jpg"))
 
 
@@ -62,82 +59,6 @@ class Pairs:
         return len(self.samples) + len(self.missing) + len(self.doubled)
 
 
-def class_names(root: Path, wanted: Sequence[str] | None = None) -> list[str]:
-    """The classes of ``root/images`` in label order: by name; by number where all names are whole numbers.
-
-    Args:
-        root: the data set's folder.
-        wanted: the classes to take, in their order; a name may hold slashes (``"a/abbey"``).
-
-    Raises:
-        FileNotFoundError: no ``images`` folder, or none in it.
-        TypeError: wanted classes that are no names.
-        ValueError: wanted classes that are not there or come twice, folders whose names look alike, or parts in place
-            of classes.
-    """
-    images = root / "images"
-    if not images.is_dir():
-        raise FileNotFoundError(
-            f"{root}: expected images/<class>/ and masks/<class>/ in it, found no folder {images}; it holds "
-            f"{first_few(folder_listing(root), 8)}"
-        )
-    there = [path.name for path in category_folders(images)]
-    if not there:
-        raise FileNotFoundError(f"{images}: expected one folder per class, found none")
-    if wanted is not None:
-        if isinstance(wanted, str) or not all(isinstance(name, str | int) for name in wanted):
-            raise TypeError(f"classes: expected a list of names of folders, got {wanted!r}")
-        chosen = [str(name) for name in wanted]
-        if twice := [name for name, times in Counter(chosen).items() if times > 1]:
-            raise ValueError(f"classes: expected each name once, got {first_few(twice)} more often")
-        absent = [name for name in chosen if not (images / name).is_dir()]
-        if absent:
-            raise ValueError(f"classes: {first_few(absent)} not in {images}, which has {first_few(there, 20)}")
-        return chosen
-    if {name.lower() for name in there} <= _SPLITS:
-        raise ValueError(
-            f"{images}: expected one folder per class, got the parts {first_few(there)} of a data set; give each part "
-            f"a folder of its own: {there[0]}/images/<class>/ and {there[0]}/masks/<class>/"
-        )
-    _warn_of_order(images, there)
-    return there
-
-
-def _warn_of_order(images: Path, names: list[str]) -> None:
-    """Where a number of a class may not be what a model's output has."""
-    if names != sorted(names):
-        warnings.warn(
-            f"{images}: the classes are numbers and are taken in their order, {first_few(names, 3)}; torchvision's "
-            "ImageFolder sorts them as text (10 before 2): for a model trained with that, pass classes= in its order",
-            stacklevel=4,
-        )
-    elif (natural := sorted(names, key=_in_numbers)) != names:
-        warnings.warn(
-            f"{images}: the classes come in the order of their names as text, {first_few(names, 3)}, as torchvision's "
-            f"ImageFolder has them, and not by their numbers, {first_few(natural, 3)}; pass classes= for another order",
-            stacklevel=4,
-        )
-    elif all(name.isdecimal() for name in names):
-        numbers = [int(name) for name in names]
-        if numbers not in (list(range(len(names))), list(range(1, len(names) + 1))):
-            warnings.warn(
-                f"{images}: the classes are the numbers {first_few(names)}, and class {names[0]} has label 0; if a "
-                "model's outputs have these numbers, say so with labels",
-                stacklevel=4,
-            )
-    alike = Counter(name.lower().strip() for name in names)
-    if twins := [repr(name) for name in names if alike[name.lower().strip()] > 1]:
-        warnings.warn(
-            f"{images}: the classes {first_few(twins)} differ in capitals or blanks only; are they one?", stacklevel=4
-        )
-
-
-def _in_numbers(name: str) -> list[tuple[int, str]]:
-    """A key that takes runs of digits for numbers: class_2 before class_10."""
-    parts = re.split(r"(\d+)", name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
-
-
 def pair(root: Path, classes: Sequence[str], suffix: str = "", masks: Path | None = None) -> Pairs:
     """Find each image's mask: the file of the same class and name, whatever its ending.
 
@@ -164,8 +85,9 @@ def pair(root: Path, classes: Sequence[str], suffix: str = "", masks: Path | Non
             _pair_one(pairs, image, image.relative_to(root / "images" / name), files, label, suffix)
         if not beside:
             taken = {sample.mask for sample in pairs.samples}
-            named = (paths for key, paths in files.items() if key.endswith(suffix))
-            alone += [path for paths in named if not taken & set(paths) for path in paths]
+            named = {key: paths for key, paths in files.items() if key.endswith(suffix) and not taken & set(paths)}
+            several = _one_an_instance(pairs, root / "images" / name, named)
+            alone += [path for paths in named.values() for path in paths if path not in several]
     _warn_of_folders(root / "images", counts, unread)
     _warn_of_left_over(root, pairs, alone)
     return pairs
@@ -235,6 +157,33 @@ def _pair_one(pairs: Pairs, image: Path, relative: Path, masks: dict[str, list[P
         pairs.doubled.append((image, candidates))
 
 
+def _one_an_instance(pairs: Pairs, folder: Path, others: dict[str, list[Path]]) -> set[Path]:
+    """Masks ``x_1``, ``x_2`` beside the mask ``x`` of an image: one an instance, so that none is the image's mask.
+
+    Their images count as having several masks. Where images are called so themselves, it may be one that is missing.
+    """
+    numbered = re.compile(r"(.+?)[ _.(-]+\d+\)?")
+    bases: dict[str, list[Path]] = {}
+    for key, paths in others.items():
+        if base := numbered.fullmatch(key):
+            bases.setdefault(base[1], []).extend(paths)
+    of_class = {
+        sample.image.relative_to(folder).with_suffix("").as_posix(): sample
+        for sample in pairs.samples
+        if folder in sample.image.parents
+    }
+    if any((base := numbered.fullmatch(name)) and base[1] in of_class for name in of_class):
+        return set()
+    with_others = {name: sample for name, sample in of_class.items() if same_form(name) in bases}
+    if not with_others:
+        return set()
+    lost = set(with_others.values())
+    pairs.samples = [sample for sample in pairs.samples if sample not in lost]
+    extra = {name: bases[same_form(name)] for name in with_others}
+    pairs.doubled += [(sample.image, [sample.mask, *extra[name]]) for name, sample in with_others.items()]
+    return {path for paths in extra.values() for path in paths}
+
+
 def _mask_index(folder: Path) -> dict[str, list[Path]]:
     """Masks by name without ending, in one Unicode form."""
     index: dict[str, list[Path]] = {}
@@ -296,19 +245,29 @@ def _other_folder(root: Path, pairs: Pairs, suffix: str) -> str | None:
 
 
 def _other_name(root: Path, pairs: Pairs, suffix: str) -> str | None:
-    """Masks that differ from what was looked for in capitals only, or begin with something that images do not."""
+    """Masks that differ from what was looked for in capitals or blanks only, or begin with something more."""
     images = pairs.missing[0]
     wanted = images.relative_to(root / "images")
     there = image_files(root / "masks", extensions=EXTENSIONS | MASK_EXTENSIONS)
     for path in there:
         name = path.relative_to(root / "masks").with_suffix("")
-        if name.as_posix().casefold() == wanted.with_suffix("").as_posix().casefold() + suffix:
-            return f"masks/{path.relative_to(root / 'masks').as_posix()} differs in capitals only: rename it"
+        if _plain(name) == _plain(wanted.with_suffix("")) + suffix.casefold():
+            shown = path.relative_to(root / "masks").as_posix()
+            what = "capitals" if shown == _without_blanks(shown) else "blanks or capitals"
+            return f"masks/{shown} differs in {what} only: rename it"
         if name.parent == wanted.parent and name.name.endswith(f"_{wanted.stem}"):
             return (
                 f"masks/{wanted.parent.as_posix()} holds {path.name}: rename masks as their images, or end their names"
             )
     return None
+
+
+def _without_blanks(name: str) -> str:
+    return "/".join(part.strip() for part in name.split("/"))
+
+
+def _plain(name: Path) -> str:
+    return _without_blanks(name.as_posix()).casefold()
 
 
 def _without_folders(root: Path, pairs: Pairs, suffix: str) -> str | None:

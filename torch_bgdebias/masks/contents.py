@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -156,10 +157,7 @@ def _from_picture(path: Path, picture: Image.Image) -> MaskContents:
     if mode == "L" or mode.startswith("I") or mode == "F":
         values = np.asarray(picture)
         return MaskContents(path, mode, "numbers", values, lossy=lossy)
-    alpha = None
-    if mode in ("LA", "PA", "RGBA", "La", "RGBa"):
-        alpha = np.asarray(picture.convert("RGBA"))[..., 3]
-        alpha = None if 0 < alpha.min() == alpha.max() else alpha  # the same everywhere says nothing
+    alpha = _alpha_of(picture) if mode in ("LA", "PA", "RGBA", "La", "RGBa") else None
     return _from_colours(path, mode, np.asarray(picture.convert("RGB")), alpha, lossy)
 
 
@@ -167,21 +165,45 @@ def _is_lossy(path: Path) -> bool:
     """By the first bytes, as names may say something else."""
     with open(path, "rb") as file:
         head = file.read(4096)
-    return head[:2] == b"\xff\xd8" or (head[8:12] == b"WEBP" and b"VP8L" not in head)
+    jpeg2000 = head[:4] == b"\xff\x4f\xff\x51" or head[4:8] == b"jP  "  # which seldom keeps every value
+    webp = head[8:12] == b"WEBP" and b"VP8L" not in head
+    return head[:2] == b"\xff\xd8" or head[4:12] in (b"ftypavif", b"ftypavis") or jpeg2000 or webp
+
+
+def _alpha_of(picture: Image.Image) -> Plane | None:
+    """How opaque each pixel is; ``None`` where all are so alike, which says nothing."""
+    alpha = np.asarray(picture.convert("RGBA"))[..., 3]
+    return None if 0 < alpha.min() == alpha.max() else alpha
 
 
 def _from_palette(path: Path, picture: Image.Image) -> MaskContents:
     indices = np.asarray(picture)
     palette = np.asarray(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
-    holds = MaskContents(path, "P", "labels", indices, palette=palette)
+    alpha = _alpha_of(picture) if "transparency" in picture.info else None
+    holds = MaskContents(path, "P", "labels", indices, alpha, palette=palette)
     used = set(holds.colours)
     if bool((palette.max(1, initial=0) == palette.min(1, initial=255)).all()) or used <= {_BLACK, _WHITE}:
-        return MaskContents(path, "P", "numbers", holds.as_colours()[..., 0])  # a grey picture: its colours say it
+        grey = holds.as_colours()[..., 0]  # its colours say it
+        return MaskContents(path, "P", "numbers", grey, _news_of(alpha, np.asarray(grey != 0)))
     if len(palette) and tuple(palette[0].tolist()) == _BLACK:
-        return holds
+        inside = np.asarray(indices != 0)
+        ways = (inside,) if inside.all() else (inside, inside & np.asarray(indices != 255))  # void may be transparent
+        return dataclasses.replace(holds, alpha=_news_of(alpha, *ways))
     if _BLACK in used:
-        return MaskContents(path, "P", "colours", holds.as_colours())
-    return MaskContents(path, "P", "palette", indices, palette=palette)
+        colours = holds.as_colours()
+        return MaskContents(path, "P", "colours", colours, _news_of(alpha, np.asarray(colours.any(2))))
+    return MaskContents(path, "P", "palette", indices, alpha, palette=palette)
+
+
+def _news_of(alpha: Plane | None, *insides: Plane) -> Plane | None:
+    """Transparency where it says something else than the colours; what is opaque is often just what has one.
+
+    Args:
+        alpha: how opaque each pixel is.
+        insides: what is not background by its colour, in the ways in which it may be read.
+    """
+    known = alpha is not None and any(bool(((alpha > 127) == inside).all()) for inside in insides)
+    return None if known else alpha
 
 
 def _from_colours(path: Path, mode: str, colours: Plane, alpha: Plane | None, lossy: bool) -> MaskContents:

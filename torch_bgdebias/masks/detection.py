@@ -12,7 +12,7 @@ from torch_bgdebias.masks.contents import Colour, MaskContents, voc_palette
 from torch_bgdebias.masks.encodings import Label, MaskEncoding, MaskEncodingError
 from torch_bgdebias.masks.foreground import foreground_of
 
-__all__ = ["refusal", "resolve"]
+__all__ = ["by_alpha", "refusal", "resolve"]
 
 VOC_VOID: Colour = (224, 224, 192)
 _BLACK: Colour = (0, 0, 0)
@@ -33,13 +33,21 @@ def resolve(masks: Sequence[MaskContents], wanted: MaskEncoding) -> MaskEncoding
     Raises:
         MaskEncodingError: nothing fits; shows what was found and names the options.
     """
-    if wanted.kind == "alpha" or (wanted.kind == "auto" and any(mask.alpha is not None for mask in masks)):
+    if wanted.kind == "alpha" or any(by_alpha(mask, wanted) for mask in masks):
         return _resolve_alpha(masks, wanted)
     if masks[0].kind == "colours" or wanted.kind == "colour" or wanted.by_colour:
         return _resolve_colours(masks, wanted)
     if masks[0].palette is not None:
         return _resolve_indices(masks, wanted)
     return _resolve_numbers(masks, wanted)
+
+
+def by_alpha(mask: MaskContents, wanted: MaskEncoding) -> bool:
+    """Whether its channel of transparency says what is object, rather than colours or indices that the user named."""
+    if mask.alpha is None or wanted.kind not in ("auto", "alpha"):
+        return False
+    labels = wanted.by_colour or (mask.palette is not None and wanted.foreground is not None)
+    return wanted.kind == "alpha" or not labels
 
 
 def refusal(masks: Sequence[MaskContents], contents: str, options: str) -> MaskEncodingError:
@@ -137,11 +145,12 @@ def _runs(masks: Sequence[MaskContents], top: float) -> bool:
 
 
 def _guess_lossy(masks: Sequence[MaskContents], largest: float) -> MaskEncoding:
-    """JPEG: two values with noise about them, or soft."""
+    """JPEG and other lossy files: two values with noise about them, or soft."""
     counts = {level: sum(mask.levels.get(level, 0) for mask in masks) for level in _union(masks)}
     clear = sum(n for level, n in counts.items() if level <= 64 or level >= 191) / sum(counts.values())
     if largest < 200:
-        raise refusal(masks, f"a JPEG with values up to {largest:g}", "JPEG cannot hold labels: save the masks as PNG")
+        contents = f"a JPEG, or another lossy file, with values up to {largest:g}"
+        raise refusal(masks, contents, "such files cannot hold labels: save the masks as PNG")
     return MaskEncoding("binary" if clear >= 0.95 else "soft", void=(), white=255.0)
 
 

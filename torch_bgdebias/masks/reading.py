@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torch_bgdebias.files import UnreadableImageError, as_tensor, first_few, resized, spread
 from torch_bgdebias.masks.contents import MaskContents, Plane, load_mask
-from torch_bgdebias.masks.detection import refusal, resolve
+from torch_bgdebias.masks.detection import by_alpha, refusal, resolve
 from torch_bgdebias.masks.encodings import MaskEncoding, MaskEncodingError
 from torch_bgdebias.masks.foreground import foreground_of
 from torch_bgdebias.masks.outlines import warn_of_outlines
@@ -24,6 +24,10 @@ __all__ = ["MaskPicture", "MaskReader", "open_mask", "read_mask"]
 _PIXELS = 50_000_000
 #: shares of a picture's edge and of its area from which a folder's masks look inverted
 _INVERTED = ((0.75, 0.5), (0.95, 0.1))
+#: a mask that covers more than this of every border, and less of the whole, has its background inside
+_AROUND = 0.95
+#: share of such masks from which figures would be wrong
+_SOME_INVERTED = 0.25
 #: with so many labels beside 0, and this share of the edge covered by them, 0 may be a class as others are
 _SCENE = (3, 0.4)
 
@@ -183,7 +187,8 @@ class MaskReader:
 
     def _require_measurable(self, masks: Sequence[MaskContents], root: str | Path) -> None:
         """Object and background in some mask, and not each in the other's place."""
-        covers = [cover for mask in masks if (cover := self._cover(mask)) is not None]
+        seen = [(mask, cover) for mask in masks if (cover := self._cover(mask)) is not None]
+        covers = [cover for _, cover in seen]
         if not covers:
             return
         holds = f"holds {_values_of(masks)}"
@@ -206,6 +211,7 @@ class MaskReader:
                 f"border in {every} of {len(masks)}: inverted? Say foreground=[0] (--foreground 0) if 0 is the object, "
                 "or, if they are right or 0 is a class as others are, foreground=[...] with the values that are object"
             )
+        _look_for_inverted(seen, where)
         if "numbers" in self.encodings and self.encodings["numbers"].kind == "soft":
             _warn_of_halves(masks, where)
         self._require_a_background(masks, edge, where, holds)
@@ -223,8 +229,33 @@ class MaskReader:
             )
 
 
+def _look_for_inverted(seen: Sequence[tuple[MaskContents, Cover]], where: str) -> None:
+    """Masks that cover all borders and leave background inside, among others that do not: those of a class, often.
+
+    Raises:
+        MaskEncodingError: they are so many that figures would be wrong.
+    """
+    around = [
+        mask
+        for mask, cover in seen
+        if min(cover.share(side) for side in _SIDES) > _AROUND and cover.share(np.s_[:, :]) < _AROUND
+    ]
+    if not around:
+        return
+    names = first_few((f"{mask.path.parent.name}/{mask.path.name}" for mask in around), 4)
+    text = f"{where}): {len(around)} cover every border and leave background inside, unlike the others ({names}): "
+    if len(around) < _SOME_INVERTED * len(seen):
+        warnings.warn(text + "inverted? Their objects would be taken for background", stacklevel=6)
+        return
+    raise MaskEncodingError(
+        text
+        + "inverted? Turn these round (white minus the mask), or, if they are right, say foreground=[...] with the "
+        "values that are object"
+    )
+
+
 def _group(mask: MaskContents, wanted: MaskEncoding) -> str:
-    if mask.alpha is not None and wanted.kind in ("auto", "alpha"):
+    if by_alpha(mask, wanted):
         return "alpha"
     return "colours" if wanted.by_colour or wanted.kind in ("colour", "alpha") else mask.kind
 

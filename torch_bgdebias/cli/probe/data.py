@@ -12,6 +12,7 @@ from torch import Tensor
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.cli.options import mask_options
 from torch_bgdebias.data import ImageNet9, ImageNet9Variants, MaskedImageFolder, VOCObjects
+from torch_bgdebias.data.class_folders import no_images_text
 from torch_bgdebias.files import category_folders, first_few
 from torch_bgdebias.names import VARIANTS
 from torch_bgdebias.preprocessing import Preprocessing
@@ -107,7 +108,7 @@ def class_names(args: argparse.Namespace) -> list[str]:
         return list(VOCObjects.classes)
     root = args.data / "images"
     if not root.is_dir():
-        raise FileNotFoundError(f"--data: expected images/<class>/ and masks/<class>/ in {args.data}, found no {root}")
+        raise FileNotFoundError(f"--data: {args.data}: {no_images_text(args.data)}")
     return [path.name for path in category_folders(root)]
 
 

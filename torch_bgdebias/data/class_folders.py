@@ -1,0 +1,138 @@
+"""The folders of classes: which there are and in which order, and what a path is that has none."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch_bgdebias.files import EXTENSIONS, category_folders, first_few, folder_listing
+
+__all__ = ["class_names", "no_images_text"]
+
+#: names of the parts of a data set, one folder above its classes
+_SPLITS = frozenset(("dev", "test", "testing", "train", "training", "trainval", "val", "valid", "validation"))
+_ARCHIVES = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip")
+_TABLES = (".arrow", ".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".tsv")
+_READ_SHARDS = "webdataset's shards are read in Python: MaskedStream of torch_bgdebias.data, whose items are fields"
+_READ_TABLES = (
+    "tables and lists of files are read in Python: MaskedItems of torch_bgdebias.data, whose items are fields"
+)
+
+
+def class_names(root: Path, wanted: Sequence[str] | None = None) -> list[str]:
+    """The classes of ``root/images`` in label order: by name; by number where all names are whole numbers.
+
+    Args:
+        root: the data set's folder.
+        wanted: the classes to take, in their order; a name may hold slashes (``"a/abbey"``).
+
+    Raises:
+        FileNotFoundError: no ``images`` folder, or none in it.
+        TypeError: wanted classes that are no names.
+        ValueError: wanted classes that are not there or come twice, folders whose names look alike, or parts in place
+            of classes.
+    """
+    images = root / "images"
+    if not images.is_dir():
+        raise FileNotFoundError(f"{root}: {no_images_text(root)}")
+    there = [path.name for path in category_folders(images)]
+    if not there:
+        raise FileNotFoundError(f"{images}: expected one folder per class, found none{_pictures_themselves(images)}")
+    if wanted is not None:
+        if isinstance(wanted, str) or not all(isinstance(name, str | int) for name in wanted):
+            raise TypeError(f"classes: expected a list of names of folders, got {wanted!r}")
+        chosen = [str(name) for name in wanted]
+        if twice := [name for name, times in Counter(chosen).items() if times > 1]:
+            raise ValueError(f"classes: expected each name once, got {first_few(twice)} more often")
+        absent = [name for name in chosen if not (images / name).is_dir()]
+        if absent:
+            raise ValueError(f"classes: {first_few(absent)} not in {images}, which has {first_few(there, 20)}")
+        return chosen
+    if {name.lower() for name in there} <= _SPLITS:
+        raise ValueError(
+            f"{images}: expected one folder per class, got the parts {first_few(there)} of a data set; give each part "
+            f"a folder of its own: {there[0]}/images/<class>/ and {there[0]}/masks/<class>/"
+        )
+    _warn_of_order(images, there)
+    return there
+
+
+def _warn_of_order(images: Path, names: list[str]) -> None:
+    """Where a number of a class may not be what a model's output has."""
+    if names != sorted(names):
+        warnings.warn(
+            f"{images}: the classes are numbers and are taken in their order, {first_few(names, 3)}; torchvision's "
+            "ImageFolder sorts them as text (10 before 2): for a model trained with that, pass classes= in its order",
+            stacklevel=4,
+        )
+    elif (natural := sorted(names, key=_in_numbers)) != names:
+        warnings.warn(
+            f"{images}: the classes come in the order of their names as text, {first_few(names, 3)}, as torchvision's "
+            f"ImageFolder has them, and not by their numbers, {first_few(natural, 3)}; pass classes= for another order",
+            stacklevel=4,
+        )
+    elif all(name.isdecimal() for name in names):
+        numbers = [int(name) for name in names]
+        if numbers not in (list(range(len(names))), list(range(1, len(names) + 1))):
+            warnings.warn(
+                f"{images}: the classes are the numbers {first_few(names)}, and class {names[0]} has label 0; if a "
+                "model's outputs have these numbers, say so with labels",
+                stacklevel=4,
+            )
+    alike = Counter(name.lower().strip() for name in names)
+    if twins := [repr(name) for name in names if alike[name.lower().strip()] > 1]:
+        warnings.warn(
+            f"{images}: the classes {first_few(twins)} differ in capitals or blanks only; are they one?", stacklevel=4
+        )
+
+
+def _in_numbers(name: str) -> list[tuple[int, str]]:
+    """A key that takes runs of digits for numbers: class_2 before class_10."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def no_images_text(root: Path) -> str:
+    """What to say of a path that holds no ``images/``: what it is, and what to do."""
+    expected = "expected images/<class>/ and masks/<class>/ in it"
+    if root.is_file():
+        kind, advice = "a file", "give the folder that it lies in"
+        if root.suffix.lower() in _ARCHIVES:
+            kind, advice = "an archive", f"unpack it; {_READ_SHARDS}"
+        elif root.suffix.lower() in _TABLES:
+            kind, advice = "a table", _READ_TABLES
+        return f"{expected}, got {kind}; {advice}"
+    listed = folder_listing(root)
+    expected += f", found no folder {root / 'images'}; it holds {first_few(listed, 8)}"
+    return expected + _advice(root, [root / name for name in listed])
+
+
+def _advice(root: Path, there: Sequence[Path]) -> str:
+    for path in there:
+        if path.is_dir() and path.name.strip().lower() == "images":
+            return f"; {path.name!r} differs from 'images' in capitals or blanks only: rename it"
+    if parts := [path for path in there if path.name.lower() in _SPLITS and (path / "images").is_dir()]:
+        return f"; give one of its parts: {parts[0]}"
+    if root.name == "images" or (root.parent / "masks").is_dir():
+        return f"; if it is the folder of images itself, give {root.parent}"
+    if any(path.suffix.lower() in _ARCHIVES for path in there):
+        return f"; unpack it; {_READ_SHARDS}"
+    if any(path.suffix.lower() in _TABLES for path in there):
+        return f"; {_READ_TABLES}"
+    return ""
+
+
+def _pictures_themselves(images: Path) -> str:
+    """What to say of pictures that lie in no folder of a class; empty where there are none."""
+    names = [path.name for path in sorted(images.iterdir()) if path.suffix.lower() in EXTENSIONS]
+    if not names:
+        return ""
+    if any("\\" in name for name in names):
+        return (
+            f", but {len(names)} pictures whose names hold backslashes ({first_few(names, 2)}): they were unpacked by "
+            "a program that takes folders for parts of names; unpack them again with another"
+        )
+    return f", but {len(names)} pictures ({first_few(names, 2)}): move them into folders of classes, images/<class>/"
