@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch_bgdebias.audit.cues import cue_of
 from torch_bgdebias.audit.facts import facts_of
 from torch_bgdebias.audit.results import Finding, Reading
+from torch_bgdebias.audit.testing import ALL
 from torch_bgdebias.metrics.statistics import Interval
 
 
@@ -30,6 +33,13 @@ def test_a_background_that_differs_is_one_fact_however_many_cues_show_it() -> No
 def test_a_mark_in_a_corner_is_not_hidden_behind_a_weaker_background() -> None:
     given = findings(corners=0.99, places=0.98, border=0.7, light=0.72)
     assert cues(given) == [["corners", "places"], ["light", "border"]]
+
+
+def test_all_classes_together_say_nothing_that_single_ones_say() -> None:
+    together = findings(light=0.9, size=0.8)
+    together = [replace(f, reading=replace(f.reading, label=ALL)) for f in together]
+    assert cues([*together, *findings(light1=0.7)]) == [["size"], ["light"]]
+    assert cues(together) == [["light"], ["size"]]
 
 
 def test_classes_stay_apart_unless_one_row_a_cue_is_asked_for() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from torch_bgdebias.audit.results import Finding
+from torch_bgdebias.audit.testing import ALL
 
 __all__ = ["Fact", "facts_of"]
 
@@ -20,10 +21,12 @@ class Fact:
     """One thing that gives a class away, by the cue that shows it best.
 
     Attributes:
+        about: what gives it away: a cue's kind, or ``"a place"`` of the background by itself.
         lead: the finding with the highest AUC.
         others: findings that say the same, the highest AUC first.
     """
 
+    about: str
     lead: Finding
     others: tuple[Finding, ...]
 
@@ -31,8 +34,8 @@ class Fact:
 def facts_of(findings: Sequence[Finding], *, by_class: bool = True) -> list[Fact]:
     """Findings put together by what they are about: the background, a place of it, the box, the file, the source.
 
-    A place of the background (border, corners, one place) stands by itself only where it tells the class better than
-    the whole background does.
+    All classes together are left out where single ones say the same. A place of the background (border, corners, one
+    place) stands by itself only where it tells the class better than the whole background does.
 
     Args:
         findings: in the order in which facts come, by the first finding of each.
@@ -51,7 +54,10 @@ def facts_of(findings: Sequence[Finding], *, by_class: bool = True) -> list[Fact
         alone = reading.cue.name in _LOCAL and reading.area.value > wholes.get(label, 0.0) + _MORE
         groups.setdefault((label, "a place" if alone else reading.cue.kind), []).append(finding)
     facts = []
-    for group in groups.values():
+    single = {about for label, about in groups if label != ALL}
+    for (label, about), group in groups.items():
+        if label == ALL and about in single:  # of all classes together what single ones say already
+            continue
         lead, *others = sorted(group, key=lambda finding: -finding.reading.area.value)
-        facts.append(Fact(lead, tuple(others)))
+        facts.append(Fact(about, lead, tuple(others)))
     return facts

@@ -153,9 +153,10 @@ def _fact_lines(report: AuditResult, fact: Fact) -> list[str]:
 
 
 def same_words(report: AuditResult, fact: Fact) -> str:
-    """The cues that say what a fact's best one says: ``the same by texture of the background, corners``."""
+    """The cues that say what a fact's best one says: ``the same by texture, corners``."""
     titles = dict.fromkeys(title_of(finding.reading.cue, masked=report.masked) for finding in fact.others)
-    return f"the same by {', '.join(titles)}"
+    short = [title.replace(" of the background", "").replace(" in the background", "") for title in titles]
+    return f"the same by {', '.join(short)}"
 
 
 def _advice_lines(report: AuditResult) -> list[str]:

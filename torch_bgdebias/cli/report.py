@@ -56,6 +56,9 @@ def run(args: argparse.Namespace) -> int:
         why = "it is a folder" if args.out.is_dir() else f"there is no folder {args.out.parent}"
         raise ValueError(f"--out: expected a file to write, got {args.out}: {why}")
     refuse_results(args.out, (), overwrite=args.overwrite)
+    if len({report.model for report in reports}) < len(reports):  # before and after of one file's name
+        for report, file in zip(reports, args.files, strict=True):
+            report.model = f"{report.model} ({file})"
     comparisons = compare_models(reports)
     reports[0].to_html(args.out, others=reports[1:], title=args.title, comparisons=comparisons)
     if args.json:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -102,12 +106,50 @@ def test_too_few_samples_and_unknown_positions_are_refused(report: BackgroundBia
         unknown.to_fiftyone([Sample() for _ in range(N)])
 
 
-def test_real_samples(report: BackgroundBiasReport) -> None:
+def fiftyone_or_skip() -> Any:
     """FiftyOne keeps data sets in a database, whose server it must find; samples in memory need it on import alone."""
     try:
-        fiftyone = pytest.importorskip("fiftyone")
+        return pytest.importorskip("fiftyone")
     except Exception as error:  # its server is not there
         pytest.skip(f"fiftyone cannot be imported: {error}")
+
+
+def test_real_samples(report: BackgroundBiasReport) -> None:
+    fiftyone = fiftyone_or_skip()
     samples = [fiftyone.Sample(filepath=f"/pictures/{i}.jpg") for i in range(N)]
     assert report.to_fiftyone(samples) == N
     check(report, samples, "background")
+
+
+READ = """
+import json, sys, fiftyone
+samples = list(fiftyone.load_dataset(sys.argv[1]))
+rows = [[s.filepath, s.bias_original.label, s.bias_hurt, s.bias_heatmap_grad_cam is not None] for s in samples]
+print(json.dumps(rows))
+"""
+
+
+def test_a_data_set_on_disk_keeps_what_was_written(report: BackgroundBiasReport, tmp_path: Path) -> None:
+    """Read by another process from the database, and from a folder to which the data set was exported."""
+    fiftyone = fiftyone_or_skip()
+    name = f"bgdebias-{tmp_path.name}-{os.getpid()}"
+    dataset = fiftyone.Dataset(name, persistent=True)
+    try:
+        dataset.add_samples([fiftyone.Sample(filepath=str(tmp_path / f"{i}.jpg")) for i in range(N)], progress=False)
+        assert report.to_fiftyone(dataset, field="bias") == N
+        done = subprocess.run([sys.executable, "-c", READ, name], capture_output=True, text=True, check=True)
+        rows = json.loads(done.stdout.splitlines()[-1])
+        heated = {int(np.flatnonzero(report.images.id == example.id)[0]) for example in report.examples}
+        for row, position in enumerate(report.images.position.tolist()):
+            path, label, hurt, has_heatmap = rows[position]
+            assert path == str(tmp_path / f"{position}.jpg")
+            assert label == NAMES[report.images.prediction["original"][row]]
+            own, rand = (report.images.correct(v)[row] for v in ("mixed_same", "mixed_rand"))
+            assert (hurt, has_heatmap) == (own and not rand, row in heated)
+        kind = fiftyone.types.FiftyOneDataset
+        dataset.export(str(tmp_path / "out"), dataset_type=kind, export_media=False, progress=False)
+        again = fiftyone.Dataset.from_dir(str(tmp_path / "out"), dataset_type=kind, progress=False)
+        check(report, list(again), "bias")
+        again.delete()
+    finally:
+        dataset.delete()
