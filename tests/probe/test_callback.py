@@ -199,7 +199,7 @@ def test_transfer_hooks_of_the_module_apply() -> None:
         accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[BackgroundBiasProbe()], barebones=False
     )
     module = Bytes()
-    module.validation_step = lambda batch, batch_idx: None
+    module.validation_step = lambda batch, batch_idx: module(batch[0])
     trainer.validate(module, DataLoader(data, batch_size=5), verbose=False)
     assert trainer.callback_metrics["bias/acc_mixed_same"] == 1
 

@@ -102,31 +102,48 @@ def test_a_step_that_runs_another_network_than_forward_is_not_measured() -> None
     assert fit(Averaged(), probe, epochs=1).callback_metrics["bias/acc_original"] == 1
 
 
-def test_what_could_not_be_seen_is_said_once_and_in_the_report() -> None:
-    class Alone(Cheat):
-        def validation_step(self, batch, batch_idx):
-            self.log("mean", batch[0].mean())
+class Alone(Cheat):
+    """Its step runs no network."""
 
-    probe = BackgroundBiasProbe()
-    with pytest.warns(UserWarning, match="how images enter the module in its own step could not be seen") as caught:
-        fit(Alone(), probe, epochs=2)
-    assert sum("could not be seen" in str(one.message) for one in caught) == 1
-    assert probe.report.settings["images_enter"] == "not compared with the module's own step"
+    def validation_step(self, batch, batch_idx):
+        self.log("mean", batch[0].mean())
 
 
-def test_no_number_where_a_step_runs_parts_that_are_given_no_picture() -> None:
-    class Flat(Cheat):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scores = nn.Linear(3 * 10 * 10, 1)
+class Flat(Cheat):
+    """Its step runs a part that is given no picture."""
 
-        def validation_step(self, batch, batch_idx):
-            self.log("mean", self.scores(batch[0].flatten(1)).mean())
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = nn.Linear(3 * 10 * 10, 1)
 
-    with pytest.warns(UserWarning, match=r"could not be seen .*may measure another .*module\(image\) if"):
-        assert math.isnan(fit(Flat(), BackgroundBiasProbe(), epochs=1).callback_metrics["bias/bg_gap"])
+    def validation_step(self, batch, batch_idx):
+        self.log("mean", self.scores(batch[0].flatten(1)).mean())
+
+
+SHOWN = {
+    Alone: r"could not be seen .*may measure another .*module\(image\) if",
+    Flat: r"judges answers \(1 numbers an image\) that its forward does not return",
+}
+
+
+@pytest.mark.parametrize("kind", SHOWN)
+def test_no_number_where_a_step_shows_nothing_of_the_network(kind: type) -> None:
+    with pytest.warns(UserWarning, match=SHOWN[kind]) as caught:
+        assert math.isnan(fit(kind(), BackgroundBiasProbe(), epochs=2).callback_metrics["bias/bg_gap"])
+    assert sum("does not measure" in str(one.message) for one in caught) == 1
     advised = BackgroundBiasProbe(forward=lambda module, image: module(image))
-    assert fit(Flat(), advised, epochs=1).callback_metrics["bias/acc_original"] == 1
+    assert fit(kind(), advised, epochs=1).callback_metrics["bias/acc_original"] == 1
+
+
+def test_what_is_seen_in_a_later_epoch_is_told_then() -> None:
+    class Turns(Cheat):
+        def validation_step(self, batch, batch_idx):
+            self(batch[0].flip(3) if self.current_epoch else batch[0])
+
+    with pytest.warns(UserWarning, match="does not measure Turns") as caught:
+        metrics = fit(Turns(), BackgroundBiasProbe(), epochs=3).callback_metrics
+    assert math.isnan(metrics["bias/bg_gap"])
+    assert sum("does not measure" in str(one.message) for one in caught) == 1
 
 
 @pytest.mark.parametrize("flips", [False, True])
@@ -284,7 +301,7 @@ def test_one_logit() -> None:
 
     two = DataLoader(ToyImages(20, classes=2), batch_size=5)
     module = OneLogit()
-    module.validation_step = lambda batch, batch_idx: None
+    module.validation_step = lambda batch, batch_idx: (module(batch[0]) > 0).float()
     with pytest.raises(ValueError, match="or task='binary' for a model with one logit"):  # no layer of one output
         fit(module, BackgroundBiasProbe(two, metrics=["bg_gap"]), epochs=1)
     probe = BackgroundBiasProbe(two, task="binary")

@@ -22,7 +22,7 @@ from torch_bgdebias.class_names import known_names, names_of_classes
 from torch_bgdebias.lightning import LightningModule, ReadingCallback, Trainer
 from torch_bgdebias.models import eval_mode
 from torch_bgdebias.names import METRICS
-from torch_bgdebias.probe.callback_entry import NOT_COMPARED, EntryWatch, how_images_enter
+from torch_bgdebias.probe.callback_entry import UNSEEN, EntryWatch, how_images_enter
 from torch_bgdebias.probe.callback_loaders import LoaderLimits, stage_loader
 from torch_bgdebias.probe.callback_settings import (
     ProbeSettings,
@@ -34,7 +34,7 @@ from torch_bgdebias.probe.callback_settings import (
 from torch_bgdebias.probe.callback_transfer import BatchMove
 from torch_bgdebias.probe.evaluation import changing_images, report_of, warnings_of
 from torch_bgdebias.probe.loggers import log_figures
-from torch_bgdebias.probe.passes.entry import Entry, joined_entries
+from torch_bgdebias.probe.passes.entry import joined_entries
 from torch_bgdebias.probe.passes.gathering import BackgroundPool, Gatherer, pool_for
 from torch_bgdebias.probe.passes.loading import Share, repeated_images, rng_untouched, unshown_void
 from torch_bgdebias.probe.passes.measure import Collected, Evaluation, joined
@@ -145,6 +145,7 @@ class BackgroundBiasProbe(ReadingCallback):
         self._pool: BackgroundPool | None = None
         self._started = math.nan
         self._informed = self._doubted = False
+        self._problems: set[str] = set()  # that were told
         self._normalised: bool | None = None  # whether the trainer's images are; not looked yet
         self._left_out = 0  # images of the loader, where the budget leaves some of them out
         own_way = self.settings.preprocess is not None or self.settings.forward is not call_module
@@ -155,8 +156,8 @@ class BackgroundBiasProbe(ReadingCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget the backgrounds of an earlier run."""
         super().setup(trainer, pl_module, stage)
-        self._pool, self._looked, self._informed, self._doubted, self._left_out = None, False, False, False, 0
-        self._normalised = None
+        self._pool, self._informed, self._doubted, self._left_out = None, False, False, 0
+        self._normalised, self._problems = None, set()
         if self._entry is not None:
             self._entry.forget()
         if slashes := slash_in_names(trainer.checkpoint_callbacks, self._prefix):
@@ -175,10 +176,8 @@ class BackgroundBiasProbe(ReadingCallback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the time, to compare the probe's cost with the validation's."""
         self._started = time.perf_counter()
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the time."""
-        self._started = time.perf_counter()
+        if self._entry is not None:
+            self._entry.begin()
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -201,21 +200,18 @@ class BackgroundBiasProbe(ReadingCallback):
         if self._entry is not None:
             self._entry.stop()
 
+    on_test_start = on_validation_start
     on_test_batch_start = on_validation_batch_start
     on_test_batch_end = on_validation_batch_end
 
     def _read(self, trainer: Trainer, pl_module: LightningModule) -> Mapping[str, float]:
         start = time.perf_counter()
-        entry, settings = self._entered()
-        if self.loader is None:  # the trainer's images are what its data module says
-            settings = with_known_units(settings, getattr(trainer, "datamodule", None))
+        if self.loader is None:
+            stage_loader(trainer, self.limits.dataloader_idx)  # an error now where there is none of this index
         try:
-            if entry is not None and entry.problem:
-                would = "would" if entry.compared else "may"
-                raise _NotMeasuredError(
-                    f"{entry.problem}, so handing it the batch's images {would} measure another network than the one "
-                    f"in training; {entry.advice or _ANOTHER}"
-                )
+            settings = self._as_entered(pl_module)
+            if self.loader is None:  # the trainer's images are what its data module says
+                settings = with_known_units(settings, getattr(trainer, "datamodule", None))
             self.report = self._measure(trainer, pl_module, settings)
         except _NotMeasuredError as error:
             return self._without_numbers(pl_module, str(error))
@@ -226,24 +222,29 @@ class BackgroundBiasProbe(ReadingCallback):
         self._inform_of_cost(self.report, seconds, drawing, start - self._started)
         return {**scalars_of(self.report, self.choices.metrics), "seconds": seconds}
 
-    def _entered(self) -> tuple[Entry | None, EvaluationSettings]:
-        """How images enter, and the settings with what the module's own step does to its images."""
+    def _as_entered(self, module: LightningModule) -> EvaluationSettings:
+        """The settings with what the module's own step does to its images.
+
+        Raises:
+            _NotMeasuredError: that, or whether the step judges what is measured, could not be seen.
+        """
         if self._entry is None:
-            return None, self.settings
-        entry = joined_entries([entry for entry in _from_all_ranks(self._entry.entry) if entry is not None])
+            return self.settings
+        entry = joined_entries([entry for entry in _from_all_ranks(self._entry.entry(module)) if entry is not None])
+        problem, advice = UNSEEN if entry is None else (entry.problem, entry.advice)
+        if entry is None or problem:
+            raise _NotMeasuredError(
+                f"{problem}, so handing it the batch's images may measure another network than the one in training; "
+                f"{advice or _ANOTHER}"
+            )
         recorded = {**self.settings.recorded, "images_enter": how_images_enter(entry)}
-        if (entry is None or not (entry.compared or entry.problem)) and not self._informed:
-            rank_zero_warn(f"{type(self).__name__}: {NOT_COMPARED}")
-        settings = dataclasses.replace(
-            self.settings, preprocess=None if entry is None else entry.preprocess, recorded=recorded
-        )
-        return entry, settings
+        return dataclasses.replace(self.settings, preprocess=entry.preprocess, recorded=recorded)
 
     def _without_numbers(self, module: LightningModule, problem: str) -> Mapping[str, float]:
         """No numbers rather than wrong ones."""
         self.report = None
-        if not self._informed:
-            self._informed = True
+        if problem not in self._problems:
+            self._problems.add(problem)
             super()._without_numbers(module, problem)
         return dict.fromkeys(("worst_variant", "bg_gap", "abs_gap"), math.nan)
 

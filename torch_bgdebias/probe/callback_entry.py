@@ -25,31 +25,32 @@ from torch_bgdebias.probe.passes.entry import (
     picture_in,
     several_calls,
 )
-from torch_bgdebias.probe.passes.judged import ROWS, Judgements, same_answers
+from torch_bgdebias.probe.passes.judged import ROWS, Judgements, answers_in, same_answers
 from torch_bgdebias.probe.passes.later import LaterSteps
 from torch_bgdebias.probe.passes.loading import rng_untouched
 
-__all__ = ["NOT_COMPARED", "EntryWatch", "how_images_enter"]
+__all__ = ["UNSEEN", "EntryWatch", "how_images_enter"]
 
-NOT_COMPARED = (
-    "how images enter the module in its own step could not be seen (there is none, or it runs no module), so its "
-    "forward gets those of the batch as they are; where that is another network, pass preprocess= (what the step does "
-    "to its images) or forward=lambda module, image: ... (the model's output)"
-)
-_UNSEEN = (
-    "how images enter the module in its own step could not be seen (a step that takes no batch, batches without "
-    "pictures, or parts that are given none)"
-)
 _AS_FORWARD = "pass forward=lambda module, image: module(image) if forward is what the step judges, else what is"
-
+#: a problem and what to do about it
+UNSEEN = (
+    "how images enter the module in its own step could not be seen (a step that runs no module or takes no batch, "
+    "batches without pictures, or parts that are given none)",
+    _AS_FORWARD,
+)
 _FORWARD = (
     "pass forward=lambda module, image: ... (what the step judges, for these images), or logits= where that stands "
     "elsewhere in the output"
 )
-_OTHER_LABELS = "its own step judges by other labels than those of the batch"
-_LABELS = "let BatchSpec(label=lambda batch: ...) make of a batch the labels that the step takes"
+_OTHER_LABELS = (
+    "its own step judges by other labels than those of the batch",
+    "let BatchSpec(label=lambda batch: ...) make of a batch the labels that the step takes",
+)
 
-#: steps that are looked at in every respect; in those after them, what the network is given
+#: of a call with other arguments than somebody's forward takes; NotImplementedError is a RuntimeError
+_FAILURES = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+#: steps that are looked at in every respect; in those after them, all but which modules run
 _BATCHES = 8
 
 
@@ -58,7 +59,8 @@ class EntryWatch:
 
     The first steps are compared in every respect: which modules run and how often, what images they get, what is
     judged, by which labels. In all others it is seen whether the network still runs as often, on images changed in the
-    same way, without waiting for the device.
+    same way, and whether some rows of what is judged, and all labels, are forward's and the batch's, without waiting
+    for the device.
 
     Args:
         spec: where images and labels are in a batch.
@@ -77,25 +79,35 @@ class EntryWatch:
         self.stop()
         self._entries, self._later = [], None
 
-    @property
-    def entry(self) -> Entry | None:
+    def begin(self) -> None:
+        """A validation starts, with weights that may be others."""
+        if self._later is not None:
+            self._later.forget_waiting()
+
+    def entry(self, module: LightningModule) -> Entry | None:
         """What came of it so far; ``None`` before the first step. Waits for the device."""
         entry = joined_entries(self._entries)
-        if entry is not None and not entry.compared and not entry.idle:
-            return dataclasses.replace(entry, problem=_UNSEEN, advice=_AS_FORWARD)
-        if entry is None or self._later is None or entry.problem:
+        if entry is None or entry.failed:
             return entry
-        return dataclasses.replace(
-            entry,
-            batches=entry.batches + self._later.steps,
-            problem=self._later.problem(),
-        )
+        if not entry.compared:
+            return _with_problem(entry, UNSEEN)
+        if entry.problem or self._later is None:
+            return entry
+        later = self._later
+        later.finish(module)
+        entry = dataclasses.replace(entry, batches=entry.batches + later.steps, partly=later.unanswered)
+        if problem := later.problem():
+            return _with_problem(entry, (problem, ""))
+        if later.judges_otherwise():
+            return _with_problem(
+                entry, ("some of its own steps judge answers that its forward does not return", _FORWARD)
+            )
+        return _with_problem(entry, _OTHER_LABELS) if later.other_labels() else entry
 
     def start(self, trainer: Trainer, module: LightningModule) -> None:
         """Before a step: go around it."""
         name = "test_step" if trainer.testing else "validation_step"
-        if is_written(module, name):
-            self._restore = wrap_method(module, name, self, self._around, trainer=trainer)
+        self._restore = wrap_method(module, name, self, self._around, trainer=trainer)
 
     def stop(self) -> None:
         """After it."""
@@ -119,15 +131,18 @@ class EntryWatch:
         if self._later is None:
             entry = joined_entries(self._entries)
             assert entry is not None
-            self._later = LaterSteps(entry)
-        with self._later.watching(call.module, image):
-            return call.run()
+            self._later = LaterSteps(entry, self._answers, task=self._task)
+        with self._later.watching(call.module, image, label) as judged:
+            output = call.run()
+            judged.returned(output)
+        return output
 
     def _look(self, call: StepCall, image: Tensor, label: Tensor | None) -> Any:
         with ExitStack() as stack:
             step = stack.enter_context(calls_by_module(call.module))
             judged = stack.enter_context(Judgements(len(image), lambda: not step.running))
             output = call.run()
+            judged.returned(output)
         if not len(image):
             return output
         with rng_untouched(), call.module.trainer.precision_plugin.forward_context():
@@ -152,18 +167,18 @@ class EntryWatch:
         try:
             with eval_mode(module), torch.no_grad(), calls_by_module(module) as plain:
                 output = module(first)
-        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):  # NotImplementedError among them
-            return Entry(compared=False, idle=True)  # the measurement itself will say what is wrong
+        except _FAILURES:
+            return Entry(compared=False, failed=True)
         entry = compare_entries(step, plain, first)
         if problem := several_calls(step, plain, len(image)):
-            return dataclasses.replace(entry, compared=True, problem=problem, advice=_FORWARD)
+            return _with_problem(entry, (problem, _FORWARD))
         logits = None if entry.problem else self._logits_in(output)
         if logits is None:
             return entry
         entry = self._judged(module, step, plain, judged, logits, image, entry)
-        labels = [] if entry.problem or label is None else judged.labels()
-        if label is not None and labels and not any(torch.equal(label, one.to(label)) for one in labels):
-            return dataclasses.replace(entry, problem=_OTHER_LABELS, advice=_LABELS)
+        agree = None if entry.problem or label is None else judged.agree(label)
+        if agree is not None and not bool(agree):
+            return _with_problem(entry, _OTHER_LABELS)
         return entry
 
     def _judged(
@@ -178,16 +193,25 @@ class EntryWatch:
     ) -> Entry:
         """Whether the step judges what forward returns."""
         others = other_networks(step, plain, logits.shape[-1])
-        problem = f"its own step also runs {' and '.join(others)} on the images, which its forward does not"
-        if not judged.outputs:
-            return dataclasses.replace(entry, problem=problem, advice=_FORWARD) if others else entry
-        same = self._same(module, judged.outputs, logits, image, entry)
-        if others and (not all(same) or any(same_answers(x, logits, task=self._task) for x in others.values())):
-            return dataclasses.replace(entry, compared=True, problem=problem, advice=_FORWARD)
-        if any(same):
-            return dataclasses.replace(entry, compared=True)  # also where nobody saw the images enter
-        problem = f"its own step judges {_shapes(judged.outputs)} that its forward does not return"
-        return dataclasses.replace(entry, compared=True, problem=problem, advice=_FORWARD)
+        also = (f"its own step also runs {' and '.join(others)} on the images, which its forward does not", _FORWARD)
+        outputs = answers_in(judged.outputs)
+        candidates = outputs or answers_in(judged.last)
+        same, whole = self._same(module, candidates, logits, image, entry)
+        entry = dataclasses.replace(entry, whole=whole)
+        if not candidates:
+            entry = _with_problem(entry, also) if others else entry
+        elif others and (not all(same) or any(same_answers(x, logits, task=self._task) for x in others.values())):
+            entry = _with_problem(entry, also)
+        elif any(same):
+            entry = dataclasses.replace(entry, compared=True)  # also where nobody saw the images enter
+        else:
+            problem = f"its own step judges {_shapes(candidates)} that its forward does not return"
+            entry = _with_problem(entry, (problem, _FORWARD))
+        if not outputs and entry.compared and not entry.problem and (name := _judges_at_the_end(module)):
+            return _with_problem(
+                entry, (f"its own step judges nothing, and what its {name} does is not seen", _AS_FORWARD)
+            )
+        return entry
 
     def _logits_in(self, output: Any) -> Tensor | None:
         try:
@@ -196,27 +220,57 @@ class EntryWatch:
             return None
         return logits if logits.ndim in (1, 2) else None
 
-    def _same(self, module: nn.Module, judged: list[Tensor], logits: Tensor, image: Tensor, entry: Entry) -> list[bool]:
-        """Which of the judged outputs are what forward returns for the images as the step changes them."""
+    def _same(
+        self, module: nn.Module, judged: list[Tensor], logits: Tensor, image: Tensor, entry: Entry
+    ) -> tuple[list[bool], bool]:
+        """Which of the judged outputs are what forward returns for the images as the step changes them.
 
-        def forward(images: Tensor) -> Tensor:
-            with eval_mode(module), torch.no_grad():
-                images = images if entry.preprocess is None else entry.preprocess(images)
-                return logits_of(module(images), self._logits)
-
-        plain = logits if entry.preprocess is None else forward(image[:ROWS])
+        And whether it is so only where forward is given the whole batch.
+        """
+        plain = logits if entry.preprocess is None else self._forward(module, image[:ROWS], entry)
         same = [same_answers(one, plain, task=self._task) for one in judged]
+        if not judged:
+            return same, False
         if any(same) or len(image) <= ROWS:
-            return same
-        plain = forward(image)  # a network that looks at the whole batch at once answers its first images otherwise
-        return [same_answers(one, plain, task=self._task) for one in judged]
+            fewer = self._forward(module, image[: max(1, len(plain) // 2)], entry)
+            return same, not same_answers(fewer, plain, task=self._task)
+        plain = self._forward(module, image, entry)
+        same = [same_answers(one, plain, task=self._task) for one in judged]
+        return same, any(same)
+
+    def _forward(self, module: nn.Module, images: Tensor, entry: Entry) -> Tensor:
+        with eval_mode(module), torch.no_grad():
+            images = images if entry.preprocess is None else entry.preprocess(images)
+            return logits_of(module(images), self._logits)
+
+    def _answers(self, module: Any, images: Tensor) -> Tensor | None:
+        """What forward returns for images of several batches."""
+        entry = joined_entries(self._entries)
+        assert entry is not None, "later steps come after the first ones"
+        try:
+            with rng_untouched(), module.trainer.precision_plugin.forward_context():
+                logits = self._forward(module, images, entry)
+        except _FAILURES:
+            return None
+        return logits if logits.ndim in (1, 2) else None
+
+
+def _with_problem(entry: Entry, problem: tuple[str, str]) -> Entry:
+    return dataclasses.replace(entry, compared=True, problem=problem[0], advice=problem[1])
+
+
+def _judges_at_the_end(module: Any) -> str:
+    """The name of a hook in which answers may be judged when all are there; empty where nobody wrote one."""
+    name = f"on_{'test' if module.trainer.testing else 'validation'}_epoch_end"
+    return name if is_written(module, name) else ""
 
 
 def how_images_enter(entry: Entry | None) -> str:
     """What a report says of it."""
     if entry is None or not entry.compared:
         return "not compared with the module's own step"
-    return f"as in the module's own step, in the {entry.batches} batch(es) that were looked at"
+    said = f"as in the module's own step, in the {entry.batches} batch(es) that were looked at"
+    return f"{said}; what it judges, in some of them only" if entry.partly else said
 
 
 def _shapes(outputs: list[Tensor]) -> str:

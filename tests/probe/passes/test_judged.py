@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from torch_bgdebias.probe.passes.judged import Judgements, same_answers
+from torch_bgdebias.probe.passes.judged import Judgements, answers_in, same_answers
 
 B, K = 12, 5
 
@@ -86,7 +86,79 @@ def test_what_is_judged_is_noted_with_its_labels(name: str) -> None:
     assert len(judged.outputs) == 1
     assert same_answers(judged.outputs[0], z, task="multiclass")
     takes_labels = name in ("cross-entropy", "smoothed", "argmax", "max")
-    assert any(torch.equal(target, y) for target in judged.labels()) == takes_labels
+    assert (judged.agree(y) is not None) == takes_labels
+    if takes_labels:
+        assert judged.agree(y)
+        assert not judged.agree((y + 1) % K)
+
+
+SMALLEST = {
+    "argmin": lambda d: d.argmin(1),
+    "min": lambda d: d.min(1).indices,
+    "topk": lambda d: d.topk(2, 1, largest=False).indices,
+    "topk by place": lambda d: torch.topk(d, 2, 1, False).indices,
+}
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_of_distances_the_smallest_is_judged(name: str) -> None:
+    distances = logits().abs()
+    with Judgements(B, lambda: True) as judged:
+        SMALLEST[name](distances)
+    (output,) = judged.outputs
+    assert torch.equal(output, -distances[:8])
+    assert not same_answers(output, distances, task="multiclass")
+
+
+#: losses and metrics of somebody's own, of a layer of the classes that is written as a function
+BY_HAND = {
+    "cross-entropy": lambda z, y: -(F.one_hot(y, K) * z.log_softmax(1)).sum(1).mean(),
+    "Brier": lambda z, y: F.mse_loss(z.softmax(1), F.one_hot(y, K).float()),
+    "a margin": lambda z, y: F.multi_margin_loss(z, y),
+    "a threshold": lambda z, y: (z > 0).float().mean(),
+    "squares": lambda z, y: F.mse_loss(z, F.one_hot(y, K).float()),
+    "nothing": lambda z, y: None,
+}
+
+
+@pytest.mark.parametrize("inference", [True, False])
+@pytest.mark.parametrize("name", BY_HAND)
+def test_what_is_taken_of_a_layer_is_known_by_what_it_is_taken_of(name: str, inference: bool) -> None:
+    features, weight, y = torch.randn(B, 7), torch.randn(K, 7), torch.arange(B) % K
+    with torch.inference_mode(inference), Judgements(B, lambda: True) as judged:
+        BY_HAND[name](F.linear(features, weight), y)
+    assert judged.outputs == []
+    seen = answers_in(judged.last)
+    assert seen
+    assert all(same_answers(one, features @ weight.T, task="multiclass") for one in seen)
+
+
+def test_what_a_step_returns_may_be_judged_by_others() -> None:
+    z, other = logits(), logits(1)
+    with Judgements(B, lambda: True) as judged:
+        other.softmax(1)
+        judged.returned({"loss": z.sum(), "logits": z, "names": ["a"] * B})
+    assert [same_answers(one, z, task="multiclass") for one in judged.last] == [False, True]
+
+
+def test_a_network_that_runs_is_left_alone() -> None:
+    class Net(nn.Module):
+        def forward(self, x):
+            modes.append(torch.utils._python_dispatch._get_current_dispatch_mode())
+            return F.softmax(x, 1)
+
+    modes: list[object] = []
+    z, net = logits(), Net()
+    with Judgements(B, lambda: True) as judged:
+        judged.pause()
+        net(z).argmax(1)
+        judged.pause()
+        judged.resume()
+        z.argmax(1)
+        judged.resume()
+        z.roll(1, 1).argmax(1)
+    assert modes == [None]
+    assert [torch.equal(one, z.roll(1, 1)[:8]) for one in judged.outputs] == [True]
 
 
 def test_what_is_no_judgement_of_the_step_is_passed_over() -> None:
@@ -96,10 +168,11 @@ def test_what_is_no_judgement_of_the_step_is_passed_over() -> None:
         z[:3].argmax(1)  # another batch
         y.float().max()  # no output
         torch.rand(B, K, 4, 4).argmax(1)  # a map
-    assert [tuple(one.shape) for one in judged.outputs] == [(8,)]
+    assert [tuple(one.shape) for one in answers_in(judged.outputs)] == [(8,)]
     with Judgements(B, lambda: False) as inside:
         F.cross_entropy(z, y)
-    assert inside.outputs == inside.labels() == []
+    assert inside.outputs == inside.last == []
+    assert inside.agree(y) is None
 
 
 def test_a_prediction_is_not_taken_for_the_label_it_is_compared_with() -> None:
@@ -107,7 +180,16 @@ def test_a_prediction_is_not_taken_for_the_label_it_is_compared_with() -> None:
     for other in (y, (z.argmax(1) + 1) % K):
         with Judgements(B, lambda: True) as judged:
             (z.argmax(1) == other).float().mean()
-        assert [label.tolist() for label in judged.labels()] == [other.tolist()]
+        assert judged.agree(other)
+        assert not judged.agree(z.argmax(1))
     with Judgements(B, lambda: True) as judged:
         (z.argmax(1) == z.argmax(1).clone()).sum()
-    assert len(judged.labels()) == 2  # all right
+    assert judged.agree(z.argmax(1))  # all right
+
+
+def test_labels_that_are_written_as_zeros_and_ones_are_no_prediction() -> None:
+    z, y = logits(), torch.arange(B) % K
+    with Judgements(B, lambda: True) as judged:
+        (z.argmax(1) == F.one_hot(y, K).float().argmax(1)).float().mean()
+    assert judged.agree(y)
+    assert not judged.agree(z.argmax(1))

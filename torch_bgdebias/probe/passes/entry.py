@@ -76,9 +76,14 @@ class Entry:
         problem: why that is not known; empty where it is, or where nothing was compared.
         advice: what to do about the problem; empty for what helps where images are changed.
         batches: of how many batches this is said.
-        at: the module that was compared, where its images in further steps can be told from the batch's alone.
+        at: the module that was compared.
+        arrives: what the module's images are made of the batch's by, in a step; ``None``: as they are.
+        by_forward: forward itself changes the images before the module has them, by more than a normalisation.
         calls: how often the step runs it.
-        idle: whether the step ran no module at all, so that forward alone says what the network is.
+        tops: modules that the step itself runs on pictures.
+        failed: whether a plain call was not possible: the measurement will say why.
+        whole: a network that looks at the whole batch at once.
+        partly: what is judged was not compared in all batches.
     """
 
     compared: bool
@@ -87,8 +92,13 @@ class Entry:
     advice: str = ""
     batches: int = 1
     at: str | None = None
+    arrives: ChannelMap | None = None
+    by_forward: bool = False
     calls: int = 1
-    idle: bool = False
+    tops: tuple[str, ...] = ()
+    failed: bool = False
+    whole: bool = False
+    partly: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,12 +120,12 @@ class Calls(dict[str, list[Call]]):
     """The calls of each module with pictures, by its name, in order of first calls; the module itself is ``""``.
 
     Attributes:
-        any: whether a module was called, with pictures or without.
+        tops: names of those that were not called by another one, in order.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.any = False
+        self.tops: dict[str, None] = {}
         self._open: list[bool] = []
 
     @property
@@ -125,7 +135,8 @@ class Calls(dict[str, list[Call]]):
 
     def enter(self, name: str, picture: Tensor | None) -> None:
         """A call starts."""
-        self.any = True
+        if picture is not None and not self.running:
+            self.tops[name] = None
         self._open.append(picture is not None)
         if picture is not None:
             before = self.setdefault(name, [])
@@ -182,16 +193,20 @@ def compare_entries(step: Calls, plain: Calls, image: Tensor) -> Entry:
         inside = [next((n for n in seen if n), "") for seen in (step, plain)]
         if all(inside):
             return Entry(True, problem=f"its own step runs its part {inside[0]!r}, and its forward {inside[1]!r}")
-        return Entry(compared=False, idle=not step.any)
+        return Entry(compared=False, tops=tuple(step.tops))
     theirs, ours = step[name][0].picture, plain[name][0].picture
     assert theirs is not None
     assert ours is not None
     low = any(x.dtype in (torch.float16, torch.bfloat16) for x in (theirs, ours, image))
     tolerance, batch_image = LOW if low else EXACT, image.double()
     theirs, ours = theirs[: len(image)].double(), ours.double()
-    as_they_are, calls = _close(ours, batch_image, tolerance), len(step[name])
+    as_they_are = _close(ours, batch_image, tolerance)
+    same = Entry(True, at=name, calls=len(step[name]), tops=tuple(step.tops))
     if _close(theirs, ours, tolerance):
-        return Entry(True, at=name if as_they_are else None, calls=calls)
+        if as_they_are:
+            return same
+        arrives = _channel_map(batch_image, theirs, tolerance) if batch_image.shape == theirs.shape else None
+        return dataclasses.replace(same, arrives=arrives, by_forward=arrives is None)
     where = f"its module {name!r}" if name else "it"
     if theirs.shape[2:] != ours.shape[2:]:
         sizes = " instead of ".join(f"{tuple(x.shape[2:])}" for x in (theirs, ours))
@@ -201,7 +216,7 @@ def compare_entries(step: Calls, plain: Calls, image: Tensor) -> Entry:
     channel_map = _channel_map(batch_image, theirs, tolerance) if theirs.shape == ours.shape else None
     if channel_map is None:
         return Entry(True, problem=f"{where} is given the batch's images changed in a way that is no normalisation")
-    return Entry(True, preprocess=channel_map, at=name, calls=calls)
+    return dataclasses.replace(same, preprocess=channel_map, arrives=channel_map)
 
 
 def several_calls(step: Calls, plain: Calls, size: int) -> str:
@@ -264,16 +279,24 @@ def joined_entries(entries: Sequence[Entry]) -> Entry | None:
     """
     compared = [entry for entry in entries if entry.compared]
     if not compared:
-        unlike = next((entry for entry in entries if not entry.idle), None)
-        return entries[0] if unlike is None and entries else unlike
+        return next((entry for entry in entries if not entry.failed), entries[0] if entries else None)
     worst = next((entry for entry in compared if entry.problem), None)
     problem, advice = ("", "") if worst is None else (worst.problem, worst.advice)
-    first = compared[0].preprocess
-    if not problem and not all(_alike(first, entry.preprocess) for entry in compared):
+    first = compared[0]
+    if not problem and not all(_alike(first.preprocess, entry.preprocess) for entry in compared):
         problem = "the module's own step changes images in another way in every batch (at random?)"
-    batches = sum(entry.batches for entry in compared)
-    at = compared[0].at if all(entry.at == compared[0].at for entry in compared) else None
-    return Entry(True, None if problem else first, problem, advice, batches, at, compared[0].calls)
+    arrive_alike = all(_alike(first.arrives, entry.arrives) for entry in compared)
+    return dataclasses.replace(
+        first,
+        preprocess=None if problem else first.preprocess,
+        problem=problem,
+        advice=advice,
+        batches=sum(entry.batches for entry in compared),
+        at=first.at if all(entry.at == first.at for entry in compared) else None,
+        by_forward=not arrive_alike or any(entry.by_forward for entry in compared),
+        tops=tuple(dict.fromkeys(name for entry in compared for name in entry.tops)),
+        whole=any(entry.whole for entry in compared),
+    )
 
 
 def _alike(one: ChannelMap | None, two: ChannelMap | None) -> bool:

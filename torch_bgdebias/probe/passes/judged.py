@@ -6,16 +6,17 @@ masks, asks a teacher or goes on from features to logits judges others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+from torch.utils._pytree import tree_leaves
 
 from torch_bgdebias.probe.passes.outputs import are_probabilities, undo_sigmoid
 
-__all__ = ["ROWS", "Judgements", "same_answers"]
+__all__ = ["ROWS", "Judgements", "answers_in", "same_answers"]
 
 #: so many images of a batch are compared
 ROWS = 8
@@ -23,11 +24,31 @@ ROWS = 8
 _LEAST = 1e-6
 
 _aten = torch.ops.aten
-_PREDICTIONS = frozenset({_aten.argmax, _aten.max, _aten.topk, _aten.sort})
+_LARGEST = frozenset({_aten.argmax, _aten.max, _aten.topk, _aten.sort})
+#: of distances
+_SMALLEST = frozenset({_aten.argmin, _aten.min})
 #: under inference mode as they were called, else as the parts that they are made of
 _LOSSES = frozenset({_aten.cross_entropy_loss, _aten.nll_loss_nd, _aten.nll_loss, _aten.nll_loss_forward})
 _COMPARISONS = frozenset({_aten.eq, _aten.ne})
 _LABEL_LOSSES = frozenset({_aten.binary_cross_entropy_with_logits, _aten.binary_cross_entropy})
+_JUDGING = _LARGEST | _SMALLEST | _LOSSES | _LABEL_LOSSES
+#: what losses and metrics of somebody's own begin with
+_LEADING = frozenset(
+    {
+        *(_aten.softmax, _aten._softmax, _aten.log_softmax, _aten._log_softmax, _aten.sigmoid),
+        *(_aten.log_sigmoid, _aten.log_sigmoid_forward, _aten.gt, _aten.ge, _aten.lt, _aten.le),
+        *(_aten.mse_loss, _aten.l1_loss, _aten.smooth_l1_loss, _aten.huber_loss, _aten.soft_margin_loss),
+        *(_aten.multi_margin_loss, _aten.multilabel_margin_loss, _aten.multilabel_margin_loss_forward),
+    }
+)
+#: the layer of the classes
+_PRODUCTS = frozenset(
+    {
+        *(_aten.linear, _aten.addmm, _aten.mm, _aten.matmul, _aten.bmm, _aten.mv, _aten.einsum),
+        *(_aten.cdist, _aten._cdist_forward, _aten._euclidean_dist),
+    }
+)
+_NOTED = _JUDGING | _LEADING | _PRODUCTS | _COMPARISONS
 
 
 class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -36,45 +57,91 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Args:
         size: B, images in the batch.
         outside: whether no network is running just now: its own gates and losses are none of the step's.
+        rows: of the batch, whose outputs are kept.
 
     Attributes:
-        outputs: the first rows of what was judged, (B, K) or (B,).
-        targets: whole labels (B,) of losses.
-        pairs: whole numbers (B,) that were compared with others.
+        outputs: what was judged, (rows, K) or (rows,); labels that are written as 0 and 1 may be among them.
+        last: what was computed last that losses and metrics of somebody's own are taken of, in the same form.
     """
 
-    def __init__(self, size: int, outside: Callable[[], bool]) -> None:
+    def __init__(self, size: int, outside: Callable[[], bool], rows: slice = slice(ROWS)) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._size, self._outside = size, outside
+        self._size, self._outside, self._rows = size, outside, rows
         self.outputs: list[Tensor] = []
-        self.targets: list[Tensor] = []
-        self.pairs: list[tuple[Tensor, Tensor]] = []
+        self.last: list[Tensor] = []
+        self._winners: list[tuple[Tensor, Tensor]] = []
+        self._targets: list[Tensor] = []
+        self._pairs: list[tuple[Tensor, Tensor]] = []
+        self._depth, self._left = 0, False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        packet = func.overloadpacket
-        if packet in _PREDICTIONS | _LOSSES | _LABEL_LOSSES and self._outside() and self._is_output(args[0]):
-            self.outputs.append(args[0][:ROWS].detach().clone())
-            if packet in _LOSSES and args[1].shape == (self._size,):
-                self.targets.append(args[1].detach().clone())
-        elif packet in _COMPARISONS and self._outside() and all(map(self._is_classes, args)):
+        packet, kwargs = func.overloadpacket, kwargs or {}
+        if packet not in _NOTED or self._depth or not self._outside():
+            return func(*args, **kwargs)
+        if packet in _JUDGING and self._is_output(args[0]):
+            self._judge(packet, args, kwargs)
+        elif packet in _COMPARISONS and all(map(self._is_classes, args)):
             one, two = (value.detach().flatten().clone() for value in args)
-            self.pairs.append((one, two))
-        return func(*args, **(kwargs or {}))
+            self._pairs.append((one, two))
+        elif packet in _LEADING:
+            self._lead(args[:2])
+        result = func(*args, **kwargs)
+        if packet in _PRODUCTS:
+            self._lead([result])
+        return result
 
-    def labels(self) -> list[Tensor]:
-        """Labels (B,) of losses, and what predictions were compared with. Waits for the device."""
-        winners = [output.argmax(1) for output in self.outputs if output.ndim == 2]
+    def pause(self) -> None:
+        """A network starts: it runs as if nobody noted anything, compiled where it is, at no cost."""
+        self._depth += 1
+        if self._depth == 1 and _get_current_dispatch_mode() is self:  # else somebody's own mode is open
+            self._left = True
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
-        def is_prediction(classes: Tensor) -> bool:
-            return any(torch.equal(classes[:ROWS], winner.to(classes)) for winner in winners)
+    def resume(self) -> None:
+        """It has returned."""
+        self._depth -= 1
+        if not self._depth and self._left:
+            self._left = False
+            self.__enter__()  # type: ignore[no-untyped-call]
 
-        compared: list[Tensor] = []
-        for pair in self.pairs:
-            others = [one for one in pair if not is_prediction(one)]
-            compared += others or list(pair)  # all right
-        return [*self.targets, *compared]
+    def returned(self, output: Any) -> None:
+        """What the step returned, for others to judge."""
+        self.last = [*self.last, *self._parts(tree_leaves(output))]
+
+    def agree(self, label: Tensor) -> Tensor | None:
+        """Whether a loss or hits were taken with these labels (B,), a bool scalar; ``None`` where none were seen.
+
+        It is on the labels' device, which has not been waited for.
+        """
+        seen = [_equal(label, target) for target in self._targets]
+        for one, two in self._pairs:
+            first, second = (self._predicted(classes) for classes in (one, two))
+            both = first & second  # all right
+            seen += [_equal(label, one) & (~first | both), _equal(label, two) & (~second | both)]
+        return torch.stack([flag.to(label.device) for flag in seen]).any() if seen else None
+
+    def _judge(self, packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        output = args[0].detach()
+        largest = kwargs.get("largest", args[3] if len(args) > 3 else True) if packet is _aten.topk else True
+        if packet in _SMALLEST or not largest:
+            output = -output
+        self.outputs += self._parts([output])
+        if output.ndim == 2:
+            self._winners.append((output.argmax(1), ~_zeros_and_ones(output).all()))
+        if packet in _LOSSES and args[1].shape == (self._size,):
+            self._targets.append(args[1].detach().clone())
+
+    def _lead(self, values: Sequence[object]) -> None:
+        self.last = self._parts(values) or self.last
+
+    def _parts(self, values: Sequence[Any]) -> list[Tensor]:
+        return [value.detach()[self._rows].clone() for value in values if self._is_output(value)]
+
+    def _predicted(self, classes: Tensor) -> Tensor:
+        hits = [_equal(classes, winners) & prediction for winners, prediction in self._winners]
+        return torch.stack(hits).any() if hits else torch.zeros((), dtype=torch.bool, device=classes.device)
 
     def _is_classes(self, value: object) -> bool:
         return (
@@ -90,19 +157,32 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
             and value.is_floating_point()
             and value.ndim in (1, 2)
             and len(value) == self._size
-            and not _is_one_hot(value)
         )
 
 
-def same_answers(one: Tensor, two: Tensor, *, task: str) -> bool:
+def answers_in(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Those that are no labels written as 0 and 1. Waits for the device."""
+    return [one for one in outputs if one.ndim == 1 or one.shape[1] == 1 or not bool(_zeros_and_ones(one).all())]
+
+
+def _equal(one: Tensor, two: Tensor) -> Tensor:
+    return (one == two.to(one)).all()
+
+
+def _zeros_and_ones(value: Tensor) -> Tensor:
+    return (value == 0) | (value == 1)
+
+
+def same_answers(one: Tensor, two: Tensor, *, task: str, slack: float = 1) -> bool:
     """Whether two outputs (B, K) say the same, but for a temperature, a softmax or a sigmoid.
 
     Args:
         one, two: logits or probabilities.
         task: ``"multiclass"``, where a row's logits may differ by a constant, ``"binary"`` or ``"multilabel"``.
+        slack: times the usual tolerance.
     """
     low = any(x.dtype in (torch.float16, torch.bfloat16) for x in (one, two))
-    tolerance = 5e-2 if low else 5e-3
+    tolerance = slack * (5e-2 if low else 5e-3)
     rows = min(len(one), len(two))
     one, two = (x[:rows].reshape(rows, -1).double() for x in (one, two))
     if one.shape != two.shape or not bool(one.isfinite().all() & two.isfinite().all()):
@@ -134,8 +214,3 @@ def _log_odds(values: Tensor, task: str) -> tuple[Tensor, Tensor]:
 
 def _centred(values: Tensor, known: Tensor) -> Tensor:
     return values - (values * known).sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp_min(1)
-
-
-def _is_one_hot(value: Tensor) -> bool:
-    """Labels written as 0 and 1."""
-    return value.ndim == 2 and value.shape[1] > 1 and bool(((value == 0) | (value == 1)).all())

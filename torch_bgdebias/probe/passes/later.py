@@ -1,26 +1,46 @@
-"""The steps after the first ones: does the network still run as often, on images changed in the same way?
+"""The steps after the first ones: do they do as those did?
 
-A change that is made at random, in few batches, is not in the first ones. Some pixels of every image are compared, on
-the images' device, and nobody waits for it before the numbers are asked for.
+A change that is made at random, in few batches, is not in the first ones. Some pixels of every image, some rows of what
+is judged and all labels are compared, on the images' device, and nobody waits for it before the numbers are asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from torch_bgdebias.probe.passes.entry import EXACT, LOW, Entry, picture_in
+from torch_bgdebias.probe.passes.judged import Judgements, answers_in, same_answers
 
-__all__ = ["LaterSteps"]
+__all__ = ["LaterSteps", "Plain"]
 
 #: pixels along a side that are compared
 _PIXELS = 48
+#: images of a batch that are given to a plain call as well, and how many make one such call
+_ROWS, _TOGETHER = 2, 32
 #: the map over channels was fitted to the first batches: others may have larger values
 _SLACK = 10
+#: rows of many batches are compared in place of eight
+_ANSWERS_SLACK = 2
+
+#: the logits (B, K) of a plain call of the module with images; ``None`` where there are none
+Plain: TypeAlias = Callable[[nn.Module, Tensor], Tensor | None]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Images of a step, and of some of their rows what the compared module got, what was judged, what may have been."""
+
+    images: Tensor
+    rows: slice
+    pictures: Tensor | None
+    outputs: list[Tensor]
+    last: list[Tensor]
 
 
 class LaterSteps:
@@ -28,46 +48,64 @@ class LaterSteps:
 
     Args:
         entry: how images entered in those.
+        plain: calls the module.
+        task: as of `torch_bgdebias.probe.EvaluationSettings`.
 
     Attributes:
         steps: how many were watched.
+        unanswered: whether a plain call failed, so that what is judged was not compared in some of them.
     """
 
-    def __init__(self, entry: Entry) -> None:
-        self._entry = entry
+    def __init__(self, entry: Entry, plain: Plain, *, task: str = "multiclass") -> None:
+        self._entry, self._plain, self._task = entry, plain, task
         self._worst: Tensor | None = None
+        self._other_labels: Tensor | None = None
         self._said = ""
-        self.steps = 0
+        self._waiting: list[_Step] = []
+        self._answered: list[tuple[Tensor, _Step]] = []
+        self._otherwise = False
+        self.steps, self.unanswered = 0, False
 
     @contextmanager
-    def watching(self, module: nn.Module, image: Tensor) -> Iterator[None]:
+    def watching(self, module: nn.Module, image: Tensor, label: Tensor | None = None) -> Iterator[Judgements]:
         """Around one step.
 
         Args:
             module: the user's.
             image: (B, C, H, W) of the batch.
+            label: (B,) of the batch, where it has one class an image.
         """
-        if self._entry.at is None or self._said:
-            yield
+        start = (_ROWS * self.steps) % max(1, len(image) - _ROWS + 1)
+        rows = slice(start, start + _ROWS)
+        judged = Judgements(len(image), lambda: True, rows)
+        if self._said or not len(image):
+            yield judged
             return
-        step = max(1, max(image.shape[2:]) // _PIXELS)
-        before, calls = image[:, :, ::step, ::step].detach().clone(), 0
-
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            nonlocal calls
-            picture = picture_in(args, kwargs)
-            if picture is not None:
-                calls += 1
-                self._compare(before, image.shape, picture, step)
-
-        handle = module.get_submodule(self._entry.at).register_forward_pre_hook(hook, with_kwargs=True)
-        try:
-            yield
-        finally:
-            handle.remove()
+        entered = _Entered(self._entry.at, image, rows)
+        with ExitStack() as stack:
+            for name in self._entry.tops:
+                stack.enter_context(_paused(module.get_submodule(name), judged))
+            stack.enter_context(entered.watching(module))
+            taken, rows_of_taken = (image, rows) if self._entry.whole else (image[rows], slice(None))
+            images = taken.detach().clone()
+            stack.enter_context(judged)
+            yield judged
         self.steps += 1
-        if calls != self._entry.calls:
-            self._said = f"in some of its own steps it runs {calls} times, in others {self._entry.calls}"
+        if self._entry.at is not None:
+            self._compare_entered(entered)
+        if label is not None and (agree := judged.agree(label)) is not None:
+            self._other_labels = ~agree if self._other_labels is None else self._other_labels | ~agree
+        if judged.outputs or judged.last or self._entry.by_forward:
+            self._keep(module, _Step(images, rows_of_taken, entered.picture, judged.outputs, judged.last))
+
+    def forget_waiting(self) -> None:
+        """Pass over steps of other weights than those that come."""
+        self._waiting = []
+
+    def finish(self, module: nn.Module) -> None:
+        """Call the module for those that are waiting, with the weights that they had."""
+        if self._waiting:
+            self._ask(module)
 
     def problem(self) -> str:
         """What differed; empty where nothing did. Waits for the device."""
@@ -75,14 +113,150 @@ class LaterSteps:
             self._said = "the module's own step changes the images of some batches in another way (at random?)"
         return self._said
 
-    def _compare(self, before: Tensor, shape: torch.Size, picture: Tensor, step: int) -> None:
-        if len(picture) != shape[0] or picture.shape[2:] != shape[2:]:
+    def judges_otherwise(self) -> bool:
+        """Whether some steps judged what forward does not return. Waits for the device."""
+        kinds, self._answered = _of_one_kind(self._answered), []
+        self._otherwise = self._otherwise or not all(map(self._same, kinds))
+        return self._otherwise
+
+    def other_labels(self) -> bool:
+        """Whether some steps judged by other labels than those of the batch. Waits for the device."""
+        return self._other_labels is not None and bool(self._other_labels)
+
+    def _same(self, steps: list[tuple[Tensor, _Step]]) -> bool:
+        """Of steps that judged as many things."""
+        answers = torch.cat([answer for answer, _ in steps])
+        columns = [[torch.cat(parts) for parts in zip(*kind, strict=True)] for kind in _outputs_of(steps)]
+        judged = next(filter(None, map(answers_in, columns)), [])
+        return not judged or any(same_answers(x, answers, task=self._task, slack=_ANSWERS_SLACK) for x in judged)
+
+    def _compare_entered(self, entered: _Entered) -> None:
+        if entered.calls != self._entry.calls:
+            self._said = f"in some of its own steps it runs {entered.calls} times, in others {self._entry.calls}"
+        if self._entry.by_forward:
+            return
+        if entered.other_shape:
+            self._said = f"in some of its own steps it is given images of {entered.other_shape}"
+        for picture in entered.pixels:
+            expected = _floating(entered.before)
+            expected = expected if self._entry.arrives is None else self._entry.arrives(expected)
+            self._compare(picture, expected, low=_is_low(entered.before) or _is_low(picture))
+
+    def _compare(self, picture: Tensor, expected: Tensor, *, low: bool) -> None:
+        if picture.shape != expected.shape:
             self._said = f"in some of its own steps it is given images of {tuple(picture.shape)}"
             return
-        low = any(x.dtype in (torch.float16, torch.bfloat16) for x in (before, picture))
-        expected = before.float() if before.dtype != torch.float64 else before
-        expected = expected if self._entry.preprocess is None else self._entry.preprocess(expected)
-        seen = picture[:, :, ::step, ::step].detach().to(expected.dtype)
-        off = (seen - expected).abs().amax() / ((LOW if low else EXACT) * _SLACK * (1 + expected.abs().amax()))
+        off = (picture.to(expected.dtype) - expected).abs().amax()
+        off = off / ((LOW if low else EXACT) * _SLACK * (1 + expected.abs().amax()))
         off = off.nan_to_num(nan=0.0)  # images that are not finite are refused where they are measured
         self._worst = off if self._worst is None else torch.maximum(self._worst, off)
+
+    def _keep(self, module: nn.Module, step: _Step) -> None:
+        first = self._waiting[0].images if self._waiting else step.images
+        if (first.shape[1:], first.dtype) != (step.images.shape[1:], step.images.dtype):
+            self._ask(module)
+        self._waiting.append(step)
+        if self._entry.whole or sum(len(each.images) for each in self._waiting) >= _TOGETHER:
+            self._ask(module)
+
+    def _ask(self, module: nn.Module) -> None:
+        """One plain call for the images of several steps."""
+        steps, self._waiting = self._waiting, []
+        images = torch.cat([step.images for step in steps])
+        entered = _Entered(self._entry.at if self._entry.by_forward else None, images, slice(None))
+        with entered.watching(module):
+            answers = self._plain(module, images)
+        place = 0
+        for step in steps:
+            part = slice(place, place + len(step.images))
+            place = part.stop
+            if self._entry.by_forward and step.pictures is not None and entered.picture is not None:
+                ours = entered.picture[part][step.rows]
+                self._compare(step.pictures, _floating(ours), low=_is_low(step.pictures) or _is_low(ours))
+            if answers is not None and len(answers) == len(images):
+                self._answered.append((answers[part][step.rows], step))
+            else:
+                self.unanswered = True
+
+
+class _Entered:
+    """What a module is given while a batch is under way.
+
+    Args:
+        name: of the module; ``None`` for nothing.
+        image: (B, C, H, W) of the batch.
+        rows: of the first call's pictures, to be kept whole.
+
+    Attributes:
+        before: some pixels of the batch's images, which a step may change in place.
+        pixels: the same ones of the pictures in each call.
+        picture: the rows that are kept.
+    """
+
+    def __init__(self, name: str | None, image: Tensor, rows: slice) -> None:
+        self._name, self._shape, self._rows = name, image.shape, rows
+        self._step = max(1, max(image.shape[2:]) // _PIXELS)
+        self.before = self._thinned(image).clone() if name is not None else image
+        self.calls, self.other_shape = 0, ""
+        self.pixels: list[Tensor] = []
+        self.picture: Tensor | None = None
+
+    @contextmanager
+    def watching(self, module: nn.Module) -> Iterator[None]:
+        if self._name is None:
+            yield
+            return
+        handle = module.get_submodule(self._name).register_forward_pre_hook(self._enter, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _enter(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        picture = picture_in(args, kwargs)
+        if picture is None:
+            return
+        self.calls += 1
+        if self.picture is None:
+            self.picture = picture.detach()[self._rows].clone()
+        if len(picture) != self._shape[0] or picture.shape[2:] != self._shape[2:]:
+            self.other_shape = f"{tuple(picture.shape)}"
+        else:
+            self.pixels.append(self._thinned(picture).clone())
+
+    def _thinned(self, image: Tensor) -> Tensor:
+        return image.detach()[:, :, :: self._step, :: self._step]
+
+
+@contextmanager
+def _paused(network: nn.Module, judged: Judgements) -> Iterator[None]:
+    handles = [
+        network.register_forward_pre_hook(lambda *_: judged.pause()),
+        network.register_forward_hook(lambda *_: judged.resume(), always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _of_one_kind(answered: list[tuple[Tensor, _Step]]) -> list[list[tuple[Tensor, _Step]]]:
+    """Steps that judged as many things of as many numbers."""
+    kinds: dict[Any, list[tuple[Tensor, _Step]]] = {}
+    for answer, step in answered:
+        shapes = [tuple(one.shape[1:]) for one in (*step.outputs, *step.last)]
+        kinds.setdefault((len(step.outputs), *shapes, tuple(answer.shape[1:])), []).append((answer, step))
+    return list(kinds.values())
+
+
+def _outputs_of(steps: list[tuple[Tensor, _Step]]) -> list[list[list[Tensor]]]:
+    return [[step.outputs for _, step in steps], [step.last for _, step in steps]]
+
+
+def _floating(image: Tensor) -> Tensor:
+    return image if image.dtype == torch.float64 else image.float()
+
+
+def _is_low(image: Tensor) -> bool:
+    return image.dtype in (torch.float16, torch.bfloat16)
