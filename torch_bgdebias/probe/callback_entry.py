@@ -150,15 +150,17 @@ class EntryWatch:
         return output
 
     def _label_of(self, batch: Any) -> Tensor | None:
-        """Labels (B,) of one class an image."""
-        if self._task != "multiclass" or self.spec.label is None:
+        """Labels (B,) of one class an image, 0 and 1 where there are two."""
+        if self._task == "multilabel" or self.spec.label is None:
             return None
         try:
-            label = self.spec.label_of(batch)
+            label = self.spec.label_of(batch).detach()
         except (KeyError, TypeError):
             return None
+        if self._task == "binary":
+            return (label.reshape(-1) > 0.5).long() if label.numel() == len(label) else None
         whole = label.ndim == 1 and not label.is_floating_point()
-        return label.detach().clone() if whole else None
+        return label.clone() if whole else None
 
     def _compared(
         self, module: nn.Module, step: Calls, judged: Judgements, image: Tensor, label: Tensor | None

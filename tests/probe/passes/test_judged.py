@@ -71,6 +71,7 @@ def test_a_network_that_says_nothing_yet_agrees_with_itself_alone() -> None:
 STEPS = {
     "cross-entropy": lambda z, y: F.cross_entropy(z, y),
     "smoothed": lambda z, y: nn.CrossEntropyLoss(label_smoothing=0.1)(z, y),
+    "shares": lambda z, y: F.cross_entropy(z, 0.9 * F.one_hot(y, K) + 0.1 / K),
     "argmax": lambda z, y: (z.argmax(1) == y).float().mean(),
     "max": lambda z, y: z.max(1).indices == y,
     "topk": lambda z, y: z.topk(2).indices,
@@ -85,7 +86,7 @@ def test_what_is_judged_is_noted_with_its_labels(name: str) -> None:
         STEPS[name](z, y)
     assert len(judged.outputs) == 1
     assert same_answers(judged.outputs[0], z, task="multiclass")
-    takes_labels = name in ("cross-entropy", "smoothed", "argmax", "max")
+    takes_labels = name in ("cross-entropy", "smoothed", "shares", "argmax", "max", "of each label")
     assert (judged.agree(y) is not None) == takes_labels
     if takes_labels:
         assert judged.agree(y)
@@ -185,6 +186,20 @@ def test_a_prediction_is_not_taken_for_the_label_it_is_compared_with() -> None:
     with Judgements(B, lambda: True) as judged:
         (z.argmax(1) == z.argmax(1).clone()).sum()
     assert judged.agree(z.argmax(1))  # all right
+
+
+@pytest.mark.parametrize("shape", [(B,), (B, 1)])
+def test_the_labels_of_one_logit(shape) -> None:
+    z, y = logits()[:, :1].reshape(shape), torch.arange(B) % 2
+    with Judgements(B, lambda: True) as judged:
+        F.binary_cross_entropy_with_logits(z, y.float().reshape(shape))
+    assert judged.agree(y)
+    assert not judged.agree(1 - y)
+    with Judgements(B, lambda: True) as judged:
+        F.binary_cross_entropy(z.sigmoid(), 0.8 * y.float().reshape(shape) + 0.1)
+        ((z > 0).long() == y.reshape(shape)).float().mean()
+    assert judged.agree(y)
+    assert not judged.agree(1 - y)
 
 
 def test_labels_that_are_written_as_zeros_and_ones_are_no_prediction() -> None:

@@ -128,10 +128,10 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if packet in _SMALLEST or not largest:
             output = -output
         self.outputs += self._parts([output])
-        if output.ndim == 2:
+        if output.ndim == 2 and output.shape[1] > 1:
             self._winners.append((output.argmax(1), ~_zeros_and_ones(output).all()))
-        if packet in _LOSSES and args[1].shape == (self._size,):
-            self._targets.append(args[1].detach().clone())
+        if packet in _LOSSES | _LABEL_LOSSES and len(args[1]) == self._size:
+            self._targets.append(_classes_of(args[1].detach()))
 
     def _lead(self, values: Sequence[object]) -> None:
         self.last = self._parts(values) or self.last
@@ -163,6 +163,13 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def answers_in(outputs: Sequence[Tensor]) -> list[Tensor]:
     """Those that are no labels written as 0 and 1. Waits for the device."""
     return [one for one in outputs if one.ndim == 1 or one.shape[1] == 1 or not bool(_zeros_and_ones(one).all())]
+
+
+def _classes_of(target: Tensor) -> Tensor:
+    """One class an image (B,) of a loss's targets: classes, shares of classes (B, K), or one share (B,), (B, 1)."""
+    if target.ndim == 2 and target.shape[1] > 1:
+        return target.argmax(1)
+    return target.reshape(-1).clone() if not target.is_floating_point() else (target.reshape(-1) > 0.5).long()
 
 
 def _equal(one: Tensor, two: Tensor) -> Tensor:
