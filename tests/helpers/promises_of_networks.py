@@ -183,12 +183,13 @@ def fitted(t: Drawn) -> Any:
     )
 
 
-@promise("concepts.concept_neighbours", "concepts.concept_outliers", undefined=("result",))
+@promise("concepts.concept_neighbours", "concepts.concept_outliers", "concepts.concept_tree", undefined=("result",))
 def neighbours(t: Drawn) -> Any:
     points, labels = t.floats(t.choose((6, 1, 0)), 4), t.choose((3, 1))
     which = t.labels(labels, rows=len(points)).long()
     count = t.choose((1, 5))
-    return concepts.concept_outliers(points, which, count), concepts.concept_neighbours(points, which, count)
+    tree = concepts.concept_tree(points, which)
+    return concepts.concept_outliers(points, which, count), concepts.concept_neighbours(points, which, count), tree
 
 
 @promise("concepts.ConceptProbe", "concepts.ConceptSamples", "concepts.ActivationReader", "concepts.choose_layers",

@@ -17,6 +17,7 @@ from torch_bgdebias.concepts.populations import (
 from torch_bgdebias.concepts.probe import ConceptProbe, ConceptVectors
 from torch_bgdebias.concepts.settings import ConceptSettings
 from torch_bgdebias.concepts.store import ActivationStore
+from torch_bgdebias.concepts.tree import ConceptTree, concept_tree
 
 __all__ = [
     "ActivationReader",
@@ -26,6 +27,7 @@ __all__ = [
     "ConceptSamples",
     "ConceptSettings",
     "ConceptTransfer",
+    "ConceptTree",
     "ConceptVectors",
     "choose_layers",
     "concept_iou",
@@ -33,6 +35,7 @@ __all__ = [
     "concept_objective",
     "concept_outliers",
     "concept_transfer",
+    "concept_tree",
     "fit_concepts",
     "fit_loce",
     "fit_net2vec",

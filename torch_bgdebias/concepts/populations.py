@@ -1,8 +1,7 @@
 """Vectors of single images (LoCE) as a population: which concepts they tell apart, and which images stand out.
 
 Source: Mikriukov et al., Local Concept Embeddings, 2024 (arXiv 2311.14435), sections on separation of concepts and
-retrieval of outliers. Deviation: neighbours by cosine in place of a hierarchical clustering, which needs no number of
-clusters.
+retrieval of outliers. Deviation: neighbours by cosine; the hierarchical clustering is in ``tree.py``.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 
 from torch_bgdebias.checks import check_count, check_finite, check_label, describe
 
-__all__ = ["ConceptNeighbours", "concept_neighbours", "concept_outliers"]
+__all__ = ["ConceptNeighbours", "checked_vectors", "concept_neighbours", "concept_outliers"]
 
 #: similarities that are held at once
 _CHUNK = 4_000_000
@@ -54,6 +53,8 @@ def concept_neighbours(vectors: Tensor, labels: Tensor, neighbours: int = 5) -> 
         tensor([1., 1.])
     """
     unit, label = _checked(vectors, labels, neighbours)
+    if neighbours >= len(unit):
+        raise ValueError(f"neighbours: expected fewer than the {len(unit)} vectors, got {neighbours}")
     count = int(label.max()) + 1
     table = torch.zeros(count, count, dtype=torch.float64)
     for rows in torch.split(torch.arange(len(unit)), max(1, _CHUNK // len(unit))):
@@ -82,7 +83,7 @@ def concept_outliers(vectors: Tensor, labels: Tensor, neighbours: int = 5) -> Te
     Raises:
         ValueError: other shapes, or vectors of length 0.
     """
-    unit, label = _checked(vectors, labels, neighbours, every=False)
+    unit, label = _checked(vectors, labels, neighbours)
     scores = torch.full((len(unit),), torch.nan, dtype=torch.float32)
     for concept in torch.unique(label).tolist():
         members = (label == concept).nonzero()[:, 0]
@@ -102,16 +103,24 @@ def _similar(unit: Tensor, rows: Tensor) -> Tensor:
     return similar
 
 
-def _checked(vectors: Tensor, labels: Tensor, neighbours: int, *, every: bool = True) -> tuple[Tensor, Tensor]:
+def _checked(vectors: Tensor, labels: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
+    unit, label = checked_vectors(vectors, labels)
+    check_count(neighbours, name="neighbours")
+    return unit, label
+
+
+def checked_vectors(vectors: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors (N, C) at length 1 and their concepts (N,), on the CPU.
+
+    Raises:
+        ValueError: other shapes, numbers that are not finite, concepts below 0, or vectors of length 0.
+    """
     if not isinstance(vectors, Tensor) or vectors.ndim != 2 or not vectors.is_floating_point() or 0 in vectors.shape:
         raise ValueError(f"vectors: expected a float tensor (N, C), one row an image, got {describe(vectors)}")
     check_finite(vectors, name="vectors")
     label = check_label(labels, len(vectors), name="labels").cpu()
     if int(label.min()) < 0:
         raise ValueError(f"labels: expected concepts from 0, got {int(label.min())}")
-    check_count(neighbours, name="neighbours")
-    if every and neighbours >= len(vectors):
-        raise ValueError(f"neighbours: expected fewer than the {len(vectors)} vectors, got {neighbours}")
     lengths = vectors.detach().float().cpu().norm(dim=1)
     if bool((lengths == 0).any()):
         raise ValueError("vectors: expected none of length 0, which has no direction to compare")
