@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -65,6 +66,18 @@ def test_tap_reads_and_leaves_nothing_behind():
     with pytest.raises(LookupError, match="layer '44' is not in Sequential; near names: 4"), models.tap(model, ["44"]):
         raise AssertionError("the block must not run")
     assert state_of(model) == before
+
+
+def test_a_tap_hears_its_own_thread_alone():
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    image = torch.rand(3, 2)
+    with models.tap(model, ["1"]) as seen:
+        other = threading.Thread(target=lambda: model(torch.rand(5, 2)))
+        other.start()
+        other.join()
+        expected = model(image)
+    assert len(seen.inputs["1"]) == 1
+    assert torch.equal(*seen.outputs["1"], expected)
 
 
 def test_a_layer_that_is_like_no_other_is_told_the_last_five():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -143,6 +144,18 @@ def test_errors_name_the_file_and_not_its_part(tmp_path):
         write_text(tmp_path / "missing" / "file", "text")
     with pytest.raises(IsADirectoryError):
         write_text(tmp_path, "text")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(OSError, match=r"/loop'") as error:
+        write_text(tmp_path / "loop", "text")
+    assert error.value.errno == errno.ELOOP
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+def test_a_full_disk_is_named():
+    with pytest.raises(OSError, match=r"No space left on device: '/dev/full'"):
+        write_text("/dev/full", "text")
+    with pytest.raises(OSError, match=r"No space left on device: '/dev/full'"):
+        save_content(torch.zeros(10), "/dev/full")
 
 
 def test_a_long_name_has_a_part_too(tmp_path):

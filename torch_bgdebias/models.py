@@ -6,6 +6,7 @@ Nothing here adds to a model. Hooks live inside a ``with`` block and are gone af
 from __future__ import annotations
 
 import difflib
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -161,7 +162,8 @@ class LayerTap:
 def tap(model: nn.Module, names: Sequence[str], *, apart: bool = False) -> Iterator[LayerTap]:
     """Record what enters and leaves the named layers, graph included, while the block is open.
 
-    A compiled model runs eagerly meanwhile, with a warning: its graphs do not contain hooks that are added later.
+    A compiled model runs eagerly meanwhile, with a warning: its graphs do not contain hooks that are added later. Calls
+    in other threads are not recorded.
 
     Args:
         model: the model.
@@ -172,10 +174,12 @@ def tap(model: nn.Module, names: Sequence[str], *, apart: bool = False) -> Itera
     Yields:
         LayerTap: ``inputs[name]`` holds the first positional input of each call, ``outputs[name]`` what it returned.
     """
-    seen, with_graph = LayerTap(names), torch.is_grad_enabled()
+    seen, with_graph, thread = LayerTap(names), torch.is_grad_enabled(), threading.get_ident()
 
     def record(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            if threading.get_ident() != thread:
+                return None
             seen.inputs[name].append(args[0] if args else next(iter(kwargs.values()), None))
             seen.outputs[name].append(output)
             # what a reentrant checkpoint runs has no graph; it makes one of the very tensor that it gets

@@ -40,6 +40,8 @@ __all__ = [
 #: the file that marks a folder whose writer has not come to its end
 UNFINISHED = "UNFINISHED.txt"
 _MARK_TEXT = "The command that writes this folder is at work, or it was stopped: run it again.\n"
+#: full, over the quota, larger than a file may be, broken
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _LONGEST_NAME = 240  # bytes; file systems allow 255, and the part's ending comes on top
 
 
@@ -64,15 +66,22 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         >>> path.read_bytes()
         b'123'
     """
-    target = Path(path).resolve() if Path(path).is_symlink() else Path(path)
+    target = Path(path)
+    if target.is_symlink():
+        try:
+            target = target.resolve()
+        except RuntimeError as error:  # what older Pythons call a circle of links
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
+        if target.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     if target.exists() and not target.is_file():
-        with target.open("wb") as straight:
+        with _errors_name(target), target.open("wb") as straight:
             yield straight
         return
     part, file = _claim_part(target)
-    with file:
+    with _errors_name(target), file:
         try:
             yield file
             file.flush()
@@ -85,6 +94,17 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def _errors_name(target: Path) -> Iterator[None]:
+    """What the disk says of an open file says nothing of its name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno not in _OF_THE_DISK:
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
 
 
 def _claim_part(target: Path) -> tuple[Path, BinaryIO]:

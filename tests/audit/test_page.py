@@ -106,5 +106,6 @@ def test_tiles_that_are_not_known_are_lighter_and_those_beyond_chance_framed():
     assert (picture[2 * side + 1, 2 * side + 1] == int(grey)).all()
     middle, edge = 5 * side + side // 2, 5 * side
     np.testing.assert_allclose(picture[middle, middle], 0.15 * grey + 0.85 * np.array([190, 20, 30]), atol=1)
-    assert (picture[edge, middle] == 0).all()
+    for row, column in ((edge, middle), (edge + side - 1, middle), (middle, edge), (middle, edge + side - 1)):
+        assert (picture[row, column] == 0).all()
     assert (picture[edge - 1, middle] == int(grey)).all()

@@ -7,7 +7,7 @@ from collections import deque
 import pytest
 import torch
 
-from torch_bgdebias.clad import NegativeQueue
+from torch_bgdebias.clad import NegativeQueue, clad_loss
 
 
 def rows_of(queue, key):
@@ -107,6 +107,28 @@ def test_low_precision_embeddings_are_stored_as_float32():
     queue = NegativeQueue(2, 3)
     queue.enqueue(torch.ones(1, 5, dtype=torch.bfloat16), torch.tensor([1]))
     assert queue.rows.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dim", [None, 3])
+@pytest.mark.parametrize("use", ["enqueue", "reset", "load"])
+def test_a_queue_that_was_made_in_inference_mode_serves_outside_of_it(dim, use):
+    batch, label = torch.rand(2, 3), torch.tensor([0, 1])
+    with torch.inference_mode():
+        queue = NegativeQueue(2, 4, dim)
+        queue.enqueue(batch, label)
+    expected = NegativeQueue(2, 4, 3)
+    if use == "reset":
+        queue.reset()
+    elif use == "load":
+        queue.load_state_dict(expected.state_dict())
+    else:
+        queue.enqueue(batch, label)
+        expected.enqueue(batch, label)
+        expected.enqueue(batch, label)
+    assert all(torch.equal(*pair) for pair in zip(queue.buffers(), expected.buffers(), strict=True))
+    anchor = torch.rand(2, 3, requires_grad=True)
+    clad_loss(anchor, batch, *queue.negatives(label)).backward()
+    assert anchor.grad.isfinite().all()
 
 
 def test_compiles_without_graph_breaks(generator):

@@ -136,6 +136,14 @@ def test_invalid_samples_may_hold_anything() -> None:
     assert feature.compute() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_embeddings_that_are_not_finite_are_named(value: float) -> None:
+    broken = torch.tensor([[1.0, 1.0], [value, 0.0]])
+    for pair in ((broken, torch.ones(2, 2)), (torch.ones(2, 2), broken)):
+        with pytest.raises(ValueError, match=r"original, changed: expected finite values, got NaN .* \[1\]"):
+            feature_consistency(*pair)
+
+
 @pytest.mark.parametrize("name", METRICS)
 @pytest.mark.parametrize("average", AVERAGES)
 def test_empty_is_nan_with_a_warning(name: str, average: str) -> None:

@@ -64,6 +64,14 @@ class NegativeQueue(nn.Module):
         self.register_buffer("position", torch.zeros(num_classes, dtype=torch.long))
         self.register_buffer("fill", torch.zeros(num_classes, dtype=torch.long))
 
+    def _leave_inference_mode(self) -> None:
+        """Buffers that were made in inference mode are written to outside of it."""
+        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+            return
+        for name, value in self.named_buffers(recurse=False):
+            if value.is_inference():
+                setattr(self, name, value.clone())
+
     @property
     def dim(self) -> int | None:
         """D, or ``None`` before the first embeddings have come."""
@@ -102,6 +110,7 @@ class NegativeQueue(nn.Module):
         if foreground is None:
             foreground = torch.full_like(key, -1)
         foreground = check_label(foreground, embedding.shape[0], name="foreground")
+        self._leave_inference_mode()
         self._materialise(embedding)
         key = torch.where(length.isfinite(), key, -1)
         embedding, key, foreground = gather_rows(embedding.to(self.rows.dtype), key, foreground, self.max_batch)
@@ -141,6 +150,7 @@ class NegativeQueue(nn.Module):
 
     def reset(self) -> None:
         """Forget all rows; the width stays."""
+        self._leave_inference_mode()
         self.rows.zero_()
         self.foreground.fill_(-1)
         self.position.zero_()
@@ -199,6 +209,7 @@ class NegativeQueue(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         self._check_state({name: state_dict.get(prefix + name) for name in _BUFFERS}, prefix)
+        self._leave_inference_mode()
         saved = state_dict.get(f"{prefix}rows")
         if self._lazy and isinstance(saved, Tensor) and saved.ndim == 3 and saved.shape[2] != self.rows.shape[2]:
             # a width that is taken from the data is taken from the checkpoint as well

@@ -157,6 +157,7 @@ def feature_consistency_update(
     """Sum of cosines (float64, so that the order of batches does not show) and samples per class."""
     cosine = cosine_similarity(original, changed)
     group, weight = sample_groups(target, valid, cosine.shape[0], num_classes, cosine.device)
+    check_finite(torch.where(weight.bool(), cosine, 0), name="original, changed")
     return class_sums(cosine.double(), group, weight, num_classes)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from torch_bgdebias.probe.passes.outputs import log_odds_of, sigmoid_taken, undo_sigmoid
+from torch_bgdebias.probe.passes.outputs import _two_columns, log_odds_of, sigmoid_taken, undo_sigmoid
 
 
 def test_log_odds_keep_the_ranks_that_a_softmax_loses() -> None:
@@ -53,3 +53,12 @@ def test_a_sigmoid_is_undone() -> None:
     ends = undo_sigmoid(torch.tensor([0.0, 1.0]))
     assert math.isfinite(float(ends[0]))
     assert float(ends[1]) > 17  # float32 has no number between 0.99999994 and 1
+
+
+def test_one_logit_is_two_columns_whose_softmax_is_its_sigmoid():
+    logits = torch.tensor([-3.0, 0.0, 2.0])
+    for given in (logits, logits[:, None]):
+        torch.testing.assert_close(_two_columns(given).softmax(1)[:, 1], logits.sigmoid())
+    for given in (torch.rand(3, 2), torch.rand(3, 1, 1)):
+        with pytest.raises(ValueError, match="expected one logit an image for task='binary', got float32 tensor"):
+            _two_columns(given)
