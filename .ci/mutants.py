@@ -240,7 +240,9 @@ def tested(copy: Path, chosen: list[str], limit: float) -> tuple[int | None, lis
         return os.waitstatus_to_exitcode(ended[1]), Path(file.name).read_text().splitlines()
 
 
-def run(mutant: Mutant, copy: Path, limit: float, broad: bool, sound: dict[str, bool]) -> str:
+def run(
+    mutant: Mutant, copy: Path, limit: float, broad: bool, sound: dict[str, bool], named: list[str] | None = None
+) -> str:
     """``caught``, ``NOT CAUGHT`` or why there is no verdict; ``sound`` remembers which tests pass without a mistake."""
     if mutant.equivalent:
         return "equivalent"
@@ -249,6 +251,8 @@ def run(mutant: Mutant, copy: Path, limit: float, broad: bool, sound: dict[str, 
     tests = mirror(mutant.path, copy)
     if broad:
         tests = sorted((copy / "tests" / mutant.path.parent.relative_to(PACKAGE)).rglob("test_*.py"))
+    if named:
+        tests = [copy / name for name in named]
     target.write_text(mutant.applied(original))
     try:
         code, failed = tested(copy, [*map(str, tests), str(target)], limit)
@@ -285,6 +289,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=300, help="seconds a mutant")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no mutant after so long")
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
+    parser.add_argument("--tests", nargs="+", metavar="FILE", help="these tests, not the file's own")
     parser.add_argument("--broad", action="store_true", help="all tests of the room, not only the file's own")
     args = parser.parse_args()
     mutants = at(args.at) if args.at else drawn(args.count, args.seed)
@@ -298,7 +303,7 @@ def main() -> None:
             if time.monotonic() - began > args.seconds:
                 print(f"stopped: go on with --range {number} {end}")
                 break
-            verdict = "" if args.list else run(mutants[number], copy, args.limit, args.broad, sound)
+            verdict = "" if args.list else run(mutants[number], copy, args.limit, args.broad, sound, args.tests)
             verdicts.append(verdict)
             print(f"{number:4} {verdict:16} {mutants[number]}", flush=True)
     if not args.list:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from torch_bgdebias.audit.regions import BOX_FACTS, RING, Box, box_facts, object_box, outside_of
+from torch_bgdebias.audit.regions import _MARGIN, BOX_FACTS, RING, Box, box_facts, object_box, outside_of
 
 
 def disc(side: int, radius: float) -> np.ndarray:
@@ -32,6 +32,18 @@ def test_forms_of_one_box_leave_the_same_background():
     assert (outside[0] == outside[1]).all()
     assert not outside[0][64, 64]
     assert 0.6 < outside[0].mean() < 0.8
+
+
+def test_the_box_is_left_out_with_a_margin_on_every_side():
+    mask = np.zeros((100, 100), np.uint8)
+    mask[40:60, 30:70] = 255
+    inside = ~outside_of(mask, object_box(mask), 1000)
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    margin = round(1000 * _MARGIN)
+    assert inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+    assert np.abs([rows[0] - (400 - margin), rows[-1] + 1 - (600 + margin)]).max() <= 1
+    assert np.abs([columns[0] - (300 - margin), columns[-1] + 1 - (700 + margin)]).max() <= 1
+    assert margin > 5
 
 
 def test_a_large_object_is_left_out_by_its_outline():

@@ -56,6 +56,8 @@ def test_cover_keeps_proportions_and_crops_the_centre(tmp_path):
     assert square[..., 1:-1].unique().tolist() == [200]  # the outermost pixels are smoothed with their neighbours
     assert square.min() > 150
     assert cover(tmp_path / "a.png", (40, 80))[0].numpy().tolist() == stripes[..., 0].tolist()
+    Image.fromarray(stripes.transpose(1, 0, 2)).save(tmp_path / "b.png")
+    assert torch.equal(cover(tmp_path / "b.png", (20, 20)), square.transpose(1, 2))
     tall = cover(tmp_path / "a.png", (60, 20))  # enlarged
     assert tall.shape == (3, 60, 20)
     assert tall[..., 1:-1].unique().tolist() == [200]

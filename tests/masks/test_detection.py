@@ -7,6 +7,8 @@ import pytest
 from mask_encoders import INSIDE, save
 
 from torch_bgdebias.masks import MaskEncoding, MaskEncodingError, read_mask
+from torch_bgdebias.masks.contents import load_mask
+from torch_bgdebias.masks.detection import _white
 from torch_bgdebias.masks.reading import MaskReader
 
 
@@ -96,3 +98,15 @@ def test_options_settle_it(tmp_path):
     colours = written(tmp_path, np.where(INSIDE[..., None], (255, 0, 0), (255, 255, 255)).astype(np.uint8), "c.png")
     for label in ("#ff0000", (255, 0, 0)):
         assert int(read_mask(colours, encoding=MaskEncoding(foreground=(label,))).sum()) == 80 * 255
+
+
+@pytest.mark.parametrize(
+    ("most", "dtype", "white"),
+    [
+        (1.0, np.float32, 1.0), (1.5, np.float32, 255.0), (255.0, np.float32, 255.0), (256.0, np.float32, 65535.0),
+        (65535.0, np.float32, 65535.0), (255, np.uint16, 255.0), (256, np.uint16, 65535.0), (65535, np.uint16, 65535.0),
+    ],
+)  # fmt: skip
+def test_the_white_of_shares_is_that_of_the_bit_depth(tmp_path, most, dtype, white):
+    mask = load_mask(written(tmp_path, (ramp() / 255 * most).astype(dtype), "m.npy"))
+    assert _white([mask], "soft") == white
