@@ -49,6 +49,14 @@ HOLDS = {
     ("probe.md", 0): ["list(report.scores) == ['pixel_ratio/grad_cam']"],
     ("swap.md", 1): ["torch.equal(repeated[0] if isinstance(repeated, list) else repeated, new_image)"],
 }
+#: pages of docs/ that are no cards: about the house, the words, the papers, one command's output, ways to go further
+NO_CARDS = {
+    "architecture", "demo", "extend_lrp", "extend_masks", "extend_report", "extend_variant", "extension", "glossary",
+    "methods", "papers", "troubleshooting",
+}  # fmt: skip
+CARDS = [page for page in sorted((ROOT / "docs").glob("*.md")) if page.stem not in NO_CARDS]
+#: what prints a table: an experiment, a benchmark or a test as a script, a command of the package
+PRINTS = r"python\s+-m\s+experiments\.|python\s+(?:benchmarks|tests|examples)/|`bgdebias\s"
 BLOCKS = [
     pytest.param(code, HOLDS.get((page.name, number), []), id=f"{page.name}-{number}")
     for page in PAGES
@@ -107,6 +115,32 @@ def test_lines_fit(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_cards_are_short(page):
     assert len(TEXTS[page].splitlines()) <= 150
+
+
+def sections(page: Path) -> dict[str, str]:
+    """What stands under each heading of the second level, in their order; what stands before the first under ''."""
+    parts = re.split(r"^## (.*)$", TEXTS[page], flags=re.MULTILINE)
+    return dict(zip(["", *parts[1::2]], parts[0::2], strict=True))
+
+
+@pytest.mark.parametrize("page", CARDS, ids=lambda page: page.name)
+def test_a_card_says_what_when_how_how_well_and_limits(page):
+    parts = sections(page)
+    title, _, intro = parts[""].partition("\n")
+    what, when, _ = intro.partition("\n**When:** ")
+    assert title.startswith("# ")
+    assert len(what.strip()) > 60, "what it is stands before when"
+    assert when
+    assert [name for name in parts if name in ("How", "How well", "Limits")] == ["How", "How well", "Limits"]
+    assert list(parts)[-1] == "Limits"
+    assert all(len(parts[name].strip()) > 60 for name in ("How", "Limits"))
+    assert re.search(r"^\|[ -]+\|[ |-]+\|$", parts["How well"], flags=re.MULTILINE), "a table"
+    assert re.search(PRINTS, parts["How well"]), "the command that prints it"
+
+
+def test_the_readme_lists_every_card():
+    rows = re.findall(r"^\| .*$", TEXTS[ROOT / "README.md"].partition("## Where to go on")[2], flags=re.MULTILINE)
+    assert set(re.findall(r"\(docs/(\w+)\.md\)", "".join(rows))) == {page.stem for page in CARDS}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

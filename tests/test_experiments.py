@@ -24,6 +24,7 @@ TABLES = {
     "masks": lambda run, lines: run.tables(lines),
     "concepts": lambda run, lines: run.tables(lines),
     "sav": lambda run, lines: run.show(lines),
+    "volumes": lambda run, lines: run.tables(lines),
 }
 
 
@@ -53,6 +54,47 @@ def test_every_line_is_in_a_table(topic):
         assert line["machine"]["processor"] in text
     if topic == "clad":
         assert all(f"| {line['mixed_rand']:.1f} " in text for line in lines if [*map(key, lines)].count(key(line)) == 1)
+
+
+#: table of `experiments.intervals.table` -> pages whose rows are taken from it
+INTERVALS = {
+    "simulated": ("docs/metrics.md", "docs/targets.md"),
+    "performance": ("docs/performance.md",),
+    "certificates": ("docs/certificate.md",),
+}
+
+
+@pytest.mark.parametrize("name", INTERVALS)
+def test_tables_of_intervals_are_the_printed_ones(name):
+    module = importlib.import_module("experiments.intervals.table")
+    file, lay_out = module.TABLES[name]
+    rows = lay_out(module.read_lines([ROOT / "intervals" / file])).splitlines()[2:]
+    assert all(row in (ROOT / "intervals/README.md").read_text() for row in rows)
+    for page in INTERVALS[name]:
+        section = (ROOT.parent / page).read_text().partition("## How well")[2].partition("\n## ")[0]
+        quoted = [line for line in section.splitlines() if line.startswith("| ") and not line.startswith("| ---")][1:]
+        assert quoted
+        assert set(quoted) <= set(rows)
+
+
+def test_what_a_filter_takes_out_is_the_printed_table():
+    module = importlib.import_module("experiments.wordnet.screening")
+    printed = module.tables(module.read_lines([ROOT / "wordnet/screening.jsonl"]))
+    rows = [line for line in printed.splitlines() if line.startswith("|")]
+    assert len(rows) == 11
+    for page in (ROOT / "wordnet/README.md", ROOT.parent / "docs/backgrounds.md"):
+        assert "\n".join(rows) in page.read_text()
+
+
+@pytest.mark.parametrize(("correlation", "least", "most"), [(1.0, 0.9, 1.0), (0.0, 0.2, 0.5)])
+def test_the_waves_behind_a_volume_tell_its_class_where_they_should(correlation, least, most):
+    draw = importlib.import_module("experiments.volumes.run").draw
+    volume, label, mask = draw(300, correlation, torch.Generator().manual_seed(0))
+    assert volume.shape == (300, 1, 12, 24, 24)
+    assert (mask.flatten(1).sum(1) > 0).all()
+    along = torch.stack([(volume * (1 - mask)).var(axis + 2).mean((1, 2, 3)) for axis in range(3)], 1)
+    share = float((along.argmax(1) == label).float().mean())
+    assert least <= share <= most
 
 
 def test_every_class_of_signs_has_a_row():

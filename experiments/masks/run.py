@@ -89,7 +89,8 @@ def make(args: argparse.Namespace) -> dict[str, Any]:
         "median": sorted(flat)[len(flat) // 2],
         "above_half": sum(score > 0.5 for score in flat) / len(flat),
         "by_class": {name: round(sum(values) / len(values), 3) for name, values in sorted(scores.items())},
-        "cpu_seconds_a_mask": round(seconds / max(outcome.written, 1), 2),
+        # of a run that went on where another had stopped nothing is known
+        "cpu_seconds_a_mask": round(seconds / outcome.written, 2) if outcome.written == len(flat) else None,
     }
 
 
