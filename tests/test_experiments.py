@@ -86,6 +86,12 @@ def test_what_a_filter_takes_out_is_the_printed_table():
         assert "\n".join(rows) in page.read_text()
 
 
+def test_the_volumes_table_is_the_printed_one():
+    printed = importlib.import_module("experiments.volumes.run").tables(lines_of("volumes"))
+    rows = "\n".join(line for line in printed.splitlines() if line.startswith("|"))
+    assert all(rows in page.read_text() for page in (ROOT / "volumes/README.md", ROOT.parent / "docs/volumes.md"))
+
+
 @pytest.mark.parametrize(("correlation", "least", "most"), [(1.0, 0.9, 1.0), (0.0, 0.2, 0.5)])
 def test_the_waves_behind_a_volume_tell_its_class_where_they_should(correlation, least, most):
     draw = importlib.import_module("experiments.volumes.run").draw
