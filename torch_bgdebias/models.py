@@ -145,7 +145,7 @@ def logits_of(output: Any, key: LogitsKey = None) -> Tensor:
         logits = _entry(output, key)
     if not isinstance(logits, Tensor):
         contents = list(output) if isinstance(output, Mapping) else type(output).__name__
-        hint = "pass the key, index or function that finds them"
+        hint = "pass logits=, the key, index or function that finds them"
         raise TypeError(f"model output: no logits at {key!r}, it is {contents}; {hint}")
     return logits
 

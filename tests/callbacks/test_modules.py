@@ -153,3 +153,78 @@ def test_images_that_nobody_has_stacked_are_named(name):
     loader = DataLoader(rows(), batch_size=8, collate_fn=lambda items: [list(x) for x in zip(*items, strict=True)])
     with pytest.raises(TypeError, match="these are single images: let the loader's collate_fn stack them"):
         small.trainer([small.CALLBACKS[name]()], max_epochs=1).fit(small.theirs(), loader)
+
+
+def adversarial(keep: bool):
+    """Images that the step makes by a gradient of its own, of a pass of the batch."""
+
+    def training_step(self, batch, batch_idx):
+        image = batch[0].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(F.cross_entropy(self(image), batch[1]), image, retain_graph=keep)
+        return F.cross_entropy(self((batch[0] + 0.01 * gradient.sign()).clamp(0, 1)), batch[1])
+
+    return training_step
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("name", small.TRAINING)
+def test_steps_that_take_gradients_themselves(name, keep):
+    module = small.theirs(training_step=adversarial(keep))
+    run = small.trainer([small.CALLBACKS[name]()], max_epochs=1)
+    if name == "clad" and not keep:
+        with pytest.raises(RuntimeError) as caught:
+            run.fit(module, small.loader())
+        assert "let it keep the graph: torch.autograd.grad(..., retain_graph=True)" in caught.value.__notes__[-1]
+        return
+    run.fit(module, small.loader())
+    plain = small.theirs(training_step=adversarial(keep))
+    small.trainer(max_epochs=1).fit(plain, small.loader())
+    assert small.weights(module).isfinite().all()
+    assert not torch.equal(small.weights(module), small.weights(plain))
+
+
+def of_bytes():
+    image, label, mask = small.tensors()
+    return small.loader((image * 255).round().to(torch.uint8), label, mask)
+
+
+def in_step(self, batch, batch_idx):
+    return F.cross_entropy(self(batch[0] / 255), batch[1])
+
+
+def on_the_device(self, batch, dataloader_idx):
+    return batch[0] / 255, *batch[1:]
+
+
+@pytest.mark.parametrize("name", ["swap", "isnet"])
+def test_images_that_the_step_converts_are_refused_with_the_place_to_convert_them(name):
+    with pytest.raises(TypeError, match=r"got uint8 .*before the step \(on_after_batch_transfer\)"):
+        small.trainer([small.CALLBACKS[name]()], max_epochs=1).fit(small.theirs(training_step=in_step), of_bytes())
+    module = small.theirs(on_after_batch_transfer=on_the_device)
+    small.trainer([small.CALLBACKS[name]()], max_epochs=1).fit(module, of_bytes())
+    assert small.weights(module).isfinite().all()
+
+
+@pytest.mark.parametrize("where", ["step", "forward"])
+def test_the_probe_measures_images_that_are_converted_late(where):
+    def forward(self, image):
+        return self.net(image / 255)
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", in_step(self, batch, batch_idx))
+
+    def kind():
+        return small.theirs(validation_step=validation_step) if where == "step" else small.theirs(forward=forward)
+
+    def measured(module, batches, **options):
+        run = small.trainer([small.make_probe(**options)])
+        run.validate(module, batches, verbose=False)
+        return {key: float(value) for key, value in run.callback_metrics.items() if key.startswith("bias/acc")}
+
+    with pytest.raises(TypeError, match=r"got uint8 .*BatchSpec\(image=lambda batch: batch\[0\] / 255\)"):
+        measured(kind(), of_bytes())
+    advised = {} if where == "step" else {"preprocess": lambda image: image * 255}
+    numbers = measured(kind(), of_bytes(), spec=BatchSpec(image=lambda batch: batch[0] / 255), **advised)
+    image, label, mask = small.tensors()
+    rounded = small.loader((image * 255).round() / 255, label, mask)
+    assert numbers == measured(small.theirs(), rounded)

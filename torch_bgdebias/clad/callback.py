@@ -30,6 +30,12 @@ from torch_bgdebias.swap.sampling import SwapParams
 
 __all__ = ["CLADCallback"]
 
+_FREED = "backward through the graph a second time"
+_OWN_GRADIENTS = (
+    "CLADCallback contrasts the embedding of the step's first pass of the batch; where training_step takes gradients "
+    "of that pass itself (adversarial images), let it keep the graph: torch.autograd.grad(..., retain_graph=True)"
+)
+
 P = ParamSpec("P")
 
 
@@ -149,6 +155,12 @@ class CLADCallback(SwappingCallback):
     def weight_at(self, epoch: int, step: int) -> float:
         """Lambda at an epoch and a number of training batches seen."""
         return self.settings.weight_at(epoch, step)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the module's own methods back; say what to do where its step frees the graph of its first pass."""
+        super().on_exception(trainer, pl_module, exception)
+        if _FREED in str(exception) and _OWN_GRADIENTS not in getattr(exception, "__notes__", ()):
+            exception.add_note(_OWN_GRADIENTS)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare what the bank's categories and the data's classes are called."""

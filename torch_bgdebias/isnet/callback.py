@@ -319,9 +319,9 @@ class ISNetCallback(TrainingStepCallback):
             return None, None
         if not len(watch):
             raise self._not_called(call.module)
-        # the first pass is the step's own; callbacks further in may have added passes after it
-        self._fit.look_at(watch.entered(0), self.spec.image_of(call.batch))
-        explanation = watch.explain(create_graph=True, index=0, generator=generator)
+        index = self._fit.decisive_pass(loss_of(output), [watch.logits(number) for number in range(len(watch))])
+        self._fit.look_at(watch.entered(index), self.spec.image_of(call.batch))
+        explanation = watch.explain(create_graph=True, index=index, generator=generator)
         self._fit.look_at_loss(loss_of(output), explanation.logits)
         return output, explanation
 

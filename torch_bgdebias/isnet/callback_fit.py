@@ -33,6 +33,7 @@ class Fit:
         #: which rows of what enters the network are the batch's own images; ``None``: all
         self.views: Views | None = None
         self._decides = False
+        self._decisive: int | None = None
         self._changes = ChangeWatch(self._warn)
 
     def look_at(self, entered: Tensor, image: Tensor) -> None:
@@ -71,6 +72,19 @@ class Fit:
             f"training_step runs {len(entered)} images through {self.called} for a batch of {len(image)}: the heatmap "
             "loss of ISNetCallback looks at those that are the batch's own, for other views there are no masks"
         )
+
+    def decisive_pass(self, loss: Tensor, logits: Sequence[Tensor]) -> int:
+        """Which of a step's passes its loss is made of: the first, unless nothing leads from the loss to it.
+
+        Callbacks further in may have added passes after it, and a step may have made its images with one before
+        (adversarial training).
+        """
+        if len(logits) == 1:
+            return 0
+        if self._decisive is None:
+            linked = (number for number, one in enumerate(logits) if link_to_loss(loss, one) != "none")
+            self._decisive = next(linked, 0)
+        return min(self._decisive, len(logits) - 1)
 
     def look_at_loss(self, loss: Tensor, logits: Tensor) -> None:
         """Refuse a network whose output is not what the step decides by; once.

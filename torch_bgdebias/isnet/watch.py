@@ -208,6 +208,10 @@ class Watch:
         """The images (B, C, H, W) of a recorded pass, the very tensor that the model was called with."""
         return self._records[index].origin
 
+    def logits(self, index: int = -1) -> Tensor:
+        """The logits (B, K) of a recorded pass."""
+        return logits_of(self._records[index].output, self._rules.logits)
+
     def explain(
         self,
         target: Target = None,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.checks import describe
 from torch_bgdebias.lightning import LightningModule, Trainer, is_written
 from torch_bgdebias.moved_pixels import more_than_pointwise
 from torch_bgdebias.probe.passes.loading import Share
@@ -58,6 +59,12 @@ class BatchMove:
         """The batch as the module's step would get it."""
         batch = self._trainer.precision_plugin.convert_input(batch)
         moved = self._through(batch)
+        if not (image := self._spec.image_of(moved)).is_floating_point():
+            raise TypeError(
+                f"image: expected a floating point tensor, got {describe(image)}; where the step converts it, pass "
+                "BatchSpec(image=lambda batch: batch[0] / 255), or the images' other place; where the module's "
+                "forward does, preprocess=lambda image: image * 255 too"
+            )
         if self._left and not self.problem:
             self._left -= 1
             self._look(batch)

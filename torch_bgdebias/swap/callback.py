@@ -138,6 +138,11 @@ class BackgroundSwapCallback(SwappingCallback):
     def _swapped(self, batch: Any, module: LightningModule, p: float) -> Any:
         spec = self.spec
         image, mask = spec.image_of(batch), spec.mask_of(batch)
+        if not image.is_floating_point():
+            raise TypeError(
+                f"image: expected a floating point tensor, got {describe(image)}; backgrounds are exchanged in the "
+                "batch, so convert it before the step (on_after_batch_transfer)"
+            )
         params = self.swap.generate_parameters(
             image.shape, self._label(batch), p=p, device=image.device, generator=self._seeded(module)
         )
