@@ -153,3 +153,23 @@ def test_original_module_sees_through_wrappers():
     assert models.original_module(nn.DataParallel(inner)) is inner
     assert models.original_module(torch.compile(nn.DataParallel(inner), backend="eager")) is inner
     assert models.original_module(copy.deepcopy(inner)) is not inner
+
+
+def test_a_layer_that_is_no_name_is_named():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    with pytest.raises(TypeError, match="layer: expected the name of a layer, got int 1, as model.named_modules"):
+        models.get_layer(model, 1)
+    with pytest.raises(TypeError, match="layer: expected the name of a layer, got ReLU .*; its name is '1'"):
+        models.get_layer(model, model[1])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_models_without_a_mode_of_their_own():
+    """A frozen script has none, and an exported program cannot change its own."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    with models.eval_mode(torch.jit.freeze(torch.jit.script(model))):
+        pass
+    exported = torch.export.export(model, (torch.rand(2, 3, 8, 8),)).module()
+    text = "model: GraphModule cannot be put into evaluation mode: .* An exported"
+    with pytest.raises(TypeError, match=text), models.eval_mode(exported):
+        pass

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from torch_bgdebias.checks import describe
 from torch_bgdebias.sharded import plain_type
 
 __all__ = [
@@ -82,7 +83,13 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
 
     Raises:
         LookupError: no such layer; the message lists near names.
+        TypeError: a module, or a number.
     """
+    given: object = name
+    if not isinstance(given, str):
+        own = next((path for path, module in model.named_modules() if path and module is given), "")
+        hint = f"; its name is {own!r}" if own else ", as model.named_modules() lists them"
+        raise TypeError(f"layer: expected the name of a layer, got {describe(given)}{hint}")
     layers: dict[str, nn.Module] = {}
     path: str
     module: nn.Module
@@ -201,8 +208,14 @@ def tap(model: nn.Module, names: Sequence[str], *, apart: bool = False) -> Itera
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside the block; every submodule's own mode (frozen layers too) is put back afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]  # frozen: none
+    try:
+        model.eval()
+    except NotImplementedError as error:
+        raise TypeError(
+            f"model: {type(model).__name__} cannot be put into evaluation mode: {error} An exported program stays in "
+            "the mode that it was exported in; measure the module that it was exported from"
+        ) from error
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.isnet import ISNet, calibrate_relevance_range
 from torch_bgdebias.isnet.calibration import calibrate_relevance_ranges, range_of_sums, relevance_sums
+from torch_bgdebias.subsets import spread_positions
 
 
 def model() -> nn.Sequential:
@@ -42,8 +43,8 @@ def test_equals_the_formula(variant):
     relevance = ISNet(net.eval(), variant=variant).explain(images()).relevance
     sums = torch.stack([r.abs().double().sum() for sample in relevance for r in sample])
     assert calibrate_relevance_range(isnet, loader()) == pytest.approx(expected_range(sums), rel=1e-5)
-    first = sums.unflatten(0, (10, -1))[:8].flatten()
-    assert calibrate_relevance_range(isnet, loader(), max_batches=2) == pytest.approx(expected_range(first), rel=1e-5)
+    some = sums.unflatten(0, (10, -1))[spread_positions(10, 8)].flatten()
+    assert calibrate_relevance_range(isnet, loader(), max_batches=2) == pytest.approx(expected_range(some), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -120,3 +121,17 @@ def test_bad_input_is_named():
     broken[1] = math.nan
     with pytest.raises(ValueError, match="relevance: expected finite values"):
         calibrate_relevance_range(ISNet(model()), [(broken,)])
+
+
+def test_some_batches_of_a_sorted_loader_are_spread_over_its_classes():
+    """They were the first ones: of one class alone."""
+    label = torch.arange(40) // 20
+    data = TensorDataset(images(40) * (1 + 3 * label[:, None, None, None]), label)
+    data.targets = label
+    net = ISNet(model())
+    some = calibrate_relevance_range(net, DataLoader(data, batch_size=4), max_batches=2)
+    spread = torch.tensor([round(i * 39 / 7) for i in range(8)])
+    by_hand = DataLoader(TensorDataset(data.tensors[0][spread], label[spread]), batch_size=4)
+    assert some == calibrate_relevance_range(net, by_hand)
+    first = calibrate_relevance_range(net, DataLoader(TensorDataset(data.tensors[0][:8], label[:8]), batch_size=4))
+    assert some != first

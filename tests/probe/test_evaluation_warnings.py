@@ -162,3 +162,79 @@ def test_an_unknown_option_is_named_with_a_near_one():
         evaluate_background_bias(linear(), [(IMAGE, LABEL, MASK)], nam="x")
     with pytest.raises(TypeError, match=r"unexpected keyword argument 'zzz'$"):
         evaluate_background_bias(linear(), [(IMAGE, LABEL, MASK)], zzz=1)
+
+
+@pytest.mark.parametrize(("largest", "warned"), [(1.0, False), (0.8, False), (0.4, True), (3 / 255, True)])
+def test_masks_that_reach_white_nowhere_are_told(largest, warned):
+    """Levels of grey of a label map, divided by 255: objects were blended with the new backgrounds in silence."""
+    _, messages = measured(linear(), [(IMAGE, LABEL, MASK * largest)])
+    assert any("label numbers or levels of grey divided by 255" in text for text in messages) is warned
+
+
+def test_pictures_under_two_labels_are_told():
+    """No answer is right for both, and each may stand on its own background under the other's name."""
+    again = [(torch.cat([IMAGE, IMAGE[:3]]), torch.cat([LABEL, (LABEL[:3] + 1) % 3]), torch.cat([MASK, MASK[:3]]))]
+    _, messages = measured(linear(), again)
+    assert any("6 of 27 images show a picture that is there with another label too" in text for text in messages)
+    _, messages = measured(linear())
+    assert not any("another label" in text for text in messages)
+
+
+class Named(TensorDataset):
+    classes = ("cow", "ship")
+
+
+def test_a_data_set_with_other_classes_than_the_model_is_told():
+    data = DataLoader(Named(IMAGE, LABEL % 2, MASK), batch_size=8)
+    _, messages = measured(linear(), data)
+    assert any("the data set has 2 classes (cow, ship, ...) and the model 3 outputs" in text for text in messages)
+    _, messages = measured(linear(), data, class_names=["cow", "ship", "other"])
+    assert not any("outputs, so that" in text for text in messages)
+
+
+@pytest.mark.parametrize(
+    ("batch", "options", "error", "text"),
+    [
+        (
+            (IMAGE, MASK, LABEL),
+            {},
+            ValueError,
+            r"mask: expected \(B, 1, H, W\), got int64 .*, as labels are; .*BatchSpec",
+        ),
+        ((IMAGE.where(IMAGE > 0.01, torch.nan), LABEL, MASK), {}, ValueError, r"image \(batch 0\): expected finite"),
+        (
+            (IMAGE.double(), LABEL, MASK),
+            {},
+            TypeError,
+            "image: expected float32 as the model's parameters are, got float",
+        ),
+        ((IMAGE, LABEL, MASK), {"max_batches": 0}, ValueError, "max_batches: expected a whole number of at least 1"),
+        (
+            (IMAGE, LABEL, MASK),
+            {"preprocess": lambda x: {"pixel_values": x}},
+            TypeError,
+            r"preprocess: .* got dict; of an",
+        ),
+        (
+            (IMAGE, LABEL, MASK),
+            {"preprocess": lambda x: x[0]},
+            TypeError,
+            r"preprocess: expected a function .* got float32",
+        ),
+        (
+            (IMAGE, LABEL, MASK),
+            {"logits": lambda z: z * 1j},
+            ValueError,
+            "model output: expected real logits, got complex",
+        ),
+        (
+            (IMAGE, LABEL, MASK),
+            {"layer": 1},
+            TypeError,
+            "layer: expected the name of a layer, got int 1, as model.named",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(batch, options, error, text):
+    with pytest.raises(error, match=text):
+        measured(linear(), [batch], **options)

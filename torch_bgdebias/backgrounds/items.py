@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -71,6 +72,12 @@ def background_bank(
         pictures.append(torch.from_numpy(np.array(fitted)).permute(2, 0, 1))
         if label is not None:
             labels.append(label_of(value_at(item, label, number), classes, number))
+    if limit is not None and len(pictures) == limit > 1 and len(set(labels)) == 1:
+        warnings.warn(
+            f"limit: the first {limit} items are all of label {labels[0]}, as where items are sorted: shuffle them, or "
+            "take more",
+            stacklevel=2,
+        )
     if not pictures:
         raise ValueError("items: expected at least one item with a picture, got none")
     known = torch.tensor(labels) if label is not None else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from itertools import islice
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch_bgdebias.checks import check_finite, check_image
 from torch_bgdebias.isnet.record import Explanation
 from torch_bgdebias.isnet.wrapper import ISNet
 from torch_bgdebias.models import device_of, eval_mode
+from torch_bgdebias.subsets import spread_batches
 
 __all__ = [
     "RelevanceRange",
@@ -114,7 +114,8 @@ def calibrate_relevance_range(
         isnet: wraps the trained model; its variant and epsilon must be those of the training that follows.
         loader: batches of training images.
         spec: where the images are in a batch; by default the first item.
-        max_batches: stop after so many batches; all by default.
+        max_batches: measure so many batches, spread over the data set and its classes where the loader goes through it
+            in order; all by default.
         device: where the images go; the model's by default.
 
     Returns:
@@ -131,7 +132,7 @@ def calibrate_relevance_range(
         device = device_of(isnet.model)
     sums: dict[str, Tensor] = {}
     with eval_mode(isnet.model), torch.inference_mode(False), torch.enable_grad():
-        for batch in islice(loader, max_batches):
+        for batch in spread_batches(loader, max_batches):
             image = check_image(spec.image_of(batch), volumes=True).detach().clone().to(device)
             add_explanation(sums, isnet.explain(image, create_graph=False), check=True)
     return ranges_of_sums({name: tuple(values.tolist()) for name, values in sums.items()})

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from torch_bgdebias.checks import check_count
 from torch_bgdebias.class_names import known_names, names_of_classes
 from torch_bgdebias.models import eval_mode
 from torch_bgdebias.names import VARIANTS
@@ -20,6 +21,7 @@ from torch_bgdebias.probe.passes.gathering import BackgroundPool, pool_for
 from torch_bgdebias.probe.passes.identity import KnownFiles
 from torch_bgdebias.probe.passes.loading import Share, known_files, rng_untouched, unshown_void
 from torch_bgdebias.probe.passes.measure import Collected, Evaluation, joined
+from torch_bgdebias.probe.passes.pictures import under_two_labels
 from torch_bgdebias.probe.passes.settings import EvaluationOptions, EvaluationSettings, ImageScore
 from torch_bgdebias.probe.report import BackgroundBiasReport, summarise
 
@@ -46,6 +48,8 @@ _MANY = 20
 _REPEATED = 0.02
 #: share of the images that come again in a second pass, but for what floating point may do
 _MET = 0.95
+#: a mask that is object anywhere reaches more than this, soft edges and all
+_FAINT = 0.75
 #: share of the pictures' edges that objects hardly ever cover
 _INVERTED = 0.5
 
@@ -101,6 +105,7 @@ def evaluate_background_bias(
         (8, ['original', 'mixed_same', 'mixed_rand'])
     """
     _refuse_unknown(options)
+    check_count(1 if max_batches is None else max_batches, name="max_batches")
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     chosen = dataclasses.replace(EvaluationSettings() if settings is None else settings, **given)
     files = known_files(loader) if chosen.ids is None else None
@@ -125,12 +130,9 @@ def evaluate_background_bias(
     messages = [message for message in warnings_of(collected, chosen) if message != no_embedding]
     if collected.doubt or (same := _one_answer(collected)):
         messages.append(collected.doubt or same)
-    if isinstance(chosen.ids, int | str) and (same_ids := _images_of_one_id(collected)):
-        messages.append(
-            f"ids: {same_ids} of {len(collected.images)} images have an id that another image of their class has; a "
-            "comparison with another model pairs them in their order: ids tell every image from the others"
-        )
+    messages.append(_shared_ids(collected, chosen))
     one_class = collected.images.targets is None and collected.images.labelled
+    messages += [_other_classes(class_names, loader, collected.num_classes)] * one_class
     if max_batches is not None and not share.spread and one_class and classes < collected.num_classes:
         messages.append(
             f"max_batches: the loader's first {max_batches} batches hold {classes} of the model's "
@@ -140,7 +142,7 @@ def evaluate_background_bias(
     if changing := changing_images(collected, pool, files):
         messages.append(changing)
         recorded["changing_images"] = True
-    for message in messages:
+    for message in filter(None, messages):
         warnings.warn(message, stacklevel=2)
     return report_of(
         collected,
@@ -214,6 +216,7 @@ def warnings_of(collected: Collected, settings: EvaluationSettings) -> list[str]
             "share was"
         )
     messages += [_no_gap(collected, settings), _repeated_pictures(collected, settings)]
+    messages += [_faint_masks(collected), _two_labels(collected)]
     return [message for message in messages if message]
 
 
@@ -229,6 +232,42 @@ def _repeated_pictures(collected: Collected, settings: EvaluationSettings) -> st
         f"image: {repeated} of {len(collected.images)} images are another one once more (picture, mask and label), as "
         "where a sampler draws with replacement: intervals take them for independent and are too narrow; measure each "
         "image once, or say what belongs together by unit="
+    )
+
+
+def _faint_masks(collected: Collected) -> str:
+    """What to say of masks that reach white nowhere; empty for any other."""
+    if not 0 < collected.mask_peak < _FAINT:
+        return ""
+    return (
+        f"mask: the largest value of all masks is {collected.mask_peak:.2g}, where that of an object's inside is 1: "
+        "label numbers or levels of grey divided by 255? Objects are blended with the background by it, or "
+        "not there at all; mask > 0 makes objects of labels"
+    )
+
+
+def _two_labels(collected: Collected) -> str:
+    """What to say of pictures that are there under two labels; empty where hardly any is."""
+    if collected.images.targets is not None or not collected.images.labelled:
+        return ""
+    twice = under_two_labels(*collected.pictures)
+    if twice <= _REPEATED * len(collected.images):
+        return ""
+    return (
+        f"image: {twice} of {len(collected.images)} images show a picture that is there with another label too: no "
+        "answer is right for both, and a background of another class may be an image's own; keep each in one class"
+    )
+
+
+def _other_classes(given: Sequence[str] | None, loader: Any, count: int) -> str:
+    """What to say of a data set whose classes are others in number than the model's outputs; empty otherwise."""
+    names = known_names(None, loader) if given is None else []
+    if not names or len(names) == count:
+        return ""
+    return (
+        f"class_names: the data set has {len(names)} classes ({', '.join(names[:4])}, ...) and the model {count} "
+        "outputs, so that label 0 counts as output 0 and so on; if that is right pass class_names= for all outputs, "
+        "else map the labels (target_transform), or sum outputs up (logits=Superclasses(...))"
     )
 
 
@@ -283,10 +322,17 @@ def _one_answer(collected: Collected) -> str:
     )
 
 
-def _images_of_one_id(collected: Collected) -> int:
+def _shared_ids(collected: Collected, settings: EvaluationSettings) -> str:
+    """What to say of ids that several images have; empty where none has, or the batches bring no ids."""
     images = collected.images
     _, counts = np.unique(np.stack([images.id, images.label.astype(np.uint64)]), axis=1, return_counts=True)
-    return int(counts[counts > 1].sum())
+    several = int(counts[counts > 1].sum())
+    if not isinstance(settings.ids, int | str) or not several:
+        return ""
+    return (
+        f"ids: {several} of {len(images)} images have an id that another image of their class has; a "
+        "comparison with another model pairs them in their order: ids tell every image from the others"
+    )
 
 
 def _labels_are(collected: Collected, settings: EvaluationSettings) -> str:

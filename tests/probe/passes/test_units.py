@@ -44,7 +44,11 @@ def said(model, image, **options):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         report = evaluate_background_bias(model, [(image, label, mask)], variants=["mixed_rand"], **options)
-    return [str(w.message) for w in caught if "units" in str(w.message) or "normalised with" in str(w.message)], report
+    return [
+        str(w.message)
+        for w in caught
+        if any(word in str(w.message) for word in ("units", "normalised with", "preprocess: "))
+    ], report
 
 
 def test_pixels_in_01_into_a_network_of_normalised_ones(network):
@@ -139,3 +143,54 @@ def test_a_mean_beyond_two_standard_deviations_is_doubted_and_one_within_is_not(
         image = pixels + shift
         text = doubt_about_units(model, model, image, image, normalised=None)
         assert ("standard deviations off" in text) == doubted, text
+
+
+class Branched(nn.Module):
+    """A branch that runs in training alone is registered first."""
+
+    def __init__(self, trunk):
+        super().__init__()
+        self.branch, self.trunk = nn.BatchNorm2d(16), trunk
+
+    def forward(self, image):
+        return self.trunk(image)
+
+
+def test_the_batch_normalisation_that_runs_first_is_looked_at(network):
+    """The first by its name did not run, and nothing was said."""
+    model = Branched(network)
+    model.branch.num_batches_tracked.fill_(99)
+    image = pictures(32, torch.Generator().manual_seed(2))
+    (text,), _ = said(model.eval(), image)
+    assert "first batch normalisation (trunk.1) sees 0.2" in text
+    assert said(model, image, preprocess=WANTED)[0] == []
+    assert not network[1]._forward_pre_hooks
+
+
+@pytest.mark.parametrize("bytes_", [False, True])
+def test_what_is_prepared_a_second_time_is_told(bytes_):
+    """By a network without batch normalisation, which shows nothing itself."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    image = pictures(32, torch.Generator().manual_seed(2))
+    loaded = image * 255 if bytes_ else WANTED.normalise(image)
+    (text,) = said(model, loaded, preprocess=WANTED)[0]
+    assert "preprocess: it is for pixels in [0, 1], and the loader's reach from" in text
+    assert said(model, image, preprocess=WANTED)[0] == []
+
+
+def test_what_is_divided_by_255_a_second_time_is_told(network):
+    """As image processors do (rescale) with what a loader has scaled already."""
+    image = pictures(32, torch.Generator().manual_seed(2))
+    (text,) = said(network, image, preprocess=lambda x: WANTED.normalise(x / 255))[0]
+    assert "hardly a picture: does it divide by 255, which was done already? (do_rescale" in text
+    assert said(network, image, preprocess=lambda x: WANTED.normalise(x))[0] == []
+
+
+def test_another_normalisation_than_timm_says_is_told():
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=2, img_size=24, patch_size=8).eval()
+    image = pictures(8, torch.Generator().manual_seed(2))
+    (text,), _ = said(model, WANTED.normalise(image), mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    assert "timm's data config of vit_tiny_patch16_224 says (0.5, 0.5, 0.5) and (0.5, 0.5, 0.5)" in text
+    assert said(model, image, preprocess=Preprocessing(None, [0.5], [0.5]))[0] == []

@@ -91,7 +91,7 @@ def add_parser(subparsers: Any) -> None:
     add("--adversarial", type=whole(1), metavar="N", help="also try every object on N pictures' backgrounds")
     add("--examples", type=whole(0), default=12, metavar="N", help="worst pictures to show (default: 12)")
     add_options(parser, "--batch-size")
-    add("--max-batches", type=whole(1), metavar="N", help="stop after so many batches")
+    add("--max-batches", type=whole(1), metavar="N", help="so many batches, spread over the classes")
     add_options(parser, "--workers", "--device")
     add_options(parser, "--seed", help="of backgrounds and coalitions (default: 0)")
     add_options(parser, "--name", action="append")

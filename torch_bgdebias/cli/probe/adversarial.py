@@ -14,7 +14,7 @@ from torch_bgdebias.compositing import fills_image, tile_fill, without_void
 from torch_bgdebias.data import ImageNet9
 from torch_bgdebias.metrics import adversarial_background_accuracy
 from torch_bgdebias.probe.evaluation import ImageScore
-from torch_bgdebias.probe.passes.subsets import spread_positions
+from torch_bgdebias.subsets import spread_positions
 
 __all__ = ["adversarial", "own_backgrounds", "published_backgrounds"]
 

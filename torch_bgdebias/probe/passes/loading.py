@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler, Subset
+from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, SequentialSampler, Subset
 
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.class_names import data_sets_within
 from torch_bgdebias.probe.passes.grouping import by_position
 from torch_bgdebias.probe.passes.identity import KnownFiles
 from torch_bgdebias.probe.passes.settings import EvaluationSettings
-from torch_bgdebias.probe.passes.subsets import labels_of, spread_positions
+from torch_bgdebias.subsets import in_plain_order, labels_of, over_positions, spread_positions
 
 __all__ = ["Share", "known_files", "repeated_images", "rng_untouched", "unshown_void"]
 
@@ -65,7 +65,7 @@ def repeated_images(loader: Any) -> str:
 
 def known_files(loader: Any) -> KnownFiles | None:
     """What the images are known by where the loader's data set, or the one that it takes a subset of, can say it."""
-    if type(loader) is not DataLoader or not _plain(loader):
+    if type(loader) is not DataLoader or not in_plain_order(loader):
         return None
     dataset, places = loader.dataset, None
     while type(dataset) is Subset:
@@ -150,7 +150,7 @@ class Share:
         return self
 
     def _split(self, loader: Iterable[Any]) -> None:
-        if type(loader) is DataLoader and _plain(loader):
+        if type(loader) is DataLoader and in_plain_order(loader):
             count = len(loader.dataset)  # type: ignore[arg-type]
             limits = [count] if self.max_images is None else [count, self.max_images]
             if self.max_batches is not None and loader.batch_size is not None:
@@ -158,7 +158,7 @@ class Share:
                 self.max_batches = None
             chosen = spread_positions(count, min(limits), labels_of(loader.dataset))
             self._positions = chosen[self.rank :: self.world]
-            self._loader = _over(loader, self._positions.tolist())
+            self._loader = over_positions(loader, self._positions.tolist())
         elif isinstance(loader, DataLoader) and self.world > 1:
             sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
             if isinstance(sampler, DistributedSampler):
@@ -190,27 +190,3 @@ class Share:
             elif number % self.world == self.rank:
                 limit = seen if self.max_images is None else self.max_images
                 yield places, places < limit, batch
-
-
-def _plain(loader: DataLoader[Any]) -> bool:
-    """Whether the loader shows each item of its data set once, so that positions can be dealt out anew."""
-    if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
-        return False
-    return type(loader.sampler) in (SequentialSampler, DistributedSampler) or (
-        type(loader.sampler) is RandomSampler and not loader.sampler.replacement and loader.sampler._num_samples is None
-    )
-
-
-def _over(loader: DataLoader[Any], positions: list[int]) -> DataLoader[Any]:
-    """The same loader over some positions of its data set, in this order."""
-    return DataLoader(
-        loader.dataset,
-        batch_size=loader.batch_size,
-        sampler=positions,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-    )

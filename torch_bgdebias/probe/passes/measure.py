@@ -25,6 +25,7 @@ from torch_bgdebias.probe.passes.gathering import BackgroundPool, Gatherer
 from torch_bgdebias.probe.passes.grouping import names_of_images
 from torch_bgdebias.probe.passes.labels import codes_of_answers
 from torch_bgdebias.probe.passes.outputs import log_odds_of
+from torch_bgdebias.probe.passes.pictures import object_shares, picture_marks
 from torch_bgdebias.probe.passes.reading import LabelledImages, VariantImages, read_batch, ready_variants
 from torch_bgdebias.probe.passes.running import ModelRun
 from torch_bgdebias.probe.passes.settings import EvaluationSettings, ImageScore, ratio_name
@@ -60,6 +61,8 @@ class Collected:
         doubt: what in the first images speaks against their units; empty where nothing does.
         object_share: mean share of the picture that the masks call object, of images with one; NaN without any.
         object_edge_share: the same of the picture's outermost pixels.
+        mask_peak: the largest value of any mask.
+        pictures: (N,) what the pictures alone are known by, and (N,) their labels; in any order.
     """
 
     images: ImageResults
@@ -74,6 +77,8 @@ class Collected:
     object_share: float = math.nan
     object_edge_share: float = math.nan
     sigmoids: bool = False
+    mask_peak: float = math.nan
+    pictures: tuple[NDArray[np.uint64], NDArray[np.int64]] = (np.zeros(0, np.uint64), np.zeros(0, np.int64))
 
     def counts(self, settings: EvaluationSettings, pool: BackgroundPool | None) -> dict[str, int]:
         """What was there and what was left out, for the report."""
@@ -125,8 +130,10 @@ class Evaluation:
         keeper = ExampleKeeper(settings.examples, settings.mean, settings.std)
         parts: list[ImageResults] = []
         together: list[ImageResults] = []
-        num_classes, without_foreground, soft = settings.num_classes, 0, False
+        num_classes, soft = settings.num_classes, False
         shares: list[NDArray[np.float64]] = []
+        marks: list[NDArray[np.uint64]] = []
+        labels: list[NDArray[np.int64]] = []
         with run.watching() as seen:
             for number, (places, counted, batch) in enumerate(batches):
                 images = read_batch(batch, places, counted, number, settings, self.device)
@@ -142,20 +149,21 @@ class Evaluation:
                     together.append(merge(parts))
                     parts.clear()
                 soft = soft or images.soft
-                covered = _object_shares(images.mask)
-                without_foreground += int((covered[:, 0] == 0).sum())
-                shares.append(covered[covered[:, 0] > 0])
+                shares.append(object_shares(images.mask))
+                marks.append(picture_marks(images.image))
+                labels.append(images.label.cpu().numpy())
         if num_classes is None or not (together or parts):
             return None
         images_seen = merge([*together, *parts])
         if run.no_embedding:
             images_seen.cosine.clear()
-        objects = np.concatenate(shares)
-        share, edge = objects.mean(0).tolist() if len(objects) else (math.nan, math.nan)
+        covered = np.concatenate(shares)
+        objects = covered[covered[:, 0] > 0]
+        share, edge, _ = objects.mean(0).tolist() if len(objects) else (math.nan,) * 3
         return Collected(
             images=images_seen,
             num_classes=num_classes,
-            without_foreground=without_foreground,
+            without_foreground=len(covered) - len(objects),
             examples=keeper,
             layer=run.layer,
             no_embedding=run.no_embedding,
@@ -165,6 +173,8 @@ class Evaluation:
             object_share=share,
             object_edge_share=edge,
             sigmoids=run.sigmoids,
+            mask_peak=float(covered[:, 2].max()),
+            pictures=(np.concatenate(marks), np.concatenate(labels)),
         )
 
     def _grouped(
@@ -302,6 +312,11 @@ def joined(parts: Sequence[Collected | None]) -> Collected:
         object_share=_mean_over_images(given, "object_share"),
         object_edge_share=_mean_over_images(given, "object_edge_share"),
         sigmoids=any(part.sigmoids for part in given),
+        mask_peak=max(part.mask_peak for part in given),
+        pictures=(
+            np.concatenate([part.pictures[0] for part in given]),
+            np.concatenate([part.pictures[1] for part in given]),
+        ),
     )
 
 
@@ -349,16 +364,6 @@ def _checked_classes(images: LabelledImages, logits: Tensor, expected: int | Non
 
 def _has_foreground(mask: Tensor) -> Tensor:
     return (mask > FOREGROUND_THRESHOLD).flatten(1).any(1)
-
-
-def _object_shares(mask: Tensor) -> NDArray[np.float64]:
-    """(B, 2) share of the picture that is object, and share of its outermost pixels."""
-    inside = (mask[:, 0] > FOREGROUND_THRESHOLD).float()
-    sides = [inside.select(axis, end) for axis in range(1, inside.ndim) for end in (0, -1)]
-    edge = torch.cat([side.flatten(1) for side in sides], 1).mean(1)
-    whole = inside.mean(tuple(range(1, inside.ndim)))
-    shares: NDArray[np.float64] = torch.stack([whole, edge], 1).cpu().numpy().astype(np.float64)
-    return shares
 
 
 def _mean_over_images(parts: Sequence[Collected], name: str) -> float:

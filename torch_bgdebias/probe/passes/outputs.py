@@ -40,6 +40,10 @@ def class_logits(output: Any, key: LogitsKey, *, size: int, task: str, where: st
         ValueError: another shape, or values that are not finite.
     """
     logits = logits_of(output, logits_for(task, key))
+    if logits.is_complex():
+        raise ValueError(
+            f"model output: expected real logits, got {describe(logits)}; pass logits= to say which they are"
+        )
     if task == "multilabel" and (logits.ndim != 2 or len(logits) != size or not logits.shape[1]):
         raise ValueError(
             f"model output: expected logits ({size}, L), one a label, for task='multilabel', got {describe(logits)}; "

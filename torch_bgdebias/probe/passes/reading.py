@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torch_bgdebias.checks import check_image, check_mask, describe
+from torch_bgdebias.checks import check_finite, check_image, check_mask, describe
 from torch_bgdebias.probe.passes.identity import fingerprints, ids_of_names
 from torch_bgdebias.probe.passes.labels import BatchLabels, labels_of_batch
 from torch_bgdebias.probe.passes.settings import EvaluationSettings
@@ -76,8 +76,14 @@ def read_batch(
         TypeError, ValueError: one of them is of another kind, shape or range.
     """
     spec = settings.spec
-    image = check_image(spec.image_of(batch).to(device), volumes=True)
-    mask = check_mask(spec.mask_of(batch).to(device), image)
+    image = check_finite(check_image(spec.image_of(batch).to(device), volumes=True), name=f"image (batch {number})")
+    given = spec.mask_of(batch)
+    if given.ndim == 1:
+        raise ValueError(
+            f"mask: expected (B, 1, H, W), got {describe(given)}, as labels are; say where the two are in a batch: "
+            "BatchSpec(label=..., mask=...)"
+        )
+    mask = check_mask(given.to(device), image)
     void = spec.void_of(batch)
     if void is not None:
         void = check_mask(void.to(device), image, name="void")

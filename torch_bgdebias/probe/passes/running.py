@@ -64,6 +64,7 @@ class ModelRun:
         """Images as the model wants them.
 
         Raises:
+            TypeError: a preprocessing that returns no such batch.
             ValueError: volumes, of whose dimensions a preprocessing of images takes the depth for the channels.
         """
         if image.ndim == 5 and isinstance(self.settings.preprocess, Preprocessing):
@@ -71,7 +72,17 @@ class ModelRun:
                 f"preprocess: expected images (B, C, H, W), got {describe(image)}; normalise volumes in the loader, "
                 "and pass mean= and std="
             )
-        return image if self.settings.preprocess is None else self.settings.preprocess(image)
+        if self.settings.preprocess is None:
+            return image
+        prepared: object = self.settings.preprocess(image)
+        if not isinstance(prepared, Tensor) or prepared.ndim != image.ndim or len(prepared) != len(image):
+            kind = type(prepared).__name__ if isinstance(prepared, Mapping) else describe(prepared)
+            raise TypeError(
+                f"preprocess: expected a function from images (B, C, H, W) in the loader's units to a tensor of as "
+                f"many, got {kind}; of an image processor: lambda image: processor(list(image), do_rescale=False, "
+                'return_tensors="pt")["pixel_values"]'
+            )
+        return prepared
 
     def __call__(
         self, image: Tensor, seen: LayerTap | None, *, variant: str, number: int
@@ -87,7 +98,9 @@ class ModelRun:
         settings, prepared = self.settings, self.prepared(image)
         if self.doubt is None:
             units = None if settings.mean is None or settings.std is None else (settings.mean, settings.std)
-            self.doubt = doubt_about_units(self.model, self._call, image, prepared, normalised=units)
+            self.doubt = doubt_about_units(
+                self.model, self._call, image, prepared, normalised=units, preprocess=settings.preprocess
+            )
             if seen is not None:
                 _forget(seen)  # its pass is none of the measurement's
         output = self._call(prepared)
@@ -124,7 +137,16 @@ class ModelRun:
 
     def _call(self, prepared: Tensor) -> Any:
         forward = self.settings.forward
-        return self.model(prepared) if forward is None else forward(self.model, prepared)
+        try:
+            return self.model(prepared) if forward is None else forward(self.model, prepared)
+        except RuntimeError as error:
+            own = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), prepared.dtype)
+            if own == prepared.dtype:
+                raise
+            raise TypeError(
+                f"image: expected {str(own).removeprefix('torch.')} as the model's parameters are, got "
+                f"{describe(prepared)}; convert them in the loader or by preprocess=, or cast the model ({error})"
+            ) from error
 
     def _embedding(self, seen: LayerTap, output: Any, size: int) -> Tensor | None:
         if self.layer is None:  # given up in an earlier batch

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
-from torch_bgdebias.models import original_module, tap
+from torch_bgdebias.models import original_module
+from torch_bgdebias.preprocessing import Preprocessing
 
 __all__ = ["doubt_about_units"]
 
@@ -20,6 +22,8 @@ _NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 OUTSIDE = 0.25
 #: share of a running mean that may still be its beginning
 _BEGINNING = 0.05
+#: what a preprocessing leaves of the images' range where it divides by 255 once more
+_HARDLY = 0.05
 
 
 def doubt_about_units(
@@ -29,6 +33,7 @@ def doubt_about_units(
     prepared: Tensor,
     *,
     normalised: tuple[Sequence[float], Sequence[float]] | None,
+    preprocess: object = None,
 ) -> str:
     """What speaks against the images' units, as a warning that says what to do; empty where nothing does.
 
@@ -38,27 +43,22 @@ def doubt_about_units(
         image: (B, C, H, W) or (B, C, D, H, W) as the loader yields them.
         prepared: the same as the model gets them.
         normalised: mean and standard deviation that ``image`` is said to have been normalised with.
+        preprocess: what made ``prepared`` of ``image``.
     """
     low, high = (float(x) for x in image.detach().float().aminmax())
     if normalised is not None and (doubt := _not_so_normalised(image, *normalised)):
         return doubt
-    name = _first_batch_norm(model)
-    if name is None:
+    if doubt := _prepared_twice(image, prepared, preprocess):
+        return doubt
+    trained = _trained_batch_norms(model)
+    if not trained:
         normalised_inside = any(isinstance(layer, _NORMS) for layer in model.modules())
-        return "" if normalised_inside else _not_as_published(model, prepared)
-    layer = model.get_submodule(name)
-    assert isinstance(layer, _NORMS)
-    assert layer.running_mean is not None
-    assert layer.running_var is not None
-    with tap(model, [name]) as seen, torch.no_grad():
-        run(prepared[:_IMAGES])
-    inputs = seen.inputs[name]
-    if not inputs or inputs[0].ndim not in (4, 5):
+        stated = normalised or ((preprocess.mean, preprocess.std) if isinstance(preprocess, Preprocessing) else None)
+        return "" if normalised_inside else _not_as_published(model, prepared, stated)
+    first = _first_to_run(trained, lambda: run(prepared[:_IMAGES]))
+    if first is None:
         return ""
-    variance, mean = torch.var_mean(inputs[0].float(), (0, *range(2, inputs[0].ndim)))
-    scale = (layer.running_var.float() + layer.eps).sqrt()
-    spread = float(((variance + layer.eps).sqrt() / scale).median())
-    shift = float(((mean - layer.running_mean.float()).abs() / scale).median())
+    name, spread, shift = first
     if 1 / FAR_SPREAD <= spread <= FAR_SPREAD and shift <= FAR_MEAN:
         return ""
     means = ", ".join(
@@ -72,18 +72,53 @@ def doubt_about_units(
     )
 
 
-def _not_as_published(model: nn.Module, prepared: Tensor) -> str:
-    """What timm says of a network that shows nothing itself, beside pixels that are as in files."""
+def _prepared_twice(image: Tensor, prepared: Tensor, preprocess: object) -> str:
+    """What shows that a preprocessing got other pixels than it is for: those of 0 to 1; empty where nothing does."""
+    if preprocess is None:
+        return ""
+    low, high = (float(x) for x in image.detach().float().aminmax())
+    dark, bright = (float(x) for x in prepared.detach().float().aminmax())
+    if isinstance(preprocess, Preprocessing) and preprocess.mean is not None:
+        if low < -OUTSIDE or high > 1 + OUTSIDE:
+            return (
+                f"preprocess: it is for pixels in [0, 1], and the loader's reach from {low:.2g} to {high:.2g}: they "
+                "were normalised already, or are those of 0 to 255; leave preprocess= out and say mean= and std=, or "
+                "have the loader yield pixels in [0, 1]"
+            )
+        return ""
+    each = prepared.detach().float().transpose(0, 1).flatten(1)  # channels, whose means set them apart
+    if high - low > 2 * _HARDLY and float((each.amax(1) - each.amin(1)).max()) < _HARDLY * (high - low):
+        return (
+            f"preprocess: of pixels from {low:.2g} to {high:.2g} it makes {dark:.3g} to {bright:.3g}, hardly a "
+            "picture: does it divide by 255, which was done already? (do_rescale=False of an image processor)"
+        )
+    return ""
+
+
+def _not_as_published(
+    model: nn.Module, prepared: Tensor, stated: tuple[Sequence[float] | None, Sequence[float] | None] | None
+) -> str:
+    """What timm says of a network that shows nothing itself, beside other pixels or another normalisation."""
     config = getattr(original_module(model), "pretrained_cfg", None)  # timm's own attribute, on its models alone
     if not isinstance(config, Mapping):
         return ""
     mean, std = config.get("mean"), config.get("std")
     low, high = (float(x) for x in prepared.detach().float().aminmax())
-    if not mean or not std or not any(mean) or low < 0 or high > 1:
+    if not mean or not std or not any(mean):
         return ""
+    architecture = config.get("architecture") or type(model).__name__
+    if low < 0 or high > 1:
+        shift, scale = stated or (None, None)
+        if shift is None or scale is None or (_alike(shift, mean) and _alike(scale, std)):
+            return ""
+        return (
+            f"images: they are normalised with mean {tuple(shift)} and std {tuple(scale)}, and timm's data config of "
+            f"{architecture} says {tuple(mean)} and {tuple(std)}; unless it was trained so, use timm's (bgdebias probe "
+            "takes it by itself)"
+        )
     return (
         f"images: the network gets pixels from {low:.2g} to {high:.2g}, and timm's data config of "
-        f"{config.get('architecture') or type(model).__name__} normalises them with mean {tuple(mean)} and std "
+        f"{architecture} normalises them with mean {tuple(mean)} and std "
         f"{tuple(std)}; unless it was trained without that, pass preprocess=Preprocessing(mean=..., std=...) "
         "(bgdebias probe: --mean and --std)"
     )
@@ -112,13 +147,55 @@ def _not_so_normalised(image: Tensor, mean: Sequence[float], std: Sequence[float
     )
 
 
-def _first_batch_norm(model: nn.Module) -> str | None:
-    """The first one that has seen training, in the order of registration."""
+def _alike(one: Sequence[float], two: Sequence[float]) -> bool:
+    """Whether two means are one to two digits; ImageNet's is written with three or more."""
+    pairs = zip(one, two, strict=True) if len(one) == len(two) else ((x, y) for x in one for y in two)
+    return all(abs(x - y) < 0.01 for x, y in pairs)
+
+
+def _trained_batch_norms(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Those that have seen training, by name."""
+    trained: list[tuple[str, nn.Module]] = []
     for name, layer in model.named_modules():
         if isinstance(layer, _NORMS) and layer.running_mean is not None and layer.running_var is not None:
             # a hardly trained one still carries the mean 0 and variance 1 that it began with
             steps = 0 if layer.num_batches_tracked is None else int(layer.num_batches_tracked)
             momentum = layer.momentum
             left = 1.0 / max(1, steps) if momentum is None else (1 - momentum) ** steps
-            return None if left > _BEGINNING else name
-    return None
+            if left <= _BEGINNING:
+                trained.append((name, layer))
+    return trained
+
+
+def _first_to_run(
+    layers: Sequence[tuple[str, nn.Module]], run: Callable[[], object]
+) -> tuple[str, float, float] | None:
+    """Of the layer that gets the first map: its name, and by how much its input is wider and its mean off.
+
+    Which is the first is seen by running, since branches for training alone are often registered before the others.
+    """
+    seen: list[tuple[str, float, float]] = []
+
+    def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+            if not seen and given and given[0].ndim in (4, 5):
+                seen.append((name, *_apart(layer, given[0])))
+
+        return hook
+
+    with ExitStack() as stack:
+        for name, layer in layers:
+            stack.callback(layer.register_forward_pre_hook(look(name)).remove)
+        with torch.no_grad():
+            run()
+    return seen[0] if seen else None
+
+
+def _apart(layer: nn.Module, given: Tensor) -> tuple[float, float]:
+    assert isinstance(layer, _NORMS)
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    variance, mean = torch.var_mean(given.float(), (0, *range(2, given.ndim)))
+    scale = (layer.running_var.float() + layer.eps).sqrt()
+    spread = float(((variance + layer.eps).sqrt() / scale).median())
+    return spread, float(((mean - layer.running_mean.float()).abs() / scale).median())

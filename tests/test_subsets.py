@@ -9,7 +9,7 @@ from probe_toy import ToyImages, cheat
 from torch.utils.data import DataLoader, Subset
 
 from torch_bgdebias.probe import evaluate_background_bias
-from torch_bgdebias.probe.passes.subsets import labels_of, spread_positions
+from torch_bgdebias.subsets import labels_of, spread_positions
 
 ORDERS = {
     "sorted": np.repeat(np.arange(5), 80),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler
 
-__all__ = ["labels_of", "spread_positions"]
+__all__ = ["in_plain_order", "labels_of", "over_positions", "spread_batches", "spread_positions"]
 
 _GOLDEN = (5**0.5 - 1) / 2
 
@@ -64,6 +66,41 @@ def labels_of(dataset: Any) -> NDArray[np.int64] | None:
         if array.shape == (len(dataset),) and array.dtype.kind in "iu":
             return array.astype(np.int64)
     return None
+
+
+def spread_batches(loader: Iterable[Any], max_batches: int | None) -> Iterable[Any]:
+    """So many batches of a loader: of one that goes through its data set in order, as many images spread over it and
+    its classes; of any other the first ones."""
+    ordered = type(loader) is DataLoader and in_plain_order(loader) and type(loader.sampler) is SequentialSampler
+    if max_batches is None or not isinstance(loader, DataLoader) or not ordered or loader.batch_size is None:
+        return islice(loader, max_batches)
+    count = len(loader.dataset)  # type: ignore[arg-type]
+    chosen = spread_positions(count, min(count, max_batches * loader.batch_size), labels_of(loader.dataset))
+    return over_positions(loader, chosen.tolist())
+
+
+def in_plain_order(loader: DataLoader[Any]) -> bool:
+    """Whether the loader shows each item of its data set once, so that positions can be dealt out anew."""
+    if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
+        return False
+    return type(loader.sampler) in (SequentialSampler, DistributedSampler) or (
+        type(loader.sampler) is RandomSampler and not loader.sampler.replacement and loader.sampler._num_samples is None
+    )
+
+
+def over_positions(loader: DataLoader[Any], positions: list[int]) -> DataLoader[Any]:
+    """The same loader over some positions of its data set, in this order."""
+    return DataLoader(
+        loader.dataset,
+        batch_size=loader.batch_size,
+        sampler=positions,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+    )
 
 
 def _whole_shares(share: NDArray[np.float64], keep: int) -> NDArray[np.int64]:

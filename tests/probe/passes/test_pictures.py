@@ -1,0 +1,28 @@
+"""What masks and pictures show by themselves, against a count by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from torch_bgdebias.probe.passes.pictures import object_shares, picture_marks, under_two_labels
+
+
+def test_shares_by_hand():
+    mask = torch.zeros(2, 1, 4, 5)
+    mask[0, 0, :2] = 0.75
+    mask[1, 0, 1, 2] = 0.04  # fainter than an object's edge
+    whole, edge, largest = object_shares(mask).T
+    np.testing.assert_allclose(whole, [0.5, 0])
+    np.testing.assert_allclose(edge, [(5 + 0 + 2 + 2) / 18, 0])
+    np.testing.assert_allclose(largest, [0.75, 0.04], rtol=1e-6)
+
+
+def test_the_same_picture_has_one_mark_and_two_labels_are_counted():
+    image = torch.rand(5, 3, 150, 90, generator=torch.Generator().manual_seed(0))
+    image[3], image[4] = image[0], image[1]
+    marks = picture_marks(image)
+    assert marks[0] == marks[3] != marks[1] == marks[4] != marks[2]
+    assert under_two_labels(marks, np.array([0, 1, 2, 1, 1])) == 2
+    assert under_two_labels(marks, np.array([0, 1, 2, 0, 1])) == 0
+    assert len(set(picture_marks(torch.rand(3, 1, 4, 5, 6)).tolist())) == 3
