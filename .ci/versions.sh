@@ -42,7 +42,8 @@ for pair in "${pairs[@]}"; do
     continue
   fi
   before=$("$folder/bin/python" -c 'import torch; print(torch.__version__)')
-  "$folder/bin/pip" install --quiet . 'pytest>=8' hypothesis matplotlib scikit-learn
+  # setuptools: tests of the build run setup.py by itself, and an old Python's venv brings an old one
+  "$folder/bin/pip" install --quiet . 'pytest>=8' 'setuptools>=77' wheel hypothesis matplotlib scikit-learn
   # what the tests name networks by; of these the newest would bring a torch of their own
   echo "torch==${before%%+*}" > "$folder/constraint"
   "$folder/bin/pip" install --quiet --constraint "$folder/constraint" '.[models,lrp]' lightning
