@@ -131,7 +131,10 @@ def tables_of(view: View, seed: int) -> dict[str, Floats]:
 
 def _one_by_one(view: View) -> dict[str, Floats]:
     """Features of which the best one is taken."""
-    return {"groups": hinged(group_likeness(view.features))} if view.grouped else {"single": hinged(view.features)}
+    if not view.grouped:
+        return {"single": hinged(view.features)}
+    likeness = group_likeness(view.features)
+    return {"groups": hinged(likeness)} if likeness.shape[1] else {}  # few pictures make no groups
 
 
 def telling(
