@@ -151,6 +151,15 @@ def test_a_few_mistakes(tmp_path, reader):
     assert strays(reader, tmp_path, 10) == []
 
 
+@pytest.mark.parametrize(("reader", "number"), [("bank", 1832), ("Parquet", 17017)])
+def test_what_slipped_through_once(tmp_path, reader, number):
+    """Of 20,000 the only ones: an error of the system without a name, and an abort within pyarrow."""
+    if reader == "Parquet":
+        pytest.importorskip("pyarrow")
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
+        READERS[reader](tmp_path, random.Random(number))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a process with an end to its memory")
 @pytest.mark.parametrize("reader", [*READERS, *STATES, *SLOW_READERS])

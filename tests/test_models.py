@@ -84,6 +84,10 @@ def test_a_layer_that_is_like_no_other_is_told_the_last_five():
     model = nn.Sequential(*[nn.ReLU() for _ in range(9)])
     with pytest.raises(LookupError, match=r"near names: 4, 5, 6, 7, 8$"), models.tap(model, ["head"]):
         raise AssertionError("the block must not run")
+    alike = nn.ModuleDict({f"block{i}": nn.ReLU() for i in range(9)})
+    with pytest.raises(LookupError) as error:
+        models.get_layer(alike, "block")
+    assert str(error.value).rpartition("near names: ")[2].count("block") == 5
 
 
 def test_tap_of_a_compiled_model_warns_and_works():

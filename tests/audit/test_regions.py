@@ -18,7 +18,9 @@ def test_box_and_its_facts():
     box = object_box(mask)
     assert box == Box(0.2, 0.4, 0.3, 0.8)
     facts = dict(zip(BOX_FACTS, box_facts(box), strict=True))
-    np.testing.assert_allclose([facts["height"], facts["width"], facts["centre, down"]], [0.2, 0.5, 0.3])
+    np.testing.assert_allclose([facts["height"], facts["width"]], [0.2, 0.5])
+    np.testing.assert_allclose([facts["centre, down"], facts["centre, across"]], [0.3, 0.55])
+    np.testing.assert_allclose([facts[edge] for edge in ("top", "bottom", "left", "right")], box)
     np.testing.assert_allclose(np.exp([facts["area"], facts["aspect"]]), [0.1, 0.4])
     assert object_box(np.zeros((4, 4), np.uint8)) is None
     assert np.isnan(box_facts(None)).all()

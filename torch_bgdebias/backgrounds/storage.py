@@ -58,9 +58,9 @@ def read(path: str | os.PathLike[str], *, mmap: bool = True) -> BankContent:
     expected = f"expected a file written by BackgroundBank.save (format {_FORMAT}), got {path}"
     try:
         content = torch.load(path, weights_only=True, mmap=mmap, map_location="cpu")
-    except OSError:
-        raise
     except Exception as error:  # torch, zipfile and pickle raise many kinds for a damaged file
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"path: {expected}, which is damaged or no such file: {reason}") from error
     if not isinstance(content, dict) or content.get("format") not in _READABLE:
