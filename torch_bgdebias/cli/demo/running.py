@@ -79,7 +79,13 @@ def _train(name: str, data: DemoData, args: argparse.Namespace, *, stage: str) -
     generator = torch.Generator().manual_seed(derive_seed(args.seed, "curves"))
     tests = {
         curve: make_variant(
-            image, mask, data.test.labels, variant, backgrounds=data.test_bank, generator=generator
+            image,
+            mask,
+            data.test.labels,
+            variant,
+            backgrounds=data.test_bank,
+            class_names=data.classes,
+            generator=generator,
         ).image
         for curve, variant in CURVES.items()
     }
