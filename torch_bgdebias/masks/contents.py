@@ -128,8 +128,11 @@ def load_mask(path: str | Path) -> MaskContents:
 
 
 def _require_one_page(path: Path) -> None:
-    with Image.open(path) as file:
-        count = pages(file)
+    try:
+        with Image.open(path) as file:
+            count = pages(file)
+    except Exception as error:  # PIL raises whatever a damaged second page leads it to
+        raise UnreadableImageError(f"unreadable mask file {path}: {error}") from error
     if count > 1:
         raise UnreadableImageError(
             f"mask file {path}: expected one mask, got {count} pages or frames (an object on each?); join them into "
