@@ -18,10 +18,10 @@ __all__ = ["Superclasses"]
 
 @dataclass(frozen=True)
 class Superclasses:
-    """What a model answers as logits of superclasses, for anything that takes ``logits=``.
+    """Turns a model's output into logits of superclasses; to be passed as ``logits=``.
 
     Outputs that belong to no superclass become a last one, "none of them", which is always wrong; it is left out where
-    every output has its place.
+    every output belongs to one.
 
     Args:
         groups: the model's outputs of each superclass, K of them.
@@ -47,21 +47,21 @@ class Superclasses:
         check_option(self.how, SUPERCLASS_SCORES, name="how")
         groups = tuple(tuple(group) for group in self.groups)
         object.__setattr__(self, "groups", groups)
-        owner: dict[int, int] = {}
+        owner_of: dict[int, int] = {}
         for number, group in enumerate(groups):
             if not group:
                 raise ValueError(f"groups: expected at least one output for each superclass, got none for {number}")
             for output in group:
                 check_count(output, name="groups", least=0)
-                if owner.setdefault(output, number) != number:
-                    raise ValueError(f"groups: output {output} is in superclass {owner[output]} and in {number}")
+                if owner_of.setdefault(output, number) != number:
+                    raise ValueError(f"groups: output {output} is in superclass {owner_of[output]} and in {number}")
 
     def count(self, outputs: int) -> int:
         """How many classes there are to be scored, "none of them" among them, for a model with so many outputs."""
         return len(self.groups) + (outputs > len({output for group in self.groups for output in group}))
 
     def __call__(self, output: Any) -> Tensor:
-        """(B, K) or, with "none of them", (B, K + 1), differentiable.
+        """The superclasses' logits, (B, K), or (B, K + 1) with "none of them"; differentiable.
 
         Raises:
             ValueError: the model has fewer outputs than the groups name.
@@ -71,11 +71,11 @@ class Superclasses:
         if logits.ndim != 2 or logits.shape[1] <= largest:
             raise ValueError(f"groups: expected logits (B, K) with K above {largest}, got {describe(logits)}")
         classes = self.count(logits.shape[1])
-        place = torch.full((logits.shape[1],), classes - 1, dtype=torch.int64)
+        class_of_output = torch.full((logits.shape[1],), classes - 1, dtype=torch.int64)
         for number, group in enumerate(self.groups):
-            place[list(group)] = number
-        index = place.to(logits.device).expand(len(logits), -1)
+            class_of_output[list(group)] = number
+        class_index = class_of_output.to(logits.device).expand(len(logits), -1)
         if self.how == "best":
-            return logits.new_full((len(logits), classes), -torch.inf).scatter_reduce(1, index, logits, "amax")
-        probability = logits.new_zeros(len(logits), classes).scatter_add(1, index, logits.softmax(1))
+            return logits.new_full((len(logits), classes), -torch.inf).scatter_reduce(1, class_index, logits, "amax")
+        probability = logits.new_zeros(len(logits), classes).scatter_add(1, class_index, logits.softmax(1))
         return probability.clamp_min(torch.finfo(logits.dtype).tiny).log()

@@ -29,8 +29,8 @@ def lrp(
         image: (B, C, H, W) or (B, C, D, H, W) as the model takes it.
         target: class of each sample (B,), one for all, or ``None`` for the predicted class.
         composite: a zennit composite; ``None`` takes `torch_bgdebias.lrp.FlexComposite` (LRP-epsilon for any
-            architecture). One that goes by layer names finds them as in the model where ``logits`` is ``None``, and
-            after ``model.`` otherwise.
+            architecture). One that selects layers by name sees the model's own names; where ``logits`` is given the
+            model is wrapped, and every name begins with ``model.``.
         logits: where the logits are in the model's output (`torch_bgdebias.models.logits_of`).
 
     Returns:

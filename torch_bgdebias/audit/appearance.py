@@ -55,13 +55,13 @@ def light(image: Tensor, grey: Tensor, weight: Tensor) -> Tensor:
     stack = torch.cat([image, grey, saturation], 1)
     mean = _mean(stack, weight)
     spread = (_mean(stack.square(), weight) - mean.square()).clamp(min=0).sqrt()
-    hidden = torch.where(weight > 0, grey, grey.new_tensor(torch.nan)).flatten(1)
+    background_grey = torch.where(weight > 0, grey, grey.new_tensor(torch.nan)).flatten(1)
     marks = grey.new_tensor([0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98])
-    return torch.cat([mean, spread, torch.nanquantile(hidden, marks, dim=1).T], 1)
+    return torch.cat([mean, spread, torch.nanquantile(background_grey, marks, dim=1).T], 1)
 
 
 def sharpness(grey: Tensor, weight: Tensor) -> Tensor:
-    """Logarithms of the energy of details at four scales, their ratios, and of single pixels' noise."""
+    """Logarithms of the mean detail at four scales, of which the finest is pixel noise, and their differences."""
     energies = []
     for _ in range(4):
         detail = grey - F.avg_pool2d(F.pad(grey, (1, 1, 1, 1), mode="replicate"), 3, 1)
@@ -72,7 +72,7 @@ def sharpness(grey: Tensor, weight: Tensor) -> Tensor:
 
 
 def corner_facts(pixels: NDArray[np.uint8], hidden: NDArray[np.bool_] | None) -> tuple[list[float], list[float]]:
-    """Numbers of the four corners at the picture's own size: statistics of each patch, and its pixels 4 x 4.
+    """Numbers of the four corners at the picture's own size: statistics of each patch, and the patch averaged to 4 x 4.
 
     Args:
         pixels: (H, W, 3).
@@ -104,12 +104,13 @@ def _mean(values: Tensor, weight: Tensor) -> Tensor:
 def _shares(numbers: Tensor, weight: Tensor, bins: int) -> Tensor:
     """Square roots of the share of the background in each bin, from bin numbers (B, 1, H, W)."""
     batch = len(numbers)
-    place = numbers.long().flatten(1) + bins * torch.arange(batch)[:, None]
-    counts = torch.zeros(batch * bins).index_add_(0, place.flatten(), weight.flatten())
+    slot = numbers.long().flatten(1) + bins * torch.arange(batch)[:, None]
+    counts = torch.zeros(batch * bins).index_add_(0, slot.flatten(), weight.flatten())
     return (counts.reshape(batch, bins) / weight.sum((1, 2, 3))[:, None]).sqrt()
 
 
 def _colours(image: Tensor, grey: Tensor, weight: Tensor) -> Tensor:
+    """Histograms of the background: 4 x 4 x 4 colours, 16 levels of brightness, 5 x 5 tints (red, blue less grey)."""
     levels = (image * 4).clamp(max=3.999).floor()
     joint = levels[:, :1] * 16 + levels[:, 1:2] * 4 + levels[:, 2:]
     bright = (grey * 16).clamp(max=15.999).floor()
@@ -142,13 +143,14 @@ def _patterns(grey: Tensor, weight: Tensor) -> Tensor:
 
 
 def _directions(grey: Tensor, weight: Tensor) -> Tensor:
+    """Shares of eight directions of the gradient, weighted by its length, and the logarithm of its mean length."""
     padded = F.pad(grey, (1, 1, 1, 1), mode="replicate")
     across = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
     down = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
     length = (across.square() + down.square()).sqrt()
-    turn = ((torch.atan2(down, across) / torch.pi + 1) * 4).floor().clamp(max=7) % 8
+    direction_bin = ((torch.atan2(down, across) / torch.pi + 1) * 4).floor().clamp(max=7) % 8
     total = (length * weight).sum((1, 2, 3), keepdim=True)
-    shares = _shares(turn, length * weight + 1e-9, 8)
+    shares = _shares(direction_bin, length * weight + 1e-9, 8)
     return torch.cat([shares, (total.flatten(1) / weight.sum((1, 2, 3))[:, None] + 1e-4).log()], 1)
 
 
@@ -166,7 +168,7 @@ def _cells(values: Tensor, weight: Tensor, grid: int) -> Tensor:
 
 
 def _border(image: Tensor, grey: Tensor, weight: Tensor) -> Tensor:
-    """Colours, spread, steps, darkest and brightest of a strip along each side, and shares of pure black and white."""
+    """Of a strip along each side: mean colour, spread of brightness, mean step, shares near black and near white."""
     width = max(2, round(_STRIP * SIDE))
     everything, strip = slice(None), slice(0, width)
     last = slice(SIDE - width, SIDE)
@@ -182,7 +184,7 @@ def _border(image: Tensor, grey: Tensor, weight: Tensor) -> Tensor:
 
 
 def _places(image: Tensor, grey: Tensor, weight: Tensor) -> Tensor:
-    """Seven numbers of every place: mean colour, spread, steps, darkest and brightest pixel."""
+    """Of every cell of the GRID x GRID grid: mean colour (3), spread, mean step, brightest and darkest pixel."""
     padded = F.pad(grey, (1, 0, 1, 0), mode="replicate")
     steps = (padded[:, :, 1:, 1:] - padded[:, :, :-1, :-1]).abs()
     mean = _cells(torch.cat([image, grey.square(), steps], 1), weight, GRID).reshape(len(image), 5, -1)

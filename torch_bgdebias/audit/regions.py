@@ -64,7 +64,7 @@ def outside_of(mask: NDArray[np.uint8] | None, box: Box | None, side: int) -> ND
 
 
 def box_facts(box: Box | None) -> list[float]:
-    """What `BOX_FACTS` names; NaN where there is no box."""
+    """What `BOX_FACTS` names, area and aspect (height by width) as logarithms; NaN where there is no box."""
     if box is None:
         return [np.nan] * len(BOX_FACTS)
     height, width = box.bottom - box.top, box.right - box.left

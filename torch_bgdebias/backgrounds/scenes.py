@@ -111,8 +111,8 @@ _WITH = {
 }
 
 #: ten groups of Places365's categories that hold few objects and people. The groups are those of On Background Bias of
-#: Post-Hoc Concept Embeddings (arXiv 2504.08602), which takes some of Places205's categories; who is in them is our own
-#: choice from Places365's
+#: Post-Hoc Concept Embeddings (arXiv 2504.08602), which takes some of Places205's categories; which of
+#: Places365's belong to each group is our own choice
 PLACES_GROUPS: Mapping[str, tuple[str, ...]] = {group: tuple(names.split()) for group, names in _GROUPS.items()}
 #: VOC's classes -> Places365's categories whose pictures show the object as a rule, judged by the categories' names
 SCENES_WITH: Mapping[str, tuple[str, ...]] = {name: tuple(names.split()) for name, names in _WITH.items()}
@@ -140,11 +140,11 @@ def scene_groups(
         >>> {group: len(members) for group, members in scene_groups(bank).items()}
         {'forest': 2, 'snow': 1}
     """
-    place = _places(bank)
-    members = {group: _labels_of(names, place) for group, names in groups.items()}
+    label_of = _labels_by_name(bank)
+    members = {group: _labels_of(names, label_of) for group, names in groups.items()}
     if not any(members.values()):
         raise ValueError(f"groups: expected some of their categories in the bank, got {list(bank.classes or ())[:8]}")
-    assert bank.labels is not None, "a bank with places has labels"
+    assert bank.labels is not None, "_labels_by_name has looked"
     labels = bank.labels.cpu()
     chosen = {group: torch.isin(labels, torch.tensor(own)) for group, own in members.items() if own}
     return {group: bank.subset(which) for group, which in chosen.items() if bool(which.any())}
@@ -153,7 +153,7 @@ def scene_groups(
 def forbid_scenes(
     bank: BackgroundBank, classes: Sequence[str], scenes: Mapping[str, Sequence[str]] = SCENES_WITH
 ) -> BackgroundBank:
-    """The bank with each foreground class kept away from the scenes that show its object anyway, such as boat, harbour.
+    """The bank with each foreground class kept away from scenes that show such an object anyway: boats from harbours.
 
     Needs no classifier, and knows no picture, only its category; `BackgroundBank.filter` with `forbidden_objects` looks
     at each. Lists that the bank has already stay in force.
@@ -168,13 +168,13 @@ def forbid_scenes(
         ValueError: a bank without names of its classes, or nothing to forbid.
         TypeError: a streamed bank, whose images change; filter its folder.
     """
-    place = _places(bank)
-    assert bank.labels is not None, "a bank with places has labels"
+    label_of = _labels_by_name(bank)
+    assert bank.labels is not None, "_labels_by_name has looked"
     labels, table = bank.labels.cpu(), {}
     for label, name in enumerate(classes):
         word = name.casefold().replace("_", " ").strip()
         categories = scenes.get(word) or scenes.get(OTHER_SPELLINGS.get(word, word), ())
-        if shown := _labels_of(categories, place):
+        if shown := _labels_of(categories, label_of):
             table[label] = torch.isin(labels, torch.tensor(shown))
     if not table:
         raise ValueError(f"classes: no scene of the bank is one that shows any of {list(classes)[:8]}")
@@ -191,7 +191,7 @@ def _sharing(bank: BackgroundBank) -> BackgroundBank:
     return other
 
 
-def _places(bank: BackgroundBank) -> dict[str, int]:
+def _labels_by_name(bank: BackgroundBank) -> dict[str, int]:
     """Label by plain name of a bank's categories."""
     if isinstance(bank, StreamedBackgroundBank):
         raise TypeError("bank: expected one in memory, got a streamed one, whose images change")
@@ -202,8 +202,8 @@ def _places(bank: BackgroundBank) -> dict[str, int]:
     return {_plain(name): label for label, name in enumerate(bank.classes)}
 
 
-def _labels_of(names: Sequence[str], place: Mapping[str, int]) -> list[int]:
-    return [place[plain] for plain in map(_plain, names) if plain in place]
+def _labels_of(names: Sequence[str], label_of: Mapping[str, int]) -> list[int]:
+    return [label_of[plain] for plain in map(_plain, names) if plain in label_of]
 
 
 def _plain(name: str) -> str:

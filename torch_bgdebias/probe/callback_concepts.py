@@ -25,16 +25,16 @@ __all__ = ["ConceptProbeCallback"]
 P = ParamSpec("P")
 
 
-def _fit_and_test_one_by_one(init: Callable[P, None]) -> Callable[P, None]:
+def _accept_fit_and_test_separately(init: Callable[P, None]) -> Callable[P, None]:
     """In earlier releases the samples were two arguments, ``fit`` and ``test``."""
 
     @functools.wraps(init)
     def call(*args: P.args, **kwargs: P.kwargs) -> None:
-        callback, *given = args
-        one_by_one = [*given[:2], *(kwargs.pop(name) for name in ("fit", "test") if name in kwargs)]
-        if len(one_by_one) == 2 and all(isinstance(some, ConceptSamples) for some in one_by_one):
+        callback, *positional = args
+        separate = [*positional[:2], *(kwargs.pop(name) for name in ("fit", "test") if name in kwargs)]
+        if len(separate) == 2 and all(isinstance(part, ConceptSamples) for part in separate):
             warn_renamed("ConceptProbeCallback(fit, test)", "ConceptProbeCallback((fit, test))")
-            cast("Callable[..., None]", init)(callback, tuple(one_by_one), *given[2:], **kwargs)
+            cast("Callable[..., None]", init)(callback, tuple(separate), *positional[2:], **kwargs)
         else:
             init(*args, **kwargs)
 
@@ -54,8 +54,8 @@ class ConceptProbeCallback(ReadingCallback):
         categories: name -> backgrounds of the test samples, as for `torch_bgdebias.concepts.concept_transfer`.
         layers: names; ``None``: an early, a middle and a late one.
         every_n_epochs: how often in a fit.
-        seed: as of every callback; here nothing is drawn.
-        log: log, do not, or log under this prefix.
+        seed: accepted as by every callback; nothing is drawn here.
+        log: ``True``, ``False``, or the prefix of the logged names.
         forward: how to run the module; ``None``: ``pl_module(images)``.
         **options: fields of `torch_bgdebias.concepts.ConceptSettings` (``size``, ``epochs``, ``lr``, ...).
 
@@ -65,7 +65,7 @@ class ConceptProbeCallback(ReadingCallback):
 
     log_prefix = "concepts"
 
-    @_fit_and_test_one_by_one
+    @_accept_fit_and_test_separately
     @renamed_arguments(prefix="log", block="chunk")
     def __init__(
         self,
@@ -80,11 +80,16 @@ class ConceptProbeCallback(ReadingCallback):
         forward: Forward | None = None,
         **options: Unpack[ConceptOptions],
     ) -> None:
-        named = {"categories": list(categories or ()), "layers": layers, "every_n_epochs": every_n_epochs, "log": log}
-        super().__init__(every_n_epochs=every_n_epochs, seed=seed, log=log, spec=spec, options={**named, **options})
+        described = {
+            "categories": list(categories or ()),
+            "layers": layers,
+            "every_n_epochs": every_n_epochs,
+            "log": log,
+        }
+        super().__init__(every_n_epochs=every_n_epochs, seed=seed, log=log, spec=spec, options={**described, **options})
         self.settings = ConceptSettings(**options)
-        both: Sequence[object] = samples
-        if len(both) != 2 or not all(isinstance(some, ConceptSamples) for some in both):
+        pair: Sequence[object] = samples
+        if len(pair) != 2 or not all(isinstance(part, ConceptSamples) for part in pair):
             raise TypeError(f"samples: expected two ConceptSamples, to fit and to test, got {describe(samples)}")
         self.samples, self.categories, self.layers = samples, categories, layers
         self._forward = forward
@@ -98,10 +103,10 @@ class ConceptProbeCallback(ReadingCallback):
         with rng_untouched():
             probe = ConceptProbe(pl_module, self.layers, forward=forward, settings=self.settings)
             self.result = concept_transfer(probe, *self.samples, categories=self.categories, methods=("net2vec",))
-        named = {}
+        logged = {}
         for layer in self.result.layers:
             values = self.result.values(layer)
-            for place, background in enumerate(self.result.categories):
-                if not np.isnan(values[:, place]).all():
-                    named[f"{layer}/{background}"] = float(np.nanmean(values[:, place]))
-        return named
+            for column, background in enumerate(self.result.categories):
+                if not np.isnan(values[:, column]).all():
+                    logged[f"{layer}/{background}"] = float(np.nanmean(values[:, column]))
+        return logged

@@ -12,7 +12,8 @@ from torch_bgdebias.lightning import Trainer
 
 __all__ = ["LoaderLimits", "stage_loader"]
 
-_FLOOR = 40  # a budget never asks for fewer images than this: it binds from 640 validation images on
+#: a budget never asks for fewer images; with the default one and four passes it asks for more from 640 images on
+_FLOOR = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,10 +22,10 @@ class LoaderLimits:
 
     Args:
         max_images: measure at most so many images, spread over the data set and its classes.
-        budget: with the trainer's own loader and no ``max_images``: passes over images of the probe (one each for the
-            original, every variant, and gathering backgrounds), as a share of the validation epoch's. It limits the
-            images, but never to fewer than 40, and says so once where it leaves fewer than 256, since the interval is
-            wide then. Attributions are not within it. ``None``: all images.
+        budget: how much of a validation epoch the probe may cost, as a share: its passes over images (the original,
+            every variant, gathering backgrounds) by the epoch's. For the trainer's own loader, without
+            ``max_images``. Never fewer than 40 images; a warning once below 256, since the interval is wide then.
+            Attributions come on top. ``None``: all images.
         dataloader_idx: which validation (or test) loader, where the trainer has several.
     """
 
@@ -41,7 +42,7 @@ class LoaderLimits:
     def part_of(
         self, loader: Any, allowed: float, processes: int, *, passes: int
     ) -> tuple[int | None, int | None, int]:
-        """Images and batches to measure (``None``: all), and how many images a budget chose from (0: no budget did).
+        """Images and batches to measure (``None``: all), and how many a budget chose them from (0: none did).
 
         Args:
             loader: the trainer's.
@@ -52,13 +53,13 @@ class LoaderLimits:
         count = _images_of(loader)
         if count is None:
             return self.max_images, None if math.isinf(allowed) else int(allowed) * processes, 0
-        limit, cut_from = self.max_images, 0
-        seen = count if math.isinf(allowed) else min(count, int(allowed) * loader.batch_size * processes)
+        limit, chosen_from = self.max_images, 0
+        in_epoch = count if math.isinf(allowed) else min(count, int(allowed) * loader.batch_size * processes)
         if limit is None and self.budget is not None:
-            limit = max(_FLOOR, int(seen * self.budget / passes))
-            cut_from = seen if limit < seen else 0
-        limit = seen if limit is None else min(limit, seen)
-        return None if limit >= count else limit, None, cut_from
+            limit = max(_FLOOR, int(in_epoch * self.budget / passes))
+            chosen_from = in_epoch if limit < in_epoch else 0
+        limit = in_epoch if limit is None else min(limit, in_epoch)
+        return None if limit >= count else limit, None, chosen_from
 
 
 def stage_loader(trainer: Trainer, index: int) -> tuple[Any, float]:
@@ -95,7 +96,7 @@ class _Together:
 
 
 def _together(trainer: Trainer) -> _Together | None:
-    """The batches of a ``CombinedLoader`` whose loaders do not come one after the other, as is usual here."""
+    """Batches of a ``CombinedLoader`` that takes from several loaders at once; ``None`` for a sequential one, the usual."""
     loops: Any = trainer
     loop = loops.test_loop if trainer.testing else loops.fit_loop.epoch_loop.val_loop
     if trainer.state.fn == "validate":

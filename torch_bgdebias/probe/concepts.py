@@ -45,22 +45,22 @@ def analyse_concepts(
         condition: the backgrounds that the vectors were fitted on.
         confidence: of the bootstrap intervals.
         n_resamples: of the bootstrap and of the permutation tests.
-        correction: of the p-values, for G x (K - 1) tests.
-        seed: of both.
+        correction: of the p-values, over all concepts and all categories but the original.
+        seed: of the bootstrap and of the permutation tests.
 
     Raises:
         ValueError: an unknown layer, method, condition or correction.
     """
     values = result.values(layer, method, condition)
     rows = []
-    for g, concept in enumerate(result.concepts):
-        own = values[result.labels == g]
-        for k, category in enumerate(result.categories[1:], start=1):
+    for label, concept in enumerate(result.concepts):
+        own = values[result.labels == label]  # (samples of the concept, categories)
+        for column, category in enumerate(result.categories[1:], start=1):
             settings: dict[str, Any] = {"n_resamples": n_resamples, "seed": seed}
-            test = paired_permutation_test(own[:, k], own[:, 0], **settings)
+            test = paired_permutation_test(own[:, column], own[:, 0], **settings)
             settings["confidence"] = confidence
-            iou, original = (bootstrap_mean(own[:, at], **settings) for at in (k, 0))
-            difference = bootstrap_mean_difference(own[:, k], own[:, 0], **settings)
+            iou, original = (bootstrap_mean(own[:, each], **settings) for each in (column, 0))
+            difference = bootstrap_mean_difference(own[:, column], own[:, 0], **settings)
             drop = 1 - iou.value / original.value if original.value > 0 else math.nan
             rows.append(ConceptBackground(concept, category, iou, original, difference, drop, test.p_value, math.nan))
     corrected = correct_p_values([row.p_value for row in rows], correction)
@@ -84,15 +84,15 @@ def concept_tables(result: ConceptTransfer, *, confidence: float = 0.95, seed: i
     for layer in result.layers:
         for method in result.methods:
             rows = analyse_concepts(result, layer, method=method, confidence=confidence, seed=seed)
-            cosine = result.cosine_similarity(layer, method)[:, 0]  # (G, T)
+            cosine = result.cosine_similarity(layer, method)[:, 0]  # (concepts, conditions)
             fits = []
-            for t, condition in enumerate(result.conditions):
+            for column, condition in enumerate(result.conditions):
                 values = result.values(layer, method, condition)
                 original, others = (
                     bootstrap_mean(x, confidence=confidence, seed=seed) for x in (values[:, 0], values[:, 1:].mean(1))
                 )
-                near = {concept: float(cosine[g, t]) for g, concept in enumerate(result.concepts)}
-                fits.append(ConceptFit(condition, original, others, near))
+                cosine_by_concept = dict(zip(result.concepts, cosine[:, column].tolist(), strict=True))
+                fits.append(ConceptFit(condition, original, others, cosine_by_concept))
             tables.append(ConceptTable(layer, method, rows, fits))
     return tables
 
@@ -113,14 +113,15 @@ def concept_heatmap(rows: list[ConceptBackground], *, level: float = 0.05, title
     cells.update({(row.concept, ORIGINAL): row.original for row in rows})
     significant = {(row.concept, row.category) for row in rows if row.corrected <= level}
     columns = [ORIGINAL, *categories]
-    table = np.array([[cells[c, k].value for k in columns] for c in concepts])
+    table = np.array([[cells[concept, column].value for column in columns] for concept in concepts])
     figure: Figure = figure_module.Figure(figsize=(2.2 + 0.95 * len(columns), 1.6 + 0.5 * len(concepts)))
     axes = figure.subplots()
     high = max(float(np.nanmax(table, initial=0.0)), 1e-6)
     picture = axes.imshow(table, cmap="cividis", vmin=0, vmax=high, aspect="auto")
-    for i, c in enumerate(concepts):
-        for j, k in enumerate(columns):
-            cell, star = cells[c, k], "*" if (c, k) in significant else ""
+    for i, concept in enumerate(concepts):
+        for j, column in enumerate(columns):
+            cell = cells[concept, column]
+            star = "*" if (concept, column) in significant else ""
             if math.isnan(cell.value):
                 continue
             text = f"{cell.value:.2f}{star}\n{cell.low:.2f} to {cell.high:.2f}"

@@ -17,9 +17,9 @@ from torch_bgdebias.backgrounds.bank import BackgroundBank
 from torch_bgdebias.backgrounds.pool import Pool
 from torch_bgdebias.checks import check_image, check_mask, check_option, values_readable
 from torch_bgdebias.compositing import FILLS
-from torch_bgdebias.swap.functional import batch_backgrounds, draw_swap, placed, swap_onto
+from torch_bgdebias.swap.functional import batch_backgrounds, placed, swap_onto
 from torch_bgdebias.swap.placement import Placement
-from torch_bgdebias.swap.sampling import SwapParams, SwapSettings
+from torch_bgdebias.swap.sampling import SwapParams, SwapSettings, draw_swap
 
 __all__ = ["BackgroundSwap"]
 

@@ -15,6 +15,12 @@ from torch_bgdebias.precision import working_dtype
 
 __all__ = ["Placement", "check_placement", "moved_object", "place_object", "sample_placement"]
 
+#: why there is no placement in volumes
+NOT_MOVED = (
+    "expected images (B, C, H, W), whose objects can be moved; those of volumes (B, C, D, H, W) stay where they are, "
+    "pass placement=None"
+)
+
 
 def _two_numbers(scale: object) -> tuple[float, float]:
     pair = scale if isinstance(scale, tuple | list) else ()

@@ -107,7 +107,8 @@ def screen(
 ) -> Screening:
     """Look at batches of images (B, C, H, W) and note each one's ``top_k`` best classes.
 
-    Arguments as `BackgroundBank.filter`; ``check`` lists classes that must exist, asked after the first image already.
+    Arguments as `BackgroundBank.filter`; ``check``: lists of classes that the classifier must
+    have; one that it lacks raises at the first batch.
     """
     settings = ViewSettings(classifier, top_k, class_names, size, mean, std, device=device, cache=cache)
     return screened(batches, settings, check)
@@ -119,8 +120,7 @@ def screened(batches: Iterable[Tensor], settings: ViewSettings, check: Iterable[
         settings.classifier, size=settings.size, mean=settings.mean, std=settings.std, device=settings.device
     )
     cache, top_k = settings.cache, settings.top_k
-    folder = None if cache is False or viewer.identity is None else cache_folder() if cache in (None, True) else cache
-    cache_file = SeenCache(folder if isinstance(folder, Path) else None, viewer.identity or "callable")
+    cache_file = SeenCache(_folder_of(cache, viewer), viewer.identity or "callable")
     seen: list[Tensor] = []
     names: ClassNames | None = None
     try:
@@ -143,15 +143,22 @@ def screened(batches: Iterable[Tensor], settings: ViewSettings, check: Iterable[
     return Screening(viewer.name, torch.cat(seen), names)
 
 
+def _folder_of(cache: Path | bool | None, viewer: Viewer) -> Path | None:
+    """Where what is seen is kept: nowhere if not wanted, or if nothing tells the classifier from others."""
+    if cache is False or viewer.identity is None:
+        return None
+    return cache if isinstance(cache, Path) else cache_folder()
+
+
 def _best(images: Tensor, viewer: Viewer, cache: SeenCache, top_k: int) -> Tensor:
     """(B, top_k) best classes; the classifier looks at those that are not known yet."""
     keys = content_keys(images)
-    new = [place for place, key in enumerate(keys) if cache.get(key, top_k) is None]
+    new = [position for position, key in enumerate(keys) if cache.get(key, top_k) is None]
     if new:
         logits = viewer.logits(images if len(new) == len(images) else images[torch.tensor(new, device=images.device)])
         best = logits.topk(min(max(top_k, _DEPTH), logits.shape[1])).indices.cpu()
-        for place, classes in zip(new, best, strict=True):
-            cache.put(keys[place], classes)
+        for position, classes in zip(new, best, strict=True):
+            cache.put(keys[position], classes)
     best_classes = [cache.get(key, top_k) for key in keys]
     return torch.stack([classes for classes in best_classes if classes is not None])
 
@@ -182,7 +189,8 @@ class Verdict:
     Attributes:
         steps: of earlier filters and of this one.
         stay: (n,) int64, positions of the images that stay, ascending.
-        forbidden: foreground classes that must not get some of those, with positions among them; ``None``: all may.
+        forbidden: which foreground class must not get which of the images that stay, by their positions among those
+            that stay; ``None``: every class may get all.
     """
 
     steps: tuple[FilterStep, ...]
@@ -282,21 +290,27 @@ class FilterSettings(ViewSettings):
         classes = {label: screening.names.find(entries) for label, entries in self.lists().items()}
         hits = {label: screening.hits(indices) for label, indices in classes.items()}
         total = len(screening.seen)
-        about = (screening.classifier, self.top_k, total)
         by_class = screening.by_class(list(dict.fromkeys(i for indices in classes.values() for i in indices)))
         if None in hits:
-            step = FilterStep(*about, int(hits[None].sum()), by_class)
+            step = FilterStep(screening.classifier, self.top_k, total, int(hits[None].sum()), by_class)
             if step.dropped == step.before:
                 raise ValueError(f"forbidden: no background is left: {_history(earlier, step)}")
             stay = (~hits[None]).nonzero().flatten()
             return Verdict((*earlier, step), stay, None if forbidden is None else forbidden.select(stay))
         by_label = {label: hit for label, hit in hits.items() if label is not None}
-        step = FilterStep(*about, 0, by_class, {label: int(hit.sum()) for label, hit in by_label.items()})
+        step = FilterStep(
+            screening.classifier,
+            self.top_k,
+            total,
+            0,
+            by_class,
+            {label: int(hit.sum()) for label, hit in by_label.items()},
+        )
         pairs = ForbiddenPairs.of(by_label)
         pairs = pairs if forbidden is None else pairs.joined(forbidden)
-        left_out = pairs.labels[pairs.counts() == total].tolist()
-        if left_out:
-            classes_text = f"foreground class(es) {left_out[:8]}: {_history(earlier, step)}"
+        without_backgrounds = pairs.labels[pairs.counts() == total].tolist()
+        if without_backgrounds:
+            classes_text = f"foreground class(es) {without_backgrounds[:8]}: {_history(earlier, step)}"
             raise ValueError(f"forbidden: no background is left for {classes_text}")
         return Verdict((*earlier, step), torch.arange(total), pairs)
 

@@ -1,4 +1,4 @@
-"""A classifier that looks at backgrounds: by name through timm, a module, or any callable; and what it is known by."""
+"""A classifier that looks at backgrounds (by timm name, a module, a callable), and what its answers are kept under."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Classifier: TypeAlias = "str | nn.Module | Callable[[Tensor], Any]"
 
 
 class Viewer:
-    """Shows images to a classifier the way it wants them.
+    """Prepares images as a classifier wants them, and returns its logits.
 
     Args:
         classifier: see `BackgroundBank.filter`.
@@ -95,6 +95,17 @@ class Viewer:
         """
         if len(images) == 0:
             raise ValueError(f"images: expected at least one in a batch, got {describe(images)}")
+        pixels = self._prepared(images)
+        with torch.no_grad(), nullcontext() if self.module is None else eval_mode(self.module):
+            logits = logits_of(self._call(pixels))
+        if logits.ndim != 2 or len(logits) != len(images):
+            raise ValueError(f"classifier: expected logits ({len(images)}, K), got {describe(logits)}")
+        if not bool(torch.isfinite(logits).all()):
+            raise ValueError(f"classifier: expected finite logits, got NaN or infinity from {self.name}")
+        return logits.float()
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        """The images in the channels, size, normalisation, dtype and on the device of the classifier."""
         pixels = in_image_units(images, None, None, dtype=torch.float32)
         low, high = (float(v) for v in pixels.aminmax())
         if not (low >= 0 and high <= 1):
@@ -116,13 +127,7 @@ class Viewer:
             pixels = in_image_units(pixels, *self.normalisation)
         if self.module is not None:
             pixels = pixels.to(dtype_of(self.module, pixels.dtype))
-        with torch.no_grad(), nullcontext() if self.module is None else eval_mode(self.module):
-            logits = logits_of(self._call(pixels))
-        if logits.ndim != 2 or len(logits) != len(images):
-            raise ValueError(f"classifier: expected logits ({len(images)}, K), got {describe(logits)}")
-        if not bool(torch.isfinite(logits).all()):
-            raise ValueError(f"classifier: expected finite logits, got NaN or infinity from {self.name}")
-        return logits.float()
+        return pixels
 
 
 def _timm(name: str) -> nn.Module:
