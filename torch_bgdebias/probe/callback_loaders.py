@@ -96,7 +96,7 @@ class _Together:
 
 
 def _together(trainer: Trainer) -> _Together | None:
-    """Batches of a ``CombinedLoader`` that takes from several loaders at once; ``None`` for a sequential one, the usual."""
+    """Batches of a ``CombinedLoader`` that takes from several loaders at once; ``None`` for any other."""
     loops: Any = trainer
     loop = loops.test_loop if trainer.testing else loops.fit_loop.epoch_loop.val_loop
     if trainer.state.fn == "validate":
