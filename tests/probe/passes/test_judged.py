@@ -122,6 +122,40 @@ BY_HAND = {
 }
 
 
+#: the same with labels that can be told: as places, or written as 0 and 1
+WITH_LABELS = {
+    "one-hot times log-softmax": BY_HAND["cross-entropy"],
+    "one-hot times minus log-softmax": lambda z, y: (-z.log_softmax(1) * F.one_hot(y, K)).sum(),
+    "log of a softmax": lambda z, y: -(z.softmax(1).clamp_min(1e-8).log() * F.one_hot(y, K).float()).sum(),
+    "gather": lambda z, y: -z.log_softmax(1).gather(1, y[:, None]).mean(),
+    "places": lambda z, y: -z.log_softmax(1)[torch.arange(B), y].mean(),
+    "focal": lambda z, y: (1 - z.softmax(1).gather(1, y[:, None])) ** 2,
+    "Brier": BY_HAND["Brier"],
+    "Brier by hand": lambda z, y: (z.softmax(1) - F.one_hot(y, K)).square().mean(),
+    "a margin": BY_HAND["a margin"],
+    "squares": BY_HAND["squares"],
+    "cross-entropy of shares": lambda z, y: F.cross_entropy(z, 0.9 * F.one_hot(y, K) + 0.1 / K),
+}
+
+
+@pytest.mark.parametrize("inference", [True, False])
+@pytest.mark.parametrize("name", WITH_LABELS)
+def test_labels_of_losses_of_ones_own_are_known(name: str, inference: bool) -> None:
+    z, y = logits(), torch.arange(B) % K
+    with torch.inference_mode(inference), Judgements(B, lambda: True) as judged:
+        WITH_LABELS[name](z, y)
+    assert judged.agree(y)
+    assert not judged.agree((y + 1) % K)
+
+
+def test_another_networks_probabilities_are_no_labels() -> None:
+    z, y = logits(), torch.arange(B) % K
+    with Judgements(B, lambda: True) as judged:
+        (-z.log_softmax(1) * logits().roll(1, 0).softmax(1)).sum()
+        z.softmax(1) * torch.rand(B, K)
+    assert judged.agree(y)
+
+
 @pytest.mark.parametrize("inference", [True, False])
 @pytest.mark.parametrize("name", BY_HAND)
 def test_what_is_taken_of_a_layer_is_known_by_what_it_is_taken_of(name: str, inference: bool) -> None:

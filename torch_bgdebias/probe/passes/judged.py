@@ -48,7 +48,15 @@ _PRODUCTS = frozenset(
         *(_aten.cdist, _aten._cdist_forward, _aten._euclidean_dist),
     }
 )
-_NOTED = _JUDGING | _LEADING | _PRODUCTS | _COMPARISONS
+#: scores (B, K) that losses of somebody's own take of a softmax, and what leaves them scores
+_SCORES = frozenset({_aten.softmax, _aten._softmax, _aten.log_softmax, _aten._log_softmax})
+_STILL_SCORES = frozenset({_aten.neg, _aten.log, _aten.exp, _aten.pow, _aten.rsub, _aten.clamp, _aten.clamp_min})
+#: how such losses meet their labels: by places in the scores, or written as 0 and 1
+_PLACES = frozenset({_aten.gather, _aten.index})
+_WRITTEN = frozenset({_aten.mul, _aten.sub})
+_DISTANCES = frozenset({_aten.mse_loss, _aten.l1_loss, _aten.smooth_l1_loss, _aten.huber_loss})
+_PICKING = _PLACES | _WRITTEN | _DISTANCES | {_aten.multi_margin_loss}
+_NOTED = _JUDGING | _LEADING | _PRODUCTS | _COMPARISONS | _PICKING | _STILL_SCORES
 
 
 class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -70,7 +78,9 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.outputs: list[Tensor] = []
         self.last: list[Tensor] = []
         self._winners: list[tuple[Tensor, Tensor]] = []
+        self._scores: list[Tensor] = []
         self._targets: list[Tensor] = []
+        self._picked: list[tuple[Tensor, Tensor]] = []
         self._pairs: list[tuple[Tensor, Tensor]] = []
         self._depth, self._left = 0, False
 
@@ -87,9 +97,13 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._pairs.append((one, two))
         elif packet in _LEADING:
             self._lead(args[:2])
+        if packet in _PICKING:
+            self._pick(packet, args)
         result = func(*args, **kwargs)
         if packet in _PRODUCTS:
             self._lead([result])
+        elif packet in _SCORES or (packet in _STILL_SCORES and self._is_score(args[0])):
+            self._scores.append(result)
         return result
 
     def pause(self) -> None:
@@ -116,6 +130,8 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
         It is on the labels' device, which has not been waited for.
         """
         seen = [_equal(label, target) for target in self._targets]
+        if not seen and not self._pairs and self._picked:
+            return self._agree_picked(label)
         for one, two in self._pairs:
             first, second = (self._predicted(classes) for classes in (one, two))
             both = first & second  # all right
@@ -132,6 +148,33 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._winners.append((output.argmax(1), ~_zeros_and_ones(output).all()))
         if packet in _LOSSES | _LABEL_LOSSES and len(args[1]) == self._size:
             self._targets.append(_classes_of(args[1].detach()))
+
+    def _pick(self, packet: Any, args: tuple[Any, ...]) -> None:
+        """Notes the labels of a loss of somebody's own, where it is one."""
+        scores, label = args[0], args[1]
+        if packet in _PLACES:
+            places = [args[2]] if packet is _aten.gather else args[1]
+            label = next((place for place in reversed(places) if self._is_classes(place)), None)
+        elif packet in _WRITTEN and not self._is_score(scores):
+            scores, label = label, scores
+        if packet in _PLACES | _WRITTEN and not self._is_score(scores):
+            return
+        if self._is_classes(label):
+            self._picked.append((_classes_of(label), torch.ones((), dtype=torch.bool, device=label.device)))
+        elif isinstance(label, Tensor) and label.shape == scores.shape and label.ndim == 2 and label.shape[1] > 1:
+            self._picked.append((_classes_of(label.detach()), _two_levels(label.detach())))
+
+    def _is_score(self, value: object) -> bool:
+        return isinstance(value, Tensor) and any(
+            value is score or (value.shape == score.shape and value.data_ptr() == score.data_ptr())
+            for score in self._scores
+        )
+
+    def _agree_picked(self, label: Tensor) -> Tensor:
+        """As `agree`; what was no label, such as another network's probabilities, is passed over."""
+        flags = [(_equal(label, classes).to(label.device), sure.to(label.device)) for classes, sure in self._picked]
+        equal, sure = (torch.stack(several) for several in zip(*flags, strict=True))
+        return (equal & sure).any() | ~sure.any()
 
     def _lead(self, values: Sequence[object]) -> None:
         self.last = self._parts(values) or self.last
@@ -174,6 +217,12 @@ def _classes_of(target: Tensor) -> Tensor:
 
 def _equal(one: Tensor, two: Tensor) -> Tensor:
     return (one == two.to(one)).all()
+
+
+def _two_levels(target: Tensor) -> Tensor:
+    """Whether targets (B, K) are classes written as 0 and 1, smoothed or not: one value for hits, one for others."""
+    high, low = target.amax(), target.amin()
+    return ((target == high) | (target == low)).all() & ((target == high).sum(1) == 1).all()
 
 
 def _zeros_and_ones(value: Tensor) -> Tensor:
