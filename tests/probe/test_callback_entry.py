@@ -120,8 +120,19 @@ class Flat(Cheat):
         self.log("mean", self.scores(batch[0].flatten(1)).mean())
 
 
+class Silent(Alone):
+    """Nor does its training step, of the network that is measured."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch, batch_idx):
+        return self.weight.square()
+
+
 SHOWN = {
-    Alone: r"could not be seen .*may measure another .*module\(image\) if",
+    Silent: r"could not be seen .*may measure another .*module\(image\) if",
     Flat: r"judges answers \(1 numbers an image\) that its forward does not return",
 }
 
@@ -133,6 +144,37 @@ def test_no_number_where_a_step_shows_nothing_of_the_network(kind: type) -> None
     assert sum("does not measure" in str(one.message) for one in caught) == 1
     advised = BackgroundBiasProbe(forward=lambda module, image: module(image))
     assert fit(kind(), advised, epochs=1).callback_metrics["bias/acc_original"] == 1
+
+
+@pytest.mark.parametrize("how", ["as it is", "normalised", "flipped"])
+def test_where_the_validation_step_runs_nothing_the_training_step_shows_how_images_enter(how: str) -> None:
+    class Trains(Alone):
+        def training_step(self, batch, batch_idx):
+            image = {"as it is": batch[0], "normalised": batch[0] * 0.5 + 0.1, "flipped": batch[0].flip(3)}[how]
+            return nn.functional.cross_entropy(self(image), batch[1])
+
+    probe, module = BackgroundBiasProbe(), Trains()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        metrics = fit(module, probe, epochs=2).callback_metrics
+    assert "training_step" not in vars(module)
+    refused = any("could not be seen" in str(one.message) for one in caught)
+    assert refused == math.isnan(metrics["bias/bg_gap"]) == (how == "flipped")
+    if how == "flipped":
+        return
+    assert probe.report.settings["images_enter"].endswith(
+        "training step, in the first 2 batch(es); its validation step runs nothing"
+    )
+    assert ("preprocess" in str(probe.report.settings) and "0.5" in str(probe.report.settings["preprocess"])) == (
+        how == "normalised"
+    )
+
+
+def test_without_a_training_a_validation_step_that_runs_nothing_gets_no_number() -> None:
+    probe = BackgroundBiasProbe()
+    with pytest.warns(UserWarning, match="could not be seen"):
+        small_training.trainer([probe]).validate(Alone(), DataLoader(ToyImages(40), batch_size=8), verbose=False)
+    assert probe.report is None
 
 
 def test_what_is_seen_in_a_later_epoch_is_told_then() -> None:

@@ -163,6 +163,11 @@ class BackgroundBiasProbe(ReadingCallback):
         if slashes := slash_in_names(trainer.checkpoint_callbacks, self._prefix):
             rank_zero_warn(slashes)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the first training steps, where the module's own validation step can tell nothing."""
+        if self._entry is not None:
+            self._entry.start_training(trainer, pl_module)
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Stop watching the module, and say so where a fit was never measured."""
         self._stop_watching()

@@ -52,6 +52,8 @@ _FAILURES = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 #: steps that are looked at in every respect; in those after them, all but which modules run
 _BATCHES = 8
+#: training steps that are looked at where the validation step cannot run anything: two, since what is drawn differs
+_TRAINING_BATCHES = 2
 
 
 class EntryWatch:
@@ -71,13 +73,16 @@ class EntryWatch:
     def __init__(self, spec: BatchSpec, *, task: str = "multiclass", logits: LogitsKey = None) -> None:
         self.spec, self._task, self._logits = spec, task, logits
         self._entries: list[Entry] = []
+        self._in_training: list[Entry] = []
         self._later: LaterSteps | None = None
         self._restore: Callable[[], None] | None = None
+        self._leave_training: Callable[[], None] | None = None
 
     def forget(self) -> None:
-        """Begin anew, and leave the module's own step as it was."""
+        """Begin anew, and leave the module's own steps as they were."""
         self.stop()
-        self._entries, self._later = [], None
+        self.stop_training()
+        self._entries, self._in_training, self._later = [], [], None
 
     def begin(self) -> None:
         """A validation starts, with weights that may be others."""
@@ -90,7 +95,9 @@ class EntryWatch:
         if entry is None or entry.failed:
             return entry
         if not entry.compared:
-            return _with_problem(entry, UNSEEN)
+            in_training = joined_entries(self._in_training)
+            seen = in_training is not None and in_training.compared and not in_training.problem
+            return in_training if seen else _with_problem(entry, UNSEEN)
         if entry.problem or self._later is None:
             return entry
         later = self._later
@@ -114,6 +121,36 @@ class EntryWatch:
         if self._restore is not None:
             self._restore()
             self._restore = None
+
+    def start_training(self, trainer: Trainer, module: LightningModule) -> None:
+        """Before a fit: look at its first training steps, where the validation step can tell nothing."""
+        if not self._in_training and _runs_nothing(module):
+            self._leave_training = wrap_method(
+                module, "training_step", self, self._around_training, trainer=trainer, innermost=True
+            )
+
+    def stop_training(self) -> None:
+        """Enough of them were seen."""
+        if self._leave_training is not None:
+            self._leave_training()
+            self._leave_training = None
+
+    def _around_training(self, call: StepCall) -> Any:
+        """Only how images enter: what a step in training judges may differ by dropout and by what is drawn."""
+        try:
+            image = self.spec.image_of(call.batch).detach().clone()
+        except (KeyError, TypeError):
+            self.stop_training()
+            return call.run()
+        with calls_by_module(call.module) as step:
+            output = call.run()
+        if len(image):
+            with rng_untouched(), call.module.trainer.precision_plugin.forward_context():
+                entry = self._called_plainly(call.module, step, image[:ROWS])[0]
+            self._in_training.append(dataclasses.replace(entry, training=True))
+        if len(self._in_training) >= _TRAINING_BATCHES:
+            self.stop_training()
+        return output
 
     def _around(self, call: StepCall) -> Any:
         label = None
@@ -165,13 +202,9 @@ class EntryWatch:
     def _compared(
         self, module: nn.Module, step: Calls, judged: Judgements, image: Tensor, label: Tensor | None
     ) -> Entry:
-        first = image[:ROWS]
-        try:
-            with eval_mode(module), torch.no_grad(), calls_by_module(module) as plain:
-                output = module(first)
-        except _FAILURES:
-            return Entry(compared=False, failed=True)
-        entry = compare_entries(step, plain, first)
+        entry, plain, output = self._called_plainly(module, step, image[:ROWS])
+        if entry.failed:
+            return entry
         if problem := several_calls(step, plain, len(image)):
             return _with_problem(entry, (problem, _FORWARD))
         logits = None if entry.problem else self._logits_in(output)
@@ -182,6 +215,15 @@ class EntryWatch:
         if agree is not None and not bool(agree):
             return _with_problem(entry, _OTHER_LABELS)
         return entry
+
+    def _called_plainly(self, module: nn.Module, step: Calls, image: Tensor) -> tuple[Entry, Calls, Any]:
+        """How images enter in a step and in a plain call of the module, and what the latter did and returned."""
+        try:
+            with eval_mode(module), torch.no_grad(), calls_by_module(module) as plain:
+                output = module(image)
+        except _FAILURES:
+            return Entry(compared=False, failed=True), Calls(), None
+        return compare_entries(step, plain, image), plain, output
 
     def _judged(
         self,
@@ -261,6 +303,16 @@ def _with_problem(entry: Entry, problem: tuple[str, str]) -> Entry:
     return dataclasses.replace(entry, compared=True, problem=problem[0], advice=problem[1])
 
 
+def _runs_nothing(module: Any) -> bool:
+    """Whether the module's validation step names no attribute of the module's own: ``pass``, a constant that is logged.
+
+    One that calls the module itself names none either; that is seen when it does.
+    """
+    code = getattr(getattr(module.validation_step, "__func__", None), "__code__", None)
+    framework = next(kind for kind in type(module).__mro__ if kind.__name__ == "LightningModule")
+    return code is not None and not any(hasattr(module, x) and not hasattr(framework, x) for x in code.co_names)
+
+
 def _judges_at_the_end(module: Any) -> str:
     """The name of a hook in which answers may be judged when all are there; empty where nobody wrote one."""
     name = f"on_{'test' if module.trainer.testing else 'validation'}_epoch_end"
@@ -271,6 +323,11 @@ def how_images_enter(entry: Entry | None) -> str:
     """What a report says of it."""
     if entry is None or not entry.compared:
         return "not compared with the module's own step"
+    if entry.training:
+        return (
+            f"as in the module's own training step, in the first {entry.batches} batch(es); its validation step runs "
+            "nothing"
+        )
     said = f"as in the module's own step, in the {entry.batches} batch(es) that were looked at"
     return f"{said}; what it judges, in some of them only" if entry.partly else said
 

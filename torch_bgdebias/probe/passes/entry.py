@@ -84,6 +84,7 @@ class Entry:
         failed: whether a plain call was not possible: the measurement will say why.
         whole: a network that looks at the whole batch at once.
         partly: what is judged was not compared in all batches.
+        training: it was seen in training steps, of which only how images enter is known.
     """
 
     compared: bool
@@ -99,6 +100,7 @@ class Entry:
     failed: bool = False
     whole: bool = False
     partly: bool = False
+    training: bool = False
 
 
 @dataclass(frozen=True)
