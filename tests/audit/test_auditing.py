@@ -84,7 +84,7 @@ def test_three_classes_and_the_one_with_a_tint():
 
 
 def test_what_every_class_has_a_little_of_is_seen_in_all_together():
-    """Each of six classes has its own shade in a third of its pictures: no class by itself, all of them together."""
+    """Each of six classes has its own shade in a third of its pictures."""
     labels = np.arange(150) % 6
     pictures = noise(150).astype(int)
     for label in range(6):
@@ -96,7 +96,7 @@ def test_what_every_class_has_a_little_of_is_seen_in_all_together():
     assert report.spoken(-1) == "all classes"
     assert all(reading.apart == 0 for reading in together)
     assert report.labels == list(range(6))
-    assert "all classes" in report.summary()
+    assert "6 of 6 classes can be told by what is not the object" in report.summary()  # each has a row of its own
 
 
 def test_compression_and_size(tmp_path):

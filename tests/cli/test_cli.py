@@ -183,7 +183,10 @@ def test_results_that_are_there_are_kept(tmp_path, capsys):
     page = tmp_path / "page.html"
     page.write_text("before")
     for words, what in (
-        (["probe", "--model", "a:b", "--data", tmp_path, "--out", out], "--data: expected images/<class>/"),
+        (
+            ["probe", "--model", "a:b", "--data", tmp_path, "--out", out],
+            f"--data: {tmp_path}: expected images/<class>/",
+        ),
         (["demo", "--out", out], f"{out} holds report.html already"),
         (["report", "nothing.json", "--out", page], "nothing.json"),
     ):

@@ -42,8 +42,9 @@ TENSORS = ("Tensor", "ArrayLike", "NDArray", "nn.Module", "Floats", "loader:", "
 LEFT_OUT = {
     **dict.fromkeys(
         ("audit.AuditReport", "audit.Cluster", "audit.Discovery", "attribution.KernelShap", "batch.MaskedBatch",
-         "concepts.ConceptNeighbours", "concepts.ConceptTransfer", "concepts.ConceptVectors", "data.MaskedTensors",
-         "data.MaskedVoidItem", "data.Scenes", "data.Variant", "heads.LinearHead", "isnet.Explanation",
+         "concepts.ConceptNeighbours", "concepts.ConceptTransfer", "concepts.ConceptTree", "concepts.ConceptVectors",
+         "data.MaskedTensors", "data.MaskedVoidItem", "data.Scenes", "data.Variant", "heads.LinearHead",
+         "isnet.Explanation",
          "masks.MadeMasks", "metrics.AdversarialBackgrounds", "metrics.PixelRatioValues", "probe.Example"),
         "a result: what functions return",
     ),

@@ -115,7 +115,7 @@ def test_banks_of_every_kind_give_the_same() -> None:
     image, mask, label, _ = _data()
     raw = torch.randint(0, 256, (N, 3, 6, 6), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     mean, std = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.25])
-    ready = (raw.float() / 255 - mean[:, None, None]) / std[:, None, None]
+    image, ready = ((x - mean[:, None, None]) / std[:, None, None] for x in (image, raw.float() / 255))
     expected = adversarial_background_accuracy(_model(), image, mask, label, ready)
     for bank in (
         BackgroundBank(raw, mean=mean, std=std),
