@@ -60,4 +60,4 @@ def test_objects_are_not(tmp_path, hole: float) -> None:
     objects = [disc(100, 20 + number, hole * (20 + number)) for number in range(7)] + [disc(100, 30, 28)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        MaskedImageFolder(folder(tmp_path, objects))
+        assert len(MaskedImageFolder(folder(tmp_path, objects))) == len(objects)

@@ -156,6 +156,15 @@ def test_another_networks_probabilities_are_no_labels() -> None:
     assert judged.agree(y)
 
 
+def test_confidences_of_predictions_are_no_labels() -> None:
+    z, y = logits(), torch.arange(B) % K
+    assert not torch.equal(z.argmax(1), y)
+    with Judgements(B, lambda: True) as judged:
+        scores = z.softmax(1)
+        scores.gather(1, scores.argmax(1)[:, None]).mean()
+    assert judged.agree(y)
+
+
 @pytest.mark.parametrize("inference", [True, False])
 @pytest.mark.parametrize("name", BY_HAND)
 def test_what_is_taken_of_a_layer_is_known_by_what_it_is_taken_of(name: str, inference: bool) -> None:

@@ -165,14 +165,14 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._picked.append((_classes_of(label.detach()), _two_levels(label.detach())))
 
     def _is_score(self, value: object) -> bool:
-        return isinstance(value, Tensor) and any(
-            value is score or (value.shape == score.shape and value.data_ptr() == score.data_ptr())
-            for score in self._scores
-        )
+        return any(value is score for score in self._scores)
 
     def _agree_picked(self, label: Tensor) -> Tensor:
-        """As `agree`; what was no label, such as another network's probabilities, is passed over."""
-        flags = [(_equal(label, classes).to(label.device), sure.to(label.device)) for classes, sure in self._picked]
+        """As `agree`; what was no label, such as predictions or another network's probabilities, is passed over."""
+        flags = [
+            (_equal(label, classes).to(label.device), (sure & ~self._predicted(classes)).to(label.device))
+            for classes, sure in self._picked
+        ]
         equal, sure = (torch.stack(several) for several in zip(*flags, strict=True))
         return (equal & sure).any() | ~sure.any()
 
