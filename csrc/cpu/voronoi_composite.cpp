@@ -16,9 +16,10 @@ namespace {
 constexpr int64_t kPixelsPerThread = 16384;
 
 // A large fresh output comes from the system in pages of 4 KiB, and taking them one by one costs about as much as blending
-// into them; in pages of 2 MiB a quarter of it. The calling thread takes them all, before the others begin, since it is
-// the one that gives them back: they wait on its core's list of free pages. Where other cores take some, they take pages
-// that nobody has used yet, call after call, and in a virtual machine each of these costs milliseconds. Memory that is
+// into them; in pages of 2 MiB a quarter of it. Where several threads blend, the calling one takes them all before the
+// others begin, since it is the one that gives them back: they wait on its core's list of free pages. Other cores would
+// take pages that nobody has used yet, call after call, and in a virtual machine each of these costs milliseconds. One
+// thread takes each page when it comes to it, while the zeros that the system wrote are still in its cache. Memory that is
 // there already, and a system without such pages, lose nothing by one byte written in every 2 MiB.
 void take_huge_pages(void* begin, size_t bytes) {
 #if defined(__linux__)
@@ -30,6 +31,9 @@ void take_huge_pages(void* begin, size_t bytes) {
   }
   const uintptr_t page = first & ~(small - 1); // its other bytes belong to the allocator, and advice changes none
   madvise(reinterpret_cast<void*>(page), ((end + small - 1) & ~(small - 1)) - page, MADV_HUGEPAGE);
+  if (torch::stable::get_num_threads() == 1) {
+    return;
+  }
   for (uintptr_t at = first; at < end; at = (at & ~(kHuge - 1)) + kHuge) {
     *reinterpret_cast<volatile char*>(at) = 0;
   }
