@@ -44,7 +44,7 @@ WAITING = {
     "list of positions": lambda x: x[[0, 1]],
     "nonzero": lambda x: x.nonzero(),
     "unique": torch.unique,
-    "equal": lambda x: torch.equal(x, x),
+    "equal": lambda x: torch.equal(x, x.clone()),  # a tensor and itself are not compared
     "repeat": lambda x: torch.repeat_interleave(x, torch.ones(2, dtype=torch.long, device=x.device), 0),
     "one draw": lambda x: torch.multinomial(x.abs(), 1),
 }
@@ -52,6 +52,8 @@ WAITING = {
 
 @pytest.mark.parametrize("name", WAITING)
 def test_what_waits_is_found(accelerator, name):
+    if name == "one draw" and not isinstance(accelerator, SimulatedAccelerator):
+        pytest.skip("some versions of torch read the weights back, others assert on the device")
     x = accelerator.put(torch.ones(2, 3))
     WAITING[name](x)  # outside it is allowed
     error = HostWaitError if isinstance(accelerator, SimulatedAccelerator) else RuntimeError

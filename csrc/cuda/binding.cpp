@@ -32,7 +32,9 @@ Tensor voronoi_composite_on_device(
   const torch::stable::accelerator::DeviceGuard guard(device);
   const Composite composite(foreground, mask, bank, sites, index, offset, mean, std);
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  // torch's own macro for this has another name in every other version
+  STD_TORCH_CHECK(
+      aoti_torch_get_current_cuda_stream(device, &stream) == AOTI_TORCH_SUCCESS, "the current CUDA stream is not known");
   STD_CUDA_CHECK(static_cast<cudaError_t>(voronoi_composite_cuda(composite.arguments, stream)));
   return composite.out;
 }

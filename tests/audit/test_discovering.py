@@ -61,6 +61,19 @@ def test_marked_pictures_come_first_and_the_model_stays(data):
     assert not model.fc._forward_hooks
 
 
+def test_a_wrapped_network_is_the_network(data):
+    """``nn.DataParallel`` calls its layers by longer names, and on several devices copies of them."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64, 2)]
+    model = nn.Sequential(*layers)
+    plain, wrapped = (
+        discover(each, data, preprocessing=Preprocessing(channels=1), attribution="grad_cam")
+        for each in (model, nn.DataParallel(model))
+    )
+    assert plain.summary() == wrapped.summary()
+    assert [group.suspicion for group in plain.clusters] == [group.suspicion for group in wrapped.clusters]
+
+
 def test_page_and_json(data, tmp_path):
     pytest.importorskip("zennit")
     discovery = gradient(ReadsMark(), data)

@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 import warnings
+from types import SimpleNamespace
 
 import kornia.augmentation as K
 import pytest
@@ -12,6 +13,7 @@ import torch
 from torch_bgdebias.backgrounds import BackgroundBank
 from torch_bgdebias.compositing import mean_fill, tile_fill
 from torch_bgdebias.swap import BackgroundSwap, batch_backgrounds, sample_swap_params, swap_background
+from torch_bgdebias.swap.module import _WarnOnce
 
 LABEL = torch.tensor([0, 0, 1, 1, 2, 2])
 
@@ -319,3 +321,33 @@ def test_copies_pickles_and_moves(batch, bank):
     assert bank.device.type == "meta"
     assert swap.half() is swap
     assert bank.images.dtype == torch.uint8
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_cuda_graph_of_the_swap_gives_what_the_swap_gives(batch):
+    image, mask, label = (x.cuda() for x in batch)
+    bank = BackgroundBank(torch.randint(0, 256, (9, 3, 8, 8), dtype=torch.uint8), torch.arange(9)).to("cuda")
+    swap = BackgroundSwap(bank, "voronoi", cells=3)
+    params = swap.generate_parameters(image.shape, label)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        swap(image, mask, params=params)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        swapped = swap(image, mask, params=params)[0]
+    image.copy_(torch.rand_like(image))
+    graph.replay()
+    torch.testing.assert_close(swapped, swap(image, mask, params=params)[0])
+
+
+def test_nothing_is_looked_at_while_a_cuda_graph_is_captured(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    watch = _WarnOnce("a message")
+    watch.look(SimpleNamespace(device=torch.device("cuda")))  # neither asked for a value nor for an event
+    assert not watch.done
+    with pytest.raises(AttributeError, match="any"):
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+        monkeypatch.setattr(torch.cuda, "Event", SimpleNamespace)
+        watch.look(SimpleNamespace(device=torch.device("cuda")))

@@ -89,7 +89,7 @@ def discover(
         image = image.to(dtype=dtype_of(model, image.dtype))
         maps.append(_shares(explain(image, label)))
         if head is not None:
-            embeddings.append(_embedded(model, head, image))
+            embeddings.append(_embedded(original_module(model), head, image))
         thumbnails += [thumbnail(picture) for _, picture in batch]
         seen += [(index, picture.label, picture.path) for index, picture in batch]
         if len(seen) == _BATCH and expected > 10 * _BATCH:

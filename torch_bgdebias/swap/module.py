@@ -296,7 +296,7 @@ class _WarnOnce:
             return
         if values_readable(flags):
             self._warn_if(bool(flags.any()))
-        elif flags.device.type == "cuda":
+        elif flags.device.type == "cuda" and not torch.cuda.is_current_stream_capturing():  # a graph cannot be asked
             if self._pending is not None:
                 if not self._pending[1].query():  # type: ignore[no-untyped-call]
                     return
