@@ -1,4 +1,4 @@
-"""Names and keywords of earlier releases: they go on working for one release, and say what to write instead."""
+"""Deprecated names and keywords: they keep working for one release and warn with their replacement."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def warn_renamed(old: str, new: str, *, stacklevel: int = 2) -> None:
 def renamed_arguments(**renamed: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Decorator of functions and ``__init__``: keyword arguments by their old names, ``renamed_arguments(old="new")``.
 
-    Type checkers see the new names alone. Whoever gives an argument by both names gets a TypeError.
+    Type checkers see the new names alone. Passing an argument by both names raises a TypeError.
     """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:

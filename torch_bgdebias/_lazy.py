@@ -1,4 +1,4 @@
-"""The one mechanism by which a package shows names that other files define: each is imported when it is first used.
+"""Lazy imports for a package's public names: each name is imported from its file on first use.
 
 A face (the ``__init__.py`` of a room, ``callbacks.py``) states its names twice, once for type checkers and editors and
 once for the interpreter, and ``tests/test_faces.py`` proves that both say the same::
@@ -37,7 +37,7 @@ def lazy(
         renamed: old name -> the name in ``homes`` that took its place; old names warn and are not listed.
         moved: another face -> names that it shows now; they warn here, and are not listed.
     """
-    where = {name: home for home, names in homes.items() for name in names}
+    home_of = {name: home for home, names in homes.items() for name in names}
     old_names = dict(renamed or {})
     elsewhere = {name: new_face for new_face, names in (moved or {}).items() for name in names}
 
@@ -49,17 +49,17 @@ def lazy(
             warn_renamed(f"{face}.{name}", f"{elsewhere[name]}.{name}")
             value: object = getattr(importlib.import_module(elsewhere[name]), name)
             return value
-        if name not in where:
-            message = f"module {face!r} has no attribute {name!r}; it has {', '.join(where)}"
+        if name not in home_of:
+            message = f"module {face!r} has no attribute {name!r}; it has {', '.join(home_of)}"
             raise AttributeError(message, name=name, obj=sys.modules[face])
-        if where[name] == face:
+        if home_of[name] == face:
             return importlib.import_module(f"{face}.{name}")
         with said_to_need(f"{face}.{name}"):
-            value = getattr(importlib.import_module(where[name]), name)
+            value = getattr(importlib.import_module(home_of[name]), name)
         setattr(sys.modules[face], name, value)  # the next look-up does not come here
         return value
 
-    return list(where), look_up, lambda: sorted({*vars(sys.modules[face]), *where})
+    return list(home_of), look_up, lambda: sorted({*vars(sys.modules[face]), *home_of})
 
 
 def renamed_names(module: str, renamed: Mapping[str, str]) -> Callable[[str], object]:

@@ -1,4 +1,4 @@
-"""Packages that only some parts need: one place that knows which extra brings them."""
+"""Optional packages: the one place that knows which extra installs which package."""
 
 from __future__ import annotations
 

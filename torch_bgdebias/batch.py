@@ -73,19 +73,19 @@ class BatchSpec:
                 )
 
     def image_of(self, batch: Any) -> Tensor:
-        """The images. Raises KeyError naming what the batch holds when they are not there."""
+        """The images. Raises a KeyError that lists the batch's contents if they are missing."""
         return self._get(batch, "image")
 
     def label_of(self, batch: Any) -> Tensor:
-        """The labels. Raises KeyError naming what the batch holds when they are not there."""
+        """The labels. Raises a KeyError that lists the batch's contents if they are missing."""
         return self._get(batch, "label")
 
     def mask_of(self, batch: Any) -> Tensor:
-        """The masks. Raises KeyError naming what the batch holds when they are not there."""
+        """The masks. Raises a KeyError that lists the batch's contents if they are missing."""
         return self._get(batch, "mask")
 
     def background_label_of(self, batch: Any) -> Tensor | None:
-        """The backgrounds' classes, or ``None`` when the specification names no place for them."""
+        """The backgrounds' classes, or ``None`` if the specification names no place for them."""
         return None if self.background_label is None else self._get(batch, "background_label")
 
     def void_of(self, batch: Any) -> Tensor | None:
@@ -104,7 +104,7 @@ class BatchSpec:
         return None if value is None and self.void == _VOID else self._get(batch, "void")
 
     def replace(self, batch: Any, **fields: Tensor) -> Any:
-        """A shallow copy of ``batch`` of the same type with some fields (by this class's names) exchanged."""
+        """A shallow copy of ``batch`` of the same type with some fields replaced, named as in this class."""
         for field, value in fields.items():
             self._lookup(batch, field)  # a field that is not there is an error, never an addition
             place = self._place(field)
@@ -114,7 +114,7 @@ class BatchSpec:
         return batch
 
     def absent(self, batch: Any) -> bool:
-        """Whether the images' place leads through a ``None``: a loader of several that has run out of batches."""
+        """Whether the path to the images leads through ``None``: one of several loaders has run out of batches."""
         if callable(self.image) or self.image is None:
             return False
         value = batch
@@ -122,13 +122,13 @@ class BatchSpec:
             if value is None:
                 return True
             try:
-                value = _entry(value, step)
+                value = _value_at_step(value, step)
             except (KeyError, IndexError, TypeError, AttributeError):
                 return False
         return value is None
 
     def without_mask(self, batch: Any) -> tuple[Any, dict[str, Any]]:
-        """The batch as a module without masks knows it, and what was taken out, for `with_mask`.
+        """The batch without its masks, as the module expects it, and the removed values for `with_mask`.
 
         What is not there stays away: batches of two pass as they are.
         """
@@ -145,7 +145,7 @@ class BatchSpec:
         return batch, taken if named is None else {**taken, _NAMED: named}
 
     def with_mask(self, batch: Any, taken: Mapping[str, Any]) -> Any:
-        """The batch with what `without_mask` took out of it, at its place again."""
+        """The batch with the values that `without_mask` removed, at their original places."""
         named: Any = taken.get(_NAMED)
         for field in reversed(self._hidden()):
             if field not in taken:
@@ -160,7 +160,7 @@ class BatchSpec:
     def _hidden(self) -> list[str]:
         """Fields to take out, later indices first."""
         given = [field for field in _HIDDEN if getattr(self, field) is not None and not callable(getattr(self, field))]
-        return sorted(given, key=lambda field: str(_last(getattr(self, field))).zfill(9), reverse=True)
+        return sorted(given, key=lambda field: str(_last_step(getattr(self, field))).zfill(9), reverse=True)
 
     def _place(self, field: str) -> int | str | tuple[Step, ...] | Callable[[Any], Tensor]:
         place: Place = getattr(self, field)
@@ -205,10 +205,10 @@ def value_at(
     value = batch
     for step in _steps(batch, place):
         try:
-            value = _entry(value, step)
+            value = _value_at_step(value, step)
         except (KeyError, IndexError, TypeError, AttributeError):
             then = f"; {hint}" if hint else ""
-            raise KeyError(f"batch has no {name} at {place!r}; it holds {_contents(value)}{then}") from None
+            raise KeyError(f"batch has no {name} at {place!r}; it holds {_contents_text(value)}{then}") from None
     return value
 
 
@@ -232,15 +232,15 @@ def _steps(batch: Any, place: int | str | tuple[Step, ...]) -> tuple[Step, ...]:
     return (place,)
 
 
-def _last(place: int | str | tuple[Step, ...]) -> Step:
+def _last_step(place: int | str | tuple[Step, ...]) -> Step:
     return place[-1] if isinstance(place, tuple) else place
 
 
-def _entry(value: Any, step: Step) -> Any:
+def _value_at_step(value: Any, step: Step) -> Any:
     return value[step] if isinstance(value, Mapping) or isinstance(step, int) else getattr(value, step)
 
 
-def _contents(batch: Any) -> str:
+def _contents_text(batch: Any) -> str:
     if isinstance(batch, Mapping):
         return f"keys {sorted(map(str, batch))}"
     if isinstance(batch, Sequence):
@@ -252,7 +252,7 @@ def _changed(batch: Any, steps: tuple[Step, ...], change: Callable[[Any], Any]) 
     """A copy of the batch in which ``change`` was applied to what is at the end of the path."""
     if not steps:
         return change(batch)
-    return _replaced(batch, steps[0], _changed(_entry(batch, steps[0]), steps[1:], change))
+    return _replaced(batch, steps[0], _changed(_value_at_step(batch, steps[0]), steps[1:], change))
 
 
 def _constant(value: Any) -> Callable[[Any], Any]:
@@ -267,7 +267,7 @@ def _removed(batch: Any, steps: tuple[Step, ...]) -> Any:
             del new[step]
             return new
         if not isinstance(holder, list | tuple):
-            return holder  # an attribute more disturbs nobody
+            return holder  # a further attribute does no harm
         index = step if isinstance(step, int) else holder._fields.index(step)  # type: ignore[union-attr]
         index %= len(holder)
         items = [item for i, item in enumerate(holder) if i != index]
@@ -299,7 +299,7 @@ def _replaced(batch: Any, key: Step, value: Any) -> Any:
     new: Any = copy.copy(batch)
     if isinstance(key, int) or isinstance(batch, Mapping | list):
         new[key] = value  # its own way of setting an item
-    elif dataclasses.is_dataclass(new):  # also a frozen one: this is a copy that nobody else has seen
+    elif dataclasses.is_dataclass(new):  # also a frozen one: this copy is not shared
         object.__setattr__(new, key, value)
     else:
         setattr(new, key, value)

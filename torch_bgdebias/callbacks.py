@@ -1,4 +1,4 @@
-"""The Lightning callbacks under one name; each lives in its own room and is imported when it is asked for."""
+"""All Lightning callbacks under one name; each lives in its own room and is imported on first use."""
 
 from __future__ import annotations
 

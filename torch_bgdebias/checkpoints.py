@@ -1,4 +1,4 @@
-"""Checkpoints of many training programs: the state dict in them, and what ``bgdebias train`` notes beside it."""
+"""Reads checkpoints of many training programs: their state dict, and the notes that ``bgdebias train`` adds."""
 
 from __future__ import annotations
 
@@ -63,55 +63,59 @@ class Checkpoint:
         Raises:
             ValueError: it does not fit, with the keys that are missing, too many or of another shape.
         """
-        wanted = model.state_dict()
-        state = self._named_as(wanted)
+        expected = model.state_dict()
+        state = self._renamed_to_match(expected)
         # what counts a batch normalisation's steps is not in old checkpoints, and plays no part in evaluation
-        missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
-        unexpected = [key for key in state if key not in wanted]
-        other = [
-            f"{key} is {tuple(state[key].shape)} in the checkpoint and {tuple(wanted[key].shape)} in the model"
-            for key in wanted
-            if key in state and state[key].shape != wanted[key].shape
+        missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+        unexpected = [key for key in state if key not in expected]
+        other_shape = [
+            f"{key} is {tuple(state[key].shape)} in the checkpoint and {tuple(expected[key].shape)} in the model"
+            for key in expected
+            if key in state and state[key].shape != expected[key].shape
         ]
-        parts = [_listed("missing", missing), _listed("unexpected", unexpected), _listed("of another shape:", other)]
+        parts = [
+            _problem_text("missing", missing),
+            _problem_text("unexpected", unexpected),
+            _problem_text("of another shape:", other_shape),
+        ]
         if any(parts):
-            hint = "; another number of classes?" if other and not (missing or unexpected) else ""
+            hint = "; another number of classes?" if other_shape and not (missing or unexpected) else ""
             problems = "; ".join(part for part in parts if part)
             raise ValueError(f"checkpoint: {self.path} does not fit {type(model).__name__}: {problems}{hint}")
         try:
-            model.load_state_dict({**wanted, **state})
+            model.load_state_dict({**expected, **state})
         except RuntimeError as error:  # a dtype that the model's cannot take
             raise ValueError(f"checkpoint: {self.path} does not fit {type(model).__name__}: {error}") from error
 
     def outputs_beside(self, model: nn.Module) -> int | None:
         """Outputs of the checkpoint's network, where it differs from ``model`` in nothing but their number."""
-        wanted = model.state_dict()
-        state = self._named_as(wanted)
+        expected = model.state_dict()
+        state = self._renamed_to_match(expected)
         pairs = {
-            (len(wanted[key]), len(state[key]))
-            for key in wanted
-            if key in state and wanted[key].ndim and state[key].shape != wanted[key].shape
-            if state[key].shape[1:] == wanted[key].shape[1:]
+            (len(expected[key]), len(state[key]))
+            for key in expected
+            if key in state and expected[key].ndim and state[key].shape != expected[key].shape
+            if state[key].shape[1:] == expected[key].shape[1:]
         }
         return pairs.pop()[1] if len(pairs) == 1 else None
 
-    def _named_as(self, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _renamed_to_match(self, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The state without what modules around the model, a LightningModule or others, put before its own names."""
-        first = next(iter(wanted), "")
+        first = next(iter(expected), "")
         fitting: dict[str, dict[str, Tensor]] = {}
         for prefix in sorted({key.removesuffix(first) for key in self.state if key.endswith(f".{first}")}):
             inner = {key.removeprefix(prefix): value for key, value in self.state.items() if key.startswith(prefix)}
-            if set(inner) == set(wanted):
+            if set(inner) == set(expected):
                 fitting[prefix] = inner
         if not fitting:
             return self.state
-        chosen, *others = fitting
-        if any(_differ(fitting[chosen], fitting[other]) for other in others):
+        best, *others = fitting
+        if any(_weights_differ(fitting[best], fitting[other]) for other in others):
             raise ValueError(
                 f"checkpoint: {self.path} holds several networks of this kind, {first_few(fitting)}: save one alone, "
-                f"{{name.removeprefix({chosen!r}): x for name, x in state.items() if name.startswith({chosen!r})}}"
+                f"{{name.removeprefix({best!r}): x for name, x in state.items() if name.startswith({best!r})}}"
             )
-        return fitting[chosen]
+        return fitting[best]
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -127,16 +131,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
     notes = content.get(NOTES) if isinstance(content, Mapping) else None
     if not isinstance(notes, Mapping):
         return Checkpoint(path, state)
-    known, classes = notes.get("preprocessing"), notes.get("classes")
+    noted, classes = notes.get("preprocessing"), notes.get("classes")
     try:
-        preprocessing = Preprocessing.from_dict({**known, "source": f"the checkpoint {path.name}"}) if known else None
+        preprocessing = Preprocessing.from_dict({**noted, "source": f"the checkpoint {path.name}"}) if noted else None
         return Checkpoint(path, state, preprocessing, tuple(map(str, classes)) if classes else None)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"checkpoint: {path}: {NOTES}: {error}") from error
 
 
-def _listed(what: str, keys: list[str]) -> str:
-    return f"{len(keys)} {what} ({first_few(keys, 4)})" if keys else ""
+def _problem_text(problem: str, keys: list[str]) -> str:
+    return f"{len(keys)} {problem} ({first_few(keys, 4)})" if keys else ""
 
 
 def _read(path: Path) -> Any:
@@ -155,11 +159,11 @@ def _read(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         if not _is_pickle(path):
             raise ValueError(f"checkpoint: {path} is no file of torch.save or safetensors") from error
-        why = "it holds more than tensors, which is not loaded because that could run code"
-        raise ValueError(f"checkpoint: {path}: {why}; save model.state_dict()") from error
+        refusal = "it holds more than tensors, which is not loaded because that could run code"
+        raise ValueError(f"checkpoint: {path}: {refusal}; save model.state_dict()") from error
     except Exception as error:  # torch, zipfile, pickle and safetensors raise many kinds for a damaged file
-        known = path.suffix == ".safetensors" or _is_pickle(path)
-        reason = (str(error) or type(error).__name__) if known else "no file of torch.save or safetensors"
+        is_weights_file = path.suffix == ".safetensors" or _is_pickle(path)
+        reason = (str(error) or type(error).__name__) if is_weights_file else "no file of torch.save or safetensors"
         raise ValueError(f"checkpoint: {path} cannot be read: {reason}") from error
 
 
@@ -177,7 +181,7 @@ def _state_of(content: Any, path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"checkpoint: {path}: expected a state dict, alone or under {', '.join(_PLACES)}; it holds {contents}"
         )
-    ranks = {place: min(map(_rank, place.split("."))) for place in candidates}
+    ranks = {place: min(map(_place_rank, place.split("."))) for place in candidates}
     best = min(ranks.values())
     first, *others = [place for place, rank in ranks.items() if rank == best]
     if others:
@@ -205,13 +209,13 @@ def _state_dicts(content: Any, place: str) -> Iterator[tuple[str, dict[str, Tens
             yield from _state_dicts(value, f"{place}.{key}".lstrip("."))
 
 
-def _rank(key: str) -> int:
+def _place_rank(key: str) -> int:
     return _PLACES.index(key) if key in _PLACES else len(_PLACES)
 
 
-def _differ(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> bool:
+def _weights_differ(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
     """Whether two networks of the same names have other weights."""
-    return any(value.shape != two[key].shape or not torch.equal(value, two[key]) for key, value in one.items())
+    return any(value.shape != second[key].shape or not torch.equal(value, second[key]) for key, value in first.items())
 
 
 def _unwrapped(key: str) -> str:

@@ -1,4 +1,4 @@
-"""Named errors for shape, dtype and range. Every public entry point checks here, once, at the boundary.
+"""Validation of shape, dtype and range with errors that name the argument; called once by every public function.
 
 Shapes and dtypes are always checked. Values (a mask outside [0, 1], NaN) are checked where reading them is free,
 which is on the CPU outside of ``torch.compile``: on an accelerator a value check would stall the training step.
@@ -125,8 +125,8 @@ def check_mask(mask: Tensor, image: Tensor | None = None, *, name: str = "mask",
         mask = mask.unsqueeze(1)
     if image is not None and (mask.shape[0] != image.shape[0] or mask.shape[2:] != image.shape[2:]):
         expected = (image.shape[0], 1, *image.shape[2:])
-        last = image.shape[1:-1] == mask.shape[2:]
-        hint = "; channels of the image come last, pass it permuted: image.movedim(-1, 1)" if last else ""
+        channels_last = image.shape[1:-1] == mask.shape[2:]
+        hint = "; channels of the image come last, pass it permuted: image.movedim(-1, 1)" if channels_last else ""
         raise ValueError(f"{name}: expected shape {expected} to go with the image, got {describe(mask)}{hint}")
     if image is not None and mask.device != image.device:
         raise ValueError(f"{name}: expected on the image's device {image.device}, got {mask.device}")
@@ -261,8 +261,8 @@ def check_mean_std(
     pair = (tuple(float(x) for x in mean), tuple(float(x) for x in std))
     lengths = {len(pair[0]), len(pair[1])}
     if len(lengths) > 1 or 0 in lengths or (channels is not None and lengths - {1, channels}):
-        wanted = "as many of one as of the other" if channels is None else f"1 or {channels} of each"
-        raise ValueError(f"mean, std: expected {wanted}, got {len(pair[0])} and {len(pair[1])}")
+        expected = "as many of one as of the other" if channels is None else f"1 or {channels} of each"
+        raise ValueError(f"mean, std: expected {expected}, got {len(pair[0])} and {len(pair[1])}")
     if not all(map(math.isfinite, (*pair[0], *pair[1]))) or min(pair[1]) <= 0:
         raise ValueError(f"mean, std: expected finite numbers and std above 0, got {pair[0]} and {pair[1]}")
     if max(pair[0]) > 1:

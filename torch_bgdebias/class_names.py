@@ -33,12 +33,12 @@ def known_names(given: Sequence[str] | None, loader: Any) -> list[str]:
 
 
 def plain_name(name: str) -> str:
-    """A class's name as folders and tables spell it alike."""
+    """A class's name in a normal form, for comparison."""
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def data_sets_within(loader: Any) -> Iterator[Any]:
-    """The loader's data set and, one after the other, those that it wraps: subsets and the like."""
+    """The loader's data set and the data sets that it wraps, such as the base of a subset."""
     dataset = getattr(loader, "dataset", None)
     while dataset is not None:
         yield dataset

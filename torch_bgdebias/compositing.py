@@ -1,4 +1,4 @@
-"""Foreground over background, and backgrounds without their foreground: batched on the device, no host reads."""
+"""Pastes foregrounds over backgrounds and removes foregrounds, batched on the device without host synchronisation."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def box_mask(boxes: Tensor, size: Sequence[int]) -> Tensor:
     for axis, side in enumerate(size):
         position = torch.arange(side, device=boxes.device)
         along = (position >= boxes[:, axis, None]) & (position < boxes[:, axes + axis, None])
-        inside = inside & along.view(-1, *_only(axis, side, axes))
+        inside = inside & along.view(-1, *_shape_along(axis, side, axes))
     return inside.unsqueeze(1)
 
 
@@ -71,8 +71,8 @@ def object_share(mask: Tensor, void: Tensor | None = None) -> Tensor:
         void: (B, 1, H, W) of pixels that are neither.
     """
     inside = (check_mask(mask) > 0.5).flatten(1)
-    known = torch.ones_like(inside) if void is None else (check_mask(void, name="void") <= 0.5).flatten(1)
-    return (inside & known).sum(1).double() / known.sum(1).clamp(min=1)
+    is_known = torch.ones_like(inside) if void is None else (check_mask(void, name="void") <= 0.5).flatten(1)
+    return (inside & is_known).sum(1).double() / is_known.sum(1).clamp(min=1)
 
 
 def paste(foreground: Tensor, mask: Tensor, background: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ def soft_edge(mask: Tensor, sigma: float) -> Tensor:
     axes = mask.ndim - 2
     blurred = F.pad(mask.to(dtype), (radius,) * (2 * axes), mode="replicate")
     for axis in range(axes):
-        kernel = weight.view(1, 1, *_only(axis, len(weight), axes))
+        kernel = weight.view(1, 1, *_shape_along(axis, len(weight), axes))
         blurred = F.conv2d(blurred, kernel) if axes == 2 else F.conv3d(blurred, kernel)
     return mask * (2 * blurred - 1).clamp(0, 1).to(mask.dtype)
 
@@ -185,17 +185,17 @@ def without_void(
     """
     if void is None:
         return image
-    neither = check_mask(void, image, name="void") > threshold
+    is_void = check_mask(void, image, name="void") > threshold
     if colour is None:
-        colour = _background_mean(image, neither | (check_mask(mask, image) > threshold))
-    return torch.where(neither, colour, image)
+        colour = _background_mean(image, is_void | (check_mask(mask, image) > threshold))
+    return torch.where(is_void, colour, image)
 
 
 #: what removes a foreground, by name
 FILLS = {"tile": tile_fill, "mean": mean_fill}
 
 
-def _only(axis: int, side: int, axes: int) -> list[int]:
+def _shape_along(axis: int, side: int, axes: int) -> list[int]:
     """The shape of what goes along one axis of several."""
     return [side if other == axis else 1 for other in range(axes)]
 
@@ -245,15 +245,15 @@ def _tile_gather(image: Tensor, inside: Tensor, boxes: Tensor, strip: Tensor) ->
     """Fill the boxes with one gather of computed coordinates: nothing is read back from the device."""
     size = image.shape[2:]
     axes = len(size)
-    source = own = torch.zeros((), dtype=torch.int64, device=image.device)
+    source = position_in_image = torch.zeros((), dtype=torch.int64, device=image.device)
     for axis, side in enumerate(size):
         position = torch.arange(side, device=image.device)
         first, count = strip[:, axis, None], strip[:, axes + axis, None]
         along = (first + torch.remainder(position - first, count.clamp(min=1))).clamp(max=side - 1)
-        stride, shape = math.prod(size[axis + 1 :]), _only(axis, side, axes)
+        stride, shape = math.prod(size[axis + 1 :]), _shape_along(axis, side, axes)
         source = source + (along * stride).view(-1, *shape)
-        own = own + (position * stride).view(shape)
-    index = torch.where(box_mask(boxes, size).squeeze(1), source, own)
+        position_in_image = position_in_image + (position * stride).view(shape)
+    index = torch.where(box_mask(boxes, size).squeeze(1), source, position_in_image)
     filled = image.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, image.shape[1], -1)).view_as(image)
     none_left = strip[:, axes:].prod(1) == 0
     return torch.where(none_left.view(-1, *[1] * (axes + 1)), _background_mean(image, inside), filled)

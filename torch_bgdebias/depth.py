@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits a value: which files hold them, what is white in them, and how they become 8 bits."""
+"""Pictures with more than 8 bits per value: how they are recognised, what counts as white, conversion to 8 bits."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def require_bright(picture: Image.Image, path: str | Path, white: float | None) 
             "colours of 16 bits; save it with 8 bits a channel"
         )
     if white is None and brightest(picture) < _DARK:
-        most = 256 * brightest(picture) + 255
+        needed = 256 * brightest(picture) + 255
         raise UnreadableImageError(
-            f"image file {path}: colours of 16 bits that stop at {most} or below, as those of cameras with 10 to 14 "
+            f"image file {path}: colours of 16 bits that stop at {needed} or below, as those of cameras with 10 to 14 "
             "bits do: white cannot be told; save it with 8 bits a channel, or scaled to 65535"
         )
 

@@ -1,4 +1,4 @@
-"""The one reader of image files: which files count, in which order, how they are decoded, and errors with their names.
+"""The one reader of image files: which files count, their order, how they are decoded, errors with file names.
 
 Folders, banks, masks and the command line all come here, so that a file means the same to each of them.
 """
@@ -198,7 +198,7 @@ def decoded(path: str | Path, *, at_least: tuple[int, int] | None = None, mode: 
         if Path(path).is_symlink():
             raise UnreadableImageError(f"unreadable image file {path}: a link to a file that is not there") from error
         raise
-    except Exception as error:  # PIL's decoders raise whatever a damaged file leads them to
+    except Exception as error:  # PIL's decoders raise errors of many types on damaged files
         raise UnreadableImageError(f"unreadable image file {path}: {error}") from error
 
 
@@ -217,7 +217,7 @@ def turned(picture: Image.Image, turn: int) -> Image.Image:
 
 
 def content_id(*paths: str | Path) -> str:
-    """What files hold, in 32 hexadecimal digits: the same wherever they lie and whatever they are called."""
+    """A hash of the files' contents, 32 hexadecimal digits, independent of their names and places."""
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:
         with open(path, "rb") as file:
@@ -297,7 +297,7 @@ def _entries(directory: str) -> list[os.DirEntry[str]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is one, or a link to one; a link that leads to itself is none, and reading it is the error."""
+    """Whether it is a folder, or a link to one; a link to itself is none, and fails when it is read."""
     try:
         return entry.is_dir()
     except OSError:
@@ -322,8 +322,8 @@ def _orientation_of(file: Image.Image) -> int:
 
 def _over_black(picture: Image.Image) -> Image.Image:
     layers = picture.convert("RGBA")
-    least, most = layers.getchannel("A").getextrema()
-    if least == most:
+    lowest_alpha, highest_alpha = layers.getchannel("A").getextrema()
+    if lowest_alpha == highest_alpha:
         return layers.convert("RGB")
     return Image.alpha_composite(Image.new("RGBA", layers.size, (0, 0, 0, 255)), layers)
 

@@ -59,7 +59,7 @@ def device_of(model: nn.Module, default: torch.device | str = "cpu") -> torch.de
 
 
 def dtype_of(model: nn.Module, default: D) -> torch.dtype | D:
-    """Of the model's first parameter of floating point; ``default`` for a model that has none."""
+    """The dtype of the model's first floating point parameter; ``default`` if it has none."""
     return next((x.dtype for x in model.parameters() if x.is_floating_point()), default)
 
 
@@ -108,7 +108,7 @@ def find_head(model: nn.Module, *, num_classes: int | None = None) -> tuple[str,
     """The last linear layer, whose input is the embedding (B, D) and whose output is the logits (B, K).
 
     timm models are asked (``get_classifier``). Elsewhere it is the linear layer registered last, unless another one
-    has the same number of outputs: then nobody but the user knows.
+    has the same number of outputs: then only the user knows.
 
     Raises:
         LookupError: no linear layer, or more than one candidate; the message lists them.
@@ -134,7 +134,7 @@ def find_head(model: nn.Module, *, num_classes: int | None = None) -> tuple[str,
 
 
 def logits_of(output: Any, key: LogitsKey = None) -> Tensor:
-    """The logits in whatever a model returned.
+    """The logits in a model's output.
 
     Args:
         output: a tensor, or a tuple, mapping or object that holds the logits.

@@ -19,13 +19,13 @@ _LOOKED_AT = 8
 Views = slice
 
 
-def same_images(entered: Tensor, image: Tensor) -> bool:
+def same_images(model_input: Tensor, image: Tensor) -> bool:
     """Whether both are one tensor, which costs nothing to see."""
-    return entered is image or (
-        entered.data_ptr() == image.data_ptr()
-        and entered.shape == image.shape
-        and entered.stride() == image.stride()
-        and entered.dtype == image.dtype
+    return model_input is image or (
+        model_input.data_ptr() == image.data_ptr()
+        and model_input.shape == image.shape
+        and model_input.stride() == image.stride()
+        and model_input.dtype == image.dtype
     )
 
 
@@ -56,24 +56,26 @@ def more_than_pointwise(after: Tensor, before: Tensor, *, pixels: int = 4096, to
     return changed
 
 
-def views_of(entered: Tensor, image: Tensor) -> Views | None:
+def views_of(model_input: Tensor, image: Tensor) -> Views | None:
     """Which rows of a larger batch are the batch's own images, ``None`` where none are.
 
     Several views of each image come one after the other (``torch.cat``) or side by side (``repeat_interleave``); they
     may be normalised. Waits for the device; call it once.
 
     Args:
-        entered: (k B, C, H, W).
+        model_input: (k B, C, H, W).
         image: (B, C, H, W).
     """
     batch = len(image)
-    if len(entered) % batch or entered.shape[1:] != image.shape[1:]:
+    if len(model_input) % batch or model_input.shape[1:] != image.shape[1:]:
         return None
-    count = len(entered) // batch
+    count = len(model_input) // batch
     orders = [slice(i * batch, (i + 1) * batch) for i in range(count)] + [slice(i, None, count) for i in range(count)]
-    same = (rows for rows in orders if torch.equal(entered[rows].detach(), image.detach().to(entered.dtype)))
-    normalised = (rows for rows in orders if _is_normalised(entered[rows], image))
-    return next(same, None) or next(normalised, None)
+    matching = (
+        rows for rows in orders if torch.equal(model_input[rows].detach(), image.detach().to(model_input.dtype))
+    )
+    normalised = (rows for rows in orders if _is_normalised(model_input[rows], image))
+    return next(matching, None) or next(normalised, None)
 
 
 def _is_normalised(view: Tensor, image: Tensor) -> bool:
@@ -93,7 +95,7 @@ class ChangeWatch:
         self._warn, self._looks, self._warned = warn, 0, False
         self._flags: list[Tensor] = []
 
-    def look_at(self, entered: Tensor, image: Tensor) -> None:
+    def look_at(self, model_input: Tensor, image: Tensor) -> None:
         """Compare what entered (B, C, H, W) with the batch's images of the same size, in a fit's first steps.
 
         Where looking is not free the answer waits for `say`.
@@ -101,9 +103,9 @@ class ChangeWatch:
         if self._looks >= _LOOKED_AT or self._warned:
             return
         self._looks += 1
-        if not same_images(entered, image):
-            self._flags.append(more_than_pointwise(entered, image))
-            if values_readable(entered):
+        if not same_images(model_input, image):
+            self._flags.append(more_than_pointwise(model_input, image))
+            if values_readable(model_input):
                 self.say()
 
     def say(self) -> None:

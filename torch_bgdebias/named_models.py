@@ -24,8 +24,8 @@ class LoadedModel(NamedTuple):
 
     Attributes:
         model: in training mode, on the CPU.
-        preprocessing: what it wants of its images; its fields are ``None`` where nobody says.
-        classes: names of its outputs, ``None`` where nobody says.
+        preprocessing: what it wants of its images; its fields are ``None`` if unknown.
+        classes: names of its outputs, ``None`` if unknown.
     """
 
     model: nn.Module
@@ -122,8 +122,8 @@ def _timm_preprocessing(model: nn.Module, name: str) -> Preprocessing:
 
 def _torchvision(name: str, num_classes: int | None, *, pretrained: bool, channels: int | None) -> LoadedModel:
     models: Any = require("torchvision.models", purpose=f"torchvision:{name}")
-    if name not in (known := models.list_models(module=models)):
-        raise ValueError(f"model: torchvision has no classifier {name!r}{_near(name, known)}")
+    if name not in (names := models.list_models(module=models)):
+        raise ValueError(f"model: torchvision has no classifier {name!r}{_near(name, names)}")
     if pretrained and num_classes is not None:
         raise ValueError("num_classes: expected none with torchvision's pretrained weights, whose classes are fixed")
     if channels not in (None, 3):
@@ -136,7 +136,7 @@ def _torchvision(name: str, num_classes: int | None, *, pretrained: bool, channe
 
 
 def _torchvision_preprocessing(model: nn.Module, weights: Any) -> Preprocessing:
-    """What the published weights' transform does, for a network without them too: nobody else says anything.
+    """What the published weights' transform does, for a network without them too: there is no other source.
 
     A vision transformer is made for one size, which for published weights may be another than for none.
     """
@@ -159,12 +159,12 @@ def _known_interpolation(name: str) -> str:
     return name if name in INTERPOLATIONS else "bilinear" if name == "random" else "bicubic"
 
 
-def imported(module: str, *, what: str) -> Any:
+def imported(module: str, *, purpose: str) -> Any:
     """A module by its name, looked for in the current folder too, where a console script does not look by itself.
 
     Args:
         module: as in an import statement.
-        what: who names it, by which the message begins.
+        purpose: who names it, by which the message begins.
 
     Raises:
         ImportError: it cannot be imported.
@@ -175,11 +175,11 @@ def imported(module: str, *, what: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(f"{what}: cannot import {module}: {error}", name=error.name) from error
+        raise ImportError(f"{purpose}: cannot import {module}: {error}", name=error.name) from error
 
 
 def _imported(module: str, attribute: str) -> LoadedModel:
-    value = imported(module, what="model")
+    value = imported(module, purpose="model")
     for part in attribute.split("."):
         if not hasattr(value, part):
             names = [n for n in vars(value) if not n.startswith("_")] if hasattr(value, "__dict__") else []
@@ -196,6 +196,6 @@ def _imported(module: str, attribute: str) -> LoadedModel:
     return LoadedModel(value)
 
 
-def _near(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
-    return f"; near names: {', '.join(near)}" if near else ""
+def _near(name: str, names: list[str]) -> str:
+    close_matches = difflib.get_close_matches(name, names, n=4, cutoff=0.5)
+    return f"; near names: {', '.join(close_matches)}" if close_matches else ""

@@ -1,4 +1,4 @@
-"""What a model wants of its images: size, interpolation and normalisation, said once and passed whole."""
+"""``Preprocessing``: the size, interpolation and normalisation that a model expects of its images."""
 
 from __future__ import annotations
 
@@ -107,10 +107,10 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, checkpoints and reports; `from_dict` reads it."""
-        listed = {"size": self.height_width, "mean": self.mean, "std": self.std}
-        lists = {name: None if values is None else list(values) for name, values in listed.items()}
-        rest = {"channels": self.channels, "interpolation": self.interpolation, "publishers_crop": self.crop}
-        return {**lists, **rest, "source": self.source}
+        sequences = {"size": self.height_width, "mean": self.mean, "std": self.std}
+        lists = {name: None if values is None else list(values) for name, values in sequences.items()}
+        others = {"channels": self.channels, "interpolation": self.interpolation, "publishers_crop": self.crop}
+        return {**lists, **others, "source": self.source}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:

@@ -1,4 +1,4 @@
-"""Fields of files that anybody may have written, read one by one: an error names the field.
+"""Reads fields of untrusted files one by one; an error names the field.
 
 Files are not trusted to be small either: what unpacks to more than it may, or is nested too deeply, is refused before
 memory is spent on it.
@@ -8,24 +8,33 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import json
 import math
 import os
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Record", "Unpacker", "parse_json", "read_table"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = ["Record", "Unpacker", "fields_of", "parse_json", "read_table"]
 
 _INT64 = 2**63 - 1
 _LARGEST_FILE = 2**29  # bytes; a report of 50,000 images has about 2**25
 _DEEPEST = 64
 #: larger numbers are no result of a measurement, and their hundredfold may be infinite
 _LARGEST_NUMBER = 1e100
+
+
+def fields_of(instance: DataclassInstance) -> dict[str, Any]:
+    """The fields of a dataclass by name; the values are not copied, unlike those of ``dataclasses.asdict``."""
+    return {field.name: getattr(instance, field.name) for field in dataclasses.fields(instance)}
 
 
 def read_table(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, str]]]:
@@ -78,8 +87,8 @@ class Unpacker:
         most: how many bytes.
     """
 
-    def __init__(self, most: int = 2**29) -> None:
-        self.left = most
+    def __init__(self, limit: int = 2**29) -> None:
+        self.left = limit
 
     def picture(self, packed: Record) -> NDArray[np.uint8]:
         """uint8 (h, w) or (h, w, 3) from ``{"shape": [...], "zlib_base64": "..."}``."""
@@ -106,8 +115,8 @@ class Unpacker:
         except (ValueError, zlib.error) as error:
             raise ValueError(f"{place}: {error}") from error
         if len(pixels) != size or unpacking.unconsumed_tail:
-            more = "more" if len(pixels) > size else len(pixels)
-            raise ValueError(f"{place}: expected {size} bytes as its shape {shape} says, got {more}")
+            size_words = "more" if len(pixels) > size else len(pixels)
+            raise ValueError(f"{place}: expected {size} bytes as its shape {shape} says, got {size_words}")
         self.left -= size
         return pixels
 
@@ -131,7 +140,7 @@ class Record:
     def __init__(self, data: object, place: str = "") -> None:
         self.place = place
         if not isinstance(data, Mapping) or not all(isinstance(name, str) for name in data):
-            raise ValueError(f"{place or 'content'}: expected named fields, got {_shown(data)}")
+            raise ValueError(f"{place or 'content'}: expected named fields, got {_value_words(data)}")
         self.fields: dict[str, Any] = dict(data)
 
     def at(self, name: str) -> str:
@@ -148,14 +157,16 @@ class Record:
         """A text."""
         value = self.value(name)
         if not isinstance(value, str):
-            raise ValueError(f"{self.at(name)}: expected a text, got {_shown(value)}")
+            raise ValueError(f"{self.at(name)}: expected a text, got {_value_words(value)}")
         return value
 
     def whole(self, name: str, least: int = -_INT64 - 1, most: int = _INT64) -> int:
         """A whole number in a range."""
         value = self.value(name)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise ValueError(f"{self.at(name)}: expected a whole number in [{least}, {most}], got {_shown(value)}")
+            raise ValueError(
+                f"{self.at(name)}: expected a whole number in [{least}, {most}], got {_value_words(value)}"
+            )
         return value
 
     def number(self, name: str) -> float:
@@ -164,7 +175,7 @@ class Record:
         if value is None:
             return math.nan
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= _LARGEST_NUMBER:
-            raise ValueError(f"{self.at(name)}: expected a finite number or null, got {_shown(value)}")
+            raise ValueError(f"{self.at(name)}: expected a finite number or null, got {_value_words(value)}")
         return float(value)
 
     def record(self, name: str) -> Record:
@@ -180,7 +191,7 @@ class Record:
         values = self._list(name)
         for number, value in enumerate(values):
             if not isinstance(value, str):
-                raise ValueError(f"{self.at(name)}[{number}]: expected a text, got {_shown(value)}")
+                raise ValueError(f"{self.at(name)}[{number}]: expected a text, got {_value_words(value)}")
         return values
 
     def array(self, name: str, dtype: type[np.generic]) -> NDArray[Any]:
@@ -191,12 +202,12 @@ class Record:
             fitting = isinstance(value, int) if integers else value is None or isinstance(value, (int, float))
             if not fitting or isinstance(value, bool):
                 kind = "a whole number" if integers else "a number or null"
-                raise ValueError(f"{self.at(name)}[{number}]: expected {kind}, got {_shown(value)}")
+                raise ValueError(f"{self.at(name)}[{number}]: expected {kind}, got {_value_words(value)}")
         least, most = _range(np.dtype(dtype))
         for number, value in enumerate(values):
             if value is not None and not least <= value <= most:
                 kind = f"a finite {np.dtype(dtype).name}"
-                raise ValueError(f"{self.at(name)}[{number}]: expected {kind}, got {_shown(value)}")
+                raise ValueError(f"{self.at(name)}[{number}]: expected {kind}, got {_value_words(value)}")
         return np.asarray([math.nan if value is None else value for value in values], dtype=dtype)
 
     def nested(self, name: str, dimensions: int) -> NDArray[np.float64]:
@@ -217,7 +228,7 @@ class Record:
     def _list(self, name: str) -> list[Any]:
         value = self.value(name)
         if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{self.at(name)}: expected a list, got {_shown(value)}")
+            raise ValueError(f"{self.at(name)}: expected a list, got {_value_words(value)}")
         return list(value)
 
 
@@ -228,7 +239,7 @@ def _range(dtype: np.dtype[Any]) -> tuple[float, float]:
     return float(np.finfo(dtype).min), float(np.finfo(dtype).max)
 
 
-def _shown(value: object) -> str:
+def _value_words(value: object) -> str:
     """A value's kind, and itself where it is short."""
     if isinstance(value, (str, float, int)) or value is None:
         text = "a huge number" if isinstance(value, int) and abs(value) > 10**100 else repr(value)

@@ -1,4 +1,4 @@
-"""One seed of a user's, many streams of random numbers: how a sub-seed is derived."""
+"""Derives sub-seeds: many independent random streams from one user's seed."""
 
 from __future__ import annotations
 

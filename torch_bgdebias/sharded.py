@@ -1,4 +1,4 @@
-"""Models whose parameters are spread over processes: what torch's ``fully_shard`` (FSDP2) needs of a second backward.
+"""Models with sharded parameters: what torch's ``fully_shard`` (FSDP2) needs for a second backward pass.
 
 The parts are known by their methods, so that nothing of ``torch.distributed`` is imported for models that have none.
 """
@@ -63,13 +63,13 @@ def parameters_whole(model: nn.Module) -> Iterator[None]:
 
 def local_part(parameter: Tensor) -> Tensor:
     """A parameter without gradient; of one that is spread over processes, what is on this one."""
-    here: Tensor = parameter.detach()
-    to_local: Any = getattr(here, "to_local", None)
-    return here if to_local is None else to_local()
+    local: Tensor = parameter.detach()
+    to_local: Any = getattr(local, "to_local", None)
+    return local if to_local is None else to_local()
 
 
 def plain_type(module: nn.Module) -> type:
-    """The module's class as somebody wrote it, without the one that ``fully_shard`` puts around it."""
+    """The module's original class, without the one that ``fully_shard`` puts around it."""
     kind = type(module)
     return kind.__mro__[2] if hasattr(kind, "set_reshard_after_backward") else kind
 

@@ -1,4 +1,4 @@
-"""Where a network's last stage begins: the layers after the last halving of the maps, or the last blocks of a ViT."""
+"""Finds a network's last stage: the layers after the last halving of the maps, or a ViT's last blocks."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def last_stage(model: nn.Module, image: Tensor | None = None) -> LastStage:
 
     Raises:
         TypeError: ``model`` is no module.
-        LookupError: it does not run on such an image, or no stage could be told; name the layers yourself.
+        LookupError: it does not run on such an image, or no stage was recognised; name the layers yourself.
 
     Example:
         >>> from torch import nn
@@ -83,9 +83,9 @@ def last_stage(model: nn.Module, image: Tensor | None = None) -> LastStage:
         >>> last_stage(nn.Sequential(lower, upper, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)))
         LastStage(first='1', before='0')
     """
-    given: object = model
-    if not isinstance(given, nn.Module):
-        raise TypeError(f"model: expected an nn.Module, got {describe(given)}")
+    argument: object = model
+    if not isinstance(argument, nn.Module):
+        raise TypeError(f"model: expected an nn.Module, got {describe(argument)}")
     calls = _calls_of(model, image)
     stage = _after_last_halving(calls)
     if stage is None or _share_before(calls, stage) < _STEM:
@@ -103,17 +103,17 @@ def _calls_of(model: nn.Module, image: Tensor | None) -> list[_Call]:
     if any(is_lazy(parameter) for parameter in model.parameters()):
         raise LookupError(f"{type(model).__name__} has layers without a size yet (lazy ones): name the layers yourself")
     parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    first = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
     device, errors = device_of(model), []
     tried = [image] if image is not None else [
-        torch.zeros(1, first, side, side, dtype=parameter.dtype, device=device) for side in _SIDES
+        torch.zeros(1, channels, side, side, dtype=parameter.dtype, device=device) for side in _SIDES
     ]  # fmt: skip
-    for one in tried:
+    for trial in tried:
         calls: list[_Call] = []
-        size = (one.shape[-2], one.shape[-1])
+        size = (trial.shape[-2], trial.shape[-1])
         try:
             with eval_mode(model), torch.no_grad(), _drawing_apart(device), _recorded(model, calls, size):
-                model(one)
+                model(trial)
         except Exception as error:  # any code of the user's may run here: the reason is in the message
             errors.append(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
             continue
@@ -175,7 +175,7 @@ def _side(tensor: Tensor | None, size: tuple[int, int]) -> float:
 def _after_last_halving(calls: list[_Call]) -> LastStage | None:
     """Of the last halving that something learned precedes: the outermost call that is no more than it."""
     for halving in reversed([call for call in calls if call.halves]):
-        for call in (one for one in reversed([halving, *_around(halving)]) if one.halves):
+        for call in (halving_call for halving_call in reversed([halving, *_around(halving)]) if halving_call.halves):
             first = _first_that_learns(calls, calls.index(call))
             before = None if first is None else _maker_of(calls, first)
             if first is not None and before is not None:
@@ -186,21 +186,23 @@ def _after_last_halving(calls: list[_Call]) -> LastStage | None:
 def _share_before(calls: list[_Call], stage: LastStage) -> float:
     """Of the parameters of the layers that map maps to maps."""
     begin = next(i for i, one in enumerate(calls) if one.name == stage.first)
-    own = [sum(p.numel() for p in one.module.parameters(recurse=False)) if one.side_out > 1 else 0 for one in calls]
-    return sum(own[:begin]) / max(1, sum(own))
+    parameters = [
+        sum(p.numel() for p in one.module.parameters(recurse=False)) if one.side_out > 1 else 0 for one in calls
+    ]
+    return sum(parameters[:begin]) / max(1, sum(parameters))
 
 
 def _first_that_learns(calls: list[_Call], start: int) -> _Call | None:
     """The layer at ``start``, or where it has no parameters the next one with some that maps maps to maps."""
-    return next((one for one in calls[start:] if one.learns and one.side_in > 1 and one.side_out > 1), None)
+    return next((call for call in calls[start:] if call.learns and call.side_in > 1 and call.side_out > 1), None)
 
 
 def _maker_of(calls: list[_Call], first: _Call) -> _Call | None:
     """The outermost layer that returned what enters another one, if a layer that learns has run before."""
     earlier, outside = calls[: calls.index(first)], _around(first)
-    if not any(one.learns and one not in outside for one in earlier):
+    if not any(call.learns and call not in outside for call in earlier):
         return None
-    return next((one for one in earlier if one.left is not None and one.left is first.entered), None)
+    return next((call for call in earlier if call.left is not None and call.left is first.entered), None)
 
 
 def _around(call: _Call) -> list[_Call]:
@@ -215,7 +217,10 @@ def _last_blocks(calls: list[_Call]) -> LastStage | None:
     """The last quarter of the longest row of equal blocks, each of which takes what the one before it returned."""
     longest: list[_Call] = []
     row: list[_Call] = []
-    for call in sorted((one for one in calls if one.learns and one.side_out > 1), key=lambda one: one.name.count(".")):
+    for call in sorted(
+        (candidate for candidate in calls if candidate.learns and candidate.side_out > 1),
+        key=lambda candidate: candidate.name.count("."),
+    ):
         follows = row and type(row[-1].module) is type(call.module) and row[-1].left is call.entered
         row = [*row, call] if follows else [call]
         longest = max(longest, row, key=len)

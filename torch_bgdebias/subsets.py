@@ -1,4 +1,4 @@
-"""Which images stand for a data set where not all are measured: spread over its length and its classes."""
+"""Representative subsets of a data set, spread over its length and its classes."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def spread_positions(count: int, keep: int, labels: NDArray[np.int64] | None = N
     number = np.array([(labels[even] == c).sum() for c in classes])
     if bool((np.abs(number - share) < 1).all()) and (keep < len(classes) or bool((number > 0).all())):
         return even
-    chosen = []
-    for c, wanted in zip(classes, _whole_shares(share, keep), strict=True):
+    positions = []
+    for c, n_wanted in zip(classes, _whole_shares(share, keep), strict=True):
         members = np.flatnonzero(labels == c)
-        steps = (np.arange(wanted) + 0.5) / max(wanted, 1) * len(members)
-        chosen.append(members[steps.astype(np.int64)])
-    return np.sort(np.concatenate(chosen)).astype(np.int64)
+        steps = (np.arange(n_wanted) + 0.5) / max(n_wanted, 1) * len(members)
+        positions.append(members[steps.astype(np.int64)])
+    return np.sort(np.concatenate(positions)).astype(np.int64)
 
 
 def labels_of(dataset: Any) -> NDArray[np.int64] | None:
@@ -75,8 +75,8 @@ def spread_batches(loader: Iterable[Any], max_batches: int | None) -> Iterable[A
     if max_batches is None or not isinstance(loader, DataLoader) or not ordered or loader.batch_size is None:
         return islice(loader, max_batches)
     count = len(loader.dataset)  # type: ignore[arg-type]
-    chosen = spread_positions(count, min(count, max_batches * loader.batch_size), labels_of(loader.dataset))
-    return over_positions(loader, chosen.tolist())
+    positions = spread_positions(count, min(count, max_batches * loader.batch_size), labels_of(loader.dataset))
+    return over_positions(loader, positions.tolist())
 
 
 def in_plain_order(loader: DataLoader[Any]) -> bool:
@@ -105,11 +105,11 @@ def over_positions(loader: DataLoader[Any], positions: list[int]) -> DataLoader[
 
 def _whole_shares(share: NDArray[np.float64], keep: int) -> NDArray[np.int64]:
     """Whole numbers that add up to ``keep``, near the shares, none of them 0 while there are enough."""
-    whole = np.floor(share).astype(np.int64)
+    counts = np.floor(share).astype(np.int64)
     if keep >= len(share):
-        whole = np.maximum(whole, 1)
-    while whole.sum() > keep:
-        whole[np.argmax(np.where(whole > (keep >= len(share)), whole - share, -np.inf))] -= 1
-    while whole.sum() < keep:
-        whole[np.argmax(share - whole)] += 1
-    return whole
+        counts = np.maximum(counts, 1)
+    while counts.sum() > keep:
+        counts[np.argmax(np.where(counts > (keep >= len(share)), counts - share, -np.inf))] -= 1
+    while counts.sum() < keep:
+        counts[np.argmax(share - counts)] += 1
+    return counts

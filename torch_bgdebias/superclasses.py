@@ -1,4 +1,4 @@
-"""A network of many classes scored on fewer: several of its outputs stand for one class of the data."""
+"""Scores a network of many classes on fewer: several of its outputs stand for one class of the data."""
 
 from __future__ import annotations
 

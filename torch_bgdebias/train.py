@@ -87,9 +87,9 @@ class _ImageClassifier(ModuleBase):
         """Log loss and accuracy."""
         image, label = batch[0], batch[1]
         logits = self(image)
-        right = (logits.argmax(1) == label).float().mean()
+        accuracy = (logits.argmax(1) == label).float().mean()
         loss = nn.functional.cross_entropy(logits, label)
-        self.log_dict({"val_acc": right, "val_loss": loss}, prog_bar=True, batch_size=len(image), sync_dist=True)
+        self.log_dict({"val_acc": accuracy, "val_loss": loss}, prog_bar=True, batch_size=len(image), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW, cosine schedule over the fit's epochs."""
@@ -118,7 +118,7 @@ class _MaskedFolders(DataBase):
         batch_size: images in a batch.
         workers: processes that read images.
         mean: normalisation a channel.
-        std: goes with ``mean``.
+        std: per channel; required with ``mean``.
         mirror: mirror training images at random.
         on_error: ``"raise"`` or ``"skip"`` unreadable files and missing masks.
         encoding: how the masks say what is object; this and the next three are those of ``MaskedImageFolder``.
@@ -178,9 +178,9 @@ class _MaskedFolders(DataBase):
     def setup(self, stage: str) -> None:
         """Take over what the network in training wants of its images."""
         module = getattr(self.trainer, "lightning_module", None)
-        wanted = getattr(module, "preprocessing", None)
-        if isinstance(wanted, Preprocessing):  # a LightningModule may have any attributes
-            self._prepare_as(wanted)
+        preprocessing = getattr(module, "preprocessing", None)
+        if isinstance(preprocessing, Preprocessing):  # a LightningModule may have any attributes
+            self._prepare_as(preprocessing)
         for data in (self.train, self.val):  # steps of others may unpack (image, label, mask)
             data.with_void = data.has_void and isinstance(module, _ImageClassifier)
             if data.has_void and not data.with_void:
@@ -190,12 +190,16 @@ class _MaskedFolders(DataBase):
                     stacklevel=2,
                 )
 
-    def _prepare_as(self, wanted: Preprocessing) -> None:
+    def _prepare_as(self, preprocessing: Preprocessing) -> None:
         asked, usual = self._asked, Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD, "ImageNet's")
-        chosen = wanted if asked.mean is None else replace(wanted, mean=asked.mean, std=asked.std, source=asked.source)
-        if chosen.mean is None:
-            chosen = replace(chosen, mean=usual.mean, std=usual.std, source=usual.source)
-        self.preprocessing = replace(chosen, size=asked.size or chosen.size or usual.size)
+        settled = (
+            preprocessing
+            if asked.mean is None
+            else replace(preprocessing, mean=asked.mean, std=asked.std, source=asked.source)
+        )
+        if settled.mean is None:
+            settled = replace(settled, mean=usual.mean, std=usual.std, source=usual.source)
+        self.preprocessing = replace(settled, size=asked.size or settled.size or usual.size)
         for data in (self.train, self.val):
             data.size, data.interpolation = self.preprocessing.height_width, self.preprocessing.interpolation
 

@@ -1,4 +1,4 @@
-"""What lies among pictures and is not read: formats that are not decoded, pages after the first."""
+"""Files among pictures that are not read: undecodable formats, and pages after the first."""
 
 from __future__ import annotations
 
@@ -59,5 +59,5 @@ def _pages_of(path: Path) -> bool:
     try:
         with Image.open(path) as file:
             return pages(file) > 1
-    except Exception:  # PIL's decoders raise whatever a damaged file leads them to
+    except Exception:  # PIL's decoders raise errors of many types on damaged files
         return False

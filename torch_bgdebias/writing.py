@@ -1,4 +1,4 @@
-"""Files written whole or not at all: a run that is stopped leaves the old file, never a torso under its name.
+"""Writes files atomically: an interrupted run leaves the old file, never a partial one.
 
 Everything goes into a part file beside the target (``report.html.part``), onto the disk, and only then under the name.
 """
@@ -151,7 +151,7 @@ def _is_at(path: Path, file: BinaryIO) -> bool:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write UTF-8, whole or not at all.
+    """Write UTF-8 atomically.
 
     What has no UTF-8 (lone surrogates, by which Python holds file names that cannot be decoded) is written as
     ``\\udce9``: names stay apart, and what took an hour to measure is not lost for one of them.
@@ -161,7 +161,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def save_content(content: object, path: str | os.PathLike[str]) -> None:
-    """``torch.save``, whole or not at all."""
+    """``torch.save`` atomically."""
     with whole_file(path) as file:
         torch.save(content, file)
 
@@ -177,7 +177,7 @@ def save_png(picture: Tensor, path: str | os.PathLike[str]) -> None:
 
 
 def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Copy content, times and permissions, whole or not at all; folders on the way are made."""
+    """Copy content, times and permissions atomically; folders on the way are made."""
     Path(target).parent.mkdir(parents=True, exist_ok=True)
     with open(source, "rb") as readable, whole_file(target) as file:
         shutil.copyfileobj(readable, file)

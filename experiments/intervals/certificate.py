@@ -10,13 +10,13 @@ of Clopper and Pearson's bound for n m independent answers, which they are not.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from experiments.intervals.options import simulation_parser
 from torch_bgdebias.metrics import certified_accuracy
 
 Chances = Callable[[np.random.Generator, int], np.ndarray]
@@ -34,10 +34,7 @@ TRUTHS: dict[str, tuple[float, Chances]] = {
 
 def main() -> None:
     """Simulate, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--simulations", type=int, default=1000, metavar="N", help="of each row (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = simulation_parser(__doc__, simulations=1000).parse_args()
     lines = []
     for number, (name, (truth, chances)) in enumerate(TRUTHS.items()):
         for n, m in ((30, 4), (100, 8), (400, 8)):

@@ -70,7 +70,7 @@ def mixed_quantile(effective: Callable[..., float]) -> Callable[[Pair, np.ndarra
     return quantile
 
 
-_REPORT = intervals._effective
+_REPORT = intervals._effective_count
 #: way -> effective number of images, and quantile of a pair of columns
 WAYS: dict[str, tuple[Callable[..., float], Callable[[Pair, np.ndarray], float]]] = {
     "the report's": (_REPORT, lambda _, groups: float(special.stdtrit(len(np.unique(groups)) - 1, 0.975))),
@@ -93,7 +93,7 @@ def coverage(simulate: Callable[..., Pair], n: int, p: float, way: str, simulati
     for _ in range(simulations):
         pair = simulate(rng, n, p, groups)
         z = quantile(pair, groups)
-        with mock.patch.multiple(intervals, _effective=effective, _quantile=lambda *_, z=z: z):
+        with mock.patch.multiple(intervals, _effective_count=effective, _quantile=lambda *_, z=z: z):
             ends.append(mean_difference_interval(*pair, groups=groups))
     truth = TRUTHS[simulate](p)
     held = [end.low - 1e-9 <= truth <= end.high + 1e-9 for end in ends]

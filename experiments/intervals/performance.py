@@ -11,7 +11,6 @@ large, and scores of one image on both have correlation 0.5. Writes performance.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import norm
 
+from experiments.intervals.options import simulation_parser
 from torch_bgdebias.metrics import Interval, auc_difference, auc_interval, balanced_accuracy, f1_score, sensitivity_at
 
 NUMBERS = (30, 100, 400)
@@ -67,10 +67,7 @@ def figures(distance: float) -> Iterator[tuple[str, float, Callable[[Drawn], Int
 
 def main() -> None:
     """Simulate, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--simulations", type=int, default=1000, metavar="N", help="of each row (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = simulation_parser(__doc__, simulations=1000).parse_args()
     lines = []
     for n in NUMBERS:
         for area in AREAS:

@@ -10,7 +10,6 @@ Prints a table and writes results.jsonl (exact.jsonl) beside this file. Groups a
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from experiments.intervals.options import simulation_parser
 from torch_bgdebias.metrics.intervals import mean_difference_interval, mean_interval
 
 NUMBERS = (30, 100, 400)
@@ -153,9 +153,7 @@ def of_pairs(n: int, up: float, down: float) -> float:
 
 def main() -> None:
     """Simulate, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--simulations", type=int, default=2000, metavar="N", help="of each row (default: 2000)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = simulation_parser(__doc__, simulations=2000)
     parser.add_argument("--exact", action="store_true", help="count every outcome instead of simulating")
     args = parser.parse_args()
     results = []

@@ -9,7 +9,7 @@ from hostile import HOSTILE
 
 from torch_bgdebias.audit import AuditReport
 from torch_bgdebias.audit.cues import CUES, cue_of
-from torch_bgdebias.audit.page import _heat
+from torch_bgdebias.audit.page import _map_picture
 from torch_bgdebias.audit.results import Finding, Giveaway, Reading
 from torch_bgdebias.metrics.statistics import Interval
 
@@ -99,7 +99,7 @@ def test_tiles_that_are_not_known_are_lighter_and_those_beyond_chance_framed():
     mean = np.full((48, 48, 3), 100, np.uint8)
     plane = np.zeros((12, 12))
     plane[0, 0], plane[5, 5] = np.nan, 1.0
-    picture = _heat(mean, plane, 0.4).astype(int)
+    picture = _map_picture(mean, plane, 0.4).astype(int)
     side = len(picture) // 12
     grey = 0.5 * 100 + 120
     assert (picture[side // 2, side // 2] == int(0.8 * grey + 40)).all()

@@ -8,7 +8,7 @@ from mask_encoders import INSIDE, save
 
 from torch_bgdebias.masks import MaskEncoding, MaskEncodingError, read_mask
 from torch_bgdebias.masks.contents import load_mask
-from torch_bgdebias.masks.detection import _white
+from torch_bgdebias.masks.detection import _white_value
 from torch_bgdebias.masks.reading import MaskReader
 
 
@@ -109,4 +109,4 @@ def test_options_settle_it(tmp_path):
 )  # fmt: skip
 def test_the_white_of_shares_is_that_of_the_bit_depth(tmp_path, most, dtype, white):
     mask = load_mask(written(tmp_path, (ramp() / 255 * most).astype(dtype), "m.npy"))
-    assert _white([mask], "soft") == white
+    assert _white_value([mask], "soft") == white

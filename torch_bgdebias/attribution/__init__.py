@@ -1,4 +1,4 @@
-"""Where a model looks: Grad-CAM, KernelSHAP and LRP, tensors in and out, a whole batch at a time on its device.
+"""Where a model looks: Grad-CAM, KernelSHAP and LRP on whole batches of tensors, on their device.
 
 Every function takes the user's model and returns attributions (B, 1, H, W) of one class a sample. The model is left as
 it was. `torch_bgdebias.metrics.pixel_ratio` turns an attribution into the foreground's share.

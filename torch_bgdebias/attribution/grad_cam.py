@@ -26,7 +26,7 @@ def grad_cam(
     logits: LogitsKey = None,
     positive: bool = True,
 ) -> Tensor:
-    """Weight a layer's maps by the mean gradient of the class's logit and add them up.
+    """Grad-CAM: a layer's maps, weighted by the mean gradient of the class's logit and summed.
 
     Args:
         model: any classifier; runs in evaluation mode, and gradients to its parameters are neither made nor kept.

@@ -51,8 +51,8 @@ class KernelShapSettings:
 
     def scores(self, model: nn.Module | Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
         """What is explained of each class (B, K)."""
-        out = logits_of(model(batch), self.logits).float()
-        return out.softmax(1) if self.probability else out
+        output = logits_of(model(batch), self.logits).float()
+        return output.softmax(1) if self.probability else output
 
     def images_in_a_pass(self, image: Tensor) -> int:
         """How many masked images go through the model together."""
@@ -104,10 +104,10 @@ def sample_coalitions(
         return (number[:, None] >> torch.arange(features, device=device)) & 1 == 1
     size = torch.arange(1, features, device=device, dtype=torch.float64)
     pairs = samples // 2
-    drawn = torch.multinomial(1 / (size * (features - size)), pairs, replacement=True, generator=generator) + 1
+    sizes = torch.multinomial(1 / (size * (features - size)), pairs, replacement=True, generator=generator) + 1
     noise = torch.rand(pairs, features, generator=generator, device=device)
-    # the `drawn` smallest of each row: a uniform subset of that size
-    half = noise.argsort(1).argsort(1) < drawn[:, None]
+    # the `sizes` smallest of each row: a uniform subset of that size
+    half = noise.argsort(1).argsort(1) < sizes[:, None]
     return torch.stack([half, ~half], 1).flatten(0, 1)
 
 
@@ -175,12 +175,12 @@ def kernel_shap(
             features = int(segment.max()) + 1
             coalitions = sample_coalitions(features, samples, generator=generator, device=image.device)
         full = check_finite(score(image), name="logits")
-        chosen = target_class(full, target)
+        classes = target_class(full, target)
         absent = _Absent(baseline, image, generator)
-        base = absent.base_score(score, chosen)
-        value = full.gather(1, chosen[:, None])[:, 0]
+        base = absent.base_score(score, classes)
+        value = full.gather(1, classes[:, None])[:, 0]
         masked = _Masked(image, segment, coalitions, absent)
-        scores = _coalition_scores(score, masked, chosen, settings.images_in_a_pass(image))
+        scores = _coalition_scores(score, masked, classes, settings.images_in_a_pass(image))
         check_finite(scores.T, name="logits of images with superpixels taken away")
     values = _solve(coalitions, scores, base, value)
     attribution = values.gather(1, segment.flatten(1)).reshape(image.shape[0], 1, *image.shape[2:])
@@ -211,10 +211,10 @@ class _Absent:
         pick = torch.randint(len(self.pool), sample.shape, generator=self.generator, device=sample.device)
         return self.pool[pick]
 
-    def base_score(self, score: Callable[[Tensor], Tensor], chosen: Tensor) -> Tensor:
+    def base_score(self, score: Callable[[Tensor], Tensor], classes: Tensor) -> Tensor:
         if self.pool is None:
-            return score(self.images).gather(1, chosen[:, None])[:, 0]
-        return score(self.pool).mean(0)[chosen]
+            return score(self.images).gather(1, classes[:, None])[:, 0]
+        return score(self.pool).mean(0)[classes]
 
 
 def _named_baseline(name: str, image: Tensor) -> Tensor:
@@ -253,16 +253,16 @@ class _Masked(NamedTuple):
 
 
 def _coalition_scores(
-    score: Callable[[Tensor], Tensor], masked: _Masked, chosen: Tensor, images_in_a_pass: int
+    score: Callable[[Tensor], Tensor], masked: _Masked, classes: Tensor, images_in_a_pass: int
 ) -> Tensor:
-    """(S, B) scores; passes of so many images each, whatever B is, and no more than one of them in memory."""
+    """(S, B) scores, in passes of ``images_in_a_pass`` images for any B, one of them in memory at a time."""
     batch, count = len(masked.image), len(masked.coalitions)
     scores = masked.image.new_empty(count * batch, dtype=torch.float32)
     for start in range(0, count * batch, images_in_a_pass):
         number = torch.arange(start, min(start + images_in_a_pass, count * batch), device=masked.image.device)
         sample = number % batch
-        out = score(masked.take(sample, number // batch))
-        scores[start : start + images_in_a_pass] = out.gather(1, chosen[sample, None])[:, 0]
+        scores_of_pass = score(masked.take(sample, number // batch))
+        scores[start : start + images_in_a_pass] = scores_of_pass.gather(1, classes[sample, None])[:, 0]
     return scores.reshape(count, batch)
 
 
@@ -275,11 +275,11 @@ def _memory_format(image: Tensor) -> torch.memory_format:
 def _solve(coalitions: Tensor, scores: Tensor, base: Tensor, value: Tensor) -> Tensor:
     """Weighted least squares under sum phi = f(image) - f(baseline), by eliminating the last superpixel."""
     design = coalitions.double()
-    last = design[:, -1:]
-    reduced = design[:, :-1] - last
+    last_column = design[:, -1:]
+    reduced = design[:, :-1] - last_column
     root = shapley_weight(coalitions).sqrt()[:, None]
     gap = (value - base).double()
-    aim = scores.double() - base.double() - last * gap
+    aim = scores.double() - base.double() - last_column * gap
     if torch.linalg.matrix_rank(reduced * root) < reduced.shape[1]:
         raise ValueError(
             f"samples: {len(coalitions)} coalitions do not determine {coalitions.shape[1]} superpixels; take more"

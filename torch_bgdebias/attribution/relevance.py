@@ -55,9 +55,9 @@ def lrp(
     with torch.inference_mode(False), eval_mode(inner), torch.enable_grad():
         image = image.detach().clone()
         with torch.no_grad():
-            chosen = target_class(logits_of(inner(image), logits), target)
+            classes = target_class(logits_of(inner(image), logits), target)
         explained = inner if logits is None else _Logits(inner, logits)
-        _, heatmap = relevance(explained, image, chosen, FlexComposite() if composite is None else composite, False)
+        _, heatmap = relevance(explained, image, classes, FlexComposite() if composite is None else composite, False)
     return heatmap[:, 0].sum(1, keepdim=True).detach()
 
 

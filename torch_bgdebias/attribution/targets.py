@@ -1,4 +1,4 @@
-"""Which class is explained."""
+"""Selects the class that an attribution explains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Before any training: how much of the class can be read off what is not the object; after it: `discover`.
+"""Before training, ``audit``: can the class be predicted from the background alone? After it, ``discover``.
 
 ``audit`` looks at a data set, ``discover`` at what a model looks at in it.
 """

@@ -1,4 +1,4 @@
-"""What pixels say, as numbers: colours, textures, sharpness, layout, edges and corners; no trained weights.
+"""Appearance features without trained weights: colours, textures, sharpness, layout, edges and corners.
 
 All of it is measured on the background alone (`regions`). What is missing, behind the object, is NaN.
 """
@@ -112,11 +112,16 @@ def _shares(numbers: Tensor, weight: Tensor, bins: int) -> Tensor:
 def _colours(image: Tensor, grey: Tensor, weight: Tensor) -> Tensor:
     """Histograms of the background: 4 x 4 x 4 colours, 16 levels of brightness, 5 x 5 tints (red, blue less grey)."""
     levels = (image * 4).clamp(max=3.999).floor()
-    joint = levels[:, :1] * 16 + levels[:, 1:2] * 4 + levels[:, 2:]
+    colour_code = levels[:, :1] * 16 + levels[:, 1:2] * 4 + levels[:, 2:]
     bright = (grey * 16).clamp(max=15.999).floor()
     tint = torch.cat([image[:, :1] - grey, image[:, 2:] - grey], 1).mul(6).round().clamp(-2, 2) + 2
     return torch.cat(
-        [_shares(joint, weight, 64), _shares(bright, weight, 16), _shares(tint[:, :1] * 5 + tint[:, 1:], weight, 25)], 1
+        [
+            _shares(colour_code, weight, 64),
+            _shares(bright, weight, 16),
+            _shares(tint[:, :1] * 5 + tint[:, 1:], weight, 25),
+        ],
+        1,
     )
 
 
@@ -125,8 +130,8 @@ def _texture(image: Tensor, grey: Tensor, weight: Tensor) -> Tensor:
     parts = []
     for _ in range(2):
         parts += [_patterns(grey, weight), _directions(grey, weight)]
-        answers = F.conv2d(F.pad(image, (2, 2, 2, 2), mode="replicate"), _drawn_filters()).abs()
-        parts.append((_mean(answers, weight) + 1e-3).log())
+        responses = F.conv2d(F.pad(image, (2, 2, 2, 2), mode="replicate"), _drawn_filters()).abs()
+        parts.append((_mean(responses, weight) + 1e-3).log())
         image, grey = F.avg_pool2d(image, 2), F.avg_pool2d(grey, 2)
         weight = (F.avg_pool2d(weight, 2) > 0.99).float()
     return torch.cat(parts, 1)
@@ -155,16 +160,16 @@ def _directions(grey: Tensor, weight: Tensor) -> Tensor:
 
 
 def _drawn_filters() -> Tensor:
-    drawn = torch.randn(_FILTERS, 3, 5, 5, generator=torch.Generator().manual_seed(7))
-    drawn -= drawn.mean((1, 2, 3), keepdim=True)
-    return drawn / drawn.square().sum((1, 2, 3), keepdim=True).sqrt()
+    filters = torch.randn(_FILTERS, 3, 5, 5, generator=torch.Generator().manual_seed(7))
+    filters -= filters.mean((1, 2, 3), keepdim=True)
+    return filters / filters.square().sum((1, 2, 3), keepdim=True).sqrt()
 
 
 def _cells(values: Tensor, weight: Tensor, grid: int) -> Tensor:
     """Mean of each cell of a grid over its background, (B, C * grid * grid); NaN where less than a quarter is."""
-    seen = F.adaptive_avg_pool2d(weight, grid)
-    mean = F.adaptive_avg_pool2d(values * weight, grid) / seen.clamp(min=1e-6)
-    return torch.where(seen >= 0.25, mean, mean.new_tensor(torch.nan)).flatten(1)
+    covered = F.adaptive_avg_pool2d(weight, grid)
+    mean = F.adaptive_avg_pool2d(values * weight, grid) / covered.clamp(min=1e-6)
+    return torch.where(covered >= 0.25, mean, mean.new_tensor(torch.nan)).flatten(1)
 
 
 def _border(image: Tensor, grey: Tensor, weight: Tensor) -> Tensor:
@@ -174,12 +179,12 @@ def _border(image: Tensor, grey: Tensor, weight: Tensor) -> Tensor:
     last = slice(SIDE - width, SIDE)
     parts = []
     for rows, columns in ((strip, everything), (last, everything), (everything, strip), (everything, last)):
-        colour, bright, seen = (x[:, :, rows, columns] for x in (image, grey, weight))
-        mean = _mean(colour, seen)
-        spread = (_mean(bright.square(), seen) - _mean(bright, seen).square()).clamp(min=0).sqrt()
+        colour, bright, visible = (x[:, :, rows, columns] for x in (image, grey, weight))
+        mean = _mean(colour, visible)
+        spread = (_mean(bright.square(), visible) - _mean(bright, visible).square()).clamp(min=0).sqrt()
         steps = bright.diff(dim=3).abs()
         extremes = torch.cat([(bright < 0.02).float(), (bright > 0.98).float()], 1)
-        parts += [mean, spread, _mean(steps, seen[..., 1:]), _mean(extremes, seen)]
+        parts += [mean, spread, _mean(steps, visible[..., 1:]), _mean(extremes, visible)]
     return torch.cat(parts, 1)
 
 

@@ -1,4 +1,4 @@
-"""``audit``: how much of the class can be read off what is not the object, before anything is trained."""
+"""``audit``: how well the class can be predicted from everything but the object, before any training."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def audit(
     settings: AuditSettings | None = None,
     say: Say | None = None,
 ) -> AuditReport:
-    """Test whether simple learners can tell the classes by anything but the object.
+    """Test whether simple learners can predict the classes from anything but the object.
 
     Args:
         dataset: a folder (``images/<class>/`` with or without ``masks/<class>/``, or ``<class>/``), a data set of
@@ -61,7 +61,7 @@ def audit(
         masks: how a folder's masks are read.
         spec: where image, label and mask are in an item or batch that is no tuple of these.
         settings: how many pictures, how many shuffles, which level.
-        say: is given lines for whoever waits: how many pictures, how long it will take.
+        say: receives progress messages: how many pictures, how long it will take.
 
     Returns:
         AuditReport: findings, the surest first, with ``to_html``, ``to_json`` and ``summary``.
@@ -79,7 +79,9 @@ def audit(
     units = _groups(groups, gathered, source)
     gathered, units, small = _large_classes(gathered, units, classes)
     for name, values in (columns or {}).items():
-        numbers = fact_table([{name: _fact(value)} for value in _column(name, values, gathered, source)])[0]
+        numbers = fact_table(
+            [{name: _number_or_text(value)} for value in _values_of_pictures(name, values, gathered, source)]
+        )[0]
         gathered.views[COLUMN + name] = numbers.astype(np.float32)
     notes = [*_alias_note(gathered, classes), *_mask_notes(gathered)]
     source.left_out += small
@@ -94,7 +96,7 @@ class Steps:
         outcome: the tests.
         views: what was learnt from.
         places: the picture plane's places.
-        asked: the classes that are told from the rest: the second of two, or all of more.
+        asked: the classes that are tested against the rest: the second of two, or all if there are more.
         folds: (N,).
     """
 
@@ -142,11 +144,11 @@ class _Audit:
         steps = tests_of(self.gathered, self.units, options)
         outcome = steps.outcome
         readings, scores = self._readings(steps)
-        sure = sorted(
+        significant = sorted(
             (reading for reading in readings if reading.p_value <= options.level),
             key=lambda reading: (reading.p_value, -abs(reading.area.value - 0.5)),
         )
-        findings = [Finding(reading, self._giveaways(scores[id(reading)], reading.label)) for reading in sure]
+        findings = [Finding(reading, self._giveaways(scores[id(reading)], reading.label)) for reading in significant]
         counts = np.bincount(labels, minlength=len(self.classes))
         return AuditReport(
             classes=self.classes,
@@ -172,14 +174,14 @@ class _Audit:
             key = (test.cue, test.label)
             if key not in surest or (test.p_value, -test.z) < (surest[key].p_value, -surest[key].z):
                 surest[key] = test
-        wanted = {test.view for test in surest.values()}
+        views = {test.view for test in surest.values()}
         labels = self.gathered.labels
         by_view = {
             view.name: telling(view, labels, steps.asked, steps.folds, self.options.seed + number)
             for number, view in enumerate(steps.views)
-            if view.name in wanted
+            if view.name in views
         }
-        if "places" in wanted:
+        if "places" in views:
             by_view["places"] = {"single": place_scores(steps.places, labels, steps.asked, steps.folds)}
         together = self.units if len(np.unique(self.units)) < len(self.units) else None
         readings: list[Reading] = []
@@ -190,21 +192,21 @@ class _Audit:
             columns = {name: table[:, rows] for name, table in by_view[test.view].items()}
             areas = {name: area(values, truth, together) for name, values in columns.items()}
             best = max(areas, key=lambda name: areas[name].value)
-            own = columns[best] if label != ALL else np.where(truth, columns[best], -np.inf).max(1)
-            apart = 0 if label == ALL else _apart(own, truth)
-            readings.append(Reading(cue_of(cue), label, test.p_value, areas[best], best, apart))
-            scores[id(readings[-1])] = own
+            of_cue = columns[best] if label != ALL else np.where(truth, columns[best], -np.inf).max(1)
+            separated = 0 if label == ALL else _separated_positives(of_cue, truth)
+            readings.append(Reading(cue_of(cue), label, test.p_value, areas[best], best, separated))
+            scores[id(readings[-1])] = of_cue
         return readings, scores
 
     def _giveaways(self, scores: NDArray[np.float64], label: int) -> list[Giveaway]:
-        """The pictures whose class the scores tell most surely; of two classes those of either."""
-        gathered, most = self.gathered, self.options.examples
-        own = gathered.labels == label if label != ALL else np.ones(len(scores), bool)
-        chosen = [row for row in np.argsort(-scores) if own[row]][:most]
+        """The pictures whose class the scores predict most confidently; of two classes those of either."""
+        gathered, limit = self.gathered, self.options.examples
+        in_class = gathered.labels == label if label != ALL else np.ones(len(scores), bool)
+        examples = [row for row in np.argsort(-scores) if in_class[row]][:limit]
         if len(np.unique(gathered.labels)) == 2:
-            other = [row for row in np.argsort(scores) if not own[row]]
-            chosen = chosen[: most - most // 2] + other[: most // 2]
-        names = [gathered.paths[row] for row in chosen]
+            counterexamples = [row for row in np.argsort(scores) if not in_class[row]]
+            examples = examples[: limit - limit // 2] + counterexamples[: limit // 2]
+        names = [gathered.paths[row] for row in examples]
         return [
             Giveaway(
                 int(gathered.index[row]),
@@ -212,11 +214,11 @@ class _Audit:
                 int(gathered.labels[row]),
                 gathered.thumbnails[row],
             )
-            for row, path in zip(chosen, names, strict=True)
+            for row, path in zip(examples, names, strict=True)
         ]
 
 
-def _apart(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> int:
+def _separated_positives(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> int:
     """Positives at the head of the ranking, down to where fewer than nine in ten are; 0 of a head of under ten."""
     order = np.argsort(-scores, kind="stable")
     hits = np.cumsum(positive[order])
@@ -227,7 +229,7 @@ def _apart(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> int:
 
 def _names(source: PictureSource, gathered: Gathered) -> tuple[str, ...]:
     if not len(gathered.labels):
-        reasons = first_few((f"{name} ({why})" for name, why in source.unreadable), 2)
+        reasons = first_few((f"{name} ({reason})" for name, reason in source.unreadable), 2)
         raise ValueError(f"dataset: expected pictures, got none that can be read; {reasons or 'it is empty'}")
     if gathered.labels.min() < 0:
         raise ValueError(f"label: expected classes 0, 1, ..., got {int(gathered.labels.min())}")
@@ -262,7 +264,7 @@ def _groups(groups: Values | str | None, gathered: Gathered, source: PictureSour
         pattern = re.compile(groups)
         if any(path is None for path in gathered.paths):
             raise ValueError("groups: expected a value a picture where pictures are no files, got a pattern")
-        names = [_keys(path, source.root)[0] for path in gathered.paths]
+        names = [_table_keys(path, source.root)[0] for path in gathered.paths]
         matches = [pattern.search(name) for name in names]
         values: list[Any] = [
             name if m is None else (m.groups() or (m[0],))[0] for m, name in zip(matches, names, strict=True)
@@ -270,15 +272,17 @@ def _groups(groups: Values | str | None, gathered: Gathered, source: PictureSour
         if not any(matches):
             raise ValueError(f"groups: expected a pattern that fits file names such as {names[0]}, got {groups!r}")
     else:
-        values = _column("groups", groups, gathered, source)
+        values = _values_of_pictures("groups", groups, gathered, source)
     return np.asarray(np.unique([str(value) for value in values], return_inverse=True)[1])
 
 
-def _column(name: str, values: Values, gathered: Gathered, source: PictureSource) -> list[Any]:
+def _values_of_pictures(name: str, values: Values, gathered: Gathered, source: PictureSource) -> list[Any]:
     """The value of each picture that was read."""
     if isinstance(values, Mapping):
-        keys = [_keys(path, source.root) for path in gathered.paths]
-        values_of_each = [next((values[key] for key in several if key in values), None) for several in keys]
+        keys = [_table_keys(path, source.root) for path in gathered.paths]
+        values_of_each = [
+            next((values[key] for key in keys_of_picture if key in values), None) for keys_of_picture in keys
+        ]
         missing = sum(value is None for value in values_of_each)
         if 2 * missing > len(values_of_each):
             example = keys[0][0] if keys[0] else "no file"
@@ -291,7 +295,7 @@ def _column(name: str, values: Values, gathered: Gathered, source: PictureSource
     return [values[int(index)] for index in gathered.index]
 
 
-def _keys(path: Path | None, root: Path) -> list[str]:
+def _table_keys(path: Path | None, root: Path) -> list[str]:
     """What a table may call a picture."""
     if path is None:
         return []
@@ -299,7 +303,7 @@ def _keys(path: Path | None, root: Path) -> list[str]:
     return [below, f"images/{below}", str(path), path.name, path.stem]
 
 
-def _fact(value: Any) -> float | str:
+def _number_or_text(value: Any) -> float | str:
     if value is None:
         return ""
     try:
@@ -309,7 +313,7 @@ def _fact(value: Any) -> float | str:
 
 
 def _alias_note(gathered: Gathered, classes: tuple[str, ...]) -> list[str]:
-    """Names that repeat the class are no cue: they are taken out, and it is said."""
+    """Names that repeat the class are no cue: they are removed, with a note."""
     names = gathered.views.get("names")
     if names is None:
         return []
@@ -319,15 +323,15 @@ def _alias_note(gathered: Gathered, classes: tuple[str, ...]) -> list[str]:
     if not alias.any():
         return []
     gathered.views["names"] = names[:, ~alias]
-    which = ", ".join(classes[int(label)] for label in present[means[:, alias].argmax(0)][:5])
-    return [f"Files of a class have a name of their own ({which}): taken for the class's name, and not tested."]
+    class_text = ", ".join(classes[int(label)] for label in present[means[:, alias].argmax(0)][:5])
+    return [f"Files of a class have a name of their own ({class_text}): taken for the class's name, and not tested."]
 
 
 def _mask_notes(gathered: Gathered) -> list[str]:
     if not gathered.masked.any():
         return []
-    bare = int((~gathered.masked).sum())
-    return [f"{bare} pictures have no mask: of them the border was looked at."] if bare else []
+    unmasked = int((~gathered.masked).sum())
+    return [f"{unmasked} pictures have no mask: of them the border was looked at."] if unmasked else []
 
 
 def _warn_of_unreadable(source: PictureSource, read: int) -> None:
@@ -342,7 +346,7 @@ def _warn_of_unreadable(source: PictureSource, read: int) -> None:
 def _mean_picture(thumbnails: Sequence[bytes]) -> NDArray[np.uint8]:
     size = (96, 96)
     total = np.zeros((*size, 3))
-    chosen = thumbnails[:: max(1, len(thumbnails) // 300)]
-    for thumbnail in chosen:
+    sampled = thumbnails[:: max(1, len(thumbnails) // 300)]
+    for thumbnail in sampled:
         total += np.asarray(Image.open(io.BytesIO(thumbnail)).convert("RGB").resize(size))
-    return (total / len(chosen)).round().astype(np.uint8)
+    return (total / len(sampled)).round().astype(np.uint8)

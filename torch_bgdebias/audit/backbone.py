@@ -1,4 +1,4 @@
-"""A named network's embedding of pictures whose objects are hidden."""
+"""Embeddings by a named pretrained network of pictures whose objects are hidden."""
 
 from __future__ import annotations
 

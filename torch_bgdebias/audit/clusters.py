@@ -1,4 +1,4 @@
-"""Groups of pictures that a model looks at in a way of their own, ranked by how far they stand apart.
+"""Groups of pictures with similar heatmaps, ranked by how clearly they separate from the rest of their class.
 
 SpRAy's idea (Lapuschkin and others, Nature Communications 10, 2019): a class whose pictures are recognised by an object
 has heatmaps that vary without a gap; pictures that are recognised by something else, a mark in a corner, form a group.
@@ -69,16 +69,16 @@ def clusters_of(
         length = np.linalg.norm(embeddings, axis=1, keepdims=True)
         spaces["embeddings"] = embeddings / np.maximum(length, 1e-12)
     for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
+        members = np.flatnonzero(labels == label)
         for space, table in spaces.items():
-            points = _components(table[own])
+            points = _components(table[members])
             distinct = len(np.unique(points.round(9), axis=0))
             for count in _CUTS:
-                if len(own) < 2 * _LEAST * count or distinct < count:
+                if len(members) < 2 * _LEAST * count or distinct < count:
                     break
                 numbers = cluster.KMeans(count, n_init=3, random_state=seed).fit_predict(points)
-                groups += _groups(int(label), space, own, numbers, points, maps)
-    return _distinct(sorted(groups, key=lambda group: -group.suspicion))
+                groups += _groups(int(label), space, members, numbers, points, maps)
+    return _without_overlapping(sorted(groups, key=lambda group: -group.suspicion))
 
 
 def separation(points: NDArray[np.float64], inside: NDArray[np.bool_]) -> tuple[float, NDArray[np.float64]]:
@@ -98,18 +98,18 @@ def separation(points: NDArray[np.float64], inside: NDArray[np.bool_]) -> tuple[
     for rows in (np.flatnonzero(inside), np.flatnonzero(~inside)):
         half[rows[::2]] = True
     distances = []
-    for drawn in (half, ~half):
-        line = points[drawn & inside].mean(0) - points[drawn & ~inside].mean(0)
-        group, rest = points[~drawn & inside] @ line, points[~drawn & ~inside] @ line
-        distances.append(float(group.mean() - rest.mean()) / max(float(group.std() + rest.std()), 1e-12))
+    for fold in (half, ~half):
+        line = points[fold & inside].mean(0) - points[fold & ~inside].mean(0)
+        group, outside = points[~fold & inside] @ line, points[~fold & ~inside] @ line
+        distances.append(float(group.mean() - outside.mean()) / max(float(group.std() + outside.std()), 1e-12))
     return float(np.mean(distances)), points @ (points[inside].mean(0) - points[~inside].mean(0))
 
 
 def place_of(maps: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Where (S, S) heatmaps (n, S, S) of the group have more than those of the rest; adds up to 1."""
-    apart = np.maximum(maps[inside].mean(0, dtype=np.float64) - maps[~inside].mean(0, dtype=np.float64), 0)
-    apart = np.where(apart >= 0.25 * apart.max(), apart, 0)  # the place itself, not all that varies
-    return np.asarray(apart / max(float(apart.sum()), 1e-12))
+    difference = np.maximum(maps[inside].mean(0, dtype=np.float64) - maps[~inside].mean(0, dtype=np.float64), 0)
+    difference = np.where(difference >= 0.25 * difference.max(), difference, 0)  # the place itself, not all that varies
+    return np.asarray(difference / max(float(difference.sum()), 1e-12))
 
 
 def _groups(
@@ -135,20 +135,20 @@ def _groups(
 def _components(table: NDArray[np.float32]) -> NDArray[np.float64]:
     """Principal components, at most `_COMPONENTS`."""
     centred = table - table.mean(0, dtype=np.float64)
-    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
-    return np.asarray((left * singular)[:, :_COMPONENTS])
+    vectors, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    return np.asarray((vectors * singular)[:, :_COMPONENTS])
 
 
-def _distinct(groups: list[Cluster]) -> list[Cluster]:
+def _without_overlapping(groups: list[Cluster]) -> list[Cluster]:
     """Without groups that a more suspicious one of the class holds most of."""
-    shown: list[Cluster] = []
+    distinct: list[Cluster] = []
     for group in groups:
         members = set(group.rows[: group.size].tolist())
         overlaps = (
-            len(members & set(other.rows[: other.size].tolist())) / min(group.size, other.size)
-            for other in shown
-            if other.label == group.label
+            len(members & set(earlier.rows[: earlier.size].tolist())) / min(group.size, earlier.size)
+            for earlier in distinct
+            if earlier.label == group.label
         )
         if all(overlap < _SAME for overlap in overlaps):
-            shown.append(group)
-    return shown
+            distinct.append(group)
+    return distinct

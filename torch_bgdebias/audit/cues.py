@@ -1,8 +1,7 @@
-"""The cues: what of a picture each one is, in words, and which numbers (views) belong to it."""
+"""The cues that an audit tests: what each one describes, and which feature views belong to it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,7 +70,7 @@ class View:
 
     @property
     def grouped(self) -> bool:
-        """Whether groups of alike pictures are learnt from."""
+        """Whether groups of similar pictures are used as features."""
         return self.name == "patches"
 
 
@@ -112,11 +111,11 @@ def without(features: Floats, basis: Floats) -> Floats:
 def _basis(boxes: Floats) -> Floats:
     """Orthonormal columns of what boxes say, and their squares."""
     unit = standardised(boxes)
-    both = standardised(np.concatenate([unit, np.square(unit)], axis=1))
-    left, singular, _ = np.linalg.svd(both.astype(np.float64), full_matrices=False)
-    most = max(1, len(boxes) // 20)  # of few pictures no more than a share is given up
+    with_squares = standardised(np.concatenate([unit, np.square(unit)], axis=1))
+    vectors, singular, _ = np.linalg.svd(with_squares.astype(np.float64), full_matrices=False)
+    rank_limit = max(1, len(boxes) // 20)  # of few pictures no more than a share is given up
     spanning = singular > 1e-4 * max(float(singular.max(initial=0.0)), 1e-12)
-    return np.ascontiguousarray(left[:, spanning][:, :most], np.float32)
+    return np.ascontiguousarray(vectors[:, spanning][:, :rank_limit], np.float32)
 
 
 def place_bases(places: Floats, cells: int, basis: Floats | None) -> list[tuple[int, Floats]]:
@@ -131,9 +130,9 @@ def place_bases(places: Floats, cells: int, basis: Floats | None) -> list[tuple[
             features = without(features, basis)
         if not features.shape[1]:
             continue
-        left, singular, _ = np.linalg.svd(features.astype(np.float64), full_matrices=False)
+        vectors, singular, _ = np.linalg.svd(features.astype(np.float64), full_matrices=False)
         spanning = singular > 1e-3 * max(float(singular.max()), 1e-12)
-        shown.append((cell, np.ascontiguousarray(left[:, spanning], np.float32)))
+        shown.append((cell, np.ascontiguousarray(vectors[:, spanning], np.float32)))
     return shown
 
 
@@ -141,8 +140,3 @@ def box_basis(gathered: Gathered) -> Floats | None:
     """What is to be taken out of the background's numbers; ``None`` without boxes."""
     boxes = gathered.views.get("box")
     return None if boxes is None else _basis(boxes)
-
-
-def number_of_views(views: Sequence[View]) -> dict[str, int]:
-    """How many features each view has, for the record."""
-    return {view.name: view.features.shape[1] for view in views}

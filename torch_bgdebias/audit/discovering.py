@@ -1,4 +1,4 @@
-"""``discover``: after training and without masks, pictures that a model recognises by something of their own."""
+"""``discover``: groups of pictures that a trained model recognises by something unusual; needs no masks."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ def discover(
     seed: int = 0,
     say: Say | None = None,
 ) -> Discovery:
-    """Cluster what a model looks at, class by class, and rank the groups by how far they stand apart.
+    """Cluster pictures by where a model looks, class by class, and rank the clusters by how far they stand apart.
 
     Args:
         model: any classifier; in evaluation mode meanwhile, given back as it was.
         dataset: as for `torch_bgdebias.audit.audit`; a folder's masks are not needed and not read. Labels are numbers
             of the model's outputs: a folder's classes in the order of their names.
         preprocessing: what the model wants of images in [0, 1]; tensors are taken to be in these units already.
-        attribution: ``"lrp"``, ``"grad_cam"``, or ``"auto"``: LRP where zennit is there.
-        layer: of Grad-CAM; found by itself where ``None``.
+        attribution: ``"lrp"``, ``"grad_cam"``, or ``"auto"``: LRP if zennit is installed.
+        layer: of Grad-CAM; chosen automatically if ``None``.
         logits: where the logits are in the model's output.
         spec: where image and label are in an item or batch that is no tuple of these.
-        images: most pictures that are looked at, ``None``: all.
+        images: at most so many pictures are used; ``None``: all.
         seed: of their choice and of the clustering.
-        say: is given lines for whoever waits.
+        say: receives progress messages.
 
     Returns:
         Discovery: the groups, the most suspicious first, with ``to_html``, ``to_json`` and ``summary``.

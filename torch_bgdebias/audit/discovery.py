@@ -1,4 +1,4 @@
-"""What `discover` saw: groups of pictures with the place that a model looks at, to print, write and show."""
+"""The result of `discover`: groups of pictures and where the model looks in them, to print, write and show."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _ADVICE = say(
 
 @dataclass(frozen=True)
 class Discovery:
-    """Groups of pictures that a model looks at in a way of their own.
+    """Groups of pictures that a model recognises by something other than most pictures of their class.
 
     Attributes:
         classes: names by number.
-        labels: (N,) classes of the pictures that were looked at.
+        labels: (N,) classes of the pictures that were inspected.
         index: (N,) their positions in the data set.
         names: of their files, or their positions.
         clusters: the most suspicious first.
@@ -63,23 +63,23 @@ class Discovery:
         return np.asarray(self.index[self.clusters[cluster].rows[:count]])
 
     def summary(self) -> str:
-        """Some lines for a terminal."""
+        """A few lines for a terminal."""
         suspicious = [group for group in self.clusters if group.suspicion >= SUSPICIOUS]
-        counted = f"{len(suspicious)} groups stand apart (by {SUSPICIOUS:g} or more)"
+        count_words = f"{len(suspicious)} groups stand apart (by {SUSPICIOUS:g} or more)"
         lines = [
-            f"{len(self.labels):,} pictures, {self.method}; {counted}",
+            f"{len(self.labels):,} pictures, {self.method}; {count_words}",
         ]
         for group in self.clusters[:8]:
             typical = ", ".join(self.names[row] for row in group.rows[:3])
             name = self.classes[group.label]
             lines.append(
-                f"{group.suspicion:5.2f}  {name}: {group.size} pictures, {_where(group.place)} ({typical}, ...)"
+                f"{group.suspicion:5.2f}  {name}: {group.size} pictures, {_place_words(group.place)} ({typical}, ...)"
             )
         lines.append("What a whole class shares makes no group: bgdebias audit and bgdebias probe tell that.")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The results as plain values, for JSON."""
         groups = [
             {
                 "class": group.label,
@@ -95,7 +95,7 @@ class Discovery:
         return {**about, "clusters": groups, "unreadable": [list(pair) for pair in self.unreadable]}
 
     def to_json(self, path: str | Path) -> None:
-        """Write `to_dict`, whole or not at all."""
+        """Write `to_dict` as JSON; an interrupted run leaves no partial file."""
         write_text(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
     def to_html(self, path: str | Path, *, title: str = "What the model looks at") -> None:
@@ -112,9 +112,9 @@ class Discovery:
 
     def _verdict(self) -> list[Sentence]:
         """What the first screen says."""
-        apart = [group for group in self.clusters if group.suspicion >= SUSPICIOUS]
-        sentences = [_apart_words(apart, self.classes)]
-        if apart:
+        suspicious = [group for group in self.clusters if group.suspicion >= SUSPICIOUS]
+        sentences = [_suspicious_sentence(suspicious, self.classes)]
+        if suspicious:
             sentences.append(_ADVICE)
         else:
             sentences.append(say("It is no proof: a cue that all pictures of a class share makes no group."))
@@ -125,36 +125,38 @@ class Discovery:
 
     def _row(self, group: Cluster) -> dict[str, Any]:
         shots = [(jpeg(self.thumbnails[row]), self.names[row]) for row in group.rows[:_PICTURES]]
-        mean = np.mean([_grey(self.thumbnails[row]) for row in group.rows[: min(group.size, 100)]], axis=0)
+        mean = np.mean([_grey_pixels(self.thumbnails[row]) for row in group.rows[: min(group.size, 100)]], axis=0)
         return {
             "name": self.classes[group.label],
             "suspicion": f"{group.suspicion:.2f}",
             "apart": group.suspicion >= SUSPICIOUS,
             "size": group.size,
-            "where": _where(group.place),
-            "map": embedded(_shown(group.place, mean)),
+            "where": _place_words(group.place),
+            "map": embedded(_picture_of_place(group.place, mean)),
             "shots": shots,
         }
 
 
-def _apart_words(apart: Sequence[Cluster], classes: Sequence[str]) -> Sentence:
-    if not apart:
+def _suspicious_sentence(suspicious: Sequence[Cluster], classes: Sequence[str]) -> Sentence:
+    if not suspicious:
         return say(strong("No group of pictures stands apart from the rest of its class."))
-    first, several = apart[0], len(apart) > 1
-    counted = f"{len(apart)} groups of pictures stand apart" if several else "One group of pictures stands apart"
-    where = _where(first.place)
+    first, plural = suspicious[0], len(suspicious) > 1
+    count_words = (
+        f"{len(suspicious)} groups of pictures stand apart" if plural else "One group of pictures stands apart"
+    )
+    where = _place_words(first.place)
     place = "in the middle" if where == "middle" else f"at the {where}"
     group_text = f"{first.size} pictures of {classes[first.label]}, by what is {place}"
-    return say(strong(f"{counted} from the rest of {'their classes' if several else 'its class'}. "),
-               f"Furthest{' of all' if several else ''}: {group_text}.")  # fmt: skip
+    return say(strong(f"{count_words} from the rest of {'their classes' if plural else 'its class'}. "),
+               f"Furthest{' of all' if plural else ''}: {group_text}.")  # fmt: skip
 
 
-def _grey(thumbnail: bytes) -> NDArray[np.float64]:
+def _grey_pixels(thumbnail: bytes) -> NDArray[np.float64]:
     picture = Image.open(io.BytesIO(thumbnail)).convert("L").resize((96, 96))
     return np.asarray(picture).astype(np.float64)
 
 
-def _shown(place: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _picture_of_place(place: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np.uint8]:
     """The group's mean picture under its place, red."""
     side = len(mean) // len(place)
     strength = np.kron(place / max(float(place.max()), 1e-12), np.ones((side, side)))[..., None]
@@ -162,7 +164,7 @@ def _shown(place: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np.
     return np.ascontiguousarray(tinted.clip(0, 255).astype(np.uint8))
 
 
-def _where(place: NDArray[np.float64]) -> str:
+def _place_words(place: NDArray[np.float64]) -> str:
     """The place in words: ``top left``."""
     weight = np.arange(len(place)) + 0.5
     down, across = (float((place.sum(axis) * weight).sum()) / len(place) for axis in (1, 0))

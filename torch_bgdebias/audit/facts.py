@@ -1,4 +1,4 @@
-"""Findings that say one thing: a background that differs is seen in its colours, its light and its corners alike."""
+"""Merges findings with one cause: a different background shows in its colours, its light and its corners alike."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Fact:
     """One thing that gives a class away, by the cue that shows it best.
 
     Attributes:
-        about: what gives it away: a cue's kind, or ``"a place"`` of the background by itself.
+        about: what predicts it: a cue's kind, or ``"a place"`` of the background.
         lead: the finding with the highest AUC.
         others: findings that say the same, the highest AUC first.
     """
@@ -35,7 +35,7 @@ def facts_of(findings: Sequence[Finding], *, by_class: bool = True) -> list[Fact
     """Findings put together by what they are about: the background, a place of it, the box, the file, the source.
 
     All classes together are left out where single ones say the same. A place of the background (border, corners, one
-    place) stands by itself only where it tells the class better than the whole background does.
+    place) is a fact of its own only if it predicts the class better than the whole background does.
 
     Args:
         findings: in the order in which facts come, by the first finding of each.
@@ -51,8 +51,8 @@ def facts_of(findings: Sequence[Finding], *, by_class: bool = True) -> list[Fact
     for finding in findings:
         reading = finding.reading
         label = reading.label if by_class else 0
-        alone = reading.cue.name in _LOCAL and reading.area.value > wholes.get(label, 0.0) + _MORE
-        groups.setdefault((label, "a place" if alone else reading.cue.kind), []).append(finding)
+        standalone = reading.cue.name in _LOCAL and reading.area.value > wholes.get(label, 0.0) + _MORE
+        groups.setdefault((label, "a place" if standalone else reading.cue.kind), []).append(finding)
     facts = []
     single = {about for label, about in groups if label != ALL}
     for (label, about), group in groups.items():

@@ -1,4 +1,4 @@
-"""What a file says beside its pixels: size, mode, compression, EXIF fields, and the words of its name."""
+"""Features of a file beside its pixels: size, mode, compression, EXIF fields, and the words of its name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def file_facts(path: Path) -> FileFacts:
             facts["compression"] = _compression(file)
             facts["exif"] = _exif(file)
         stored = path.stat().st_size
-    except Exception:  # PIL's readers raise whatever a damaged file leads them to
+    except Exception:  # PIL's readers raise errors of many types on damaged files
         return facts
     facts["file size"] = {
         "bytes": math.log(max(stored, 1)),

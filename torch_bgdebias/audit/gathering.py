@@ -1,4 +1,4 @@
-"""One pass over the pictures: their features by view, their labels, and a thumbnail of each."""
+"""One pass over the pictures that collects features by view, labels and thumbnails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torch_bgdebias.audit.regions import Box, box_facts, object_box, outside_of
 
 __all__ = ["Embed", "Gathered", "Say", "duration", "gather", "thumbnail"]
 
-#: takes one line for whoever waits
+#: takes one progress message
 Say = Callable[[str], None]
 _BATCH = 32
 _THUMBNAIL = 96
@@ -29,7 +29,7 @@ _THUMBNAIL = 96
 
 @dataclass
 class Gathered:
-    """What an audit knows of the pictures that it has read.
+    """The features of the pictures that an audit has read.
 
     Attributes:
         labels: (N,) number of each one's class.
@@ -49,19 +49,19 @@ class Gathered:
 
     def subset(self, rows: NDArray[np.bool_]) -> Gathered:
         """The pictures of ``rows`` (N,)."""
-        where = np.flatnonzero(rows)
+        positions = np.flatnonzero(rows)
         return Gathered(
             self.labels[rows],
             self.index[rows],
-            [self.paths[row] for row in where],
+            [self.paths[row] for row in positions],
             {name: values[rows] for name, values in self.views.items()},
             self.masked[rows],
-            [self.thumbnails[row] for row in where],
+            [self.thumbnails[row] for row in positions],
         )
 
 
 @dataclass
-class _Parts:
+class _Columns:
     labels: list[int] = field(default_factory=list)
     index: list[int] = field(default_factory=list)
     paths: list[Path | None] = field(default_factory=list)
@@ -77,37 +77,37 @@ class _Parts:
 Embed = Callable[[torch.Tensor], NDArray[np.float32]]
 
 
-def gather(source: PictureSource, most: int | None, seed: int, *, embed: Embed | None = None, say: Say) -> Gathered:
+def gather(source: PictureSource, limit: int | None, seed: int, *, embed: Embed | None = None, say: Say) -> Gathered:
     """Read the pictures one batch after the other; what is kept of each are some thousand numbers.
 
     Args:
         source: the pictures.
-        most: how many at most.
+        limit: how many at most.
         seed: of their choice.
         embed: a backbone.
-        say: told how many pictures there are, and after the first ones how long it will take.
+        say: receives the number of pictures, and after the first ones the time that the rest will take.
     """
-    parts = _Parts()
-    waiting: list[tuple[Picture, Box | None]] = []
-    expected = source.total if most is None or source.total is None else min(most, source.total)
-    many = "pictures, how many is not known yet" if source.total is None else f"{source.total:,} pictures"
+    parts = _Columns()
+    batch: list[tuple[Picture, Box | None]] = []
+    expected = source.total if limit is None or source.total is None else min(limit, source.total)
+    count_words = "pictures, how many is not known yet" if source.total is None else f"{source.total:,} pictures"
     if expected is not None and source.total is not None and expected < source.total:
-        many += f", of which {expected:,} are looked at (images= or --images for more)"
-    say(many)
+        count_words += f", of which {expected:,} are looked at (images= or --images for more)"
+    say(count_words)
     start = time.monotonic()
     estimated = False
-    for index, picture in source.pictures(most, seed):
-        waiting.append((picture, _note(parts, index, picture, source)))
-        if len(waiting) == _BATCH:
-            _measure(parts, waiting, embed)
-            waiting = []
+    for index, picture in source.pictures(limit, seed):
+        batch.append((picture, _add_facts(parts, index, picture, source)))
+        if len(batch) == _BATCH:
+            _measure(parts, batch, embed)
+            batch = []
             if not estimated and expected is not None and expected > 10 * _BATCH:
                 seconds = (time.monotonic() - start) * expected / len(parts.labels)
                 say(f"about {duration(seconds)} to read them")
             estimated = True
-    if waiting:
-        _measure(parts, waiting, embed)
-    return _joined(parts)
+    if batch:
+        _measure(parts, batch, embed)
+    return _gathered(parts)
 
 
 def duration(seconds: float) -> str:
@@ -115,7 +115,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def _note(parts: _Parts, index: int, picture: Picture, source: PictureSource) -> Box | None:
+def _add_facts(parts: _Columns, index: int, picture: Picture, source: PictureSource) -> Box | None:
     """What does not need the pixels in a batch."""
     box = None if picture.mask is None else object_box(picture.mask)
     height, width = picture.pixels.shape[:2]
@@ -139,26 +139,26 @@ def _note(parts: _Parts, index: int, picture: Picture, source: PictureSource) ->
     return box
 
 
-def _measure(parts: _Parts, waiting: list[tuple[Picture, Box | None]], embed: Embed | None) -> None:
+def _measure(parts: _Columns, batch: list[tuple[Picture, Box | None]], embed: Embed | None) -> None:
     """What pixels say, a batch at a time."""
     images, outside = [], []
-    for picture, box in waiting:
+    for picture, box in batch:
         resized = Image.fromarray(picture.pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
         images.append(torch.from_numpy(np.array(resized)).permute(2, 0, 1))
         outside.append(torch.from_numpy(outside_of(picture.mask, box, SIDE)))
     image = torch.stack(images).float() / 255
-    seen = torch.stack(outside)[:, None]
-    for name, values in appearance(image, seen).items():
+    outside_mask = torch.stack(outside)[:, None]
+    for name, values in appearance(image, outside_mask).items():
         parts.pixels.setdefault(name, []).append(values)
-    parts.pixels.setdefault("patches", []).append(patch_features(image, seen))
-    everything = torch.ones_like(seen, dtype=torch.float32)
+    parts.pixels.setdefault("patches", []).append(patch_features(image, outside_mask))
+    everything = torch.ones_like(outside_mask, dtype=torch.float32)
     grey = image.mean(1, keepdim=True)
-    whole = {"whole light": light(image, grey, everything), "whole sharpness": sharpness(grey, everything)}
-    for name, facts in whole.items():
+    whole_picture = {"whole light": light(image, grey, everything), "whole sharpness": sharpness(grey, everything)}
+    for name, facts in whole_picture.items():
         parts.pixels.setdefault(name, []).append(facts.numpy())
     if embed is not None:
-        mean = (image * seen).sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True).clamp(min=1)
-        parts.pixels.setdefault("backbone", []).append(embed(torch.where(seen, image, mean)))
+        mean = (image * outside_mask).sum((2, 3), keepdim=True) / outside_mask.sum((2, 3), keepdim=True).clamp(min=1)
+        parts.pixels.setdefault("backbone", []).append(embed(torch.where(outside_mask, image, mean)))
 
 
 def thumbnail(picture: Picture) -> bytes:
@@ -170,7 +170,7 @@ def thumbnail(picture: Picture) -> bytes:
     return buffer.getvalue()
 
 
-def _joined(parts: _Parts) -> Gathered:
+def _gathered(parts: _Columns) -> Gathered:
     views = {name: np.concatenate(values) for name, values in parts.pixels.items()}
     if parts.labels:
         views["corner facts"] = np.array([facts for facts, _ in parts.corners], np.float32)

@@ -1,4 +1,4 @@
-"""Kinds of pictures, found without labels: groups of alike ones, and how like each of them every picture is."""
+"""Clusters of similar pictures, made without labels, and how similar every picture is to each cluster."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch_bgdebias.audit.learners import Floats
 
 __all__ = ["group_likeness"]
 
-#: pictures of which groups are made, the others are compared with these; drawn without a look at labels
+#: pictures of which groups are made, the others are compared with these; drawn without using labels
 _MOST = 2000
 #: a group has no fewer pictures than this, nor than this share, and no more than that share
 _LEAST, _LEAST_SHARE, _MOST_SHARE = 8, 0.01, 0.3
@@ -27,15 +27,15 @@ def group_likeness(features: Floats) -> Floats:
     Args:
         features: (N, d) standardised.
     """
-    left, singular, _ = np.linalg.svd(features.astype(np.float64), full_matrices=False)
+    vectors, singular, _ = np.linalg.svd(features.astype(np.float64), full_matrices=False)
     singular = singular[:_COMPONENTS]
-    left = left[:, : len(singular)]
+    vectors = vectors[:, : len(singular)]
     variances = np.square(singular)
-    scaled = left * np.sqrt(variances / np.maximum(variances + variances.mean(), 1e-12))
+    scaled = vectors * np.sqrt(variances / np.maximum(variances + variances.mean(), 1e-12))
     rows = np.arange(len(features))
     if len(rows) > _MOST:
         rows = np.sort(np.random.default_rng(0).choice(len(features), _MOST, replace=False))
-    means = [scaled[rows[members]].mean(0) for members in _branches((left * np.sqrt(singular))[rows, :_TREE])]
+    means = [scaled[rows[members]].mean(0) for members in _branches((vectors * np.sqrt(singular))[rows, :_TREE])]
     if not means:
         return np.zeros((len(features), 0), np.float32)
     likeness = scaled @ np.stack(means, 1)
@@ -50,12 +50,12 @@ def _branches(points: np.ndarray) -> list[list[int]]:
     count = len(points)
     if count < 2 * _LEAST:
         return []
-    least, most = max(_LEAST, _LEAST_SHARE * count), _MOST_SHARE * count
+    smallest, largest = max(_LEAST, _LEAST_SHARE * count), _MOST_SHARE * count
     members: list[list[int]] = [[row] for row in range(count)]
     branches = []
     for first, second, _, size in hierarchy.linkage(points, "ward"):
-        joined = members[int(first)] + members[int(second)] if size <= most else []
+        joined = members[int(first)] + members[int(second)] if size <= largest else []
         members.append(joined)
-        if least <= size <= most:
+        if smallest <= size <= largest:
             branches.append(joined)
     return branches

@@ -1,4 +1,4 @@
-"""Simple learners in closed form, so that a thousand shuffled labellings cost little more than one.
+"""Simple learners in closed form, so that a thousand permuted labellings cost little more than one.
 
 Features are standardised once, without labels. Three learners read a class off them: the one best feature, a ridge
 regression, and a small network, whose hidden layer is drawn and whose last layer is a ridge regression. Where pictures
@@ -48,10 +48,10 @@ def standardised(table: NDArray[np.floating]) -> Floats:
         (N, d), rotated to its principal components where it has more than `MOST_COMPONENTS` of them; d may be 0.
     """
     values = np.asarray(table, np.float64)
-    known = np.isfinite(values)
-    counts = known.sum(0)
-    mean = np.where(known, values, 0.0).sum(0) / np.maximum(counts, 1)
-    centred = np.where(known, values - mean, 0.0)
+    is_known = np.isfinite(values)
+    counts = is_known.sum(0)
+    mean = np.where(is_known, values, 0.0).sum(0) / np.maximum(counts, 1)
+    centred = np.where(is_known, values - mean, 0.0)
     spread = np.sqrt(np.square(centred).sum(0) / np.maximum(counts, 1))
     varying = spread > 1e-6 * np.maximum(1.0, np.abs(mean))
     unit = np.clip(centred[:, varying] / spread[varying], -CLIP, CLIP)
@@ -83,7 +83,7 @@ def label_folds(labels: NDArray[np.int64], groups: NDArray[np.int64], count: int
     """A fold for every picture. Pictures of one group share it.
 
     Without groups (each picture its own) every fold has its share of every class. With groups the folds are drawn
-    without a look at the labels, which is what keeps shuffled labels comparable.
+    without using the labels, which keeps permuted labels comparable.
     """
     random = np.random.default_rng(seed)
     folds = np.empty(len(labels), np.int64)
@@ -141,10 +141,10 @@ def ridge_scores(features: Floats, target: Floats, folds: Folds, penalty: float)
     for fold in np.unique(folds):
         rows = folds == fold
         train = np.asarray(features[~rows], np.float64)
-        answers = np.asarray(target[~rows], np.float64)
+        targets = np.asarray(target[~rows], np.float64)
         centre = train.mean(0)
         inner = (train - centre).T @ (train - centre) + penalty * np.eye(train.shape[1])
-        weights = np.linalg.solve(inner, (train - centre).T @ (answers - answers.mean(0)))
+        weights = np.linalg.solve(inner, (train - centre).T @ (targets - targets.mean(0)))
         predictions = (features[rows] - centre) @ weights
         scores[rows] = predictions - predictions.mean(0)
     return scores
@@ -156,8 +156,8 @@ def single_scores(features: Floats, target: Floats, folds: Folds) -> NDArray[np.
     for fold in np.unique(folds):
         rows = folds == fold
         train = np.asarray(features[~rows], np.float64)
-        answers = np.asarray(target[~rows], np.float64)
-        slope = (train - train.mean(0)).T @ (answers - answers.mean(0)) / np.maximum(train.std(0), 1e-9)[:, None]
+        targets = np.asarray(target[~rows], np.float64)
+        slope = (train - train.mean(0)).T @ (targets - targets.mean(0)) / np.maximum(train.std(0), 1e-9)[:, None]
         best = np.abs(slope).argmax(0)
         sign = np.sign(slope[best, np.arange(target.shape[1])])
         predictions = features[rows][:, best] * sign

@@ -1,4 +1,4 @@
-"""The page of an audit, in the style of the package's reports: templates filled, everything in them escaped."""
+"""The HTML page of an audit, in the style of the package's reports."""
 
 from __future__ import annotations
 
@@ -27,18 +27,24 @@ _SIDE = 240
 
 def audit_page(report: AuditResult, title: str) -> str:
     """A whole page, with its style and pictures inside."""
-    sections = [_header(report, title), _first_screen(report), _matrix(report), _maps(report), _pictures(report)]
-    sections.append(_record(report))
-    shown = [section for section in sections if section is not None]
-    return environment().get_template("page.html").render(title=title, sections=shown, version=__version__)
+    sections = [
+        _header(report, title),
+        _first_screen(report),
+        _matrix(report),
+        _maps_section(report),
+        _pictures_section(report),
+    ]
+    sections.append(_record_section(report))
+    present = [section for section in sections if section is not None]
+    return environment().get_template("page.html").render(title=title, sections=present, version=__version__)
 
 
 def _header(report: AuditResult, title: str) -> Section:
     looked = sum(report.counts)
     of = f" of {report.total:,}" if report.total not in (None, looked) else ""
-    used = sum(count > 0 for count in report.counts)
+    n_classes = sum(count > 0 for count in report.counts)
     masks = "with" if report.masked else "without"
-    line = f"{looked:,}{of} pictures · {used} classes · {masks} masks · before any training"
+    line = f"{looked:,}{of} pictures · {n_classes} classes · {masks} masks · before any training"
     return Section("header.html", {"title": title, "line": line})
 
 
@@ -56,7 +62,7 @@ class Row:
 
 
 def _first_screen(report: AuditResult) -> Section:
-    rows = [_row(report, fact) for fact in facts_of(_one_a_cue(report), by_class=False)]
+    rows = [_row(report, fact) for fact in facts_of(_strongest_of_each_cue(report), by_class=False)]
     return Section(
         "audit_first.html",
         {
@@ -68,7 +74,7 @@ def _first_screen(report: AuditResult) -> Section:
     )
 
 
-def _one_a_cue(report: AuditResult) -> list[Finding]:
+def _strongest_of_each_cue(report: AuditResult) -> list[Finding]:
     """The strongest finding of each cue, those of the background first."""
     best: dict[str, Finding] = {}
     for finding in report.findings:
@@ -81,17 +87,17 @@ def _one_a_cue(report: AuditResult) -> list[Finding]:
 
 def _row(report: AuditResult, fact: Fact) -> Row:
     reading = fact.lead.reading
-    every = [advice_for(finding.reading.cue, masked=report.masked) for finding in (fact.lead, *fact.others)]
-    same = [f for f in report.findings if f.reading.cue.name == reading.cue.name]
-    others = f" and {len(same) - 1} more" if len(same) > 1 else ""
+    advices = [advice_for(finding.reading.cue, masked=report.masked) for finding in (fact.lead, *fact.others)]
+    same_cue = [f for f in report.findings if f.reading.cue.name == reading.cue.name]
+    others = f" and {len(same_cue) - 1} more" if len(same_cue) > 1 else ""
     return Row(
         report.spoken(reading.label) + others,
         title_of(reading.cue, masked=report.masked) + (f"; {same_words(report, fact)}" if fact.others else ""),
         area_words(reading),
         p_words(reading.p_value),
         str(reading.apart) if reading.apart else "few",
-        every[0].method,
-        "; ".join(dict.fromkeys(advice.check for advice in every)),
+        advices[0].method,
+        "; ".join(dict.fromkeys(advice.check for advice in advices)),
     )
 
 
@@ -123,37 +129,37 @@ def _cell(reading: Reading | None, level: float) -> MatrixCell | None:
     if reading is None or not np.isfinite(reading.area.value):
         return None
     shade = 0.5 * min(1.0, max(0.0, 2 * (reading.area.value - 0.5)))
-    sure = reading.p_value <= level
+    significant = reading.p_value <= level
     return MatrixCell(
         f"{reading.area.value:.2f}",
         shade,
-        sure,
+        significant,
         f"{area_words(reading)}, {p_words(reading.p_value)}, {reading.learner}",
     )
 
 
-def _maps(report: AuditResult) -> Section | None:
+def _maps_section(report: AuditResult) -> Section | None:
     labels = [finding.reading.label for finding in report.findings if finding.reading.cue.kind == "background"]
-    chosen = list(dict.fromkeys(label for label in labels if label in report.maps))[:_MAPS]
-    if not chosen:
+    labels_shown = list(dict.fromkeys(label for label in labels if label in report.maps))[:_MAPS]
+    if not labels_shown:
         return None
     panels = []
-    for label in chosen:
+    for label in labels_shown:
         plane, threshold = report.maps[label], report.thresholds[label]
         strongest = float(np.nanmax(plane))
-        sure = int((plane > threshold).sum())
-        words = f"strongest place {strongest:.2f}; {sure} places beyond chance ({threshold:.2f})"
-        panels.append((report.spoken(label), embedded(_heat(report.mean_picture, plane, threshold)), words))
+        n_significant = int((plane > threshold).sum())
+        words = f"strongest place {strongest:.2f}; {n_significant} places beyond chance ({threshold:.2f})"
+        panels.append((report.spoken(label), embedded(_map_picture(report.mean_picture, plane, threshold)), words))
     return Section("audit_maps.html", {"panels": panels})
 
 
-def _heat(mean: NDArray[np.uint8], plane: NDArray[np.float64], threshold: float) -> NDArray[np.uint8]:
+def _map_picture(mean: NDArray[np.uint8], plane: NDArray[np.float64], threshold: float) -> NDArray[np.uint8]:
     """The mean picture in grey under the map: red where a place goes with the class, framed where chance does not."""
     side = _SIDE // len(plane)
     size = (side * len(plane), side * len(plane))
     grey = np.asarray(Image.fromarray(mean).convert("L").resize(size)).astype(np.float64)[..., None]
-    known = np.kron(np.nan_to_num(plane, nan=0.0), np.ones((side, side)))[..., None]
-    strength = np.clip(known / max(float(np.nanmax(plane)), threshold, 1e-6), 0, 1) ** 1.5
+    values = np.kron(np.nan_to_num(plane, nan=0.0), np.ones((side, side)))[..., None]
+    strength = np.clip(values / max(float(np.nanmax(plane)), threshold, 1e-6), 0, 1) ** 1.5
     unknown = np.kron(np.isnan(plane), np.ones((side, side), bool))[..., None]
     tinted = (1 - 0.85 * strength) * (0.5 * grey + 120) + 0.85 * strength * np.array([190.0, 20.0, 30.0])
     tinted = np.where(unknown, 0.8 * tinted + 40, tinted)
@@ -173,9 +179,9 @@ class Shot:
     label: str
 
 
-def _pictures(report: AuditResult) -> Section | None:
+def _pictures_section(report: AuditResult) -> Section | None:
     rows = []
-    for finding in _one_a_cue(report)[:_SHOWN]:
+    for finding in _strongest_of_each_cue(report)[:_SHOWN]:
         reading = finding.reading
         shots = [
             Shot(
@@ -189,14 +195,14 @@ def _pictures(report: AuditResult) -> Section | None:
     return Section("audit_pictures.html", {"rows": rows}) if rows else None
 
 
-def _record(report: AuditResult) -> Section:
-    counted = [(name, f"{count:,} pictures") for name, count in zip(report.classes, report.counts, strict=True)]
-    asked = [(name.replace("_", " "), str(value)) for name, value in report.settings.items()]
+def _record_section(report: AuditResult) -> Section:
+    class_counts = [(name, f"{count:,} pictures") for name, count in zip(report.classes, report.counts, strict=True)]
+    settings = [(name.replace("_", " "), str(value)) for name, value in report.settings.items()]
     return Section(
         "audit_record.html",
         {
-            "classes": counted,
-            "settings": [*asked, ("tests", str(report.tests))],
+            "classes": class_counts,
+            "settings": [*settings, ("tests", str(report.tests))],
             "unreadable": list(report.unreadable)[:20],
             "unread": len(report.unreadable),
             "left_out": list(report.left_out)[:20],

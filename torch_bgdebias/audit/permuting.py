@@ -1,4 +1,4 @@
-"""Shuffled labels, and what they say of many statistics at once: step-down max-T (Westfall and Young, 1993).
+"""Permuted labels and the step-down max-T correction for many statistics at once (Westfall and Young, 1993).
 
 The chance that anything at all is reported where no feature depends on the class is at most the level, exactly and for
 any number of features, learners and classes: the labels as they are take one of P + 1 places that chance makes equally
@@ -26,10 +26,10 @@ def shuffled_labels(
     """
     random = np.random.default_rng(seed)
     orders = np.repeat(labels[:, None], count + 1, axis=1)
-    alone = len(np.unique(groups)) == len(groups)
-    blocks = folds if alone else groups
+    each_alone = len(np.unique(groups)) == len(groups)
+    blocks = folds if each_alone else groups
     members = [np.flatnonzero(blocks == block) for block in np.unique(blocks)]
-    if alone:
+    if each_alone:
         for column in range(1, count + 1):
             for rows in members:
                 orders[rows, column] = labels[random.permutation(rows)]
@@ -37,10 +37,10 @@ def shuffled_labels(
     pure = [rows for rows in members if len(np.unique(labels[rows])) == 1]
     mixed = [rows for rows in members if len(np.unique(labels[rows])) > 1]
     first = np.array([labels[rows[0]] for rows in pure], np.int64)
-    where = np.concatenate(pure) if pure else np.empty(0, np.int64)
+    rows_of_pure = np.concatenate(pure) if pure else np.empty(0, np.int64)
     sizes = [len(rows) for rows in pure]
     for column in range(1, count + 1):
-        orders[where, column] = np.repeat(random.permutation(first), sizes)
+        orders[rows_of_pure, column] = np.repeat(random.permutation(first), sizes)
         for rows in mixed:
             orders[rows, column] = labels[random.permutation(rows)]
     return orders
@@ -51,9 +51,9 @@ def explained(basis: Floats, labels: Floats) -> NDArray[np.float64]:
 
     Its cube root, which is nearly normal where chance alone is at work (Wilson and Hilferty, 1931).
     """
-    part = np.square(basis.T @ labels, dtype=np.float64).sum(0)
+    explained_squares = np.square(basis.T @ labels, dtype=np.float64).sum(0)
     total = np.square(labels, dtype=np.float64).sum(0)
-    return np.asarray(np.cbrt(part / np.maximum(total, 1e-12)))
+    return np.asarray(np.cbrt(explained_squares / np.maximum(total, 1e-12)))
 
 
 def strongest(features: Floats, labels: Floats) -> NDArray[np.float64]:
@@ -76,7 +76,7 @@ def adjusted_p_values(statistics: NDArray[np.float64]) -> tuple[NDArray[np.float
     """Step-down max-T over tests.
 
     Args:
-        statistics: (T, P + 1), large where a class can be told; column 0 is of the labels as they are.
+        statistics: (T, P + 1), large where a class can be predicted; column 0 belongs to the true labels.
 
     Returns:
         Corrected p-values (T,), no less than 1 / (P + 1), and the statistics in standard deviations above the mean of

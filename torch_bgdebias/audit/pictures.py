@@ -1,4 +1,4 @@
-"""Pictures one at a time, whatever they come from: a folder with or without masks, a data set, a loader."""
+"""One interface to pictures from a folder with or without masks, a data set, or a loader."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class PictureSource:
     Attributes:
         classes: their names; empty where only the labels' numbers are known.
         root: the folder that names are relative to.
-        total: how many pictures there are, ``None`` where nobody knows before the last.
+        total: how many pictures there are, ``None`` if unknown before the last.
         unreadable: what could not be read, and why; filled while pictures are read.
         left_out: what is known beforehand not to be looked at, with its reason.
     """
@@ -75,7 +75,7 @@ class PictureSource:
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
     def pictures(self, most: int | None, seed: int) -> Iterator[tuple[int, Picture]]:
-        """At most ``most`` pictures with their positions, read when they are asked for."""
+        """At most ``most`` pictures with their positions, read on demand."""
         raise NotImplementedError
 
 
@@ -204,7 +204,7 @@ def picture_files(root: Path, *, classes: Sequence[str] | None = None, white: fl
     Args:
         root: ``images/<class>/``, or ``<class>/``.
         classes: folders to look at; all when ``None``.
-        white: the value of white in files of more than 8 bits; found by itself when ``None``.
+        white: the value of white in files of more than 8 bits; detected if ``None``.
 
     Raises:
         FileNotFoundError: no such folder, or no pictures in it. ValueError: parts in place of classes.

@@ -1,6 +1,6 @@
-"""Which pixels are not the object: what lies outside its box, or a ring along the border where there is no mask.
+"""Which pixels count as background: outside the object's box, or a border ring where there is no mask.
 
-The object is left out by its box and not by its outline: a hole in the object's form would tell the class by itself.
+The object is excluded by its box and not by its outline: a hole in its shape would itself predict the class.
 """
 
 from __future__ import annotations

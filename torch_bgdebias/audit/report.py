@@ -1,4 +1,4 @@
-"""``AuditReport``: what an audit saw, to be printed, written as JSON, or shown as a page."""
+"""``AuditReport``: the result of an audit, which can be printed, written as JSON, or shown as a page."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SCHEMA = "torch_bgdebias.audit/1"
 
 
 class AuditReport(AuditResult):
-    """What can be read off a data set without looking at its objects; `AuditResult` has its attributes."""
+    """The result of an audit: what predicts a data set's classes beside its objects; attributes in `AuditResult`."""
 
     def summary(self) -> str:
-        """Some lines for a terminal."""
+        """A few lines for a terminal."""
         return "\n".join(summary_lines(self))
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; thumbnails are left out."""
+        """The results as plain values, for JSON; thumbnails are left out."""
         return {
             "schema": SCHEMA,
             "version": __version__,
@@ -48,7 +48,7 @@ class AuditReport(AuditResult):
         }
 
     def to_json(self, path: str | Path) -> None:
-        """Write `to_dict`, whole or not at all."""
+        """Write `to_dict` as JSON; an interrupted run leaves no partial file."""
         write_text(path, json.dumps(self.to_dict(), indent=1, allow_nan=False, default=str) + "\n")
 
     def to_html(self, path: str | Path, *, title: str = "Data audit") -> None:
@@ -73,8 +73,8 @@ def _reading(reading: Reading) -> dict[str, Any]:
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
-    shown = [{"index": g.index, "name": g.name, "class": g.label} for g in finding.giveaways]
-    return {**_reading(finding.reading), "giveaways": shown}
+    giveaways = [{"index": g.index, "name": g.name, "class": g.label} for g in finding.giveaways]
+    return {**_reading(finding.reading), "giveaways": giveaways}
 
 
 def _number(value: float) -> float | None:

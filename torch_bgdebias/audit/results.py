@@ -1,4 +1,4 @@
-"""What an audit saw: readings, findings, maps, and what was not looked at. Numbers, no words."""
+"""The numbers of an audit: readings, findings, maps, and what was left out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["AuditResult", "Finding", "Giveaway", "Reading"]
 
 @dataclasses.dataclass(frozen=True)
 class Giveaway:
-    """A picture that gives its class away.
+    """A picture whose background predicts its class.
 
     Attributes:
         index: its position in the data set.
@@ -34,11 +34,11 @@ class Giveaway:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How well one class can be read off one cue.
+    """How well one class is predicted from one cue.
 
     Attributes:
         cue: the cue.
-        label: number of the class that is told from the rest (of two classes: from the other); -1: all together.
+        label: number of the class that is tested against the rest (of two: against the other); -1: all together.
         p_value: corrected for everything that was tried.
         area: AUC of the best learner's held-out scores, 0.5 by chance, with an interval that holds for all learners.
         learner: which one: ``single``, ``groups``, ``linear`` or ``network``.
@@ -55,7 +55,7 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """A reading that chance does not explain, with pictures that give most away."""
+    """A significant reading, with the pictures that show it most clearly."""
 
     reading: Reading
     giveaways: Sequence[Giveaway] = ()
@@ -67,8 +67,8 @@ class AuditResult:
 
     Attributes:
         classes: names by number.
-        counts: pictures that were looked at, by class.
-        total: pictures that there are, ``None`` where nobody knows.
+        counts: pictures that were inspected, by class.
+        total: pictures that there are, ``None`` if unknown.
         masked: whether the pictures have masks.
         findings: what chance does not explain, the surest first.
         readings: every cue and class that was tried.
@@ -79,7 +79,7 @@ class AuditResult:
         unreadable: (name, reason) of what could not be read.
         left_out: (name, reason) of pictures and classes that were not looked at.
         notes: what else the reader should know.
-        settings: what the audit was asked for.
+        settings: the audit's options.
     """
 
     classes: tuple[str, ...]
@@ -104,12 +104,12 @@ class AuditResult:
 
     @property
     def labels(self) -> list[int]:
-        """The classes that were told from the rest: the second of two, or all of more."""
+        """The classes that were tested against the rest: the second of two, or all if there are more."""
         return sorted({reading.label for reading in self.readings if reading.label >= 0})
 
     def spoken(self, label: int) -> str:
         """What a reading is about: the class, or both of two."""
         if label < 0:
             return "all classes"
-        used = [name for name, count in zip(self.classes, self.counts, strict=True) if count]
-        return " / ".join(used) if len(used) == 2 else self.classes[label]
+        nonempty = [name for name, count in zip(self.classes, self.counts, strict=True) if count]
+        return " / ".join(nonempty) if len(nonempty) == 2 else self.classes[label]

@@ -1,4 +1,4 @@
-"""What an audit looks at and how hard, in one object that is checked once."""
+"""``AuditSettings``: what an audit examines and how thoroughly, validated once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class AuditSettings:
     Args:
         images: at most so many pictures are looked at, drawn evenly from the classes; ``None``: all.
         permutations: shuffled labellings, of which one more than this is the smallest p-value's inverse.
-        level: chance, at most, that anything at all is reported where nothing depends on the class, in (0, 1).
+        level: upper bound in (0, 1) on the chance of any finding where nothing depends on the class.
         folds: of the cross-validation.
         seed: of the choice of pictures, the folds, the shuffles and the drawn hidden layers.
         examples: pictures that give most away, a finding.
@@ -55,7 +55,7 @@ class AuditSettings:
         check_count(self.examples, name="examples", least=0)
         check_mean_std(self.mean, self.std)
         if (self.permutations + 1) * self.level < 2:
-            least = round(2 / self.level)
+            fewest = round(2 / self.level)
             raise ValueError(
-                f"permutations: expected at least {least} for level {self.level:g}, got {self.permutations}"
+                f"permutations: expected at least {fewest} for level {self.level:g}, got {self.permutations}"
             )

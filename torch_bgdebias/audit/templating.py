@@ -1,4 +1,4 @@
-"""The templates of this room, behind them those that it shares with the reports, and thumbnails inside of pages."""
+"""This room's templates, the ones it shares with the reports, and thumbnails embedded in pages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["environment", "jpeg"]
 
 @functools.cache
 def environment() -> jinja2.Environment:
-    """Whatever a template prints is escaped."""
+    """Everything that a template prints is escaped."""
     packages = ("torch_bgdebias.audit", "torch_bgdebias.probe.page")
     made_of = jinja2.ChoiceLoader([jinja2.PackageLoader(package, "templates") for package in packages])
     shared = jinja2.Environment(

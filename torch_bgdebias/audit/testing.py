@@ -1,4 +1,4 @@
-"""Every cue, class and learner against a thousand shuffled labellings; then how well each class can be told."""
+"""Tests every cue, class and learner against permuted labels, then estimates how well each class is predicted."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _PLACES = "places"
 #: learners that take the largest of many, and how many learners a view has
 _LARGEST = ("single", "groups")
 _LEARNERS_A_VIEW = 3
-#: stands for all classes together, where there are more than two
+#: number of the test of all classes together, where there are more than two
 ALL = -1
 
 
 @dataclass(frozen=True)
 class Tested:
-    """One test: a view, a learner, and the class that it tells from the rest; `ALL` of them together."""
+    """One test: a view, a learner, and the class that is tested against the rest; `ALL` for all together."""
 
     cue: str
     view: str
@@ -73,13 +73,13 @@ def test_everything(
     seed: int,
     level: float,
 ) -> Outcome:
-    """Test whether any of the classes can be told by any of the views or places.
+    """Test whether any of the classes can be predicted from any of the views or places.
 
     Args:
         views: what is learnt from.
         places: cells of the picture plane with their bases.
         orders: (N, P + 1) labels, the first column as they are.
-        asked: the classes that are told from the rest.
+        asked: the classes that are tested against the rest.
         seed: of the hidden layers, of each view the seed plus its number (not by `derive_seed`: figures rest on it).
         level: of the map's threshold.
     """
@@ -93,7 +93,7 @@ def test_everything(
                 of_learner.append(levelled(statistic) if learner in _LARGEST else statistic)
                 names.append((view.cue, view.name, learner, label))
             if len(asked) > 1:
-                of_learner.append(_all_together(of_learner))
+                of_learner.append(_over_all_classes(of_learner))
                 names.append((view.cue, view.name, learner, ALL))
             rows += of_learner
     maps: dict[int, NDArray[np.float64]] = {}
@@ -107,7 +107,7 @@ def test_everything(
         maps[label] = place_map(places, np.sqrt(shares[:, 0]))
         thresholds[label] = float(np.sqrt(np.quantile(largest, 1 - level)))
     if len(of_places) > 1:
-        of_places.append(_all_together(of_places))
+        of_places.append(_over_all_classes(of_places))
         names.append((_PLACES, _PLACES, "single", ALL))
     rows += of_places
     if not rows:
@@ -123,13 +123,13 @@ def tables_of(view: View, seed: int) -> dict[str, Floats]:
     layer = hidden_layer(features, seed)
     freedom = len(features) / 10
     return {
-        **_one_by_one(view),
+        **_single_features(view),
         "linear": half_hat(features, penalty_for(features, freedom)),
         "network": half_hat(layer, penalty_for(layer, min(freedom, 10.0))),
     }
 
 
-def _one_by_one(view: View) -> dict[str, Floats]:
+def _single_features(view: View) -> dict[str, Floats]:
     """Features of which the best one is taken."""
     if not view.grouped:
         return {"single": hinged(view.features)}
@@ -145,7 +145,7 @@ def telling(
     layer = hidden_layer(view.features, seed)
     freedom = len(labels) / 10
     return {
-        **{name: single_scores(table, target, folds) for name, table in _one_by_one(view).items()},
+        **{name: single_scores(table, target, folds) for name, table in _single_features(view).items()},
         "linear": ridge_scores(view.features, target, folds, penalty_for(view.features, freedom)),
         "network": ridge_scores(layer, target, folds, penalty_for(layer, min(2 * freedom, 40.0))),
     }
@@ -154,16 +154,16 @@ def telling(
 def place_scores(
     places: Sequence[tuple[int, Floats]], labels: NDArray[np.int64], asked: Sequence[int], folds: Folds
 ) -> NDArray[np.float64]:
-    """Held-out scores (N, K) of every class in ``asked``, each fold's by the place that tells most on the others."""
+    """Held-out scores (N, K) of every class in ``asked``, each fold's from the best place on the others."""
     target = (labels[:, None] == np.asarray(asked)).astype(np.float64)
     scores = np.zeros(target.shape)
     for fold in np.unique(folds):
         rows = folds == fold
-        answers = target[~rows] - target[~rows].mean(0)
+        centred = target[~rows] - target[~rows].mean(0)
         best = np.full(len(asked), -np.inf)
         for _, basis in places:
             train = basis[~rows].astype(np.float64)
-            weights = np.linalg.lstsq(train, answers, rcond=None)[0]
+            weights = np.linalg.lstsq(train, centred, rcond=None)[0]
             gain = np.square(train @ weights).sum(0)
             predictions = basis[rows] @ weights
             better = gain > best
@@ -191,7 +191,7 @@ def place_map(places: Sequence[tuple[int, Floats]], values: NDArray[np.float64])
     return plane.reshape(GRID, GRID)
 
 
-def _all_together(statistics: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+def _over_all_classes(statistics: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     """One statistic of all classes: the sum of theirs, each in standard deviations of its own."""
     table = np.stack(statistics)
     spread = np.maximum(table.std(1, keepdims=True), 1e-12)

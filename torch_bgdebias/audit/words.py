@@ -1,4 +1,4 @@
-"""What findings mean in words: how sure, how much, which method of this package goes with it, what to check by hand."""
+"""Findings in words: how certain, how large, which method of this package applies, and what to check by hand."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _KINDS = {
 
 
 def advice_for(cue: Cue, *, masked: bool) -> Advice:
-    """What goes with a finding of that cue."""
+    """The advice for a finding of that cue."""
     advice = _BY_CUE.get(cue.name) or _BY_KIND[cue.kind]
     if not masked and cue.kind == "background":
         return Advice(f"{_WITHOUT_MASKS}; {advice.method}", advice.check)
@@ -81,13 +81,13 @@ def area_words(reading: Reading) -> str:
 def verdict(report: AuditResult) -> list[Sentence]:
     """What the first screen says."""
     sentences = []
-    shown = [f for f in report.findings if f.reading.cue.kind != "whole"]
-    if not shown:
-        sentences.append(_nothing(report))
+    localised = [f for f in report.findings if f.reading.cue.kind != "whole"]
+    if not localised:
+        sentences.append(_nothing_found(report))
     for kind, words in _KINDS.items():
-        own = [finding for finding in report.findings if finding.reading.cue.kind == kind]
-        if own:
-            sentences.append(_of_kind(report, kind, words, own))
+        of_kind = [finding for finding in report.findings if finding.reading.cue.kind == kind]
+        if of_kind:
+            sentences.append(_kind_sentence(report, kind, words, of_kind))
     if not report.masked:
         sentences.append(
             say(
@@ -99,7 +99,7 @@ def verdict(report: AuditResult) -> list[Sentence]:
     return sentences
 
 
-def _nothing(report: AuditResult) -> Sentence:
+def _nothing_found(report: AuditResult) -> Sentence:
     level = report.settings["level"]
     return say(
         strong("Nothing outside the object tells the classes, as far as simple learners see. "),
@@ -108,25 +108,25 @@ def _nothing(report: AuditResult) -> Sentence:
     )
 
 
-def _of_kind(report: AuditResult, kind: str, words: str, own: Sequence[Finding]) -> Sentence:
-    classes = {finding.reading.label for finding in own} - {-1}
-    best = max(own, key=lambda finding: finding.reading.area.value).reading
-    two = len([count for count in report.counts if count]) == 2
-    counted = "The two classes" if two else f"{len(classes)} of {len(report.labels)} classes"
-    counted = counted if classes else "All classes together"
+def _kind_sentence(report: AuditResult, kind: str, words: str, findings: Sequence[Finding]) -> Sentence:
+    classes = {finding.reading.label for finding in findings} - {-1}
+    best = max(findings, key=lambda finding: finding.reading.area.value).reading
+    two_classes = len([count for count in report.counts if count]) == 2
+    subject = "The two classes" if two_classes else f"{len(classes)} of {len(report.labels)} classes"
+    subject = subject if classes else "All classes together"
     title = title_of(best.cue, masked=report.masked)
-    most = f" Most surely {report.spoken(best.label)}" if not two else " Best"
+    lead = f" Most surely {report.spoken(best.label)}" if not two_classes else " Best"
     text = f": by {title}, AUC {area_words(best)} where chance gives 0.50, {p_words(best.p_value)}."
     tail = " The object may be the reason: look before you act." if kind == "whole" else ""
-    return say(strong(f"{counted} can be told by {words}."), most, text, tail)
+    return say(strong(f"{subject} can be told by {words}."), lead, text, tail)
 
 
 def summary_lines(report: AuditResult) -> list[str]:
     """The report for a terminal."""
     looked = sum(report.counts)
     of = f" of {report.total:,}" if report.total not in (None, looked) else ""
-    used = sum(count > 0 for count in report.counts)
-    lines = [f"{looked:,}{of} pictures, {used} classes, {'with' if report.masked else 'without'} masks"]
+    n_classes = sum(count > 0 for count in report.counts)
+    lines = [f"{looked:,}{of} pictures, {n_classes} classes, {'with' if report.masked else 'without'} masks"]
     lines += [plain_text(sentence) for sentence in verdict(report)]
     if report.findings:
         lines += ["", f"{'class':<22} {'read off':<44} {'AUC (chance 0.50)':<20} p, corrected"]
@@ -145,8 +145,8 @@ def summary_lines(report: AuditResult) -> list[str]:
 def _fact_lines(report: AuditResult, fact: Fact) -> list[str]:
     """The cue that shows it best, and below it those that say the same."""
     reading = fact.lead.reading
-    title, name = title_of(reading.cue, masked=report.masked), _short(report.spoken(reading.label), 22)
-    lines = [f"{name:<22} {_short(title, 44):<44} {area_words(reading):<20} {reading.p_value:.3f}"]
+    title, name = title_of(reading.cue, masked=report.masked), _shortened(report.spoken(reading.label), 22)
+    lines = [f"{name:<22} {_shortened(title, 44):<44} {area_words(reading):<20} {reading.p_value:.3f}"]
     if fact.others:
         lines.append(f"{'':<22} {same_words(report, fact)}")
     return lines
@@ -167,11 +167,12 @@ def _advice_lines(report: AuditResult) -> list[str]:
     for cue in sorted(cues, key=lambda cue: order.index(cue.name) if cue.name in order else len(order)):
         titles.setdefault(advice_for(cue, masked=True), []).append(title_of(cue, masked=report.masked))
     lines = [
-        f"{', '.join(several)}: {advice.method}. Check by hand: {advice.check}." for advice, several in titles.items()
+        f"{', '.join(titles_of_cues)}: {advice.method}. Check by hand: {advice.check}."
+        for advice, titles_of_cues in titles.items()
     ]
     unmasked = not report.masked and any(cue.kind == "background" for cue in cues)
     return [f"{_WITHOUT_MASKS}."] * unmasked + lines
 
 
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,4 +1,4 @@
-"""Where backgrounds come from: banks in memory or streamed from files, their screening and generation."""
+"""Sources of backgrounds: banks in memory or streamed from files, their screening and generation."""
 
 from __future__ import annotations
 

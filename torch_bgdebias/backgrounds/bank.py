@@ -1,4 +1,4 @@
-"""``BackgroundBank``: many backgrounds in one tensor on the device, drawn from without host reads."""
+"""``BackgroundBank``: many backgrounds in one tensor on the device, sampled without host synchronisation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch_bgdebias.backgrounds.folder import ImageFiles, read_dataset
 from torch_bgdebias.backgrounds.forbidden import ForbiddenDraws, ForbiddenPairs
 from torch_bgdebias.backgrounds.pool import check_images, check_normalisation, in_image_units
 from torch_bgdebias.backgrounds.sampling import ClassOrder, draw_outside
-from torch_bgdebias.backgrounds.screening.filter import FilterSettings, FilterStep, Verdict
+from torch_bgdebias.backgrounds.screening.filter import FilterSettings, FilterStep, Verdict, decide, screen_images
 from torch_bgdebias.backgrounds.screening.viewer import Classifier
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_label, describe
@@ -25,7 +25,7 @@ __all__ = ["BackgroundBank"]
 
 
 class BackgroundBank:
-    """Background images, with or without a class each, that are kept as they came: uint8 stays uint8.
+    """Background images, with or without a class each, stored in the dtype that they came in (uint8 stays uint8).
 
     100,000 images of 3 x 224 x 224 take 15 GB as uint8; nothing here ever makes a float copy of more images than are
     asked for. The bank is a plain object, not a module: it is in nobody's state dict, and no data parallel wrapper
@@ -84,7 +84,7 @@ class BackgroundBank:
         self._largest_class = int(torch.unique(labels, return_counts=True)[1].max())
 
     def forbid(self, pairs: ForbiddenPairs) -> None:
-        """Keep foreground classes from images; `filter` finds the pairs."""
+        """Exclude images for some foreground classes; `filter` finds such pairs."""
         self.forbidden_pairs = pairs
         order = None if self._order is None else self._order.order
         self._draws = ForbiddenDraws.of(pairs, order, len(self), self.device)
@@ -98,7 +98,7 @@ class BackgroundBank:
 
     @property
     def device(self) -> torch.device:
-        """Where the images are."""
+        """The device of the images."""
         return self.images.device
 
     @property
@@ -112,7 +112,7 @@ class BackgroundBank:
         return tuple(self.images.shape[2:])
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the bank, in place as a module does, and return it."""
+        """Move the bank in place, as a module does, and return it."""
         self.images = self.images.to(device)
         self.mean = None if self.mean is None else self.mean.to(device)
         self.std = None if self.std is None else self.std.to(device)
@@ -131,7 +131,7 @@ class BackgroundBank:
         cells: int = 1,
         foreground_labels: Tensor | None = None,
     ) -> Tensor:
-        """Positions of random backgrounds, uniform over the admissible ones, independent from row to row.
+        """Positions of random backgrounds: uniform over the admissible ones, independent for each row.
 
         Args:
             n: how many.
@@ -175,7 +175,7 @@ class BackgroundBank:
         *,
         foreground_labels: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Random backgrounds as the training images are: float, scaled to [0, 1] and normalised.
+        """Random backgrounds in the units of the training images: float, scaled to [0, 1] and normalised.
 
         Arguments as `draw`.
 
@@ -189,27 +189,27 @@ class BackgroundBank:
         if exclude_labels is not None and self.labels is not None and self.single_class:
             raise ValueError("exclude_labels: expected a bank of at least two classes, got one class")
         index = self.draw(n, exclude_labels, generator, foreground_labels=foreground_labels)
-        if self._may_find_nothing(exclude_labels) and bool((index < 0).any()):
+        if self._may_exclude_all(exclude_labels) and bool((index < 0).any()):
             rows = (index < 0).nonzero().flatten().tolist()
             raise ValueError(f"foreground_labels: the bank's filters leave no background for draw(s) {rows[:8]}")
         labels = torch.full_like(index, -1) if self.labels is None else self.labels[index]
         return self.float_images(index), labels
 
-    def _may_find_nothing(self, exclude_labels: Tensor | None) -> bool:
+    def _may_exclude_all(self, exclude_labels: Tensor | None) -> bool:
         """Whether the lists by foreground class are so long that a draw can come out empty; read on the host."""
         if self.forbidden_pairs is None:
             return False
-        taken = int(self.forbidden_pairs.counts().max())
+        n_excluded = int(self.forbidden_pairs.counts().max())
         if exclude_labels is not None and self._largest_class is not None:
-            taken += self._largest_class
-        return taken >= len(self)
+            n_excluded += self._largest_class
+        return n_excluded >= len(self)
 
     def float_images(self, index: Tensor) -> Tensor:
         """The images at ``index`` (n,), float (n, C, Hb, Wb) in the training images' range."""
         return in_image_units(self.images[index], self.mean, self.std)
 
     def subset(self, index: Tensor) -> BackgroundBank:
-        """A bank of some of the backgrounds, with all that is known of them: labels, normalisation, filters and lists.
+        """A bank of some of the backgrounds, with their labels, normalisation, filters and forbidden pairs.
 
         Args:
             index: int64 positions, or a bool (N,). A copy of those images is made.
@@ -219,9 +219,9 @@ class BackgroundBank:
         """
         positions = torch.arange(len(self))[index.cpu()]
         pairs = None if self.forbidden_pairs is None else self.forbidden_pairs.select(positions)
-        return self._with(Verdict(self.filters, positions, pairs), self.images[positions.to(self.device)])
+        return self._of_remaining(Verdict(self.filters, positions, pairs), self.images[positions.to(self.device)])
 
-    def _with(self, verdict: Verdict, images: Tensor) -> BackgroundBank:
+    def _of_remaining(self, verdict: Verdict, images: Tensor) -> BackgroundBank:
         """Another bank of the images that stay, with the lists by foreground class and the history of filters."""
         labels = None if self.labels is None else self.labels[verdict.stay.to(self.device)]
         bank = BackgroundBank(images, labels, mean=self.mean, std=self.std, classes=self.classes)
@@ -237,7 +237,7 @@ class BackgroundBank:
         return torch.where(index >= 0, self.labels[index.clamp(min=0)], -1)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the bank with its filters and lists as one file for `load`, whole or not at all."""
+        """Write the bank with its filters and forbidden pairs to one file for `load` atomically."""
         content = storage.BankContent(
             self.images, self.labels, self.mean, self.std, self.classes, self.forbidden_pairs, self.filters
         )
@@ -272,7 +272,7 @@ class BackgroundBank:
         device: torch.device | str | None = None,
         cache: str | os.PathLike[str] | bool | None = None,
     ) -> BackgroundBank:
-        """The bank without the backgrounds in which a classifier sees a forbidden class among its ``top_k``.
+        """A copy without the backgrounds in which a classifier sees a forbidden class among its ``top_k``.
 
         A background that shows a bird makes a bird of every foreground: On Background Bias of Post-Hoc Concept
         Embeddings (arXiv 2504.08602) keeps such backgrounds out. The classifier looks at every image once, whole and
@@ -317,9 +317,13 @@ class BackgroundBank:
         return self._filtered(settings)
 
     def _filtered(self, settings: FilterSettings) -> BackgroundBank:
-        verdict = settings.judge(settings.look(self.images), self.filters, self.forbidden_pairs)
-        whole = len(verdict.stay) == len(self)  # lists by foreground class remove nothing: the images are shared then
-        return self._with(verdict, self.images if whole else self.images[verdict.stay.to(self.device)])
+        verdict = decide(screen_images(self.images, settings), settings, self.filters, self.forbidden_pairs)
+        nothing_removed = len(verdict.stay) == len(
+            self
+        )  # lists by foreground class remove nothing: the images are shared then
+        return self._of_remaining(
+            verdict, self.images if nothing_removed else self.images[verdict.stay.to(self.device)]
+        )
 
     @classmethod
     def from_folder(
@@ -373,7 +377,7 @@ class BackgroundBank:
         batch_size: int = 64,
         num_workers: int = 0,
     ) -> BackgroundBank:
-        """The backgrounds of a masked dataset, their foreground removed first.
+        """The backgrounds of a masked dataset, with their foregrounds removed.
 
         Args:
             dataset: map-style or iterable; its items are tensors of one size that `BatchSpec` can read.

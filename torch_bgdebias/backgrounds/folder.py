@@ -1,4 +1,4 @@
-"""Backgrounds from files and datasets: scanning, reading with threads, and the answer to unreadable images."""
+"""Backgrounds from files and datasets: scanning, threaded reading, and the handling of unreadable images."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ class ImageFiles:
         warn_if_unfinished(folder)
         categories = [path.name for path in category_folders(folder)]
         if classes is not None:
-            absent = [name for name in classes if name not in categories]
-            if absent or not classes:
+            missing = [name for name in classes if name not in categories]
+            if missing or not classes:
                 raise ValueError(f"classes: expected some of the categories {categories[:20]}, got {[*classes][:20]}")
             categories = list(classes)
         if not categories:
@@ -137,8 +137,8 @@ class ImageFiles:
     def report_skipped(self, skipped: list[OSError]) -> None:
         """Warn how many images were left out, naming the first few."""
         if skipped:
-            named = "; ".join(map(str, skipped[:3]))
-            warnings.warn(f"skipped {len(skipped)} of {len(self.paths)} images: {named}", stacklevel=4)
+            examples = "; ".join(map(str, skipped[:3]))
+            warnings.warn(f"skipped {len(skipped)} of {len(self.paths)} images: {examples}", stacklevel=4)
 
 
 def cover(path: Path, size: tuple[int, int], channels: int = 3, white: float | None = None) -> Tensor:

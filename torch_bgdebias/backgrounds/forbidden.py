@@ -1,4 +1,4 @@
-"""Backgrounds that some foregrounds must not get, kept as pairs, and draws that pass over them without a host read."""
+"""Backgrounds that some classes must not get, stored as pairs, and sampling that excludes them on the device."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ForbiddenPairs(NamedTuple):
     def joined(self, other: ForbiddenPairs) -> ForbiddenPairs:
         """Both kinds of pairs, for the same images."""
         labels = torch.unique(torch.cat([self.labels, other.labels]))
-        rows = torch.cat([torch.searchsorted(labels, own.labels[own.rows]) for own in (self, other)])
+        rows = torch.cat([torch.searchsorted(labels, one.labels[one.rows]) for one in (self, other)])
         images = torch.cat([self.images, other.images])
         pairs = torch.unique(torch.stack([images, rows], dim=1), dim=0)
         return ForbiddenPairs(labels, pairs[:, 1].contiguous(), pairs[:, 0].contiguous())
@@ -57,8 +57,8 @@ class ForbiddenPairs(NamedTuple):
         forbidden[self.rows, self.images] = True
         forbidden, labels = forbidden.to(label.device), self.labels.to(label.device)
         row = torch.searchsorted(labels, label.contiguous())
-        listed = labels[row.clamp(max=len(labels) - 1)] == label
-        return forbidden[torch.where(listed, row, len(labels))]
+        is_listed = labels[row.clamp(max=len(labels) - 1)] == label
+        return forbidden[torch.where(is_listed, row, len(labels))]
 
     def counts(self) -> Tensor:
         """(G,) how many images each foreground class is kept from."""
@@ -89,12 +89,12 @@ class ForbiddenDraws(NamedTuple):
     @classmethod
     def of(cls, pairs: ForbiddenPairs, order: Tensor | None, total: int, device: torch.device) -> ForbiddenDraws:
         """Lay out ``pairs`` of ``total`` images; ``order`` (N,) as in `ClassOrder`, ``None`` for the images' own."""
-        place = pairs.images
+        position = pairs.images
         if order is not None:
             inverse = torch.empty(total, dtype=torch.int64)
             inverse[order.cpu()] = torch.arange(total)
-            place = inverse[place]
-        positions = (pairs.rows * (total + 1) + place).sort().values
+            position = inverse[position]
+        positions = (pairs.rows * (total + 1) + position).sort().values
         count = torch.cat([pairs.counts(), torch.zeros(1, dtype=torch.int64)])
         bounds = torch.cat([torch.zeros(1, dtype=torch.int64), count.cumsum(0)])
         nth = torch.arange(len(positions)) - torch.repeat_interleave(bounds[:-1], count)
@@ -128,8 +128,8 @@ class ForbiddenDraws(NamedTuple):
             (B, cells) int64; -1 in rows in which nothing is admissible.
         """
         row = torch.searchsorted(self.labels, foreground.contiguous())
-        listed = self.labels[row.clamp(max=len(self.labels) - 1)] == foreground
-        row = torch.where(listed, row, len(self.labels))
+        is_listed = self.labels[row.clamp(max=len(self.labels) - 1)] == foreground
+        row = torch.where(is_listed, row, len(self.labels))
         first, shift = self.bounds[row], row * (self.total + 1)
         size = self.bounds[row + 1] - first
         start = count = torch.zeros_like(first)
@@ -138,8 +138,8 @@ class ForbiddenDraws(NamedTuple):
             start = low - (torch.searchsorted(self.positions, shift + low) - first)
             count = high - (torch.searchsorted(self.positions, shift + high) - first) - start
         rank = draw_outside(self.total - size, start, count, cells, generator=generator)
-        wanted = rank.clamp(min=0) + shift[:, None]
-        passed = torch.searchsorted(self.ranks, wanted, right=True) - first[:, None]
-        place = torch.where(rank >= 0, rank + passed, 0)
-        image = place if order is None else order.order[place]
+        rank_in_row = rank.clamp(min=0) + shift[:, None]
+        passed = torch.searchsorted(self.ranks, rank_in_row, right=True) - first[:, None]
+        position = torch.where(rank >= 0, rank + passed, 0)
+        image = position if order is None else order.order[position]
         return torch.where(rank >= 0, image, -1)

@@ -1,4 +1,4 @@
-"""Items of other people's data sets (Hugging Face's ``datasets``, webdataset, lists of dicts): pictures out of them."""
+"""Backgrounds from items of other libraries' data sets (Hugging Face ``datasets``, webdataset, lists of dicts)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def background_bank(
         items: pictures, or mappings or tuples that hold one, walked over once. Pictures are Pillow's, uint8 or float
             arrays (H, W, C), tensors (C, H, W), or the bytes of an image file.
         size: (H, W), or one number for both.
-        image: where the picture is in an item that is none itself.
+        image: where the picture is in an item; ``None``: the item itself.
         label: where its class or scene category is, a whole number, or one of ``classes``; ``None``: no labels.
         classes: names of the labels 0, 1, ...
         limit: so many pictures at most, the first ones.
@@ -65,8 +65,8 @@ def background_bank(
     for number, item in enumerate(items):
         if limit is not None and number == limit:
             break
-        bare = label is None and isinstance(item, Tensor | np.ndarray | Image.Image | bytes)
-        value = item if bare else value_at(item, image, number)
+        is_image_alone = label is None and isinstance(item, Tensor | np.ndarray | Image.Image | bytes)
+        value = item if is_image_alone else value_at(item, image, number)
         picture = picture_of(value, name=f"image of item {number}").convert("RGB")
         fitted = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
         pictures.append(torch.from_numpy(np.array(fitted)).permute(2, 0, 1))
@@ -80,8 +80,8 @@ def background_bank(
         )
     if not pictures:
         raise ValueError("items: expected at least one item with a picture, got none")
-    known = torch.tensor(labels) if label is not None else None
-    return BackgroundBank(torch.stack(pictures), known, mean=mean, std=std, classes=classes)
+    label_tensor = torch.tensor(labels) if label is not None else None
+    return BackgroundBank(torch.stack(pictures), label_tensor, mean=mean, std=std, classes=classes)
 
 
 def sides_of(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -112,8 +112,8 @@ def label_of(value: Any, classes: Sequence[str] | None, number: int) -> int:
     if isinstance(value, str) and classes is not None and value in classes:
         return list(classes).index(value)
     if isinstance(value, (bytes, str, float)) or np.size(value) != 1:
-        known = "" if classes is None else f" or one of {', '.join(classes)}"
-        raise ValueError(f"label of item {number}: expected a whole number{known}, got {describe(value)}")
+        accepted = "" if classes is None else f" or one of {', '.join(classes)}"
+        raise ValueError(f"label of item {number}: expected a whole number{accepted}, got {describe(value)}")
     return int(value)
 
 

@@ -1,4 +1,4 @@
-"""Which of ImageNet's classes show an object of VOC or COCO: what a classifier must not see in a background."""
+"""Which ImageNet classes show an object of VOC or COCO, so that backgrounds with it can be filtered out."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ OTHER_SPELLINGS: Mapping[str, str] = {
 
 
 def forbidden_objects(classes: Sequence[str]) -> dict[int, list[str]]:
-    """What `BackgroundBank.filter` keeps from each foreground class: backgrounds in which that very object is seen.
+    """The ``forbidden`` argument of `BackgroundBank.filter` that bars each class's own object from its backgrounds.
 
     A background that shows a bird makes a bird of every foreground, and a bird on it says nothing of the bird. On
     Background Bias of Post-Hoc Concept Embeddings (arXiv 2504.08602) chooses Places' pictures so.
@@ -148,14 +148,14 @@ def forbidden_objects(classes: Sequence[str]) -> dict[int, list[str]]:
         >>> forbidden_objects(["sofa", "banana"])
         {0: ['n04344873'], 1: ['n07753592']}
     """
-    chosen, blind, unknown = {}, [], []
+    forbidden, blind, unknown = {}, [], []
     for label, name in enumerate(classes):
         word = name.casefold().replace("_", " ").strip()
         ids = IMAGENET_OBJECTS.get(OTHER_SPELLINGS.get(word, word))
         if ids is None:
             unknown.append(name)
         elif ids:
-            chosen[label] = list(ids)
+            forbidden[label] = list(ids)
         else:
             blind.append(name)
     if unknown:
@@ -165,4 +165,4 @@ def forbidden_objects(classes: Sequence[str]) -> dict[int, list[str]]:
             f"forbidden_objects: ImageNet has no class for {', '.join(blind)}: backgrounds are not kept from them",
             stacklevel=2,
         )
-    return chosen
+    return forbidden

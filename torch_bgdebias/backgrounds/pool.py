@@ -1,4 +1,4 @@
-"""Backgrounds to draw from, whatever they come from, and the one conversion to an image's units, size and place."""
+"""``Pool``: one interface to every source of backgrounds, and the one conversion to an image's units and size."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
     "in_image_units",
 ]
 
-#: backgrounds of a pool that are looked at for their units
+#: backgrounds of a pool that are inspected for their units
 _SOME = 16
 #: number of dimensions -> what has so many
 _RANKS = {4: "images (N, C, H, W)", 5: "volumes (N, C, D, H, W)"}
@@ -63,13 +63,13 @@ class _Normalised(Protocol):
 
 
 @runtime_checkable
-class _Restricted(Protocol):
+class _HasForbiddenPairs(Protocol):
     @property
     def forbidden_pairs(self) -> ForbiddenPairs | None: ...
 
 
 @runtime_checkable
-class _Named(Protocol):
+class _HasClasses(Protocol):
     @property
     def classes(self) -> Sequence[str] | None: ...
 
@@ -140,10 +140,10 @@ class Pool:
         """
         index = index.clamp(min=0)
         if not isinstance(self.images, Tensor):
-            pictures = [self._converted(self.images[i][None], like, None) for i in index.tolist()]
+            pictures = [self._as_image_units(self.images[i][None], like, None) for i in index.tolist()]
             return torch.cat(pictures)
         masks = None if self.masks is None else self.masks[index.to(self.masks.device)].to(like.device)
-        return self._converted(self.images[index.to(self.images.device)], like, masks)
+        return self._as_image_units(self.images[index.to(self.images.device)], like, masks)
 
     def composite(self, image: Tensor, mask: Tensor, cells: Cells) -> Tensor:
         """Images in front of this pool's backgrounds, each Voronoi cell with a background and an offset of its own.
@@ -179,9 +179,9 @@ class Pool:
         """
         if self.own:
             return
-        some = self.images[:: max(1, len(self) // _SOME)] if isinstance(self.images, Tensor) else self.images[0]
-        text = doubt_beside_images(some, self.mean, self.std, image, name=self.name)
-        if text and refuse and not doubtful(some, self.mean):
+        sample = self.images[:: max(1, len(self) // _SOME)] if isinstance(self.images, Tensor) else self.images[0]
+        text = doubt_beside_images(sample, self.mean, self.std, image, name=self.name)
+        if text and refuse and not doubtful(sample, self.mean):
             raise ValueError(text)
         if text:
             warnings.warn(text, stacklevel=4)
@@ -194,18 +194,18 @@ class Pool:
         """
         if self.labels is None or self.classes is None:
             return self
-        place = {plain_name(name): number for number, name in enumerate(names)}
-        number = [place.get(plain_name(name), len(names) + i) for i, name in enumerate(self.classes)]
+        position = {plain_name(name): number for number, name in enumerate(names)}
+        number = [position.get(plain_name(name), len(names) + i) for i, name in enumerate(self.classes)]
         table = torch.tensor([*number, -1], device=self.labels.device)  # the last one for -1: unknown
-        known = self.labels < len(self.classes)  # a bank may hold labels beyond its names
-        moved = torch.where(known, table[self.labels.clamp(max=len(number) - 1)], self.labels + len(names))
-        return dataclasses.replace(self, labels=moved, classes=None)
+        is_known = self.labels < len(self.classes)  # a bank may hold labels beyond its names
+        renumbered = torch.where(is_known, table[self.labels.clamp(max=len(number) - 1)], self.labels + len(names))
+        return dataclasses.replace(self, labels=renumbered, classes=None)
 
     def allowed(self, label: Tensor) -> Tensor | None:
         """(B, N) bool: may a foreground of each class ``label`` (B,) stand on each background? ``None``: all may."""
         return None if self.forbidden is None else ~self.forbidden.table(label, len(self))
 
-    def _converted(self, images: Tensor, like: Tensor, masks: Tensor | None) -> Tensor:
+    def _as_image_units(self, images: Tensor, like: Tensor, masks: Tensor | None) -> Tensor:
         if images.shape[1] != like.shape[1]:
             expected, channels = like.shape[1], images.shape[1]
             raise ValueError(f"{self.name}: expected {expected} channels like the images, got {channels}")
@@ -263,10 +263,10 @@ def as_pool(
         images = source.images
         if labels is None:
             labels = source.labels
-            classes = source.classes if isinstance(source, _Named) else None
+            classes = source.classes if isinstance(source, _HasClasses) else None
         if isinstance(source, _Normalised):
             own_mean, own_std = source.mean, source.std
-        if isinstance(source, _Restricted):
+        if isinstance(source, _HasForbiddenPairs):
             forbidden = source.forbidden_pairs
     else:
         raise TypeError(f"{name}: {_EXPECTED}, got {describe(source)}")
@@ -279,7 +279,7 @@ def as_pool(
     if own_mean is None and own_std is None and images.dtype == torch.uint8:
         own_mean, own_std = mean, std
     require_one_normalisation((own_mean, own_std), (mean, std), name=name)
-    place = check_normalisation(own_mean, own_std, images)
+    check = check_normalisation(own_mean, own_std, images)
     if labels is not None:
         labels = check_label(torch.as_tensor(labels), len(images), name=f"{name.removesuffix('s')}_labels")
     usable = None
@@ -290,7 +290,7 @@ def as_pool(
             raise ValueError(f"{name.removesuffix('s')}_masks: expected shape {shape}, got {tuple(masks.shape)}")
         usable = ~fills_image(masks)
     names = None if classes is None else tuple(map(str, classes))
-    return Pool(images, labels, *place, masks, usable, forbidden, name, classes=names)
+    return Pool(images, labels, *check, masks, usable, forbidden, name, classes=names)
 
 
 def in_image_units(
@@ -344,11 +344,11 @@ def check_normalisation(
             raise ValueError(f"{name}: expected {images.shape[1]} values, one a channel, got {tensor.numel()}")
         pair.append(tensor)
     if values_readable(pair[0]) and values_readable(pair[1]):
-        _check_fit(pair[0], pair[1], images)
+        _check_finite_normalisation(pair[0], pair[1], images)
     return pair[0].to(images.device), pair[1].to(images.device)
 
 
-def _check_fit(mean: Tensor, std: Tensor, images: Tensor) -> None:
+def _check_finite_normalisation(mean: Tensor, std: Tensor, images: Tensor) -> None:
     """Raise where a normalised pixel would be infinite or no number."""
     if not bool((std > 0).all()):
         raise ValueError(f"std: expected positive values, got {std.tolist()}")

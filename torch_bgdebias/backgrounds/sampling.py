@@ -1,4 +1,4 @@
-"""Draws of backgrounds as tensors: uniform over the admissible ones, on the device, no loops, no host reads."""
+"""Uniform sampling of admissible backgrounds as tensor operations, without loops or host synchronisation."""
 
 from __future__ import annotations
 

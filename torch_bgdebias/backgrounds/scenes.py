@@ -1,4 +1,4 @@
-"""Categories of scenes in groups, and which of them show an object by their nature: tables for Places365."""
+"""Groups of scene categories and the objects that each scene contains by nature: tables for Places365."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ SCENES_WITH: Mapping[str, tuple[str, ...]] = {name: tuple(names.split()) for nam
 def scene_groups(
     bank: BackgroundBank, groups: Mapping[str, Sequence[str]] = PLACES_GROUPS
 ) -> dict[str, BackgroundBank]:
-    """A bank for each group of categories, such as the kinds of background that concept vectors are tested on.
+    """One bank for each group of categories, such as the backgrounds on which concept vectors are tested.
 
     Categories are those of ``bank.classes``; "forest/broadleaf", "forest_broadleaf" and "Forest broadleaf" are one
     name. Categories that the bank lacks are passed over, and groups of which it has none are left out.
@@ -146,14 +146,16 @@ def scene_groups(
         raise ValueError(f"groups: expected some of their categories in the bank, got {list(bank.classes or ())[:8]}")
     assert bank.labels is not None, "_labels_by_name has looked"
     labels = bank.labels.cpu()
-    chosen = {group: torch.isin(labels, torch.tensor(own)) for group, own in members.items() if own}
-    return {group: bank.subset(which) for group, which in chosen.items() if bool(which.any())}
+    in_group = {
+        group: torch.isin(labels, torch.tensor(categories)) for group, categories in members.items() if categories
+    }
+    return {group: bank.subset(in_this) for group, in_this in in_group.items() if bool(in_this.any())}
 
 
 def forbid_scenes(
     bank: BackgroundBank, classes: Sequence[str], scenes: Mapping[str, Sequence[str]] = SCENES_WITH
 ) -> BackgroundBank:
-    """The bank with each foreground class kept away from scenes that show such an object anyway: boats from harbours.
+    """The bank with scenes forbidden for classes whose object they usually show: boats and harbours.
 
     Needs no classifier, and knows no picture, only its category; `BackgroundBank.filter` with `forbidden_objects` looks
     at each. Lists that the bank has already stay in force.
@@ -174,21 +176,21 @@ def forbid_scenes(
     for label, name in enumerate(classes):
         word = name.casefold().replace("_", " ").strip()
         categories = scenes.get(word) or scenes.get(OTHER_SPELLINGS.get(word, word), ())
-        if shown := _labels_of(categories, label_of):
-            table[label] = torch.isin(labels, torch.tensor(shown))
+        if shown_in := _labels_of(categories, label_of):
+            table[label] = torch.isin(labels, torch.tensor(shown_in))
     if not table:
         raise ValueError(f"classes: no scene of the bank is one that shows any of {list(classes)[:8]}")
     pairs = ForbiddenPairs.of(table)
-    restricted = _sharing(bank)
+    restricted = _bank_of_same_images(bank)
     restricted.forbid(pairs if bank.forbidden_pairs is None else bank.forbidden_pairs.joined(pairs))
     return restricted
 
 
-def _sharing(bank: BackgroundBank) -> BackgroundBank:
+def _bank_of_same_images(bank: BackgroundBank) -> BackgroundBank:
     """Another bank of the same images."""
-    other = BackgroundBank(bank.images, bank.labels, mean=bank.mean, std=bank.std, classes=bank.classes)
-    other.filters = bank.filters
-    return other
+    shared = BackgroundBank(bank.images, bank.labels, mean=bank.mean, std=bank.std, classes=bank.classes)
+    shared.filters = bank.filters
+    return shared
 
 
 def _labels_by_name(bank: BackgroundBank) -> dict[str, int]:
@@ -199,14 +201,14 @@ def _labels_by_name(bank: BackgroundBank) -> dict[str, int]:
         raise TypeError(f"bank: expected a BackgroundBank, got {describe(bank)}")
     if bank.classes is None or bank.labels is None:
         raise ValueError("bank: expected one with labels and their names, got none; pass labels= and classes=")
-    return {_plain(name): label for label, name in enumerate(bank.classes)}
+    return {_plain_words(name): label for label, name in enumerate(bank.classes)}
 
 
 def _labels_of(names: Sequence[str], label_of: Mapping[str, int]) -> list[int]:
-    return [label_of[plain] for plain in map(_plain, names) if plain in label_of]
+    return [label_of[plain] for plain in map(_plain_words, names) if plain in label_of]
 
 
-def _plain(name: str) -> str:
+def _plain_words(name: str) -> str:
     for mark in "/-_":
         name = name.replace(mark, " ")
     return " ".join(name.casefold().split())

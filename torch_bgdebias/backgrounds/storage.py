@@ -1,4 +1,4 @@
-"""A bank in one file: everything that is known of its images, tensors readable without running code."""
+"""Saving and loading a bank as one file that is read without executing code."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ def _content_of(fields: Record) -> BankContent:
         raise ValueError(f"images: expected a tensor (N, C, Hb, Wb), got {describe(images)}")
     labels, mean, std = (_tensor(fields, name) for name in ("labels", "mean", "std"))
     classes = None if fields.value("classes") is None else tuple(fields.texts("classes"))
-    filters = () if fields.value("filters") is None else tuple(_step(step) for step in fields.records("filters"))
+    filters = () if fields.value("filters") is None else tuple(_filter_step(step) for step in fields.records("filters"))
     pairs = fields.value("forbidden")
     return BankContent(
-        images, labels, mean, std, classes, None if pairs is None else _pairs(pairs, len(images)), filters
+        images, labels, mean, std, classes, None if pairs is None else _forbidden_pairs(pairs, len(images)), filters
     )
 
 
@@ -95,7 +95,7 @@ def _tensor(fields: Record, name: str) -> Tensor | None:
     return value
 
 
-def _pairs(parts: object, images: int) -> ForbiddenPairs:
+def _forbidden_pairs(parts: object, images: int) -> ForbiddenPairs:
     """Three int64 tensors that agree; positions beyond the images would be written outside a table."""
     tensors = [part.clone() for part in parts if isinstance(part, Tensor)] if isinstance(parts, (list, tuple)) else []
     if len(tensors) != 3 or any(part.dtype != torch.int64 or part.ndim != 1 for part in tensors):
@@ -109,7 +109,7 @@ def _pairs(parts: object, images: int) -> ForbiddenPairs:
     return pairs
 
 
-def _step(fields: Record) -> FilterStep:
+def _filter_step(fields: Record) -> FilterStep:
     by_class = fields.record("by_class")
     by_foreground = fields.value("by_foreground")
     if not isinstance(by_foreground, dict) or not all(isinstance(n, int) for row in by_foreground.items() for n in row):

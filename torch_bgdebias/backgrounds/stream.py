@@ -1,4 +1,4 @@
-"""``StreamedBackgroundBank``: a folder too large for memory, seen through a working set renewed in small steps."""
+"""``StreamedBackgroundBank``: a folder too large for memory, sampled through a working set that is renewed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch_bgdebias.backgrounds.bank import BackgroundBank
 from torch_bgdebias.backgrounds.folder import ImageFiles
 from torch_bgdebias.backgrounds.forbidden import ForbiddenDraws, ForbiddenPairs
 from torch_bgdebias.backgrounds.sampling import ClassOrder
-from torch_bgdebias.backgrounds.screening.filter import FilterSettings, screen_files
+from torch_bgdebias.backgrounds.screening.filter import FilterSettings, decide, screen_files
 from torch_bgdebias.checks import check_count
 from torch_bgdebias.seeds import derive_seed
 
@@ -31,7 +31,7 @@ class _Chunk(NamedTuple):
 
 
 class StreamedBackgroundBank(BackgroundBank):
-    """A working set of ``capacity`` images out of a folder, exchanged oldest first by `refresh`.
+    """A working set of ``capacity`` images from a folder; `refresh` replaces the oldest first.
 
     Use it wherever a `BackgroundBank` goes. The files pass in an order that is shuffled anew for every round, so that
     each is shown equally often. Threads read the next images ahead while the model trains; `refresh` only puts them in
@@ -99,7 +99,7 @@ class StreamedBackgroundBank(BackgroundBank):
         return cls(files, capacity, seed=seed, threads=threads, mean=mean, std=std)
 
     def refresh(self, k: int) -> None:
-        """Exchange the ``k`` oldest images for the next ``k`` files, and start to read those after them.
+        """Replace the ``k`` oldest images by the next ``k`` files, and start reading those after them.
 
         Call it between an optimiser step and the next forward pass: it writes into the images, which a backward pass
         to a mask still needs.
@@ -116,42 +116,42 @@ class StreamedBackgroundBank(BackgroundBank):
         if k == 0 or len(self) == len(self.files.paths):
             return
         chunk = self._take(k)
-        self._put(chunk, [(self._oldest + i) % len(self) for i in range(k)])
+        self._store(chunk, [(self._oldest + i) % len(self) for i in range(k)])
         self._oldest = (self._oldest + k) % len(self)
         self._advance(chunk)
         self._ahead = (k, self._threads_pool().submit(self._read, self._cursor, k))
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to hold the same images at the same places and to go on with the same files."""
+        """The state that `load_state_dict` restores: the images held, their places, and the position in the folder."""
         state = {"seed": self.seed, "cursor": self._cursor, "oldest": self._oldest, "skipped": self.skipped}
         return {**state, "slots": list(self._slots), "files": len(self.files.paths)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Return to the state of `state_dict`; the images are read again.
+        """Restore the state of `state_dict`; the images are read again.
 
         Raises:
             ValueError: the folder or the capacity is not the one of the state.
             OSError: an image that was there is not readable any more.
         """
-        own = (len(self.files.paths), len(self))
+        sizes = (len(self.files.paths), len(self))
         saved = (state["files"], len(state["slots"]))
-        if own != saved:
-            raise ValueError(f"state: expected (files, images held) {own}, got {saved}")
+        if sizes != saved:
+            raise ValueError(f"state: expected (files, images held) {sizes}, got {saved}")
         if self._ahead is not None:
             self._ahead[1].exception()  # let the reader finish before its place changes
         self._ahead = None
         self.seed, self.skipped = int(state["seed"]), int(state["skipped"])
         self._round = None
-        wanted = [int(slot) for slot in state["slots"]]
-        changed = [place for place in range(len(self)) if wanted[place] != self._slots[place]]
+        slots = [int(slot) for slot in state["slots"]]
+        changed = [index for index in range(len(self)) if slots[index] != self._slots[index]]
         images = []
         with ThreadPoolExecutor(self._threads) as pool:
-            for result in pool.map(self.files.read, [wanted[place] for place in changed]):
+            for result in pool.map(self.files.read, [slots[index] for index in changed]):
                 if isinstance(result, OSError):
                     raise result
                 images.append(result)
         if changed:
-            self._put(_Chunk(torch.stack(images), [wanted[place] for place in changed], 0, []), changed)
+            self._store(_Chunk(torch.stack(images), [slots[index] for index in changed], 0, []), changed)
         self._cursor, self._oldest = int(state["cursor"]), int(state["oldest"])
 
     def _take(self, k: int) -> _Chunk:
@@ -167,11 +167,11 @@ class StreamedBackgroundBank(BackgroundBank):
         if chunk.cursor <= len(self.files.paths) + len(chunk.files):  # every file is named once, in the first round
             self.files.report_skipped(chunk.skipped)
 
-    def _put(self, chunk: _Chunk, places: list[int]) -> None:
-        where = torch.tensor(places, device=self.device)
-        self.images.index_copy_(0, where, chunk.images.to(self.device, non_blocking=True))
-        for place, file in zip(places, chunk.files, strict=True):
-            self._slots[place] = file
+    def _store(self, chunk: _Chunk, places: list[int]) -> None:
+        rows = torch.tensor(places, device=self.device)
+        self.images.index_copy_(0, rows, chunk.images.to(self.device, non_blocking=True))
+        for row, file in zip(places, chunk.files, strict=True):
+            self._slots[row] = file
         labels = self._labels_of(self._slots)
         order = None
         if labels is not None:  # sorted on the host, where the labels are: nothing has to be read back
@@ -180,12 +180,12 @@ class StreamedBackgroundBank(BackgroundBank):
             self._largest_class = int(torch.unique(labels, return_counts=True)[1].max())
             order = ClassOrder.of(labels)
             self._order = ClassOrder(*(part.to(self.device, non_blocking=True) for part in order))
-        self._lay_out(order)
+        self._forbidden_of_rows(order)
 
     def _filtered(self, settings: FilterSettings) -> StreamedBackgroundBank:
         readable, screening = screen_files(self.files, settings)
         pairs = None if self.file_pairs is None else self.file_pairs.select(torch.tensor(readable))
-        verdict = settings.judge(screening, self.filters, pairs)
+        verdict = decide(screening, settings, self.filters, pairs)
         bank = self.over(self.files.only([readable[row] for row in verdict.stay.tolist()]))
         bank.filters = verdict.steps
         if verdict.forbidden is not None:
@@ -193,22 +193,22 @@ class StreamedBackgroundBank(BackgroundBank):
         return bank
 
     def over(self, files: ImageFiles) -> StreamedBackgroundBank:
-        """A bank of the same capacity, seed and device that reads other files."""
+        """A bank of the same capacity, seed and device over other files."""
         mean, std = (None if part is None else part.cpu() for part in (self.mean, self.std))
-        new = StreamedBackgroundBank(files, self._capacity, seed=self.seed, threads=self._threads, mean=mean, std=std)
-        return new.to(self.device)
+        bank = StreamedBackgroundBank(files, self._capacity, seed=self.seed, threads=self._threads, mean=mean, std=std)
+        return bank.to(self.device)
 
     def forbid_files(self, pairs: ForbiddenPairs) -> None:
-        """Keep foreground classes from files; `filter` finds the pairs."""
+        """Exclude files for some foreground classes; `filter` finds such pairs."""
         self.file_pairs = pairs
-        self._lay_out(None if self.labels is None else ClassOrder.of(self.labels.cpu()))
+        self._forbidden_of_rows(None if self.labels is None else ClassOrder.of(self.labels.cpu()))
 
-    def _lay_out(self, order: ClassOrder | None) -> None:
+    def _forbidden_of_rows(self, order: ClassOrder | None) -> None:
         """The pairs of the files held, on the host where both files and pairs are."""
         if self.file_pairs is not None:
             self.forbidden_pairs = self.file_pairs.select(torch.tensor(self._slots))
-            place = None if order is None else order.order
-            self._draws = ForbiddenDraws.of(self.forbidden_pairs, place, len(self), self.device)
+            order_of_rows = None if order is None else order.order
+            self._draws = ForbiddenDraws.of(self.forbidden_pairs, order_of_rows, len(self), self.device)
 
     def _labels_of(self, files: Sequence[int]) -> Tensor | None:
         labels = self.files.labels
@@ -229,9 +229,9 @@ class StreamedBackgroundBank(BackgroundBank):
         skipped: list[OSError] = []
         with ThreadPoolExecutor(min(self._threads, count)) as pool:
             while len(images) < count:
-                wanted = [self._file_at(cursor + i) for i in range(count - len(images))]
-                cursor += len(wanted)
-                for file, result in zip(wanted, pool.map(self.files.read, wanted), strict=True):
+                numbers = [self._file_at(cursor + i) for i in range(count - len(images))]
+                cursor += len(numbers)
+                for file, result in zip(numbers, pool.map(self.files.read, numbers), strict=True):
                     if isinstance(result, Tensor):
                         images.append(result)
                         files.append(file)

@@ -1,4 +1,4 @@
-"""Are backgrounds in the units of the images that they are for? What the pixels of both show."""
+"""Checks whether backgrounds are in the same units as the images, by the pixels of both."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def doubt_beside_images(images: Tensor, mean: Channels, std: Channels, image: Te
         )
     if low < 0 or high > 1 or high - low <= _BEYOND:
         return ""
-    dark, bright = _reach(images, mean, std)
+    dark, bright = _value_range(images, mean, std)
     if dark >= -_BEYOND and bright <= 1 + _BEYOND:
         return ""
-    how = "are normalised with a mean and std of their own" if mean is not None else "lie in other units"
+    reason = "are normalised with a mean and std of their own" if mean is not None else "lie in other units"
     return (
-        f"{name}: they {how} and reach from {dark:.2g} to {bright:.2g}, but the images' pixels lie in [0, 1], from "
+        f"{name}: they {reason} and reach from {dark:.2g} to {bright:.2g}, but the images' pixels lie in [0, 1], from "
         f"{low:.2g} to {high:.2g}; bring both in the same units: uint8 backgrounds, or a bank without mean and std, "
         "are in [0, 1]"
     )
@@ -77,27 +77,30 @@ def doubtful(images: Tensor, mean: Channels) -> bool:
 
 def require_one_normalisation(own: tuple[Channels, Channels], given: tuple[Channels, Channels], *, name: str) -> None:
     """Raise ValueError where a source of backgrounds has another normalisation than the images'."""
-    for what, mine, theirs in zip(("mean", "std"), own, given, strict=True):
+    for statistic, mine, theirs in zip(("mean", "std"), own, given, strict=True):
         if mine is None or theirs is None:
             continue
-        one, two = (torch.as_tensor(value, dtype=torch.float32).flatten() for value in (mine, theirs))
-        if not (values_readable(one) and values_readable(two)) or {len(one), len(two)} - {1, max(len(one), len(two))}:
+        first, second = (torch.as_tensor(value, dtype=torch.float32).flatten() for value in (mine, theirs))
+        if not (values_readable(first) and values_readable(second)) or {len(first), len(second)} - {
+            1,
+            max(len(first), len(second)),
+        }:
             continue  # another number of channels is refused by name where it is used
-        if bool(((one - two).abs() > _ROUNDED).any()):
+        if bool(((first - second).abs() > _ROUNDED).any()):
             raise ValueError(
-                f"{name}: expected the images' {what} {_listed(two)}, got a bank with {what} {_listed(one)}; its "
-                "backgrounds would have other colours than the images"
+                f"{name}: expected the images' {statistic} {_number_list(second)}, got a bank with {statistic} "
+                f"{_number_list(first)}; its backgrounds would have other colours than the images"
             )
 
 
 def _range_of(image: Tensor) -> tuple[float, float]:
     images, rows = (max(1, length // 16) for length in (len(image), image.shape[2]))
-    some = image.detach()[::images, :, ::rows]  # which show it as well as all, in no time
-    low, high = (float(value) for value in some.aminmax())
+    sampled = image.detach()[::images, :, ::rows]  # which show it as well as all, in no time
+    low, high = (float(value) for value in sampled.aminmax())
     return low, high
 
 
-def _reach(images: Tensor, mean: Channels, std: Channels) -> tuple[float, float]:
+def _value_range(images: Tensor, mean: Channels, std: Channels) -> tuple[float, float]:
     """The least and the largest value of backgrounds as they are going to be; (0, 1) where it is not known."""
     if images.dtype == torch.uint8:
         dark, bright = 0.0, 1.0
@@ -113,5 +116,5 @@ def _reach(images: Tensor, mean: Channels, std: Channels) -> tuple[float, float]
     return float(((dark - shift) / scale).min()), float(((bright - shift) / scale).max())
 
 
-def _listed(values: Tensor) -> str:
+def _number_list(values: Tensor) -> str:
     return "(" + ", ".join(f"{value:.3g}" for value in values.tolist()) + ")"

@@ -1,4 +1,4 @@
-"""CLAD: contrast an image with the same foreground elsewhere, and with other foregrounds on its own background."""
+"""CLAD: a contrastive loss with the same object on other backgrounds and other objects on the same background."""
 
 from __future__ import annotations
 

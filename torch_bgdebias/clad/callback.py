@@ -1,8 +1,7 @@
-"""``CLADCallback``: the CLAD loss for a LightningModule that knows nothing of it."""
+"""``CLADCallback``: adds the CLAD loss to any LightningModule."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -24,6 +23,7 @@ from torch_bgdebias.class_names import known_names, plain_name
 from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, Trainer, add_to_loss, answer_widths
 from torch_bgdebias.models import LogitsKey, find_head, get_layer, logits_of, original_module
 from torch_bgdebias.moved_pixels import ChangeWatch, Views
+from torch_bgdebias.records import fields_of
 from torch_bgdebias.swap.callback import SwappingCallback
 from torch_bgdebias.swap.module import BackgroundSwap
 from torch_bgdebias.swap.sampling import SwapParams
@@ -39,7 +39,7 @@ _OWN_GRADIENTS = (
 P = ParamSpec("P")
 
 
-def _second_was_num_classes(init: Callable[P, None]) -> Callable[P, None]:
+def _accept_num_classes_second(init: Callable[P, None]) -> Callable[P, None]:
     """In earlier releases the number of classes came second, where ``spec`` is now."""
 
     @functools.wraps(init)
@@ -91,7 +91,7 @@ class CLADCallback(SwappingCallback):
     log_prefix: ClassVar[str] = "clad"
     by_hand: ClassVar[str] = "CLADLoss"
 
-    @_second_was_num_classes
+    @_accept_num_classes_second
     def __init__(
         self,
         swap: BackgroundSwap,
@@ -125,7 +125,7 @@ class CLADCallback(SwappingCallback):
             logits=logits,
             max_batch=max_batch,
         )
-        options = {field.name: getattr(self.settings, field.name) for field in dataclasses.fields(self.settings)}
+        options = fields_of(self.settings)
         super().__init__(swap, spec, refresh=refresh, seed=seed, log=log, options=options)
         #: queue and loss, from a fit's first step, or a checkpoint, on
         self.loss: CLADLoss | None = None
@@ -137,14 +137,14 @@ class CLADCallback(SwappingCallback):
         self._empty_told = False
 
     def state_dict(self) -> dict[str, Any]:
-        """The queue, batches seen and the seed, the same on every rank; a streamed bank's place in its folder."""
+        """The queue, batches seen and the seed (the same on every rank), and the position of a streamed bank."""
         state = super().state_dict()
         if self.loss is not None:
             state["loss"] = {name: value.detach().clone() for name, value in self.loss.state_dict().items()}
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where the checkpoint was written, which a tuner does after its trial steps as well."""
+        """Continue from a checkpoint; a tuner also does this after its trial steps."""
         super().load_state_dict(state_dict)
         saved, self.loss = state_dict.get("loss"), None
         if saved is not None:
@@ -153,17 +153,17 @@ class CLADCallback(SwappingCallback):
         self._ready = False
 
     def weight_at(self, epoch: int, step: int) -> float:
-        """Lambda at an epoch and a number of training batches seen."""
+        """Lambda at an epoch, after so many training batches."""
         return self.settings.weight_at(epoch, step)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the module's own methods back; say what to do where its step frees the graph of its first pass."""
+        """Restore the module's methods; explain the failure of a step that frees the graph of its first pass."""
         super().on_exception(trainer, pl_module, exception)
         if _FREED in str(exception) and _OWN_GRADIENTS not in getattr(exception, "__notes__", ()):
             exception.add_note(_OWN_GRADIENTS)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare what the bank's categories and the data's classes are called."""
+        """Warn if the bank's categories and the data's classes have different names."""
         super().on_train_start(trainer, pl_module)
         categories = getattr(self.swap.bank, "classes", None)  # of a bank or a stream; other sources have no names
         if categories is None or self.spec.background_label is not None or self.settings.label_of is not None:
@@ -179,7 +179,7 @@ class CLADCallback(SwappingCallback):
             )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say so, once a fit, where a whole epoch has left nothing to contrast with."""
+        """Warn, once a fit, if a whole epoch had no negatives to contrast with."""
         super().on_train_epoch_end(trainer, pl_module)
         self._changes.say()
         if self._empty_told or self.loss is None or bool(self.loss.queue.fill.any()):
@@ -203,26 +203,26 @@ class CLADCallback(SwappingCallback):
         inner = original_module(head)
         self._one_logit = isinstance(inner, nn.Linear) and inner.out_features == 1
         if self.loss is None:
-            self.loss = self.settings.new_loss(self._keys(head))
+            self.loss = self.settings.new_loss(self._number_of_keys(head))
         self.loss.to(module.device)
 
     def _step(self, call: StepCall) -> Any:
         image, mask, target = self._read(call.batch)
         foreground = self._classes(target)
-        key = self._key_of(call.batch, foreground, image)
+        key = self._queue_keys(call.batch, foreground, image)
         self._refresh_bank()
         generator = self._seeded(call.module)
         drawn: list[SwapParams] = []
 
-        def positives(entering: Tensor) -> Tensor:
-            if entering.shape == image.shape:
-                self._changes.look_at(entering, image)
+        def positives(anchors: Tensor) -> Tensor:
+            if anchors.shape == image.shape:
+                self._changes.look_at(anchors, image)
             # another class, unless the swap was made with different_class=False
             params = self.swap.generate_parameters(
-                entering.shape, key, different_class=True, device=entering.device, generator=generator
+                anchors.shape, key, different_class=True, device=anchors.device, generator=generator
             )
             drawn.append(params)
-            swapped = self.swap(entering.detach(), mask=mask, params=params, void=self.spec.void_of(call.batch))
+            swapped = self.swap(anchors.detach(), mask=mask, params=params, void=self.spec.void_of(call.batch))
             assert isinstance(swapped, Tensor), "one positional input gives one output"
             return swapped
 
@@ -271,17 +271,17 @@ class CLADCallback(SwappingCallback):
         if foreground is None:
             foreground = torch.full_like(key, -1)
         elif self.spec.background_label is None:
-            # on a background of its own class a sample is nobody's negative: it would only take up the queue
+            # on a background of its own class a sample is no negative: it would only fill the queue
             background = torch.where(background == foreground, -1, background)
         clad = self.loss(pair.anchor, pair.positive, key, background, foreground)
         weight = self.weight_at(module.current_epoch, self.steps)
         fill = self.loss.queue.fill.float().mean() / self.loss.queue.size
-        parts: dict[str, float | Tensor] = {"loss": clad, "weight": weight, "queue_fill": fill}
+        values: dict[str, float | Tensor] = {"loss": clad, "weight": weight, "queue_fill": fill}
         total: Tensor = weight * clad
         if self.settings.plus:
-            parts["ce_positive"] = positive = self._classify(pair, target)
+            values["ce_positive"] = positive = self._classify(pair, target)
             total = total + positive
-        self._log_values(module, parts, batch_size=key.shape[0])
+        self._log_values(module, values, batch_size=key.shape[0])
         return total
 
     def _logits(self, pair: Pair) -> Tensor:
@@ -339,7 +339,7 @@ class CLADCallback(SwappingCallback):
             "BatchSpec(background_label=...) when the batch says what the background is"
         )
 
-    def _key_of(self, batch: Any, foreground: Tensor | None, image: Tensor) -> Tensor:
+    def _queue_keys(self, batch: Any, foreground: Tensor | None, image: Tensor) -> Tensor:
         background = self.spec.background_label_of(batch)
         if background is not None:
             return check_label(background, image.shape[0], name="background_label")
@@ -354,7 +354,7 @@ class CLADCallback(SwappingCallback):
         except LookupError as error:
             raise LookupError(f"{error.args[0]}; pass CLADCallback(layer=...)") from None
 
-    def _keys(self, layer: nn.Module) -> int:
+    def _number_of_keys(self, layer: nn.Module) -> int:
         if self.settings.num_classes is not None:
             return self.settings.num_classes
         if self.spec.background_label is not None:
@@ -362,5 +362,5 @@ class CLADCallback(SwappingCallback):
             if bank is not None and bank.num_classes:
                 return int(bank.num_classes)
         elif isinstance(inner := original_module(layer), nn.Linear):
-            return max(2, inner.out_features)  # one logit tells two classes apart
+            return max(2, inner.out_features)  # one logit separates two classes
         raise ValueError("num_classes: expected how many background labels there are, which is not known; pass it")

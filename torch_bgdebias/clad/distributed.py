@@ -1,4 +1,4 @@
-"""Rows of every process in rank order, also when the processes hold different numbers of them."""
+"""Gathers rows of all processes in rank order, also when their numbers of rows differ."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def gather_rows(
         raise ValueError(f"max_batch: expected at most {max_batch} rows a process, got {rows}")
     if world == 1:
         return embedding, key, foreground
-    sizes = [max_batch] * world if max_batch is not None else _exchange(rows, world, embedding.device)
+    sizes = [max_batch] * world if max_batch is not None else _row_counts(rows, world, embedding.device)
     padding = max(sizes) - rows
     numbers = F.pad(torch.stack([key, foreground], 1), (0, 0, 0, padding), value=-1)
     embedding = _gather(F.pad(embedding.detach(), (0, 0, 0, padding)), sizes)
@@ -46,7 +46,7 @@ def gather_rows(
     return embedding, key, foreground
 
 
-def _exchange(rows: int, world: int, device: torch.device) -> list[int]:
+def _row_counts(rows: int, world: int, device: torch.device) -> list[int]:
     sizes: list[int] = _gather(torch.full((1,), rows, device=device), [1] * world).tolist()
     return sizes
 

@@ -121,8 +121,8 @@ def clad_queue_loss(
         a, p = working_precision(anchor), working_precision(positive)
         if a.dtype != p.dtype:
             a, p = a.double(), p.double()
-        each = queue_info_nce(a, p, rows.detach().to(a.dtype), label.clamp_min(0), mask, temperature)
-    return reduced(each, reduction)
+        losses = queue_info_nce(a, p, rows.detach().to(a.dtype), label.clamp_min(0), mask, temperature)
+    return reduced(losses, reduction)
 
 
 def info_nce(
@@ -133,15 +133,15 @@ def info_nce(
         negatives = negatives.masked_fill(~valid, -math.inf)
     # relative to the positive, so that a cold softmax does not cancel two large numbers
     logits = (negatives - positive[:, None]) / temperature
-    each = F.pad(logits, (1, 0)).logsumexp(1)
-    return reduced(each, reduction)
+    losses = F.pad(logits, (1, 0)).logsumexp(1)
+    return reduced(losses, reduction)
 
 
-def reduced(each: Tensor, reduction: str) -> Tensor:
+def reduced(losses: Tensor, reduction: str) -> Tensor:
     """(B,) as it is, its sum, or its mean with 0 for an empty batch."""
     if reduction == "none":
-        return each
-    return each.sum() if reduction == "sum" else each.sum() / max(each.shape[0], 1)
+        return losses
+    return losses.sum() if reduction == "sum" else losses.sum() / max(losses.shape[0], 1)
 
 
 def check_temperature(temperature: float) -> float:

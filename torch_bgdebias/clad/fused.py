@@ -1,4 +1,4 @@
-"""The loss over class-keyed queues with its gradient in closed form: nothing of the queue's size is kept or copied."""
+"""The queue loss with its gradient in closed form: nothing of the queue's size is stored or copied."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def queue_info_nce(
     """InfoNCE (B,) of anchors (B, D) with positives (B, D) and the valid (B, N) ones of ``rows[index]`` (K, N, D)."""
     with torch.no_grad():
         lengths = inverse_length(anchor, name="anchor"), inverse_length(positive, name="positive")
-    each: Tensor = _QueueInfoNCE.apply(
+    losses: Tensor = _QueueInfoNCE.apply(
         anchor, positive, (rows, index, valid), lengths, temperature, torch.is_grad_enabled()
     )
-    return each
+    return losses
 
 
 class _QueueInfoNCE(torch.autograd.Function):
@@ -85,21 +85,21 @@ class _QueueInfoNCE(torch.autograd.Function):
         groups = _groups(index) if values_readable(index) else None
         products, inverse_n = _products(anchor, rows, index, groups)
         similar = products * (inverse_a[:, None] * inverse_n)
-        own = torch.linalg.vecdot(anchor, positive) * inverse_a * inverse_p
+        positive_logit = torch.linalg.vecdot(anchor, positive) * inverse_a * inverse_p
         # relative to the positive, so that a cold softmax does not cancel two large numbers
-        logits = ((similar - own[:, None]) / temperature).masked_fill(~valid, -math.inf)
-        each = F.pad(logits, (1, 0)).logsumexp(1)
+        logits = ((similar - positive_logit[:, None]) / temperature).masked_fill(~valid, -math.inf)
+        losses = F.pad(logits, (1, 0)).logsumexp(1)
         if gradients and (ctx.needs_input_grad[0] or ctx.needs_input_grad[1]):
-            weights = (logits - each[:, None]).exp() / temperature
+            weights = (logits - losses[:, None]).exp() / temperature
             total = weights.sum(1)
-            radial = inverse_a * (torch.linalg.vecdot(weights, similar) - total * own)
+            radial = inverse_a * (torch.linalg.vecdot(weights, similar) - total * positive_logit)
             cross = (total * inverse_a * inverse_p)[:, None]
             gradient = _weighted(weights * inverse_n * inverse_a[:, None], rows, index, groups)
             gradient.addcmul_(cross, positive, value=-1).addcmul_((radial * inverse_a)[:, None], anchor, value=-1)
-            other = positive * (total * own * inverse_p.square())[:, None]
-            other.addcmul_(cross, anchor, value=-1)
-            ctx.save_for_backward(gradient, other)
-        return each
+            positive_part = positive * (total * positive_logit * inverse_p.square())[:, None]
+            positive_part.addcmul_(cross, anchor, value=-1)
+            ctx.save_for_backward(gradient, positive_part)
+        return losses
 
     @staticmethod
     @once_differentiable
@@ -114,20 +114,20 @@ def _products(anchor: Tensor, rows: Tensor, index: Tensor, groups: Groups | None
     keys, size, dim = rows.shape
     if groups is not None:  # a product a queue, which needs to know who belongs to it
         order, runs = groups
-        mine, products = anchor.index_select(0, order), anchor.new_empty(len(index), size)
+        anchors, products = anchor.index_select(0, order), anchor.new_empty(len(index), size)
         for key, first, last in runs:
-            torch.mm(mine[first:last], rows[key].T, out=products[first:last])
-        used = [key for key, _, _ in runs]
-        lengths = inverse_length(rows if len(used) == keys else rows[used])
-        position = index if len(used) == keys else torch.searchsorted(torch.tensor(used), index)
+            torch.mm(anchors[first:last], rows[key].T, out=products[first:last])
+        present_keys = [key for key, _, _ in runs]
+        lengths = inverse_length(rows if len(present_keys) == keys else rows[present_keys])
+        position = index if len(present_keys) == keys else torch.searchsorted(torch.tensor(present_keys), index)
         return torch.empty_like(products).index_copy_(0, order, products), lengths[position]
     if keys <= anchor.shape[0]:  # all rows at once are less than those of every anchor
-        flat, own = rows.flatten(0, 1), _positions(index, size)
-        return (anchor @ flat.T).gather(1, own), inverse_length(flat)[own]
+        flat, row_index = rows.flatten(0, 1), _positions(index, size)
+        return (anchor @ flat.T).gather(1, row_index), inverse_length(flat)[row_index]
     step, parts = _step(size, dim), []
     for a, i in zip(torch.split(anchor, step), torch.split(index, step), strict=True):
-        some = rows.index_select(0, i)
-        parts.append((torch.einsum("bd,bnd->bn", a, some), inverse_length(some)))
+        gathered = rows.index_select(0, i)
+        parts.append((torch.einsum("bd,bnd->bn", a, gathered), inverse_length(gathered)))
     return torch.cat([x for x, _ in parts]), torch.cat([x for _, x in parts])
 
 
@@ -136,9 +136,9 @@ def _weighted(weights: Tensor, rows: Tensor, index: Tensor, groups: Groups | Non
     keys, size, dim = rows.shape
     if groups is not None:
         order, runs = groups
-        mine, sums = weights.index_select(0, order), weights.new_empty(len(index), dim)
+        sorted_weights, sums = weights.index_select(0, order), weights.new_empty(len(index), dim)
         for key, first, last in runs:
-            torch.mm(mine[first:last], rows[key], out=sums[first:last])
+            torch.mm(sorted_weights[first:last], rows[key], out=sums[first:last])
         return torch.empty_like(sums).index_copy_(0, order, sums)
     if keys <= weights.shape[0]:
         flat = rows.flatten(0, 1)

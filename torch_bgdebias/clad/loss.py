@@ -1,4 +1,4 @@
-"""``CLADLoss``: the queue and the loss together, for a training step of one's own."""
+"""``CLADLoss``: queue and loss in one module, for your own training loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["CLADLoss"]
 
 
 class CLADLoss(nn.Module):
-    """Draws a sample to itself on another background, and away from other foregrounds on its own background.
+    """Pulls each sample towards its object on another background, away from other objects on its own background.
 
     Each call first enqueues the positives (detached) under their background's label, then contrasts every anchor with
     its positive and with the queue of its own label: a sample of class c usually stands on backgrounds of class c, and
@@ -63,7 +63,7 @@ class CLADLoss(nn.Module):
         background_label: Tensor,
         foreground: Tensor | None = None,
     ) -> Tensor:
-        """The mean over the batch; exactly 0, without gradient, for samples whose queue is empty.
+        """The mean loss of the batch; samples whose queue is empty count as exactly 0, without gradient.
 
         Args:
             anchor: (B, D) embeddings of the original images.
@@ -88,5 +88,5 @@ class CLADLoss(nn.Module):
         return clad_queue_loss(anchor, positive, rows, label, valid, self.temperature)
 
     def extra_repr(self) -> str:
-        """What ``repr`` shows."""
+        """The settings, for ``repr``."""
         return f"temperature={self.temperature}"

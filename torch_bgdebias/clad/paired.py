@@ -1,4 +1,4 @@
-"""A second batch through a borrowed network: along with the user's own forward pass, or right after it."""
+"""Runs a second batch through a borrowed network, together with the user's forward pass or right after it."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class PairedPass:
         module: nn.Module,
         layer: str,
         image: Tensor,
-        second: Callable[[Tensor], Tensor],
-        seen: LayerTap,
+        positives: Callable[[Tensor], Tensor],
+        layer_tap: LayerTap,
         joint: bool,
         views: Views | None,
     ) -> None:
         self.module, self.layer, self.image = module, layer, image
-        self.second, self.seen, self.joint, self.views = second, seen, joint, views
+        self.second, self.seen, self.joint, self.views = positives, layer_tap, joint, views
         self.network: nn.Module | None = None
         self._rows, self._size = slice(None), len(image)
         self._open = False
@@ -69,25 +69,25 @@ class PairedPass:
         Raises:
             LookupError: the images went another way, or the layer was not used.
         """
-        seen, batch, size = self.seen.inputs[self.layer], self.image.shape[0], self._size
-        if not seen:
+        embeddings, batch, size = self.seen.inputs[self.layer], self.image.shape[0], self._size
+        if not embeddings:
             raise LookupError(
                 f"layer: {self.layer!r} took no part in training_step; name the layer whose input is the embedding"
             )
         if self.joint:
             if self.network is None:
                 raise LookupError(f"joint: {_NO_ENTRY.format(layer=self.layer)}; pass joint=False")
-            both = as_vectors(seen[0], size + batch, self.layer)
+            both = as_vectors(embeddings[0], size + batch, self.layer)
             layer_output = tree_map(lambda x: _tail(x, size, batch), self.seen.outputs[self.layer][0])
             return Pair(both[:size][self._rows], both[size:], layer_output, self._output)
-        anchor, calls = as_vectors(seen[0], size, self.layer)[self._rows], len(seen)
-        output = self._again()
-        if len(seen) == calls:
+        anchor, calls = as_vectors(embeddings[0], size, self.layer)[self._rows], len(embeddings)
+        output = self._call_again()
+        if len(embeddings) == calls:
             raise LookupError(
                 f"layer: {self.layer!r} took no part when the images with other backgrounds were handed to "
                 f"{type(self.network).__name__}; name the layer of the classes that it runs"
             )
-        positive = as_vectors(seen[calls], batch, self.layer)
+        positive = as_vectors(embeddings[calls], batch, self.layer)
         return Pair(anchor, positive, self.seen.outputs[self.layer][calls], output)
 
     def enter(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -100,12 +100,12 @@ class PairedPass:
             return None
         self.network, self._open, self._size = network, self.joint, len(image)
         rows = self._rows
-        other = self.second(image[rows])
+        positive = self.second(image[rows])
         if not self.joint:
-            exchange = _exchange(image, other, rows)
+            exchange = _exchange(image, positive, rows)
             self._repeat = lambda: network(*tree_map(exchange, args), **tree_map(exchange, kwargs))
             return None
-        extend = _extend(image, other, rows)
+        extend = _extend(image, positive, rows)
         return tree_map(extend, args), tree_map(extend, kwargs)
 
     def _views_among(self, arguments: Any) -> Tensor | None:
@@ -141,7 +141,7 @@ class PairedPass:
         self._output = tree_map(lambda x: _tail(x, size, batch), output)
         return tree_map(lambda x: _head(x, size, batch), output)
 
-    def _again(self) -> Any:
+    def _call_again(self) -> Any:
         if self._repeat is not None:
             return self._repeat()
         if not _has_forward(self.module):
@@ -176,9 +176,9 @@ def paired_pass(
         PairedPass: run the user's step, then `PairedPass.finish`.
     """
     get_layer(module, layer)
-    with tap(module, [layer]) as seen, ExitStack() as stack:
-        paired = PairedPass(module, layer, image, second, seen, joint, views)
-        for outer in _around(module, layer):
+    with tap(module, [layer]) as layer_tap, ExitStack() as stack:
+        paired = PairedPass(module, layer, image, second, layer_tap, joint, views)
+        for outer in _modules_around(module, layer):
             stack.callback(outer.register_forward_pre_hook(paired.enter, with_kwargs=True).remove)
             stack.callback(outer.register_forward_hook(paired.leave, with_kwargs=True).remove)
         yield paired
@@ -200,7 +200,7 @@ def as_vectors(embedding: Any, batch: int, layer: str) -> Tensor:
 _NO_ENTRY = "no module around {layer!r} was called with the images of the batch"
 
 
-def _around(module: nn.Module, layer: str) -> list[nn.Module]:
+def _modules_around(module: nn.Module, layer: str) -> list[nn.Module]:
     """The modules that contain the layer, outermost first, compiled wrappers and what they wrap among them."""
     target = get_layer(module, layer)
     return [m for m in module.modules() if m is not target and any(inner is target for inner in m.modules())]
@@ -212,21 +212,21 @@ def _image_among(arguments: Any, image: Tensor) -> Tensor | None:
     return next((x for x in tensors if x is image), alike[0] if alike else None)
 
 
-def _exchange(image: Tensor, other: Tensor, rows: slice) -> Callable[[Any], Any]:
-    """Puts ``other`` in the image's place; of what else has a row for each image, the rows of the batch's own stay."""
+def _exchange(image: Tensor, positive: Tensor, rows: slice) -> Callable[[Any], Any]:
+    """Puts ``positive`` in the image's place; of everything else with a row an image the own rows stay."""
 
     def exchange(x: Any) -> Any:
         if x is image:
-            return other
-        return x[rows] if len(image) != len(other) and _has_rows(x, len(image)) else x
+            return positive
+        return x[rows] if len(image) != len(positive) and _has_rows(x, len(image)) else x
 
     return exchange
 
 
-def _extend(image: Tensor, other: Tensor, rows: slice) -> Callable[[Any], Any]:
+def _extend(image: Tensor, positive: Tensor, rows: slice) -> Callable[[Any], Any]:
     def extend(x: Any) -> Any:
         if x is image:
-            return torch.cat([image, other])
+            return torch.cat([image, positive])
         return torch.cat([x, x[rows]]) if _has_rows(x, len(image)) else x
 
     return extend

@@ -74,7 +74,7 @@ class NegativeQueue(nn.Module):
 
     @property
     def dim(self) -> int | None:
-        """D, or ``None`` before the first embeddings have come."""
+        """D, or ``None`` before the first embeddings."""
         return self.rows.shape[2] or None
 
     @torch.no_grad()
@@ -86,7 +86,7 @@ class NegativeQueue(nn.Module):
         *,
         name: str = "embedding",
     ) -> None:
-        """Add embeddings in their order; of more than ``size`` for one key the newest ``size`` stay.
+        """Append embeddings in order; if a key gets more than ``size``, its newest ``size`` are kept.
 
         With several processes (torch.distributed) every process's embeddings enter every process's queue, in rank
         order; the numbers of rows may differ between processes. All processes must call this equally often.
@@ -136,8 +136,8 @@ class NegativeQueue(nn.Module):
         slots = torch.arange(self.size, device=label.device)
         valid = (slots < self.fill.index_select(0, index)[:, None]) & (label >= 0)[:, None]
         if foreground is not None:
-            other = check_label(foreground, label.shape[0], name="foreground")[:, None]
-            valid = valid & ((self.foreground.index_select(0, index) != other) | (other < 0))
+            other_class = check_label(foreground, label.shape[0], name="foreground")[:, None]
+            valid = valid & ((self.foreground.index_select(0, index) != other_class) | (other_class < 0))
         return valid
 
     def in_order(self) -> tuple[Tensor, Tensor]:
@@ -149,7 +149,7 @@ class NegativeQueue(nn.Module):
         return rows, slots < self.fill[:, None]
 
     def reset(self) -> None:
-        """Forget all rows; the width stays."""
+        """Remove all rows; the embedding width stays."""
         self._leave_inference_mode()
         self.rows.zero_()
         self.foreground.fill_(-1)
@@ -157,7 +157,7 @@ class NegativeQueue(nn.Module):
         self.fill.zero_()
 
     def extra_repr(self) -> str:
-        """What ``repr`` shows."""
+        """The settings, for ``repr``."""
         return f"num_classes={self.num_classes}, size={self.size}, dim={self.dim}"
 
     def _materialise(self, embedding: Tensor) -> None:
@@ -168,23 +168,23 @@ class NegativeQueue(nn.Module):
         self.rows = torch.zeros(shape, dtype=working_dtype(embedding.dtype), device=embedding.device)
 
     def _write(self, embedding: Tensor, key: Tensor, foreground: Tensor) -> None:
-        known = key >= 0
+        has_key = key >= 0
         index = key.clamp_min(0)
-        same = (key[:, None] == key) & known
-        rank = same.tril(-1).sum(1)  # how many of the batch went to this key before
-        newer = same.triu(1).sum(1)
-        stored = known & (newer < self.size)
+        same_key = (key[:, None] == key) & has_key
+        rank = same_key.tril(-1).sum(1)  # how many of the batch went to this key before
+        newer = same_key.triu(1).sum(1)
+        stored = has_key & (newer < self.size)
         slot = index * self.size + (self.position.index_select(0, index) + rank) % self.size
         # Everything must go somewhere, or its number would have to be known on the host. What is not kept is written
         # to slot 0, with what slot 0 holds in the end: equal values, so the order of writing does not matter.
         first = stored & (slot == 0)
         winner = first.int().argmax().reshape(1)
         slot = torch.where(stored, slot, 0)
-        for store, new in ((self.rows.flatten(0, 1), embedding), (self.foreground.flatten(), foreground)):
-            filler = torch.where(first.any(), new.index_select(0, winner), store[:1])
-            keep = stored.reshape(-1, *[1] * (new.ndim - 1))
-            store.index_copy_(0, slot, torch.where(keep, new, filler))
-        count = torch.zeros_like(self.fill).index_add_(0, index, known.long())
+        for store, values in ((self.rows.flatten(0, 1), embedding), (self.foreground.flatten(), foreground)):
+            filler = torch.where(first.any(), values.index_select(0, winner), store[:1])
+            keep = stored.reshape(-1, *[1] * (values.ndim - 1))
+            store.index_copy_(0, slot, torch.where(keep, values, filler))
+        count = torch.zeros_like(self.fill).index_add_(0, index, has_key.long())
         self.position.copy_((self.position + count) % self.size)
         self.fill.copy_((self.fill + count).clamp_max(self.size))
 
@@ -198,10 +198,10 @@ class NegativeQueue(nn.Module):
                 raise ValueError(f"{prefix}{name}: expected integers, got {describe(value)}")
         if fill.shape != shape or position.shape != shape:
             return
-        for name, value, most in (("fill", fill, self.size), ("position", position, self.size - 1)):
-            if bool(((value < 0) | (value > most)).any()):
+        for name, value, limit in (("fill", fill, self.size), ("position", position, self.size - 1)):
+            if bool(((value < 0) | (value > limit)).any()):
                 low, high = (int(bound) for bound in value.aminmax())
-                raise ValueError(f"{prefix}{name}: expected values in [0, {most}], got [{low}, {high}]")
+                raise ValueError(f"{prefix}{name}: expected values in [0, {limit}], got [{low}, {high}]")
         if bool(((fill < self.size) & (position != fill)).any()):
             raise ValueError(f"{prefix}position: expected the value of fill for queues that are not full")
         if not bool(state["rows"].isfinite().all()):

@@ -1,4 +1,4 @@
-"""``CLADSettings``: what a callback needs to know beside swap and batch, checked once."""
+"""``CLADSettings``: the callback's options beside swap and batch, validated once."""
 
 from __future__ import annotations
 

@@ -69,9 +69,9 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, Callable[[argpars
     parser.set_defaults(commands=subparsers.choices)
     runs: dict[str, Callable[[argparse.Namespace], int]] = {}
     for module in command_modules():
-        before = set(subparsers.choices)
+        earlier_choices = set(subparsers.choices)
         module.add_parser(subparsers)
-        for name in set(subparsers.choices) - before:
+        for name in set(subparsers.choices) - earlier_choices:
             runs[name] = module.run
             _accept_debug(subparsers.choices[name])
             subparsers.choices[name].set_defaults(options=options_of(subparsers.choices[name]))
@@ -81,10 +81,10 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, Callable[[argpars
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``bgdebias`` with ``argv`` (``sys.argv`` when ``None``) and return its exit code."""
     parser, runs = build_parser()
-    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        refuse_unknown(words, parser)
-        args = parser.parse_args(words)
+        refuse_unknown(arguments, parser)
+        args = parser.parse_args(arguments)
     except SystemExit as stop:  # argparse leaves by itself: 0 after --help and --version, 2 after a usage error
         return stop.code if isinstance(stop.code, int) else 2
     if args.command is None:
@@ -110,21 +110,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _warnings_in_a_line(command: str) -> Iterator[None]:
-    """Warnings to users as a line each; deprecations and the like as Python shows them."""
-    before = warnings.formatwarning
+    """Warnings to users in one line each; deprecations as Python shows them."""
+    format_before = warnings.formatwarning
 
     def shown(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
         if category is not UserWarning:
-            return before(message, category, filename, lineno, line)
+            return format_before(message, category, filename, lineno, line)
         return f"bgdebias {command}: warning: {' '.join(str(message).split())}\n"
 
     warnings.formatwarning = shown
     try:
         yield
     finally:
-        warnings.formatwarning = before
+        warnings.formatwarning = format_before
 
 
 def one_line(error: BaseException) -> str:
@@ -136,11 +136,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(text).split()) or type(error).__name__
 
 
-def _with_options(text: str, known: Collection[str]) -> str:
+def _with_options(text: str, accepted: Collection[str]) -> str:
     """Arguments by which a message begins, ``mean, std: expected ...``, as the options that stand for them here."""
-    names, colon, rest = text.partition(": ")
+    names, colon, message = text.partition(": ")
     options = [f"--{_OPTIONS.get(name, name).replace('_', '-')}" for name in names.split(", ")]
-    return f"{', '.join(options)}{colon}{rest}" if colon and set(options) <= set(known) else text
+    return f"{', '.join(options)}{colon}{message}" if colon and set(options) <= set(accepted) else text
 
 
 def _accept_debug(parser: argparse.ArgumentParser) -> None:

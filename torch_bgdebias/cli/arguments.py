@@ -1,4 +1,4 @@
-"""Kinds of arguments, and what is checked of them before a command starts."""
+"""Argument types, and checks of arguments before a command starts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def whole(least: int) -> Callable[[str], int]:
 
 def real(least: float, most: float = math.inf) -> Callable[[str], float]:
     """A finite number of at least ``least`` and, where given, at most ``most``."""
-    wanted = f"of at least {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
+    expected = f"of at least {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
 
     def number(text: str) -> float:
         try:
@@ -48,7 +48,7 @@ def real(least: float, most: float = math.inf) -> Callable[[str], float]:
         except ValueError:
             value = math.nan
         if not least <= value <= most or value == math.inf:
-            raise argparse.ArgumentTypeError(f"expected a number {wanted}, got {text}")
+            raise argparse.ArgumentTypeError(f"expected a number {expected}, got {text}")
         return value
 
     return number
@@ -58,11 +58,11 @@ def choices(known: Collection[str]) -> Callable[[str], list[str]]:
     """Names separated by commas, each one of ``known``; an empty text is no name."""
 
     def names(text: str) -> list[str]:
-        given = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-        if unknown := [name for name in given if name not in known]:
+        names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+        if unknown := [name for name in names if name not in known]:
             hint = did_you_mean(unknown[0], known)
             raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}, got {', '.join(unknown)}{hint}")
-        return given
+        return names
 
     return names
 
@@ -81,20 +81,20 @@ def refuse_results(out: Path, files: Collection[str], *, overwrite: bool) -> Non
         overwrite: whether the user wants them replaced.
 
     Raises:
-        FileExistsError: some of them are there.
+        FileExistsError: some of them exist.
     """
-    there = [name for name in files if (out / name).exists()] if files else [out.name] if out.is_file() else []
-    if not there or overwrite:
+    existing = [name for name in files if (out / name).exists()] if files else [out.name] if out.is_file() else []
+    if not existing or overwrite:
         return
     from torch_bgdebias.writing import is_unfinished
 
     if not is_unfinished(out):
-        where = f"{out} holds {', '.join(there)}" if files else f"{out} exists"
+        where = f"{out} holds {', '.join(existing)}" if files else f"{out} exists"
         raise FileExistsError(f"--out: {where} already; pass --overwrite or another name")
 
 
 def require_inputs(args: argparse.Namespace, *names: str) -> None:
-    """Refuse files and folders that are not there before anything is imported that takes its time.
+    """Reject missing files and folders before slow imports.
 
     Args:
         args: the command's arguments.

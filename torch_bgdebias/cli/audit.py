@@ -1,4 +1,4 @@
-"""``bgdebias audit``: what of a data set gives its classes away, before anything is trained."""
+"""``bgdebias audit``: can the classes of a data set be predicted from the background, before any training?"""
 
 from __future__ import annotations
 
@@ -88,8 +88,10 @@ def run(args: argparse.Namespace) -> int:
         checkpoint=args.checkpoint,
     )
     table = _table(args.table) if args.table else {}
-    if absent := [name for name in args.columns if name not in table]:
-        raise ValueError(f"columns: expected some of {', '.join(table) or 'those of --table'}, got {', '.join(absent)}")
+    if missing := [name for name in args.columns if name not in table]:
+        raise ValueError(
+            f"columns: expected some of {', '.join(table) or 'those of --table'}, got {', '.join(missing)}"
+        )
     masks = FolderSettings(classes=args.classes or None, **mask_options(args))
     as_source(
         args.data, masks=masks, spec=None, restored=Preprocessing()

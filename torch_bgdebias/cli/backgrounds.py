@@ -1,4 +1,4 @@
-"""``bgdebias backgrounds``: make backgrounds, and take out those in which a classifier sees what must not be there."""
+"""``bgdebias backgrounds``: generates backgrounds, and filters out those that show unwanted objects."""
 
 from __future__ import annotations
 
@@ -77,32 +77,44 @@ def add_parser(subparsers: Any) -> None:
     _add_filter(actions)
 
 
-def _action(actions: Any, name: str, about: str, epilog: str) -> argparse.ArgumentParser:
+def _add_action(actions: Any, name: str, about: str, epilog: str) -> argparse.ArgumentParser:
     parser = add_command(actions, name, about=about, description=f"{about[0].upper()}{about[1:]}.", epilog=epilog)
     add_options(parser, "--json", "--debug")
     return parser
 
 
 def _add_generate(actions: Any) -> None:
-    parser = _action(actions, "generate", "make backgrounds into a folder", _GENERATE_EPILOG)
+    parser = _add_action(actions, "generate", "make backgrounds into a folder", _GENERATE_EPILOG)
     add = parser.add_argument
     add("output", metavar="OUT", type=Path, help="folder for the pictures")
     add("-n", type=whole(1), default=100, metavar="N", help="pictures of each category (default: %(default)s)")
     add("--source", default="wuerstchen", metavar="SOURCE", help="what makes them (default: %(default)s)")
     add("--categories", type=_words, metavar="A,B", help="some of the source's categories (default: all)")
-    add("--prompt", action="append", type=_pair, metavar="CATEGORY=TEXT", help="a category of your own; repeatable")
+    add(
+        "--prompt",
+        action="append",
+        type=_name_and_value,
+        metavar="CATEGORY=TEXT",
+        help="a category of your own; repeatable",
+    )
     add("--negative-prompt", metavar="TEXT", help="what must not be seen")
     add_options(parser, "--seed")
     add_options(parser, "--size", help="side of the pictures (default: the pipeline's; 224 without a model)")
     add_options(parser, "--batch-size", default=4)
-    add("--option", action="append", type=_pair, metavar="NAME=VALUE", help="of the pipeline's call; repeatable")
+    add(
+        "--option",
+        action="append",
+        type=_name_and_value,
+        metavar="NAME=VALUE",
+        help="of the pipeline's call; repeatable",
+    )
     add("--revision", metavar="REV", help="of the weights on the hub")
     add("--dtype", choices=("float32", "float16", "bfloat16"), help="of the weights (default: float16 on a GPU)")
     add_options(parser, "--device")
 
 
 def _add_filter(actions: Any) -> None:
-    parser = _action(actions, "filter", "drop backgrounds in which a classifier sees a class", _FILTER_EPILOG)
+    parser = _add_action(actions, "filter", "drop backgrounds in which a classifier sees a class", _FILTER_EPILOG)
     add = parser.add_argument
     add("input", metavar="IN", type=Path, help="folder of backgrounds")
     add_options(parser, "--model", "--checkpoint", "--pretrained")
@@ -131,17 +143,17 @@ def _generate(args: argparse.Namespace) -> int:
     from torch_bgdebias.data import SCENE_CATEGORIES, paint_scenes
 
     free = args.source in ("noise", "scenes")
-    known: dict[str, str] = dict(BACKGROUND_PROMPTS)
+    prompts_by_name: dict[str, str] = dict(BACKGROUND_PROMPTS)
     if free:
-        known = {name: name for name in (SCENE_CATEGORIES if args.source == "scenes" else ("noise",))}
+        prompts_by_name = {name: name for name in (SCENE_CATEGORIES if args.source == "scenes" else ("noise",))}
         for flag in ("prompt", "negative_prompt", "option", "revision", "dtype", "device"):
             if getattr(args, flag) is not None:
                 raise ValueError(f"--{flag.replace('_', '-')}: expected none with --source {args.source}")
     prompts = dict(args.prompt or [])
     if not prompts or args.categories:
-        if unknown := [name for name in args.categories or [] if name not in known]:
-            raise ValueError(f"--categories: expected some of {', '.join(known)}, got {', '.join(unknown)}")
-        prompts = {name: known[name] for name in args.categories or known} | prompts
+        if unknown := [name for name in args.categories or [] if name not in prompts_by_name]:
+            raise ValueError(f"--categories: expected some of {', '.join(prompts_by_name)}, got {', '.join(unknown)}")
+        prompts = {name: prompts_by_name[name] for name in args.categories or prompts_by_name} | prompts
     writable(args.output, name="OUT")
     summary = write_backgrounds(
         args.output,
@@ -159,8 +171,8 @@ def _generate(args: argparse.Namespace) -> int:
     )
     counts = {"made": summary.made, "kept": summary.kept, "repeated": summary.repeated}
     if args.json:
-        about = {"schema": SCHEMA, "action": "generate", "out": str(summary.root), "categories": list(prompts)}
-        print(json.dumps({**about, **counts, "size": list(summary.size)}, indent=1))
+        record = {"schema": SCHEMA, "action": "generate", "out": str(summary.root), "categories": list(prompts)}
+        print(json.dumps({**record, **counts, "size": list(summary.size)}, indent=1))
         return 0
     thrown = f", {summary.repeated} thrown away (repeated or of one colour)" if summary.repeated else ""
     already = f", {summary.kept} were there" if summary.kept else ""
@@ -174,28 +186,33 @@ def _filter(args: argparse.Namespace) -> int:
     require_inputs(args, "input=IN", *options)
     from torch_bgdebias.backgrounds.screening.filter import FilterStep
 
-    forbidden = [entry for word in [*args.forbidden, *_lines(args.forbidden_file)] for entry in _classes(word)]
+    forbidden = [entry for argument in [*args.forbidden, *_lines(args.forbidden_file)] for entry in _classes(argument)]
     if not forbidden:
         raise ValueError("--forbidden: expected at least one class, here or in --forbidden-file, got none")
     if args.model.startswith(("timm:", "torchvision:")) and not (args.pretrained or args.checkpoint):
         raise ValueError("--model: expected --pretrained or --checkpoint: random weights see nothing")
     for name in ("move", "copy"):
         if getattr(args, name) is not None:
-            _apart(args.input, getattr(args, name), f"--{name}")
+            _require_apart(args.input, getattr(args, name), f"--{name}")
     files, readable, screening = _screened(args, forbidden)
     classes = screening.names.find(forbidden)
     hits = screening.hits(classes).tolist()
     step = FilterStep(args.model, args.top_k, len(hits), sum(hits), screening.by_class(classes))
-    dropped = {files.paths[place]: row for row, (place, hit) in enumerate(zip(readable, hits, strict=True)) if hit}
+    dropped = {
+        files.paths[position]: row for row, (position, hit) in enumerate(zip(readable, hits, strict=True)) if hit
+    }
     if step.dropped == step.before and args.copy is not None:
         raise ValueError(f"--copy: no background is left: {step}")
-    _put(args, files, readable, dropped, screening, classes)
+    _place_files(args, files, readable, dropped, screening, classes)
     if args.json:
         rows = [[screening.names[i] for i in screening.seen[row].tolist() if i in classes] for row in dropped.values()]
-        listed = {str(path.relative_to(args.input)): seen for path, seen in zip(dropped, rows, strict=True)}
+        classes_by_file = {
+            str(path.relative_to(args.input)): forbidden_classes
+            for path, forbidden_classes in zip(dropped, rows, strict=True)
+        }
         unreadable = len(files.paths) - len(hits)
-        about = {"schema": SCHEMA, "action": "filter", "in": str(args.input), "unreadable": unreadable}
-        print(json.dumps({**about, **step.to_dict(), "files": listed}, indent=1))
+        record = {"schema": SCHEMA, "action": "filter", "in": str(args.input), "unreadable": unreadable}
+        print(json.dumps({**record, **step.to_dict(), "files": classes_by_file}, indent=1))
         return 0
     fate = "moved" if args.move else "dropped" if args.copy else "would be dropped (nothing touched: --move or --copy)"
     print(f"{step.dropped} of {step.before} pictures {fate}: {args.model}, top {args.top_k}")
@@ -217,15 +234,15 @@ def _screened(args: argparse.Namespace, forbidden: list[int | str]) -> tuple[Ima
     ImageFiles.scan(args.input, 1, on_error=args.on_error)  # a wrong folder is named before the weights are loaded
     outputs = len(names) if names and not args.pretrained else None
     loaded = load_model(args.model, num_classes=outputs, checkpoint=args.checkpoint, pretrained=args.pretrained)
-    wanted = loaded.preprocessing
-    files = ImageFiles.scan(args.input, args.size or wanted.height_width or 224, on_error=args.on_error)
+    preprocessing = loaded.preprocessing
+    files = ImageFiles.scan(args.input, args.size or preprocessing.height_width or 224, on_error=args.on_error)
     settings = FilterSettings(
         loaded.model.to(device).eval(),
         args.top_k,
         class_names=names,
         size=files.size,
-        mean=wanted.mean,
-        std=wanted.std,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
         batch_size=args.batch_size,
         cache=False if args.no_cache else args.cache,
         forbidden=forbidden,
@@ -234,7 +251,7 @@ def _screened(args: argparse.Namespace, forbidden: list[int | str]) -> tuple[Ima
     return files, readable, screening
 
 
-def _put(
+def _place_files(
     args: argparse.Namespace,
     files: ImageFiles,
     readable: list[int],
@@ -242,14 +259,14 @@ def _put(
     screening: Screening,
     classes: list[int],
 ) -> None:
-    """Move what is dropped and copy what stays, as asked; a folder's list of generated pictures follows."""
+    """Move the dropped and copy the remaining pictures, as requested, with the manifest of generated ones."""
     from torch_bgdebias.backgrounds.generation.manifest import MANIFEST, Manifest
     from torch_bgdebias.writing import copy_file, marked_folder, move_file
 
     if args.copy is not None:
         writable(args.copy, name="--copy")
         with marked_folder(args.copy):
-            for path in (files.paths[place] for place in readable):
+            for path in (files.paths[position] for position in readable):
                 if path not in dropped:
                     copy_file(path, args.copy / path.relative_to(args.input))
     if args.move is not None:
@@ -258,12 +275,12 @@ def _put(
         for path, row in dropped.items():
             name = path.relative_to(args.input)
             if manifest is not None and name.as_posix() in manifest.records:
-                seen = [screening.names[i] for i in screening.seen[row].tolist() if i in classes]
-                manifest.add({"file": name.as_posix(), "dropped": seen})
+                seen_classes = [screening.names[i] for i in screening.seen[row].tolist() if i in classes]
+                manifest.add({"file": name.as_posix(), "dropped": seen_classes})
             move_file(path, args.move / name)
 
 
-def _apart(source: Path, target: Path, flag: str) -> None:
+def _require_apart(source: Path, target: Path, flag: str) -> None:
     inside = target.resolve() == source.resolve() or source.resolve() in target.resolve().parents
     if inside:
         raise ValueError(f"{flag}: expected a folder outside of IN, or its pictures would be backgrounds: got {target}")
@@ -285,7 +302,7 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _name_and_value(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip() or not value.strip():
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
@@ -300,13 +317,13 @@ def _value(text: str) -> Any:
         return text
 
 
-def _classes(word: str) -> list[int | str]:
+def _classes(text: str) -> list[int | str]:
     """Indices of a number or a range; other words are names."""
-    first, dash, last = word.partition("-")
-    if word.isdigit():
-        return [int(word)]
+    first, dash, last = text.partition("-")
+    if text.isdigit():
+        return [int(text)]
     if dash and first.isdigit() and last.isdigit():
         if int(first) > int(last):
-            raise ValueError(f"--forbidden: expected an ascending range, got {word}")
+            raise ValueError(f"--forbidden: expected an ascending range, got {text}")
         return list(range(int(first), int(last) + 1))
-    return [word]
+    return [text]

@@ -1,4 +1,4 @@
-"""``bgdebias certify``: at least so many objects are classified right on a background drawn from one folder."""
+"""``bgdebias certify``: a lower bound on the accuracy on backgrounds drawn from one folder."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def add_parser(subparsers: Any) -> None:
     add("--backgrounds", required=True, type=Path, metavar="DIR", help="the source: pictures without the objects")
     add("--source", metavar="TEXT", help="what the source is called in the certificate (default: the folder's name)")
     add("--per-object", type=whole(1), default=8, metavar="M", help="backgrounds for each object (default: 8)")
-    about = "no background for two draws: then it is about whatever the folder is a random sample of"
-    add("--once", action="store_true", help=about)
+    help_text = "no background for two draws: then it is about whatever the folder is a random sample of"
+    add("--once", action="store_true", help=help_text)
     add_options(parser, "--unit")
     add_options(parser, "--confidence", help="of the bound (default: %(default)s)")
     add_options(parser, "--batch-size", "--workers", "--device")
@@ -83,14 +83,14 @@ def run(args: argparse.Namespace) -> int:
         raise FileNotFoundError(f"backgrounds: expected a folder of pictures, got {args.backgrounds}")
     names, device = class_names(args), usable_device(args.device)
     table = None if args.labels is None else read_labels(args.labels, names)
-    candidate = Candidate(args.model, args.checkpoint, _named(args))
+    candidate = Candidate(args.model, args.checkpoint, _weights_named(args))
     data = (opened := open_candidate(args, candidate, names, table, device)).data
     refuse_results(args.out, ("certificate.html", "certificate.json"), overwrite=args.overwrite)
     channels = len(data.dataset[0]["image"])
     bank = BackgroundBank.from_folder(args.backgrounds, data.side, channels=channels, on_error=args.on_error)
     certificate = certify_backgrounds(
         opened.model,
-        DataLoader(data.dataset, batch_size=args.batch_size, num_workers=args.workers),  # type: ignore[arg-type]
+        DataLoader(data.dataset, batch_size=args.batch_size, num_workers=args.workers),
         bank.images,
         source=args.source or args.backgrounds.resolve().name,
         per_object=args.per_object,
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _named(args: argparse.Namespace) -> str:
+def _weights_named(args: argparse.Namespace) -> str:
     """Which weights: a certificate of a recipe would be one of nothing."""
     if args.name:
         return str(args.name)

@@ -1,4 +1,4 @@
-"""Colour on a terminal, and only there: none into pipes and files, none where ``NO_COLOR`` is set (no-color.org)."""
+"""Colour on a terminal only: none in pipes and files, none where ``NO_COLOR`` is set (no-color.org)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def has_colour(stream: TextIO) -> bool:
 
 
 def coloured(text: str, kind: str, stream: TextIO) -> str:
-    """A text as an ``error``, a ``note``, ``strong`` or ``faint``, where the stream shows that."""
+    """A text styled as ``error``, ``note``, ``strong`` or ``faint``, if the stream supports it."""
     return f"\033[{_CODES[kind]}m{text}\033[0m" if has_colour(stream) else text
 
 

@@ -1,4 +1,4 @@
-"""``bgdebias completion``: a script by which bash, zsh or fish completes commands and options."""
+"""``bgdebias completion``: a completion script for bash, zsh or fish."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ complete -o default -F _bgdebias bgdebias
 
 
 class Words(NamedTuple):
-    """What may follow a command: further commands, options, and the values that an option knows."""
+    """What may follow a command: subcommands, options, and the values of an option."""
 
     commands: list[str]
     options: dict[str, list[str]]
@@ -81,12 +81,12 @@ def _tables(name: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, W
     values: list[str] = list(nested)
     options: dict[str, list[str]] = {}
     for action in parser._actions:
-        known = [str(choice) for choice in action.choices or ()] if not nested or action.option_strings else []
+        choices = [str(choice) for choice in action.choices or ()] if not nested or action.option_strings else []
         for option in action.option_strings:
             if option.startswith("--"):
-                options[option] = known
+                options[option] = choices
         if not action.option_strings:
-            values += known
+            values += choices
     yield name, Words(values, options)
     for below, inner in nested.items():
         yield from _tables(f"{name} {below}", inner)
@@ -95,31 +95,35 @@ def _tables(name: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, W
 def _bash(table: Mapping[str, Words], shell: str) -> str:
     names = "|".join(shlex.quote(name) for name in table if name)
     values = [
-        f"    {shlex.quote(f'{name} {option}')}) {_reply(known)}; return ;;"
-        for name, words in table.items()
-        for option, known in words.options.items()
-        if known
+        f"    {shlex.quote(f'{name} {option}')}) {_reply(choices)}; return ;;"
+        for name, command in table.items()
+        for option, choices in command.options.items()
+        if choices
     ]
     options = [f"    {shlex.quote(name)}) {_reply([*w.commands, *w.options])} ;;" for name, w in table.items()]
     head = "#compdef bgdebias\nautoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else ""
     return head + _BASH.format(shell=shell, commands=names, values="\n".join(values), options="\n".join(options))
 
 
-def _reply(words: list[str]) -> str:
-    return f'COMPREPLY=($(compgen -W {shlex.quote(" ".join(words))} -- "$word"))'
+def _reply(candidates: list[str]) -> str:
+    return f'COMPREPLY=($(compgen -W {shlex.quote(" ".join(candidates))} -- "$word"))'
 
 
 def _fish(table: Mapping[str, Words]) -> str:
     lines = ["# completion of bgdebias for fish; written by: bgdebias completion fish"]
-    for name, words in table.items():
+    for name, command in table.items():
         parts = name.split()
-        seen = [f"__fish_seen_subcommand_from {part}" for part in parts]
-        below = [f"not __fish_seen_subcommand_from {' '.join(words.commands)}"] if words.commands else []
-        where = "; and ".join([*seen, *below]) if parts else "__fish_use_subcommand"
-        if words.commands:
-            lines.append(f"complete -c bgdebias -f -n {shlex.quote(where)} -a {shlex.quote(' '.join(words.commands))}")
-        where = "; and ".join(seen) or "__fish_use_subcommand"
-        for option, known in words.options.items():
-            given = f" -x -a {shlex.quote(' '.join(known))}" if known else ""
-            lines.append(f"complete -c bgdebias -n {shlex.quote(where)} -l {option.removeprefix('--')}{given}")
+        conditions = [f"__fish_seen_subcommand_from {part}" for part in parts]
+        below = [f"not __fish_seen_subcommand_from {' '.join(command.commands)}"] if command.commands else []
+        condition = "; and ".join([*conditions, *below]) if parts else "__fish_use_subcommand"
+        if command.commands:
+            lines.append(
+                f"complete -c bgdebias -f -n {shlex.quote(condition)} -a {shlex.quote(' '.join(command.commands))}"
+            )
+        condition = "; and ".join(conditions) or "__fish_use_subcommand"
+        for option, choices in command.options.items():
+            value_choices = f" -x -a {shlex.quote(' '.join(choices))}" if choices else ""
+            lines.append(
+                f"complete -c bgdebias -n {shlex.quote(condition)} -l {option.removeprefix('--')}{value_choices}"
+            )
     return "\n".join(lines) + "\n"

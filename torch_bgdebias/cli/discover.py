@@ -1,4 +1,4 @@
-"""``bgdebias discover``: what a trained model looks at, in groups of pictures, without masks."""
+"""``bgdebias discover``: groups of pictures by where a trained model looks, without masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``bgdebias doctor``: what this machine has, for whoever writes a bug report, and what is missing for what."""
+"""``bgdebias doctor``: what is installed on this machine and what is missing, for bug reports."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look, and print what there is; 1 where something that is needed is missing or broken."""
-    facts = findings()
+    report = findings()
     if args.json:
-        print(json.dumps({"schema": SCHEMA, **facts}, indent=1))
+        print(json.dumps({"schema": SCHEMA, **report}, indent=1))
     else:
-        width = max(len(name) for part in facts.values() if isinstance(part, dict) for name in part)
-        for title, part in facts.items():
+        width = max(len(name) for part in report.values() if isinstance(part, dict) for name in part)
+        for title, part in report.items():
             if isinstance(part, dict):
                 print(coloured(title.replace("_", " "), "strong", sys.stdout))
                 print("\n".join(f"  {name:<{width}}  {value}" for name, value in part.items()))
-        for problem in facts["problems"]:
+        for problem in report["problems"]:
             print(coloured(f"problem: {problem}", "error", sys.stdout))
-    return 1 if facts["problems"] else 0
+    return 1 if report["problems"] else 0
 
 
 def findings() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``bgdebias head``: a checkpoint and a masked folder in, the same network with a last layer fitted anew out."""
+"""``bgdebias head``: fits a new last layer for a checkpoint on a masked folder."""
 
 from __future__ import annotations
 

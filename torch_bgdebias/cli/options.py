@@ -1,4 +1,4 @@
-"""Options that several commands have: each is defined here once, with one type and one help text."""
+"""Options that several commands share, each defined once with one type and one help text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SWITCH: dict[str, Any] = {"action": "store_true"}
 _COUNT: dict[str, Any] = {"type": whole(1), "metavar": "N"}
 _CHANNELWISE: dict[str, Any] = {"type": float, "nargs": "+", "metavar": "X"}
 
-#: as a usage shows it -> arguments of ``add_argument``; a word after the option tells two of one name apart
+#: option as the usage shows it -> arguments of ``add_argument``; a second word separates two of one name
 SHARED: dict[str, dict[str, Any]] = {
     "--batch-size": {**_COUNT, "default": 64, "help": "pictures in a pass (default: %(default)s)"},
     "--channels": {
@@ -81,7 +81,7 @@ SHARED: dict[str, dict[str, Any]] = {
 
 
 def add_command(subparsers: Any, name: str, *, about: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    """A command's parser, whose texts are printed as they are written."""
+    """Add a command's parser; its texts are printed as written, without wrapping."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         name,
         help=about,
@@ -93,7 +93,7 @@ def add_command(subparsers: Any, name: str, *, about: str, description: str, epi
 
 
 def add_options(parser: argparse.ArgumentParser, *names: str, **changes: Any) -> None:
-    """Add options that other commands have too.
+    """Add options that several commands share.
 
     Args:
         parser: the command's.
@@ -106,18 +106,20 @@ def add_options(parser: argparse.ArgumentParser, *names: str, **changes: Any) ->
 
 
 def add_mask_options(parser: argparse.ArgumentParser, *, source: bool = True) -> None:
-    """Where the masks of a folder are, and how they are to be read where they do not say it themselves."""
+    """Options for where a folder's masks are, and for their encoding where it cannot be detected."""
     add = parser.add_argument_group("masks").add_argument
     if source:
-        about = "folder of masks, or what an annotation tool wrote: a file, a folder, a VOCdevkit (default: DIR/masks)"
-        add("--masks", type=Path, metavar="FILE_OR_DIR", help=about)
-    about = "how masks say what is object (default: found out, or an error that shows what they hold)"
-    add("--encoding", choices=MASK_ENCODINGS, default="auto", help=about)
-    about = "values, label numbers or #rrggbb that are object; 0 turns inverted masks round"
-    add("--foreground", type=labels, metavar="A,B", help=about)
+        help_text = (
+            "folder of masks, or what an annotation tool wrote: a file, a folder, a VOCdevkit (default: DIR/masks)"
+        )
+        add("--masks", type=Path, metavar="FILE_OR_DIR", help=help_text)
+    help_text = "how masks say what is object (default: found out, or an error that shows what they hold)"
+    add("--encoding", choices=MASK_ENCODINGS, default="auto", help=help_text)
+    help_text = "values, label numbers or #rrggbb that are object; 0 turns inverted masks round"
+    add("--foreground", type=labels, metavar="A,B", help=help_text)
     add("--void", type=labels, metavar="A,B", help="those that are neither object nor background, '' for none")
-    about = "what a mask's name has after its picture's: _mask for x_mask.png"
-    add("--mask-suffix", default="", metavar="TEXT", help=about)
+    help_text = "what a mask's name has after its picture's: _mask for x_mask.png"
+    add("--mask-suffix", default="", metavar="TEXT", help=help_text)
 
 
 def mask_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``bgdebias plan``: how many images a measurement needs, before it is made."""
+"""``bgdebias plan``: how many images a measurement needs."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def add_parser(subparsers: Any) -> None:
     add("--half-width", type=real(0.0001, 0.4999), metavar="X", help="of the intervals (default: the gap, at most 0.1)")
     add("--images", type=whole(2), metavar="N", help="say what so many images show, beside what is needed")
     add("--group-size", type=whole(1), default=1, metavar="N", help="images of one patient, film, ... (default: 1)")
-    about = "of images within a group, 0 to 1 (with --group-size)"
-    add("--correlation", type=real(0, 1), metavar="X", help=about)
+    help_text = "of images within a group, 0 to 1 (with --group-size)"
+    add("--correlation", type=real(0, 1), metavar="X", help=help_text)
     add_options(parser, "--confidence", "--json")
 
 
@@ -70,36 +70,37 @@ def run(args: argparse.Namespace) -> int:
         "confidence": args.confidence,
     }
     half = min(args.gap, _WIDEST) if args.half_width is None else args.half_width
-    known = {"gap": args.gap, "accuracy": args.accuracy, "changed": changed, **grouped}
+    assumptions = {"gap": args.gap, "accuracy": args.accuracy, "changed": changed, **grouped}
     needed = {
-        "gap_shown": images_for_gap(power=args.power, **known),
-        "models_differ": images_for_gap(power=args.power, rule="test", **known),
+        "gap_shown": images_for_gap(power=args.power, **assumptions),
+        "models_differ": images_for_gap(power=args.power, rule="test", **assumptions),
         "accuracy_interval": images_for_interval(half, args.accuracy, **grouped),
         "gap_interval": images_for_interval(half, args.accuracy, gap=args.gap, changed=changed, **grouped),
     }
     power = None
     if args.images is not None:
         power = {
-            "gap_shown": gap_power(args.images, **known),
-            "models_differ": gap_power(args.images, rule="test", **known),
+            "gap_shown": gap_power(args.images, **assumptions),
+            "models_differ": gap_power(args.images, rule="test", **assumptions),
         }
     if args.json:
         plans = {
             name: {"images": plan.images, "groups": plan.groups, "reached": plan.reached}
             for name, plan in needed.items()
         }
-        asked = {**known, "power": args.power, "half_width": half, "images": args.images}
-        print(json.dumps({"schema": SCHEMA, "asked": asked, "needed": plans, "power_of_images": power}, indent=1))
+        settings = {**assumptions, "power": args.power, "half_width": half, "images": args.images}
+        print(json.dumps({"schema": SCHEMA, "asked": settings, "needed": plans, "power_of_images": power}, indent=1))
         return 0
     groups = f" in {{}} groups of {args.group_size}" if args.group_size > 1 else ""
-    many = {name: f"{plan.images:,} images{groups.format(f'{plan.groups:,}')}" for name, plan in needed.items()}
+    images_text = {name: f"{plan.images:,} images{groups.format(f'{plan.groups:,}')}" for name, plan in needed.items()}
     gap, chance, level = f"{100 * args.gap:g} points", f"{100 * args.power:g} %", f"{100 * args.confidence:g} %"
     print(
         f"accuracy {100 * args.accuracy:g} %, of the images {100 * changed:.3g} % change sides; {level} intervals\n"
-        f"  a BG-Gap of {gap} is shown with power {chance} by {many['gap_shown']}\n"
-        f"  two models that differ by {gap} in accuracy are told apart with power {chance} by {many['models_differ']}\n"
-        f"  the accuracy's interval is no wider than +- {100 * half:g} points with {many['accuracy_interval']}\n"
-        f"  the BG-Gap's interval is no wider than +- {100 * half:g} points with {many['gap_interval']}"
+        f"  a BG-Gap of {gap} is shown with power {chance} by {images_text['gap_shown']}\n"
+        f"  two models that differ by {gap} in accuracy are told apart with power {chance} by "
+        f"{images_text['models_differ']}\n  the accuracy's interval is no wider than +- {100 * half:g} points with "
+        f"{images_text['accuracy_interval']}\n  the BG-Gap's interval is no wider than +- {100 * half:g} points with "
+        f"{images_text['gap_interval']}"
     )
     if power is not None:
         print(

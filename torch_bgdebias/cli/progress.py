@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar where somebody watches, a line now and then elsewhere, each with the time left."""
+"""Progress on stderr: a bar on a terminal, an occasional line elsewhere, each with the time left."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def progress(items: Iterable[T], *, total: int, label: str, every: float = 10.0)
 
 
 def note(text: str) -> None:
-    """One line for whoever watches the terminal; nothing elsewhere."""
+    """One line on a terminal; nothing elsewhere."""
     if sys.stderr.isatty():
         print(text, file=sys.stderr)
 
 
 def seconds_words(seconds: float) -> str:
-    """A length of time as it is said: ``8 s``, ``3 min 20 s``, ``2 h 5 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    """A length of time in words: ``8 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    minutes, seconds_left = divmod(rounded, 60)
+    return f"{minutes} min {seconds_left} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _lines(items: Iterable[T], total: int, label: str, every: float) -> Iterator[T]:
@@ -51,5 +51,5 @@ def _lines(items: Iterable[T], total: int, label: str, every: float) -> Iterator
         now = time.monotonic()
         if now - last >= every:
             last = now
-            left = f", {seconds_words((now - started) / count * (total - count))} left" if count < total else ""
-            print(f"{label}: {count}/{total}{left}", file=sys.stderr, flush=True)
+            time_left = f", {seconds_words((now - started) / count * (total - count))} left" if count < total else ""
+            print(f"{label}: {count}/{total}{time_left}", file=sys.stderr, flush=True)

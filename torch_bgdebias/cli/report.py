@@ -1,4 +1,4 @@
-"""``bgdebias report``: a page from measurements that were kept as JSON."""
+"""``bgdebias report``: a page from measurements saved as JSON."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
         for file in args.files
     ]
     if args.out.is_dir() or not args.out.parent.is_dir():
-        why = "it is a folder" if args.out.is_dir() else f"there is no folder {args.out.parent}"
-        raise ValueError(f"--out: expected a file to write, got {args.out}: {why}")
+        reason = "it is a folder" if args.out.is_dir() else f"there is no folder {args.out.parent}"
+        raise ValueError(f"--out: expected a file to write, got {args.out}: {reason}")
     refuse_results(args.out, (), overwrite=args.overwrite)
     if len({report.model for report in reports}) < len(reports):  # before and after of one file's name
         for report, file in zip(reports, args.files, strict=True):

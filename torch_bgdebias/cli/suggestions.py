@@ -1,4 +1,4 @@
-"""Commands and options that there are not: named before anything else is complained of, with what may be meant."""
+"""Unknown commands and options: reported before any other error, with the likely intended one."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _CHOICE = re.compile(r"(argument [^:]+): invalid choice: (.+) \(choose from (.+)
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says in one line what is wrong with a value, with what may be meant; the usage is no help there."""
+    """An argument parser that reports a wrong value in one line with the likely intended one, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         """Leave with exit code 2."""
         if not message.startswith("argument "):
             super().error(message)
         if (match := _CHOICE.match(message)) is not None:
-            argument, value, listed = match.groups()
-            value, known = value.strip("'\""), [choice.strip("'\"") for choice in listed.split(", ")]
-            message = f"{argument}: expected one of {', '.join(known)}, got {value}{did_you_mean(value, known)}"
+            argument, value, choices_text = match.groups()
+            value, choices = value.strip("'\""), [choice.strip("'\"") for choice in choices_text.split(", ")]
+            message = f"{argument}: expected one of {', '.join(choices)}, got {value}{did_you_mean(value, choices)}"
         self.exit(2, f"{self.prog}: error: {message.removeprefix('argument ')}\n")
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
     """``"; did you mean --model?"``, or nothing where no known word is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
+    close_matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close_matches[0]}?" if close_matches else ""
 
 
 def _listed(commands: Collection[str]) -> str:
@@ -44,9 +44,9 @@ def options_of(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def refuse_unknown(words: Sequence[str], parser: argparse.ArgumentParser) -> None:
-    """Leave with exit code 2 at the first command or option that is not known.
+    """Exit with code 2 at the first unknown command or option.
 
-    argparse itself complains of missing options first: ``--modle x`` would be told that ``--model`` is required.
+    argparse itself complains of missing options first: ``--modle x`` would be answered that ``--model`` is required.
     Parsers that have commands keep them, by name, as their default for ``commands``.
 
     Raises:
@@ -55,16 +55,16 @@ def refuse_unknown(words: Sequence[str], parser: argparse.ArgumentParser) -> Non
     if "-" not in parser.prefix_chars:  # what follows is for another program's parser
         return
     commands: Mapping[str, argparse.ArgumentParser] = parser.get_default("commands") or {}
-    known = options_of(parser)
+    options = options_of(parser)
     for position, word in enumerate(words):
         if word == "--":
             return
         option = word.partition("=")[0]
         if option.startswith("--"):
-            if not any(full.startswith(option) for full in known):
-                parser.error(f"unknown option {option}{did_you_mean(option, known)}")
+            if not any(full.startswith(option) for full in options):
+                parser.error(f"unknown option {option}{did_you_mean(option, options)}")
         elif re.match(r"-[A-Za-z]", word) and word[:2] not in re.findall(r"(?<![\w-])-\w", parser.format_usage()):
-            parser.error(f"unknown option {word}{did_you_mean(f'-{word}', known)}")
+            parser.error(f"unknown option {word}{did_you_mean(f'-{word}', options)}")
         elif commands and not word.startswith("-"):
             if word not in commands:
                 parser.error(f"unknown command {word!r}{did_you_mean(word, commands) or _listed(commands)}")

@@ -88,31 +88,35 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Hand the arguments to LightningCLI; print what came out."""
-    rest = list(args.arguments)
-    flags = {name: name in rest for name in ("--json", "--debug", "--example", "--overwrite")}
-    rest = [word for word in rest if word not in flags]
+    arguments = list(args.arguments)
+    flags = {name: name in arguments for name in ("--json", "--debug", "--example", "--overwrite")}
+    arguments = [argument for argument in arguments if argument not in flags]
     args.debug = args.debug or flags["--debug"]
-    if (not rest and not flags["--example"]) or rest[:1] in (["-h"], ["--help"]):
+    if (not arguments and not flags["--example"]) or arguments[:1] in (["-h"], ["--help"]):
         print(_HELP, end="")
-        return 0 if rest else 2
+        return 0 if arguments else 2
     if flags["--example"]:
         print(EXAMPLE, end="")
         return 0
-    _require_settings(rest)
-    if rest[0].startswith("-"):
-        rest.insert(0, "fit")
-    if rest[0] not in _SUBCOMMANDS:
-        raise ValueError(f"train: expected one of {', '.join(_SUBCOMMANDS)} or an option, got {rest[0]!r}")
+    _require_settings(arguments)
+    if arguments[0].startswith("-"):
+        arguments.insert(0, "fit")
+    if arguments[0] not in _SUBCOMMANDS:
+        raise ValueError(f"train: expected one of {', '.join(_SUBCOMMANDS)} or an option, got {arguments[0]!r}")
     # only a training that begins writes where another one's results may be; one that goes on writes beside its own
-    overwrite = flags["--overwrite"] or rest[0] != "fit" or any(word.startswith("--ckpt_path") for word in rest)
-    return _lightning(rest, as_json=flags["--json"], overwrite=overwrite)
+    overwrite = (
+        flags["--overwrite"]
+        or arguments[0] != "fit"
+        or any(argument.startswith("--ckpt_path") for argument in arguments)
+    )
+    return _lightning(arguments, as_json=flags["--json"], overwrite=overwrite)
 
 
 def _require_settings(words: list[str]) -> None:
     """Refuse a file of settings that is not there, or a bomb, before Lightning is imported, which takes its time."""
-    for before, word in zip(["", *words], words, strict=False):
-        name, equals, value = word.partition("=")
-        file = word if before == "--config" else value if equals and name == "--config" else None
+    for previous, argument in zip(["", *words], words, strict=False):
+        name, equals, value = argument.partition("=")
+        file = argument if previous == "--config" else value if equals and name == "--config" else None
         if file is not None and not Path(file).exists():
             raise FileNotFoundError(f"--config: expected a file, found nothing at {file}")
         if file is not None and Path(file).is_file():
@@ -129,41 +133,41 @@ def _lightning(rest: list[str], *, as_json: bool, overwrite: bool) -> int:
     misconfiguration = importlib.import_module(f"{package}.utilities.exceptions").MisconfigurationException
     lightning = importlib.import_module(f"{package}.cli")
 
-    words = sys.argv
+    argv = sys.argv
     sys.argv = ["bgdebias train", *rest]  # where Lightning looks; it warns of arguments that are handed over
     try:
         # with --json the result stands alone on stdout, without Lightning's tables
         with warnings.catch_warnings(), redirect_stdout(sys.stderr if as_json else sys.stdout):
-            # Lightning's use of jsonargparse, which nobody here can change
+            # Lightning's use of jsonargparse, which cannot be changed here
             warnings.filterwarnings("ignore", module=rf"{re.escape(package)}\.cli")
             cli = _with_short_errors(lightning.LightningCLI, package)(
                 parser_kwargs={"prog": "bgdebias train"},
                 parser_class=_whole_settings(lightning.LightningArgumentParser),
                 save_config_kwargs={"overwrite": overwrite},
             )
-    except SystemExit as stop:  # its parser has said why, or has printed what was asked for
+    except SystemExit as stop:  # its parser has printed the reason, or the requested output
         return stop.code if isinstance(stop.code, int) else 2
     except misconfiguration as error:  # what Lightning calls a setting that does not fit
         raise ValueError(str(error)) from error
     except RuntimeError as error:
-        if there := re.search(r"expected (\S+) to NOT exist", str(error)):
-            folder = Path(there.group(1)).parent
+        if existing := re.search(r"expected (\S+) to NOT exist", str(error)):
+            folder = Path(existing.group(1)).parent
             raise FileExistsError(
                 f"--trainer.logger: {folder} holds the results of another training already; pass --overwrite or "
                 "another name or version"
             ) from error
-        raise _short(error) from error
+        raise _one_line_error(error) from error
     except LookupError as error:  # a network that does not take the images, a step that misses a key
-        raise _short(error) from error
+        raise _one_line_error(error) from error
     except ValueError as error:
         raise ValueError(condensed(str(error))) from error
     finally:
-        sys.argv = words
+        sys.argv = argv
     _print_result(cli.trainer, as_json=as_json)
     return 0
 
 
-def _short(error: Exception) -> ValueError:
+def _one_line_error(error: Exception) -> ValueError:
     """An error of the user's network or step, in one line."""
     first_line = str(error).splitlines()[0] if str(error) else ""
     return ValueError(f"{type(error).__name__}: {first_line}; --debug shows where")
@@ -173,8 +177,8 @@ def _print_result(trainer: Any, *, as_json: bool) -> None:
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
     if as_json:
-        known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        result = {"schema": SCHEMA, "metrics": known, "best_model": best, "log_dir": trainer.log_dir}
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        result = {"schema": SCHEMA, "metrics": finite, "best_model": best, "log_dir": trainer.log_dir}
         print(json.dumps(result, indent=1, allow_nan=False))
     else:
         print("\n".join(f"{name:<40} {value:.4f}" for name, value in sorted(metrics.items())))
@@ -193,10 +197,10 @@ def _whole_settings(parser_class: Any) -> Any:
             if "://" in str(path) or Path(path).exists():  # remote; or to be refused, or written over
                 super().save(namespace, path, *args, **options)
                 return
-            part = Path(f"{path}.part")
-            part.unlink(missing_ok=True)
-            super().save(namespace, part, *args, **options)
-            move_file(part, path)
+            part_file = Path(f"{path}.part")
+            part_file.unlink(missing_ok=True)
+            super().save(namespace, part_file, *args, **options)
+            move_file(part_file, path)
 
     return Whole
 
@@ -206,15 +210,15 @@ def _write_checkpoints_whole(trainer: Any, package: str) -> None:
     from where they are copied if that is another disk, and a run that is stopped meanwhile leaves a torso."""
     from torch_bgdebias.writing import save_content
 
-    plain = importlib.import_module(f"{package}.plugins.io").TorchCheckpointIO
+    plain_io = importlib.import_module(f"{package}.plugins.io").TorchCheckpointIO
     try:
-        used = trainer.strategy.checkpoint_io
+        checkpoint_io = trainer.strategy.checkpoint_io
     except NotImplementedError:  # a strategy that writes folders
         return
-    if type(used) is not plain:
+    if type(checkpoint_io) is not plain_io:
         return
 
-    class Whole(plain):  # type: ignore[misc, valid-type]
+    class Whole(plain_io):  # type: ignore[misc, valid-type]
         """Writes a part file, then renames it."""
 
         def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
@@ -261,24 +265,24 @@ def condensed(text: str) -> str:
     key = re.search(r'Parser key "([^"]+)"', text)
     name = f"{key.group(1)}: " if key else ""
     if inner := re.findall(problem, text, re.DOTALL):
-        where, what = inner[-1]
-        return f"{name}{where}: {' '.join(what.split())}"
+        location, reason = inner[-1]
+        return f"{name}{location}: {' '.join(reason.split())}"
     attempts = re.findall(r"^ *- (.*(?:\n(?! *- | *Given value).*)*)", text, re.MULTILINE)
-    if own := [item for item in attempts if not item.startswith(("Expected a ", "Does not validate", "Subtypes"))]:
-        return f"{name}{' '.join(own[0].split())}"
+    if specific := [item for item in attempts if not item.startswith(("Expected a ", "Does not validate", "Subtypes"))]:
+        return f"{name}{' '.join(specific[0].split())}"
     expected = re.findall(r"- (Expected a .*)", text)
-    given = re.search(r"Given value: (.*)", text)
-    if name and expected and given:
-        return f"{name}{expected[0][0].lower()}{expected[0][1:]}, got {given.group(1)}"
+    given_value = re.search(r"Given value: (.*)", text)
+    if name and expected and given_value:
+        return f"{name}{expected[0][0].lower()}{expected[0][1:]}, got {given_value.group(1)}"
     return " ".join(text.split())
 
 
 def _classes_named(words: list[str]) -> list[str]:
     """Dotted names in the arguments and in the files that ``--config`` names: classes of models, data and callbacks."""
     texts = []
-    for before, word in zip(["", *words], words, strict=False):
-        name, _, value = word.rpartition("=")
-        if (before == "--config" or name == "--config") and Path(value).is_file():
+    for previous, argument in zip(["", *words], words, strict=False):
+        name, _, value = argument.rpartition("=")
+        if (previous == "--config" or name == "--config") and Path(value).is_file():
             texts += re.findall(r"^[^#\n]*", Path(value).read_text(errors="replace"), re.MULTILINE)
         else:
             texts.append(value)

@@ -80,22 +80,22 @@ def run(args: argparse.Namespace) -> int:
     pool = _pool(tensors, voids) if any(name.startswith("mixed") for name in args.names) else None
     for name in args.names:
         with marked_folder(args.output / name):
-            written, left_out = _write(name, data, tensors, voids, pool, targets, args)
+            n_written, left_out = _write(name, data, tensors, voids, pool, targets, args)
         reason = f", {left_out} left out (no foreground, or no background of the class)" if left_out else ""
-        print(f"{name}: {written} pictures in {args.output / name}{reason}")
+        print(f"{name}: {n_written} pictures in {args.output / name}{reason}")
     note("open them with torchvision.datasets.ImageFolder")
     return 0
 
 
 def _targets(data: MaskedImageFolder) -> list[Path]:
     """<class>/<name>.png of every sample; two pictures with one name would be one file."""
-    seen: dict[Path, Path] = {}
+    owner: dict[Path, Path] = {}
     for sample in data.samples:
         target = sample.image.relative_to(data.root / "images").with_suffix(".png")
-        if target in seen:
-            raise ValueError(f"{seen[target]} and {sample.image} would both become {target}: rename one")
-        seen[target] = sample.image
-    return list(seen)
+        if target in owner:
+            raise ValueError(f"{owner[target]} and {sample.image} would both become {target}: rename one")
+        owner[target] = sample.image
+    return list(owner)
 
 
 def _pool(tensors: MaskedTensors, voids: Tensor | None) -> Pool:
@@ -131,20 +131,20 @@ def _write(
     from torch_bgdebias.writing import save_png
 
     generator = torch.Generator().manual_seed(derive_seed(args.seed, name))
-    written = 0
+    n_written = 0
     starts = range(0, len(targets), _BATCH)
     for start in progress(starts, total=len(starts), label=name):
         part = slice(start, start + _BATCH)
-        variant = _made(name, tensors, voids, part, pool, len(data.classes), generator)
+        variant = _make_batch(name, tensors, voids, part, pool, len(data.classes), generator)
         pixels = (variant.image.clamp(0, 1) * 255).round().to(torch.uint8)
         for target, picture, valid in zip(targets[part], pixels, variant.valid.tolist(), strict=True):
             if valid:
                 save_png(picture, args.output / name / target)
-                written += 1
-    return written, len(targets) - written
+                n_written += 1
+    return n_written, len(targets) - n_written
 
 
-def _made(
+def _make_batch(
     name: str,
     tensors: MaskedTensors,
     voids: Tensor | None,

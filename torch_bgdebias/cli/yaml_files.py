@@ -1,4 +1,4 @@
-"""Files of settings in YAML before they are read: what an alias unfolds to is counted, and bounded."""
+"""Checks YAML settings files before they are read: the size that aliases expand to is bounded."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def require_bounded(path: Path, *, name: str = "--config") -> None:
             anchor = getattr(event, "anchor", None)
             if isinstance(event, yaml.AliasEvent):
                 if anchor in counts and counts[anchor] is None:
-                    raise _refused(name, path, f"no alias inside of what it stands for, got *{anchor}")
+                    raise _refusal(name, path, f"no alias inside of what it stands for, got *{anchor}")
                 total += counts.get(str(anchor)) or 0
             elif isinstance(event, yaml.CollectionStartEvent):
                 levels.append((anchor, total))
@@ -54,12 +54,12 @@ def require_bounded(path: Path, *, name: str = "--config") -> None:
                 if anchor is not None:
                     counts[anchor] = 1
             if len(levels) > _DEEPEST:
-                raise _refused(name, path, f"at most {_DEEPEST} nested levels, got more")
+                raise _refusal(name, path, f"at most {_DEEPEST} nested levels, got more")
             if total > _MOST:
-                raise _refused(name, path, f"at most {_MOST} values with their aliases unfolded, got more")
+                raise _refusal(name, path, f"at most {_MOST} values with their aliases unfolded, got more")
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError):  # the settings' own reader says what is wrong
         return
 
 
-def _refused(name: str, path: Path, expected: str) -> ValueError:
+def _refusal(name: str, path: Path, expected: str) -> ValueError:
     return ValueError(f"{name}: {path}: expected {expected}")

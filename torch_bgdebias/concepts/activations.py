@@ -24,7 +24,7 @@ Forward: TypeAlias = Callable[[nn.Module, Tensor], object]
 
 
 class ActivationReader:
-    """Maps of some layers of a borrowed model, which is in evaluation mode meanwhile and as it was afterwards.
+    """Reads maps of some layers of a borrowed model, in evaluation mode; the model's modes are restored.
 
     Args:
         model: any module. Of torchvision's detectors the ``backbone`` is run, on the images as they are: their own
@@ -83,18 +83,18 @@ class ActivationReader:
     def _from_hooks(self, images: Tensor) -> dict[str, Tensor]:
         layers = self.layers or ()
         names = {name: _split(name) for name in layers}
-        with tap(self.model, list(dict.fromkeys(plain for plain, _ in names.values())), apart=True) as seen:
+        with tap(self.model, list(dict.fromkeys(plain for plain, _ in names.values())), apart=True) as layer_tap:
             self.forward(self.model, images)
         maps = {}
         for name, (plain, key) in names.items():
-            if not seen.outputs[plain]:
+            if not layer_tap.outputs[plain]:
                 raise ValueError(f"layer {name!r}: the model ran without calling it; pass forward= or another layer")
-            if (calls := len(seen.outputs[plain])) > 1:
+            if (calls := len(layer_tap.outputs[plain])) > 1:
                 raise ValueError(
                     f"layer {name!r}: expected one call in a forward pass, got {calls}, and which of its maps is meant "
                     "cannot be told; name a layer that runs once, such as the block around it"
                 )
-            maps[name] = _map_of(self.model, plain, seen.outputs[plain][0], key, images)
+            maps[name] = _map_of(self.model, plain, layer_tap.outputs[plain][0], key, images)
         return maps
 
 
@@ -118,7 +118,7 @@ def choose_layers(model: nn.Module, image: Tensor, *, forward: Forward | None = 
     """
     places = _timm_places(model)
     if len(places) >= 3:
-        return _spread(list(places))
+        return _three_depths(list(places))
     shapes = _shapes(model, image, forward or _default_forward(model))
     maps = [(name, leaf) for name, shape, leaf in shapes if shape is not None and min(shape[2:]) > 1]
     if not maps:
@@ -130,13 +130,13 @@ def choose_layers(model: nn.Module, image: Tensor, *, forward: Forward | None = 
         rows.setdefault((leaf, name.rpartition(".")[0]), []).append(name)
     long = [key for key, members in rows.items() if len(members) >= 3]
     if not long:
-        return _spread([name for name, _ in maps])
+        return _three_depths([name for name, _ in maps])
     # blocks before single layers, then the row that is least deep, then the one that runs first
     best = min(long, key=lambda key: (key[0], key[1].count(".") + bool(key[1])))
-    return _spread(rows[best])
+    return _three_depths(rows[best])
 
 
-def _spread(names: Sequence[str]) -> tuple[str, ...]:
+def _three_depths(names: Sequence[str]) -> tuple[str, ...]:
     last = len(names) - 1
     return tuple(dict.fromkeys(names[math.floor(share * last + 0.5)] for share in (0.25, 0.5, 1.0)))
 
@@ -154,7 +154,7 @@ def _timm_places(model: nn.Module, names: Sequence[str] | None = None) -> dict[s
 
 def _shapes(model: nn.Module, image: Tensor, forward: Forward) -> Iterator[tuple[str, torch.Size | None, bool]]:
     """(name, shape of the map or None, is a leaf) of every layer that runs once, in the order in which they end."""
-    ended: list[tuple[str, torch.Size | None, bool]] = []
+    finished: list[tuple[str, torch.Size | None, bool]] = []
     names = [name for name, _ in model.named_modules() if name]
     handles = []
 
@@ -164,7 +164,7 @@ def _shapes(model: nn.Module, image: Tensor, forward: Forward) -> Iterator[tuple
                 shape = _first_map(output, None, image).shape
             except ValueError:
                 shape = None
-            ended.append((name, shape, leaf))
+            finished.append((name, shape, leaf))
 
         return hook
 
@@ -177,8 +177,10 @@ def _shapes(model: nn.Module, image: Tensor, forward: Forward) -> Iterator[tuple
     finally:
         for handle in handles:
             handle.remove()
-    calls = Counter(name for name, _, _ in ended)
-    yield from (entry for entry in ended if calls[entry[0]] == 1)  # which map of a shared layer is meant nobody knows
+    calls = Counter(name for name, _, _ in finished)
+    yield from (
+        entry for entry in finished if calls[entry[0]] == 1
+    )  # it is unknown which map of a shared layer is meant
 
 
 def _map_of(model: nn.Module, name: str, output: Any, key: str | None, images: Tensor) -> Tensor:
@@ -206,9 +208,9 @@ def _first_map(output: Any, key: str | None, images: Tensor) -> Tensor:
             raise ValueError(f"output: expected a map for each of {len(images)} images, got {tuple(output.shape)}")
         return as_map(output, size)
     entries = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
-    for some in entries:
+    for nested in entries:
         try:
-            return _first_map(some, None, images)
+            return _first_map(nested, None, images)
         except ValueError:
             continue
     return as_map(output, size)  # raises and says what the output is

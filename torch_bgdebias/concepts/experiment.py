@@ -20,7 +20,7 @@ from torch import Tensor
 from torch_bgdebias.checks import check_image, check_label, check_mask, check_share
 from torch_bgdebias.compositing import object_share
 from torch_bgdebias.concepts.probe import METHODS, ConceptProbe, ConceptVectors, Method
-from torch_bgdebias.records import Record, parse_json
+from torch_bgdebias.records import Record, fields_of, parse_json
 from torch_bgdebias.writing import write_text
 
 __all__ = ["ORIGINAL", "ConceptSamples", "ConceptTransfer", "Variant", "concept_transfer"]
@@ -66,7 +66,7 @@ class ConceptSamples:
         return ConceptSamples(self.images[rows], self.masks[rows], self.concepts[rows], void)
 
     def on(self, variant: Variant, *, name: str) -> Tensor:
-        """The images on other backgrounds. Raises ValueError, naming the variant, when it changes their shape."""
+        """The images on other backgrounds. Raises a ValueError that names the variant if it changes their shape."""
         images = variant if isinstance(variant, Tensor) else variant(self.images, self.masks)
         if images.shape != self.images.shape:
             raise ValueError(f"{name}: expected images of shape {tuple(self.images.shape)}, got {tuple(images.shape)}")
@@ -102,7 +102,7 @@ class ConceptTransfer:
     def values(self, layer: str, method: str = "net2vec", condition: str = ORIGINAL) -> Floats:
         """IoU (N, K) of each test image on each background. Raises ValueError for an unknown name."""
         at = [
-            _place(names, name, what)
+            _index_of(names, name, what)
             for names, name, what in (
                 (self.layers, layer, "layer"),
                 (self.methods, method, "method"),
@@ -115,18 +115,18 @@ class ConceptTransfer:
     def table(self, layer: str, method: str = "net2vec", condition: str = ORIGINAL) -> Floats:
         """Mean IoU (G, K) of each concept on each background; NaN where no image has one."""
         values = self.values(layer, method, condition)
-        return np.stack([_mean(values[self.labels == g]) for g in range(len(self.concepts))])
+        return np.stack([_nan_mean(values[self.labels == g]) for g in range(len(self.concepts))])
 
     def relative_drop(self, layer: str, method: str = "net2vec", condition: str = ORIGINAL) -> Floats:
         """1 - IoU / IoU on original backgrounds (G, K): 0.1 is a tenth lost; NaN where the original's is 0."""
         table = self.table(layer, method, condition)
-        own = np.where(table[:, :1] > 0, table[:, :1], np.nan)
-        drop: Floats = 1 - table / own
+        original = np.where(table[:, :1] > 0, table[:, :1], np.nan)
+        drop: Floats = 1 - table / original
         return drop
 
     def cosine_similarity(self, layer: str, method: str = "net2vec") -> Floats:
         """Cosine (G, T, T) between a concept's vectors fitted on different backgrounds."""
-        vectors = self.vectors[layer][_place(self.methods, method, "method")]
+        vectors = self.vectors[layer][_index_of(self.methods, method, "method")]
         with np.errstate(invalid="ignore"):
             unit = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
         cosines: Floats = np.einsum("tgc,sgc->gts", unit, unit)
@@ -134,7 +134,7 @@ class ConceptTransfer:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers; NaN as None."""
-        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        data = fields_of(self)
         return {name: _plain(value) for name, value in data.items()}
 
     def to_json(self, path: str | Path) -> None:
@@ -143,7 +143,7 @@ class ConceptTransfer:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ConceptTransfer:
-        """What `to_dict` gave.
+        """The inverse of `to_dict`.
 
         Raises:
             KeyError: a field is missing.
@@ -204,13 +204,15 @@ def concept_transfer(
     Source: arXiv 2504.08602, sections 3 and 4.
     """
     conditions, categories = dict(conditions or {}), dict(categories or {})
-    for what, taken in (("conditions", conditions.keys()), ("categories", categories.keys())):
-        if ORIGINAL in taken:
-            raise ValueError(f"{what}: {ORIGINAL!r} is always there and cannot be given")
+    for option, names_given in (("conditions", conditions.keys()), ("categories", categories.keys())):
+        if ORIGINAL in names_given:
+            raise ValueError(f"{option}: {ORIGINAL!r} is always there and cannot be given")
     fits: dict[str, list[ConceptVectors]] = {}
     trained_on: list[tuple[str, Variant | Sequence[Variant]]] = [(ORIGINAL, train.images), *conditions.items()]
-    for condition, given in trained_on:
-        variants: list[Variant] = [given] if isinstance(given, Tensor) or callable(given) else list(given)
+    for condition, backgrounds in trained_on:
+        variants: list[Variant] = (
+            [backgrounds] if isinstance(backgrounds, Tensor) or callable(backgrounds) else list(backgrounds)
+        )
         if not variants:
             raise ValueError(f"conditions[{condition!r}]: expected at least one background an image, got none")
         images = torch.cat([train.on(v, name=f"conditions[{condition!r}]") for v in variants])
@@ -247,15 +249,15 @@ def _repeated(values: Tensor, times: int) -> Tensor:
     return values.repeat(times, *[1] * (values.ndim - 1))
 
 
-def _mean(values: Floats) -> Floats:
-    given = ~np.isnan(values)
-    count = given.sum(0)
-    total = np.where(given, values, 0.0).sum(0)
+def _nan_mean(values: Floats) -> Floats:
+    is_known = ~np.isnan(values)
+    count = is_known.sum(0)
+    total = np.where(is_known, values, 0.0).sum(0)
     mean: Floats = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
     return mean
 
 
-def _place(names: Sequence[str], name: str, what: str) -> int:
+def _index_of(names: Sequence[str], name: str, what: str) -> int:
     if name not in names:
         raise ValueError(f"{what}: expected one of {', '.join(names)}, got {name!r}")
     return list(names).index(name)

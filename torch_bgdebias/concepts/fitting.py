@@ -119,19 +119,19 @@ def fit_concepts(
     group = check_label(group, samples, name="group", num_classes=groups).to(device)
     counts = torch.bincount(group, minlength=groups)
     parts = [slice(start, min(start + chunk, samples)) for start in range(0, samples, chunk)]
-    whole = _load(activations, targets, parts[0], device) if len(parts) == 1 else None
+    all_data = _load(activations, targets, parts[0], device) if len(parts) == 1 else None
 
     def slope(vectors: Tensor) -> Tensor:
         total = torch.zeros_like(vectors)
         for part in parts:
-            loaded = whole or _load(activations, targets, part, device)
+            loaded = all_data or _load(activations, targets, part, device)
             rows = group[part]
             total.index_add_(0, rows, _slope(vectors[rows], loaded) / counts[rows, None])
         return total
 
     optimise = partial(_adamw, epochs=epochs, lr=lr, weight_decay=weight_decay)
     zeros = torch.zeros(groups, channels, device=device, dtype=working_dtype(activations[0:1].dtype))
-    if whole is None and bool((counts <= 1).all()):
+    if all_data is None and bool((counts <= 1).all()):
         # groups of one need not wait for each other: a chunk is fitted to its end while it is here
         for part in parts:
             loaded, rows = _load(activations, targets, part, device), group[part]
@@ -172,8 +172,8 @@ def concept_iou(vectors: Tensor, activations: Tensor, masks: Tensor, void: Tenso
     predicted = _scores(vectors, activations, (masks.shape[1], masks.shape[2])) > 0  # sigmoid > 0.5
     truth = masks > 0
     if void is not None:
-        known = _checked(activations, void) == 0
-        predicted, truth = predicted & known, truth & known
+        is_known = _checked(activations, void) == 0
+        predicted, truth = predicted & is_known, truth & is_known
     union = (predicted | truth).sum((1, 2))
     return (predicted & truth).sum((1, 2)) / union  # 0 / 0 is NaN
 
@@ -196,20 +196,20 @@ class _Loaded(NamedTuple):
 
 
 def _load(activations: Activations, targets: _Targets, part: slice, device: torch.device) -> _Loaded:
-    some = activations[part].to(device)
-    some = some.to(working_dtype(some.dtype))
+    maps = activations[part].to(device)
+    maps = maps.to(working_dtype(maps.dtype))
     # a sum is the fastest look at all values; a finite one proves them finite, another (it may overflow) is looked into
-    if values_readable(some) and not bool(torch.isfinite(some.sum())):
-        bad = (~torch.isfinite(some)).flatten(1).any(1).nonzero().flatten() + part.start
+    if values_readable(maps) and not bool(torch.isfinite(maps.sum())):
+        bad = (~torch.isfinite(maps)).flatten(1).any(1).nonzero().flatten() + part.start
         if len(bad):
             raise ValueError(
                 f"activations: expected finite values, got NaN or infinity in sample(s) {bad.tolist()[:8]}"
             )
     void = None if targets.void is None else targets.void[part].to(device)
-    target, weight = _target_and_weight(targets.masks[part].to(device), void, some.dtype)
-    rows = _resize_matrix(some.shape[2], target.shape[1], some)
-    columns = _resize_matrix(some.shape[3], target.shape[2], some)
-    return _Loaded(some.flatten(2), target, weight, rows, columns)
+    target, weight = _target_and_weight(targets.masks[part].to(device), void, maps.dtype)
+    rows = _resize_matrix(maps.shape[2], target.shape[1], maps)
+    columns = _resize_matrix(maps.shape[3], target.shape[2], maps)
+    return _Loaded(maps.flatten(2), target, weight, rows, columns)
 
 
 def _slope(vectors: Tensor, loaded: _Loaded) -> Tensor:
@@ -235,14 +235,14 @@ def _adamw(
 ) -> Tensor:
     """AdamW (Loshchilov and Hutter, 2019) with torch's betas and epsilon on the rows of one matrix."""
     vectors = vectors.clone()
-    first, second = torch.zeros_like(vectors), torch.zeros_like(vectors)
+    first_moment, second_moment = torch.zeros_like(vectors), torch.zeros_like(vectors)
     for t in range(1, epochs + 1):
         gradient = slope(vectors)
         vectors.mul_(1 - lr * weight_decay)
-        first.lerp_(gradient, 0.1)
-        second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-        scale = second.sqrt().div_((1 - 0.999**t) ** 0.5).add_(1e-8)
-        vectors.addcdiv_(first, scale, value=-lr / (1 - 0.9**t))
+        first_moment.lerp_(gradient, 0.1)
+        second_moment.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+        scale = second_moment.sqrt().div_((1 - 0.999**t) ** 0.5).add_(1e-8)
+        vectors.addcdiv_(first_moment, scale, value=-lr / (1 - 0.9**t))
     return vectors
 
 
@@ -270,9 +270,9 @@ def _target_and_weight(masks: Tensor, void: Tensor | None, dtype: torch.dtype) -
     if void is None:
         alpha = 1 - soft.mean((1, 2), keepdim=True)
         return (soft > 0.5).to(dtype), alpha * soft + (1 - alpha) * (1 - soft)
-    known = (~void).to(dtype)
-    alpha = 1 - (soft * known).sum((1, 2), keepdim=True) / known.sum((1, 2), keepdim=True).clamp_min(1)
-    return (soft > 0.5).to(dtype), (alpha * soft + (1 - alpha) * (1 - soft)) * known
+    is_known = (~void).to(dtype)
+    alpha = 1 - (soft * is_known).sum((1, 2), keepdim=True) / is_known.sum((1, 2), keepdim=True).clamp_min(1)
+    return (soft > 0.5).to(dtype), (alpha * soft + (1 - alpha) * (1 - soft)) * is_known
 
 
 def _resize_matrix(small: int, large: int, like: Tensor) -> Tensor:

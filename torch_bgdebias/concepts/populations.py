@@ -1,4 +1,4 @@
-"""Vectors of single images (LoCE) as a population: which concepts they tell apart, and which images stand out.
+"""Per-image concept vectors (LoCE) as a population: how well concepts separate, and which images are outliers.
 
 Source: Mikriukov et al., Local Concept Embeddings, 2024 (arXiv 2311.14435), sections on separation of concepts and
 retrieval of outliers. Deviation: neighbours by cosine; the hierarchical clustering is in ``tree.py``.
@@ -22,12 +22,12 @@ _CHUNK = 4_000_000
 
 @dataclasses.dataclass(frozen=True)
 class ConceptNeighbours:
-    """Whose vectors are next to whose.
+    """The nearest neighbours among per-image concept vectors.
 
     Attributes:
         confusion: (G, G), row g: shares of the concepts among the nearest vectors of concept g's; rows add up to 1, NaN
             for a concept without vectors.
-        separation: (G,) the diagonal: 1 where a concept's vectors have none but their own beside them.
+        separation: (G,) the diagonal: 1 where a concept's vectors have only their own as neighbours.
         chance: (G,) what the diagonal would be if neighbours were drawn at random.
     """
 
@@ -37,7 +37,7 @@ class ConceptNeighbours:
 
 
 def concept_neighbours(vectors: Tensor, labels: Tensor, neighbours: int = 5) -> ConceptNeighbours:
-    """How well vectors of single images tell their concepts apart.
+    """How well per-image vectors separate their concepts, by nearest neighbours.
 
     Args:
         vectors: (N, C), one an image, as `torch_bgdebias.concepts.fit_loce` gives them.
@@ -58,7 +58,7 @@ def concept_neighbours(vectors: Tensor, labels: Tensor, neighbours: int = 5) -> 
     count = int(label.max()) + 1
     table = torch.zeros(count, count, dtype=torch.float64)
     for rows in torch.split(torch.arange(len(unit)), max(1, _CHUNK // len(unit))):
-        similar = _similar(unit, rows)
+        similar = _cosines(unit, rows)
         nearest = label[similar.topk(neighbours, 1).indices]
         table.index_put_((label[rows, None].expand_as(nearest), nearest), table.new_ones(()), accumulate=True)
     sizes = torch.bincount(label, minlength=count).double()
@@ -68,7 +68,7 @@ def concept_neighbours(vectors: Tensor, labels: Tensor, neighbours: int = 5) -> 
 
 
 def concept_outliers(vectors: Tensor, labels: Tensor, neighbours: int = 5) -> Tensor:
-    """How unlike those of its concept each vector is (N,): 1 less the mean cosine to the nearest of them.
+    """How far each vector lies from its concept (N,): 1 minus the mean cosine to its nearest neighbours there.
 
     The largest are images to look at: wrong masks, wrong labels, or a concept that looks otherwise.
 
@@ -89,14 +89,14 @@ def concept_outliers(vectors: Tensor, labels: Tensor, neighbours: int = 5) -> Te
         members = (label == concept).nonzero()[:, 0]
         if len(members) < 2:
             continue
-        own = unit[members]
-        for rows in torch.split(torch.arange(len(own)), max(1, _CHUNK // len(own))):
-            nearest = _similar(own, rows).topk(min(neighbours, len(own) - 1), 1).values
+        of_concept = unit[members]
+        for rows in torch.split(torch.arange(len(of_concept)), max(1, _CHUNK // len(of_concept))):
+            nearest = _cosines(of_concept, rows).topk(min(neighbours, len(of_concept) - 1), 1).values
             scores[members[rows]] = 1 - nearest.mean(1)
     return scores
 
 
-def _similar(unit: Tensor, rows: Tensor) -> Tensor:
+def _cosines(unit: Tensor, rows: Tensor) -> Tensor:
     """Cosines (n, N) of some vectors with all, of none with itself."""
     similar = unit[rows] @ unit.T
     similar[torch.arange(len(rows)), rows] = -torch.inf

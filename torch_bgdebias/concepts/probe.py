@@ -1,4 +1,4 @@
-"""``ConceptProbe``: images, masks and concepts in, concept vectors of every layer and their IoU out."""
+"""``ConceptProbe``: fits concept vectors of every layer on images and masks, and measures their IoU."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ METHODS: tuple[Method, ...] = ("net2vec", "loce")
 
 @dataclasses.dataclass(frozen=True)
 class ConceptVectors:
-    """Vectors of one method.
+    """The vectors of one method.
 
     Attributes:
         names: the G concepts.
@@ -121,17 +121,19 @@ class ConceptProbe:
         stores: dict[str, ActivationStore] = {}
         small, group, share = [], [], []
         unknown: list[Tensor] = []
-        for some, mask, label, neither in self._batches(images, masks, concepts, batch, void):
+        for some, mask, label, unclear in self._batches(images, masks, concepts, batch, void):
             for layer, maps in self.reader(some).items():
                 stores.setdefault(layer, ActivationStore(self.settings.folder)).append(maps)
             small.append(self.shrink(mask))
-            unknown.append(torch.zeros_like(small[-1]) if neither is None else self.shrink(neither))
+            unknown.append(torch.zeros_like(small[-1]) if unclear is None else self.shrink(unclear))
             share.append(mask.mean((1, 2, 3)).cpu())
             group.append(label.cpu())
         if not group:
             raise ValueError("images: expected at least one, got none")
         ids, covered = torch.cat(group), torch.cat(share)
-        targets = _Compared(torch.cat(small), torch.cat(unknown) if any(bool(some.any()) for some in unknown) else None)
+        targets = _ComparisonMasks(
+            torch.cat(small), torch.cat(unknown) if any(bool(some.any()) for some in unknown) else None
+        )
         total = int(ids.max()) + 1 if names is None else len(names)
         check_label(ids, len(ids), name="concepts", num_classes=total)
         names = [str(i) for i in range(total)] if names is None else list(names)
@@ -171,17 +173,17 @@ class ConceptProbe:
             batch: as for `fit`.
             void: as for `fit`.
         """
-        several = [vectors] if isinstance(vectors, ConceptVectors) else list(vectors)
+        vector_sets = [vectors] if isinstance(vectors, ConceptVectors) else list(vectors)
         scores: dict[str, list[Tensor]] = {}
-        for some, mask, label, neither in self._batches(images, masks, concepts, batch, void):
-            check_label(label, len(some), name="concepts", num_classes=len(several[0].names))
-            target = self.shrink(mask).to(some.device)
-            unknown = None if neither is None else self.shrink(neither).to(some.device)
-            for layer, maps in self.reader(some).items():
-                small = mask.mean((1, 2, 3)).to(some.device) * maps.shape[2] * maps.shape[3] < 1
+        for batch_images, mask, label, unclear in self._batches(images, masks, concepts, batch, void):
+            check_label(label, len(batch_images), name="concepts", num_classes=len(vector_sets[0].names))
+            target = self.shrink(mask).to(batch_images.device)
+            unknown = None if unclear is None else self.shrink(unclear).to(batch_images.device)
+            for layer, maps in self.reader(batch_images).items():
+                small = mask.mean((1, 2, 3)).to(batch_images.device) * maps.shape[2] * maps.shape[3] < 1
                 of_each = []
-                for one in several:
-                    rows = one.vectors[layer][label.cpu()].to(maps.device)
+                for vector_set in vector_sets:
+                    rows = vector_set.vectors[layer][label.cpu()].to(maps.device)
                     values = concept_iou(rows, maps, target, unknown)
                     of_each.append(values.masked_fill(small | rows.isnan().any(1), float("nan")).cpu())
                 scores.setdefault(layer, []).append(torch.stack(of_each))
@@ -193,21 +195,21 @@ class ConceptProbe:
         size = self.settings.size
         return (F.interpolate(masks.float(), size=(size, size), mode="area") >= 0.5)[:, 0].cpu()
 
-    def _fit(self, store: ActivationStore, targets: _Compared, group: Tensor, groups: int) -> Tensor:
+    def _fit(self, store: ActivationStore, targets: _ComparisonMasks, group: Tensor, groups: int) -> Tensor:
         """Vectors (groups, C), NaN for empty groups. Samples of group -1 are left out."""
         settings = self.settings
         vectors = torch.full((groups, store.shape[1]), float("nan"), dtype=torch.float32)  # as the store's maps
-        for present in _together(torch.bincount(group[group >= 0], minlength=groups), settings.chunk):
-            rows = torch.isin(group, present).nonzero().flatten()
+        for in_chunk in _group_chunks(torch.bincount(group[group >= 0], minlength=groups), settings.chunk):
+            rows = torch.isin(group, in_chunk).nonzero().flatten()
             rows = rows[group[rows].argsort(stable=True)]
-            own = torch.searchsorted(present, group[rows])
+            position_in_chunk = torch.searchsorted(in_chunk, group[rows])
             view = _Rows(store, rows.tolist())
-            vectors[present] = fit_concepts(
+            vectors[in_chunk] = fit_concepts(
                 view,
                 targets.masks[rows],
                 void=None if targets.void is None else targets.void[rows],
-                group=own,
-                num_groups=len(present),
+                group=position_in_chunk,
+                num_groups=len(in_chunk),
                 epochs=settings.epochs,
                 lr=settings.lr,
                 chunk=settings.chunk,
@@ -230,10 +232,10 @@ class ConceptProbe:
             check_label(concepts, len(images), name="concepts")
             step = self.settings.batch_size
             slices = [slice(start, start + step) for start in range(0, len(images), step)]
-            neither = [None if void is None else void[part] for part in slices]
+            voids = [None if void is None else void[part] for part in slices]
             parts: Iterable[Any] = (
                 {"image": images[part], "label": concepts[part], "mask": masks[part], "void": given}
-                for part, given in zip(slices, neither, strict=True)
+                for part, given in zip(slices, voids, strict=True)
             )
             spec = BatchSpec(image="image", label="label", mask="mask")
         else:
@@ -251,7 +253,7 @@ class ConceptProbe:
             yield image.to(device, dtype), cover, label, unknown
 
 
-class _Compared(NamedTuple):
+class _ComparisonMasks(NamedTuple):
     """Masks at the size of comparison, and where pixels are neither object nor background: (N, size, size) bool."""
 
     masks: Tensor
@@ -269,17 +271,17 @@ class _Rows:
         return self.store[self.rows[index]]
 
 
-def _together(counts: Tensor, chunk: int) -> Iterator[Tensor]:
+def _group_chunks(counts: Tensor, chunk: int) -> Iterator[Tensor]:
     """Numbers of the groups that are fitted together: at most ``chunk`` samples, or one larger group."""
-    some: list[int] = []
+    together: list[int] = []
     buffered = 0
     for group, count in enumerate(counts.tolist()):
         if not count:
             continue
-        if some and buffered + count > chunk:
-            yield torch.tensor(some)
-            some, buffered = [], 0
-        some.append(group)
+        if together and buffered + count > chunk:
+            yield torch.tensor(together)
+            together, buffered = [], 0
+        together.append(group)
         buffered += count
-    if some:
-        yield torch.tensor(some)
+    if together:
+        yield torch.tensor(together)

@@ -1,4 +1,4 @@
-"""``ConceptSettings``: how concept vectors are fitted and compared, checked once and passed on whole."""
+"""``ConceptSettings``: how concept vectors are fitted and compared, validated once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ConceptOptions", "ConceptSettings"]
 
 
 class ConceptOptions(TypedDict, total=False):
-    """The fields of `ConceptSettings` as keyword arguments of whoever makes one."""
+    """The fields of `ConceptSettings` as keyword arguments."""
 
     size: int
     epochs: int

@@ -1,4 +1,4 @@
-"""Activations of many images, on disk as they come and read back a few at a time."""
+"""Activations of many images on disk, written as they come and read a few at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["ActivationStore"]
 
 
 class ActivationStore:
-    """A growing (N, C, h, w) float32 array in an unnamed temporary file, which goes when the store does.
+    """A growing (N, C, h, w) float32 array in an unnamed temporary file, deleted with the store.
 
     Slices and lists of indices give tensors; nothing else is ever in memory.
 

@@ -1,4 +1,4 @@
-"""Vectors of single images (LoCE) as a dendrogram: which branch of it a concept is, and how purely.
+"""A dendrogram of per-image concept vectors (LoCE): which branch each concept is, and how pure it is.
 
 Source: Mikriukov et al., Local Concept Embeddings, 2024 (arXiv 2311.14435), hierarchical clustering of the vectors.
 Deviation: no cut is chosen; every branch is looked at, and a concept is told by the branch that holds it best.
@@ -59,7 +59,7 @@ class ConceptTree:
 
 
 def concept_tree(vectors: Tensor, labels: Tensor, *, linkage: str = "ward") -> ConceptTree:
-    """Cluster vectors of single images hierarchically, and see which branch each concept is.
+    """Cluster per-image vectors hierarchically, and find the branch of each concept.
 
     Args:
         vectors: (N, C), one an image, as `torch_bgdebias.concepts.fit_loce` gives them; N from 2 to 20,000. They are
@@ -82,12 +82,12 @@ def concept_tree(vectors: Tensor, labels: Tensor, *, linkage: str = "ward") -> C
         raise ValueError(f"vectors: expected 2 to {_MOST:,} of them, got {len(unit):,}; take a sample of more")
     merges = hierarchy.linkage(unit.double().numpy(), method=linkage)
     count = int(label.max()) + 1
-    held = np.zeros((2 * len(unit) - 1, count))
-    held[np.arange(len(unit)), label.numpy()] = 1
-    for row, (one, two) in enumerate(merges[:, :2].astype(np.int64), start=len(unit)):
-        held[row] = held[one] + held[two]
-    sizes, totals = held.sum(1, keepdims=True), held[-1]
-    overlaps = held / np.maximum(sizes + totals - held, 1)
+    counts = np.zeros((2 * len(unit) - 1, count))
+    counts[np.arange(len(unit)), label.numpy()] = 1
+    for row, (left, right) in enumerate(merges[:, :2].astype(np.int64), start=len(unit)):
+        counts[row] = counts[left] + counts[right]
+    sizes, totals = counts.sum(1, keepdims=True), counts[-1]
+    overlaps = counts / np.maximum(sizes + totals - counts, 1)
     best = overlaps.argmax(0)
     there = totals > 0
     return ConceptTree(

@@ -1,4 +1,4 @@
-"""What drawn scenes are made of: noise, gradients, edges and colours for a whole batch of pictures at once.
+"""Building blocks of drawn scenes: noise, gradients, edges and colours for a whole batch at once.
 
 A canvas holds N pictures of H x W; everything returns (N, 1, H, W) in [0, 1] or (N, 3, 1, 1) colours. Lengths are in
 fractions of the picture, so that a scene looks the same at any size.
@@ -98,8 +98,8 @@ class Canvas:
     def hashed(self, *cells: Tensor) -> Tensor:
         """A random number in [0, 1) for every integer cell, the same over the whole cell, other in every picture."""
         mixed = self.uniform(0, 1000)
-        for place, cell in enumerate(cells):
-            mixed = mixed + cell * (127.1 + 184.6 * place)
+        for position, cell in enumerate(cells):
+            mixed = mixed + cell * (127.1 + 184.6 * position)
         return torch.frac(torch.sin(mixed) * 43758.5453).abs()
 
     def light(self, image: Tensor) -> Tensor:

@@ -196,18 +196,18 @@ class ImageNetS(MaskedFiles):
                 raise FileNotFoundError(
                     f"{root}: expected the folder {path.name}, found {first_few(folder_listing(Path(root)))}"
                 )
-        there = sorted(path.name for path in category_folders(folder))
+        available = sorted(path.name for path in category_folders(folder))
         if isinstance(categories, str | Path):
             try:
                 categories = Path(categories).read_text(encoding="utf-8-sig").split()
             except UnicodeDecodeError as error:
                 raise ValueError(f"categories: {categories}: expected text in UTF-8, got {error}") from error
-        self.classes = sorted(categories) if categories is not None else there
-        unknown = sorted(set(there) - set(self.classes))
-        if unknown or not there:
+        self.classes = sorted(categories) if categories is not None else available
+        unknown = sorted(set(available) - set(self.classes))
+        if unknown or not available:
             raise ValueError(f"categories: expected every folder of {folder}, got none for {first_few(unknown)}")
         self.masks: list[Path] = []
-        for name in there:
+        for name in available:
             for image in image_files(folder / name):
                 self.images.append(image)
                 self.masks.append(masks / name / f"{image.stem}.png")
@@ -224,13 +224,13 @@ class ImageNetS(MaskedFiles):
 
     def _mask(self, index: int) -> Grey:
         ids = self._ids(index)
-        own = ids == self.labels[index] + 1
-        if not own.any() and ((ids > 0) & (ids != 1000)).any():
+        is_object = ids == self.labels[index] + 1
+        if not is_object.any() and ((ids > 0) & (ids != 1000)).any():
             raise ValueError(
                 f"{self.masks[index]}: expected pixels of class id {self.labels[index] + 1}, "
                 f"got {first_few(np.unique(ids).tolist())}; pass categories= with all wnids of the data set"
             )
-        return as_bytes(own)
+        return as_bytes(is_object)
 
 
 def _voc_index(path: Path) -> Grey:
@@ -242,17 +242,17 @@ def _voc_index(path: Path) -> Grey:
     mask = load_mask(path)
     if mask.mode == "RGB":
         packed = mask.as_colours().astype(np.int64) @ np.array([65536, 256, 1])
-        known = voc_palette().astype(np.int64) @ np.array([65536, 256, 1])
-        order = np.argsort(known)
-        place = order[np.searchsorted(known, packed, sorter=order).clip(0, 255)]
-        index = np.where(known[place] == packed, place, 256)
+        palette_codes = voc_palette().astype(np.int64) @ np.array([65536, 256, 1])
+        order = np.argsort(palette_codes)
+        position = order[np.searchsorted(palette_codes, packed, sorter=order).clip(0, 255)]
+        index = np.where(palette_codes[position] == packed, position, 256)
     else:
         index = mask.values.astype(np.int64)
     strange = sorted(set(np.unique(index).tolist()) - {*range(len(VOC_CLASSES) + 1), 255})
     if strange:
-        shown = first_few(mask.colours) if mask.mode == "RGB" else first_few(strange)
+        examples = first_few(mask.colours) if mask.mode == "RGB" else first_few(strange)
         raise MaskEncodingError(
             f"mask {path} ({mask.mode}): expected VOC's palette, class numbers 0 to 20 and 255, or VOC's colours, "
-            f"got {shown}"
+            f"got {examples}"
         )
     return index.astype(np.uint8)

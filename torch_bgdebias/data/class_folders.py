@@ -96,7 +96,7 @@ def _in_numbers(name: str) -> list[tuple[int, str]]:
 
 
 def no_images_text(root: Path) -> str:
-    """What to say of a path that holds no ``images/``: what it is, and what to do."""
+    """The error text for a path without ``images/``: what it is, and what to do."""
     expected = "expected images/<class>/ and masks/<class>/ in it"
     if root.is_file():
         kind, advice = "a file", "give the folder that it lies in"

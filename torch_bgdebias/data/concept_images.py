@@ -1,4 +1,4 @@
-"""``ConceptImages``: pictures with the objects of one category at a time, of COCO, VOC or an annotation tool."""
+"""``ConceptImages``: pictures with the objects of one category, from COCO, VOC or an annotation tool."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _VOID = "void"
 
 
 class ConceptImages(MaskedFiles):
-    """An item a picture and category in it: a picture of a dog on a sofa is there twice, once with either's mask.
+    """One item per picture and category: a dog on a sofa is there twice, once with each one's mask.
 
     That is what concept vectors are fitted and tested on, where a class is what a picture shows among other things. The
     mask is every object of the category; crowds and unlabelled borders are void.
@@ -68,13 +68,15 @@ class ConceptImages(MaskedFiles):
         if not paths:
             raise FileNotFoundError(f"{images}: expected pictures in it, found none")
         self._annotations = Annotations.of(Path(annotations), {same_form(path.stem) for path in paths})
-        known = {path: self._annotations.find(self._name(path)) for path in paths}
-        self.skipped = sum(picture is None for picture in known.values())
-        named = {shape.label for picture in known.values() if picture for shape in picture.shapes if not shape.crowd}
-        self.classes = tuple(sorted(named - {_VOID})) if classes is None else tuple(classes)
+        annotated = {path: self._annotations.find(self._name(path)) for path in paths}
+        self.skipped = sum(picture is None for picture in annotated.values())
+        names = {
+            shape.label for picture in annotated.values() if picture for shape in picture.shapes if not shape.crowd
+        }
+        self.classes = tuple(sorted(names - {_VOID})) if classes is None else tuple(classes)
         self.has_void = self._annotations.has_void
         self.left_out = 0
-        for path, picture in known.items():
+        for path, picture in annotated.items():
             for label in [] if picture is None else self._labels_in(picture):
                 share = float((self._drawn(path, label) == 1).mean())
                 if least <= share <= most and share > 0:
@@ -86,15 +88,15 @@ class ConceptImages(MaskedFiles):
             raise AnnotationError(
                 f"{annotations}: expected objects of {first_few(self.classes)} that cover {100 * least:g} to "
                 f"{100 * most:g} % of a picture, got none: {self.left_out} cover other shares, {self.skipped} of "
-                f"{len(paths)} pictures have no annotations, whose labels are {first_few(sorted(named))}"
+                f"{len(paths)} pictures have no annotations, whose labels are {first_few(sorted(names))}"
             )
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()
 
     def _labels_in(self, picture: AnnotatedPicture) -> list[int]:
-        shown = {shape.label.casefold() for shape in picture.shapes if not shape.crowd}
-        return [label for label, name in enumerate(self.classes) if name.casefold() in shown]
+        names = {shape.label.casefold() for shape in picture.shapes if not shape.crowd}
+        return [label for label, name in enumerate(self.classes) if name.casefold() in names]
 
     def _drawn(self, path: Path, label: int) -> Grey:
         """0 background, 1 the category's objects, 255 void."""

@@ -1,4 +1,4 @@
-"""``CorrelatedBackgrounds``: foregrounds on backgrounds whose category goes with the class as often as you say.
+"""``CorrelatedBackgrounds``: foregrounds on backgrounds whose category correlates with the class as strongly as set.
 
 The controlled experiment of Measuring the Effect of Background on Classification and Feature Importance
 (arXiv 2512.05937): the same objects, once with a background that gives the class away, once with any, seen straight on
@@ -26,7 +26,7 @@ __all__ = ["CAMERAS", "Camera", "CorrelatedBackgrounds"]
 
 
 class Camera(NamedTuple):
-    """How far a foreground may be moved, each drawn uniformly from +- the value.
+    """How far the view of a foreground may change; each is drawn uniformly from +- the value.
 
     Attributes:
         degrees: turned in the picture's plane.
@@ -117,12 +117,12 @@ class CorrelatedBackgrounds(Dataset[tuple[Tensor, int, Tensor, int]]):
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # workers that stay alive see it change
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other backgrounds and camera positions from now on; running loader workers follow."""
+        """Draw new backgrounds and camera positions from now on; running loader workers follow."""
         self._epoch[0] = epoch
 
     @property
     def epoch(self) -> int:
-        """The epoch whose draws are in force."""
+        """The epoch that the current draws belong to."""
         return int(self._epoch[0])
 
     def category_of(self, label: int) -> int:
@@ -146,12 +146,12 @@ class CorrelatedBackgrounds(Dataset[tuple[Tensor, int, Tensor, int]]):
         index %= len(self)
         image, label, mask = _checked_item(self.foregrounds[index], index)
         # one stream for the background and one for the camera: the same index sees the same background at every level
-        where, pose = (_generator(self.seed, self.epoch, index, stream) for stream in range(2))
-        category = self._draw_category(label, where)
+        draws, pose = (_generator(self.seed, self.epoch, index, stream) for stream in range(2))
+        category = self._draw_category(label, draws)
         members = self._members(label, category)
-        chosen = members[torch.randint(len(members), (1,), generator=where)]
-        image, mask = self._placed(image, mask, pose)
-        background = self._pool.take(chosen, image[None]).clamp(0, 1)
+        drawn_background = members[torch.randint(len(members), (1,), generator=draws)]
+        image, mask = self._on_canvas(image, mask, pose)
+        background = self._pool.take(drawn_background, image[None]).clamp(0, 1)
         composed = paste(image[None], mask[None], background)[0]
         return composed, label, mask, category
 
@@ -168,47 +168,47 @@ class CorrelatedBackgrounds(Dataset[tuple[Tensor, int, Tensor, int]]):
 
     def _draw_category(self, label: int, generator: torch.Generator) -> int:
         assigned = self.category_of(label)
-        correlated, place = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+        correlated, category_draw = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
         if correlated < self.correlation:
             return assigned
-        return self.categories[int(place * len(self.categories))]
+        return self.categories[int(category_draw * len(self.categories))]
 
-    def _placed(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _on_canvas(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The foreground at its size in the middle of the canvas, seen by the camera."""
         draws = torch.rand(13, generator=generator)
         canvas = self.size or (image.shape[1], image.shape[2])
         factor = self.scale[0] + (self.scale[1] - self.scale[0]) * float(draws[0])
         factor = min(factor, canvas[0] / image.shape[1], canvas[1] / image.shape[2]) if self.size else factor
-        both = torch.cat([image, mask])[None]
+        with_mask = torch.cat([image, mask])[None]
         inner = tuple(max(1, round(side * factor)) for side in image.shape[1:])
         if inner != tuple(image.shape[1:]):
-            both = F.interpolate(both, inner, mode="bilinear", antialias=True)
+            with_mask = F.interpolate(with_mask, inner, mode="bilinear", antialias=True)
         top, left = (canvas[0] - inner[0]) // 2, (canvas[1] - inner[1]) // 2
         if inner != canvas:  # negative padding crops, when the object is drawn larger than the picture
             pads = (left, canvas[1] - inner[1] - left, top, canvas[0] - inner[0] - top)
-            colour, cover = F.pad(both[:, :-1], pads), F.pad(both[:, -1:], pads)
-            both = torch.cat([colour, cover], 1)
+            colour, cover = F.pad(with_mask[:, :-1], pads), F.pad(with_mask[:, -1:], pads)
+            with_mask = torch.cat([colour, cover], 1)
         if self.camera is not None:
-            both = _seen(both, self.camera, draws[1:])
-        return both[0, :-1].clamp(0, 1), both[0, -1:].clamp(0, 1)
+            with_mask = _warped(with_mask, self.camera, draws[1:])
+        return with_mask[0, :-1].clamp(0, 1), with_mask[0, -1:].clamp(0, 1)
 
 
-def _seen(both: Tensor, camera: Camera, draws: Tensor) -> Tensor:
+def _warped(with_mask: Tensor, camera: Camera, draws: Tensor) -> Tensor:
     """Warp colours and mask (1, 4, H, W) by the homography that the draws give; outside of the picture is mask 0."""
     from kornia.geometry.transform import get_perspective_transform, warp_perspective
 
-    height, width = both.shape[2:]
+    height, width = with_mask.shape[2:]
     signed = 2 * draws - 1
     angle = math.radians(camera.degrees) * signed[0]
     zoom = 1 + camera.scale * signed[1]
     extent = torch.tensor([width, height])
     corners = torch.tensor([[0.0, 0.0], [1, 0], [1, 1], [0, 1]])
     inwards = camera.perspective * draws[4:12].view(4, 2) * (1 - 2 * corners)
-    turn = torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])
-    moved = ((corners + inwards - 0.5) * extent) @ turn.T * zoom + (0.5 + camera.shift * signed[2:4]) * extent
+    rotation = torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])
+    moved = ((corners + inwards - 0.5) * extent) @ rotation.T * zoom + (0.5 + camera.shift * signed[2:4]) * extent
     # corners are pixel edges, kornia's coordinates are pixel centres
     matrix = get_perspective_transform((corners * extent - 0.5)[None], (moved - 0.5)[None])
-    colour, cover = both[:, :-1], both[:, -1:]
+    colour, cover = with_mask[:, :-1], with_mask[:, -1:]
     # warped with the mask as weight, so that no black from outside of the picture bleeds into the object's edge
     warped = warp_perspective(torch.cat([colour * cover, cover], 1), matrix, (height, width), align_corners=True)
     cover = warped[:, -1:]
@@ -259,14 +259,16 @@ def _checked_mapping(mapping: Mapping[int, int] | Sequence[int] | None, categori
 
 
 def _checked_item(item: Any, index: int) -> tuple[Tensor, int, Tensor]:
-    where = f"foregrounds[{index}]"
+    item_name = f"foregrounds[{index}]"
     if not isinstance(item, Sequence) or len(item) < 3:
-        raise TypeError(f"{where}: expected (image, label, mask), got {type(item).__name__}")
+        raise TypeError(f"{item_name}: expected (image, label, mask), got {type(item).__name__}")
     image, label, mask = item[:3]
     for name, value in (("image", image), ("mask", mask)):
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim != 3:
-            raise TypeError(f"{where}: expected {name} as a float tensor (C, H, W) in [0, 1], got {describe(value)}")
-        check_range(value, 0.0, 1.0, name=f"{where} {name}")
+            raise TypeError(
+                f"{item_name}: expected {name} as a float tensor (C, H, W) in [0, 1], got {describe(value)}"
+            )
+        check_range(value, 0.0, 1.0, name=f"{item_name} {name}")
     if mask.shape != (1, *image.shape[1:]):
-        raise ValueError(f"{where}: expected mask (1, {image.shape[1]}, {image.shape[2]}), got {tuple(mask.shape)}")
+        raise ValueError(f"{item_name}: expected mask (1, {image.shape[1]}, {image.shape[2]}), got {tuple(mask.shape)}")
     return image, int(label), mask

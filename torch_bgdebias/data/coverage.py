@@ -1,4 +1,4 @@
-"""Pictures whose object covers neither too little nor too much of them."""
+"""Selects pictures whose object covers neither too little nor too much of them."""
 
 from __future__ import annotations
 
@@ -38,10 +38,12 @@ def with_coverage(
         raise ValueError(f"least, most: expected the smaller share first, got {least} and {most}")
     if not isinstance(dataset, Sized):
         raise TypeError(f"dataset: expected one with a length, got {describe(dataset)}")
-    place = spec or BatchSpec()
-    shares = [float(object_share(place.mask_of(dataset[index])[None])[0]) for index in range(len(dataset))]
-    chosen = [index for index, share in enumerate(shares) if least <= share <= most]
-    if not chosen:
-        spread = f"they cover {100 * min(shares):.1f} to {100 * max(shares):.1f} %" if shares else "there is none"
-        raise ValueError(f"least, most: no object covers {100 * least:g} to {100 * most:g} % of its picture; {spread}")
-    return Subset(dataset, chosen)
+    batch_spec = spec or BatchSpec()
+    shares = [float(object_share(batch_spec.mask_of(dataset[index])[None])[0]) for index in range(len(dataset))]
+    indices = [index for index, share in enumerate(shares) if least <= share <= most]
+    if not indices:
+        found_range = f"they cover {100 * min(shares):.1f} to {100 * max(shares):.1f} %" if shares else "there is none"
+        raise ValueError(
+            f"least, most: no object covers {100 * least:g} to {100 * most:g} % of its picture; {found_range}"
+        )
+    return Subset(dataset, indices)

@@ -117,7 +117,7 @@ def digits_with_masks(
 def mnist_with_masks(
     root: str | Path, *, train: bool = False, size: int | tuple[int, int] | None = None, threshold: float = 0.0
 ) -> MaskedTensors:
-    """MNIST, Fashion-MNIST or another data set in their files; the stroke (pixel > threshold) is the foreground.
+    """MNIST, Fashion-MNIST or another data set in the idx format; strokes (pixel > threshold) are the foreground.
 
     Args:
         root: folder (searched with its subfolders) of ``train-`` or ``t10k-images-idx3-ubyte`` and
@@ -131,8 +131,8 @@ def mnist_with_masks(
         ValueError: a file that is not what its name says.
     """
     part = "train" if train else "t10k"
-    images = torch.from_numpy(read_idx(_found(Path(root), f"{part}-images-idx3-ubyte"))).unsqueeze(1)
-    labels = torch.from_numpy(read_idx(_found(Path(root), f"{part}-labels-idx1-ubyte"))).long()
+    images = torch.from_numpy(read_idx(_find_file(Path(root), f"{part}-images-idx3-ubyte"))).unsqueeze(1)
+    labels = torch.from_numpy(read_idx(_find_file(Path(root), f"{part}-labels-idx1-ubyte"))).long()
     if images.ndim != 4 or labels.shape != images.shape[:1]:
         raise ValueError(f"{root}: expected images (N, H, W) and labels (N,), got {images[:, 0].shape}, {labels.shape}")
     masks = (images.float() / 255 > threshold).to(torch.uint8) * 255
@@ -143,7 +143,7 @@ def mnist_with_masks(
 
 
 def read_idx(path: str | Path) -> np.ndarray[Any, Any]:
-    """Read an idx file (MNIST's format), packed with gzip or not.
+    """Read an idx file (MNIST's format), gzipped or not.
 
     Raises:
         FileNotFoundError: no such file.
@@ -153,7 +153,7 @@ def read_idx(path: str | Path) -> np.ndarray[Any, Any]:
         packed = file.read(2) == b"\x1f\x8b"
     try:
         with gzip.open(path, "rb") if packed else open(path, "rb") as file:
-            data = b"".join(_pieces(file))
+            data = b"".join(_file_chunks(file))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"truncated or broken idx file {path}: {error}") from error
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES or len(data) < 4 + 4 * data[3]:
@@ -167,7 +167,7 @@ def read_idx(path: str | Path) -> np.ndarray[Any, Any]:
     return native
 
 
-def _pieces(file: Any) -> Iterator[bytes]:
+def _file_chunks(file: Any) -> Iterator[bytes]:
     """The file's header and what the shape in it says, and a byte more where there is more."""
     yield (start := file.read(4))
     if len(start) < 4:
@@ -176,15 +176,15 @@ def _pieces(file: Any) -> Iterator[bytes]:
     if len(sides) < 4 * start[3]:
         return
     item = _IDX_TYPES[start[2]].itemsize if start[2] in _IDX_TYPES else 1
-    left = math.prod(struct.unpack(f">{start[3]}I", sides)) * item + 1
-    if left > _LARGEST:
-        raise EOFError(f"its shape says {left - 1} bytes, expected at most {_LARGEST}")
-    while left > 0 and (piece := file.read(min(left, 2**20))):
-        left -= len(piece)
+    remaining = math.prod(struct.unpack(f">{start[3]}I", sides)) * item + 1
+    if remaining > _LARGEST:
+        raise EOFError(f"its shape says {remaining - 1} bytes, expected at most {_LARGEST}")
+    while remaining > 0 and (piece := file.read(min(remaining, 2**20))):
+        remaining -= len(piece)
         yield piece
 
 
-def _found(root: Path, name: str) -> Path:
+def _find_file(root: Path, name: str) -> Path:
     for candidate in (name, f"{name}.gz"):
         paths = sorted(root.rglob(candidate))
         if paths:

@@ -1,4 +1,4 @@
-"""A small masked data set that the package draws itself: shapes whose background gives their class away."""
+"""A small masked data set drawn by the package itself: shapes whose background predicts their class."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def example_folder(
     correlation: float = 1.0,
     seed: int = 0,
 ) -> Path:
-    """Write drawn shapes with their masks as a folder that `MaskedImageFolder` and the command line read.
+    """Write drawn shapes with their masks as a folder for `MaskedImageFolder` and the command line.
 
     The folder gets ``images/<class>/0000.png``, ``masks/<class>/0000.png``, and in ``scenes/<category>/`` as many
     backgrounds without an object. The same arguments write the same pictures.
@@ -66,7 +66,7 @@ def example_loader(
     seed: int = 0,
     shuffle: bool = True,
 ) -> DataLoader[MaskedItem]:
-    """A loader of the pictures that `example_folder` writes, without the files.
+    """A loader over the pictures of `example_folder`, without writing files.
 
     Args:
         batch_size: images a batch.
@@ -99,8 +99,8 @@ def _draw(images_per_class: int, size: int, correlation: float, seed: int) -> Ma
     mask = _shapes(label, size, numbers)
     colour = torch.rand(count, 3, 1, 1, generator=numbers)
     texture = 0.08 * torch.randn(count, 1, size, size, generator=numbers)
-    own = torch.rand(count, generator=numbers) < correlation
-    category = torch.where(own, label, torch.randint(len(EXAMPLE_CLASSES), (count,), generator=numbers))
+    own_category = torch.rand(count, generator=numbers) < correlation
+    category = torch.where(own_category, label, torch.randint(len(EXAMPLE_CLASSES), (count,), generator=numbers))
     scenes = draw_scenes(count, size, seed=2 * seed, categories=tuple(EXAMPLE_CLASSES.values()))
     scene = scenes.images[category * count + torch.arange(count)].float() / 255
     image = paste((colour + texture).clamp(0, 1), mask, scene)

@@ -1,4 +1,4 @@
-"""The old place of what reads images and masks: ``torch_bgdebias.files`` and ``torch_bgdebias.masks`` have it now."""
+"""Deprecated place of the image and mask readers, now in ``torch_bgdebias.files`` and ``torch_bgdebias.masks``."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ _LOOK_AT = 48
 
 
 class MaskSizeError(ValueError):
-    """A mask file that has another size than its image. Names both files and both sizes."""
+    """A mask has another size than its image; the message names both files and both sizes."""
 
 
 class MaskedTriple(NamedTuple):
@@ -146,21 +146,19 @@ class MaskedImageFolder(Dataset[Any]):
         self.filtered = 0
         self.classes = class_names(self.root, self.settings.classes)
         self.class_to_idx = {name: index for index, name in enumerate(self.classes)}
-        place = self.settings.masks
-        annotated = place is not None and holds_annotations(Path(place))
-        pairs, known = self._annotated_pairs(Path(str(place))) if annotated else (self._mask_pairs(), None)
+        source, white = self.settings.masks, self.settings.white
+        annotated = source is not None and holds_annotations(Path(source))
+        pairs, drawn_masks = self._annotated_pairs(Path(str(source))) if annotated else (self._mask_pairs(), None)
         self.samples = self._paired(pairs)
-        given = self.settings.white
-        self.white = white_level([sample.image for sample in self.samples]) if given is None else given
+        self.white = white_level([sample.image for sample in self.samples]) if white is None else white
         strict, files = self.settings.on_error == "raise", [sample.mask for sample in self.samples]
         self._masks: MaskReader | AnnotatedMasks
-        if known is None:
+        if drawn_masks is None:
             self._masks = MaskReader.of_folder(files, self.settings.reading, root=self.root, strict=strict)
         else:
-            self._masks = known
-            known.require_objects([sample.image for sample in spread(self.samples, _LOOK_AT)], Path(str(place)))
-        drawn = known is not None
-        for message in said_of_turned(self.samples, annotated=drawn):
+            self._masks = drawn_masks
+            drawn_masks.require_objects([s.image for s in spread(self.samples, _LOOK_AT)], Path(str(source)))
+        for message in said_of_turned(self.samples, annotated=drawn_masks is not None):
             warnings.warn(f"{self.root}: {message}", stacklevel=2)
         if self.settings.with_void is None and self.has_void:
             warnings.warn(
@@ -172,15 +170,15 @@ class MaskedImageFolder(Dataset[Any]):
         self._leave_out()
 
     def _leave_out(self) -> None:
-        least, most = self.settings.min_foreground, self.settings.max_foreground
+        low, high = self.settings.min_foreground, self.settings.max_foreground
         if self.settings.on_error == "skip":
             self._leave_out_unreadable()
-        if least > 0 or most < 1:
-            self._leave_out_small(least, most)
+        if low > 0 or high < 1:
+            self._leave_out_small(low, high)
         if not self.samples:
             raise ValueError(
                 f"{self.root}: no sample is left ({len(self.skipped)} skipped as unreadable or without a mask, "
-                f"{self.filtered} with less foreground than min_foreground={least} or more than {most})"
+                f"{self.filtered} with less foreground than min_foreground={low} or more than {high})"
             )
 
     @property
@@ -193,7 +191,7 @@ class MaskedImageFolder(Dataset[Any]):
 
     @property
     def has_void(self) -> bool:
-        """Whether some of the masks that were looked at hold pixels that are neither object nor background."""
+        """Whether some of the inspected masks hold pixels that are neither object nor background."""
         return self._masks.has_void
 
     def __getitem__(self, index: int) -> Any:
@@ -207,7 +205,7 @@ class MaskedImageFolder(Dataset[Any]):
         return pair[0], sample.label, pair[1]
 
     def image_id(self, index: int) -> str:
-        """What sample ``index`` is known by whatever its size and units: its two files' contents."""
+        """An id of sample ``index`` that depends on neither size nor units: the contents of its two files."""
         sample = self.samples[index]
         if isinstance(self._masks, AnnotatedMasks):
             return f"{content_id(sample.image)}{self._masks.digest(sample.image)}"
@@ -247,13 +245,17 @@ class MaskedImageFolder(Dataset[Any]):
         return sample.image if isinstance(self._masks, AnnotatedMasks) else sample.mask
 
     def _mask_pairs(self) -> Pairs:
-        place = self.settings.masks
-        pairs = pair(self.root, self.classes, self.settings.mask_suffix, None if place is None else Path(place))
+        mask_source = self.settings.masks
+        pairs = pair(
+            self.root, self.classes, self.settings.mask_suffix, None if mask_source is None else Path(mask_source)
+        )
         if pairs.missing and (self.settings.on_error == "raise" or not pairs.samples):
-            if place is None:
+            if mask_source is None:
                 raise FileNotFoundError(missing_masks_text(self.root, pairs, self.settings.mask_suffix))
-            which = first_few(pairs.missing)
-            raise FileNotFoundError(f"{len(pairs.missing)} of {pairs.images} images have no mask in {place}: {which}")
+            missing = first_few(pairs.missing)
+            raise FileNotFoundError(
+                f"{len(pairs.missing)} of {pairs.images} images have no mask in {mask_source}: {missing}"
+            )
         return pairs
 
     def _annotated_pairs(self, place: Path) -> tuple[Pairs, AnnotatedMasks]:
@@ -279,11 +281,11 @@ class MaskedImageFolder(Dataset[Any]):
     def _paired(self, pairs: Pairs) -> list[MaskedSample]:
         if not pairs.images:
             raise FileNotFoundError(f"{self.root / 'images'}: no image files in {len(self.classes)} class folder(s)")
-        named = [f"{image.name}: {first_few(path.name for path in several)}" for image, several in pairs.doubled]
-        if named and self.settings.on_error == "raise":
+        doubled = [f"{image.name}: {first_few(path.name for path in several)}" for image, several in pairs.doubled]
+        if doubled and self.settings.on_error == "raise":
             raise ValueError(
-                f"{self.root}: expected one mask of each name, got several for {len(named)} images: "
-                f"{first_few(named)}; join those of one image into one, or take away what is none"
+                f"{self.root}: expected one mask of each name, got several for {len(doubled)} images: "
+                f"{first_few(doubled)}; join those of one image into one, or take away what is none"
             )
         if pairs.previews:
             mask, others = pairs.previews[0]
@@ -307,18 +309,18 @@ class MaskedImageFolder(Dataset[Any]):
             return None
 
         self.samples, bad = _split(self.samples, reason)
-        self.skipped += [(sample.image, why) for sample, why in bad]
+        self.skipped += [(sample.image, problem) for sample, problem in bad]
         if self.skipped:
             warnings.warn(
                 f"{self.root}: skipped {len(self.skipped)} of {len(self.samples) + len(self.skipped)} images: "
-                + first_few((f"{path.name} ({why})" for path, why in self.skipped), 3),
+                + first_few((f"{path.name} ({problem})" for path, problem in self.skipped), 3),
                 stacklevel=4,
             )
 
-    def _leave_out_small(self, least: float, most: float) -> None:
+    def _leave_out_small(self, low: float, high: float) -> None:
         def reason(sample: MaskedSample) -> str | None:
             share = float(as_tensor(self._masks.open(self._mask_path(sample)).foreground).float().mean()) / 255
-            return f"foreground {share:.4f}" if not least <= share <= most else None
+            return f"foreground {share:.4f}" if not low <= share <= high else None
 
         self.samples, small = _split(self.samples, reason)
         self.filtered = len(small)
@@ -363,8 +365,8 @@ def read_pair(
             f"got {(foreground.height, foreground.width)}; " + size_advice(image.size, foreground.size)
         )
     mask = as_tensor(resized(foreground, size))
-    neither = torch.zeros_like(mask, dtype=torch.bool) if void is None else as_tensor(resized(void, size)) > 127
-    return MaskedTriple(as_tensor(resized(image, size, interpolation)), mask.masked_fill(neither, 0), neither)
+    is_void = torch.zeros_like(mask, dtype=torch.bool) if void is None else as_tensor(resized(void, size)) > 127
+    return MaskedTriple(as_tensor(resized(image, size, interpolation)), mask.masked_fill(is_void, 0), is_void)
 
 
 def _split(
@@ -373,9 +375,9 @@ def _split(
     """Samples without and with a reason to leave them out."""
     usable, left_out = [], []
     for sample in samples:
-        why = reason(sample)
-        if why is None:
+        reason_text = reason(sample)
+        if reason_text is None:
             usable.append(sample)
         else:
-            left_out.append((sample, why))
+            left_out.append((sample, reason_text))
     return usable, left_out

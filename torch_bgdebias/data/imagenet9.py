@@ -63,7 +63,7 @@ IMAGENET9_RANGES: dict[str, tuple[tuple[int, int], ...]] = {
 
 
 class ImageNet9Sample(NamedTuple):
-    """Where one sample's files are: image, mask (``None`` without masks), and the class's index."""
+    """The files of one sample: image, mask (``None`` without masks), and the class's index."""
 
     image: Path
     mask: Path | None
@@ -136,7 +136,7 @@ class ImageNet9(Dataset[MaskedItem]):
         return len(self.samples)
 
     def image_id(self, index: int) -> str:
-        """What sample ``index`` is known by whatever its size and units: its picture's file."""
+        """An id of sample ``index`` that depends on neither size nor units: the contents of its picture's file."""
         return content_id(self.samples[index].image)
 
     def __getitem__(self, index: int) -> MaskedItem:
@@ -181,7 +181,7 @@ class ImageNet9(Dataset[MaskedItem]):
 
 
 def imagenet9_prediction(logits: Tensor) -> Tensor:
-    """The challenge's answer of a 1000-class model: the ImageNet-9 class of its largest logit.
+    """The answer of a 1000-class model in the challenge: the ImageNet-9 class of its largest logit.
 
     Args:
         logits: (B, 1000) in ImageNet's order, or (B, 9) of a model trained on ImageNet-9, whose answer is taken as is.
@@ -257,7 +257,7 @@ def _read_mask(path: Path) -> Image.Image:
         array = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise
-    except Exception as error:  # numpy raises whatever a damaged header leads it to
+    except Exception as error:  # numpy raises errors of many types on a damaged header
         raise UnreadableImageError(f"unreadable mask file {path}: {error}") from error
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]

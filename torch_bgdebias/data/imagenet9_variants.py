@@ -1,4 +1,4 @@
-"""``ImageNet9Variants``: each of the Background Challenge's pictures with its published variants, in one item."""
+"""``ImageNet9Variants``: each Background Challenge picture with its published variants in one item."""
 
 from __future__ import annotations
 
@@ -63,22 +63,24 @@ class ImageNet9Variants(Dataset[tuple[Tensor, int, Tensor, dict[str, PublishedVa
         self.originals = ImageNet9(root, "original", size, on_error=on_error, split=split)
         self.has_masks = self.originals.has_masks
         self._parts = {v: ImageNet9(root, v, size, masks=False, split=split) for v in self.variants}
-        where = {(s.label, foreground_name(s.image)): i for i, s in enumerate(self.originals.samples)}
+        index_of = {(s.label, foreground_name(s.image)): i for i, s in enumerate(self.originals.samples)}
         #: per variant and original, the place of its picture in that variant's own data set, -1 for none
         self._rows = {name: [-1] * len(self.originals) for name in self.variants}
         self.extra: list[Path] = []
         for name, part in self._parts.items():
             for row, sample in enumerate(part.samples):
-                place = where.get((sample.label, foreground_name(sample.image)))
-                if place is None or self._rows[name][place] >= 0:
+                index = index_of.get((sample.label, foreground_name(sample.image)))
+                if index is None or self._rows[name][index] >= 0:
                     self.extra.append(sample.image)
                 else:
-                    self._rows[name][place] = row
+                    self._rows[name][index] = row
         lacking = {name: rows.count(-1) for name, rows in self._rows.items()}
         self.incomplete = {name: count for name, count in lacking.items() if count}
-        if whole := [name for name, count in lacking.items() if count == len(self.originals)]:
-            seen = first_few(s.image.name for s in self._parts[whole[0]].samples)
-            raise FileNotFoundError(f"{self.root}: no picture of {whole[0]} has the foreground of an original: {seen}")
+        if empty_variants := [name for name, count in lacking.items() if count == len(self.originals)]:
+            examples = first_few(s.image.name for s in self._parts[empty_variants[0]].samples)
+            raise FileNotFoundError(
+                f"{self.root}: no picture of {empty_variants[0]} has the foreground of an original: {examples}"
+            )
         # wnid -> class: a background is named after the ImageNet class of the picture it was taken from
         self._wnid = {foreground_name(s.image).split("_")[0]: s.label for s in self.originals.samples}
 
@@ -106,7 +108,7 @@ class ImageNet9Variants(Dataset[tuple[Tensor, int, Tensor, dict[str, PublishedVa
             part.interpolation = name
 
     def image_id(self, index: int) -> str:
-        """What the original of sample ``index`` is known by."""
+        """The id of sample ``index``, that of its original picture."""
         return self.originals.image_id(index)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor, dict[str, PublishedVariant]]:

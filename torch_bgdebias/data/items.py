@@ -1,4 +1,4 @@
-"""Masked data from the items of other people's data sets: Hugging Face's ``datasets``, webdataset, lists of dicts."""
+"""Masked data from items of other libraries' data sets: Hugging Face ``datasets``, webdataset, lists of dicts."""
 
 from __future__ import annotations
 
@@ -68,18 +68,18 @@ class ItemReader:
         """255 where the mask says object."""
         if self.foreground is not None:
             return np.where(np.isin(values, list(self.foreground)), 255, 0).astype(np.uint8)
-        there = np.unique(values)
-        if len(there) == 1 or (len(there) == 2 and there[0] == 0):
+        levels = np.unique(values)
+        if len(levels) == 1 or (len(levels) == 2 and levels[0] == 0):
             return np.where(values > 0, 255, 0).astype(np.uint8)
-        if values.dtype == np.uint8 and len(there) > 16:  # a soft edge has many values, label numbers few
+        if values.dtype == np.uint8 and len(levels) > 16:  # a soft edge has many values, label numbers few
             return values
-        shown = ", ".join(map(str, there[:8].tolist()))
-        raise ValueError(f"mask of item {number}: its values {shown} do not say which of them are object: "
+        examples = ", ".join(map(str, levels[:8].tolist()))
+        raise ValueError(f"mask of item {number}: its values {examples} do not say which of them are object: "
                          "foreground=[...]")  # fmt: skip
 
 
 class MaskedItems(Dataset[MaskedItem]):
-    """Image, label and mask from a data set whose items have numbers.
+    """Image, label and mask from a map-style data set.
 
     Args:
         items: with ``len`` and ``[i]``, such as a ``datasets.Dataset``.
@@ -105,7 +105,7 @@ class MaskedItems(Dataset[MaskedItem]):
 
 
 class MaskedStream(IterableDataset[MaskedItem]):
-    """The same of a stream, such as a ``webdataset.WebDataset`` whose pictures may be decoded or not.
+    """Image, label and mask from a stream, such as a ``webdataset.WebDataset``; pictures may be undecoded.
 
     Args:
         items: iterable that starts again each time.

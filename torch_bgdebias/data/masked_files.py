@@ -1,4 +1,4 @@
-"""``MaskedFiles``: what the adapters to published data sets share."""
+"""``MaskedFiles``: the base class of the adapters to published data sets."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class MaskedFiles(Dataset[Any]):
         return None
 
     def image_id(self, index: int) -> str:
-        """What sample ``index`` is known by whatever its size and units: its file's contents."""
+        """An id of sample ``index`` that depends on neither size nor units: its file's contents."""
         return content_id(self.images[index])
 
     def void(self, index: int) -> Tensor:
@@ -91,8 +91,8 @@ class MaskedFiles(Dataset[Any]):
                 f"mask of {self.images[index]}: expected the image's size {picture.size[::-1]} (H, W), "
                 f"got {mask.size[::-1]}"
             )
-        shown = resized(picture, self.size, self.interpolation), resized(mask, self.size)
-        image, cover = (as_tensor(side).float().div_(255) for side in shown)
+        resized_pair = resized(picture, self.size, self.interpolation), resized(mask, self.size)
+        image, cover = (as_tensor(picture_or_mask).float().div_(255) for picture_or_mask in resized_pair)
         return image, cover
 
 

@@ -1,4 +1,4 @@
-"""Which mask belongs to which image: class folders, names, suffixes, and what is there when a mask is not."""
+"""Pairs images with masks by class folder, name and suffix, and explains what to do when masks are missing."""
 
 from __future__ import annotations
 
@@ -72,24 +72,26 @@ def pair(root: Path, classes: Sequence[str], suffix: str = "", masks: Path | Non
     pairs = Pairs()
     mask_root = masks or (root / "masks" if (root / "masks").is_dir() or not suffix else root / "images")
     beside = mask_root == root / "images"
-    counts, unread, alone = [], [], []
+    counts, unread, unpaired = [], [], []
     for label, name in enumerate(classes):
         files = _mask_index(_same_folder(mask_root, name))
-        images, others = apart(image_files(root / "images" / name, extensions=EXTENSIONS | PICTURES_NOT_READ))
-        unread += [path for path in others if not suffix or not path.stem.endswith(suffix)]  # .npy is read as a mask
+        images, further = apart(image_files(root / "images" / name, extensions=EXTENSIONS | PICTURES_NOT_READ))
+        unread += [path for path in further if not suffix or not path.stem.endswith(suffix)]  # .npy is read as a mask
         if suffix and beside:  # a picture's mask lies beside it and is no picture itself
             names = {path.with_suffix("") for path in images}
             images = [p for p in images if p.with_name(p.stem.removesuffix(suffix)) not in names - {p.with_suffix("")}]
         counts.append((name, images))
         for image in images:
-            _pair_one(pairs, image, image.relative_to(root / "images" / name), files, label, suffix)
+            _add_image(pairs, image, image.relative_to(root / "images" / name), files, label, suffix)
         if not beside:
-            taken = {sample.mask for sample in pairs.samples}
-            named = {key: paths for key, paths in files.items() if key.endswith(suffix) and not taken & set(paths)}
-            several = _one_an_instance(pairs, root / "images" / name, named)
-            alone += [path for paths in named.values() for path in paths if path not in several]
+            used_masks = {sample.mask for sample in pairs.samples}
+            unused_masks = {
+                key: paths for key, paths in files.items() if key.endswith(suffix) and not used_masks & set(paths)
+            }
+            instance_masks = _instance_masks(pairs, root / "images" / name, unused_masks)
+            unpaired += [path for paths in unused_masks.values() for path in paths if path not in instance_masks]
     _warn_of_folders(root / "images", counts, unread)
-    _warn_of_left_over(root, pairs, alone)
+    _warn_of_left_over(root, pairs, unpaired)
     return pairs
 
 
@@ -97,9 +99,9 @@ def pictures_of(root: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
     """Every image with its label, class by class."""
     by_class, unread = [], []
     for name in classes:
-        images, others = apart(image_files(root / "images" / name, extensions=EXTENSIONS | PICTURES_NOT_READ))
+        images, further = apart(image_files(root / "images" / name, extensions=EXTENSIONS | PICTURES_NOT_READ))
         by_class.append((name, images))
-        unread += others
+        unread += further
     _warn_of_folders(root / "images", by_class, unread)
     return [(path, label) for label, (_, paths) in enumerate(by_class) for path in paths]
 
@@ -110,7 +112,7 @@ def annotated_pairs(pictures: Sequence[tuple[Path, int]], masks: AnnotatedMasks)
     Where annotations fit two images, since their names have no folders, neither has a mask of its own.
     """
     pairs = Pairs()
-    twins = {picture: twin for one in masks.shared() for picture, twin in (one, one[::-1])}
+    twins = {picture: twin for two_pictures in masks.shared() for picture, twin in (two_pictures, two_pictures[::-1])}
     for picture, label in pictures:
         file = masks.file_of(picture)
         if file is None:
@@ -122,14 +124,15 @@ def annotated_pairs(pictures: Sequence[tuple[Path, int]], masks: AnnotatedMasks)
     return pairs
 
 
-def _warn_of_left_over(root: Path, pairs: Pairs, alone: Sequence[Path]) -> None:
+def _warn_of_left_over(root: Path, pairs: Pairs, unpaired: Sequence[Path]) -> None:
     """Masks without an image, which may say that images are missing, and masks that several images share."""
-    several = {path for _, paths in pairs.doubled for path in paths}
+    doubled = {path for _, paths in pairs.doubled for path in paths}
     passed_over = {path for _, paths in pairs.previews for path in paths}
-    alone = [path for path in alone if path not in several | passed_over]
-    if alone and pairs.samples:  # else what is missing is said with more
+    unpaired = [path for path in unpaired if path not in doubled | passed_over]
+    if unpaired and pairs.samples:  # else what is missing is said with more
         warnings.warn(
-            f"{root}: {len(alone)} masks have no image of their name: {first_few((path.name for path in alone), 3)}",
+            f"{root}: {len(unpaired)} masks have no image of their name: "
+            f"{first_few((path.name for path in unpaired), 3)}",
             stacklevel=5,
         )
     shared = Counter(sample.mask for sample in pairs.samples)
@@ -141,7 +144,9 @@ def _warn_of_left_over(root: Path, pairs: Pairs, alone: Sequence[Path]) -> None:
         )
 
 
-def _pair_one(pairs: Pairs, image: Path, relative: Path, masks: dict[str, list[Path]], label: int, suffix: str) -> None:
+def _add_image(
+    pairs: Pairs, image: Path, relative: Path, masks: dict[str, list[Path]], label: int, suffix: str
+) -> None:
     """Add one image where it belongs."""
     names = (relative.with_suffix(""), relative)  # x.png or x.jpg.png for x.jpg
     candidates = next((of_name for n in names if (of_name := masks.get(same_form(n.as_posix()) + suffix))), [])
@@ -157,7 +162,7 @@ def _pair_one(pairs: Pairs, image: Path, relative: Path, masks: dict[str, list[P
         pairs.doubled.append((image, candidates))
 
 
-def _one_an_instance(pairs: Pairs, folder: Path, others: dict[str, list[Path]]) -> set[Path]:
+def _instance_masks(pairs: Pairs, folder: Path, others: dict[str, list[Path]]) -> set[Path]:
     """Masks ``x_1``, ``x_2`` beside the mask ``x`` of an image: one an instance, so that none is the image's mask.
 
     Their images count as having several masks. Where images are called so themselves, it may be one that is missing.
@@ -232,8 +237,8 @@ def missing_masks_text(root: Path, pairs: Pairs, suffix: str) -> str:
     text = f"{root}: {len(pairs.missing)} of {pairs.images} images have no mask: {first_few(names)}; "
     in_masks = (_other_suffix, _other_name, _without_folders, _other_ending)
     hints = in_masks if (root / "masks").is_dir() else (_other_suffix, _other_folder)
-    given = (hint(root, pairs, suffix) for hint in hints)
-    return text + (next(filter(None, given), None) or _annotations(root, pairs) or _masks_to_make(root, pairs))
+    texts = (hint(root, pairs, suffix) for hint in hints)
+    return text + (next(filter(None, texts), None) or _annotations(root, pairs) or _masks_to_make(root, pairs))
 
 
 def _other_folder(root: Path, pairs: Pairs, suffix: str) -> str | None:
@@ -247,18 +252,17 @@ def _other_folder(root: Path, pairs: Pairs, suffix: str) -> str | None:
 def _other_name(root: Path, pairs: Pairs, suffix: str) -> str | None:
     """Masks that differ from what was looked for in capitals or blanks only, or begin with something more."""
     images = pairs.missing[0]
-    wanted = images.relative_to(root / "images")
-    there = image_files(root / "masks", extensions=EXTENSIONS | MASK_EXTENSIONS)
-    for path in there:
+    relative = images.relative_to(root / "images")
+    mask_files = image_files(root / "masks", extensions=EXTENSIONS | MASK_EXTENSIONS)
+    for path in mask_files:
         name = path.relative_to(root / "masks").with_suffix("")
-        if _plain(name) == _plain(wanted.with_suffix("")) + suffix.casefold():
-            shown = path.relative_to(root / "masks").as_posix()
-            what = "capitals" if shown == _without_blanks(shown) else "blanks or capitals"
-            return f"masks/{shown} differs in {what} only: rename it"
-        if name.parent == wanted.parent and name.name.endswith(f"_{wanted.stem}"):
-            return (
-                f"masks/{wanted.parent.as_posix()} holds {path.name}: rename masks as their images, or end their names"
-            )
+        if _plain(name) == _plain(relative.with_suffix("")) + suffix.casefold():
+            mask_name = path.relative_to(root / "masks").as_posix()
+            difference = "capitals" if mask_name == _without_blanks(mask_name) else "blanks or capitals"
+            return f"masks/{mask_name} differs in {difference} only: rename it"
+        if name.parent == relative.parent and name.name.endswith(f"_{relative.stem}"):
+            folder = relative.parent.as_posix()
+            return f"masks/{folder} holds {path.name}: rename masks as their images, or end their names"
     return None
 
 
@@ -272,9 +276,9 @@ def _plain(name: Path) -> str:
 
 def _without_folders(root: Path, pairs: Pairs, suffix: str) -> str | None:
     """Masks in ``masks/`` itself instead of in a folder a class."""
-    wanted = {path.stem + suffix for path in pairs.missing}
+    names = {path.stem + suffix for path in pairs.missing}
     files = [
-        path for path in image_files(root / "masks", extensions=EXTENSIONS | MASK_EXTENSIONS) if path.stem in wanted
+        path for path in image_files(root / "masks", extensions=EXTENSIONS | MASK_EXTENSIONS) if path.stem in names
     ]
     flat = [path.name for path in files if path.parent == root / "masks"]
     if not flat:
@@ -284,9 +288,9 @@ def _without_folders(root: Path, pairs: Pairs, suffix: str) -> str | None:
 
 def _other_ending(root: Path, pairs: Pairs, suffix: str) -> str | None:
     """A file of a mask's name in a format that is not read."""
-    wanted = pairs.missing[0].relative_to(root / "images")
-    folder = root / "masks" / wanted.parent
-    names = [path.name for path in sorted(folder.glob("*")) if path.name.startswith(f"{wanted.stem}{suffix}.")]
+    relative = pairs.missing[0].relative_to(root / "images")
+    folder = root / "masks" / relative.parent
+    names = [path.name for path in sorted(folder.glob("*")) if path.name.startswith(f"{relative.stem}{suffix}.")]
     unread = [name for name in names if not name.endswith((".json", ".txt", ".xml"))]
     return f"{folder} holds {first_few(unread)}, which is not read: save masks as PNG or .npy" if unread else None
 
@@ -294,14 +298,16 @@ def _other_ending(root: Path, pairs: Pairs, suffix: str) -> str | None:
 def _other_suffix(root: Path, pairs: Pairs, suffix: str) -> str | None:
     for images in sorted({path.parent for path in pairs.missing}):
         for folder in (root / "masks" / images.relative_to(root / "images"), images):
-            there = image_files(folder, extensions=EXTENSIONS | MASK_EXTENSIONS)
-            rests = _suffixes_among(there, [path for path in pairs.missing if path.parent == images], suffix)
-            listed = first_few((path.name for path in there if any(rest in path.stem for rest in rests)), 3)
+            mask_files = image_files(folder, extensions=EXTENSIONS | MASK_EXTENSIONS)
+            rests = _suffixes_among(mask_files, [path for path in pairs.missing if path.parent == images], suffix)
+            examples = first_few((path.name for path in mask_files if any(ending in path.stem for ending in rests)), 3)
             if len(rests) > 1:
-                several = ", ".join(f'"{rest}"' for rest in sorted(rests))
-                return f"{folder} holds {listed}, several an image ({several}): join them, or pass one as mask_suffix="
+                suffixes = ", ".join(f'"{ending}"' for ending in sorted(rests))
+                return (
+                    f"{folder} holds {examples}, several an image ({suffixes}): join them, or pass one as mask_suffix="
+                )
             if rests:
-                return f'{folder} holds {listed}: pass mask_suffix="{rests[0]}" (--mask-suffix {rests[0]})'
+                return f'{folder} holds {examples}: pass mask_suffix="{rests[0]}" (--mask-suffix {rests[0]})'
     return None
 
 
@@ -317,25 +323,27 @@ def _annotations(root: Path, pairs: Pairs) -> str | None:
         advice = "their boxes are no masks: have them filled with --boxes"
     else:
         above = next((root / part for part in ("images", "masks") if root / part in path.parents), path.parent)
-        place = above if kind in ("LabelMe", "Supervisely", "YOLO") else path
-        advice = f'pass masks="{place}" (--masks {place})'
+        source = above if kind in ("LabelMe", "Supervisely", "YOLO") else path
+        advice = f'pass masks="{source}" (--masks {source})'
     return f"there are annotations ({kinds}: {files}); {advice}, or {_masks_to_make(root, pairs)}"
 
 
 def _masks_to_make(root: Path, pairs: Pairs) -> str:
     beside = root / "masks" / pairs.missing[0].parent.relative_to(root / "images")
-    folder = next((place for place in (beside, root / "masks") if place.is_dir() and folder_listing(place)), None)
+    folder = next(
+        (candidate for candidate in (beside, root / "masks") if candidate.is_dir() and folder_listing(candidate)), None
+    )
     holds = "" if folder is None else f"{folder} holds {first_few(folder_listing(folder))}; "
     return f"{holds}add them, or make masks with: bgdebias masks {root / 'images'} {root / 'masks'}"
 
 
-def _suffixes_among(there: Sequence[Path], missing: Sequence[Path], suffix: str) -> list[str]:
+def _suffixes_among(mask_files: Sequence[Path], missing: Sequence[Path], suffix: str) -> list[str]:
     """What files have after the names of these images, each for at least half of them."""
     looked_at = [path.stem for path in spread(missing, 50)]
     rests = Counter(
-        rest
+        ending
         for image in looked_at
-        for rest in {path.stem.removeprefix(image) for path in there if path.stem.startswith(image)}
-        if rest not in ("", suffix) and not rest[0].isdecimal()  # 10 is no mask of 1
+        for ending in {path.stem.removeprefix(image) for path in mask_files if path.stem.startswith(image)}
+        if ending not in ("", suffix) and not ending[0].isdecimal()  # 10 is no mask of 1
     )
-    return [rest for rest, count in rests.most_common() if 2 * count >= len(looked_at)]
+    return [ending for ending, count in rests.most_common() if 2 * count >= len(looked_at)]

@@ -60,8 +60,8 @@ def load_places365(
             raise FileNotFoundError(
                 f"{root}: expected {path.name} in it, found {first_few(folder_listing(Path(root)))}"
             )
-    known, listed = (_numbered(path) for path in lines.values())
-    index = {name.split("/", 2)[-1]: number for name, number in known}
+    training, validation = (_numbered(path) for path in lines.values())
+    index = {name.split("/", 2)[-1]: number for name, number in training}
     names = tuple(index) if categories is None else tuple(categories)
     unknown = [name for name in names if name not in index]
     if unknown:
@@ -69,9 +69,9 @@ def load_places365(
     width = "256" if small else "large"
     folder = Path(root) / (f"val_{width}" if split == "val" else f"data_{width}_{split.removeprefix('train-')}")
     paths: list[list[Path]] = [[] for _ in names]
-    place = {index[name]: position for position, name in enumerate(names)}
-    for name, number in listed:
-        members = paths[place[number]] if number in place else None
+    position_of = {index[name]: position for position, name in enumerate(names)}
+    for name, number in validation:
+        members = paths[position_of[number]] if number in position_of else None
         if members is not None and (per_category is None or len(members) < per_category):
             members.append(folder / name.lstrip("/"))
     flat = [path for members in paths for path in members]

@@ -1,4 +1,4 @@
-"""``FolderSettings``: how a masked folder is read, checked once and passed on whole."""
+"""``FolderSettings``: how a masked folder is read, validated once."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ JointTransform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class MaskedVoidItem(NamedTuple):
-    """What a masked data set yields where it is asked for void; batches of it are of the same kind.
+    """An item of a masked data set with void; batches of such items have the same type.
 
     Attributes:
         image: float (3, H, W) in [0, 1].
@@ -41,13 +41,13 @@ def with_void_of(
     ``transform`` gets both as one mask of two channels, so that whatever moves or resizes a mask moves void along.
     """
     if transform is not None:
-        image, both = transform(image, torch.cat([mask, void]))
-        if both.shape[0] != 2:
+        image, masks = transform(image, torch.cat([mask, void]))
+        if masks.shape[0] != 2:
             raise ValueError(
-                f"transform: expected the mask's two channels back, object and void, got {tuple(both.shape)}; "
+                f"transform: expected the mask's two channels back, object and void, got {tuple(masks.shape)}; "
                 "with_void=True needs a transform that treats all channels of a mask alike"
             )
-        mask, void = both[:1], both[1:]
+        mask, void = masks[:1], masks[1:]
     return MaskedVoidItem(image, label, mask, void)
 
 

@@ -1,4 +1,4 @@
-"""Pictures and masks that a camera's flag turns: which of the two are, and what fits."""
+"""Pictures and masks with an EXIF orientation flag: which are rotated, and whether the two agree."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def fitting_turn(image: Path, mask: Path | None) -> int:
         mask: the mask's, ``None`` where there is none. A flag of its own has been followed, and goes before the
             picture's: it was copied from the picture together with everything else that is not pixels.
     """
-    own = 1 if mask is None or mask.suffix.lower() == ".npy" else orientation(mask)
-    return _BACK.get(own, own) if own > 4 else orientation(image)
+    mask_turn = 1 if mask is None or mask.suffix.lower() == ".npy" else orientation(mask)
+    return _BACK.get(mask_turn, mask_turn) if mask_turn > 4 else orientation(image)
 
 
 def said_of_turned(samples: Sequence[MaskedSample], *, annotated: bool) -> Iterator[str]:
@@ -48,10 +48,13 @@ def said_of_turned(samples: Sequence[MaskedSample], *, annotated: bool) -> Itera
     if annotated:
         return
     masks = spread([sample for sample in samples if sample.mask.suffix.lower() not in _NO_FLAGS], _LOOK_AT // 5)
-    alone = [(mask, turn) for image, mask, _ in masks if (turn := orientation(mask)) not in (1, orientation(image))]
-    if alone:
-        path, turn = alone[0]
+    masks_turned_otherwise = [
+        (mask, turn) for image, mask, _ in masks if (turn := orientation(mask)) not in (1, orientation(image))
+    ]
+    if masks_turned_otherwise:
+        path, turn = masks_turned_otherwise[0]
         yield (
-            f"{len(alone)} masks ({path.name}: EXIF orientation {turn}) say that they are turned otherwise than their "
-            "pictures, and are read so; where they do not lie on their objects, save them without the flag"
+            f"{len(masks_turned_otherwise)} masks ({path.name}: EXIF orientation {turn}) say that they are turned "
+            "otherwise than their pictures, and are read so; where they do not lie on their objects, save them without "
+            "the flag"
         )

@@ -102,7 +102,7 @@ class VariantSettings:
             raise ValueError(f"class_names: expected {self.num_classes}, as num_classes, got {len(self.class_names)}")
 
     def numbered(self, pool: Pool) -> Pool:
-        """A bank's own categories as the images' classes of the same names, where the variant looks at classes."""
+        """The bank with its categories renumbered as the images' classes by name, where the variant needs classes."""
         needed = [self.name] if self.name != "mixed_rand" else []
         return numbered_as(pool, self.class_names or (), needed, option="class_names=", stacklevel=4)
 
@@ -147,7 +147,7 @@ def make_variant(
     void: Tensor | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Variant:
-    """Make one ImageNet-9 variant of a batch. No loops over samples, no host synchronisation.
+    """Make one ImageNet-9 variant of a batch, without loops over samples or host synchronisation.
 
     The backgrounds of the mixed variants are the batch's own images without their foregrounds, never a sample's own;
     or, with ``backgrounds=``, any pool. The class is chosen first, uniformly, then an image of it.
@@ -165,7 +165,7 @@ def make_variant(
         exclude: (B,) int64 position in the pool that a sample must not get (its own image), -1 for none.
         num_classes: K of ``mixed_next``; by default as many as ``class_names``, or the largest label in sight plus one.
         mean: per channel, that the images were normalised with; black is (0 - mean) / std. ``None``: not normalised.
-        std: per channel, goes with ``mean``.
+        std: per channel; required with ``mean``.
         generator: on the image's device, for the choice of backgrounds.
         void: (B, 1, H, W) or (B, H, W) of pixels that are neither object nor background: no variant shows them.
         class_names: of the labels 0, 1, ..., so that a bank's categories are the classes of the same names; without
@@ -267,8 +267,8 @@ def _choose(
     if settings.name == "mixed_same":
         allowed = available & (labels == label[:, None])
     elif settings.name == "mixed_next":
-        known = settings.num_classes or len(settings.class_names or ())
-        following = (label + 1) % (known or torch.maximum(label.amax(), labels.amax()) + 1)
+        num_classes = settings.num_classes or len(settings.class_names or ())
+        following = (label + 1) % (num_classes or torch.maximum(label.amax(), labels.amax()) + 1)
         allowed = available & (labels == following[:, None])
     # Gumbel's trick: the largest key is a draw in proportion to the weights, here one over the size of an image's class
     noise = torch.rand(batch, count, generator=generator, device=label.device).clamp_(1e-30, 1 - 1e-7)

@@ -1,4 +1,4 @@
-"""``Waterbirds``: birds on places that go with their class, as (image, label, mask, place)."""
+"""``Waterbirds``: birds on backgrounds that correlate with their class, as (image, label, mask, place)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OTHER_WORDS = {"training": "train", "valid": "val", "validation": "val", "testi
 
 
 class Waterbirds(MaskedFiles):
-    """Waterbirds-style folders: birds cut out and pasted onto places that go with their class.
+    """Folders in the layout of Waterbirds: birds pasted onto backgrounds that correlate with their class.
 
     ``metadata.csv`` in the root has the columns ``img_filename``, ``y`` (class), ``split`` (0 train, 1 val, 2 test) and
     ``place`` (background class). Items are (image, label, mask, place), read with ``BatchSpec(background_label=3)``;
@@ -66,11 +66,13 @@ class Waterbirds(MaskedFiles):
         rows = [row for row in _rows(table) if row.part == split]
         if not rows:
             raise ValueError(f"split: {table} has no sample of {split!r}")
-        self.images = [_file_of(Path(root), row.name) for row in rows]
+        self.images = [_local_path(Path(root), row.name) for row in rows]
         self.labels = [row.label for row in rows]
         self.places = [row.place for row in rows]
         self.masks = (
-            None if masks is None else [_file_of(Path(masks), str(Path(row.name).with_suffix(".png"))) for row in rows]
+            None
+            if masks is None
+            else [_local_path(Path(masks), str(Path(row.name).with_suffix(".png"))) for row in rows]
         )
         require_files(self.images, root)
         if self.masks is not None:
@@ -97,13 +99,13 @@ class _Row(NamedTuple):
     place: int
 
 
-def _file_of(folder: Path, name: str) -> Path:
+def _local_path(folder: Path, name: str) -> Path:
     """A file by its name in the table, which another system may have written."""
-    as_written, here = folder / name, folder / name.replace("\\", "/").lstrip("/")
-    return here if here.is_file() and not as_written.is_file() else as_written
+    as_written, normalised = folder / name, folder / name.replace("\\", "/").lstrip("/")
+    return normalised if normalised.is_file() and not as_written.is_file() else as_written
 
 
-def _lines_of(table: Path) -> list[dict[str, str]]:
+def _read_lines(table: Path) -> list[dict[str, str]]:
     """The table's lines by lower-case column, whatever separates them: spreadsheets write commas, semicolons, tabs."""
     data = table.read_bytes()
     try:
@@ -124,7 +126,7 @@ def _lines_of(table: Path) -> list[dict[str, str]]:
 def _rows(table: Path) -> list[_Row]:
     """The lines of ``metadata.csv``, as pandas and spreadsheets write them (a byte order mark, 0.0, names of parts)."""
     columns = {"img_filename", "y", "split", "place"}
-    lines = _lines_of(table)
+    lines = _read_lines(table)
     if not lines or not columns <= lines[0].keys():
         header = sorted(lines[0]) if lines else "no line below a header"
         raise ValueError(f"{table}: expected the columns {sorted(columns)} and lines below, got {header}")

@@ -1,4 +1,4 @@
-"""``WithMasks``: masks beside a data set that has none, and joint transforms of either library over both."""
+"""``WithMasks``: adds masks to a data set that has none, with joint transforms of either library."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Masks: TypeAlias = "Sequence[Any] | Callable[[int], Any]"
 
 
 class WithMasks(Dataset[tuple[Tensor, Any, Tensor]]):
-    """(image, label, mask) from a data set of (image, label) and its masks, moved about together.
+    """(image, label, mask) from a data set of (image, label) and its masks; both are transformed together.
 
     Args:
         dataset: items begin with image and label; the image a float tensor (C, H, W) in [0, 1], a uint8 one, a picture
@@ -44,9 +44,9 @@ class WithMasks(Dataset[tuple[Tensor, Any, Tensor]]):
         if not callable(masks) and len(masks) != len(dataset):
             raise ValueError(f"masks: expected one for each of {len(dataset)} items, got {len(masks)}")
         self.dataset, self.masks = dataset, masks
-        self.transform = None if transform is None else _joint(transform)
+        self.transform = None if transform is None else _joint_transform(transform)
         # what its pipelines are written for: A.Normalize() divides by 255
-        self._takes_bytes = "albumentations" in _home(transform)
+        self._takes_bytes = "albumentations" in _packages_of(transform)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -54,8 +54,8 @@ class WithMasks(Dataset[tuple[Tensor, Any, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Any, Tensor]:
         picture, label = self.dataset[index][:2]
         pixels = _tensor(picture)
-        image = _unit(pixels)
-        mask = _unit(_tensor(self.masks(index) if callable(self.masks) else self.masks[index]))[:1]
+        image = _as_unit_range(pixels)
+        mask = _as_unit_range(_tensor(self.masks(index) if callable(self.masks) else self.masks[index]))[:1]
         if mask.shape[1:] != image.shape[1:]:
             raise ValueError(
                 f"mask {index}: expected the image's size {tuple(image.shape[1:])}, got {tuple(mask.shape[1:])}; "
@@ -77,32 +77,32 @@ def _tensor(value: Any) -> Tensor:
     return tensor
 
 
-def _unit(tensor: Tensor) -> Tensor:
+def _as_unit_range(tensor: Tensor) -> Tensor:
     """float32; bytes as [0, 1]."""
     return tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor.float()
 
 
-def _home(transform: Any) -> set[str]:
+def _packages_of(transform: Any) -> set[str]:
     """Packages that the transform's classes are of."""
     return {part.__module__.split(".")[0] for part in type(transform).__mro__}
 
 
-def _joint(transform: Any) -> JointTransform:
+def _joint_transform(transform: Any) -> JointTransform:
     """A function of (image, mask) whichever library the transform is of."""
-    home = _home(transform)
+    home = _packages_of(transform)
     if "albumentations" in home:
         return lambda image, mask: _albumentations(transform, image, mask)
     if "kornia" in home:
         return lambda image, mask: _kornia(transform, image, mask)
     if "torchvision" in home:
         return lambda image, mask: _torchvision(transform, image, mask)
-    plain: JointTransform = transform
-    return plain
+    joint_transform: JointTransform = transform
+    return joint_transform
 
 
 def _albumentations(transform: Any, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    both = transform(image=image.movedim(0, -1).numpy(), mask=mask[0].numpy())
-    return _unit(_tensor(both["image"])), _unit(_tensor(both["mask"]))
+    transformed = transform(image=image.movedim(0, -1).numpy(), mask=mask[0].numpy())
+    return _as_unit_range(_tensor(transformed["image"])), _as_unit_range(_tensor(transformed["mask"]))
 
 
 def _kornia(transform: Any, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

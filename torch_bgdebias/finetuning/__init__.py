@@ -1,4 +1,4 @@
-"""Keep what a pretrained network knows while a few images change the rest of it."""
+"""Fine-tuning on few images without losing what a pretrained network knows."""
 
 from __future__ import annotations
 

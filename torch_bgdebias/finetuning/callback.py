@@ -1,4 +1,4 @@
-"""``FreezeLowerStages``: `freeze_lower_stages` for the length of a fit."""
+"""``FreezeLowerStages``: `freeze_lower_stages` for the duration of a fit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["FreezeLowerStages"]
 
 
 class FreezeLowerStages(LightningCallback):
-    """Fix the lower stages of a pretrained network, and keep its batch norms' statistics, while a fit lasts.
+    """Freeze the lower stages of a pretrained network and its batch norm statistics during a fit.
 
     Goes beside any of the other callbacks, of `ISNetCallback` as ``ISNetCallback.finetuning()``.
 
@@ -32,22 +32,22 @@ class FreezeLowerStages(LightningCallback):
     """
 
     def __init__(self, until: str | None = None, *, keep_norms: bool = True) -> None:
-        named: object = until
-        if named is not None and not isinstance(named, str):
-            raise TypeError(f"until: expected the name of a layer, such as 'net.layer4', got {describe(named)}")
+        layer_name: object = until
+        if layer_name is not None and not isinstance(layer_name, str):
+            raise TypeError(f"until: expected the name of a layer, such as 'net.layer4', got {describe(layer_name)}")
         super().__init__(options={"until": until, "keep_norms": keep_norms})
         self.until, self.keep_norms = until, keep_norms
         #: what is fixed during a fit
         self.stages: LowerStages | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Fix them before the module makes its optimisers, or once ``configure_model`` has made the layers."""
+        """Freeze before the module makes its optimisers, or after ``configure_model`` has made the layers."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and self.until in dict(pl_module.named_modules()):
             self._freeze(pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fix what was not there in ``setup``."""
+        """Freeze the layers that did not exist in ``setup``."""
         if self.stages is None:
             self._freeze(pl_module)
 
@@ -61,5 +61,5 @@ class FreezeLowerStages(LightningCallback):
         self.stages = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: a resumed fit fixes the same layers."""
+        """Empty: a resumed fit freezes the same layers."""
         return {}

@@ -1,4 +1,4 @@
-"""The lower stages of a network fixed, and its batch norms' statistics kept, until they are given back."""
+"""Freezes a network's lower stages and their batch norm statistics until they are released."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["LowerStages", "freeze_lower_stages"]
 
 
 class LowerStages:
-    """What `freeze_lower_stages` has fixed; a context manager that gives it back.
+    """The frozen layers of `freeze_lower_stages`; as a context manager it releases them at the end.
 
     Attributes:
         fixed: names of the parameters that no longer train.
@@ -33,7 +33,7 @@ class LowerStages:
         self._handles = [norm.register_forward_pre_hook(_keep_statistics) for norm in norms.values()]
 
     def restore(self) -> None:
-        """Let everything train again that did before; a second call does nothing."""
+        """Unfreeze whatever trained before; further calls do nothing."""
         for handle in self._handles:
             handle.remove()
         for parameter in self._parameters:
@@ -52,7 +52,7 @@ class LowerStages:
 
 
 def freeze_lower_stages(model: nn.Module, until: str | None = None, *, keep_norms: bool = True) -> LowerStages:
-    """Fix all parameters that the model registered before those of a layer, and keep batch norms' statistics.
+    """Freeze all parameters that the model registered before those of a layer, and all batch norm statistics.
 
     A few hundred images teach a pretrained network less than its lower stages already know; what they would change
     there is mostly how the network sees the training backgrounds.
@@ -79,12 +79,12 @@ def freeze_lower_stages(model: nn.Module, until: str | None = None, *, keep_norm
         >>> all(parameter.requires_grad for parameter in model.parameters())
         True
     """
-    given: object = model
-    if not isinstance(given, nn.Module):
-        raise TypeError(f"model: expected an nn.Module, got {describe(given)}")
-    named: object = until
-    if named is not None and not isinstance(named, str):
-        raise TypeError(f"until: expected the name of a layer, such as 'layer4', got {describe(named)}")
+    model_object: object = model
+    if not isinstance(model_object, nn.Module):
+        raise TypeError(f"model: expected an nn.Module, got {describe(model_object)}")
+    layer_name: object = until
+    if layer_name is not None and not isinstance(layer_name, str):
+        raise TypeError(f"until: expected the name of a layer, such as 'layer4', got {describe(layer_name)}")
     try:
         until = last_stage(model).first if until is None else until
         first = next(iter(get_layer(model, until).parameters()), None)
@@ -109,6 +109,6 @@ def freeze_lower_stages(model: nn.Module, until: str | None = None, *, keep_norm
 
 
 def _keep_statistics(norm: nn.Module, inputs: Any) -> None:
-    """Whatever ``model.train()`` said since."""
+    """Regardless of later calls of ``model.train()``."""
     if norm.training:
         norm.eval()

@@ -1,4 +1,4 @@
-"""A new last layer for a network that exists: fitted on images and on the same images before other backgrounds."""
+"""A new last layer for an existing network, fitted on images with original and with swapped backgrounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How sure a last layer is of its answers beside how often they are right, and the temperature between them."""
+"""Calibration of a last layer: its confidence against its accuracy, and the temperature that corrects it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WIDEST, _CUTS = 4.0, 60
 
 
 class ViewFigures(NamedTuple):
-    """What a last layer makes of images.
+    """Accuracy and confidence of a last layer on images.
 
     Args:
         accuracy: share of right answers, in [0, 1].
@@ -33,7 +33,7 @@ class ViewFigures(NamedTuple):
 
 
 class HeadFigures(NamedTuple):
-    """The same before the images' own backgrounds and before others.
+    """These figures on original and on swapped backgrounds.
 
     Args:
         original: images as they are.
@@ -56,16 +56,16 @@ def held_out_logits(
         fold: (N,) which fold an image is in; a fold whose rest lacks a class is left out.
     """
     logits = views.embedding.new_zeros(*views.embedding.shape[:2], num_classes, dtype=torch.float64)
-    judged = torch.zeros_like(views.label, dtype=torch.bool)
+    has_logits = torch.zeros_like(views.label, dtype=torch.bool)
     for number in range(int(fold.max()) + 1):
         held_out = fold == number
-        rest = views.at((~held_out).nonzero().flatten())
-        if len(torch.unique(rest.label)) < num_classes:
+        training_views = views.at((~held_out).nonzero().flatten())
+        if len(torch.unique(training_views.label)) < num_classes:
             continue
-        head = fit_logistic(rest, num_classes, penalty, original_weight=original_weight)
+        head = fit_logistic(training_views, num_classes, penalty, original_weight=original_weight)
         logits[:, held_out] = head.logits(views.embedding[:, held_out])
-        judged |= held_out
-    rows = judged.nonzero().flatten()
+        has_logits |= held_out
+    rows = has_logits.nonzero().flatten()
     return logits[:, rows], views.at(rows)
 
 
@@ -84,12 +84,12 @@ def fit_temperature(logits: Tensor, views: Views, *, original_weight: float) -> 
     """
     scores, target = logits.flatten(0, 1), views.label.repeat(len(logits))
     weight = weights_of_views(views, logits.shape[2], original_weight=original_weight)
-    right = scores.gather(1, target[:, None]).squeeze(1)
+    target_score = scores.gather(1, target[:, None]).squeeze(1)
     low, high = -_WIDEST, _WIDEST  # of log(1 / T)
     for _ in range(_CUTS):
         middle = (low + high) / 2
         expected = (F.softmax(scores * math.exp(middle), 1) * scores).sum(1)
-        if float((weight * (expected - right)).sum()) > 0:  # too sure
+        if float((weight * (expected - target_score)).sum()) > 0:  # too sure
             high = middle
         else:
             low = middle
@@ -101,11 +101,13 @@ def view_figures(logits: Tensor, views: Views) -> HeadFigures:
     if logits.shape[2] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], 2)
     confidence, answer = F.softmax(logits.double(), 2).max(2)
-    right = (answer == views.label).double()
+    is_right = (answer == views.label).double()
 
     def of(rows: slice) -> ViewFigures:
-        sure, hits = confidence[rows].flatten().cpu().numpy(), right[rows].flatten().cpu().numpy()
-        return ViewFigures(float(hits.mean()), float(sure.mean()), calibration_error(sure.clip(0, 1), hits).error)
+        confidences, hits = confidence[rows].flatten().cpu().numpy(), is_right[rows].flatten().cpu().numpy()
+        return ViewFigures(
+            float(hits.mean()), float(confidences.mean()), calibration_error(confidences.clip(0, 1), hits).error
+        )
 
     return HeadFigures(of(slice(views.originals)), of(slice(views.originals, None)))
 

@@ -47,7 +47,7 @@ def embed_views(
     batches: list[Tensor] = []  # (V, B, D) each
     labels: list[Tensor] = []
     groups: list[Tensor] = []
-    alone = objectless = 0  # images whose batch holds their class alone; images that are all object or have none
+    n_alone = objectless = 0  # images whose batch holds their class alone; images that are all object or have none
     with eval_mode(model), torch.no_grad():
         for batch in loader:
             image = check_image(spec.image_of(batch).to(device))
@@ -57,7 +57,7 @@ def embed_views(
             void = spec.void_of(batch)
             void = None if void is None else void.to(device)
             label = check_label(spec.label_of(batch).to(device), len(image))
-            alone += len(label) * int(swap.bank is None and len(torch.unique(label)) == 1)
+            n_alone += len(label) * int(swap.bank is None and len(torch.unique(label)) == 1)
             share = mask.mean((1, 2, 3))
             objectless += int(((share <= 0) | (share >= 1)).sum())
             views = [image]
@@ -73,16 +73,16 @@ def embed_views(
     if not labels:
         raise ValueError("loader: expected at least one image, got none")
     label = torch.cat(labels)
-    _check_batches(len(label), alone, objectless)
+    _check_batches(len(label), n_alone, objectless)
     number_of = torch.cat(groups) if groups else torch.arange(len(label), device=device)
     return Views(torch.cat(batches, dim=1), label, number_of, originals=1 if settings.crop_area == 1 else 2)
 
 
-def _check_batches(images: int, alone: int, objectless: int) -> None:
-    if 2 * alone > images:
+def _check_batches(images: int, n_alone: int, objectless: int) -> None:
+    if 2 * n_alone > images:
         raise ValueError(
             "loader: expected batches of several classes, since the other backgrounds come from the batch; got one "
-            f"class alone around {alone} of {images} images: pass a loader with shuffle=True, or a swap with a "
+            f"class alone around {n_alone} of {images} images: pass a loader with shuffle=True, or a swap with a "
             "BackgroundBank"
         )
     if 2 * objectless > images:
@@ -112,6 +112,6 @@ def _embed(model: nn.Module, layer: str, image: Tensor) -> Tensor:
         model(image)
     calls = recorded.inputs[layer]
     if len(calls) != 1 or not isinstance(calls[0], Tensor) or calls[0].ndim != 2:
-        what = describe(calls[0]) if len(calls) == 1 else f"{len(calls)} calls"
-        raise ValueError(f"layer: expected {layer!r} to take one embedding (B, D) in a forward pass, got {what}")
+        received = describe(calls[0]) if len(calls) == 1 else f"{len(calls)} calls"
+        raise ValueError(f"layer: expected {layer!r} to take one embedding (B, D) in a forward pass, got {received}")
     return check_finite(calls[0].detach().float(), name="embedding")

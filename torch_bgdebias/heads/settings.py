@@ -1,4 +1,4 @@
-"""How a head is fitted."""
+"""``HeadSettings``: how a head is fitted, validated once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faster ISNet: training a classifier so that its LRP heatmaps keep off the background.
+"""Faster ISNet: trains a classifier whose LRP heatmaps stay off the background.
 
 `ISNet` explains a borrowed model, `ISNetLoss` judges the heatmaps, `calibrate_relevance_range`
 finds the loss's range of relevance. The Lightning callback is ``torch_bgdebias.callbacks.ISNetCallback``.

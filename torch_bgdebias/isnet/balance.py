@@ -1,4 +1,4 @@
-"""The heatmap loss beside the network's own: its gradient may not drown the other's.
+"""Balances the heatmap loss against the network's own loss, so that its gradient does not dominate.
 
 Relevance is a gradient, and the gradient of a gradient can be of any size: on a pretrained network the heatmap loss's
 was 20 to 60 times the cross-entropy's, the papers' a thousand times and more (``experiments/photos``). Steps are then
@@ -23,7 +23,7 @@ _DECAY = 0.8
 
 
 class GradientBalance:
-    """Scale the heatmap loss so that its gradient is at most ``limit`` times that of the network's own loss.
+    """Scales the heatmap loss so that its gradient is at most ``limit`` times that of the network's own loss.
 
     Both norms, over all parameters, are measured in the first eight steps and in every ``every``-th after them: running
     geometric means, so that one sample of a thousand times the usual gradient does not count as a thousand. Where the
@@ -57,12 +57,12 @@ class GradientBalance:
 
     @property
     def scale(self) -> Tensor:
-        """What the heatmap loss is multiplied by, at most 1, a scalar on the device."""
+        """The factor of the heatmap loss, at most 1, a scalar on the device."""
         if self._means is None:
             return torch.ones(())
-        own, heatmap = self._means.exp().unbind()
+        own_norm, heatmap = self._means.exp().unbind()
         # nothing finite measured so far: the heatmap loss waits
-        return (self.limit * own.clamp(min=1.0) / heatmap).clamp(max=1.0).nan_to_num(0.0)
+        return (self.limit * own_norm.clamp(min=1.0) / heatmap).clamp(max=1.0).nan_to_num(0.0)
 
     def __call__(
         self,
@@ -90,21 +90,21 @@ class GradientBalance:
     ) -> None:
         if not parameters or not loss.requires_grad or not heatmap.requires_grad:
             return
-        norms = torch.stack([_norm(each, parameters) for each in (loss, heatmap)])
+        norms = torch.stack([_norm(term, parameters) for term in (loss, heatmap)])
         logs = norms.clamp(min=1e-12).log()
         logs = logs if reduce is None else reduce(logs)
         means = torch.full_like(logs, torch.nan) if self._means is None else self._means
         means = means.to(logs.device, non_blocking=True)
-        begun = torch.where(means.isfinite(), torch.lerp(means, logs, 1 - _DECAY), logs)
+        updated = torch.where(means.isfinite(), torch.lerp(means, logs, 1 - _DECAY), logs)
         # not finite where mixed precision overflowed, in steps that are skipped
-        self._means = torch.where(logs.isfinite().all(), begun, means)
+        self._means = torch.where(logs.isfinite().all(), updated, means)
 
     def state_dict(self) -> dict[str, Any]:
         """The steps seen and the means."""
         return {"steps": self.steps, "means": None if self._means is None else self._means.tolist()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where the state was written."""
+        """Continue from a saved state."""
         means = state["means"]
         self.steps = check_count(state["steps"], name="steps", least=0)
         self._means = None if means is None else torch.tensor(means, dtype=torch.float32)
@@ -118,5 +118,5 @@ def _norm(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     ]
     if not norms:
         return torch.zeros((), device=loss.device)
-    whole: Tensor = torch.linalg.vector_norm(torch.stack([norm.to(loss.device) for norm in norms]))
-    return whole
+    total_norm: Tensor = torch.linalg.vector_norm(torch.stack([norm.to(loss.device) for norm in norms]))
+    return total_norm

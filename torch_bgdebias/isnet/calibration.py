@@ -1,4 +1,4 @@
-"""Where the relevance of a model trained without the heatmap loss lies: the range that ``ISNetLoss`` should keep to."""
+"""Estimates the usual relevance of a model trained without the heatmap loss: the target range of ``ISNetLoss``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""``ISNetCallback``: training with the heatmap loss for a LightningModule that knows nothing of it."""
+"""``ISNetCallback``: adds the heatmap loss to any LightningModule."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from operator import attrgetter
@@ -31,6 +30,7 @@ from torch_bgdebias.isnet.wrapper import ISNet
 from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, Trainer, TrainingStepCallback, add_to_loss
 from torch_bgdebias.lightning.step import wrap_method
 from torch_bgdebias.models import get_layer, logits_of, original_module
+from torch_bgdebias.records import fields_of
 from torch_bgdebias.sharded import parameters_whole
 from torch_bgdebias.stages import LAST_STAGE
 
@@ -46,13 +46,13 @@ def _positions_of_earlier_releases(function: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         callback, *positional = args
-        old = len(positional) > 2 or (len(positional) == 2 and isinstance(positional[1], ISNetLoss))
-        if not old:
+        is_old_order = len(positional) > 2 or (len(positional) == 2 and isinstance(positional[1], ISNetLoss))
+        if not is_old_order:
             return function(*args, **kwargs)
         warn_renamed("ISNetCallback(variant, loss, weight, spec)", "ISNetCallback(variant, spec, loss=..., weight=...)")
         names = ("variant", "loss", "weight", "spec")
-        named = dict(zip(names, positional, strict=False))
-        return cast("Callable[..., T]", function)(callback, **named, **kwargs)
+        by_name = dict(zip(names, positional, strict=False))
+        return cast("Callable[..., T]", function)(callback, **by_name, **kwargs)
 
     return call
 
@@ -141,7 +141,7 @@ class ISNetCallback(TrainingStepCallback):
             raise ValueError("calibrate: measures the input's range, which at_input=False leaves out")
         #: the loss's ranges were measured, in this run or in the one that is resumed
         self.calibrated = False
-        described = {field.name: getattr(self.settings, field.name) for field in dataclasses.fields(self.settings)}
+        described = fields_of(self.settings)
         super().__init__(seed, log=log, spec=spec, options={"rules": self.rules, "loss": self.loss, **described})
         self._dimming = BackgroundDimming(dimming)
         self._balance = self._new_balance()
@@ -152,7 +152,7 @@ class ISNetCallback(TrainingStepCallback):
 
     @classmethod
     def finetuning(cls, variant: Variant = "selective", spec: BatchSpec | None = None, **options: Any) -> Self:
-        """For a pretrained network: relevance of what enters its last stage, and not of the image.
+        """Settings for a pretrained network: explains the input of its last stage instead of the image.
 
         ``deep_supervision="last-stage", at_input=False`` beside what else the class takes. Beside it
         `FreezeLowerStages` keeps what the stages before it know.
@@ -161,7 +161,7 @@ class ISNetCallback(TrainingStepCallback):
 
     @classmethod
     def paper(cls, variant: Variant = "selective", spec: BatchSpec | None = None, **options: Any) -> Self:
-        """The papers' settings: their loss, masks as they are, no balance, no dimming, their selective and dual scores.
+        """The papers' settings: their loss and scores, masks as they are, without balance and dimming.
 
         ``loss=ISNetLoss.paper(mask_dilation=0), balance=None, dimming=0, selective_eps=1e-2, dual_target="sum"`` beside
         what else the class takes; ``mean`` and ``std`` for z^B.
@@ -183,7 +183,7 @@ class ISNetCallback(TrainingStepCallback):
         self._balance = self._new_balance()
 
     def state_dict(self) -> dict[str, Any]:
-        """Batches seen, the seed, the loss's ranges of relevance and the norms measured, the same on every rank."""
+        """Batches seen, seed, relevance ranges and measured gradient norms, the same on every rank."""
         return {
             **super().state_dict(),
             "balance": None if self._balance is None else self._balance.state_dict(),
@@ -193,7 +193,7 @@ class ISNetCallback(TrainingStepCallback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where the checkpoint was written; a calibrated range replaces the loss's own."""
+        """Continue from a checkpoint; a calibrated range replaces the loss's own."""
         super().load_state_dict(state_dict)
         self.calibrated = bool(state_dict["calibrated"])
         if self._balance is not None and state_dict.get("balance") is not None:  # a checkpoint of before has none
@@ -205,11 +205,11 @@ class ISNetCallback(TrainingStepCallback):
             )
 
     def weight_at(self, epoch: int, step: int | None = None) -> float:
-        """P in an epoch, at a number of batches seen: so far, if none is given."""
+        """P at an epoch, after so many training batches (by default those seen so far)."""
         return self.settings.weight_at(epoch, self.steps if step is None else step)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what cannot work, then go around the training step, and the validation step where that was asked."""
+        """Reject unsupported modules, then wrap the training step, and the validation step if requested."""
         super().setup(trainer, pl_module, stage)
         self._validation = None
         if self.settings.validate and stage in ("fit", "validate"):
@@ -217,14 +217,14 @@ class ISNetCallback(TrainingStepCallback):
             self._restores.append(around)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The validation data begin anew."""
+        """Reset the validation metrics."""
         if self._validation is not None:
             self._validation.epoch()
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Note which loader a batch comes from."""
+        """Record which loader a batch comes from."""
         self._loader = dataloader_idx
 
     def _validate(self, call: StepCall) -> Any:
@@ -290,8 +290,8 @@ class ISNetCallback(TrainingStepCallback):
             return output
         if self._fit.views is not None and self.settings.fraction == 1.0:
             explanation = explanation.rows(self._fit.views)
-        neither = () if void is None else (void,)  # a loss of the user's own may know nothing of void
-        terms = self.loss.terms(explanation.relevance, mask, explanation.hidden, *neither)
+        void_args = () if void is None else (void,)  # a loss of the user's own may know nothing of void
+        terms = self.loss.terms(explanation.relevance, mask, explanation.hidden, *void_args)
         loss = terms.loss.mean()
         parts = {"heatmap_loss": loss, "background": terms.background.mean(), "foreground": terms.foreground.mean()}
         if self._balance is not None:
@@ -330,22 +330,22 @@ class ISNetCallback(TrainingStepCallback):
     ) -> tuple[Any, Explanation | None, Tensor | None]:
         """Run the step, then explain a random part of the images that entered the network; which part, too."""
         assert self._isnet is not None, "a training step runs after the network was found"
-        entered: list[tuple[Tensor, Tensor]] = []
+        inputs: list[tuple[Tensor, Tensor]] = []
         returned: list[Any] = []
 
         def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if torch.is_grad_enabled() and not entered:  # the network may change it in place
+            if torch.is_grad_enabled() and not inputs:  # the network may change it in place
                 place = place_of_image(args, kwargs)
                 image = args[0] if place is None else kwargs[place]
-                entered.append((image, image.detach().clone()))
+                inputs.append((image, image.detach().clone()))
 
         with around_calls(original_module(self._isnet.model), enter, lambda output: returned.append(output)):
             output = call.run()
         if output is None:
             return None, None, None
-        if not entered:
+        if not inputs:
             raise self._not_called(call.module)
-        (origin, image), batch_image = entered[0], self.spec.image_of(call.batch)
+        (origin, image), batch_image = inputs[0], self.spec.image_of(call.batch)
         self._fit.look_at(origin, batch_image)
         self._fit.look_at_loss(loss_of(output), logits_of(returned[-1], self.rules.logits))
         if self._fit.views is not None:
@@ -356,7 +356,7 @@ class ISNetCallback(TrainingStepCallback):
         return output, explanation, part
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what could not be said without waiting for the device."""
+        """Emit the warnings that need values from the device."""
         super().on_train_epoch_end(trainer, pl_module)
         self._fit.say()
 

@@ -1,4 +1,4 @@
-"""Measuring the range of relevance on the batches of a fit, before its first step."""
+"""Measures the relevance range on training batches before the first step of a fit."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def measured_range(
     """
     trainer = module.trainer
     sums: dict[str, Tensor] = {}
-    with _order_kept(trainer.train_dataloader), eval_mode(module), gradients_allowed():
+    with _order_unchanged(trainer.train_dataloader), eval_mode(module), gradients_allowed():
         for batch in islice(_batches(trainer), batches):
             image = spec.image_of(batch).detach().clone()
             add_explanation(sums, isnet.explain(image, create_graph=False, generator=generator()))
@@ -55,7 +55,7 @@ def _batches(trainer: Trainer) -> Iterator[Any]:
     loaders = trainer.train_dataloader
     if loaders is None:
         raise ValueError("calibrate: the trainer has no training loader")
-    iterators = tree_map(lambda loader: iter(_copy_of(loader)), loaders)
+    iterators = tree_map(lambda loader: iter(_fresh_loader(loader)), loaders)
     while True:
         try:
             batch = tree_map(next, iterators)
@@ -66,18 +66,18 @@ def _batches(trainer: Trainer) -> Iterator[Any]:
         yield trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
 
-def _copy_of(loader: Any) -> Any:
+def _fresh_loader(loader: Any) -> Any:
     """A loader of the same data; one whose workers persist would otherwise start the fit's own iterator anew."""
     if not isinstance(loader, DataLoader):
         return loader
-    other = copy.copy(loader)
-    other._iterator = None
-    return other
+    duplicate = copy.copy(loader)
+    duplicate._iterator = None
+    return duplicate
 
 
 @contextmanager
-def _order_kept(loaders: Any) -> Iterator[None]:
-    """The order in which the training batches come does not depend on whether they were looked at before."""
+def _order_unchanged(loaders: Any) -> Iterator[None]:
+    """Keep the order of the training batches independent of this earlier pass over them."""
     owners = [owner for loader in tree_leaves(loaders) for owner in (loader, getattr(loader, "sampler", None))]
     generators = {id(g): g for g in (getattr(owner, "generator", None) for owner in owners) if g is not None}
     states = [(g, g.get_state()) for g in generators.values()]

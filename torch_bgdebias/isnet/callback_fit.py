@@ -1,4 +1,4 @@
-"""What ``ISNetCallback`` finds out in a fit's first steps: what enters the network, and whether it decides."""
+"""Checks of ``ISNetCallback`` in a fit's first steps: what enters the network, and whether its output decides."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class Fit:
         self._decisive: int | None = None
         self._changes = ChangeWatch(self._warn)
 
-    def look_at(self, entered: Tensor, image: Tensor) -> None:
+    def look_at(self, model_input: Tensor, image: Tensor) -> None:
         """Compare what entered the network with the batch's images.
 
         Raises:
             ValueError: the batch's masks cannot fit what entered.
         """
-        if len(entered) != len(image) or entered.shape[2:] != image.shape[2:]:
-            self._find_views(entered, image)
+        if len(model_input) != len(image) or model_input.shape[2:] != image.shape[2:]:
+            self._find_views(model_input, image)
             return
-        self._changes.look_at(entered, image)
+        self._changes.look_at(model_input, image)
 
     def say(self) -> None:
         """Warn, once, if images were found to be changed; waits for the device where they are on one."""
@@ -58,19 +58,19 @@ class Fit:
             f"against masks that do not fit. To mend it, {_WHAT_TO_DO}"
         )
 
-    def _find_views(self, entered: Tensor, image: Tensor) -> None:
-        if self.views is not None and len(entered) % len(image) == 0:
+    def _find_views(self, model_input: Tensor, image: Tensor) -> None:
+        if self.views is not None and len(model_input) % len(image) == 0:
             return
-        self.views = views_of(entered, image)
+        self.views = views_of(model_input, image)
         if self.views is None:
             raise ValueError(
-                f"training_step runs other images through {self.called} than the batch has: {describe(entered)} "
+                f"training_step runs other images through {self.called} than the batch has: {describe(model_input)} "
                 f"entered, the batch holds {describe(image)}, and no part of the former is the latter, so its masks "
                 f"do not fit; {_WHAT_TO_DO}"
             )
         rank_zero_warn(
-            f"training_step runs {len(entered)} images through {self.called} for a batch of {len(image)}: the heatmap "
-            "loss of ISNetCallback looks at those that are the batch's own, for other views there are no masks"
+            f"training_step runs {len(model_input)} images through {self.called} for a batch of {len(image)}: the "
+            "heatmap loss of ISNetCallback looks at those that are the batch's own, for other views there are no masks"
         )
 
     def decisive_pass(self, loss: Tensor, logits: Sequence[Tensor]) -> int:
@@ -82,7 +82,7 @@ class Fit:
         if len(logits) == 1:
             return 0
         if self._decisive is None:
-            linked = (number for number, one in enumerate(logits) if link_to_loss(loss, one) != "none")
+            linked = (number for number, output in enumerate(logits) if link_to_loss(loss, output) != "none")
             self._decisive = next(linked, 0)
         return min(self._decisive, len(logits) - 1)
 
@@ -131,10 +131,10 @@ def ways_to_name_it(module: nn.Module, network: str | tuple[str, str] | None) ->
         network: what was expected.
     """
     children = {name: child for name, child in module.named_children() if next(child.parameters(), None) is not None}
-    listed = ", ".join(f"{name} ({type(child).__name__})" for name, child in children.items() if name != network)
-    one = (
-        f"pass ISNetCallback(network=...) with the submodule that maps images to logits: {listed}; or, "
-        if listed
+    children_text = ", ".join(f"{name} ({type(child).__name__})" for name, child in children.items() if name != network)
+    single = (
+        f"pass ISNetCallback(network=...) with the submodule that maps images to logits: {children_text}; or, "
+        if children_text
         else ""
     )
     first, *others = children or [""]
@@ -144,7 +144,7 @@ def ways_to_name_it(module: nn.Module, network: str | tuple[str, str] | None) ->
         layers = [name for name, layer in leaves if next(layer.parameters(), None) is not None]
         pairs = [(layers[0], _head_of(module, layers))] if layers else []
     where = "where training_step calls parts one after the other, with the first of them and the one that returns the "
-    return f"{one}{where}logits: network={' or '.join(map(repr, pairs))}"
+    return f"{single}{where}logits: network={' or '.join(map(repr, pairs))}"
 
 
 def _head_of(module: nn.Module, layers: Sequence[str]) -> str:

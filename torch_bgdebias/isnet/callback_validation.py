@@ -1,4 +1,4 @@
-"""What ``ISNetCallback`` measures on validation data: the heatmap loss, and where the relevance lies."""
+"""Validation metrics of ``ISNetCallback``: the heatmap loss, and where the relevance lies."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ class Validation:
             KeyError: the batch has no masks.
             ValueError: other images than the batch's entered the network.
         """
-        entered: list[Tensor] = []
+        inputs: list[Tensor] = []
 
         def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if not entered:  # the network may change it in place
+            if not inputs:  # the network may change it in place
                 place = place_of_image(args, kwargs)
-                entered.append((args[0] if place is None else kwargs[place]).detach().clone())
+                inputs.append((args[0] if place is None else kwargs[place]).detach().clone())
 
         with around_calls(original_module(self._isnet.model), enter, lambda output: None):
             output = call.run()
-        if not entered:
+        if not inputs:
             raise RuntimeError(
                 f"validate: validation_step did not call {self._called}, so there is nothing to explain; name the "
                 "network that it calls, ISNetCallback(network=...), or pass validate=False"
@@ -75,7 +75,7 @@ class Validation:
         number = derive_seed(self._seed, self.loader, self._batches)
         generator = torch.Generator(device).manual_seed(number)
         self._batches += 1
-        image = _own_images(entered[0], self._spec.image_of(call.batch), self._called)
+        image = _rows_of_batch(inputs[0], self._spec.image_of(call.batch), self._called)
         explanation = self._isnet.explain(image, create_graph=False, generator=generator)
         with torch.no_grad():
             return output, self._figures(call.batch, explanation, loss, weight)
@@ -85,8 +85,8 @@ class Validation:
     ) -> dict[str, tuple[Tensor, int]]:
         rank = explanation.relevance.ndim - 1
         mask, void = loss_mask(self._spec.mask_of(batch), self._isnet.rules, rank), self._spec.void_of(batch)
-        neither = () if void is None else (void,)
-        terms = loss.terms(explanation.relevance, mask, explanation.hidden, *neither)
+        void_args = () if void is None else (void,)
+        terms = loss.terms(explanation.relevance, mask, explanation.hidden, *void_args)
         size = len(explanation.logits)
         heatmap_loss = terms.loss.mean()
         figures = {
@@ -97,9 +97,9 @@ class Validation:
         if explanation.relevance.shape[2]:  # at_input=False has no heatmaps of the input
             for name, share in (("foreground_share", foreground_share), ("pixel_ratio", pixel_ratio)):
                 values = share(explanation.relevance, mask, void)
-                known = ~values.isnan()
+                is_known = ~values.isnan()
                 # an image without relevance says nothing of where it lies
-                figures[name] = (values.nan_to_num().sum() / known.sum().clamp(min=1), int(known.sum()))
+                figures[name] = (values.nan_to_num().sum() / is_known.sum().clamp(min=1), int(is_known.sum()))
         entropy = self._entropy(batch, explanation.logits)
         if entropy is not None:
             figures["loss"] = ((1 - weight) * entropy + weight * heatmap_loss, size)
@@ -119,17 +119,17 @@ class Validation:
         return F.cross_entropy(logits, label.to(logits.dtype)) if shares else None
 
 
-def _own_images(entered: Tensor, image: Tensor, called: str) -> Tensor:
+def _rows_of_batch(model_input: Tensor, image: Tensor, called: str) -> Tensor:
     """Those of the images that entered which are the batch's own."""
-    if entered.shape == image.shape:
-        return entered
-    views = views_of(entered, image)
+    if model_input.shape == image.shape:
+        return model_input
+    views = views_of(model_input, image)
     if views is None:
         raise ValueError(
-            f"validate: validation_step runs other images through {called} than the batch has: {describe(entered)} "
+            f"validate: validation_step runs other images through {called} than the batch has: {describe(model_input)} "
             f"entered, the batch holds {describe(image)}, so its masks do not fit; pass validate=False"
         )
-    return entered[views]
+    return model_input[views]
 
 
 def loader_names(trainer: Trainer, given: Sequence[str]) -> list[str]:

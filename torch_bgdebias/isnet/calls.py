@@ -1,4 +1,4 @@
-"""Functions that run at every call of a borrowed module, whether it is called or its ``forward`` is."""
+"""Runs functions at every call of a borrowed module, whether it is called itself or through its ``forward``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Forward:
         self._module, self._before, self._after = module, before, after
         self._own = vars(module).get("forward")  # an instance attribute of the user's, if there was one
         self._original = module.forward
-        functools.update_wrapper(self, self._original, updated=())  # a stand-in has attributes of its own
+        functools.update_wrapper(self, self._original, updated=())  # a replacement has its own attributes
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.hooked.yes:
@@ -52,7 +52,7 @@ class _Forward:
     def restore(self) -> None:
         """Put the module's own forward back."""
         above = vars(self._module).get("forward")
-        if above is not self:  # another one came later and is still there
+        if above is not self:  # another wrapper came later and is still in place
             while isinstance(above, _Forward) and above._own is not self:
                 above = above._own
             if isinstance(above, _Forward):
@@ -94,9 +94,9 @@ def around_calls(module: nn.Module, before: Before, after: After) -> Iterator[No
             stack.callback(stand_in.restore)
 
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            changed = before(args, kwargs)
+            new_arguments = before(args, kwargs)
             hooked.yes = True
-            return changed
+            return new_arguments
 
         def leave(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             hooked.yes = False

@@ -1,4 +1,4 @@
-"""A mask for each class: every heatmap of the original variant is judged by the mask of its class."""
+"""One mask a class: the original ISNet judges every heatmap by the mask of its own class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def dimming_mask(mask: Tensor, rank: int = 4) -> Tensor:
 
     ``rank`` is how many dimensions the images have: 5 for volumes, whose masks have a depth before the height.
     """
-    if not _of_classes(mask, rank):
+    if not _has_class_axis(mask, rank):
         return mask
     return mask.any(1, keepdim=True) if mask.dtype == torch.bool else mask.amax(1, keepdim=True)
 
@@ -32,7 +32,7 @@ def loss_mask(mask: Tensor, rules: Rules, rank: int = 4) -> Tensor:
     Raises:
         ValueError: masks of classes, and heatmaps that are not those of classes.
     """
-    if not _of_classes(mask, rank):
+    if not _has_class_axis(mask, rank):
         return mask
     if rules.variant != "original":
         raise ValueError(
@@ -42,5 +42,5 @@ def loss_mask(mask: Tensor, rules: Rules, rank: int = 4) -> Tensor:
     return mask[:, rules.explained_classes(mask.shape[1])].unsqueeze(2)
 
 
-def _of_classes(mask: Tensor, rank: int) -> bool:
+def _has_class_axis(mask: Tensor, rank: int) -> bool:
     return mask.ndim == rank and mask.shape[1] > 1

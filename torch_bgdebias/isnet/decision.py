@@ -1,4 +1,4 @@
-"""Whether what a network returned is what the training step's loss is made of, or whether further layers follow."""
+"""Finds out whether the loss is computed from a network's output directly, or from further layers behind it."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ def link_to_loss(loss: Tensor, logits: Tensor) -> Link:
     goal = logits.grad_fn
     if goal is None or loss.grad_fn is None:
         return "none"
-    seen: set[tuple[Any, bool]] = set()
-    waiting: list[tuple[Any, bool]] = [(loss.grad_fn, False)]
+    visited: set[tuple[Any, bool]] = set()
+    pending: list[tuple[Any, bool]] = [(loss.grad_fn, False)]
     behind: list[Any] = []  # nodes of layers, which are not passed at first
-    while waiting:
-        node, decided = waiting.pop()
+    while pending:
+        node, decided = pending.pop()
         if node is goal:
             return "logits"
-        if node is None or (node, decided) in seen:
+        if node is None or (node, decided) in visited:
             continue
-        seen.add((node, decided))
-        decided = decided or _is_one_of(node, _DECISIONS)
-        if _is_one_of(node, _PRODUCTS) and (decided or _has_leaf(node)):
+        visited.add((node, decided))
+        decided = decided or _has_name(node, _DECISIONS)
+        if _has_name(node, _PRODUCTS) and (decided or _has_leaf(node)):
             behind.append(node)
             continue
-        waiting += [(following, decided) for following, _ in node.next_functions]
+        pending += [(following, decided) for following, _ in node.next_functions]
     return "features" if any(node is goal for node in nodes_behind(behind)) else "none"
 
 
-def _is_one_of(node: Any, names: tuple[str, ...]) -> bool:
+def _has_name(node: Any, names: tuple[str, ...]) -> bool:
     return any(name in node.name() for name in names)
 
 

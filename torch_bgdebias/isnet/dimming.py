@@ -1,4 +1,4 @@
-"""Dimmed backgrounds: what makes a small background relevance mean that the background does not matter.
+"""Dimmed backgrounds: they make low background relevance imply that the background does not matter.
 
 Relevance, as any gradient at the image itself, is blind to whatever the image has switched off. A unit that is on by
 default and that a mark switches off is such a thing: with the mark there no gradient passes the unit, relevance on the
@@ -30,7 +30,7 @@ def draw_keep(
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """How much of its background each image keeps, (B,): uniform in [0, 1) with probability ``p``, else 1.
+    """The factor of each image's background, (B,): uniform in [0, 1) with probability ``p``, else 1.
 
     Raises:
         ValueError: p outside [0, 1].

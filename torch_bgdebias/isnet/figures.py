@@ -86,19 +86,21 @@ def heatmap_figure(
     rows, maps = min(len(image), max_images), relevance.shape[1]
     _check_names(titles, len(image), "titles")
     _check_names(map_names, maps, "map_names")
-    shown = _displayable(image[:rows], mean, std)
+    pictures = _displayable(image[:rows], mean, std)
     summed = relevance[:rows].detach().float().sum(2).cpu()
     limits = heatmap_limits(relevance[:rows], quantile).cpu()
     figure = figure_module.Figure(figsize=(2.4 * (1 + maps) + 0.4, 2.6 * rows), layout="constrained")
     axes = figure.subplots(rows, 1 + maps, squeeze=False)
     for row in range(rows):
         edge = None if outline is None else outline[row, 0].numpy()
-        _draw_image(axes[row, 0], shown[row], edge, titles[row] if titles else f"{row}")
+        _draw_image(axes[row, 0], pictures[row], edge, titles[row] if titles else f"{row}")
         for k in range(maps):
             share = "" if outline is None else f"{_share(relevance[row, k], outline[row]):.0%} on foreground"
             name = f"{map_names[k]}: " if map_names and share else (map_names[k] if map_names else "")
-            drawn = _draw_map(axes[row, 1 + k], summed[row, k].numpy(), float(limits[row, k]), edge, name + share)
-            figure.colorbar(drawn, ax=axes[row, 1 + k], fraction=0.046, pad=0.02).ax.tick_params(labelsize=6)
+            heatmap_artist = _draw_map(
+                axes[row, 1 + k], summed[row, k].numpy(), float(limits[row, k]), edge, name + share
+            )
+            figure.colorbar(heatmap_artist, ax=axes[row, 1 + k], fraction=0.046, pad=0.02).ax.tick_params(labelsize=6)
     return figure  # type: ignore[no-any-return]
 
 
@@ -108,9 +110,9 @@ def _draw_image(axes: Axes, pixels: Any, edge: Any, title: str) -> None:
 
 
 def _draw_map(axes: Axes, values: Any, limit: float, edge: Any, title: str) -> Any:
-    drawn = axes.imshow(values, cmap="seismic", vmin=-limit, vmax=limit, interpolation="nearest")
+    artist = axes.imshow(values, cmap="seismic", vmin=-limit, vmax=limit, interpolation="nearest")
     _finish(axes, edge, title)
-    return drawn
+    return artist
 
 
 def _finish(axes: Axes, edge: Any, title: str) -> None:

@@ -184,11 +184,11 @@ def background_term(
         Tensor: (B, M), 0 where the mask is full.
     """
     pixels = mask.flatten(2)  # (B, 1, H W)
-    whole = relevance.abs() if normalization == "absolute" else relevance
+    measured = relevance.abs() if normalization == "absolute" else relevance
     area = pixels.sum(2) * relevance.shape[2]  # (B, 1)
-    present = area > 0
-    mean = _weighted_sum(whole.flatten(3), pixels).sum(2) / torch.where(present, area, 1.0)
-    mean = torch.where(present, mean + _FLOOR, expected / math.prod(relevance.shape[2:]))
+    has_background = area > 0
+    mean = _weighted_sum(measured.flatten(3), pixels).sum(2) / torch.where(has_background, area, 1.0)
+    mean = torch.where(has_background, mean + _FLOOR, expected / math.prod(relevance.shape[2:]))
     pooled = _pool_background(relevance, (1.0 - pixels).unsqueeze(1), rank_decay)
     ratio = pooled / (mean.abs().unsqueeze(-1) * saturation)
     return torch.log1p(ratio).clamp(max=_MOST).mean(-1)
@@ -223,8 +223,8 @@ def foreground_term(
         over = excess.clamp(max=low).div(low).square() + (excess - low).clamp(min=0.0)
     else:
         over = excess.div(low).square()
-    present = mask.sum((1, 2, 3)).unsqueeze(1) > 0
-    return torch.where(present, under + over, 0.0)
+    has_foreground = mask.sum((1, 2, 3)).unsqueeze(1) > 0
+    return torch.where(has_foreground, under + over, 0.0)
 
 
 def share_term(relevance: Tensor, mask: Tensor, *, saturation: float = SHARE_SATURATION) -> Tensor:
@@ -248,8 +248,8 @@ def share_term(relevance: Tensor, mask: Tensor, *, saturation: float = SHARE_SAT
     pixels = mask.flatten(2)
     size = relevance.abs().flatten(3)
     inside, outside = _weighted_sum(size, pixels).sum(2), _weighted_sum(size, 1.0 - pixels).sum(2)
-    present = pixels.sum(2) > 0  # (B, 1)
-    return torch.log1p(outside / torch.where(present, inside * saturation + _FLOOR, 1.0))
+    has_pixels = pixels.sum(2) > 0  # (B, 1)
+    return torch.log1p(outside / torch.where(has_pixels, inside * saturation + _FLOOR, 1.0))
 
 
 def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
@@ -329,8 +329,8 @@ def heatmap_terms(
         foreground = foreground_term(relevance, mask, relevance_range=bounds, foreground=options.foreground).mean(1)
         loss = options.background_weight * background + options.foreground_weight * foreground
         if values_readable(loss) and not bool(loss.detach().sum().isfinite()):  # squares of finite numbers may be none
-            most = float(relevance.detach().abs().amax())
-            raise ValueError(f"{name}: expected a loss that {relevance.dtype} holds, got |relevance| up to {most:.3g}")
+            peak = float(relevance.detach().abs().amax())
+            raise ValueError(f"{name}: expected a loss that {relevance.dtype} holds, got |relevance| up to {peak:.3g}")
         return HeatmapTerms(loss, background, foreground)
 
 

@@ -130,15 +130,15 @@ class ISNetLoss(nn.Module):
             "foreground_weight": foreground_weight, "rank_decay": rank_decay, "foreground": foreground,
             "normalization": normalization, "hidden_ranges": hidden_ranges or None,
         }  # fmt: skip
-        named: dict[str, Any] = {name: value for name, value in papers.items() if value is not None}
-        if form == "share" and named:
-            raise ValueError(f"form: 'share' has no {' and no '.join(named)}; leave it out, or take form='paper'")
-        form = form or ("paper" if named else "share")
+        overrides: dict[str, Any] = {name: value for name, value in papers.items() if value is not None}
+        if form == "share" and overrides:
+            raise ValueError(f"form: 'share' has no {' and no '.join(overrides)}; leave it out, or take form='paper'")
+        form = form or ("paper" if overrides else "share")
         if saturation is None:
             saturation = SHARE_SATURATION if form == "share" else 1.0
         #: the settings, which stay as they are
         self.options = ISNetLossOptions(
-            **named,
+            **overrides,
             mask_dilation=mask_dilation,
             layer_decay=layer_decay,
             reduction=reduction,
@@ -169,7 +169,7 @@ class ISNetLoss(nn.Module):
     def with_ranges(
         self, relevance_range: tuple[float, float], hidden_ranges: Mapping[str, tuple[float, float]] | None = None
     ) -> Self:
-        """The same loss with other ranges of relevance, as measured by calibration; this one stays as it is.
+        """A copy of the loss with other relevance ranges, as calibration measures them.
 
         Args:
             relevance_range: (C1, C2) of the input's heatmaps.
@@ -180,10 +180,10 @@ class ISNetLoss(nn.Module):
         """
         if self.options.form == "share":
             raise ValueError(f"relevance_range: {NO_RANGE}")
-        other = copy.copy(self)
+        duplicate = copy.copy(self)
         hidden = {**self.hidden_ranges, **(hidden_ranges or {})}
-        other.options = dataclasses.replace(self.options, relevance_range=relevance_range, hidden_ranges=hidden)
-        return other
+        duplicate.options = dataclasses.replace(self.options, relevance_range=relevance_range, hidden_ranges=hidden)
+        return duplicate
 
     def forward(
         self,
@@ -247,9 +247,11 @@ class ISNetLoss(nn.Module):
         def each(heatmaps: Tensor) -> Tensor:
             return heatmaps.reshape(batch * maps, 1, *heatmaps.shape[2:])
 
-        neither = None if void is None else void.repeat_interleave(maps, 0)
-        alone = self.terms(each(relevance), mask.flatten(0, 1), {n: each(r) for n, r in hidden.items()}, neither)
-        return HeatmapTerms(*(term.reshape(batch, maps).mean(1) for term in alone))
+        void_of_maps = None if void is None else void.repeat_interleave(maps, 0)
+        terms_of_maps = self.terms(
+            each(relevance), mask.flatten(0, 1), {n: each(r) for n, r in hidden.items()}, void_of_maps
+        )
+        return HeatmapTerms(*(term.reshape(batch, maps).mean(1) for term in terms_of_maps))
 
     def _layer(self, relevance: Tensor, mask: Tensor, relevance_range: tuple[float, float], name: str) -> HeatmapTerms:
         return heatmap_terms(relevance, mask, self.options, relevance_range=relevance_range, name=name)

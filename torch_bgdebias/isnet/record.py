@@ -1,4 +1,4 @@
-"""One recorded forward pass, and the heatmaps that are made of it."""
+"""``Record``: one recorded forward pass, and the heatmaps computed from it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Explanation:
     hidden: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
     def rows(self, which: slice) -> Explanation:
-        """The same of some of the images."""
+        """The explanation of some of the images."""
         hidden = {name: maps[which] for name, maps in self.hidden.items()}
         return Explanation(self.logits[which], self.relevance[which], hidden)
 
@@ -65,7 +65,7 @@ class Record:
     #: the image as it was, and the place in the graph where it entered
     value: Tensor
     place: Tensor | GradientEdge
-    #: nobody but the relevance pass wants the gradient of the image
+    #: only the relevance pass uses the gradient of the image
     private: bool
     flex: FlexPass
     #: the model's arguments, with another image in the place of its own
@@ -100,8 +100,8 @@ class Record:
             raise ValueError(f"{label} is called twice in a forward pass; name one that is called once")
         if not output.requires_grad:
             raise ValueError(f"{label} returned something that no gradient leads through (no_grad, or detached)")
-        last = output.ndim >= 4 and _has_channels_last(layer, output, self.value)
-        self.hidden[name] = HiddenOutput(get_gradient_edge(output), output.clone(), last)
+        channels_last = output.ndim >= 4 and _has_channels_last(layer, output, self.value)
+        self.hidden[name] = HiddenOutput(get_gradient_edge(output), output.clone(), channels_last)
 
     def heatmap(
         self,
@@ -155,16 +155,16 @@ class Record:
     ) -> Tensor:
         """Input x gradient, and of the layers that are treated so the z^B rule."""
         image = self.value.detach() if self.private else self.value
-        parts = [] if at_image is None else [_times(image, at_image)]
+        contributions = [] if at_image is None else [_value_times_gradient(image, at_image)]
         low, high = box.bounds(image)
         for layer, gradient in layers:
             if gradient is not None:
                 at_layer = layer.relevance(gradient, low, high, self.flex.stabilizer).to(layer.x.dtype)
-                (part,) = torch.autograd.grad(
+                (contribution,) = torch.autograd.grad(
                     layer.x, self.place, at_layer, create_graph=torch.is_grad_enabled(), retain_graph=True
                 )
-                parts.append(working_precision(part))
-        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+                contributions.append(working_precision(contribution))
+        return torch.stack(contributions).sum(0) if len(contributions) > 1 else contributions[0]
 
     def _hidden_places(self) -> list[list[tuple[GradientEdge, Tensor]]]:
         """Where each of the hidden layers has its relevance, and what the values there were."""
@@ -172,8 +172,10 @@ class Record:
 
     def _hidden_map(self, name: str, values: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
         """Relevance at a hidden layer: its output times the gradient, as maps (B, c, h, w)."""
-        parts = [_times(v, g) for v, g in zip(values, gradients, strict=True) if g is not None]
-        relevance = torch.stack(parts).sum(0) if parts else torch.zeros_like(working_precision(values[0]))
+        contributions = [_value_times_gradient(v, g) for v, g in zip(values, gradients, strict=True) if g is not None]
+        relevance = (
+            torch.stack(contributions).sum(0) if contributions else torch.zeros_like(working_precision(values[0]))
+        )
         if relevance.ndim >= 4:
             return relevance.movedim(-1, 1) if self.hidden[name].channels_last else relevance
         try:
@@ -211,6 +213,6 @@ def _has_channels_last(layer: nn.Module, output: Tensor, image: Tensor) -> bool:
     return channels in features and height not in features and same_shape  # rounding
 
 
-def _times(place: Tensor, gradient: Tensor) -> Tensor:
+def _value_times_gradient(place: Tensor, gradient: Tensor) -> Tensor:
     """Value times gradient, at least in float32."""
     return working_precision(place) * working_precision(gradient)

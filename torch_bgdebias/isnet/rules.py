@@ -1,4 +1,4 @@
-"""How ISNet explains: the settings, validated once, and the box in which the images' pixels lie."""
+"""``Rules``: how ISNet explains, validated once, and the box in which the images' pixels lie."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Channels: TypeAlias = "Sequence[float] | Tensor | None"
 
 
 class RuleOptions(TypedDict, total=False):
-    """The fields of `Rules` but for ``variant``, as keyword arguments of whoever makes one."""
+    """The fields of `Rules` but for ``variant``, as keyword arguments."""
 
     epsilon: float
     input_rule: InputRule | None
@@ -48,7 +48,7 @@ class RuleOptions(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """What is explained of a network, and by which rules.
+    """What ISNet explains of a network, and by which rules.
 
     Args:
         variant: "selective", "stochastic", "dual" or "original".
@@ -112,8 +112,8 @@ class Rules:
         self._check_places()
 
     def _check_exempt(self) -> None:
-        whole = all(isinstance(k, int) and not isinstance(k, bool) and k >= 0 for k in self.exempt)
-        if not whole or len(set(self.exempt)) != len(self.exempt):
+        are_class_numbers = all(isinstance(k, int) and not isinstance(k, bool) and k >= 0 for k in self.exempt)
+        if not are_class_numbers or len(set(self.exempt)) != len(self.exempt):
             raise ValueError(f"exempt: expected different classes, numbers from 0, got {list(self.exempt)}")
         if self.exempt and self.variant == "selective":
             raise ValueError(
@@ -170,8 +170,8 @@ class Rules:
     @property
     def boxed(self) -> bool:
         """Whether z^B is wanted where the image enters."""
-        asked = self.input_rule is None and self.mean is not None and self.std is not None
-        return self.at_input and (self.input_rule == "zbox" or asked)
+        by_default = self.input_rule is None and self.mean is not None and self.std is not None
+        return self.at_input and (self.input_rule == "zbox" or by_default)
 
     def lenient(self) -> Rules:
         """The same, but z^B gives way to input x gradient, with a warning, where no layer takes the image."""
@@ -180,7 +180,7 @@ class Rules:
         return dataclasses.replace(self, input_rule=None, mean=self.mean or (0.0,), std=self.std or (1.0,))
 
     def explained_classes(self, count: int) -> list[int]:
-        """Those of so many classes that are not exempt.
+        """The classes that are not exempt, of so many.
 
         Raises:
             ValueError: an exempt class that there is not, or none is left.
@@ -208,7 +208,7 @@ class Rules:
         )
 
     def jobs(self, scalars: Tensor, target: Target) -> list[tuple[Tensor, str]]:
-        """What is propagated (B,) and by which rule, a heatmap each."""
+        """The scalars (B,) to propagate and the rule of each, one per heatmap."""
         columns = scalars.unbind(1)
         if self.variant != "dual" or self.attribution == "gradient":
             return [(scalar, "") for scalar in columns]
@@ -217,11 +217,11 @@ class Rules:
         return [(scalar, rule) for scalar in columns for rule in (ZPLUS, EPSILON)]
 
     def new_pass(self, image: Tensor, private: bool) -> FlexPass:
-        """The forward pass that an image (with a history) is explained in.
+        """The forward pass in which an image that requires grad is explained.
 
         Args:
             image: (B, C, H, W) or (B, C, D, H, W), what the model gets.
-            private: nobody but the relevance pass wants the gradient of the image.
+            private: only the relevance pass uses the gradient of the image.
         """
         if self.variant == "dual" and self.attribution == "lrp":
             return DualPass(self.epsilon, image=image, remember=self.boxed, private=private)

@@ -1,4 +1,4 @@
-"""``ISNetSettings``: what the callback needs to know beside rules, loss and batch, checked once."""
+"""``ISNetSettings``: the callback's options beside rules, loss and batch, validated once."""
 
 from __future__ import annotations
 

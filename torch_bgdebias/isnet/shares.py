@@ -1,4 +1,4 @@
-"""Which share of a heatmap's relevance lies on the foreground."""
+"""The share of a heatmap's relevance that lies on the foreground."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def _share(size: Tensor, relevance: Tensor, mask: Tensor, void: Tensor | None) -
     of_maps = mask.ndim == relevance.ndim
     inside = mask[:, :, 0].to(size.dtype) if of_maps else check_mask(mask, size).to(size.dtype)
     if void is not None:
-        neither = check_mask(void, size, name="void").to(size.dtype)
-        size, inside = size * (1 - neither), torch.minimum(inside, 1 - neither)
+        unclear = check_mask(void, size, name="void").to(size.dtype)
+        size, inside = size * (1 - unclear), torch.minimum(inside, 1 - unclear)
     total = size.flatten(2).sum(2)
     shares = (size * inside).flatten(2).sum(2) / total
     return torch.where(total > 0, shares, torch.nan).nanmean(1)

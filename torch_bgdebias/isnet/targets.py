@@ -1,4 +1,4 @@
-"""What each ISNet variant explains: scalars of the logits, one a map (S-FI, section 3; S-IS for the original)."""
+"""The scalar of the logits that each ISNet variant explains, one per map (S-FI, section 3; S-IS)."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def explained(
     if variant == "original":
         return logits
     check_option(dual_target, DUAL_TARGETS, name="dual_target")
-    first = (logits.relu() if positive else logits).sum(1)
-    second = logits.sum(1) if dual_target == "sum" else random_contrast(logits, generator)
-    return torch.stack([first, second], 1)
+    scalar = (logits.relu() if positive else logits).sum(1)
+    contrast = logits.sum(1) if dual_target == "sum" else random_contrast(logits, generator)
+    return torch.stack([scalar, contrast], 1)
 
 
 def lowest_log_odds(logits: Tensor, eps: float | None = None, *, multi_label: bool = False) -> Tensor:
@@ -79,11 +79,11 @@ def lowest_log_odds(logits: Tensor, eps: float | None = None, *, multi_label: bo
     flat when p is much smaller than eps. One logit alone, or ``multi_label``: p is its sigmoid and eta the logit.
     """
     lowest = logits.argmin(1, keepdim=True)
-    chosen = logits.gather(1, lowest)
+    lowest_logit = logits.gather(1, lowest)
     if multi_label or logits.shape[1] == 1:
-        eta = chosen
+        eta = lowest_logit
     else:
-        eta = chosen - logits.scatter(1, lowest, -torch.inf).logsumexp(1, keepdim=True)
+        eta = lowest_logit - logits.scatter(1, lowest, -torch.inf).logsumexp(1, keepdim=True)
     if eps is not None:
         eta = torch.log(torch.sigmoid(eta) + eps) - torch.log(torch.sigmoid(-eta) + eps)
     return eta.squeeze(1)
@@ -96,10 +96,10 @@ def random_logit(logits: Tensor, generator: torch.Generator | None = None) -> Te
     if classes == 1:
         return top
     device = logits.device
-    other = torch.randint(classes - 1, (batch,), device=device, generator=generator)
-    other = other + (other >= top)
+    random_class = torch.randint(classes - 1, (batch,), device=device, generator=generator)
+    random_class = random_class + (random_class >= top)
     keep = torch.rand(batch, device=device, generator=generator) < 0.5
-    return torch.where(keep, top, other)
+    return torch.where(keep, top, random_class)
 
 
 def random_contrast(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -121,7 +121,7 @@ def contrast_signs(logits: Tensor, generator: torch.Generator | None = None) -> 
 
     signs = draw(2, classes) * 2 - 1
     if classes > 1:
-        first = draw(classes, 1)
-        second = (first + 1 + draw(classes - 1, 1)) % classes
-        signs = signs.scatter(1, first, 1).scatter(1, second, -1)
+        positive_class = draw(classes, 1)
+        negative_class = (positive_class + 1 + draw(classes - 1, 1)) % classes
+        signs = signs.scatter(1, positive_class, 1).scatter(1, negative_class, -1)
     return signs.to(logits.dtype)

@@ -1,4 +1,4 @@
-"""One forward pass of a borrowed model, recorded so that it can be explained afterwards."""
+"""``Watch``: records one forward pass of a borrowed model, so that it can be explained afterwards."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _exclusive = _Exclusive()
 
 
 class Watch:
-    """Records the model's forward passes while it is open, at the cost of a forward pass that will be explained.
+    """Records the model's forward passes while it is open, each at the cost of an explained forward pass.
 
     Made by `ISNet.watching`. Hooks are on the user's module only while the block is open, and do nothing in other
     threads.
@@ -122,7 +122,7 @@ class Watch:
         return len(self._records)
 
     @property
-    def _live(self) -> bool:
+    def _is_live(self) -> bool:
         if threading.get_ident() != self._thread:
             return False
         return not _exclusive.watches or _exclusive.watches[-1] is self
@@ -130,12 +130,12 @@ class Watch:
     @property
     def current(self) -> Record | None:
         """The record of the forward pass that is running in this thread."""
-        if not self._live or not self._records or self._records[-1].finished:
+        if not self._is_live or not self._records or self._records[-1].finished:
             return None
         return self._records[-1]
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if not self._live:
+        if not self._is_live:
             return None
         if self.current is not None:
             self.current.depth += self._first is self._last
@@ -155,7 +155,7 @@ class Watch:
     def _record(self, image: Tensor, rest: WithImage) -> Tensor:
         """Begin a record; returns what the model is to get, which it may change in place."""
         running = running_pass()
-        if running is not None and image.requires_grad and self._joins(running, image):
+        if running is not None and image.requires_grad and self._join_running(running, image):
             # it already is a place of that pass's graph
             private = running.private and image is running.image
             edge = get_gradient_edge(image)
@@ -163,22 +163,22 @@ class Watch:
             return image
         private = not image.requires_grad
         value = image.detach().clone().requires_grad_() if private else image.clone()
-        entering = value.clone() if private else image.clone()
-        flex = self._new_pass(entering, private)
-        if running is not None and self._joins(running, entering):
+        model_input = value.clone() if private else image.clone()
+        flex = self._new_pass(model_input, private)
+        if running is not None and self._join_running(running, model_input):
             flex = running
         place = value if private else get_gradient_edge(image)
         self._records.append(Record(image, value, place, private, flex, rest, opened=flex is not running))
         if flex is not running:
             flex.open()
-        return entering
+        return model_input
 
     def _new_pass(self, image: Tensor, private: bool) -> FlexPass:
         if self._rules.boxed:
             self._box.check(image)
         return self._rules.new_pass(image, private)
 
-    def _joins(self, running: FlexPass, image: Tensor) -> bool:
+    def _join_running(self, running: FlexPass, image: Tensor) -> bool:
         """Use the pass that is running, in which the module is called, instead of one of its own."""
         if running.agrees_with(self._new_pass(image, running.private)):
             running.users += 1
@@ -279,22 +279,24 @@ class Watch:
         Raises:
             ValueError: it is not; the message says in which samples, and in which layer that begins.
         """
-        named = {"relevance": explanation.relevance}
-        named |= {f"relevance at {name}": hidden for name, hidden in explanation.hidden.items()}
-        for name, relevance in named.items():
+        maps = {"relevance": explanation.relevance}
+        maps |= {f"relevance at {name}": hidden for name, hidden in explanation.hidden.items()}
+        for name, relevance in maps.items():
             try:
                 check_finite(relevance.flatten(1), name=name)
             except ValueError as error:
                 bad = ~torch.isfinite(relevance.detach()).flatten(2).all(2).all(0)
                 rerun = self._rerun(record, target, int(bad.nonzero()[0]))
-                place = where_infinite(self._module, record.value.detach(), rerun)
-                raise ValueError(f"{error}; {place}") from error
+                origin = where_infinite(self._module, record.value.detach(), rerun)
+                raise ValueError(f"{error}; {origin}") from error
 
     def _rerun(self, record: Record, target: Target, index: int = 0) -> Rerun | None:
         """How to run a recorded pass again, which takes a model that can be called by itself."""
-        return functools.partial(self._again, record, target, index) if self._first is self._last else None
+        return functools.partial(self._rerun_pass, record, target, index) if self._first is self._last else None
 
-    def _again(self, record: Record, target: Target, index: int = 0) -> tuple[Tensor, AbstractContextManager[None]]:
+    def _rerun_pass(
+        self, record: Record, target: Target, index: int = 0
+    ) -> tuple[Tensor, AbstractContextManager[None]]:
         """The recorded forward pass again, for a closer look: the scalar of one heatmap, and its relevance pass."""
         args, kwargs = record.rest(record.value)
         with warnings.catch_warnings(), Watch(self._model, self._rules, self._box, exclusive=True) as watch:

@@ -71,7 +71,7 @@ class ISNet(nn.Module):
     Raises:
         ValueError: an unknown option, or epsilon < 0.
         TypeError: a model that is no module, or ``deep_supervision`` a string.
-        LookupError: a layer of ``deep_supervision`` that the model does not have, or no last stage could be told.
+        LookupError: a layer of ``deep_supervision`` that the model does not have, or no last stage was recognised.
 
     Example:
         >>> import torch

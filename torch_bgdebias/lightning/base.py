@@ -1,4 +1,4 @@
-"""The contract of all callbacks: a seed, names in the log, a key for the checkpoint, what is refused and when.
+"""The base of all callbacks: seed, logged names, checkpoint key, and which modules are refused.
 
 ``Callback(main object, spec=None, *, weight or schedule, seed=0, log=True)``. A schedule is a function of the epoch and
 the step, both from 0, where step is the number of training batches seen. What is needed of the module is found in the
@@ -37,7 +37,7 @@ _HIDE = (
 
 
 class LightningCallback(CallbackBase):
-    """A callback of both Lightning packages.
+    """The base class of all callbacks, for both Lightning packages.
 
     Logged names are ``<prefix>/<what>``, one value an epoch: the mean over the epoch's batches and all processes. The
     prefix is the class's, or ``log``'s where that is text. The second callback of one prefix in a trainer logs under
@@ -78,17 +78,17 @@ class LightningCallback(CallbackBase):
         self._restores: list[Callable[[], None]] = []
         self._logs = bool(log)  # Lightning writes its own `log` onto callbacks
         self._prefix = self._own_prefix = log if isinstance(log, str) else self.log_prefix
-        named = {**({} if spec is None else {"spec": spec}), **(options or {})}
-        described = {name: option_text(value) for name, value in named.items()}
+        identifying = {**({} if spec is None else {"spec": spec}), **(options or {})}
+        described = {name: option_text(value) for name, value in identifying.items()}
         self._state_key = self._generate_state_key(**described, seed=seed)
 
     @property
     def state_key(self) -> str:
-        """Tells the states of several callbacks of one class apart, by all their options as they were given."""
+        """A key made of all options as they were given, which distinguishes several callbacks of one class."""
         return self._state_key
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the names for the log; keep masks from the module where that was asked for.
+        """Choose the logged names; hide masks from the module if requested.
 
         Raises:
             TypeError: the trainer's strategy spreads the module's parameters in a way that this callback cannot use.
@@ -106,33 +106,33 @@ class LightningCallback(CallbackBase):
             for callback in trainer.callbacks  # type: ignore[union-attr]
             if isinstance(callback, LightningCallback) and callback._own_prefix == self._own_prefix
         ]
-        place = next((i for i, callback in enumerate(alike, 1) if callback is self), 1)
-        self._prefix = self._own_prefix if place == 1 else f"{self._own_prefix}_{place}"
+        number = next((i for i, callback in enumerate(alike, 1) if callback is self), 1)
+        self._prefix = self._own_prefix if number == 1 else f"{self._own_prefix}_{number}"
         if self.spec.hide_mask:
             self._restores.append(hide_mask(trainer, pl_module, self, self.spec))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the module's own methods back."""
+        """Restore the module's methods."""
         self._leave()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the module's own methods back; say what to do where the module cannot unpack a batch with a mask."""
+        """Restore the module's methods; explain the error of a module that cannot unpack a batch with a mask."""
         self._leave()
         cannot_unpack = isinstance(exception, ValueError) and "too many values to unpack" in str(exception)
         if cannot_unpack and not self.spec.hide_mask and _HIDE not in getattr(exception, "__notes__", ()):
             exception.add_note(_HIDE)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Find this callback's state where its options, and so its key, were others when it was written."""
+        """Find this callback's state in a checkpoint that was written with other options, and so with another key."""
         states = checkpoint.get("callbacks", {})
         if self.state_key in states or not self.state_dict():
             return
         name = type(self).__qualname__
-        theirs = [key for key in states if str(key) == name or str(key).startswith(name + "{")]
+        saved_keys = [key for key in states if str(key) == name or str(key).startswith(name + "{")]
         alike = [callback for callback in trainer.callbacks if type(callback) is type(self)]  # type: ignore[union-attr]
-        if len(theirs) == len(alike) == 1:  # there is no mistaking whose it is
-            self.load_state_dict(states[theirs[0]])
-        elif theirs:
+        if len(saved_keys) == len(alike) == 1:  # there is no mistaking whose it is
+            self.load_state_dict(states[saved_keys[0]])
+        elif saved_keys:
             rank_zero_warn(f"{name}: the checkpoint has no state of these options, so this one starts anew")
 
     def _leave(self) -> None:
@@ -152,7 +152,7 @@ class LightningCallback(CallbackBase):
 
 
 class TrainingStepCallback(LightningCallback):
-    """A callback that goes around the module's ``training_step`` from a fit's start to its end, however that comes.
+    """A callback that wraps the module's ``training_step`` from a fit's start to its end, however it ends.
 
     Subclasses write `_step`, and `_prepare` for what they need of the module: it runs when training starts,
     so that no step waits for it, and at the latest in the first step, since a tuner's fit skips the start's hooks. What
@@ -164,7 +164,7 @@ class TrainingStepCallback(LightningCallback):
         seed, log, spec, options: see `LightningCallback`.
     """
 
-    #: what to use in a step of one's own instead, where the callback adds to the loss; "" where it does not
+    #: what to use in a step of your own instead, where the callback adds to the loss; "" where it does not
     by_hand: ClassVar[str] = ""
     #: what follows where transfer hooks move images and not their masks
     if_masks_do_not_fit: ClassVar[str] = "backgrounds are exchanged where the objects are no longer"
@@ -178,7 +178,7 @@ class TrainingStepCallback(LightningCallback):
     _transfers: TransferWatch | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what cannot work, then go around the training step."""
+        """Reject unsupported modules, then wrap the training step."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             self._refuse(pl_module)
@@ -192,7 +192,7 @@ class TrainingStepCallback(LightningCallback):
         return {"steps": self.steps, "seed": self.seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on drawing where the checkpoint was written."""
+        """Continue the random draws from a checkpoint."""
         self.steps, self.seed = int(state_dict["steps"]), int(state_dict["seed"])
 
     def _step(self, call: StepCall) -> Any:
@@ -219,11 +219,11 @@ class TrainingStepCallback(LightningCallback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find what is needed before the first step waits for it."""
+        """Prepare the module before the first step."""
         self._make_ready(pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what could not be said without waiting for the device."""
+        """Emit the warnings that need values from the device."""
         if self._transfers is not None:
             self._transfers.say()
 
@@ -238,10 +238,10 @@ class TrainingStepCallback(LightningCallback):
 
     def _around(self, call: StepCall) -> Any:
         self._make_ready(call.module)
-        seen = self.steps
+        step_number = self.steps
         # of several loaders one may have run out: the module's step knows what to do with the others' batches
         output = call.run() if self.spec.absent(call.batch) else self._step(call)
-        self.steps = seen + 1
+        self.steps = step_number + 1
         return output
 
     def _seeded(self, module: LightningModule) -> torch.Generator:
@@ -288,7 +288,7 @@ class ReadingCallback(LightningCallback):
         self._weights = WeightsNote()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Nothing has been measured yet in this run."""
+        """Reset: nothing has been measured in this run."""
         super().setup(trainer, pl_module, stage)
         self._measured, self._weights = False, WeightsNote()
 
@@ -301,7 +301,7 @@ class ReadingCallback(LightningCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Note the weights that are validated."""
+        """Record the weights that are validated."""
         if batch_idx == 0:
             self._weights.take(pl_module)
 
@@ -314,7 +314,7 @@ class ReadingCallback(LightningCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Note the weights that are tested."""
+        """Record the weights that are tested."""
         if batch_idx == 0:
             self._weights.take(pl_module)
 
@@ -330,7 +330,7 @@ class ReadingCallback(LightningCallback):
         self._measure_and_log(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Say so where a fit was never measured; give the module's own methods back."""
+        """Warn if a fit was never measured; restore the module's methods."""
         super().teardown(trainer, pl_module, stage)
         if stage == "fit" and not self._measured and trainer.current_epoch:  # a tuner's run goes back to epoch 0
             rank_zero_warn(
@@ -358,5 +358,5 @@ class ReadingCallback(LightningCallback):
 
 
 def device_number(value: float, module: LightningModule) -> Tensor:
-    """A number to log. Lightning copies plain ones to the device, and waits until they are there; filling does not."""
+    """A number to log as a tensor on the device: Lightning would copy a plain one and wait for the copy."""
     return torch.full((), value, device=module.device)

@@ -1,4 +1,4 @@
-"""``BatchSpec(hide_mask=True)``: the module's own methods get batches as they know them, callbacks have the masks."""
+"""``BatchSpec(hide_mask=True)``: hides masks from the module's own methods while callbacks still get them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_b
 def hide_mask(trainer: Trainer, module: LightningModule, owner: object, spec: BatchSpec) -> Callable[[], None]:
     """Keep masks from the module's steps and hooks, and from the data module's, until the returned function is called.
 
-    Only methods that somebody wrote are gone around. What a transfer hook returns gets its mask back, on its device.
+    Only overridden methods are wrapped. What a transfer hook returns gets its mask back, on its device.
     Several callbacks may hide the same mask: the later ones find it gone.
     """
 
@@ -34,12 +34,14 @@ def hide_mask(trainer: Trainer, module: LightningModule, owner: object, spec: Ba
         return call.run()
 
     def around_transfer(call: StepCall) -> Any:
-        call.batch, taken = spec.without_mask(call.batch)
-        return spec.with_mask(call.run(), taken)
+        call.batch, hidden = spec.without_mask(call.batch)
+        return spec.with_mask(call.run(), hidden)
 
     def around_move(call: StepCall) -> Any:
-        call.batch, taken = spec.without_mask(call.batch)
-        moved = {name: value.to(module.device) if isinstance(value, Tensor) else value for name, value in taken.items()}
+        call.batch, hidden = spec.without_mask(call.batch)
+        moved = {
+            name: value.to(module.device) if isinstance(value, Tensor) else value for name, value in hidden.items()
+        }
         return spec.with_mask(call.run(), moved)
 
     restores = [
@@ -54,13 +56,13 @@ def hide_mask(trainer: Trainer, module: LightningModule, owner: object, spec: Ba
                 restores.append(wrap_method(holder, name, owner, change, trainer=trainer, innermost=True))
 
     def restore() -> None:
-        for each in restores:
-            each()
+        for restore_one in restores:
+            restore_one()
 
     return restore
 
 
 def is_written(holder: Any, name: str) -> bool:
-    """Whether somebody wrote this method: Lightning's own do nothing."""
+    """Whether a method was overridden: Lightning's own do nothing."""
     home = str(getattr(getattr(holder, name, None), "__module__", None) or "lightning")
     return home.split(".")[0] not in ("lightning", "pytorch_lightning")

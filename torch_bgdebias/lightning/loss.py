@@ -1,4 +1,4 @@
-"""Adding to what a training step returned, and gradients inside validation hooks."""
+"""Adds a term to the loss that a training step returned, and enables gradients in validation hooks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 __all__ = ["add_to_loss", "answer_widths", "gradients_allowed"]
 
-#: nodes of a loss that are looked at
+#: nodes of a loss that are inspected
 _NODES = 2000
 
 
 def add_to_loss(output: Any, extra: Tensor, *, weight: float = 1.0) -> Any:
-    """``weight * loss + extra`` in what a training step returned: a tensor, or a dict with the key ``loss``.
+    """``weight * loss + extra`` for the result of a training step: a tensor, or a dict with the key ``loss``.
 
     Raises:
         TypeError: the step returned neither (manual optimisation: call the functional form in your own step).
@@ -32,31 +32,31 @@ def add_to_loss(output: Any, extra: Tensor, *, weight: float = 1.0) -> Any:
 
 
 def answer_widths(output: Any) -> set[int]:
-    """How many classes the softmaxes of a training step's loss are taken over; empty where it has none that is seen.
+    """The class counts of the softmaxes in a training step's loss; empty if none is recognised.
 
     Args:
         output: what the step returned, before its backward pass.
     """
     loss = output.get("loss") if isinstance(output, dict) else output
-    waiting: list[Any] = [loss.grad_fn] if isinstance(loss, Tensor) else []
+    pending: list[Any] = [loss.grad_fn] if isinstance(loss, Tensor) else []
     widths: set[int] = set()
-    seen: set[Any] = set()
-    while waiting and len(seen) < _NODES:
-        node = waiting.pop(0)
-        if node is None or node in seen:
+    visited: set[Any] = set()
+    while pending and len(visited) < _NODES:
+        node = pending.pop(0)
+        if node is None or node in visited:
             continue
-        seen.add(node)
+        visited.add(node)
         if node.name() in ("LogSoftmaxBackward0", "SoftmaxBackward0"):
             result = node._saved_result
             if result.ndim == 2:
                 widths.add(int(result.shape[1]))
             continue  # what lies behind is the network's
-        waiting += [following for following, _ in node.next_functions]
+        pending += [following for following, _ in node.next_functions]
     return widths
 
 
 @contextmanager
 def gradients_allowed() -> Iterator[None]:
-    """Leave inference mode and enable gradients inside validation hooks; tensors made outside must be cloned."""
+    """Leave inference mode and enable gradients inside validation hooks; clone tensors made outside."""
     with torch.inference_mode(False), torch.enable_grad():
         yield

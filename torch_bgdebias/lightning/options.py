@@ -1,4 +1,4 @@
-"""What an option is, in words that are the same in every process and every run: it tells callbacks' states apart."""
+"""Options as text that is the same in every process and run, for keys that tell callbacks' states apart."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import enum
 from collections.abc import Mapping, Sized
 
 from torch import Tensor, nn
+
+from torch_bgdebias.records import fields_of
 
 __all__ = ["option_text"]
 
@@ -25,7 +27,7 @@ def option_text(value: object) -> object:
         return [option_text(item) for item in value]
     kind = type(value).__qualname__
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {kind: {field.name: option_text(getattr(value, field.name)) for field in dataclasses.fields(value)}}
+        return {kind: option_text(fields_of(value))}
     if isinstance(value, nn.Module):
         public = {name: item for name, item in vars(value).items() if not name.startswith("_") and name != "training"}
         return {kind: {name: option_text(item) for name, item in sorted(public.items())}}

@@ -1,4 +1,4 @@
-"""``lightning`` and ``pytorch_lightning``: the same library under two names, whose classes know nothing of each other.
+"""``lightning`` and ``pytorch_lightning``: one library under two names, with unrelated classes.
 
 A callback here inherits from the ``Callback`` of each that is installed, so it works, bare or in a list, in the
 trainers of both. Types are those of either; nothing but this file needs to know which one is there.
@@ -18,7 +18,7 @@ _choice: list[str] = []
 
 
 def installed() -> list[Any]:
-    """The packages that can be imported, one of them at least.
+    """The Lightning packages that can be imported, at least one.
 
     Raises:
         ImportError: neither; the message says what to install, and why an installed one fails.
@@ -38,7 +38,7 @@ def installed() -> list[Any]:
 
 
 def choose(names: Sequence[str]) -> Any:
-    """The package that classes come from, for whoever has to build on one of them: the first one where none says.
+    """The package to build classes on: the one that was chosen, else the first that is installed.
 
     Args:
         names: dotted names of classes, such as ``theirs.Net``; what cannot be imported is passed over.
@@ -50,11 +50,13 @@ def choose(names: Sequence[str]) -> Any:
     owners: dict[str, str] = {}
     for name in names:
         for package in packages:
-            if _comes_from(name, package):
+            if _is_of_package(name, package):
                 owners.setdefault(package.__name__, name)
     if len(owners) > 1:
-        listed = " and ".join(f"{name} of {package}" for package, name in sorted(owners.items()))
-        raise ValueError(f"classes: expected those of one Lightning package, got {listed}; import both from the same")
+        found_text = " and ".join(f"{name} of {package}" for package, name in sorted(owners.items()))
+        raise ValueError(
+            f"classes: expected those of one Lightning package, got {found_text}; import both from the same"
+        )
     _choice[:] = list(owners) or [packages[0].__name__]
     return chosen()
 
@@ -65,7 +67,7 @@ def chosen() -> Any:
     return next((package for package in packages if [package.__name__] == _choice), packages[0])
 
 
-def _comes_from(name: str, package: Any) -> bool:
+def _is_of_package(name: str, package: Any) -> bool:
     """Whether this is a class of the package, or one made on it, and not of another one as well."""
     holder, _, attribute = name.rpartition(".")
     top = name.split(".")[0]
@@ -78,8 +80,8 @@ def _comes_from(name: str, package: Any) -> bool:
     except Exception:  # not a class then, or one whose own error its user will see when it is made
         return False
     bases = (package.LightningModule, package.LightningDataModule, package.Callback)
-    others = tuple(base for other in installed() if other is not package for base in (other.Callback,))
-    if not isinstance(value, type) or issubclass(value, others):
+    other_callbacks = tuple(base for other in installed() if other is not package for base in (other.Callback,))
+    if not isinstance(value, type) or issubclass(value, other_callbacks):
         return False
     return any(issubclass(value, base) for base in bases)
 

@@ -1,4 +1,4 @@
-"""Going around a module's methods, ``training_step`` above all, for the time of a run.
+"""Wraps a module's methods, above all ``training_step``, for the duration of a run.
 
 Lightning ignores what callback hooks return, so a callback that changes the batch or the loss goes around the module's
 ``training_step``. Several callbacks may do so: one chain per module keeps them in the order in which they came and puts
@@ -26,7 +26,7 @@ __all__ = ["StepCall", "StepChange", "wrap_method", "wrap_training_step"]
 
 
 class StepCall:
-    """One call of ``training_step`` on its way through the callbacks: the batch may be exchanged, then it runs."""
+    """One call of ``training_step`` on its way through the callbacks, which may replace the batch."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class StepCall:
 
     @property
     def batch(self) -> Any:
-        """The batch that the rest of the chain, and in the end the user's step, will get."""
+        """The batch for the rest of the chain, and finally for the user's step."""
         return self._args[self._position] if self._name is None else self._kwargs[self._name]
 
     @batch.setter
@@ -114,7 +114,7 @@ class _Around:
         """Drop an owner's change; with the last one the module's own step comes back."""
         self.links = [link for link in self.links if link.owner is not owner]
         module = self._module()
-        # somebody may have gone around this one meanwhile: it then stays, and only passes on
+        # another wrapper may have been put around this one: it then stays, and only passes calls on
         if self.links or module is None or module.__dict__.get(self._name) is not self:
             return
         if self._own is None:
@@ -133,7 +133,7 @@ class _Around:
 def wrap_training_step(
     module: LightningModule, owner: object, change: StepChange, *, trainer: Trainer | None = None
 ) -> Callable[[], None]:
-    """Go around ``module.training_step`` until the returned function is called (calling it twice is harmless).
+    """Wrap ``module.training_step`` until the returned function is called (calling it twice is harmless).
 
     The change that came first is the outermost one: a batch passes through the callbacks in the order of the trainer's
     list, so a callback sees what the ones before it made of the batch, and the loss comes back in reverse.
@@ -175,13 +175,13 @@ def wrap_method(
     if trainer is None:
         return functools.partial(around.leave, owner)
     # the finalizer must not keep alive what it waits for: the owner may know the module, which knows its trainer
-    end = weakref.finalize(trainer, _leave_if_alive, weakref.ref(around), weakref.ref(owner))
-    end.atexit = False
+    finalizer = weakref.finalize(trainer, _leave_if_alive, weakref.ref(around), weakref.ref(owner))
+    finalizer.atexit = False
     torn = _Teardown.of(trainer)
 
     def restore() -> None:
         around.leave(owner)
-        end.detach()
+        finalizer.detach()
         torn.forget(restore)
 
     torn.add(restore)
@@ -189,7 +189,7 @@ def wrap_method(
 
 
 class _Teardown:
-    """Stands in for the ``teardown`` of a trainer's strategy until it is called, or nobody waits for it any more."""
+    """Stands in for the ``teardown`` of a trainer's strategy until it is called, or no longer needed."""
 
     def __init__(self, strategy: Any) -> None:
         self._strategy = strategy
@@ -230,9 +230,9 @@ def _call(module: Any, link: _Link, inner: Callable[..., Any], *args: Any, **kwa
 
 
 def _leave_if_alive(around: weakref.ref[_Around], owner: weakref.ref[object]) -> None:
-    alive, whose = around(), owner()
-    if alive is not None and whose is not None:
-        alive.leave(whose)
+    alive, owning = around(), owner()
+    if alive is not None and owning is not None:
+        alive.leave(owning)
 
 
 def _own_method(module: Any, name: str, own: Callable[..., Any] | None) -> Callable[..., Any]:
@@ -242,7 +242,7 @@ def _own_method(module: Any, name: str, own: Callable[..., Any] | None) -> Calla
 def _trainer_of(module: Any) -> object:
     try:
         return module.trainer
-    except RuntimeError:  # Lightning's way of saying that there is none
+    except RuntimeError:  # Lightning's marker of a missing one
         return None
 
 

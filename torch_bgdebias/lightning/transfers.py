@@ -1,4 +1,4 @@
-"""Seeing what a module's batch-transfer hooks make of images and masks, for the time of a few training batches."""
+"""Observes what a module's batch-transfer hooks do to images and masks, in a few training batches."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TransferWatch:
         self._restores: list[Callable[[], None]] = []
 
     def watch(self, trainer: Trainer, module: LightningModule) -> None:
-        """Go around the hooks that somebody wrote, of the module and of its data module."""
+        """Wrap the overridden hooks of the module and of its data module."""
         for holder in (module, trainer.datamodule):  # type: ignore[union-attr]
             for name in _HOOKS:
                 if holder is not None and is_written(holder, name):
@@ -58,11 +58,11 @@ class TransferWatch:
     def _around(self, call: StepCall) -> Any:
         before = self._image_and_mask(call.batch)
         copies = None if before is None else [x.detach().clone() for x in before]  # hooks may work in place
-        changed = call.run()
-        after = self._image_and_mask(changed)
+        transferred = call.run()
+        after = self._image_and_mask(transferred)
         if copies is not None and after is not None and _unchanged(copies[1], after[1]):
             self._look(copies[0], after[0])
-        return changed
+        return transferred
 
     def _look(self, before: Tensor, after: Tensor) -> None:
         if before.shape != after.shape:

@@ -1,4 +1,4 @@
-"""Whether a module's weights were exchanged between a validation's batches and its end, as weight averaging does."""
+"""Detects whether weights were exchanged during validation, as weight averaging does."""
 
 from __future__ import annotations
 

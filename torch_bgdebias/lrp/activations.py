@@ -99,16 +99,16 @@ def rectify(
     """
     copied = inplace and keep_input
     source = x.clone() if copied else x
-    out: Tensor = _Rectify.apply(source, switch, epsilon, ceiling, inplace and not keep_input, keep_input)
-    return x.copy_(out) if copied else out
+    output: Tensor = _Rectify.apply(source, switch, epsilon, ceiling, inplace and not keep_input, keep_input)
+    return x.copy_(output) if copied else output
 
 
 def smooth(y: Tensor, x: Tensor, switch: Switch, ratio: Ratio) -> Tensor:
     """``y`` = f(x), whose relevance pass multiplies by f(x) / x."""
     if not needs_graph(y):
         return y
-    out: Tensor = Choose.apply(y, x, switch, lambda grad, x: grad * ratio(x))
-    return out
+    output: Tensor = Choose.apply(y, x, switch, lambda grad, x: grad * ratio(x))
+    return output
 
 
 def _gelu(x: Tensor, approximate: str = "none") -> Tensor:

@@ -1,4 +1,4 @@
-"""The arguments of torch functions, as their handlers need them."""
+"""Parses the arguments of torch functions for their handlers."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def channel_constant(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Ten
     The values are a tensor (1, C, 1, 1) that nothing is differentiated by: frozen batch norm's buffers, and neither the
     gate of a squeeze-excitation block nor a parameter, whose meaning does not change when it is frozen (layer scale).
     """
-    x, other, alpha = bind(args, kwargs, "input", other=None, alpha=1)
-    if not (isinstance(x, Tensor) and isinstance(other, Tensor)) or alpha != 1 or "out" in kwargs:
+    x, operand, alpha = bind(args, kwargs, "input", other=None, alpha=1)
+    if not (isinstance(x, Tensor) and isinstance(operand, Tensor)) or alpha != 1 or "out" in kwargs:
         return None
     if not x.requires_grad:
-        x, other = other, x
-    if x.ndim != 4 or other.shape != (1, x.shape[1], 1, 1) or other.requires_grad or not needs_graph(x):
+        x, operand = operand, x
+    if x.ndim != 4 or operand.shape != (1, x.shape[1], 1, 1) or operand.requires_grad or not needs_graph(x):
         return None
-    if isinstance(other, nn.Parameter) or isinstance(other._base, nn.Parameter):
+    if isinstance(operand, nn.Parameter) or isinstance(operand._base, nn.Parameter):
         return None
-    return x, other.reshape(-1)
+    return x, operand.reshape(-1)

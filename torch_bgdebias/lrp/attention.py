@@ -16,8 +16,8 @@ def frozen(weights: Tensor, switch: Switch) -> Tensor:
     """``weights`` as a constant of the relevance pass."""
     if not needs_graph(weights):
         return weights
-    out: Tensor = Freeze.apply(weights, switch)
-    return out
+    output: Tensor = Freeze.apply(weights, switch)
+    return output
 
 
 def attend(

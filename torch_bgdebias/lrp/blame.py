@@ -1,4 +1,4 @@
-"""Which layer is to blame when relevance is not finite, or cannot be trained through.
+"""Finds the layer that makes relevance infinite, or through which it cannot be differentiated.
 
 torch says only that something went wrong, and for a missing second derivative it says so in the training loss's
 backward pass, far from here. So the graph of the relevance is searched for the nodes with which torch marks what it
@@ -70,7 +70,7 @@ class _Call:
 def propagate(
     scalar: Tensor, places: Sequence[Tensor | GradientEdge], *, create_graph: bool, retain_graph: bool
 ) -> tuple[Tensor | None, ...]:
-    """``torch.autograd.grad`` of the relevance pass, whose failures are told from other errors.
+    """``torch.autograd.grad`` of the relevance pass, whose failures are distinguished from other errors.
 
     Raises:
         LayerError: some operation of the model cannot be differentiated, or the graph is gone.
@@ -123,10 +123,10 @@ def check_visible(module: nn.Module) -> None:
             exported = any(isinstance(node.target, torch._ops.OpOverload) for node in layer.graph.nodes)
             kind = "exported" if exported else ""
         if kind:
-            where = f"layer {_plain(name)!r}" if name else "the model"
+            layer_words = f"layer {_plain(name)!r}" if name else "the model"
             raise RuntimeError(
-                f"{where} ({type(layer).__name__}) is {kind}, so that the rules of LRP cannot reach its operations: "
-                "pass the Python module that it was made from"
+                f"{layer_words} ({type(layer).__name__}) is {kind}, so that the rules of LRP cannot reach its "
+                "operations: pass the Python module that it was made from"
             )
 
 
@@ -143,12 +143,12 @@ def check_reached(module: nn.Module, logits: Tensor, start: GradientEdge, rerun:
         return
     guilty: list[_Call] = []
     if rerun is not None:
-        with _as_it_was(module), _recorded(module) as calls:
+        with _state_unchanged(module), _recorded(module) as calls:
             rerun()
         guilty = [c for c in calls if _compiled([e.node for e in c.outputs], {e.node for e in c.inputs})]
     raise RuntimeError(
-        f"{_innermost(guilty) or _itself(module)} calls a function under {kind}, so that the rules of LRP cannot reach "
-        "its operations: use the Python function"
+        f"{_innermost(guilty) or _own_forward_text(module)} calls a function under {kind}, so that the rules of LRP "
+        "cannot reach its operations: use the Python function"
     )
 
 
@@ -174,14 +174,14 @@ def _no_second_derivative(relevance: Tensor) -> str | None:
     """
     for node in nodes_behind([relevance.grad_fn]):
         if type(node).__name__ in ("Error", "NotImplemented"):
-            return _message(node)
+            return _message_of_node(node)
         if (operation := _TORCHVISION.search(node.name())) is not None:
             return f"torchvision's {operation.group(1) or operation.group(2)} has no second derivative"
     return None
 
 
-def _message(node: Any) -> str:
-    """Such a node does nothing but raise its message, once it is given as many gradients as it has outputs."""
+def _message_of_node(node: Any) -> str:
+    """Such a node only raises its message, when it gets as many gradients as it has outputs."""
     try:
         node(*[torch.zeros(())] * max(1, len(node._input_metadata)))
     except RuntimeError as error:
@@ -197,7 +197,7 @@ def check_trainable(module: nn.Module, relevance: Tensor, rerun: Rerun | None) -
     """
     reason = _no_second_derivative(relevance)
     if reason is not None:
-        raise _error(_refusing_layer(module, rerun, twice=True) or _itself(module), reason, twice=True)
+        raise _error(_refusing_layer(module, rerun, twice=True) or _own_forward_text(module), reason, twice=True)
 
 
 def refusal(module: nn.Module, error: LayerError, rerun: Rerun | None, *, create_graph: bool) -> RuntimeError:
@@ -205,8 +205,8 @@ def refusal(module: nn.Module, error: LayerError, rerun: Rerun | None, *, create
     layer = _refusing_layer(module, rerun, twice=create_graph)
     if "torch.utils.checkpoint" in str(error):
         return RuntimeError(
-            f"{layer or _itself(module)} runs again in the backward pass (torch.utils.checkpoint), where it would not "
-            "be explained: switch gradient checkpointing off"
+            f"{layer or _own_forward_text(module)} runs again in the backward pass (torch.utils.checkpoint), where it "
+            "would not be explained: switch gradient checkpointing off"
         )
     return RuntimeError(str(error)) if layer is None else _error(layer, str(error), twice=create_graph)
 
@@ -223,7 +223,7 @@ def _error(layer: str, reason: str, *, twice: bool) -> RuntimeError:
 def _refusing_layer(module: nn.Module, rerun: Rerun | None, *, twice: bool) -> str | None:
     if rerun is None:
         return None
-    with _as_it_was(module), _recorded(module) as calls:
+    with _state_unchanged(module), _recorded(module) as calls:
         _, relevance = rerun()
         with relevance:
             return _innermost([call for call in calls if _refuses(call, twice)])
@@ -235,13 +235,13 @@ def where_infinite(module: nn.Module, image: Tensor, rerun: Rerun | None) -> str
         return "the image is not finite"
     if rerun is None:
         return "in which layer is not known, since the parts of the model are called one by one"
-    with _as_it_was(module), _recorded(module) as calls:
+    with _state_unchanged(module), _recorded(module) as calls:
         scalar, relevance = rerun()
         for call in calls:  # a layer ends before those that contain it
             if call.finite and not call.out_finite:
                 return f"first in the output of {call}"
         with relevance:
-            faulty = [call for call in _with_gradients(calls, scalar) if _loses(call)]
+            faulty = [call for call in _with_gradients(calls, scalar) if _loses_finiteness(call)]
     layer = _innermost(faulty)
     return "not in any of its layers" if layer is None else f"first in the relevance that leaves {layer}"
 
@@ -252,7 +252,7 @@ def _innermost(faulty: Sequence[_Call]) -> str | None:
     return str(inner[-1]) if inner else None
 
 
-def _itself(module: nn.Module) -> str:
+def _own_forward_text(module: nn.Module) -> str:
     return f"the forward of {type(module).__name__} itself"
 
 
@@ -280,7 +280,7 @@ def _with_gradients(calls: Sequence[_Call], scalar: Tensor) -> list[_Call]:
     return list(calls)
 
 
-def _loses(call: _Call) -> bool:
+def _loses_finiteness(call: _Call) -> bool:
     """Whether finite gradients enter from above and others leave."""
     if not call.inputs or not call.outputs or not _finite(call.values):
         return False
@@ -305,9 +305,9 @@ def _recorded(module: nn.Module) -> Iterator[list[_Call]]:
 
     def before(name: str) -> Callable[..., None]:
         def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            entering = _tensors(args, kwargs)
-            edges = [get_gradient_edge(t) for t in entering if t.requires_grad]
-            running.append(_Call(name, type(layer).__name__, edges, _finite(entering)))
+            inputs = _tensors(args, kwargs)
+            edges = [get_gradient_edge(t) for t in inputs if t.requires_grad]
+            running.append(_Call(name, type(layer).__name__, edges, _finite(inputs)))
 
         return hook
 
@@ -334,7 +334,7 @@ def _recorded(module: nn.Module) -> Iterator[list[_Call]]:
 
 
 @contextmanager
-def _as_it_was(module: nn.Module) -> Iterator[None]:
+def _state_unchanged(module: nn.Module) -> Iterator[None]:
     """A forward pass in the block leaves no trace: buffers and the random generators' states come back."""
     buffers = [(m, n, b, b.clone()) for m in module.modules() for n, b in m._buffers.items() if b is not None]
     devices = {b.device for b in (*module.parameters(), *module.buffers()) if b.device.type == "cuda"}

@@ -1,4 +1,4 @@
-"""The image's box, carried along through what is done to the image before the first layer takes it.
+"""Carries the image's value bounds through the operations before the first layer.
 
 z^B needs the smallest and the largest values that may enter a layer. Where the layer takes the image itself they are
 those of the image. Often something lies between: padding of a stem, a normalisation, channels in another order, added
@@ -87,15 +87,15 @@ class Step:
 Kind: TypeAlias = Callable[[Step], "Route | list[Route] | None"]
 
 
-def _lead(bound: Tensor, batch: int) -> Tensor:
+def _expanded(bound: Tensor, batch: int) -> Tensor:
     """For all samples, without copies."""
     return bound.expand(batch, *bound.shape[1:])
 
 
-def _one(bound: Tensor, batch: int) -> Tensor:
+def _single(bound: Tensor, batch: int) -> Tensor:
     """For one sample, where all have the same memory."""
-    same = bound.ndim > 0 and bound.shape[0] == batch and bound.stride(0) == 0
-    return bound[:1] if same else bound
+    same_for_all = bound.ndim > 0 and bound.shape[0] == batch and bound.stride(0) == 0
+    return bound[:1] if same_for_all else bound
 
 
 def _mapped(step: Step, change: Callable[[Tensor], Tensor]) -> Route:
@@ -107,8 +107,8 @@ def _view(step: Step) -> Route | list[Route]:
     batch = len(step.x)
 
     def change(bound: Tensor, index: int | None = None) -> Tensor:
-        out = step.again(_lead(bound, batch))
-        return _one(out if index is None else out[index], batch)
+        view = step.again(_expanded(bound, batch))
+        return _single(view if index is None else view[index], batch)
 
     def nth(index: int) -> Route:
         return _mapped(step, lambda bound: change(bound, index))
@@ -121,18 +121,18 @@ def _view(step: Step) -> Route | list[Route]:
 def _reshape(step: Step) -> Route | None:
     shape, batch = step.y.shape, len(step.x)
     if not shape or shape[0] != batch:
-        return _mapped(step, lambda bound: _lead(bound, batch).reshape(shape))
+        return _mapped(step, lambda bound: _expanded(bound, batch).reshape(shape))
     return _mapped(step, lambda bound: bound.reshape(len(bound), *shape[1:]))
 
 
-def _move(step: Step) -> Route | None:
+def _moved(step: Step) -> Route | None:
     """The same for each sample: flips, shifts and choices along the other dimensions, patches, pooling."""
     if step.func in (torch.flip, Tensor.flip, torch.roll, Tensor.roll):
         dims = step.kwargs.get("dims", step.args[-1] if len(step.args) > 1 else None)
         if step.func in (torch.roll, Tensor.roll) and "dims" not in step.kwargs and len(step.args) < 3:
             return None
-        listed = step.args[1:] if step.func in (torch.flip, Tensor.flip) and isinstance(dims, int) else dims
-        numbers = [listed] if isinstance(listed, int) else list(listed or ())
+        axes = step.args[1:] if step.func in (torch.flip, Tensor.flip) and isinstance(dims, int) else dims
+        numbers = [axes] if isinstance(axes, int) else list(axes or ())
         if not numbers or any(d % step.x.ndim == 0 for d in numbers):
             return None
     if step.func in (torch.index_select, Tensor.index_select) and bind(step.args, step.kwargs, "input", dim=0)[1] == 0:
@@ -145,8 +145,8 @@ def _getitem(step: Step) -> Route | list[Route] | None:
     parts = index if isinstance(index, tuple) else (index,)
     if all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in parts):
         return _view(step)
-    whole = isinstance(parts[0], slice) and parts[0] == slice(None)
-    return _mapped(step, step.again) if whole else None
+    keeps_batch = isinstance(parts[0], slice) and parts[0] == slice(None)
+    return _mapped(step, step.again) if keeps_batch else None
 
 
 def _pad(step: Step) -> Route | None:
@@ -184,16 +184,16 @@ _OVER = {
 def _scale_or_shift(step: Step) -> Route | None:
     """One other operand, a number or a tensor that has nothing of the image in it."""
     a, b, *_ = bind(step.args, step.kwargs, "input", other=None)
-    other = b if step.x is a else a
+    operand = b if step.x is a else a
     if len(step.args) > 2 or set(step.kwargs) - {"input", "other"}:
         return None
     if step.x is not a and step.func in (*_OVER, *_MINUS):
         return None
-    if isinstance(other, Tensor) and (_of_the_image(step, other) or step.y.shape != step.x.shape):
+    if isinstance(operand, Tensor) and (_depends_on_image(step, operand) or step.y.shape != step.x.shape):
         return None
-    if not isinstance(other, (int, float, Tensor)):
+    if not isinstance(operand, (int, float, Tensor)):
         return None
-    constant = other.detach().clone() if isinstance(other, Tensor) and not other.requires_grad else other
+    constant = operand.detach().clone() if isinstance(operand, Tensor) and not operand.requires_grad else operand
     scaled, change = _arithmetic(step.func, constant)
 
     def route(root: Bounds) -> Bounds:
@@ -225,7 +225,7 @@ def _negated(step: Step) -> Route:
     return route
 
 
-def _of_the_image(step: Step, tensor: Tensor) -> bool:
+def _depends_on_image(step: Step, tensor: Tensor) -> bool:
     return tensor.requires_grad and depends_on(tensor, step.image)
 
 
@@ -236,20 +236,22 @@ def _cat(step: Step) -> Route | None:
     routes: list[Route] = []
     for tensor in tensors:
         route = step.route_of(tensor)
-        if route is None and _of_the_image(step, tensor):
+        if route is None and _depends_on_image(step, tensor):
             return None
         routes.append(_constant(tensor) if route is None else route)
 
     def joined(root: Bounds) -> Bounds:
         parts = [route(root) for route in routes]
         lead = max(len(part.low) for part in parts)
-        return Bounds(*(torch.cat([_lead(bound, lead) for bound in same], dim) for same in zip(*parts, strict=True)))
+        return Bounds(
+            *(torch.cat([_expanded(bound, lead) for bound in same], dim) for same in zip(*parts, strict=True))
+        )
 
     return joined
 
 
 def _constant(tensor: Tensor) -> Route:
-    value = _one(tensor, len(tensor))
+    value = _single(tensor, len(tensor))
     value = value if value.requires_grad else value.clone()
     return lambda _: Bounds(value, value, torch.zeros_like(value))
 
@@ -278,7 +280,7 @@ _MOVES: tuple[Any, ...] = (
 STEPS: dict[Any, Kind] = {
     **dict.fromkeys(_VIEWS, _view),
     **dict.fromkeys(_RESHAPES, _reshape),
-    **dict.fromkeys(_MOVES, _move),
+    **dict.fromkeys(_MOVES, _moved),
     Tensor.__getitem__: _getitem,
     Tensor.repeat: _repeat,
     F.pad: _pad,

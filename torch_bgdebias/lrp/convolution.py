@@ -55,8 +55,8 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry 
     if geometry is None:
         return F.linear(x, weight, bias).detach()  # it may be a view, which could not be changed in place afterwards
     stride, padding, dilation, groups = geometry
-    out: Tensor = _aten.convolution(x, weight, bias, stride, padding, dilation, False, [0] * len(stride), groups)
-    return out
+    output: Tensor = _aten.convolution(x, weight, bias, stride, padding, dilation, False, [0] * len(stride), groups)
+    return output
 
 
 def _backward(
@@ -79,7 +79,7 @@ def _backward(
 
 
 class Skip:
-    """Which gradients of a convolution nobody will ask for, so that it need not compute them.
+    """Which gradients of a convolution are not needed and need not be computed.
 
     Args:
         switch: says which backward pass is running.
@@ -147,8 +147,8 @@ class _InputGradient(Function):
     def forward(ctx: Any, grad: Tensor, weight: Tensor, like: Tensor, geometry: Geometry | None) -> Tensor | None:
         ctx.save_for_backward(grad, weight)
         ctx.geometry = geometry
-        few = like.device.type == "cpu" and like.ndim == 4 and like.shape[1] <= 8
-        if few and geometry is not None and geometry.groups == 1:
+        few_channels = like.device.type == "cpu" and like.ndim == 4 and like.shape[1] <= 8
+        if few_channels and geometry is not None and geometry.groups == 1:
             return _folded(grad, weight, like, geometry)
         return _backward(grad, like, weight, geometry, (True, False, False))[0]
 
@@ -183,11 +183,11 @@ def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry | None, skip: Skip | None = None
 ) -> Tensor:
     """``torch.conv1d`` to ``conv3d`` on a batch, or ``linear``, differentiable as often as you like."""
-    out: Tensor = _Convolve.apply(x, weight, bias, geometry, skip)
-    return out
+    output: Tensor = _Convolve.apply(x, weight, bias, geometry, skip)
+    return output
 
 
 def input_gradient(grad: Tensor, weight: Tensor, like: Tensor, geometry: Geometry | None) -> Tensor:
     """The transposed convolution: the gradient to an input of the shape of ``like``; differentiable."""
-    out: Tensor = _InputGradient.apply(grad, weight, like.detach(), geometry)
-    return out
+    output: Tensor = _InputGradient.apply(grad, weight, like.detach(), geometry)
+    return output

@@ -36,7 +36,7 @@ from torch_bgdebias.lrp.switch import depends_on, needs_graph, sources
 __all__ = ["EPSILON", "ZPLUS", "DualPass"]
 
 
-class _Open(NamedTuple):
+class _OpenLayer(NamedTuple):
     """A layer, in case a batch norm comes next; ``bias - excess`` is its bias as a constant."""
 
     x: Tensor
@@ -67,7 +67,7 @@ class DualPass(FlexPass):
         super().__init__(0.0, image=image, remember=remember, private=private)
         self.stabilizer = epsilon
         #: the layers that have run, by the node that made what the model got
-        self._layers: dict[Any, _Open] = {}
+        self._layers: dict[Any, _OpenLayer] = {}
 
     @contextmanager
     def relevance(self, rule: str = "", logits: Tensor | None = None) -> Iterator[None]:
@@ -83,11 +83,11 @@ class DualPass(FlexPass):
             for kind in kinds:
                 kind.output = False
 
-    def open_layer(self, x: Tensor) -> _Open | None:
+    def open_layer(self, x: Tensor) -> _OpenLayer | None:
         """The layer that made ``x``."""
         return next((self._layers[node] for node in sources(x) if node in self._layers), None)
 
-    def remember_layer(self, out: Tensor, layer: _Open) -> Tensor:
+    def remember_layer(self, out: Tensor, layer: _OpenLayer) -> Tensor:
         """``out``, which the model gets from a layer."""
         self._layers[out.grad_fn] = layer
         return out
@@ -108,11 +108,11 @@ class DualPass(FlexPass):
         a, weight = a.to(y.dtype), weight.to(y.dtype)  # batch norm's scale is float32 under autocast
         bias = None if bias is None else bias.to(y.dtype)
         excess = None if excess is None else excess.to(y.dtype)
-        out: Tensor = Layer.apply(y, a, weight, bias, excess, kind)
-        return out
+        output: Tensor = Layer.apply(y, a, weight, bias, excess, kind)
+        return output
 
 
-def _constant(bias: Tensor | None) -> Tensor | None:
+def _gradient_carrier(bias: Tensor | None) -> Tensor | None:
     """Zeros with the bias's gradient: the bias less this is a constant."""
     return None if bias is None else bias - bias.detach()
 
@@ -148,11 +148,11 @@ def _layer(
     route: Route | None,
 ) -> Tensor:
     assert isinstance(mode, DualPass)
-    excess = _constant(bias)
-    out = mode.layer(y, x, weight, bias, excess, geometry, boxed=route is not None)
+    excess = _gradient_carrier(bias)
+    output = mode.layer(y, x, weight, bias, excess, geometry, boxed=route is not None)
     if route is not None:
-        out = mode.box(InputLayer(x, out, weight, bias, geometry, excess=excess, route=route))
-    return mode.remember_layer(out, _Open(x, weight, bias, excess, geometry))
+        output = mode.box(InputLayer(x, output, weight, bias, geometry, excess=excess, route=route))
+    return mode.remember_layer(output, _OpenLayer(x, weight, bias, excess, geometry))
 
 
 def _batch_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
@@ -166,30 +166,30 @@ def _batch_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     shift, training = rest[3], rest[4]
     y, scale, mean = normalization.batch_norm(mode.switch, x, *rest, live_mean=True)
     scale, mean = scale.reshape(-1).to(y.dtype), mean.reshape(-1).to(y.dtype)
-    before = mode.open_layer(x)
-    if before is None:  # on its own: a scale per channel
+    open_layer = mode.open_layer(x)
+    if open_layer is None:  # on its own: a scale per channel
         total = -mean * scale if shift is None else shift - mean * scale
-        return mode.layer(y, x, scale, total, _constant(shift), "diagonal")
-    total = (-mean if before.bias is None else before.bias - mean) * scale
+        return mode.layer(y, x, scale, total, _gradient_carrier(shift), "diagonal")
+    total = (-mean if open_layer.bias is None else open_layer.bias - mean) * scale
     total = total if shift is None else total + shift
-    excess = _constant(shift)
-    if before.excess is not None and not training:  # in training mode the bias goes with the mean
-        part = before.excess * scale
-        excess = part if excess is None else excess + part
-    return _fold(mode, y, x, before, scale, total, excess)
+    excess = _gradient_carrier(shift)
+    if open_layer.excess is not None and not training:  # in training mode the bias goes with the mean
+        scaled_excess = open_layer.excess * scale
+        excess = scaled_excess if excess is None else excess + scaled_excess
+    return _folded(mode, y, x, open_layer, scale, total, excess)
 
 
-def _fold(
-    mode: DualPass, y: Tensor, x: Tensor, before: _Open, scale: Tensor, total: Tensor | None, excess: Tensor | None
+def _folded(
+    mode: DualPass, y: Tensor, x: Tensor, before: _OpenLayer, scale: Tensor, total: Tensor | None, excess: Tensor | None
 ) -> Tensor:
     """``y``, the layer ``before`` times a scale per channel, with the bias ``total``, as one layer."""
     weight = before.weight * scale.view(-1, *(1,) * (before.weight.ndim - 1))
-    first = mode.boxed_layer(x)
-    out = mode.layer(y, before.x, weight, total, excess, before.geometry, boxed=first is not None)
-    if first is not None:
-        out = mode.box(InputLayer(first.x, out, weight, total, first.geometry, excess=excess, route=first.route))
-    mode.merge(x, out, y)
-    return mode.remember_layer(out, _Open(before.x, weight, total, excess, before.geometry))
+    boxed = mode.boxed_layer(x)
+    output = mode.layer(y, before.x, weight, total, excess, before.geometry, boxed=boxed is not None)
+    if boxed is not None:
+        output = mode.box(InputLayer(boxed.x, output, weight, total, boxed.geometry, excess=excess, route=boxed.route))
+    mode.merge(x, output, y)
+    return mode.remember_layer(output, _OpenLayer(before.x, weight, total, excess, before.geometry))
 
 
 def _frozen_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
@@ -200,20 +200,20 @@ def _frozen_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
         return _sum(mode, func, args, kwargs) if func in ADDITIONS else func(*args, **kwargs)
     y = func(*args, **kwargs)
     x, values = constant[0], constant[1].to(y.dtype)
-    before = mode.open_layer(x)
-    joins = before is not None and before.geometry is not None
+    open_layer = mode.open_layer(x)
+    joins = open_layer is not None and open_layer.geometry is not None
     if func in MULTIPLICATIONS:
         if not joins:
-            out = mode.layer(y, x, values, None, None, "diagonal")
-            return mode.remember_layer(out, _Open(x, values, None, None, "diagonal"))
-        assert before is not None
-        bias, excess = (None if part is None else part * values for part in (before.bias, before.excess))
-        return _fold(mode, y, x, before, values, bias, excess)
+            output = mode.layer(y, x, values, None, None, "diagonal")
+            return mode.remember_layer(output, _OpenLayer(x, values, None, None, "diagonal"))
+        assert open_layer is not None
+        bias, excess = (None if part is None else part * values for part in (open_layer.bias, open_layer.excess))
+        return _folded(mode, y, x, open_layer, values, bias, excess)
     if not joins:
         return y
-    assert before is not None
-    bias = values if before.bias is None else before.bias + values
-    return _fold(mode, y, x, before, torch.ones_like(values), bias, before.excess)
+    assert open_layer is not None
+    bias = values if open_layer.bias is None else open_layer.bias + values
+    return _folded(mode, y, x, open_layer, torch.ones_like(values), bias, open_layer.excess)
 
 
 def _pooling(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
@@ -226,10 +226,10 @@ def _pooling(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
 def _mean(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     """Averaging over pixels is pooling; other means are left alone."""
     (x,) = bind(args, kwargs, "input")
-    return (_pooling if x.ndim in (4, 5) else _as_it_is)(mode, func, args, kwargs)
+    return (_pooling if x.ndim in (4, 5) else _unchanged)(mode, func, args, kwargs)
 
 
-def _as_it_is(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
+def _unchanged(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     return func(*args, **kwargs)
 
 

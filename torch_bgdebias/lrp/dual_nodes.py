@@ -39,8 +39,8 @@ class Kind:
             return convolve(a, weight, bias, self.geometry)
         if self.geometry is None:
             return F.linear(a, weight, bias)
-        out = a * self.per_channel(weight)
-        return out if bias is None else out + self.per_channel(bias)
+        output = a * self.per_channel(weight)
+        return output if bias is None else output + self.per_channel(bias)
 
     def transposed(self, s: Tensor, weight: Tensor, like: Tensor) -> Tensor:
         """What the layer sends back: W applied transposed, shaped like ``like``."""

@@ -1,4 +1,4 @@
-"""Walking through autograd's graph."""
+"""Traversal of autograd's graph."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def nodes_behind(nodes: Iterable[Any], ends: Set[Any] = frozenset()) -> Iterator
         nodes: to start at; ``None`` among them is nothing.
         ends: where the walk turns back.
     """
-    seen: set[Any] = set(ends)
-    waiting = list(nodes)
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
+    visited: set[Any] = set(ends)
+    pending = list(nodes)
+    while pending:
+        node = pending.pop()
+        if node is None or node in visited:
             continue
         yield node
-        seen.add(node)
-        waiting += [following for following, _ in node.next_functions]
+        visited.add(node)
+        pending += [following for following, _ in node.next_functions]

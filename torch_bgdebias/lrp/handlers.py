@@ -1,4 +1,4 @@
-"""What an explained forward pass does instead of torch's functions: activations, normalisation, attention, layers."""
+"""Replacements of torch functions in an explained forward pass: activations, normalisation, attention, layers."""
 
 from __future__ import annotations
 
@@ -95,20 +95,20 @@ def _smooth(name: str, *options: str) -> Handler:
         x = args[0] if args else kwargs["input"]
         if mode.plain or not needs_graph(x):
             return func(*args, **kwargs)
-        given = dict(zip(("input", *options, "inplace"), args, strict=False)) | kwargs
-        if given.pop("inplace", False) or getattr(func, "__name__", "").endswith("_"):
+        arguments = dict(zip(("input", *options, "inplace"), args, strict=False)) | kwargs
+        if arguments.pop("inplace", False) or getattr(func, "__name__", "").endswith("_"):
             # the value of x is needed later: compute from a copy, then overwrite the tensor in place
             source = x.clone()
             y = func(source.clone(), *args[1:], **{k: v for k, v in kwargs.items() if k != "input"})
-            return x.copy_(smooth(y, source, mode.switch, _ratio(name, given, options)))
-        return smooth(func(*args, **kwargs), x, mode.switch, _ratio(name, given, options))
+            return x.copy_(smooth(y, source, mode.switch, _ratio(name, arguments, options)))
+        return smooth(func(*args, **kwargs), x, mode.switch, _ratio(name, arguments, options))
 
     return handle
 
 
-def _ratio(name: str, given: dict[str, Any], options: tuple[str, ...]) -> Callable[..., Tensor]:
-    chosen = {key: given[key] for key in options if key in given}
-    return functools.partial(RATIOS[name], **chosen) if chosen else RATIOS[name]
+def _ratio(name: str, arguments: dict[str, Any], options: tuple[str, ...]) -> Callable[..., Tensor]:
+    selected = {key: arguments[key] for key in options if key in arguments}
+    return functools.partial(RATIOS[name], **selected) if selected else RATIOS[name]
 
 
 def _hardsigmoid(mode: PassState, func: Any, args: Any, kwargs: Any) -> Any:
@@ -121,8 +121,8 @@ def _hardsigmoid(mode: PassState, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _softmax(mode: PassState, func: Any, args: Any, kwargs: Any) -> Any:
-    out = func(*args, **kwargs)
-    return out if mode.plain else frozen(out, mode.switch)
+    output = func(*args, **kwargs)
+    return output if mode.plain else frozen(output, mode.switch)
 
 
 def _attention(mode: PassState, func: Any, args: Any, kwargs: Any) -> Any:
@@ -131,7 +131,7 @@ def _attention(mode: PassState, func: Any, args: Any, kwargs: Any) -> Any:
         return func(*args, **kwargs)
     if not mode.plain:
         return attend(mode.switch, *args, **kwargs)
-    return attend(Switch(), *args, **kwargs)  # a switch that nobody turns on
+    return attend(Switch(), *args, **kwargs)  # a switch that is never turned on
 
 
 def _batch_norm(mode: PassState, func: Any, args: Any, kwargs: Any) -> Any:
@@ -149,13 +149,13 @@ def _batch_norm(mode: PassState, func: Any, args: Any, kwargs: Any) -> Any:
 
 def _normalization(function: Callable[..., Tensor], *names: str) -> Handler:
     def handle(mode: PassState, func: Any, args: Any, kwargs: Any) -> Any:
-        given = dict(zip(("input", *names), args, strict=False)) | kwargs
-        x = given.pop("input")
+        arguments = dict(zip(("input", *names), args, strict=False)) | kwargs
+        x = arguments.pop("input")
         if mode.plain or not needs_graph(x):
             return func(*args, **kwargs)
-        given.pop("cudnn_enabled", None)
-        given.pop("cudnn_enable", None)
-        return function(mode.switch, x, **given)
+        arguments.pop("cudnn_enabled", None)
+        arguments.pop("cudnn_enable", None)
+        return function(mode.switch, x, **arguments)
 
     return handle
 
@@ -194,10 +194,10 @@ def _frozen_norm(mode: PassState, func: Any, args: Any, kwargs: Any) -> Any:
     if constant is None or layer is None or layer.geometry is None:
         return y
     values = constant[1].to(y.dtype)
-    one, zero = torch.ones_like(values), torch.zeros_like(values)
+    ones, zeros = torch.ones_like(values), torch.zeros_like(values)
     if func in MULTIPLICATIONS:
-        return mode.box(layer.normalized(y, values, zero, None, mode.switch), constant[0])
-    return mode.box(layer.normalized(y, one, zero, values, mode.switch), constant[0])
+        return mode.box(layer.normalized(y, values, zeros, None, mode.switch), constant[0])
+    return mode.box(layer.normalized(y, ones, zeros, values, mode.switch), constant[0])
 
 
 MULTIPLICATIONS = (torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mul__, Tensor.__rmul__)

@@ -104,8 +104,8 @@ class InputLayer:
         if excess is not None:
             offset = offset + self._per_channel(excess)
         share = _Share.apply(gradient, value, self.z, offset, epsilon)
-        whole, plus = self._transposed(share, weight, positive)
-        relevance = (self.x - high) * whole + (high - low) * plus  # W- = W - W+
+        with_weights, plus = self._transposed(share, weight, positive)
+        relevance = (self.x - high) * with_weights + (high - low) * plus  # W- = W - W+
         if self.route is start:
             return relevance
         gain = self._as_input(bounds.gain)
@@ -116,7 +116,7 @@ class InputLayer:
         if bound.numel() == len(bound) * self.x[0].numel():
             return bound.reshape(len(bound), *self.x.shape[1:])
         grown = [now - before for now, before in zip(self.x.shape[2:], bound.shape[2:], strict=True)]
-        return F.pad(bound, [side for more in reversed(grown) for side in (0, more)])
+        return F.pad(bound, [side for extra in reversed(grown) for side in (0, extra)])
 
     def _per_channel(self, bias: Tensor) -> Tensor:
         return bias if self.geometry is None else bias.view(-1, *(1,) * (self.x.ndim - 2))
@@ -132,11 +132,11 @@ class InputLayer:
             return share @ weight, share @ positive
         if self.geometry.groups > 1:
             return tuple(input_gradient(share, w, x, self.geometry) for w in (weight, positive))  # type: ignore[return-value]
-        both = input_gradient(
+        stacked = input_gradient(
             share, torch.cat([weight, positive], 1), x.repeat(1, 2, *(1,) * (x.ndim - 2)), self.geometry
         )
-        whole, plus = both.chunk(2, 1)
-        return whole, plus
+        with_weights, plus = stacked.chunk(2, 1)
+        return with_weights, plus
 
 
 class _Share(Function):

@@ -60,13 +60,13 @@ class _Scale(Function):
 
 
 def _scaled(grad: Tensor, _: Tensor, scale: Tensor) -> Tensor:
-    out: Tensor = _Scale.apply(grad, scale)
-    return out
+    output: Tensor = _Scale.apply(grad, scale)
+    return output
 
 
 def _with_scale(y: Tensor, x: Tensor, switch: Switch, scale: Tensor) -> Tensor:
-    out: Tensor = Choose.apply(y, x, switch, _scaled, scale)
-    return out
+    output: Tensor = Choose.apply(y, x, switch, _scaled, scale)
+    return output
 
 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:

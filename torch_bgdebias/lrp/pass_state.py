@@ -1,4 +1,4 @@
-"""What one explained forward pass knows: its rules, its switch, and the layers that it has met."""
+"""The state of one explained forward pass: its rules, its switch, and the layers seen so far."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PassState:
         batch_norm: "linear": a training batch's statistics are constants in the relevance pass; "exact": not.
         image: what enters the model, with a history (not a leaf), if known.
         remember: keep the linear and convolution layers that take the image in ``input_layers`` (z^B rule).
-        private: nobody wants the ordinary gradient of the image.
+        private: the ordinary gradient of the image is not used.
         plain: no rules at all: the relevance pass is the plain gradient (but attention stays differentiable twice).
     """
 
@@ -59,11 +59,13 @@ class PassState:
 
     def agrees_with(self, other: PassState) -> bool:
         """Whether the rules of both are the same, so that one pass serves for both."""
-        mine, its = (
+        own_input, other_input = (
             (type(p), p.epsilon, p.stabilizer, p.batch_norm, p.plain, p.remember, p.image if p.remember else None)
             for p in (self, other)
         )
-        return all(a is b or (not isinstance(a, Tensor) and a == b) for a, b in zip(mine, its, strict=True))
+        return all(
+            a is b or (not isinstance(a, Tensor) and a == b) for a, b in zip(own_input, other_input, strict=True)
+        )
 
     def skip(self, x: Tensor, weight: Tensor, *, boxed: bool = False) -> Skip:
         """What a convolution of ``x`` need not compute."""

@@ -74,17 +74,17 @@ def relevance(
             warnings.warn(f"{message}: the original module is used", stacklevel=2)
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         image = image.clone() if image.is_inference() else image
-        place = image if image.requires_grad else image.detach().requires_grad_()
+        input_leaf = image if image.requires_grad else image.detach().requires_grad_()
 
         def forward() -> tuple[Tensor, Tensor]:
-            logits = logits_of(inner(place))
+            logits = logits_of(inner(input_leaf))
             if logits.ndim != 2:
                 raise ValueError(f"model output: expected logits (B, K), got {describe(logits)}")
             return logits, logits if target is None else chosen(logits, target)
 
         with composite.context(inner):
             logits, scalars = forward()
-            heatmap = _checked(inner, forward, scalars, place, create_graph)
+            heatmap = _checked(inner, forward, scalars, input_leaf, create_graph)
     check_finite(logits, name="logits")
     return (logits, heatmap) if create_graph else (logits.detach(), heatmap.detach())
 
@@ -112,8 +112,8 @@ def _checked(
         check_finite(heatmap.flatten(1), name="relevance")
     except ValueError as error:
         bad = ~torch.isfinite(heatmap.detach()).flatten(2).all(2).all(0)
-        first = functools.partial(rerun, int(bad.nonzero()[0]))
-        raise ValueError(f"{error}; {where_infinite(inner, place.detach(), first)}") from error
+        rerun_first_bad = functools.partial(rerun, int(bad.nonzero()[0]))
+        raise ValueError(f"{error}; {where_infinite(inner, place.detach(), rerun_first_bad)}") from error
     return heatmap
 
 

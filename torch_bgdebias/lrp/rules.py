@@ -1,4 +1,4 @@
-"""zennit's rules made trainable: the same relevance, with a graph to the weights that made it."""
+"""Trainable versions of zennit's rules: the same relevance, with gradients to the weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Trainable(BasicHook):  # type: ignore[misc]
 
     def backward(self, module: nn.Module, grad_input: Any, grad_output: Any) -> tuple[Tensor | None, ...]:
         """The rule's relevance at the module's input; differentiable where the running backward pass is."""
-        original, *rest = self.stored_tensors["input"]
+        original, *others = self.stored_tensors["input"]
         keywords = self.stored_tensors.get("kwargs", {})
         create_graph = torch.is_grad_enabled()
         inputs, outputs = [], []
@@ -30,12 +30,14 @@ class _Trainable(BasicHook):  # type: ignore[misc]
                 original = original.detach()
             modifiers = zip(self.input_modifiers, self.param_modifiers, self.output_modifiers, strict=True)
             for modify_input, modify_param, modify_output in modifiers:
-                entering = modify_input(original)
+                layer_input = modify_input(original)
                 # each its own tensor: gradients to one must not contain another's
-                entering = entering.clone() if entering.requires_grad else entering.detach().requires_grad_()
+                layer_input = (
+                    layer_input.clone() if layer_input.requires_grad else layer_input.detach().requires_grad_()
+                )
                 parameters = _modified(module, ParamMod.ensure(modify_param))
-                output = functional_call(_Forward(module), parameters, (entering, *rest), keywords)
-                inputs.append(entering)
+                output = functional_call(_Forward(module), parameters, (layer_input, *others), keywords)
+                inputs.append(layer_input)
                 outputs.append(modify_output(output))
             gradients = torch.autograd.grad(
                 outputs,
@@ -115,9 +117,9 @@ def trainable(rule: Any) -> Any:
     if isinstance(rule, type) and issubclass(rule, BasicHook):
         return _subclass(rule)
     if isinstance(rule, BasicHook):
-        changed = rule.copy()
-        changed.__class__ = _subclass(type(rule))
-        return changed
+        rule_copy = rule.copy()
+        rule_copy.__class__ = _subclass(type(rule))
+        return rule_copy
     if isinstance(rule, Composite):
         if rule.canonizers:
             names = ", ".join(type(c).__name__ for c in rule.canonizers)

@@ -1,4 +1,4 @@
-"""What of the logits is explained: one scalar a sample and map."""
+"""The scalars of the logits that are explained, one per sample and map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is object and what is background: reading masks, making them, judging them."""
+"""Masks: reading them, making them, judging their quality."""
 
 from __future__ import annotations
 

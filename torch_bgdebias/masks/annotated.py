@@ -1,4 +1,4 @@
-"""``AnnotatedMasks``: annotation files in place of a folder of masks, and which of the two a path is."""
+"""``AnnotatedMasks``: annotation files in place of a folder of masks."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class AnnotatedMasks:
         return self.annotations.has_void
 
     def file_of(self, picture: Path) -> Path | None:
-        """The file that says what is in a picture; ``None`` where nothing is said of it."""
+        """The annotation file of a picture; ``None`` if it has none."""
         return self.annotations.file_of(self._names[picture][0])
 
     def shared(self) -> list[tuple[Path, Path]]:
@@ -97,7 +97,7 @@ class AnnotatedMasks:
         )
 
     def digest(self, picture: Path) -> str:
-        """What the mask of a picture is known by, 32 hexadecimal digits."""
+        """A hash of a picture's mask, 32 hexadecimal digits."""
         labels = self._labels(picture)
         return hashlib.blake2b(np.array(labels.shape).tobytes() + labels.tobytes(), digest_size=16).hexdigest()
 

@@ -1,4 +1,4 @@
-"""``MaskContents``: what a mask file holds, before anything is said about what it means."""
+"""``MaskContents``: the raw contents of a mask file, before they are interpreted."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ class MaskContents:
         between = ~np.isin(self.values, list(apart_from))
         alike = np.zeros(self.size, bool)
         for axis in (0, 1):
-            same = np.diff(self.values.astype(float), axis=axis) == 0
+            is_repeated = np.diff(self.values.astype(float), axis=axis) == 0
             ahead = [slice(None), slice(None)]
             behind = [slice(None), slice(None)]
             ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
-            alike[tuple(ahead)] |= same
-            alike[tuple(behind)] |= same
+            alike[tuple(ahead)] |= is_repeated
+            alike[tuple(behind)] |= is_repeated
         return float(alike[between].mean()) if between.any() else 1.0
 
     def smooth(self, step: float) -> float:
@@ -131,7 +131,7 @@ def _require_one_page(path: Path) -> None:
     try:
         with Image.open(path) as file:
             count = pages(file)
-    except Exception as error:  # PIL raises whatever a damaged second page leads it to
+    except Exception as error:  # PIL raises errors of many types on a damaged second page
         raise UnreadableImageError(f"unreadable mask file {path}: {error}") from error
     if count > 1:
         raise UnreadableImageError(
@@ -184,34 +184,36 @@ def _from_palette(path: Path, picture: Image.Image) -> MaskContents:
     palette = np.asarray(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
     alpha = _alpha_of(picture) if "transparency" in picture.info else None
     holds = MaskContents(path, "P", "labels", indices, alpha, palette=palette)
-    used = set(holds.colours)
-    if bool((palette.max(1, initial=0) == palette.min(1, initial=255)).all()) or used <= {_BLACK, _WHITE}:
+    indices_used = set(holds.colours)
+    if bool((palette.max(1, initial=0) == palette.min(1, initial=255)).all()) or indices_used <= {_BLACK, _WHITE}:
         grey = holds.as_colours()[..., 0]  # its colours say it
-        return MaskContents(path, "P", "numbers", grey, _news_of(alpha, np.asarray(grey != 0)))
+        return MaskContents(path, "P", "numbers", grey, _informative_alpha(alpha, np.asarray(grey != 0)))
     if len(palette) and tuple(palette[0].tolist()) == _BLACK:
         inside = np.asarray(indices != 0)
-        ways = (inside,) if inside.all() else (inside, inside & np.asarray(indices != 255))  # void may be transparent
-        return dataclasses.replace(holds, alpha=_news_of(alpha, *ways))
-    if _BLACK in used:
+        readings = (
+            (inside,) if inside.all() else (inside, inside & np.asarray(indices != 255))
+        )  # void may be transparent
+        return dataclasses.replace(holds, alpha=_informative_alpha(alpha, *readings))
+    if _BLACK in indices_used:
         colours = holds.as_colours()
-        return MaskContents(path, "P", "colours", colours, _news_of(alpha, np.asarray(colours.any(2))))
+        return MaskContents(path, "P", "colours", colours, _informative_alpha(alpha, np.asarray(colours.any(2))))
     return MaskContents(path, "P", "palette", indices, alpha, palette=palette)
 
 
-def _news_of(alpha: Plane | None, *insides: Plane) -> Plane | None:
+def _informative_alpha(alpha: Plane | None, *insides: Plane) -> Plane | None:
     """Transparency where it says something else than the colours; what is opaque is often just what has one.
 
     Args:
         alpha: how opaque each pixel is.
         insides: what is not background by its colour, in the ways in which it may be read.
     """
-    known = alpha is not None and any(bool(((alpha > 127) == inside).all()) for inside in insides)
-    return None if known else alpha
+    repeats_mask = alpha is not None and any(bool(((alpha > 127) == inside).all()) for inside in insides)
+    return None if repeats_mask else alpha
 
 
 def _from_colours(path: Path, mode: str, colours: Plane, alpha: Plane | None, lossy: bool) -> MaskContents:
-    apart = int((colours.max(2).astype(int) - colours.min(2)).max(initial=0))
-    if apart <= (_CHROMA_NOISE if lossy else 0):
+    largest_difference = int((colours.max(2).astype(int) - colours.min(2)).max(initial=0))
+    if largest_difference <= (_CHROMA_NOISE if lossy else 0):
         return MaskContents(path, mode, "numbers", colours[..., 1], alpha, lossy)
     return MaskContents(path, mode, "colours", colours, alpha, lossy)
 
@@ -221,7 +223,7 @@ def _from_array(path: Path) -> MaskContents:
         values = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise
-    except Exception as error:  # numpy raises whatever a damaged header leads it to
+    except Exception as error:  # numpy raises errors of many types on a damaged header
         raise UnreadableImageError(f"unreadable mask file {path}: {error}") from error
     mode = f"array {values.dtype} {values.shape}"
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):

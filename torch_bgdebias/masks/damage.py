@@ -1,4 +1,4 @@
-"""Masks made worse on purpose: grown, shrunk, moved, taken for boxes, exchanged; to see what figures make of it."""
+"""Masks damaged on purpose (grown, shrunk, shifted, boxed, exchanged), to test how sensitive figures are to them."""
 
 from __future__ import annotations
 
@@ -92,13 +92,13 @@ class Moved(_Edge):
     def __call__(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """Each mask shifted, 0 where it came from."""
         angles = (torch.rand(len(mask), generator=generator) * 2 * math.pi).tolist()
-        moved = torch.zeros_like(mask)
+        shifted = torch.zeros_like(mask)
         for index, angle in enumerate(angles):
             dy, dx = (round(self.radius(mask) * side) for side in (math.sin(angle), math.cos(angle)))
             rows, columns = (slice(max(0, step), size + min(0, step)) for step, size in _steps(mask, dy, dx))
             from_rows, from_columns = (slice(max(0, -s), size + min(0, -s)) for s, size in _steps(mask, dy, dx))
-            moved[index, :, rows, columns] = mask[index, :, from_rows, from_columns]
-        return moved
+            shifted[index, :, rows, columns] = mask[index, :, from_rows, from_columns]
+        return shifted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,13 +133,13 @@ class Exchanged:
 
     def __call__(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """Masks of the next image of the batch; of a single one its own, turned round."""
-        chosen = torch.rand(len(mask), generator=generator) < self.share
-        others = mask.roll(1, 0) if len(mask) > 1 else mask.flip(2, 3)
-        return torch.where(chosen[:, None, None, None], others, mask)
+        exchanged = torch.rand(len(mask), generator=generator) < self.share
+        other_masks = mask.roll(1, 0) if len(mask) > 1 else mask.flip(2, 3)
+        return torch.where(exchanged[:, None, None, None], other_masks, mask)
 
 
 class Made:
-    """Masks by a maker (`torch_bgdebias.masks.mask_maker`), which is told nothing of the given ones."""
+    """Masks by a maker (`torch_bgdebias.masks.mask_maker`), which does not get the given ones."""
 
     def __init__(self, maker: MaskMaker) -> None:
         if maker.needs:
@@ -155,8 +155,8 @@ class Made:
 
     def __call__(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """What the maker makes of the images."""
-        outcome = checked_masks(self.maker(image, Hints.none(len(image))), image, self.maker.name)
-        return outcome.mask[:, None].to(mask.dtype)
+        made_masks = checked_masks(self.maker(image, Hints.none(len(image))), image, self.maker.name)
+        return made_masks.mask[:, None].to(mask.dtype)
 
 
 def default_damages() -> Sequence[Damage]:

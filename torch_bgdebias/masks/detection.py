@@ -1,4 +1,4 @@
-"""``resolve``: finding out from what mask files hold how they say what is object, or what has to be said."""
+"""``resolve``: detects how mask files encode the object, or says what the user has to specify."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _BLACK: Colour = (0, 0, 0)
 _SMALL = 63
 
 
-def resolve(masks: Sequence[MaskContents], wanted: MaskEncoding) -> MaskEncoding:
-    """The encoding of masks of one kind of file that were looked at together.
+def resolve(masks: Sequence[MaskContents], encoding: MaskEncoding) -> MaskEncoding:
+    """The encoding of masks of one kind of file that were inspected together.
 
     Args:
         masks: at least one, all of the same ``MaskContents.kind``; where ``alpha`` is there it is what decides.
-        wanted: what the user said, ``MaskEncoding()`` for nothing.
+        encoding: what the user said, ``MaskEncoding()`` for nothing.
 
     Returns:
         An encoding with no kind ``"auto"``, ``void`` filled in, and ``white`` where it is needed.
@@ -33,21 +33,21 @@ def resolve(masks: Sequence[MaskContents], wanted: MaskEncoding) -> MaskEncoding
     Raises:
         MaskEncodingError: nothing fits; shows what was found and names the options.
     """
-    if wanted.kind == "alpha" or any(by_alpha(mask, wanted) for mask in masks):
-        return _resolve_alpha(masks, wanted)
-    if masks[0].kind == "colours" or wanted.kind == "colour" or wanted.by_colour:
-        return _resolve_colours(masks, wanted)
+    if encoding.kind == "alpha" or any(by_alpha(mask, encoding) for mask in masks):
+        return _resolve_alpha(masks, encoding)
+    if masks[0].kind == "colours" or encoding.kind == "colour" or encoding.by_colour:
+        return _resolve_colours(masks, encoding)
     if masks[0].palette is not None:
-        return _resolve_indices(masks, wanted)
-    return _resolve_numbers(masks, wanted)
+        return _resolve_indices(masks, encoding)
+    return _resolve_numbers(masks, encoding)
 
 
-def by_alpha(mask: MaskContents, wanted: MaskEncoding) -> bool:
+def by_alpha(mask: MaskContents, encoding: MaskEncoding) -> bool:
     """Whether its channel of transparency says what is object, rather than colours or indices that the user named."""
-    if mask.alpha is None or wanted.kind not in ("auto", "alpha"):
+    if mask.alpha is None or encoding.kind not in ("auto", "alpha"):
         return False
-    labels = wanted.by_colour or (mask.palette is not None and wanted.foreground is not None)
-    return wanted.kind == "alpha" or not labels
+    labels = encoding.by_colour or (mask.palette is not None and encoding.foreground is not None)
+    return encoding.kind == "alpha" or not labels
 
 
 def refusal(masks: Sequence[MaskContents], contents: str, options: str) -> MaskEncodingError:
@@ -65,57 +65,65 @@ _EITHER_LABELS = (
 _COLOURS = 'say foreground=["#rrggbb", ...] (and void=[...]) with the colours that are object, or encoding="colour"'
 
 
-def _resolve_indices(masks: Sequence[MaskContents], wanted: MaskEncoding) -> MaskEncoding:
+def _resolve_indices(masks: Sequence[MaskContents], encoding: MaskEncoding) -> MaskEncoding:
     """Indices into a palette of colours."""
-    if masks[0].kind == "palette" and wanted.kind == "auto" and wanted.foreground is None:
+    if masks[0].kind == "palette" and encoding.kind == "auto" and encoding.foreground is None:
         colours = sorted({colour for mask in masks for colour in mask.colours})
         raise refusal(masks, f"a palette without black, with the colours {first_few(colours)}", _EITHER_LABELS)
-    if wanted.kind == "soft":
+    if encoding.kind == "soft":
         raise refusal(
             masks, "indices into a palette of colours", f'encoding="soft" needs grey levels; {_EITHER_LABELS}'
         )
-    if wanted.kind == "binary":
-        return dataclasses.replace(wanted, void=wanted.void or ())
+    if encoding.kind == "binary":
+        return dataclasses.replace(encoding, void=encoding.void or ())
     # VOC, and the tools that write its palette, keep 255 for what is neither
-    return dataclasses.replace(wanted, kind="index", void=_apart(wanted.foreground, wanted.void, (255,)))
+    return dataclasses.replace(
+        encoding, kind="index", void=_void_beside_foreground(encoding.foreground, encoding.void, (255,))
+    )
 
 
-def _apart(
+def _void_beside_foreground(
     foreground: tuple[Label, ...] | None, void: tuple[Label, ...] | None, default: tuple[Label, ...]
 ) -> tuple[Label, ...]:
     """Void as given, else the default but for labels that are foreground."""
     return void if void is not None else tuple(label for label in default if label not in (foreground or ()))
 
 
-def _resolve_numbers(masks: Sequence[MaskContents], wanted: MaskEncoding) -> MaskEncoding:
+def _resolve_numbers(masks: Sequence[MaskContents], encoding: MaskEncoding) -> MaskEncoding:
     _require_range(masks)
-    if wanted.kind in ("binary", "soft"):
-        return dataclasses.replace(wanted, void=wanted.void or (), white=wanted.white or _white(masks, wanted.kind))
-    levels = _union(masks)
-    if wanted.kind == "index":
-        return dataclasses.replace(wanted, void=_apart(wanted.foreground, wanted.void, _default_void(levels)))
-    if wanted.foreground is not None or wanted.void:
-        return _resolve_given(masks, wanted)
+    if encoding.kind in ("binary", "soft"):
+        return dataclasses.replace(
+            encoding, void=encoding.void or (), white=encoding.white or _white_value(masks, encoding.kind)
+        )
+    levels = _all_levels(masks)
+    if encoding.kind == "index":
+        return dataclasses.replace(
+            encoding, void=_void_beside_foreground(encoding.foreground, encoding.void, _default_void(levels))
+        )
+    if encoding.foreground is not None or encoding.void:
+        return _resolve_given(masks, encoding)
     return _guess_numbers(masks)
 
 
-def _resolve_given(masks: Sequence[MaskContents], wanted: MaskEncoding) -> MaskEncoding:
+def _resolve_given(masks: Sequence[MaskContents], encoding: MaskEncoding) -> MaskEncoding:
     """Numbers with labels that the user gave: which are shares, turned round or not, and which are labels."""
     try:
         guess = _guess_numbers(masks)
     except MaskEncodingError:
         guess = MaskEncoding("index", void=())
-    ends = {0, int(guess.white or 0)}
-    if guess.kind == "soft" and not wanted.void and set(wanted.foreground or ()) <= ends:
-        return dataclasses.replace(wanted, kind="soft", void=(), white=guess.white)
-    if guess.kind == "binary" and masks[0].lossy and set(wanted.foreground or ()) <= ends:
-        return dataclasses.replace(wanted, kind="binary", void=(), white=guess.white)
-    return dataclasses.replace(wanted, kind="index", void=_apart(wanted.foreground, wanted.void, guess.void or ()))
+    guessed_levels = {0, int(guess.white or 0)}
+    if guess.kind == "soft" and not encoding.void and set(encoding.foreground or ()) <= guessed_levels:
+        return dataclasses.replace(encoding, kind="soft", void=(), white=guess.white)
+    if guess.kind == "binary" and masks[0].lossy and set(encoding.foreground or ()) <= guessed_levels:
+        return dataclasses.replace(encoding, kind="binary", void=(), white=guess.white)
+    return dataclasses.replace(
+        encoding, kind="index", void=_void_beside_foreground(encoding.foreground, encoding.void, guess.void or ())
+    )
 
 
 def _guess_numbers(masks: Sequence[MaskContents]) -> MaskEncoding:
-    """Numbers about which nothing was said."""
-    levels = _union(masks)
+    """Numbers without a given encoding."""
+    levels = _all_levels(masks)
     largest, fractions = levels[-1], any(level != int(level) for level in levels)
     top = 65535.0 if largest > 255 else 255.0
     if fractions:
@@ -128,7 +136,7 @@ def _guess_numbers(masks: Sequence[MaskContents]) -> MaskEncoding:
         return MaskEncoding("binary", void=(), white=top)
     if any(mask.lossy for mask in masks):
         return _guess_lossy(masks, largest)
-    if len(levels) > _SMALL and _runs(masks, top):
+    if len(levels) > _SMALL and _changes_smoothly(masks, top):
         if largest < 0.9 * top:
             raise refusal(masks, f"{len(levels)} grey levels that run into each other, up to {largest:g}", _EITHER)
         _require_ends(masks, top)
@@ -138,7 +146,7 @@ def _guess_numbers(masks: Sequence[MaskContents]) -> MaskEncoding:
     return _guess_with_top(masks, levels, top)
 
 
-def _runs(masks: Sequence[MaskContents], top: float) -> bool:
+def _changes_smoothly(masks: Sequence[MaskContents], top: float) -> bool:
     """Whether most masks of many levels change in small steps, as no labels do."""
     shares = [mask.smooth(top / 16) for mask in masks if len(mask.levels) > _SMALL // 2]
     return bool(shares) and sum(shares) / len(shares) > 0.5
@@ -146,7 +154,7 @@ def _runs(masks: Sequence[MaskContents], top: float) -> bool:
 
 def _guess_lossy(masks: Sequence[MaskContents], largest: float) -> MaskEncoding:
     """JPEG and other lossy files: two values with noise about them, or soft."""
-    counts = {level: sum(mask.levels.get(level, 0) for mask in masks) for level in _union(masks)}
+    counts = {level: sum(mask.levels.get(level, 0) for mask in masks) for level in _all_levels(masks)}
     clear = sum(n for level, n in counts.items() if level <= 64 or level >= 191) / sum(counts.values())
     if largest < 200:
         contents = f"a JPEG, or another lossy file, with values up to {largest:g}"
@@ -157,11 +165,11 @@ def _guess_lossy(masks: Sequence[MaskContents], largest: float) -> MaskEncoding:
 def _guess_labels(masks: Sequence[MaskContents], levels: list[float]) -> MaskEncoding:
     """Whole numbers that do not reach white."""
     if 0 not in levels:
-        raise refusal(masks, f"the values {_shown(levels)}, and no 0 for background", _LABELS)
+        raise refusal(masks, f"the values {_levels_text(levels)}, and no 0 for background", _LABELS)
     if set(levels) <= _voc_greys() and 220 in levels:
         return MaskEncoding("index", void=(220,))
-    several = len(levels) > 2 and levels[-1] > _SMALL
-    if several and _flat(masks, (0,)) < 0.5:
+    many_levels = len(levels) > 2 and levels[-1] > _SMALL
+    if many_levels and _share_in_areas(masks, (0,)) < 0.5:
         raise refusal(masks, f"{len(levels)} values up to {levels[-1]:g} that form no areas", _EITHER)
     return MaskEncoding("index", void=())
 
@@ -169,19 +177,18 @@ def _guess_labels(masks: Sequence[MaskContents], levels: list[float]) -> MaskEnc
 def _guess_with_top(masks: Sequence[MaskContents], levels: list[float], top: float) -> MaskEncoding:
     """Whole numbers that reach white: soft edges, or labels beside a void of 255."""
     between = [level for level in levels if 0 < level < top]
-    flat = _flat(masks, (0, top))
+    flat = _share_in_areas(masks, (0, top))
     with_top = [mask for mask in masks if top in mask.levels]
     beside = [mask for mask in with_top if any(level in mask.levels for level in between)]
     if (between[-1] <= _SMALL and top == 255) or (top > 255 and flat >= 0.5 and beside):
         if flat < 0.3:
-            raise refusal(masks, f"faint values {_shown(between)} beside {top:g} that form no areas", _EITHER)
+            raise refusal(masks, f"faint values {_levels_text(between)} beside {top:g} that form no areas", _EITHER)
         if beside and 2 * len(beside) < len(with_top):
-            contents = (
-                f"{top:g} alone in {len(with_top) - len(beside)} masks, and beside {_shown(between)} in {len(beside)}"
-            )
+            n_alone = len(with_top) - len(beside)
+            contents = f"{top:g} alone in {n_alone} masks, and beside {_levels_text(between)} in {len(beside)}"
             raise refusal(beside, contents, f"{_LABELS}: is {top:g} void, or object?")
         if 0 not in levels:
-            raise refusal(masks, f"the values {_shown(levels)}, and no 0 for background", _LABELS)
+            raise refusal(masks, f"the values {_levels_text(levels)}, and no 0 for background", _LABELS)
         return MaskEncoding("index", void=(int(top),) if beside else ())
     if flat < 0.5:
         _require_ends(masks, top)
@@ -189,7 +196,7 @@ def _guess_with_top(masks: Sequence[MaskContents], levels: list[float], top: flo
     halves = [mask for mask in masks if {127, 128} & set(mask.levels)]
     if not beside and set(between) <= {127, 128} and 5 * len(halves) <= len(masks):
         return MaskEncoding("soft", void=(), white=top)
-    raise refusal(masks, f"areas of the values {_shown(levels)}", _EITHER)
+    raise refusal(masks, f"areas of the values {_levels_text(levels)}", _EITHER)
 
 
 def _require_ends(masks: Sequence[MaskContents], top: float) -> None:
@@ -200,7 +207,7 @@ def _require_ends(masks: Sequence[MaskContents], top: float) -> None:
         raise refusal(masks, contents, 'say encoding="soft" if they are masks all the same')
 
 
-def _resolve_alpha(masks: Sequence[MaskContents], wanted: MaskEncoding) -> MaskEncoding:
+def _resolve_alpha(masks: Sequence[MaskContents], encoding: MaskEncoding) -> MaskEncoding:
     """The channel of transparency, unless the colours are a mask of their own that says something else."""
     planes = [
         MaskContents(mask.path, f"alpha of {mask.mode}", "numbers", mask.alpha)
@@ -209,50 +216,51 @@ def _resolve_alpha(masks: Sequence[MaskContents], wanted: MaskEncoding) -> MaskE
     ]
     if not planes:
         raise refusal(masks, "no transparency", 'encoding="alpha" needs some; leave encoding out')
-    if wanted.kind == "auto":
+    if encoding.kind == "auto":
         _require_agreement(masks)
-    inner = resolve(planes, dataclasses.replace(wanted, kind="auto"))
+    inner = resolve(planes, dataclasses.replace(encoding, kind="auto"))
     if inner.kind == "index":  # one level, whatever it is: a cover that can be seen through
-        inner = dataclasses.replace(inner, white=max(_union(planes)))
+        inner = dataclasses.replace(inner, white=max(_all_levels(planes)))
     return dataclasses.replace(inner, kind="alpha", white=inner.white or 255.0, void=())
 
 
 def _require_agreement(masks: Sequence[MaskContents]) -> None:
     for mask in masks:
-        bare = dataclasses.replace(mask, alpha=None)
-        if mask.alpha is None or len(bare.colours if mask.kind == "colours" else bare.levels) < 2:
+        without_alpha = dataclasses.replace(mask, alpha=None)
+        if mask.alpha is None or len(without_alpha.colours if mask.kind == "colours" else without_alpha.levels) < 2:
             continue
         try:
-            own = foreground_of(bare, resolve([bare], MaskEncoding()))[0] > 127
+            object_of_colours = foreground_of(without_alpha, resolve([without_alpha], MaskEncoding()))[0] > 127
         except MaskEncodingError:
             continue  # a picture, cut out: its colours are no mask
-        apart = float((own != (mask.alpha > int(mask.alpha.max()) / 2)).mean())
-        if apart > 0.02:
+        share_differing = float((object_of_colours != (mask.alpha > int(mask.alpha.max()) / 2)).mean())
+        if share_differing > 0.02:
             raise refusal(
                 [mask],
-                f"a channel of transparency and colours that say different things on {apart:.0%} of the pixels",
+                f"a channel of transparency and colours that say different things on {share_differing:.0%} of the "
+                "pixels",
                 'say encoding="alpha", or "colour", "binary", "index" for the colours',
             )
 
 
-def _resolve_colours(masks: Sequence[MaskContents], wanted: MaskEncoding) -> MaskEncoding:
+def _resolve_colours(masks: Sequence[MaskContents], encoding: MaskEncoding) -> MaskEncoding:
     colours: dict[Colour, int] = {}
     for mask in masks:
         for colour, count in mask.colours.items():
             colours[colour] = colours.get(colour, 0) + count
-    shown = first_few((f"{colour}" for colour in sorted(colours, key=lambda c: -colours[c])), 6)
-    void = (VOC_VOID,) if wanted.void is None else wanted.void
-    if wanted.kind in ("index", "soft"):
-        raise refusal(masks, f"the colours {shown}", f'encoding="{wanted.kind}" needs numbers; {_COLOURS}')
-    if wanted.foreground is not None:
-        return dataclasses.replace(wanted, kind="colour", void=void)
-    if wanted.kind == "binary" and len(colours) == 2:
-        return dataclasses.replace(wanted, kind="colour", foreground=(max(colours, key=sum),), void=void)
+    examples = first_few((f"{colour}" for colour in sorted(colours, key=lambda c: -colours[c])), 6)
+    void = (VOC_VOID,) if encoding.void is None else encoding.void
+    if encoding.kind in ("index", "soft"):
+        raise refusal(masks, f"the colours {examples}", f'encoding="{encoding.kind}" needs numbers; {_COLOURS}')
+    if encoding.foreground is not None:
+        return dataclasses.replace(encoding, kind="colour", void=void)
+    if encoding.kind == "binary" and len(colours) == 2:
+        return dataclasses.replace(encoding, kind="colour", foreground=(max(colours, key=sum),), void=void)
     if _BLACK not in colours and not any(mask.lossy for mask in masks):
-        raise refusal(masks, f"the colours {shown}, and no black for background", _COLOURS)
-    if wanted.kind == "auto" and (busy := next((mask for mask in masks if _is_picture(mask)), None)) is not None:
+        raise refusal(masks, f"the colours {examples}, and no black for background", _COLOURS)
+    if encoding.kind == "auto" and (busy := next((mask for mask in masks if _is_picture(mask)), None)) is not None:
         raise refusal([busy], f"{len(busy.colours)} colours: a preview or a photograph?", _COLOURS)
-    return dataclasses.replace(wanted, kind="colour", void=void)
+    return dataclasses.replace(encoding, kind="colour", void=void)
 
 
 def _is_picture(mask: MaskContents) -> bool:
@@ -267,11 +275,11 @@ def _is_picture(mask: MaskContents) -> bool:
     return bool(len(frequent) > 24 or clear < 0.9 or float((bright < 32).mean()) < 0.01)
 
 
-def _union(masks: Sequence[MaskContents]) -> list[float]:
+def _all_levels(masks: Sequence[MaskContents]) -> list[float]:
     return sorted({level for mask in masks for level in mask.levels})
 
 
-def _flat(masks: Sequence[MaskContents], apart_from: Sequence[float]) -> float:
+def _share_in_areas(masks: Sequence[MaskContents], apart_from: Sequence[float]) -> float:
     """Of the masks that have other values than these, the share of such pixels that lie in areas."""
     shares = [mask.flat(apart_from) for mask in masks if not set(mask.levels) <= set(apart_from)]
     return sum(shares) / len(shares) if shares else 1.0
@@ -281,8 +289,8 @@ def _default_void(levels: Sequence[float]) -> tuple[Label, ...]:
     return (255,) if 255 in levels and any(0 < level < 255 for level in levels) and levels[-1] == 255 else ()
 
 
-def _white(masks: Sequence[MaskContents], kind: str) -> float:
-    largest = _union(masks)[-1]
+def _white_value(masks: Sequence[MaskContents], kind: str) -> float:
+    largest = _all_levels(masks)[-1]
     if kind == "binary":
         return largest or 1.0
     if masks[0].values.dtype.kind == "f":
@@ -307,5 +315,5 @@ def _voc_greys() -> set[float]:
     return set(((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(float).tolist())
 
 
-def _shown(levels: Sequence[float]) -> str:
+def _levels_text(levels: Sequence[float]) -> str:
     return first_few((f"{level:g}" for level in levels), 8)

@@ -1,4 +1,4 @@
-"""``MaskEncoding``: how mask files say what is object."""
+"""``MaskEncoding``: how mask files encode the object."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Label: TypeAlias = int | Colour
 
 
 class MaskEncodingError(ValueError):
-    """Masks whose meaning their values do not settle. Says what was found and which option settles it."""
+    """The values of masks do not determine their meaning; the message says which option settles it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,16 +50,16 @@ class MaskEncoding:
     def __post_init__(self) -> None:
         check_option(self.kind, MASK_ENCODINGS, name="encoding")
         for name in ("foreground", "void"):
-            given = getattr(self, name)
-            if given is not None:
-                labels = [given] if isinstance(given, int | str) else given
+            value = getattr(self, name)
+            if value is not None:
+                labels = [value] if isinstance(value, int | str) else value
                 object.__setattr__(self, name, tuple(colour_of(label, name=name) for label in labels))
         if self.foreground == ():
             raise ValueError("foreground: expected some labels, got none")
-        both = set(self.foreground or ()) & set(self.void or ())
-        if both:
+        in_both = set(self.foreground or ()) & set(self.void or ())
+        if in_both:
             raise ValueError(
-                f"void: expected other labels than foreground, got {first_few(sorted(both, key=str))} in both"
+                f"void: expected other labels than foreground, got {first_few(sorted(in_both, key=str))} in both"
             )
 
     @property

@@ -1,4 +1,4 @@
-"""``foreground_of``: a mask's values as foreground and void, once it is known what they mean."""
+"""``foreground_of``: a mask's values as foreground and void, once the encoding is known."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def _of_colours(mask: MaskContents, encoding: MaskEncoding) -> tuple[Plane, Plan
 
 
 def _is_one_of(colours: Plane, labels: Sequence[Label], lossy: bool) -> Plane:
-    near = np.zeros(colours.shape[:2], bool)
+    matches = np.zeros(colours.shape[:2], bool)
     for label in labels:
         colour = label if isinstance(label, tuple) else (label, label, label)
-        apart = np.abs(colours.astype(int) - np.array(colour)).max(2)
-        np.logical_or(near, apart <= (48 if lossy else 0), out=near)
-    return near
+        difference = np.abs(colours.astype(int) - np.array(colour)).max(2)
+        np.logical_or(matches, difference <= (48 if lossy else 0), out=matches)
+    return matches
 
 
 def _bytes(inside: Plane) -> Plane:

@@ -57,7 +57,7 @@ def grabcut_masks(
 
     Source: GrabCut (Rother, Kolmogorov, Blake, 2004), as used by CLAD (arXiv 2210.02748) for data without masks.
     """
-    masks, _ = _cut_all(images, rect, iterations, margin, seed)
+    masks, _ = _cut_images(images, rect, iterations, margin, seed)
     return masks
 
 
@@ -77,20 +77,20 @@ def grabcut_certainty(images: Tensor, rect: Tensor, *, iterations: int = 5, seed
     Returns:
         Masks (B, 1, H, W), and certainties (B,) float32 in [0, 1]: 0 where nothing was found.
     """
-    return _cut_all(images, rect, iterations, 0.05, seed)
+    return _cut_images(images, rect, iterations, 0.05, seed)
 
 
-def _cut_all(images: Tensor, rect: Any, iterations: int, margin: float, seed: int) -> tuple[Tensor, Tensor]:
+def _cut_images(images: Tensor, rect: Any, iterations: int, margin: float, seed: int) -> tuple[Tensor, Tensor]:
     _check(images, iterations, margin)
     cv2 = require("cv2", purpose="grabcut_masks")
     height, width = images.shape[2:]
     rectangles = _rectangles(rect, len(images), height, width, margin)
     pictures = images if images.dtype == torch.uint8 else images.float().mul(255).round().to(torch.uint8)
     masks = np.zeros((len(images), 1, height, width), np.float32)
-    sure = torch.zeros(len(images))
+    confidence = torch.zeros(len(images))
     for row, (picture, box) in enumerate(zip(pictures.cpu().permute(0, 2, 3, 1).numpy(), rectangles, strict=True)):
-        masks[row, 0], sure[row] = _cut(cv2, np.ascontiguousarray(picture[..., ::-1]), box, iterations, seed)
-    return torch.from_numpy(masks).to(images.device), sure
+        masks[row, 0], confidence[row] = _cut(cv2, np.ascontiguousarray(picture[..., ::-1]), box, iterations, seed)
+    return torch.from_numpy(masks).to(images.device), confidence
 
 
 def _cut(cv2: Any, picture: Any, box: Rectangle, iterations: int, seed: int) -> tuple[Any, float]:

@@ -1,4 +1,4 @@
-"""Masks that hold outlines alone: what they enclose would count as background."""
+"""Detects masks that hold outlines only, whose inside would count as background."""
 
 from __future__ import annotations
 

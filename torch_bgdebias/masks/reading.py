@@ -1,4 +1,4 @@
-"""Reading mask files as foreground: one at a time, or with what a folder's masks together say about their encoding."""
+"""Reads mask files as foreground: one at a time, or with an encoding detected from a whole folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch_bgdebias.masks.outlines import warn_of_outlines
 
 __all__ = ["MaskPicture", "MaskReader", "open_mask", "read_mask"]
 
-#: how many pixels of a folder's masks are looked at together, at most
+#: how many pixels of a folder's masks are inspected together, at most
 _PIXELS = 50_000_000
 #: shares of a picture's edge and of its area from which a folder's masks look inverted
 _INVERTED = ((0.75, 0.5), (0.95, 0.1))
@@ -69,8 +69,8 @@ def open_mask(path: str | Path, *, encoding: MaskEncoding | str = "auto") -> Ima
         UnreadableImageError: it cannot be decoded; the message names the file.
         MaskEncodingError: its values do not say what is object; shows them and the options.
     """
-    wanted = MaskEncoding(encoding) if isinstance(encoding, str) else encoding
-    return MaskReader(wanted, {}).open(path).foreground
+    requested = MaskEncoding(encoding) if isinstance(encoding, str) else encoding
+    return MaskReader(requested, {}).open(path).foreground
 
 
 #: the four borders of a picture
@@ -85,8 +85,8 @@ class Cover(NamedTuple):
 
     def share(self, part: Any) -> float:
         """The object's share of what is known in a part of the picture; 0 where nothing is."""
-        known = int(self.known[part].sum())
-        return int((self.inside & self.known)[part].sum()) / known if known else 0.0
+        n_known = int(self.known[part].sum())
+        return int((self.inside & self.known)[part].sum()) / n_known if n_known else 0.0
 
 
 class MaskReader:
@@ -187,34 +187,37 @@ class MaskReader:
 
     def _require_measurable(self, masks: Sequence[MaskContents], root: str | Path) -> None:
         """Object and background in some mask, and not each in the other's place."""
-        seen = [(mask, cover) for mask in masks if (cover := self._cover(mask)) is not None]
-        covers = [cover for _, cover in seen]
+        covered = [(mask, cover) for mask in masks if (cover := self._cover(mask)) is not None]
+        covers = [cover for _, cover in covered]
         if not covers:
             return
         holds = f"holds {_values_of(masks)}"
-        where = f"{root or masks[0].path}: masks ({len(masks)} looked at, the first {masks[0].path.name}"
+        opening = f"{root or masks[0].path}: masks ({len(masks)} looked at, the first {masks[0].path.name}"
         area = float(np.mean([cover.share(np.s_[:, :]) for cover in covers]))
         if area == 0:
-            given = f" with foreground={list(self.wanted.foreground)}" if self.wanted.foreground is not None else ""
+            options_text = (
+                f" with foreground={list(self.wanted.foreground)}" if self.wanted.foreground is not None else ""
+            )
             raise MaskEncodingError(
-                f"{where}, {masks[0].mode}, {holds}): expected an object in some, got none{given}; say "
+                f"{opening}, {masks[0].mode}, {holds}): expected an object in some, got none{options_text}; say "
                 "foreground=[...] with the values that are object"
             )
-        warn_of_outlines([cover.inside for cover in covers], where)
+        warn_of_outlines([cover.inside for cover in covers], opening)
         if self.wanted.foreground is not None:
             return
         edge = float(np.mean([np.mean([cover.share(side) for side in _SIDES]) for cover in covers]))
         if any(edge > least_edge and area > least_area for least_edge, least_area in _INVERTED):
-            every = sum(all(cover.inside[side].any() for side in _SIDES) for cover in covers)
+            n_all_edges = sum(all(cover.inside[side].any() for side in _SIDES) for cover in covers)
             raise MaskEncodingError(
-                f"{where}, {masks[0].mode}, {holds}) cover {area:.0%} of their pictures on average and touch every "
-                f"border in {every} of {len(masks)}: inverted? Say foreground=[0] (--foreground 0) if 0 is the object, "
-                "or, if they are right or 0 is a class as others are, foreground=[...] with the values that are object"
+                f"{opening}, {masks[0].mode}, {holds}) cover {area:.0%} of their pictures on average and touch every "
+                f"border in {n_all_edges} of {len(masks)}: inverted? Say foreground=[0] (--foreground 0) if 0 is the "
+                "object, or, if they are right or 0 is a class as others are, foreground=[...] with the values that "
+                "are object"
             )
-        _look_for_inverted(seen, where)
+        _look_for_inverted(covered, opening)
         if "numbers" in self.encodings and self.encodings["numbers"].kind == "soft":
-            _warn_of_halves(masks, where)
-        self._require_a_background(masks, edge, where, holds)
+            _warn_of_halves(masks, opening)
+        self._require_a_background(masks, edge, opening, holds)
 
     def _require_a_background(self, masks: Sequence[MaskContents], edge: float, where: str, holds: str) -> None:
         """Refuse maps of whole scenes, whose 0 is no background, but for whoever says that it is."""
@@ -229,7 +232,7 @@ class MaskReader:
             )
 
 
-def _look_for_inverted(seen: Sequence[tuple[MaskContents, Cover]], where: str) -> None:
+def _look_for_inverted(covered: Sequence[tuple[MaskContents, Cover]], where: str) -> None:
     """Masks that cover all borders and leave background inside, among others that do not: those of a class, often.
 
     Raises:
@@ -237,14 +240,14 @@ def _look_for_inverted(seen: Sequence[tuple[MaskContents, Cover]], where: str) -
     """
     around = [
         mask
-        for mask, cover in seen
+        for mask, cover in covered
         if min(cover.share(side) for side in _SIDES) > _AROUND and cover.share(np.s_[:, :]) < _AROUND
     ]
     if not around:
         return
     names = first_few((f"{mask.path.parent.name}/{mask.path.name}" for mask in around), 4)
     text = f"{where}): {len(around)} cover every border and leave background inside, unlike the others ({names}): "
-    if len(around) < _SOME_INVERTED * len(seen):
+    if len(around) < _SOME_INVERTED * len(covered):
         warnings.warn(text + "inverted? Their objects would be taken for background", stacklevel=6)
         return
     raise MaskEncodingError(
@@ -254,14 +257,14 @@ def _look_for_inverted(seen: Sequence[tuple[MaskContents, Cover]], where: str) -
     )
 
 
-def _group(mask: MaskContents, wanted: MaskEncoding) -> str:
-    if by_alpha(mask, wanted):
+def _group(mask: MaskContents, encoding: MaskEncoding) -> str:
+    if by_alpha(mask, encoding):
         return "alpha"
-    return "colours" if wanted.by_colour or wanted.kind in ("colour", "alpha") else mask.kind
+    return "colours" if encoding.by_colour or encoding.kind in ("colour", "alpha") else mask.kind
 
 
 def _fitting(mask: MaskContents, folder: MaskEncoding) -> MaskEncoding:
-    """The encoding of one mask of numbers beside those that were looked at together.
+    """The encoding of one mask of numbers beside those that were inspected together.
 
     Raises:
         MaskEncodingError: it is encoded in another way.
@@ -271,12 +274,14 @@ def _fitting(mask: MaskContents, folder: MaskEncoding) -> MaskEncoding:
         return folder
     if folder.kind == "binary" and (set(mask.levels) <= {0, white} or (mask.lossy and largest > white / 2)):
         return folder
-    alone = resolve([mask], MaskEncoding())
-    if folder.kind == "binary" and alone.kind == "soft" and alone.white == white:
-        return alone
+    encoding = resolve([mask], MaskEncoding())
+    if folder.kind == "binary" and encoding.kind == "soft" and encoding.white == white:
+        return encoding
     hard = {"binary", "index"}
-    if {folder.kind, alone.kind} <= hard and alone.void in ((), folder.void):
-        return folder if folder.void else alone  # two tools, 0/1 and 0/255 or labels: object is what is not 0 in both
+    if {folder.kind, encoding.kind} <= hard and encoding.void in ((), folder.void):
+        return (
+            folder if folder.void else encoding
+        )  # two tools, 0/1 and 0/255 or labels: object is what is not 0 in both
     scale = f" up to {white:g}" if white else f" with void={list(folder.void or ())}"
     raise refusal(
         [mask],

@@ -23,7 +23,7 @@ Predict: TypeAlias = Callable[[Tensor], Tensor]
 
 
 class AdversarialBackgrounds(NamedTuple):
-    """What every background of a bank did to a batch of foregrounds.
+    """The effect of every background of a bank on a batch of foregrounds.
 
     Attributes:
         accuracy: scalar float32, share of the foregrounds that no background fooled; NaN without any foreground.
@@ -54,7 +54,7 @@ def adversarial_background_accuracy(
     chunk: int = 256,
     void: Tensor | None = None,
 ) -> AdversarialBackgrounds:
-    """Put every foreground on every background of a bank, until one makes the model wrong.
+    """Paste every foreground on every background of a bank, until one fools the model.
 
     Backgrounds are tried in the bank's order, and a fooled foreground drops out, which is asked once a pass.
 
@@ -104,9 +104,9 @@ def adversarial_background_accuracy(
             return _classes(logits_of(model(batch), logits), len(batch), predict)
 
         attack = _Attack(answers, image, mask, label, pool, chunk)
-        there = valid.nonzero()[:, 0]
-        for start in range(0, len(there), chunk):
-            active = there[start : start + chunk]
+        rows = valid.nonzero()[:, 0]
+        for start in range(0, len(rows), chunk):
+            active = rows[start : start + chunk]
             attack.on(active, fooled_by, predicted)
     robust = valid & (fooled_by < 0)
     tried = torch.where(fooled_by < 0, len(pool), fooled_by + 1) * valid
@@ -120,7 +120,7 @@ class AdversarialBackgroundAccuracy(ClassSums):
     Args:
         bank: see `adversarial_background_accuracy`. It is shared, never copied, with clones of the metric, and
             does not move with the metric.
-        num_classes: K, needed to tell classes apart (``average`` other than ``"micro"``).
+        num_classes: K, needed for results by class (``average`` other than ``"micro"``).
         average: ``"micro"`` over all foregrounds; ``"macro"`` mean over the classes that occur; ``"none"`` per class
             (K,), NaN for an absent class.
         predict: from logits to classes, see there.
@@ -170,7 +170,7 @@ class AdversarialBackgroundAccuracy(ClassSums):
 
     @property
     def bank(self) -> BackgroundSource:
-        """The backgrounds, as given."""
+        """The backgrounds, as passed."""
         return self._shared.bank
 
     def update(
@@ -246,10 +246,10 @@ class _Attack:
             allowed = self.pool.allowed(self.label[active])
             if allowed is not None:  # where the foreground must not stand, an error is not the foreground's
                 wrong = wrong & allowed[:, start:stop]
-            first = wrong.int().argmax(1)  # of equal values the first
+            first_wrong = wrong.int().argmax(1)  # of equal values the first
             fooled = wrong.any(1)
-            fooled_by[active] = torch.where(fooled, start + first, -1)
-            predicted[active] = torch.where(fooled, classes.gather(1, first[:, None])[:, 0], -1)
+            fooled_by[active] = torch.where(fooled, start + first_wrong, -1)
+            predicted[active] = torch.where(fooled, classes.gather(1, first_wrong[:, None])[:, 0], -1)
             active, start = active[~fooled], stop
 
 

@@ -1,4 +1,4 @@
-"""What answers are worth beyond their accuracy: sensitivity, specificity, F1, balanced accuracy, calibration."""
+"""Measures beyond accuracy: sensitivity, specificity, F1, balanced accuracy, calibration."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ def confusion_matrix(labels: ArrayLike, answers: ArrayLike, num_classes: int) ->
         [[1, 0], [1, 1]]
     """
     check_count(num_classes, name="num_classes")
-    truth, said = array_of(labels, np.int64), array_of(answers, np.int64)
-    if truth.shape != said.shape or truth.ndim != 1:
-        raise ValueError(f"answers: expected shape {truth.shape} as labels (N,), got {said.shape}")
-    known = (truth >= 0) & (said >= 0)
-    if known.any() and max(truth[known].max(), said[known].max()) >= num_classes:
-        largest = max(truth[known].max(), said[known].max())
+    truth, predicted = array_of(labels, np.int64), array_of(answers, np.int64)
+    if truth.shape != predicted.shape or truth.ndim != 1:
+        raise ValueError(f"answers: expected shape {truth.shape} as labels (N,), got {predicted.shape}")
+    is_known = (truth >= 0) & (predicted >= 0)
+    if is_known.any() and max(truth[is_known].max(), predicted[is_known].max()) >= num_classes:
+        largest = max(truth[is_known].max(), predicted[is_known].max())
         raise ValueError(f"labels, answers: expected classes below {num_classes}, got {largest}")
-    counts = np.bincount(truth[known] * num_classes + said[known], minlength=num_classes**2)
+    counts = np.bincount(truth[is_known] * num_classes + predicted[is_known], minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
 
 
 def balanced_accuracy(
     labels: ArrayLike, answers: ArrayLike, *, groups: ArrayLike | None = None, confidence: float = 0.95
 ) -> Interval:
-    """Mean over the classes that occur of the share of their images that are right.
+    """Mean over the occurring classes of the share of their images that are classified correctly.
 
     Args:
         labels: (N,) classes, negative where not known.
@@ -71,12 +71,12 @@ def balanced_accuracy(
     Raises:
         ValueError: columns of different length.
     """
-    truth, answer, unit = _columns(labels, answers, groups)
+    truth, predicted, unit = _columns(labels, answers, groups)
     classes = np.unique(truth)
     if not len(classes):
         return Interval(math.nan, math.nan, math.nan, 0)
     shares = [
-        mean_interval(answer[rows] == c, groups=None if unit is None else unit[rows], confidence=confidence)
+        mean_interval(predicted[rows] == c, groups=None if unit is None else unit[rows], confidence=confidence)
         for c in classes
         for rows in [truth == c]
     ]
@@ -89,7 +89,7 @@ def balanced_accuracy(
 def f1_score(
     there: ArrayLike, said: ArrayLike, *, groups: ArrayLike | None = None, confidence: float = 0.95
 ) -> Interval:
-    """F1 of one label: twice its hits over hits and calls and cases; 1 - F1 weighs misses and false alarms alike.
+    """F1 of one label: 2 TP / (2 TP + FP + FN); 1 - F1 weighs misses and false alarms alike.
 
     F1 rises with the share of hits among all images in which the label is there or was said; the interval is that
     share's.
@@ -106,9 +106,9 @@ def f1_score(
     Raises:
         ValueError: columns of different length.
     """
-    truth, answer, unit = _columns(there, said, groups)
-    concerned = (truth > 0) | (answer > 0)
-    hits = ((truth > 0) & (answer > 0))[concerned]
+    truth, predicted, unit = _columns(there, said, groups)
+    concerned = (truth > 0) | (predicted > 0)
+    hits = ((truth > 0) & (predicted > 0))[concerned]
     share = mean_interval(hits, groups=None if unit is None else unit[concerned], confidence=confidence)
     value, low, high = (2 * end / (1 + end) for end in (share.value, share.low, share.high))
     return Interval(value, low, high, len(truth))
@@ -117,7 +117,7 @@ def f1_score(
 def sensitivity_at(
     scores: ArrayLike, there: ArrayLike, *, specificity: float = 0.95, confidence: float = 0.95
 ) -> Interval:
-    """Largest share of positives above a threshold that leaves at least so many negatives at or below it.
+    """The largest sensitivity at a threshold that keeps the specificity at or above a given one.
 
     The threshold is itself estimated: the interval takes the ends of the threshold's own interval (order statistics of
     the negatives, half of the error) and at these the ends of the share of positives (the other half), so it holds at
@@ -144,19 +144,19 @@ def sensitivity_at(
     table, truth = array_of(scores, np.float64), array_of(there)
     if table.shape != truth.shape or table.ndim != 1:
         raise ValueError(f"there: expected shape {table.shape} as scores (N,), got {truth.shape}")
-    known = ~np.isnan(table)
-    positives, negatives = table[known & (truth > 0)], np.sort(table[known & (truth <= 0)])
+    is_known = ~np.isnan(table)
+    positives, negatives = table[is_known & (truth > 0)], np.sort(table[is_known & (truth <= 0)])
     n = len(negatives)
     if not n or not len(positives):
-        return Interval(math.nan, math.nan, math.nan, int(known.sum()))
-    limit = _order(negatives, math.ceil(round(specificity * n, 9)))
+        return Interval(math.nan, math.nan, math.nan, int(is_known.sum()))
+    limit = _order_statistic(negatives, math.ceil(round(specificity * n, 9)))
     half = (1 - confidence) / 2
-    lowest = _order(negatives, int(stats.binom.ppf(half / 2, n, specificity)))
-    highest = _order(negatives, int(stats.binom.isf(half / 2, n, specificity)) + 1)
+    lowest = _order_statistic(negatives, int(stats.binom.ppf(half / 2, n, specificity)))
+    highest = _order_statistic(negatives, int(stats.binom.isf(half / 2, n, specificity)) + 1)
     ends = [mean_interval(positives > t, confidence=1 - half) for t in (highest, lowest)]
     low = 0.0 if math.isnan(ends[0].low) else ends[0].low
     high = 1.0 if math.isnan(ends[1].high) else ends[1].high
-    return Interval(float((positives > limit).mean()), low, high, int(known.sum()))
+    return Interval(float((positives > limit).mean()), low, high, int(is_known.sum()))
 
 
 def calibration_error(confidence: ArrayLike, right: ArrayLike, *, bins: int = 15) -> Calibration:
@@ -180,8 +180,8 @@ def calibration_error(confidence: ArrayLike, right: ArrayLike, *, bins: int = 15
     p, truth = array_of(confidence, np.float64), array_of(right, np.float64)
     if p.shape != truth.shape or p.ndim != 1:
         raise ValueError(f"right: expected shape {p.shape} as confidence (N,), got {truth.shape}")
-    known = ~np.isnan(p)
-    p, truth = p[known], truth[known]
+    is_known = ~np.isnan(p)
+    p, truth = p[is_known], truth[is_known]
     if not len(p):
         return Calibration(math.nan, math.nan, 0)
     if p.min() < 0 or p.max() > 1:
@@ -192,7 +192,7 @@ def calibration_error(confidence: ArrayLike, right: ArrayLike, *, bins: int = 15
     return Calibration(float(np.abs(off).sum() / len(p)), float(np.sqrt(2 / math.pi * noise).sum() / len(p)), len(p))
 
 
-def _order(ordered: Floats, rank: int) -> float:
+def _order_statistic(ordered: Floats, rank: int) -> float:
     """The value of a rank from 1; beyond either end infinity."""
     return -math.inf if rank < 1 else math.inf if rank > len(ordered) else float(ordered[rank - 1])
 
@@ -200,9 +200,9 @@ def _order(ordered: Floats, rank: int) -> float:
 def _columns(
     labels: ArrayLike, answers: ArrayLike, groups: ArrayLike | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.generic] | None]:
-    truth, said = array_of(labels).astype(np.int64), array_of(answers).astype(np.int64)
-    if truth.shape != said.shape or truth.ndim != 1:
-        raise ValueError(f"answers: expected shape {truth.shape} as labels (N,), got {said.shape}")
-    known = (truth >= 0) & (said >= 0)
-    unit = None if groups is None else array_of(groups)[known]
-    return truth[known], said[known], unit
+    truth, predicted = array_of(labels).astype(np.int64), array_of(answers).astype(np.int64)
+    if truth.shape != predicted.shape or truth.ndim != 1:
+        raise ValueError(f"answers: expected shape {truth.shape} as labels (N,), got {predicted.shape}")
+    is_known = (truth >= 0) & (predicted >= 0)
+    unit = None if groups is None else array_of(groups)[is_known]
+    return truth[is_known], predicted[is_known], unit

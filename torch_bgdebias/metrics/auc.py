@@ -80,14 +80,14 @@ def auc_interval(
     check_option(method, ("delong", "logit"), name="method")
     check_confidence(confidence)
     table, truth, unit = _tables(scores, targets, groups)
-    known = ~np.isnan(table).any(1)
-    value, part, fewest = _mean_area(table[known], truth[known], unit[known])
-    n = int(known.sum())
+    is_known = ~np.isnan(table).any(1)
+    value, influence, fewest = _mean_area(table[is_known], truth[is_known], unit[is_known])
+    n = int(is_known.sum())
     if math.isnan(value) or fewest < 2:
         return Interval(value, math.nan, math.nan, n)
     if value in _EXTREMES:
         return Interval(value, *_ends_of_extreme(value, fewest, table.shape[1], confidence), n)
-    return Interval(value, *_ends(value, _error(part, unit[known]), confidence, method), n)
+    return Interval(value, *_interval_ends(value, _standard_error(influence, unit[is_known]), confidence, method), n)
 
 
 def auc_difference(
@@ -98,7 +98,7 @@ def auc_difference(
     groups: ArrayLike | None = None,
     confidence: float = 0.95,
 ) -> AreaDifference:
-    """Two areas on the same images, of two models or on two backgrounds: difference, DeLong's interval and test.
+    """The difference of two areas on the same images (two models, or two backgrounds), with DeLong's interval and test.
 
     An area of exactly 0 or 1 has no variance: then the ends are put together from those of the two areas (Zou and
     Donner, Statistics in Medicine 27, 2008), as if these had nothing to do with each other, so rather too wide.
@@ -119,48 +119,53 @@ def auc_difference(
         -0.25
     """
     check_confidence(confidence)
-    one, truth, unit = _tables(first, targets, groups)
-    two = _tables(second, targets, groups)[0]
-    if one.shape != two.shape:
-        raise ValueError(f"second: expected shape {one.shape} as first, got {two.shape}")
-    known = ~(np.isnan(one).any(1) | np.isnan(two).any(1))
-    one, two, truth, unit = one[known], two[known], truth[known], unit[known]
-    (a, of_a, fewest), (b, of_b, _) = (_mean_area(table, truth, unit) for table in (one, two))
+    first_scores, truth, unit = _tables(first, targets, groups)
+    second_scores = _tables(second, targets, groups)[0]
+    if first_scores.shape != second_scores.shape:
+        raise ValueError(f"second: expected shape {first_scores.shape} as first, got {second_scores.shape}")
+    is_known = ~(np.isnan(first_scores).any(1) | np.isnan(second_scores).any(1))
+    first_scores, second_scores, truth, unit = (
+        first_scores[is_known],
+        second_scores[is_known],
+        truth[is_known],
+        unit[is_known],
+    )
+    (a, of_a, fewest), (b, of_b, _) = (_mean_area(table, truth, unit) for table in (first_scores, second_scores))
     value = a - b
     if math.isnan(value) or fewest < 2:
-        return AreaDifference(Interval(value, math.nan, math.nan, len(one)), math.nan, math.nan)
-    error = _error(of_a - of_b, unit)
+        return AreaDifference(Interval(value, math.nan, math.nan, len(first_scores)), math.nan, math.nan)
+    error = _standard_error(of_a - of_b, unit)
     half = float(stats.norm.ppf(0.5 + confidence / 2)) * error
     z = value / error if error > 0 else math.nan
     p = float(2 * stats.norm.sf(abs(z))) if error > 0 else (1.0 if value == 0 else 2 * 0.5**fewest)
     low, high = value - half, value + half
     if a in _EXTREMES or b in _EXTREMES:
         ends = [
-            _ends_of_extreme(area, fewest, one.shape[1], confidence)
+            _ends_of_extreme(area, fewest, first_scores.shape[1], confidence)
             if area in _EXTREMES
-            else _ends(area, _error(part, unit), confidence, "logit")
+            else _interval_ends(area, _standard_error(part, unit), confidence, "logit")
             for area, part in ((a, of_a), (b, of_b))
         ]
         (low_a, high_a), (low_b, high_b) = ends
         low = min(low, value - math.hypot(a - low_a, high_b - b))
         high = max(high, value + math.hypot(high_a - a, b - low_b))
-    return AreaDifference(Interval(value, max(low, -1.0), min(high, 1.0), len(one)), z, p)
+    return AreaDifference(Interval(value, max(low, -1.0), min(high, 1.0), len(first_scores)), z, p)
 
 
 def _mean_area(table: Floats, truth: NDArray[np.bool_], unit: NDArray[np.int64]) -> tuple[float, Floats, int]:
     """Mean area of the labels that have one, each image's part in its deviation, the fewest units on either side."""
     areas: list[float] = []
-    part, fewest = np.zeros(len(table)), len(table)
+    influence, fewest = np.zeros(len(table)), len(table)
     for scores, positive in zip(table.T, truth.T, strict=True):
         if not positive.any() or positive.all():
             continue
         area, of_images = _area(scores, positive)
         areas.append(area)
-        part += of_images
+        influence += of_images
         fewest = min(fewest, *(len(np.unique(unit[rows])) for rows in (positive, ~positive)))
     if not areas:
-        return math.nan, part, 0
-    return float(np.mean(areas)), part / len(areas), fewest
+        return math.nan, influence, 0
+    return float(np.mean(areas)), influence / len(areas), fewest
 
 
 def _area(scores: Floats, positive: NDArray[np.bool_]) -> tuple[float, Floats]:
@@ -170,18 +175,18 @@ def _area(scores: Floats, positive: NDArray[np.bool_]) -> tuple[float, Floats]:
     beaten = (ranks[positive] - stats.rankdata(scores[positive])) / n  # share of negatives below each positive
     beating = 1 - (ranks[~positive] - stats.rankdata(scores[~positive])) / m
     area = float(beaten.mean())
-    part = np.zeros(len(scores))
-    part[positive] = (beaten - area) / math.sqrt(m * max(m - 1, 1))
-    part[~positive] = (beating - area) / math.sqrt(n * max(n - 1, 1))
-    return area, part
+    influence = np.zeros(len(scores))
+    influence[positive] = (beaten - area) / math.sqrt(m * max(m - 1, 1))
+    influence[~positive] = (beating - area) / math.sqrt(n * max(n - 1, 1))
+    return area, influence
 
 
-def _error(part: Floats, unit: NDArray[np.int64]) -> float:
+def _standard_error(influence: Floats, unit: NDArray[np.int64]) -> float:
     """Standard error from parts of images, added up over what belongs together."""
     units = len(np.unique(unit))
-    if units == len(part):
-        return float(np.sqrt(np.square(part).sum()))
-    together = np.bincount(np.unique(unit, return_inverse=True)[1], weights=part)
+    if units == len(influence):
+        return float(np.sqrt(np.square(influence).sum()))
+    together = np.bincount(np.unique(unit, return_inverse=True)[1], weights=influence)
     return float(np.sqrt(np.square(together).sum() * units / max(units - 1, 1)))
 
 
@@ -191,7 +196,7 @@ def _ends_of_extreme(value: float, fewest: int, labels: int, confidence: float) 
     return (bound, 1.0) if value == 1 else (0.0, 1 - bound)
 
 
-def _ends(value: float, error: float, confidence: float, method: AreaMethod) -> tuple[float, float]:
+def _interval_ends(value: float, error: float, confidence: float, method: AreaMethod) -> tuple[float, float]:
     z = float(stats.norm.ppf(0.5 + confidence / 2))
     if method == "delong" or value in (0.0, 1.0):
         return max(0.0, value - z * error), min(1.0, value + z * error)
@@ -206,19 +211,21 @@ def _tables(
     table = array_of(scores, np.float64)
     if table.ndim not in (1, 2) or bool(np.isinf(table).any()):
         raise ValueError(f"scores: expected finite numbers (N,) or (N, K), NaN where there is none, got {table.shape}")
-    given = array_of(targets)
-    if table.ndim == 2 and given.ndim == 1 and given.dtype.kind in "iu" and len(given) == len(table):
-        if len(given) and (given.min() < 0 or given.max() >= table.shape[1]):
+    raw_targets = array_of(targets)
+    if table.ndim == 2 and raw_targets.ndim == 1 and raw_targets.dtype.kind in "iu" and len(raw_targets) == len(table):
+        if len(raw_targets) and (raw_targets.min() < 0 or raw_targets.max() >= table.shape[1]):
             raise ValueError(
-                f"targets: expected classes in [0, {table.shape[1] - 1}], got [{given.min()}, {given.max()}]"
+                f"targets: expected classes in [0, {table.shape[1] - 1}], got [{raw_targets.min()}, "
+                f"{raw_targets.max()}]"
             )
-        truth = given[:, None] == np.arange(table.shape[1])
+        truth = raw_targets[:, None] == np.arange(table.shape[1])
     else:
-        if given.shape != table.shape or bool(((given != 0) & (given != 1)).any()):
+        if raw_targets.shape != table.shape or bool(((raw_targets != 0) & (raw_targets != 1)).any()):
             raise ValueError(
-                f"targets: expected 0 and 1 in shape {table.shape} as scores, got {given.dtype} {given.shape}"
+                f"targets: expected 0 and 1 in shape {table.shape} as scores, got {raw_targets.dtype} "
+                f"{raw_targets.shape}"
             )
-        truth = given.astype(bool)
+        truth = raw_targets.astype(bool)
     if table.ndim == 1:
         table, truth = table[:, None], truth[:, None]
     return table, truth, np.arange(len(table)) if groups is None else group_numbers(groups, table[:, 0])

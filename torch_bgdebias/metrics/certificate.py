@@ -27,7 +27,7 @@ __all__ = ["AccuracyCertificate", "certified_accuracy"]
 
 @dataclasses.dataclass(frozen=True)
 class AccuracyCertificate:
-    """What a sample of objects, each on several backgrounds, guarantees.
+    """The guarantee from a sample of objects, each on several backgrounds.
 
     Attributes:
         objects: how many objects (or groups of them) are the sample.
@@ -49,7 +49,7 @@ class AccuracyCertificate:
 def certified_accuracy(
     right: ArrayLike, *, groups: ArrayLike | None = None, confidence: float = 0.95
 ) -> AccuracyCertificate:
-    """A lower bound, at a level, for the accuracy of objects on backgrounds of the source that was drawn from.
+    """A lower confidence bound for the accuracy of objects on backgrounds drawn from a source.
 
     The bound is Gaffke's for the mean of numbers in [0, 1]: the level's quantile of their mean under uniform Dirichlet
     weights, of which one lies on 0. With one background an object it is Clopper and Pearson's, which is proven; beyond
@@ -70,14 +70,14 @@ def certified_accuracy(
         >>> round(certificate.accuracy, 3), round(certificate.at_least, 3)
         (0.95, 0.909)
     """
-    answers = _answers(right)
+    answers = _checked_answers(right)
     check_confidence(confidence)
-    shares, first = answers.mean(1), answers[:, 0]
+    shares, first_answers = answers.mean(1), answers[:, 0]
     if groups is not None:
         number = group_numbers(groups, shares)
         shares = np.bincount(number, weights=shares) / np.bincount(number)
-        first = first[np.unique(number, return_index=True)[1]]
-    n, count = len(first), int(first.sum())
+        first_answers = first_answers[np.unique(number, return_index=True)[1]]
+    n, count = len(first_answers), int(first_answers.sum())
     return AccuracyCertificate(
         objects=n,
         backgrounds=answers.shape[1],
@@ -88,7 +88,7 @@ def certified_accuracy(
     )
 
 
-def _answers(right: ArrayLike) -> Floats:
+def _checked_answers(right: ArrayLike) -> Floats:
     answers = array_of(right, np.float64)
     if answers.ndim != 2 or 0 in answers.shape or not bool(((answers == 0) | (answers == 1)).all()):
         received = f"shape {answers.shape}" if answers.ndim != 2 or 0 in answers.shape else "other numbers"

@@ -16,8 +16,8 @@ Floats: TypeAlias = NDArray[np.float64]
 def array_of(values: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
     """As ``np.asarray``; tensors may be of any dtype, on any device and with a gradient, which is left behind."""
     if isinstance(values, Tensor):
-        plain = values.detach().cpu()
-        values = (plain.double() if plain.is_floating_point() else plain).numpy()
+        host_tensor = values.detach().cpu()
+        values = (host_tensor.double() if host_tensor.is_floating_point() else host_tensor).numpy()
     return np.asarray(values, dtype)
 
 
@@ -53,9 +53,9 @@ def group_numbers(groups: ArrayLike, values: Floats) -> NDArray[np.int64]:
     Raises:
         ValueError: not one integer or string an image.
     """
-    given = array_of(groups)
-    if given.shape != values.shape or given.dtype.kind not in "iuUS":
+    names = array_of(groups)
+    if names.shape != values.shape or names.dtype.kind not in "iuUS":
         raise ValueError(
-            f"groups: expected {len(values)} integers or strings, one an image, got {given.dtype} {given.shape}"
+            f"groups: expected {len(values)} integers or strings, one an image, got {names.dtype} {names.shape}"
         )
-    return np.unique(given, return_inverse=True)[1].astype(np.int64)
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)

@@ -15,13 +15,13 @@ __all__ = ["ConceptIoU"]
 
 
 class ConceptIoU(ClassSums):
-    """Mean over images of intersection over union of a concept's predicted and true pixels. Range [0, 1].
+    """Mean over images of the intersection over union of a concept's predicted and true pixels. Range [0, 1].
 
     A vector v predicts the concept where sigmoid(v . a) > 0.5, and the concept is where the mask is above 0. Images
     without IoU (neither mask nor prediction has a pixel, or NaN) are left out.
 
     Args:
-        num_classes: number of concepts, needed to tell them apart (``average`` other than ``"micro"``).
+        num_classes: number of concepts, needed for results by concept (``average`` other than ``"micro"``).
         average: ``"micro"`` over all images; ``"macro"`` mean over the concepts that occur; ``"none"`` per concept
             (G,), NaN for an absent one.
         **kwargs: torchmetrics' own.
@@ -64,8 +64,8 @@ class ConceptIoU(ClassSums):
         if void is not None:
             if void.shape != scores.shape:
                 raise ValueError(f"void: expected the shape of scores, {describe(scores)}, got {describe(void)}")
-            known = (void == 0).flatten(1)
-            predicted, truth = predicted & known, truth & known
+            is_known = (void == 0).flatten(1)
+            predicted, truth = predicted & is_known, truth & is_known
         self.update_iou((predicted & truth).sum(1) / (predicted | truth).sum(1), concept)
 
     def update_iou(self, iou: Tensor, concept: Tensor | None = None) -> None:
@@ -78,11 +78,11 @@ class ConceptIoU(ClassSums):
             raise ValueError("concept: expected the concept of each image because num_classes is set, got None")
         else:
             concept = check_label(concept, len(iou), name="concept", num_classes=self.num_classes)
-        given = ~iou.isnan()
-        given_iou = torch.where(given, iou, 0).to(torch.float64)
+        is_known = ~iou.isnan()
+        given_iou = torch.where(is_known, iou, 0).to(torch.float64)
         concept = concept.to(iou.device)
         zeros = torch.zeros(self.num_classes or 1, dtype=torch.float64, device=iou.device)
-        counts = zeros.long().index_add(0, concept, given.long())
+        counts = zeros.long().index_add(0, concept, is_known.long())
         self._add(total=zeros.index_add(0, concept, given_iou), count=counts)
 
     def compute(self) -> Tensor:

@@ -52,14 +52,14 @@ class ClassSums(Metric):
 
 
 class BackgroundGap(ClassSums):
-    """BG-Gap = accuracy(mixed_same) - accuracy(mixed_rand), how much of the accuracy is the background's.
+    """BG-Gap = accuracy(mixed_same) - accuracy(mixed_rand): the accuracy that depends on the background.
 
     *mixed_same* shows each foreground on a background of its own class, *mixed_rand* on one of another class. Each
     accuracy is taken over the images that have that variant, so the gap is always the difference of the two accuracies
     that one would print. Range [-1, 1]; 0 for a model that does not look at the background.
 
     Args:
-        num_classes: K, needed to tell classes apart (``average`` other than ``"micro"``).
+        num_classes: K, needed for results by class (``average`` other than ``"micro"``).
         average: ``"micro"`` over all images; ``"macro"`` mean over the classes that occur in both variants;
             ``"none"`` per class (K,), NaN for a class that is absent from either.
         **kwargs: torchmetrics' own (``sync_on_compute``, ``dist_sync_on_step``, ...); unknown names are an error.
@@ -137,7 +137,7 @@ class DecisionConsistency(_ConsistencyOfPairs):
     """Share of images whose predicted class survives a change of background, right or wrong. Range [0, 1].
 
     Args:
-        num_classes: K, needed to tell classes apart (``average`` other than ``"micro"``).
+        num_classes: K, needed for results by class (``average`` other than ``"micro"``).
         average: ``"micro"`` over all images; ``"macro"`` mean over the classes that occur; ``"none"`` per class (K,),
             NaN for an absent class. Classes are those of ``target``, not of the prediction.
         **kwargs: torchmetrics' own.
@@ -176,7 +176,7 @@ class FeatureConsistency(_ConsistencyOfPairs):
     and added in float64.
 
     Args:
-        num_classes: K, needed to tell classes apart (``average`` other than ``"micro"``).
+        num_classes: K, needed for results by class (``average`` other than ``"micro"``).
         average: ``"micro"`` over all images; ``"macro"`` mean over the classes that occur; ``"none"`` per class (K,),
             NaN for an absent class.
         **kwargs: torchmetrics' own.

@@ -39,9 +39,9 @@ def background_gap(
         >>> background_gap(torch.tensor([0, 1, 1]), torch.tensor([1, 1, 0]), target)
         tensor(0.6667)
     """
-    one = accuracy_update(same, target, valid_same, num_classes, name="same")
-    two = accuracy_update(rand, target, valid_rand, num_classes, name="rand")
-    return background_gap_compute(*one, *two, average=average)
+    same_sums = accuracy_update(same, target, valid_same, num_classes, name="same")
+    rand_sums = accuracy_update(rand, target, valid_rand, num_classes, name="rand")
+    return background_gap_compute(*same_sums, *rand_sums, average=average)
 
 
 def decision_consistency(
@@ -106,7 +106,7 @@ def predicted_class(preds: Tensor, *, name: str) -> Tensor:
 def sample_groups(
     target: Tensor | None, valid: Tensor | None, batch: int, num_classes: int | None, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Bin of each sample (its class, or 0 when classes are not told apart) and its weight 0 or 1, both int64 (B,)."""
+    """Bin of each sample (its class, or 0 without results by class) and its weight 0 or 1, both int64 (B,)."""
     if valid is None:
         weight = torch.ones(batch, dtype=torch.int64, device=device)
     else:

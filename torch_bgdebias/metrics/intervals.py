@@ -68,7 +68,7 @@ def mean_interval(
         return Interval(value, math.nan, math.nan, n)
     if bounds == (0, 1) or bool(((x == 0) | (x == 1)).all()):
         size = _common_size(x), _common_size(1 - x)
-        z, effective = _quantile(unit, groups, confidence), _effective(x - value, unit)
+        z, effective = _quantile(unit, groups, confidence), _effective_count(x - value, unit)
         ends = mid_p if groups is None else wilson
         if size[0] is not None:  # mostly 0
             low, high = (size[0] * end for end in ends(value * effective / size[0], effective, z))
@@ -115,26 +115,26 @@ def mean_difference_interval(
     x, y = paired_number_columns(first, second)
     check_confidence(confidence)
     has_x, has_y = ~np.isnan(x), ~np.isnan(y)
-    both = has_x & has_y
+    in_both = has_x & has_y
     if not (has_x.any() and has_y.any()):
-        return Interval(math.nan, math.nan, math.nan, int(both.sum()))
+        return Interval(math.nan, math.nan, math.nan, int(in_both.sum()))
     value = float(x[has_x].mean() - y[has_y].mean())
-    some = has_x | has_y
-    unit = _units(groups, x)[some]
+    in_any = has_x | has_y
+    unit = _units(groups, x)[in_any]
     if len(np.unique(unit)) < 2:
-        return Interval(value, math.nan, math.nan, int(both.sum()))
+        return Interval(value, math.nan, math.nan, int(in_both.sum()))
     z = _quantile(unit, groups, confidence)
     binary = all(bool(((c == 0) | (c == 1)).all()) for c in (x[has_x], y[has_y]))
-    if not bool((both == some).all()):  # each mean is over images of its own
+    if not bool((in_both == in_any).all()):  # each mean is over images of its own
         if binary:
             ends = mid_p if groups is None else wilson
-            low, high = _two_shares(x, y, _units(groups, x), lambda count, of: ends(count, of, z))
-            return Interval(value, low, high, int(both.sum()))
+            low, high = _paired_share_intervals(x, y, _units(groups, x), lambda count, of: ends(count, of, z))
+            return Interval(value, low, high, int(in_both.sum()))
         influence = np.where(has_x, x - x[has_x].mean(), 0) * len(unit) / has_x.sum()
         influence -= np.where(has_y, y - y[has_y].mean(), 0) * len(unit) / has_y.sum()
-        return Interval(value, *_corrected_t(value, influence[some], unit, confidence), int(both.sum()))
-    changes = (x - y)[both]
-    n = _effective(changes - value, unit)
+        return Interval(value, *_corrected_t(value, influence[in_any], unit, confidence), int(in_both.sum()))
+    changes = (x - y)[in_both]
+    n = _effective_count(changes - value, unit)
     size = _common_size(np.abs(changes)) if np.abs(changes).max() <= 1 else None
     if size is not None:
         plus, minus = (float(np.maximum(sign * changes, 0).mean()) / size for sign in (1, -1))
@@ -152,10 +152,10 @@ def _common_size(x: Floats) -> float | None:
 
     Of sizes that differ it is the one with which as many images would have the same mean and mean square.
     """
-    there = x != 0
-    if not there.any() or bool((x[there] == 1).all()):
+    nonzero = x != 0
+    if not nonzero.any() or bool((x[nonzero] == 1).all()):
         return 1.0
-    return float(np.square(x).sum() / x.sum()) if 2 * there.sum() <= len(x) else None
+    return float(np.square(x).sum() / x.sum()) if 2 * nonzero.sum() <= len(x) else None
 
 
 @functools.lru_cache(maxsize=8192)  # classes of one size have few different counts
@@ -166,11 +166,11 @@ def mid_p(count: float, n: float, z: float) -> tuple[float, float]:
     def beyond(p: float) -> float:
         """P(more than count) and half of P(count), of n with chance p; numbers need not be whole."""
         at_least = 1.0 if count <= 0 else float(special.betainc(count, n - count + 1, p))
-        more = 0.0 if count >= n else float(special.betainc(count + 1, n - count, p))
-        return (at_least + more) / 2
+        above = 0.0 if count >= n else float(special.betainc(count + 1, n - count, p))
+        return (at_least + above) / 2
 
-    low = 0.0 if count <= 0 else _turn(lambda p: beyond(p) < error / 2, 0.0, 1.0)
-    high = 1.0 if count >= n else _turn(lambda p: beyond(p) < 1 - error / 2, 0.0, 1.0)
+    low = 0.0 if count <= 0 else _bisect(lambda p: beyond(p) < error / 2, 0.0, 1.0)
+    high = 1.0 if count >= n else _bisect(lambda p: beyond(p) < 1 - error / 2, 0.0, 1.0)
     return low, high
 
 
@@ -209,7 +209,7 @@ def _from_parts(
     return p - q - math.sqrt(max(below, 0.0)), p - q + math.sqrt(max(above, 0.0))
 
 
-def _turn(still: Callable[[float], bool], low: float, high: float) -> float:
+def _bisect(still: Callable[[float], bool], low: float, high: float) -> float:
     """Where ``still`` turns from true to false between the two."""
     for _ in range(_STEPS):
         middle = (low + high) / 2
@@ -217,21 +217,21 @@ def _turn(still: Callable[[float], bool], low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def _two_shares(
+def _paired_share_intervals(
     x: Floats, y: Floats, unit: NDArray[np.int64], ends_of: Callable[[float, float], tuple[float, float]]
 ) -> tuple[float, float]:
     """Intervals of both shares, put together with their correlation over the images that have both."""
     p, q = float(np.nanmean(x)), float(np.nanmean(y))
     ends = []
     for column, share in ((x, p), (y, q)):
-        known = ~np.isnan(column)
-        n = _effective(column[known] - share, unit[known])
+        is_known = ~np.isnan(column)
+        n = _effective_count(column[is_known] - share, unit[is_known])
         ends.append(ends_of(share * n, n))
-    both = ~np.isnan(x - y)
+    in_both = ~np.isnan(x - y)
     phi = 0.0
-    if both.sum() > 1 and x[both].std() > 0 and y[both].std() > 0:
-        overlap = both.sum() / math.sqrt((~np.isnan(x)).sum() * (~np.isnan(y)).sum())
-        phi = float(np.corrcoef(x[both], y[both])[0, 1] * overlap)
+    if in_both.sum() > 1 and x[in_both].std() > 0 and y[in_both].std() > 0:
+        overlap = in_both.sum() / math.sqrt((~np.isnan(x)).sum() * (~np.isnan(y)).sum())
+        phi = float(np.corrcoef(x[in_both], y[in_both])[0, 1] * overlap)
     return _from_parts(p, q, ends[0], ends[1], phi)
 
 
@@ -254,18 +254,18 @@ def _corrected_t(value: float, residual: Floats, unit: NDArray[np.int64], confid
     return value - spread / root * inverse(t), value - spread / root * inverse(-t)
 
 
-def _effective(residual: Floats, unit: NDArray[np.int64]) -> float:
+def _effective_count(residual: Floats, unit: NDArray[np.int64]) -> float:
     """Independent images that say as much as these: their number over the design effect of the groups."""
     n, units = len(residual), len(np.unique(unit))
     if units == n:
         return float(n)
     sizes = np.bincount(np.unique(unit, return_inverse=True)[1])
     fewest = n * n / float(np.square(sizes).sum())  # were all images of a group alike
-    alone = float(np.square(residual).mean())
-    if alone == 0:
+    variance_alone = float(np.square(residual).mean())
+    if variance_alone == 0:
         return fewest
     together = float(np.square(_totals(residual, unit)).sum()) * units / (units - 1) / n
-    return float(min(max(n * alone / together if together > 0 else n, 1.0), n))
+    return float(min(max(n * variance_alone / together if together > 0 else n, 1.0), n))
 
 
 def _totals(residual: Floats, unit: NDArray[np.int64]) -> Floats:

@@ -12,7 +12,7 @@ __all__ = ["not_padding"]
 
 
 def not_padding(sampler: Any, start: int, size: int) -> Tensor:
-    """Which images of a process's batch count: all but those that the sampler repeats at the end.
+    """Which images of a process's batch are no padding, i.e. not repeated by the sampler at the end.
 
     For ``valid_same``, ``valid_rand`` and ``valid`` of the metrics, which then agree with one process exactly.
 

@@ -45,18 +45,18 @@ def pixel_ratio(attribution: Tensor, mask: Tensor, void: Tensor | None = None) -
         tensor([0.7500])
     """
     if isinstance(attribution, Tensor) and attribution.ndim == 5:
-        neither = None if void is None else flat_volume(attribution, void, name="void")
-        return pixel_ratio(flat_slices(attribution), flat_volume(attribution, mask), neither)
+        void_volume = None if void is None else flat_volume(attribution, void, name="void")
+        return pixel_ratio(flat_slices(attribution), flat_volume(attribution, mask), void_volume)
     check_finite(check_image(attribution, name="attribution"), name="attribution")
     attribution = attribution.detach()
     exact = working_dtype(attribution.dtype)
     weight = check_mask(mask, attribution).to(exact)
     positive = attribution.to(exact).sum(1, keepdim=True).clamp_(min=0)
     if void is not None:
-        known = 1 - check_mask(void, attribution, name="void").to(exact)
+        is_known = 1 - check_mask(void, attribution, name="void").to(exact)
         # a soft void takes its share of a pixel; what is left is object and background in the mask's proportion
-        weight = torch.where(known > 0, torch.minimum(weight / known, torch.ones_like(known)), 0)
-        positive = positive * known
+        weight = torch.where(is_known > 0, torch.minimum(weight / is_known, torch.ones_like(is_known)), 0)
+        positive = positive * is_known
     # scaled by its largest value first, so that neither huge nor tiny attributions leave the range in which sums work
     positive = positive / positive.amax((2, 3), keepdim=True)
     # 0 / 0 above and therefore here: NaN marks an image without positive attribution
@@ -68,7 +68,7 @@ class PixelRatioValues(NamedTuple):
 
     Attributes:
         ratio: (N,) float32, NaN where undefined.
-        target: (N,) int64, the class of each; 0 when classes are not told apart.
+        target: (N,) int64, the class of each; 0 without results by class.
     """
 
     ratio: Tensor
@@ -83,7 +83,7 @@ class PixelRatio(ClassSums):
     batches and processes, and nothing is read back from the device in ``update``.
 
     Args:
-        num_classes: K, needed to tell classes apart (``average`` other than ``"micro"``).
+        num_classes: K, needed for results by class (``average`` other than ``"micro"``).
         average: ``"micro"`` over all images; ``"macro"`` mean over the classes that occur; ``"none"`` per class (K,),
             NaN for an absent class. Classes are those of ``target``.
         bins: of the histogram over [0, 1], at least 1; a ratio of 1 belongs to the last.
@@ -188,8 +188,8 @@ class PixelRatio(ClassSums):
             raise RuntimeError("images: every image's ratio is counted only with PixelRatio(keep_values=True)")
         with self.sync_context(should_sync=self.sync_on_compute and not self._is_synced):
             ratio, target = (_joined(x, self.device) for x in (self.ratios, self.targets))
-        counted = target >= 0
-        return PixelRatioValues(ratio[counted], target[counted].long())
+        has_label = target >= 0
+        return PixelRatioValues(ratio[has_label], target[has_label].long())
 
 
 def _joined(parts: list[Tensor] | Tensor, device: torch.device) -> Tensor:
@@ -207,7 +207,7 @@ def _pixel_ratio_update(
     defined = weight * torch.isfinite(ratio)
     total, count = class_sums(ratio.double(), group, defined, num_classes)
     without = torch.zeros_like(count).index_add(0, group, weight - defined)
-    place = torch.nan_to_num(ratio * bins).long().clamp(0, bins - 1)
+    bin_index = torch.nan_to_num(ratio * bins).long().clamp(0, bins - 1)
     counts = torch.zeros((num_classes or 1) * bins, dtype=torch.int64, device=ratio.device)
-    counts = counts.index_add(0, group * bins + place, defined)
+    counts = counts.index_add(0, group * bins + bin_index, defined)
     return {"total": total, "count": count, "count_undefined": without, "bin_counts": counts}

@@ -1,6 +1,6 @@
 """How many images a measurement needs, before it is made: for an interval of some width, or to show a gap.
 
-A BG-Gap, and a change of accuracy between two models, is seen on the same images twice, so what counts are the images
+A BG-Gap, or a change of accuracy between two models, is measured on the same images twice: what counts are the images
 that change sides: ``changed`` of them in all, more of one kind than of the other by the gap. The power is that of the
 very rule that a report goes by, summed over all outcomes and not approximated: the interval of the gap excludes 0, or
 the exact test of two models gives p <= alpha. Groups of ``group_size`` images with the intra-class correlation
@@ -36,7 +36,7 @@ _FEWEST_GROUPS = 20
 
 @dataclasses.dataclass(frozen=True)
 class PlannedImages:
-    """What is needed.
+    """The number of images needed.
 
     Attributes:
         images: in all.
@@ -74,7 +74,7 @@ def gap_power(
     correlation: float = 0.0,
     confidence: float = 0.95,
 ) -> float:
-    """Chance that so many images show a gap.
+    """The probability that so many images show a gap.
 
     Args:
         images: how many, at least 2.
@@ -109,14 +109,14 @@ def gap_power(
     if group_size > 1 and rule == "interval":  # quantiles are Student's there
         error = 2 * float(special.ndtr(special.stdtrit(groups - 1, error / 2)))
     n = max(2, round(images / effect))
-    few, many = (int(x) for x in stats.binom.ppf([1e-8, 1 - 1e-8], n, up + down))
-    counts = np.arange(few, many + 1)
+    fewest_changes, most_changes = (int(x) for x in stats.binom.ppf([1e-8, 1 - 1e-8], n, up + down))
+    counts = np.arange(fewest_changes, most_changes + 1)
     # in groups the test exchanges the signs of whole groups, whose sums have more values than right and wrong
     exact = rule == "test" and group_size == 1
-    least = _least_by_test(counts, error) if exact else _least_by_interval(counts, n, error)
+    needed = _least_by_test(counts, error) if exact else _least_by_interval(counts, n, error)
     share = up / (up + down)
-    shown = stats.binom.sf(least - 1, counts, share) + stats.binom.cdf(counts - least, counts, share)
-    return float(stats.binom.pmf(counts, n, up + down) @ np.minimum(shown, 1.0))
+    rejected = stats.binom.sf(needed - 1, counts, share) + stats.binom.cdf(counts - needed, counts, share)
+    return float(stats.binom.pmf(counts, n, up + down) @ np.minimum(rejected, 1.0))
 
 
 def images_for_gap(
@@ -130,7 +130,7 @@ def images_for_gap(
     correlation: float = 0.0,
     confidence: float = 0.95,
 ) -> PlannedImages:
-    """The fewest images that show a gap with this power; arguments as for `gap_power`.
+    """The smallest number of images that shows a gap with this power; arguments as for `gap_power`.
 
     Args:
         power: in (0, 1).
@@ -173,7 +173,7 @@ def images_for_interval(
     correlation: float = 0.0,
     confidence: float = 0.95,
 ) -> PlannedImages:
-    """The fewest images with which the interval of an accuracy, or of a gap, is as narrow as wanted.
+    """The smallest number of images with which the interval of an accuracy or a gap is as narrow as required.
 
     Args:
         half_width: half of the distance between its ends, in (0, 0.5).
@@ -242,15 +242,15 @@ def _least_by_interval(counts: NDArray[np.int64], n: int, error: float) -> Float
     def shown(plus: int, count: int) -> bool:
         return changed_sides(plus / n, (count - plus) / n, n, error)[0] > 0
 
-    least = []
+    needed = []
     guess = 0
     for count in counts.tolist():
         guess = max(guess, (count + 1) // 2)
         while guess <= count and not shown(guess, count):
             guess += 1
-        least.append(guess if guess <= count else count + 1)
+        needed.append(guess if guess <= count else count + 1)
         guess = min(guess, count)
-    return np.asarray(least, np.float64)
+    return np.asarray(needed, np.float64)
 
 
 def _shares(gap: float, accuracy: float, changed: float | None) -> tuple[float, float]:
@@ -258,10 +258,10 @@ def _shares(gap: float, accuracy: float, changed: float | None) -> tuple[float, 
     _check_gap(gap, accuracy)
     if changed is None:
         changed = usual_changes(gap, accuracy)
-    most = gap + 2 * min(accuracy - gap, 1 - accuracy)
-    if not gap - 1e-12 <= changed <= most + 1e-12:
+    largest = gap + 2 * min(accuracy - gap, 1 - accuracy)
+    if not gap - 1e-12 <= changed <= largest + 1e-12:
         raise ValueError(
-            f"changed: expected from {gap:g} (the gap) to {most:g} with this accuracy and gap, got {changed:g}"
+            f"changed: expected from {gap:g} (the gap) to {largest:g} with this accuracy and gap, got {changed:g}"
         )
     return (changed + gap) / 2, max(changed - gap, 0.0) / 2
 

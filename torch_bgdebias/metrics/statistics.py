@@ -42,7 +42,7 @@ _SPAN = 20_000  # whole numbers whose sizes add up to this have their sum's dist
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A mean (or difference of means) with the ends of its interval and the number of images behind it."""
+    """A mean (or a difference of means) with its interval and the number of images behind it."""
 
     value: float
     low: float
@@ -133,7 +133,7 @@ def bootstrap_mean_difference(
     n_resamples: int = 2000,
     seed: int | np.random.Generator = 0,
 ) -> Interval:
-    """mean(first) - mean(second), paired: images are drawn, each with both of its values.
+    """mean(first) - mean(second), paired: images are resampled with both of their values.
 
     With ``first`` and ``second`` the correctness on mixed_same and mixed_rand this is the BG-Gap. Each mean is over the
     images that have that value, in every resample as in the estimate.
@@ -156,9 +156,9 @@ def bootstrap_mean_difference(
     x, y = paired_number_columns(first, second)
     _check_settings(confidence, n_resamples)
     has_x, has_y = ~np.isnan(x), ~np.isnan(y)
-    both = int((has_x & has_y).sum())
+    in_both = int((has_x & has_y).sum())
     if not (has_x.any() and has_y.any()):
-        return Interval(math.nan, math.nan, math.nan, both)
+        return Interval(math.nan, math.nan, math.nan, in_both)
     value = float(x[has_x].mean() - y[has_y].mean())
     # what a drawn unit adds to the sums and the counts of the two means; the unit is an image or a group
     table = np.stack([np.where(has_x, x, 0.0), np.where(has_y, y, 0.0), has_x, has_y], 1)[has_x | has_y]
@@ -166,7 +166,7 @@ def bootstrap_mean_difference(
     if group is not None:
         table = _group_totals(table, group[has_x | has_y])[0]
     if len(table) < 2:
-        return Interval(value, math.nan, math.nan, both)
+        return Interval(value, math.nan, math.nan, in_both)
     # units with equal rows are interchangeable: draw how often each kind of row comes, not which unit
     kinds, times = np.unique(table, axis=0, return_counts=True)
     rng = np.random.default_rng(seed)
@@ -182,7 +182,7 @@ def bootstrap_mean_difference(
     tail = (1 - confidence) / 2
     # a resample in which one column has no value at all says nothing about the difference
     low, high = (float(end) for end in np.nanquantile(differences, [tail, 1 - tail]))
-    return Interval(value, low, high, both)
+    return Interval(value, low, high, in_both)
 
 
 def paired_permutation_test(
@@ -193,7 +193,7 @@ def paired_permutation_test(
     n_resamples: int = 9999,
     seed: int | np.random.Generator = 0,
 ) -> PermutationTest:
-    """Whether two models (or two conditions) differ on the same images: signs of the differences are exchanged.
+    """Test whether two models (or conditions) differ on the same images, by flipping signs of the differences.
 
     If nothing distinguishes the two, each image's difference could as well have had the other sign. Exact where the
     patterns can be counted: differences of one size (right against wrong: McNemar's exact test), whole numbers (changes
@@ -223,25 +223,27 @@ def paired_permutation_test(
         return PermutationTest(math.nan, math.nan, 0, True)
     group = None if groups is None else group_numbers(groups, x)
     by_unit = changes if group is None else _group_totals(changes, group[~np.isnan(x - y)])[0]
-    difference, moved = float(changes.mean()), by_unit[by_unit != 0]
-    m, sizes = len(moved), np.unique(np.abs(moved))
+    difference, nonzero = float(changes.mean()), by_unit[by_unit != 0]
+    m, sizes = len(nonzero), np.unique(np.abs(nonzero))
     if m == 0:
         return PermutationTest(difference, 1.0, len(changes), True)
     if len(sizes) == 1:
-        return PermutationTest(difference, _sign_test_p(int((moved > 0).sum()), m), len(changes), True)
-    observed = abs(moved.sum()) - 1e-9 * np.abs(moved).sum()  # ties count as extreme whatever the rounding
-    if bool((sizes == sizes.round()).all()) and np.abs(moved).sum() <= _SPAN:
-        return PermutationTest(difference, _whole_number_p(moved), len(changes), True)
+        return PermutationTest(difference, _sign_test_p(int((nonzero > 0).sum()), m), len(changes), True)
+    observed = abs(nonzero.sum()) - 1e-9 * np.abs(nonzero).sum()  # ties count as extreme whatever the rounding
+    if bool((sizes == sizes.round()).all()) and np.abs(nonzero).sum() <= _SPAN:
+        return PermutationTest(difference, _whole_number_p(nonzero), len(changes), True)
     if m <= _EXACT:
         signs = np.array(list(itertools.product((-1.0, 1.0), repeat=m)))
-        return PermutationTest(difference, float((np.abs(signs @ moved) >= observed).mean()), len(changes), True)
-    squares = np.square(moved)
+        return PermutationTest(difference, float((np.abs(signs @ nonzero) >= observed).mean()), len(changes), True)
+    squares = np.square(nonzero)
     if m >= _MANY and len(sizes) >= _MANY // 2 and squares.max() <= _LARGEST * squares.sum():
-        return PermutationTest(difference, _saddlepoint_p(np.abs(moved), abs(float(moved.sum()))), len(changes), False)
+        return PermutationTest(
+            difference, _saddlepoint_p(np.abs(nonzero), abs(float(nonzero.sum()))), len(changes), False
+        )
     rng, extreme = np.random.default_rng(seed), 0
     for size in _chunks(n_resamples, m):
         flips = rng.integers(0, 2, (size, m), dtype=np.int8).astype(np.float64)  # products of whole numbers are slow
-        extreme += int((np.abs(2 * (flips @ moved) - moved.sum()) >= observed).sum())
+        extreme += int((np.abs(2 * (flips @ nonzero) - nonzero.sum()) >= observed).sum())
     return PermutationTest(difference, (extreme + 1) / (n_resamples + 1), len(changes), False)
 
 
@@ -273,7 +275,7 @@ def _saddlepoint_p(sizes: Floats, total: float) -> float:
 
 
 @functools.lru_cache(maxsize=256)
-def _half_half(count: int) -> Floats:
+def _fair_binomial(count: int) -> Floats:
     """Chances of 0, 1, ... of so many, each with chance 1/2."""
     return np.asarray(stats.binom.pmf(np.arange(count + 1), count, 0.5), np.float64)
 
@@ -285,15 +287,15 @@ def _sign_test_p(positive: int, m: int) -> float:
     return min(1.0, 2 * float(special.bdtr(fewer, m, 0.5)))
 
 
-def _whole_number_p(moved: Floats) -> float:
+def _whole_number_p(steps: Floats) -> float:
     """Share of all sign patterns whose sum is at least as far from 0: a binomial distribution per size, convolved."""
-    distribution, total = np.ones(1), int(np.abs(moved).sum())
-    for size, count in zip(*np.unique(np.abs(moved), return_counts=True), strict=True):
+    distribution, total = np.ones(1), int(np.abs(steps).sum())
+    for size, count in zip(*np.unique(np.abs(steps), return_counts=True), strict=True):
         positive = np.zeros(int(size) * count + 1)
-        positive[:: int(size)] = _half_half(int(count))
+        positive[:: int(size)] = _fair_binomial(int(count))
         distribution = np.convolve(distribution, positive)
     sums = 2 * np.arange(total + 1) - total
-    return min(1.0, float(distribution[np.abs(sums) >= abs(round(moved.sum()))].sum()))
+    return min(1.0, float(distribution[np.abs(sums) >= abs(round(steps.sum()))].sum()))
 
 
 def correct_p_values(p_values: ArrayLike, method: Literal["holm", "benjamini-hochberg"] = "holm") -> Floats:
@@ -314,12 +316,12 @@ def correct_p_values(p_values: ArrayLike, method: Literal["holm", "benjamini-hoc
     """
     check_option(method, CORRECTIONS, name="method")
     p = number_column(p_values, "p_values")
-    given = ~np.isnan(p)
-    m = int(given.sum())
-    if m and (p[given].min() < 0 or p[given].max() > 1):
-        raise ValueError(f"p_values: expected values in [0, 1], got [{p[given].min():g}, {p[given].max():g}]")
-    order = np.argsort(p[given], kind="stable")
-    ranked = p[given][order]
+    is_known = ~np.isnan(p)
+    m = int(is_known.sum())
+    if m and (p[is_known].min() < 0 or p[is_known].max() > 1):
+        raise ValueError(f"p_values: expected values in [0, 1], got [{p[is_known].min():g}, {p[is_known].max():g}]")
+    order = np.argsort(p[is_known], kind="stable")
+    ranked = p[is_known][order]
     if method == "holm":
         corrected = np.maximum.accumulate(ranked * np.arange(m, 0, -1)) if m else ranked
     else:
@@ -327,7 +329,7 @@ def correct_p_values(p_values: ArrayLike, method: Literal["holm", "benjamini-hoc
     result = np.full(len(p), np.nan)
     back = np.empty(m)
     back[order] = np.minimum(corrected, 1.0)
-    result[given] = back
+    result[is_known] = back
     return result
 
 

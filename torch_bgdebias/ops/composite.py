@@ -85,9 +85,9 @@ def voronoi_composite(
     return out
 
 
-def _check_fits(out: Tensor, foreground: Tensor) -> None:
+def _check_fits(composite: Tensor, foreground: Tensor) -> None:
     """Finite pixels give finite ones, unless the foreground's dtype does not hold them."""
-    if bool(out.detach().isfinite().all()) or not bool(foreground.detach().isfinite().all()):
+    if bool(composite.detach().isfinite().all()) or not bool(foreground.detach().isfinite().all()):
         return
     kind = str(foreground.dtype).removeprefix("torch.")
     raise ValueError(f"bank: expected backgrounds that fit the foreground's {kind}, got larger ones")

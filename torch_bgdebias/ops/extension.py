@@ -1,4 +1,4 @@
-"""Find and load the compiled kernels, and say what came of it. Without them every function works, only slower."""
+"""Finds and loads the compiled kernels and reports the outcome; without them everything works, only slower."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VARIABLE = "TORCH_BGDEBIAS_EXTENSION"
 #: library built for another one must be known before it is loaded. To be raised with every change of the schema.
 MARKER = b"torch_bgdebias kernels for schema 1"
 
-#: nothing is missing then: whoever has a wheel has no compiler's work in it, and no need of it
+#: nothing is missing then: a pure-Python wheel has no compiled kernels and needs none
 _NOT_BUILT = (
     "not built; every function works without it. To build it, with torch and a C++ compiler there, from the sources: "
     "pip install --no-build-isolation --no-deps --force-reinstall DIR_OF_THE_SOURCES"
@@ -30,7 +30,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 class ExtensionStatus(NamedTuple):
-    """What became of the compiled kernels in this process.
+    """The state of the compiled kernels in this process.
 
     Attributes:
         state: ``"loaded"``, ``"absent"`` (not built, or switched off) or ``"refused"`` (there, but unusable).
@@ -60,7 +60,7 @@ def extension_status() -> ExtensionStatus:
 
 
 def load_extension() -> ExtensionStatus:
-    """Load the extension once in a process. A library that cannot be used causes one warning and nothing else."""
+    """Load the extension once per process. A library that cannot be used causes one warning and nothing else."""
     global _status
     if _status is None:
         _status = _load(_PACKAGE)
@@ -74,10 +74,10 @@ def load_extension() -> ExtensionStatus:
 
 
 def _load(folder: Path) -> ExtensionStatus:
-    wanted = os.environ.get(VARIABLE, "auto")
-    if wanted not in ("auto", "off"):
-        raise ValueError(f"{VARIABLE}: expected 'auto' or 'off', got {wanted!r}")
-    if wanted == "off":
+    setting = os.environ.get(VARIABLE, "auto")
+    if setting not in ("auto", "off"):
+        raise ValueError(f"{VARIABLE}: expected 'auto' or 'off', got {setting!r}")
+    if setting == "off":
         return ExtensionStatus("absent", f"switched off by {VARIABLE}=off")
     libraries = sorted(folder.glob("_C*.so"))
     if not _has_stable_abi():

@@ -65,9 +65,9 @@ def background_pixels(
         return values.gather(1, flat).view(batch, 1, *size)
 
     places = []
-    for axis, (side, most) in enumerate(zip(size, bank_size, strict=True)):
-        position = _along(torch.arange(side, device=bank.device) % most, axis, axes)[None]
-        places.append((position + of_cell(offset[..., axis].remainder(most))) % most)
+    for axis, (side, extent) in enumerate(zip(size, bank_size, strict=True)):
+        position = _along(torch.arange(side, device=bank.device) % extent, axis, axes)[None]
+        places.append((position + of_cell(offset[..., axis].remainder(extent))) % extent)
     channel = torch.arange(channels, device=bank.device).view(1, channels, *[1] * axes)
     return in_units(bank[(of_cell(index), channel, *places)], mean, std, dtype)
 

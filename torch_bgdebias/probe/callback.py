@@ -52,7 +52,7 @@ _FEW = 256  # with fewer images than this because of the budget, the first measu
 
 
 class BackgroundBiasProbe(ReadingCallback):
-    """Measures background bias at the end of validation and test epochs, for any LightningModule, changing nothing.
+    """Measures background bias at the end of validation and test epochs of any LightningModule; changes nothing.
 
     Logged under ``bias/``: ``worst_variant``, the lowest accuracy over original, mixed_same and mixed_rand, by which to
     choose a checkpoint (``ModelCheckpoint(monitor="bias/worst_variant", mode="max")`` with the same
@@ -140,12 +140,12 @@ class BackgroundBiasProbe(ReadingCallback):
         else:
             raise ValueError("backgrounds: expected None because the first argument is a bank already")
         self._draws = figures
-        #: the last report; the same on every process. ``None`` before the first, and where there was nothing to tell
+        #: the last report; the same on every process. ``None`` before the first, and where nothing was measured
         self.report: BackgroundBiasReport | None = None
         self._pool: BackgroundPool | None = None
         self._started = math.nan
         self._informed = self._doubted = False
-        self._problems: set[str] = set()  # that were told
+        self._problems: set[str] = set()  # that have been reported
         self._normalised: bool | None = None  # whether the trainer's images are; not looked yet
         self._left_out = 0  # images of the loader, where the budget leaves some of them out
         own_way = self.settings.preprocess is not None or self.settings.forward is not call_module
@@ -164,7 +164,7 @@ class BackgroundBiasProbe(ReadingCallback):
             rank_zero_warn(slashes)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the first training steps, where the module's own validation step can tell nothing."""
+        """Look at the first training steps, where the module's own validation step shows nothing."""
         if self._entry is not None:
             self._entry.start_training(trainer, pl_module)
 
@@ -286,7 +286,7 @@ class BackgroundBiasProbe(ReadingCallback):
     def _in_units_of_module(
         self, settings: EvaluationSettings, pl_module: LightningModule, share: Share
     ) -> EvaluationSettings:
-        """With the module's mean and std, unless the first images show that nobody normalised with them."""
+        """With the module's mean and std, unless the first images show that they were not normalised with them."""
         if self._normalised is None:
             first = next(iter(share), None)
             self._normalised = first is not None and not in_unit_range(settings.spec.image_of(first[2]))

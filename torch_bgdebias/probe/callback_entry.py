@@ -1,4 +1,4 @@
-"""Watches how images enter a module in its own validation steps, and whether those judge what its forward returns."""
+"""Observes how images enter a module in its own validation steps, and whether those use its forward's output."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ _OTHER_LABELS = (
 #: of a call with other arguments than somebody's forward takes; NotImplementedError is a RuntimeError
 _FAILURES = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
-#: steps that are looked at in every respect; in those after them, all but which modules run
+#: steps that are inspected in every respect; in those after them, all but which modules run
 _BATCHES = 8
-#: training steps that are looked at where the validation step cannot run anything: two, since what is drawn differs
+#: training steps that are inspected where the validation step cannot run anything: two, since what is drawn differs
 _TRAINING_BATCHES = 2
 
 

@@ -66,7 +66,7 @@ def stage_loader(trainer: Trainer, index: int) -> tuple[Any, float]:
     """The trainer's test loader while it tests, else its validation loader, and how many batches it takes from it.
 
     Raises:
-        ValueError: there is none, or none of this index.
+        ValueError: no loader, or none of this index.
     """
     stage = "test" if trainer.testing else "validation"
     loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders

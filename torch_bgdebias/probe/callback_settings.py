@@ -1,4 +1,4 @@
-"""``ProbeSettings``: what ``BackgroundBiasProbe`` logs beside how it evaluates, checked once."""
+"""``ProbeSettings``: what ``BackgroundBiasProbe`` logs, beside how it evaluates; validated once."""
 
 from __future__ import annotations
 

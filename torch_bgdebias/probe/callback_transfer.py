@@ -1,4 +1,4 @@
-"""Moves a probe's batches as the trainer moves its own: through the module's transfer hooks, masks and all."""
+"""Moves a probe's batches through the module's transfer hooks, as the trainer does, with their masks."""
 
 from __future__ import annotations
 

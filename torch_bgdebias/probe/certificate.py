@@ -1,4 +1,4 @@
-"""``certify_backgrounds``: at least so many objects are classified right on a background drawn from one source."""
+"""``certify_backgrounds``: a lower bound on the share of objects classified correctly on a source's backgrounds."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class CertificateOptions(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True)
 class BackgroundCertificate:
-    """What is certified, of which objects and which backgrounds.
+    """A certificate: what is guaranteed, for which objects and which backgrounds.
 
     Attributes:
         model: its name.
@@ -83,7 +83,7 @@ class BackgroundCertificate:
     versions: dict[str, str]
 
     def sentence(self) -> str:
-        """What is certified."""
+        """The guarantee in one sentence."""
         c = self.certified
         objects = "objects" if "units" not in self.counts else "objects of a group drawn at random"
         return (
@@ -92,7 +92,7 @@ class BackgroundCertificate:
         )
 
     def covers(self) -> list[str]:
-        """The distribution that this is about, how it was sampled, and that it is about nothing else."""
+        """The scope of the guarantee: its distribution, how that was sampled, and what it excludes."""
         c = self.certified
         if self.once:
             backgrounds = (
@@ -104,13 +104,14 @@ class BackgroundCertificate:
                 f"Backgrounds: the {self.n_backgrounds} pictures of {self.source}, drawn anew for each object, all "
                 "with the same chance. It is about these pictures, not about others of their kind."
             )
-        what = "groups" if "units" in self.counts else "objects"
+        units = "groups" if "units" in self.counts else "objects"
         return [
-            f"Objects: whatever the {c.objects} {what} measured are a random sample of, cut out by their masks and put "
-            "in their own place and size.",
+            f"Objects: whatever the {c.objects} {units} measured are a random sample of, cut out by their masks and "
+            "put in their own place and size.",
             backgrounds,
-            f"Two stages: {c.objects} {what} were drawn, and {c.backgrounds} background(s) for each object. Answers "
-            f"about one object are not independent, so the sample is the {c.objects} {what}, not all the answers.",
+            f"Two stages: {c.objects} {units} were drawn, and {c.backgrounds} background(s) for each object. Answers "
+            f"about one object are not independent, so the sample is the {c.objects} {units}, not all the "
+            "answers.",
             f"From each object's first background alone (Clopper and Pearson): at least "
             f"{_floor(c.one_background_at_least)} %. This bound is proven; of the other one, which uses all "
             "backgrounds, no case is known in which it fails, and it is the same with one background an object.",
@@ -119,14 +120,14 @@ class BackgroundCertificate:
         ]
 
     def summary(self) -> str:
-        """Sentence, figures and what is covered, as text."""
+        """The guarantee, its figures and its scope, as text."""
         c = self.certified
-        counted = ", ".join(f"{number} {what.replace('_', ' ')}" for what, number in self.counts.items())
+        count_words = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in self.counts.items())
         always, never = self.right_on[-1], self.right_on[0]
         lines = [
             self.sentence(),
-            f"  measured: {100 * c.accuracy:.1f} % right ({counted}; {always} right on all, {never} on none of their "
-            f"{c.backgrounds} background(s))",
+            f"  measured: {100 * c.accuracy:.1f} % right ({count_words}; {always} right on all, {never} on none of "
+            f"their {c.backgrounds} background(s))",
         ]
         if worst := min(self.per_class.items(), key=lambda item: item[1].at_least, default=None):
             name, of_class = worst
@@ -150,7 +151,7 @@ class BackgroundCertificate:
         write_text(path, json.dumps(self.to_dict(), allow_nan=False, indent=1))
 
     def to_html(self, path: str | Path) -> Path:
-        """Write one page that needs no network."""
+        """Write one self-contained page."""
         title = f"Certificate: {self.model}"
         section = certificate_section(title, self.sentence(), self.covers(), self.certified, self.per_class,
                                       self.right_on, self.counts, self.settings | self.versions)  # fmt: skip
@@ -171,7 +172,7 @@ def certify_backgrounds(
     progress: Callable[..., Iterable[Any]] | None = None,
     **options: Unpack[CertificateOptions],
 ) -> BackgroundCertificate:
-    """How many objects, at least, a classifier gets right on a background that is drawn from a source.
+    """A lower bound on the share of objects that a classifier gets right on backgrounds drawn from a source.
 
     Every object is pasted on ``per_object`` backgrounds, drawn for it anew. The objects must be a random sample of
     those that the certificate shall be about, and must not have been used to train or to choose the model; nor must
@@ -219,7 +220,7 @@ def certify_backgrounds(
     if answers.doubt:
         warnings.warn(answers.doubt, stacklevel=2)
     names = names_of_classes(class_names, loader, answers.num_classes)
-    chosen = {"seed": settings.seed, "device": str(device), "mean": settings.mean, "std": settings.std,
+    recorded = {"seed": settings.seed, "device": str(device), "mean": settings.mean, "std": settings.std,
               "task": settings.task}  # fmt: skip
     return BackgroundCertificate(
         model=type(model).__name__ if name is None else name,
@@ -230,21 +231,21 @@ def certify_backgrounds(
         per_class=_per_class(answers, names, settings.confidence),
         right_on=np.bincount(answers.right.sum(1), minlength=per_object + 1).tolist(),
         counts=_counts(answers),
-        settings={key: list(value) if isinstance(value, tuple) else value for key, value in chosen.items()},
+        settings={key: list(value) if isinstance(value, tuple) else value for key, value in recorded.items()},
         versions=versions_in_use(),
     )
 
 
 def _per_class(answers: DrawnAnswers, names: Sequence[str], confidence: float) -> dict[str, AccuracyCertificate]:
     """Each class at the level 1 - alpha / classes, so that all hold at once."""
-    present = np.unique(answers.label)
-    level = 1 - (1 - confidence) / len(present)
-    rows = {names[label]: answers.label == label for label in present.tolist()}
+    labels = np.unique(answers.label)
+    level = 1 - (1 - confidence) / len(labels)
+    rows = {names[label]: answers.label == label for label in labels.tolist()}
     return {
         name: certified_accuracy(
-            answers.right[of], groups=None if answers.unit is None else answers.unit[of], confidence=level
+            answers.right[in_class], groups=None if answers.unit is None else answers.unit[in_class], confidence=level
         )
-        for name, of in rows.items()
+        for name, in_class in rows.items()
     }
 
 
@@ -253,7 +254,7 @@ def _counts(answers: DrawnAnswers) -> dict[str, int]:
     if answers.unit is not None:
         counts["units"] = len(np.unique(answers.unit))
     left_out = {"without_foreground": answers.without_foreground, "without_background": answers.without_background}
-    return counts | {what: number for what, number in left_out.items() if number}
+    return counts | {reason: number for reason, number in left_out.items() if number}
 
 
 def _floor(share: float) -> str:

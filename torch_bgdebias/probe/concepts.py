@@ -1,4 +1,4 @@
-"""Which concepts a model mixes with which backgrounds: intervals, tests and a figure over a concept experiment."""
+"""Which concepts depend on which backgrounds: intervals, tests and a figure for a concept experiment."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def analyse_concepts(
     correction: Literal["holm", "benjamini-hochberg"] = "holm",
     seed: int = 0,
 ) -> list[ConceptBackground]:
-    """Every concept on every background category against its original backgrounds, image by image.
+    """Compare every concept on every background category with its original backgrounds, image by image.
 
     Args:
         result: from `torch_bgdebias.concepts.concept_transfer`.
@@ -51,16 +51,16 @@ def analyse_concepts(
     Raises:
         ValueError: an unknown layer, method, condition or correction.
     """
-    values = result.values(layer, method, condition)
+    ious = result.values(layer, method, condition)
     rows = []
     for label, concept in enumerate(result.concepts):
-        own = values[result.labels == label]  # (samples of the concept, categories)
+        concept_ious = ious[result.labels == label]  # (samples of the concept, categories)
         for column, category in enumerate(result.categories[1:], start=1):
             settings: dict[str, Any] = {"n_resamples": n_resamples, "seed": seed}
-            test = paired_permutation_test(own[:, column], own[:, 0], **settings)
+            test = paired_permutation_test(concept_ious[:, column], concept_ious[:, 0], **settings)
             settings["confidence"] = confidence
-            iou, original = (bootstrap_mean(own[:, each], **settings) for each in (column, 0))
-            difference = bootstrap_mean_difference(own[:, column], own[:, 0], **settings)
+            iou, original = (bootstrap_mean(concept_ious[:, index], **settings) for index in (column, 0))
+            difference = bootstrap_mean_difference(concept_ious[:, column], concept_ious[:, 0], **settings)
             drop = 1 - iou.value / original.value if original.value > 0 else math.nan
             rows.append(ConceptBackground(concept, category, iou, original, difference, drop, test.p_value, math.nan))
     corrected = correct_p_values([row.p_value for row in rows], correction)
@@ -68,7 +68,7 @@ def analyse_concepts(
 
 
 def concept_tables(result: ConceptTransfer, *, confidence: float = 0.95, seed: int = 0) -> list[ConceptTable]:
-    """What a report keeps of an experiment: each layer and method, with every condition that vectors were fitted on.
+    """The tables that a report stores of an experiment, one per layer and method, with all fit conditions.
 
     Args:
         result: from `torch_bgdebias.concepts.concept_transfer`, with at least one category.
@@ -87,18 +87,18 @@ def concept_tables(result: ConceptTransfer, *, confidence: float = 0.95, seed: i
             cosine = result.cosine_similarity(layer, method)[:, 0]  # (concepts, conditions)
             fits = []
             for column, condition in enumerate(result.conditions):
-                values = result.values(layer, method, condition)
-                original, others = (
-                    bootstrap_mean(x, confidence=confidence, seed=seed) for x in (values[:, 0], values[:, 1:].mean(1))
+                ious = result.values(layer, method, condition)
+                original, elsewhere = (
+                    bootstrap_mean(x, confidence=confidence, seed=seed) for x in (ious[:, 0], ious[:, 1:].mean(1))
                 )
                 cosine_by_concept = dict(zip(result.concepts, cosine[:, column].tolist(), strict=True))
-                fits.append(ConceptFit(condition, original, others, cosine_by_concept))
+                fits.append(ConceptFit(condition, original, elsewhere, cosine_by_concept))
             tables.append(ConceptTable(layer, method, rows, fits))
     return tables
 
 
 def concept_heatmap(rows: list[ConceptBackground], *, level: float = 0.05, title: str = "") -> Figure:
-    """IoU of each concept (row) on each background (column), interval below, * where it differs from the original.
+    """IoU of each concept (row) on each background (column) with intervals; * where it differs from the original.
 
     Raises:
         ImportError: matplotlib is missing.
@@ -117,7 +117,7 @@ def concept_heatmap(rows: list[ConceptBackground], *, level: float = 0.05, title
     figure: Figure = figure_module.Figure(figsize=(2.2 + 0.95 * len(columns), 1.6 + 0.5 * len(concepts)))
     axes = figure.subplots()
     high = max(float(np.nanmax(table, initial=0.0)), 1e-6)
-    picture = axes.imshow(table, cmap="cividis", vmin=0, vmax=high, aspect="auto")
+    heatmap = axes.imshow(table, cmap="cividis", vmin=0, vmax=high, aspect="auto")
     for i, concept in enumerate(concepts):
         for j, column in enumerate(columns):
             cell = cells[concept, column]
@@ -131,6 +131,6 @@ def concept_heatmap(rows: list[ConceptBackground], *, level: float = 0.05, title
     axes.set_yticks(range(len(concepts)), concepts)
     axes.axvline(0.5, color="white", linewidth=3)
     axes.set_title(title or f"Concept IoU by background (* corrected p <= {level:g})", fontsize=9)
-    figure.colorbar(picture, ax=axes, label="IoU")
+    figure.colorbar(heatmap, ax=axes, label="IoU")
     figure.tight_layout()
     return figure

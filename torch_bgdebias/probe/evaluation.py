@@ -68,7 +68,7 @@ def evaluate_background_bias(
     progress: Callable[..., Iterable[Any]] | None = None,
     **options: Unpack[EvaluationOptions],
 ) -> BackgroundBiasReport:
-    """Measure how much a classifier looks at the background.
+    """Measure how much a classifier relies on the background.
 
     Every image is classified as it is and in the variants of Noise or Signal (``data.make_variant``), on backgrounds of
     the loader's other images, gathered in a first pass, or of ``backgrounds``; which one an image gets depends on
@@ -204,7 +204,7 @@ def report_of(
 
 
 def warnings_of(collected: Collected, settings: EvaluationSettings) -> list[str]:
-    """What whoever reads the numbers should know."""
+    """The warnings that readers of the numbers need."""
     messages = [collected.no_embedding] if collected.no_embedding else []
     if collected.probabilities:
         messages.append(_SIGMOID if settings.task != "multiclass" else _SOFTMAX)

@@ -52,7 +52,7 @@ def figures_of(report: Measurement) -> dict[str, Figure]:
     return figures
 
 
-def _new(width: float, height: float) -> Figure:
+def _new_figure(width: float, height: float) -> Figure:
     figure: Figure = require("matplotlib.figure", purpose="drawing a report's figures").Figure(
         figsize=(width, height), dpi=120, layout="constrained"
     )
@@ -60,11 +60,11 @@ def _new(width: float, height: float) -> Figure:
 
 
 def _variants(report: Measurement) -> Figure:
-    present = [v for v in VARIANT_WORDS if v in report.variants]
-    figure = _new(6.4, 0.8 + 0.38 * len(present))
+    variants = [v for v in VARIANT_WORDS if v in report.variants]
+    figure = _new_figure(6.4, 0.8 + 0.38 * len(variants))
     axes = figure.add_subplot()
-    estimates = [report.variants[v].accuracy for v in present]
-    _barh(axes, [VARIANT_WORDS[v] for v in present], estimates, _BLUE)
+    estimates = [report.variants[v].accuracy for v in variants]
+    _barh(axes, [VARIANT_WORDS[v] for v in variants], estimates, _BLUE)
     axes.set_xlim(0, 100)
     axes.set_xlabel(f"accuracy, % (with {100 * report.confidence:g}% interval)")
     axes.set_title(report.model)
@@ -73,7 +73,7 @@ def _variants(report: Measurement) -> Figure:
 
 def _classes(report: Measurement) -> Figure:
     rows = classes_by_gap(report)[:40]
-    figure = _new(6.4, 0.9 + 0.26 * len(rows))
+    figure = _new_figure(6.4, 0.9 + 0.26 * len(rows))
     axes = figure.add_subplot()
     _barh(axes, [f"{c.name} ({c.n})" for c in rows], [c.bg_gap for c in rows if c.bg_gap], _ORANGE)
     axes.axvline(0, color="black", linewidth=0.8)
@@ -83,7 +83,7 @@ def _classes(report: Measurement) -> Figure:
 
 
 def _score(report: Measurement, name: str) -> Figure:
-    figure = _new(5.0, 3.0)
+    figure = _new_figure(5.0, 3.0)
     axes = figure.add_subplot()
     values = [float(v) for v in report.images.scores.get(name, ()) if math.isfinite(v)]
     axes.hist(values, bins=20, range=(0.0, 1.0), color=_BLUE)
@@ -100,8 +100,8 @@ def _score(report: Measurement, name: str) -> Figure:
 def _examples(report: Measurement) -> Figure:
     """A row per image, a column per variant, all on one pair of axes: one pair a picture took seconds to lay out."""
     columns = list(dict.fromkeys(name for e in report.examples for name in e.pictures))
-    matplotlib = require("matplotlib.figure", purpose="drawing a report's figures")
-    figure: Figure = matplotlib.Figure(figsize=(1.5 * len(columns), 1.75 * len(report.examples)), dpi=120)
+    figure_module = require("matplotlib.figure", purpose="drawing a report's figures")
+    figure: Figure = figure_module.Figure(figsize=(1.5 * len(columns), 1.75 * len(report.examples)), dpi=120)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     for row, example in enumerate(report.examples):
@@ -130,26 +130,28 @@ def _heatmaps(report: Measurement) -> Figure:
     """Heatmaps of the examples that have the first one's size and maps, with their outlines."""
     names = list(report.examples[0].heatmaps)
     size = report.examples[0].pictures["original"].shape
-    chosen = [e for e in report.examples if list(e.heatmaps) == names and e.pictures["original"].shape == size]
+    examples = [e for e in report.examples if list(e.heatmaps) == names and e.pictures["original"].shape == size]
     image = (
-        torch.stack([torch.from_numpy(e.pictures["original"].copy()).permute(2, 0, 1) for e in chosen]).float() / 255
+        torch.stack([torch.from_numpy(e.pictures["original"].copy()).permute(2, 0, 1) for e in examples]).float() / 255
     )
-    maps = [np.stack([unpacked_heatmap(e.heatmaps[name]) for name in names]) for e in chosen]
-    masks = [e.mask for e in chosen if e.mask is not None]
+    maps = [np.stack([unpacked_heatmap(e.heatmaps[name]) for name in names]) for e in examples]
+    masks = [e.mask for e in examples if e.mask is not None]
     return heatmap_figure(
         image,
         torch.from_numpy(np.stack(maps))[:, :, None],
-        torch.from_numpy(np.stack(masks))[:, None].float() / 255 if len(masks) == len(chosen) else None,
-        titles=[label_name(report, e) for e in chosen],
+        torch.from_numpy(np.stack(masks))[:, None].float() / 255 if len(masks) == len(examples) else None,
+        titles=[label_name(report, e) for e in examples],
         map_names=names,
     )
 
 
 def _barh(axes: Axes, names: Sequence[str], estimates: Sequence[Estimate], colour: str) -> None:
-    values = [100 * e.value for e in estimates]
+    percentages = [100 * e.value for e in estimates]
     below = [max(0.0, 100 * (e.value - e.low)) if math.isfinite(e.low) else 0.0 for e in estimates]
     above = [max(0.0, 100 * (e.high - e.value)) if math.isfinite(e.high) else 0.0 for e in estimates]
-    axes.barh(range(len(names)), values, xerr=[below, above], color=colour, height=0.7, error_kw={"linewidth": 1.0})
+    axes.barh(
+        range(len(names)), percentages, xerr=[below, above], color=colour, height=0.7, error_kw={"linewidth": 1.0}
+    )
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.grid(axis="x", color=_RULE, linewidth=0.8)

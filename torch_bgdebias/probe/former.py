@@ -1,4 +1,4 @@
-"""Functions that were a second way to do one thing: they work for one more release and say which way is left."""
+"""Deprecated functions: they work for one more release and name their replacement."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["compare_reports", "report_figures", "report_to_html"]
 def compare_reports(
     first: BackgroundBiasReport, second: BackgroundBiasReport, *, n_resamples: int = 9999, seed: int = 0
 ) -> dict[str, PermutationTest]:
-    """Paired permutation tests between two models; `torch_bgdebias.probe.compare_models` took its place.
+    """Deprecated paired permutation tests between two models; use `torch_bgdebias.probe.compare_models`.
 
     Returns:
         A test per figure, named as in `torch_bgdebias.probe.ModelComparison`; the difference is first minus
@@ -34,16 +34,18 @@ def compare_reports(
     rows = matched_images(first.images, second.images)
     if rows is None:
         raise ValueError("reports: expected results on the same images, got no image that both have")
-    one, two = paired_columns(first.images), paired_columns(second.images)
+    first_columns, second_columns = paired_columns(first.images), paired_columns(second.images)
     return {
-        name: paired_permutation_test(one[name][rows[0]], two[name][rows[1]], n_resamples=n_resamples, seed=seed)
-        for name in one
-        if name in two
+        name: paired_permutation_test(
+            first_columns[name][rows[0]], second_columns[name][rows[1]], n_resamples=n_resamples, seed=seed
+        )
+        for name in first_columns
+        if name in second_columns
     }
 
 
 def report_to_html(reports: Sequence[BackgroundBiasReport], path: str | Path, **options: Any) -> Path:
-    """Write a page about several models; ``reports[0].to_html(path, others=reports[1:])`` took its place.
+    """Deprecated page about several models; use ``reports[0].to_html(path, others=reports[1:])``.
 
     Raises:
         ValueError: no report.
@@ -55,6 +57,6 @@ def report_to_html(reports: Sequence[BackgroundBiasReport], path: str | Path, **
 
 
 def report_figures(report: BackgroundBiasReport) -> dict[str, Figure]:
-    """Figures of a report by name; ``report.figures`` took its place."""
+    """Deprecated figures of a report by name; use ``report.figures``."""
     warn_renamed("report_figures(report)", "report.figures")
     return report.figures

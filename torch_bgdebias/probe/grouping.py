@@ -1,4 +1,4 @@
-"""Groups of a data set's images from a table or from the names of their folders, in the order of the data set."""
+"""Groups of a data set's images, from a table or from folder names, in the order of the data set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["groups_from_csv", "groups_from_folders"]
 
 
 def groups_from_csv(path: str | Path, images: Any, column: str, *, image_column: str | None = None) -> list[str]:
-    """The group of every image from a table with a header: for ``groups=`` and ``unit=`` of an evaluation.
+    """The group of every image from a CSV table, for ``groups=`` and ``unit=`` of an evaluation.
 
     Args:
         path: a CSV file; further columns and rows are passed over.
@@ -33,13 +33,13 @@ def groups_from_csv(path: str | Path, images: Any, column: str, *, image_column:
             image, or one row's name fits several images.
     """
     columns, lines = read_table(path)
-    named = columns[0] if image_column is None and columns else image_column
-    for wanted in (named, column):
-        if wanted not in columns:
-            raise ValueError(f"{path}: expected a column {wanted!r}, got {columns}")
+    key_column = columns[0] if image_column is None and columns else image_column
+    for needed in (key_column, column):
+        if needed not in columns:
+            raise ValueError(f"{path}: expected a column {needed!r}, got {columns}")
     groups: dict[str, str] = {}
     for number, line in enumerate(lines, start=2):
-        name, group = _posix((line[str(named)] or "").strip()), (line[column] or "").strip()
+        name, group = _posix((line[str(key_column)] or "").strip()), (line[column] or "").strip()
         if groups.setdefault(name, group) != group:
             raise ValueError(
                 f"{path}, row {number}: {name!r} is in {groups[name]!r} in an earlier row, in {group!r} here"
@@ -48,7 +48,7 @@ def groups_from_csv(path: str | Path, images: Any, column: str, *, image_column:
 
 
 def groups_from_folders(images: Any, level: int = 1) -> list[str]:
-    """The group of every image from the name of a folder above it.
+    """The group of every image from the name of one of its parent folders.
 
     Args:
         images: the data set or the N paths, as for `groups_from_csv`.
@@ -83,13 +83,13 @@ def image_paths(images: Any) -> list[Path]:
     if indices is not None and hasattr(images, "dataset"):  # torch.utils.data.Subset
         inner = image_paths(images.dataset)
         return [inner[index] for index in indices]
-    listed = images
+    entries = images
     for name in ("samples", "images", "paths", "files"):
         if isinstance(getattr(images, name, None), Sequence):
-            listed = getattr(images, name)
+            entries = getattr(images, name)
             break
-    if isinstance(listed, Sequence) and not isinstance(listed, str):
-        paths = [_path_of(item) for item in listed]
+    if isinstance(entries, Sequence) and not isinstance(entries, str):
+        paths = [_path_of(entry) for entry in entries]
         if paths and all(path is not None for path in paths):
             return [path for path in paths if path is not None]
     raise TypeError(
@@ -98,12 +98,12 @@ def image_paths(images: Any) -> list[Path]:
     )
 
 
-def _path_of(item: Any) -> Path | None:
+def _path_of(entry: Any) -> Path | None:
     """A path from itself, from ``item.image``, or from the beginning of a tuple."""
-    item = getattr(item, "image", item)
-    if isinstance(item, tuple) and item:
-        item = item[0]
-    return Path(item) if isinstance(item, str | Path) else None
+    entry = getattr(entry, "image", entry)
+    if isinstance(entry, tuple) and entry:
+        entry = entry[0]
+    return Path(entry) if isinstance(entry, str | Path) else None
 
 
 def _matched(paths: Sequence[Path], groups: dict[str, str], table: str) -> list[str]:
@@ -128,8 +128,8 @@ def _matched(paths: Sequence[Path], groups: dict[str, str], table: str) -> list[
 def _spellings(path: Path) -> list[str]:
     """How a table may call a file: with all its folders, with ever fewer, each with and without its ending."""
     parts = PurePosixPath(_posix(str(path))).parts
-    longer = ["/".join(parts[start:]) for start in range(len(parts))]
-    return [name for long in longer for name in (long, str(PurePosixPath(long).with_suffix("")))]
+    endings = ["/".join(parts[start:]) for start in range(len(parts))]
+    return [name for ending in endings for name in (ending, str(PurePosixPath(ending).with_suffix("")))]
 
 
 def _posix(name: str) -> str:

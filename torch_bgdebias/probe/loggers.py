@@ -1,4 +1,4 @@
-"""Figures to whatever experiment logger is there, through its own interface; asked for by capability, not by name."""
+"""Sends figures to any experiment logger through its own interface, chosen by capability and not by name."""
 
 from __future__ import annotations
 

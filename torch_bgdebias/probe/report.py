@@ -1,4 +1,4 @@
-"""``BackgroundBiasReport``: a measurement that can be printed, drawn, kept as JSON and written as one HTML file.
+"""``BackgroundBiasReport``: a measurement that can be printed, drawn, saved as JSON and written as one HTML file.
 
 The page needs nothing else: no network, no other file, no plotting package.
 """
@@ -56,10 +56,10 @@ Curves = Mapping[str, Mapping[str, Sequence[float]]]
 
 @dataclasses.dataclass(eq=False)
 class BackgroundBiasReport(Measurement):
-    """What `torch_bgdebias.probe.evaluate_background_bias` returns; its numbers are those of ``Measurement``."""
+    """The result of `torch_bgdebias.probe.evaluate_background_bias`; its numbers are those of ``Measurement``."""
 
     def summary(self) -> str:
-        """The headline numbers as text, percentages with intervals, what they say, and the worst classes."""
+        """The headline numbers with intervals, the conclusions, and the worst classes, as text."""
         return summary_text(self)
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class BackgroundBiasReport(Measurement):
         return measurement_to_dict(self)
 
     def to_json(self, path: str | Path) -> None:
-        """Write `to_dict` as strict JSON; a number that is not defined (NaN) becomes ``null``."""
+        """Write `to_dict` as strict JSON; undefined numbers (NaN) become ``null``."""
         write_text(path, json.dumps(self.to_dict(), allow_nan=False))
 
     @classmethod
@@ -136,7 +136,7 @@ class BackgroundBiasReport(Measurement):
         comparisons: Sequence[ModelComparison | None] | None = None,
         masks: MaskSensitivity | None = None,
     ) -> Path:
-        """Write one page about this model, or about several side by side, of which this one is "before".
+        """Write one page about this model, or about several of which this one is "before".
 
         Args:
             path: the file to write; its folder must exist.
@@ -263,7 +263,7 @@ def summarise(
     settings: Mapping[str, Any] | None = None,
     examples: Sequence[Example] = (),
 ) -> BackgroundBiasReport:
-    """Compute a report from per-image results; also the way to have other intervals from a report that was kept.
+    """Compute a report from per-image results, for example again with another confidence.
 
     Args:
         images: per-image results, as in ``report.images``.

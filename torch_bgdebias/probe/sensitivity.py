@@ -1,4 +1,4 @@
-"""``mask_sensitivity``: the same measurement with masks made worse, to say how good masks must be."""
+"""``mask_sensitivity``: repeats a measurement with damaged masks, to see how good masks must be."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def mask_sensitivity(
     device: torch.device | str | None = None,
     progress: Callable[..., Iterable[Any]] | None = None,
 ) -> MaskSensitivity:
-    """Measure the BG-Gap again with masks grown, shrunk, moved, boxed and exchanged, or as somebody else makes them.
+    """Repeat the BG-Gap measurement with masks grown, shrunk, shifted, boxed or exchanged, or from another maker.
 
     Images, backgrounds and draws stay what they were, so what moves is the masks' doing: what is cut out, and what of
     the objects stays in the backgrounds. Each way of being wrong is one measurement of three passes.
@@ -67,7 +67,7 @@ def mask_sensitivity(
     if options.spec.label is None or options.task != "multiclass":
         raise ValueError("mask_sensitivity: expected one class an image, which the BG-Gap needs")
     check_count(adversarial, name="adversarial", least=0)
-    changed = dataclasses.replace(
+    damaged_settings = dataclasses.replace(
         options, spec=_SPEC, ids="id", variants=_VARIANTS, embeddings=False, examples=0, groups=None, unit=None
     )
     tried: list[Damage | None] = [None, *(default_damages() if damages is None else damages)]
@@ -75,16 +75,24 @@ def mask_sensitivity(
     rows: list[MaskRow] = []
     first: BackgroundBiasReport | None = None
     for damage in walk:
-        worse = _Damaged(loader, options, damage)
-        report = _measured(model, worse, changed, adversarial, device)
+        damaged = _DamagedLoader(loader, options, damage)
+        report = _measure(model, damaged, damaged_settings, adversarial, device)
         name = "as given" if damage is None else damage.name
-        overlaps = torch.cat(worse.overlaps)
-        rows.append(MaskRow(name, float(overlaps.mean()), len(report.images), _figures(report), _chance(first, report)))
+        overlaps = torch.cat(damaged.overlaps)
+        rows.append(
+            MaskRow(
+                name,
+                float(overlaps.mean()),
+                len(report.images),
+                _figures(report),
+                _half_interval_of_change(first, report),
+            )
+        )
         first = report if first is None else first
     return MaskSensitivity(tuple(rows), quality=quality)
 
 
-def _chance(first: BackgroundBiasReport | None, report: BackgroundBiasReport) -> float:
+def _half_interval_of_change(first: BackgroundBiasReport | None, report: BackgroundBiasReport) -> float:
     """Half of the paired interval of the gap's change."""
     comparison = None if first is None else compare_models([first, report])[0]
     change = None if comparison is None else comparison.figures.get("bg_gap")
@@ -92,13 +100,17 @@ def _chance(first: BackgroundBiasReport | None, report: BackgroundBiasReport) ->
     return math.nan if ends is None else (ends[1] - ends[0]) / 2
 
 
-def _measured(
-    model: nn.Module, worse: _Damaged, settings: EvaluationSettings, adversarial: int, device: torch.device | str | None
+def _measure(
+    model: nn.Module,
+    damaged: _DamagedLoader,
+    settings: EvaluationSettings,
+    adversarial: int,
+    device: torch.device | str | None,
 ) -> BackgroundBiasReport:
     if adversarial:
-        score = _robust(worse.backgrounds(adversarial), settings.logits)
+        score = _adversarial_score(damaged.backgrounds(adversarial), settings.logits)
         settings = dataclasses.replace(settings, scores={**settings.scores, "adversarial_accuracy": score})
-    return evaluate_background_bias(model, worse, settings=settings, device=device)
+    return evaluate_background_bias(model, damaged, settings=settings, device=device)
 
 
 def _figures(report: BackgroundBiasReport) -> dict[str, float]:
@@ -108,7 +120,7 @@ def _figures(report: BackgroundBiasReport) -> dict[str, float]:
     return figures
 
 
-class _Damaged:
+class _DamagedLoader:
     """A loader's batches with other masks, and the names by which images are known with the ones they had."""
 
     def __init__(self, loader: Iterable[Any], settings: EvaluationSettings, damage: Damage | None) -> None:
@@ -122,31 +134,35 @@ class _Damaged:
         generator = torch.Generator().manual_seed(settings.seed)
         for batch in self.loader:
             image, label = settings.spec.image_of(batch), settings.spec.label_of(batch)
-            given = check_mask(settings.spec.mask_of(batch), check_image(image)).cpu()
-            names = self._names(batch, image, label, given)
-            mask = given if self.damage is None else self._worse(self.damage, image, given, names, generator)
-            self.overlaps.append(overlap(mask, given))
-            item: dict[str, Any] = {"image": image, "label": label, "mask": mask.to(image.device)}
+            original = check_mask(settings.spec.mask_of(batch), check_image(image)).cpu()
+            names = self._identities(batch, image, label, original)
+            mask = (
+                original if self.damage is None else self._damaged_mask(self.damage, image, original, names, generator)
+            )
+            self.overlaps.append(overlap(mask, original))
+            damaged_batch: dict[str, Any] = {"image": image, "label": label, "mask": mask.to(image.device)}
             if (void := settings.spec.void_of(batch)) is not None:
-                item["void"] = void
-            item["id"] = names
-            yield item
+                damaged_batch["void"] = void
+            damaged_batch["id"] = names
+            yield damaged_batch
 
     def __len__(self) -> int:
         return len(self.loader)  # type: ignore[arg-type]  # asked of loaders that have a length alone
 
-    def _worse(self, damage: Damage, image: Tensor, given: Tensor, names: Any, generator: torch.Generator) -> Tensor:
+    def _damaged_mask(
+        self, damage: Damage, image: Tensor, original: Tensor, names: Any, generator: torch.Generator
+    ) -> Tensor:
         keys = list(names) if isinstance(names, (list, tuple)) else names.tolist()
         if isinstance(damage, Made) and all(key in self._made for key in keys):
-            return torch.stack([self._made[key] for key in keys]).to(given.dtype) / 255
-        mask = check_mask(damage(self._shown(image), given, generator), given, name=damage.name)
+            return torch.stack([self._made[key] for key in keys]).to(original.dtype) / 255
+        mask = check_mask(damage(self._as_pictures(image), original, generator), original, name=damage.name)
         if isinstance(damage, Made):
             self._made |= zip(keys, mask.mul(255).round().byte(), strict=True)
             mask = mask.mul(255).round() / 255
         return mask
 
-    def _shown(self, image: Tensor) -> Tensor:
-        """Images as pictures in [0, 1], for makers that look at them."""
+    def _as_pictures(self, image: Tensor) -> Tensor:
+        """Images as pictures in [0, 1], for mask makers."""
         pixels = image.detach().float().cpu()
         if self.settings.mean is not None and self.settings.std is not None:
             mean, std = (torch.tensor(x).reshape(-1, 1, 1) for x in (self.settings.mean, self.settings.std))
@@ -154,7 +170,7 @@ class _Damaged:
         pixels = pixels.clamp(0, 1)
         return pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels
 
-    def _names(self, batch: Any, image: Tensor, label: Tensor, mask: Tensor) -> Any:
+    def _identities(self, batch: Any, image: Tensor, label: Tensor, mask: Tensor) -> Any:
         if isinstance(self.settings.ids, int | str):
             return value_at(batch, self.settings.ids, name="ids")
         numbers = label.argmax(1) if label.ndim > 1 else label
@@ -162,26 +178,28 @@ class _Damaged:
 
     def backgrounds(self, count: int) -> Tensor:
         """At most so many of the images without their objects, as these masks have them; any with the same chance."""
-        remaining: list[Tensor] = []
+        reservoir: list[Tensor] = []
         generator = torch.Generator().manual_seed(self.settings.seed)
-        seen = 0
+        n_seen = 0
         with rng_untouched():
-            for item in self:
-                image, mask = item["image"].cpu(), item["mask"].cpu()
-                void = item["void"].cpu() if "void" in item else None
+            for batch in self:
+                image, mask = batch["image"].cpu(), batch["mask"].cpu()
+                void = batch["void"].cpu() if "void" in batch else None
                 filled = tile_fill(without_void(image, mask, void), mask)
                 for picture in filled[~fills_image(mask)]:
-                    seen += 1
-                    place = (
-                        len(remaining) if len(remaining) < count else int(torch.randint(seen, (), generator=generator))
+                    n_seen += 1
+                    slot = (
+                        len(reservoir)
+                        if len(reservoir) < count
+                        else int(torch.randint(n_seen, (), generator=generator))
                     )
-                    remaining[place : place + 1] = [picture] if place < count else remaining[place : place + 1]
-        if not remaining:
+                    reservoir[slot : slot + 1] = [picture] if slot < count else reservoir[slot : slot + 1]
+        if not reservoir:
             raise ValueError("adversarial: no image has a background beside its object")
-        return torch.stack(remaining)
+        return torch.stack(reservoir)
 
 
-def _robust(bank: Tensor, logits: LogitsKey) -> ImageScore:
+def _adversarial_score(bank: Tensor, logits: LogitsKey) -> ImageScore:
     """1 where an object survives every background of the bank."""
 
     def robust(model: nn.Module, image: Tensor, mask: Tensor, label: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Backgrounds exchanged: which one an image gets, and the augmentation that puts it there."""
+"""Background swapping: which background an image gets, and the augmentation that pastes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``BackgroundSwapCallback``: background swapping for a LightningModule that knows nothing of it."""
+"""``BackgroundSwapCallback``: background swapping for any LightningModule."""
 
 from __future__ import annotations
 
@@ -119,11 +119,11 @@ class BackgroundSwapCallback(SwappingCallback):
         check_count(start_epoch, name="start_epoch", least=0)
         options = {"schedule": schedule, "start_epoch": start_epoch}
         super().__init__(swap, spec, refresh=refresh, seed=seed, log=log, options=options)
-        self.schedule = _of_epoch_and_step(schedule)
+        self.schedule = _accept_epoch_schedule(schedule)
         self.start_epoch = start_epoch
 
     def probability(self, epoch: int, step: int = 0) -> float:
-        """Probability of a swap at an epoch and a number of training batches seen."""
+        """The swap probability at an epoch, after so many training batches."""
         if epoch < self.start_epoch:
             return 0.0
         return self.swap.p if self.schedule is None else float(self.schedule(epoch, step))
@@ -149,9 +149,9 @@ class BackgroundSwapCallback(SwappingCallback):
         fields: dict[str, Tensor] = {}
         if p > 0:
             keys = ("input", "mask")
-            fields["image"], moved = self.swap(image, mask, params=params, void=spec.void_of(batch), data_keys=keys)
+            fields["image"], hidden = self.swap(image, mask, params=params, void=spec.void_of(batch), data_keys=keys)
             if "placement" in params:
-                fields["mask"] = moved
+                fields["mask"] = hidden
         if spec.background_label is not None:
             fields["background_label"] = params["background_label"]
         self._log_values(module, {"fraction": params["apply"].float().mean()}, batch_size=len(image))
@@ -180,7 +180,7 @@ class BackgroundSwapCallback(SwappingCallback):
         return None
 
 
-def _of_epoch_and_step(schedule: Schedule | None) -> Schedule | None:
+def _accept_epoch_schedule(schedule: Schedule | None) -> Schedule | None:
     """The schedule; one of the epoch alone, as in earlier releases, goes on working."""
     if schedule is None:
         return None

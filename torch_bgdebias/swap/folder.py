@@ -1,4 +1,4 @@
-"""The old place of reading backgrounds from folders: ``torch_bgdebias.backgrounds.folder`` has it now."""
+"""Deprecated place of reading backgrounds from folders, now ``torch_bgdebias.backgrounds.folder``."""
 
 from __future__ import annotations
 

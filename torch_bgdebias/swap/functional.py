@@ -1,4 +1,4 @@
-"""The swap as pure functions of what `swap/sampling.py` drew: images on their new backgrounds."""
+"""The swap as pure functions of the parameters drawn in `swap/sampling.py`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def swap_background(
     std: Tensor | Sequence[float] | None = None,
     edge: float = 0.0,
 ) -> Tensor:
-    """Put each image's foreground on the background that ``params`` describes.
+    """Paste each image's foreground on the background that ``params`` describes.
 
     Args:
         image: (B, C, H, W) float, or volumes (B, C, D, H, W), and so what follows.
@@ -69,7 +69,7 @@ def swap_background(
 
 
 def placed(image: Tensor, mask: Tensor, params: SwapParams) -> tuple[Tensor, Tensor]:
-    """Images (B, C, H, W) and masks with the objects where ``params`` puts them on their new backgrounds.
+    """Images (B, C, H, W) and masks with the objects placed on their new backgrounds as ``params`` says.
 
     What lies beside an object that was moved means nothing. Both come back as they are where nothing moves: without
     ``placement`` among the parameters, and for images whose ``apply`` is false.

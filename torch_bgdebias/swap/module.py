@@ -44,7 +44,7 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
         pattern: "paste", one background, or "voronoi", ``cells`` regions with a background and a random offset each
             (On Background Bias of Post-Hoc Concept Embeddings, arXiv 2504.08602).
         cells: regions for "voronoi".
-        p: probability of a swap, for each image by itself.
+        p: probability of a swap, drawn for each image.
         different_class: by default (``None``) backgrounds are drawn independently of the class, unless a call asks for
             another one (CLAD does). ``True``: a background's label always differs from the image's, which turns a bias
             into its opposite when trained on alone. ``False``: independent, whatever a call asks for.

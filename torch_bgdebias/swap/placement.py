@@ -1,4 +1,4 @@
-"""Where an object is put on its new background: moved, rescaled, mirrored together with its mask."""
+"""Places an object on its new background: shifted, rescaled and mirrored together with its mask."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ NOT_MOVED = (
 def _two_numbers(scale: object) -> tuple[float, float]:
     pair = scale if isinstance(scale, tuple | list) else ()
     if len(pair) != 2 or any(isinstance(value, bool) or not isinstance(value, int | float) for value in pair):
-        shown = repr(scale) if isinstance(scale, int | float | str | tuple | list) else describe(scale)
-        raise ValueError(f"scale: expected two positive numbers such as (0.7, 1.3), got {shown}")
+        received = repr(scale) if isinstance(scale, int | float | str | tuple | list) else describe(scale)
+        raise ValueError(f"scale: expected two positive numbers such as (0.7, 1.3), got {received}")
     return float(pair[0]), float(pair[1])
 
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """How far an object may go on its new background; without options it stays where and as it is.
+    """How far an object may be shifted and rescaled on its new background; by default it stays as it is.
 
     What the picture's border cuts off an object stays cut off: away from there it ends in a straight edge.
 
@@ -67,12 +67,12 @@ def sample_placement(
     device: torch.device | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Draw (B, 4) float32: factor of size, way along y and x in [-1, 1] (1: to the far border), -1 or 1 (mirrored)."""
+    """Draw (B, 4) float32: scale, shift along y and x in [-1, 1] (1: to the far border), and -1 or 1 (mirrored)."""
     uniform = torch.rand(batch, 4, device=device, dtype=torch.float32, generator=generator)
-    least, most = placement.scale
+    low, high = placement.scale
     return torch.stack(
         [
-            least + (most - least) * uniform[:, 0],
+            low + (high - low) * uniform[:, 0],
             placement.move * (2 * uniform[:, 1] - 1),
             placement.move * (2 * uniform[:, 2] - 1),
             1 - 2 * (uniform[:, 3] < placement.mirror).float(),
@@ -82,7 +82,7 @@ def sample_placement(
 
 
 def place_object(image: Tensor, mask: Tensor, placement: Tensor) -> tuple[Tensor, Tensor]:
-    """The image and its mask with the object moved, rescaled and mirrored; what lies beside the object means nothing.
+    """The image and its mask with the object shifted, rescaled and mirrored; pixels beside it have no meaning.
 
     The object's box stays inside the image where it fits, and in its middle where it does not. Interpolation is
     bilinear.
@@ -110,19 +110,19 @@ def check_placement(placement: Tensor, batch: int, *, name: str) -> Tensor:
 
 
 def moved_object(image: Tensor, mask: Tensor, placement: Tensor) -> tuple[Tensor, Tensor]:
-    """As `place_object`, of tensors that were looked at."""
+    """As `place_object`, of tensors that were inspected."""
     if len(image) == 0:
         return image, mask
     box = bounding_boxes(mask.detach()).float()
     low, high = box[:, :2], box[:, 2:]  # (y, x) of the first pixel and past the last
     size = torch.tensor(mask.shape[2:], device=mask.device, dtype=torch.float32)
-    factor, way, mirror = placement[:, :1].float(), placement[:, 1:3].float(), placement[:, 3].float()
+    factor, move, mirror = placement[:, :1].float(), placement[:, 1:3].float(), placement[:, 3].float()
     center = (low + high) / 2
     half = factor * (high - low) / 2
     nearest = torch.minimum(half, size / 2)  # a box that does not fit goes to the middle
     new_center = torch.where(half > size / 2, size / 2, torch.minimum(torch.maximum(center, nearest), size - nearest))
-    free = torch.where(way > 0, size - nearest - new_center, new_center - nearest).clamp(min=0)
-    new_center = new_center + way * free
+    free = torch.where(move > 0, size - nearest - new_center, new_center - nearest).clamp(min=0)
+    new_center = new_center + move * free
     # affine_grid wants, for every pixel of the output, where in the input it lies, in [-1, 1] from border to border
     slope = torch.stack([mirror, torch.ones_like(mirror)], 1) / factor  # x, y
     shift = (2 * center / size - 1).flip(1) - slope * (2 * new_center / size - 1).flip(1)

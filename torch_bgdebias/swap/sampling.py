@@ -1,4 +1,4 @@
-"""What a swap draws, as tensors: which background an image gets, and where it lies. No loops, no host reads."""
+"""Draws a swap's parameters as tensors: backgrounds and placements, without loops or host synchronisation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SwapSettings:
     Args:
         pattern: "paste", one background an image; "voronoi", ``cells`` of them.
         cells: regions for "voronoi".
-        p: probability of a swap, for each image by itself.
+        p: probability of a swap, drawn for each image.
         different_class: a background's label must differ from the image's label; otherwise backgrounds are drawn
             independently of the class.
         placement: how far the object may be moved, rescaled and mirrored; ``None``: not at all.
@@ -46,9 +46,9 @@ class SwapSettings:
     placement: Placement | None = None
 
     def __post_init__(self) -> None:
-        given: object = self.placement
-        if given is not None and not isinstance(given, Placement):
-            raise TypeError(f"placement: expected a Placement, got {describe(given)}; pass Placement(move=0.5)")
+        placement: object = self.placement
+        if placement is not None and not isinstance(placement, Placement):
+            raise TypeError(f"placement: expected a Placement, got {describe(placement)}; pass Placement(move=0.5)")
         check_option(self.pattern, PATTERNS, name="pattern")
         check_count(self.cells, name="cells")
         check_share(self.p, name="p", kind="a probability")
@@ -71,7 +71,7 @@ def sample_swap_params(
     device: torch.device | str | None = None,
     generator: torch.Generator | None = None,
 ) -> SwapParams:
-    """Draw what a swap needs, every sample for itself, on the device and without reading anything back.
+    """Draw a swap's parameters, each sample independently, on the device without host synchronisation.
 
     Backgrounds are uniform over all images of the batch, the image itself among them, or over the bank: they say
     nothing about the class. With ``different_class`` they are uniform over those whose label differs from the image's.
@@ -83,7 +83,7 @@ def sample_swap_params(
         bank: where the backgrounds come from; ``None`` for the batch itself.
         pattern: "paste", one background an image; "voronoi", ``cells`` of them.
         cells: how many cells for "voronoi".
-        p: probability of a swap, for each image by itself.
+        p: probability of a swap, drawn for each image.
         different_class: see above.
         device: of the parameters; that of ``label`` or of the bank by default.
         generator: on that device; torch's global one by default.
@@ -115,11 +115,11 @@ def draw_swap(
     if settings.placement is not None and len(size) != 2:
         raise ValueError(f"placement: {NOT_MOVED}")
     if bank is not None and len(bank.size) != len(size):
-        wanted = "volumes (N, C, D, H, W)" if len(size) == 3 else "images (N, C, H, W)"
-        raise ValueError(f"bank: expected {wanted} for images of shape {tuple(batch_shape)}, got {bank}")
+        expected = "volumes (N, C, D, H, W)" if len(size) == 3 else "images (N, C, H, W)"
+        raise ValueError(f"bank: expected {expected} for images of shape {tuple(batch_shape)}, got {bank}")
     device = torch.device(device) if device is not None else _device_of(label, bank)
     different = settings.different_class and (bank is None or bank.labels is not None)
-    label = _needed_label(label, bank, different, batch, device)
+    label = _required_label(label, bank, different, batch, device)
     exclude = label if different else None
     count, pattern, cells = settings.backgrounds_per_image, settings.pattern, settings.cells
     bank_size = size if bank is None else bank.size
@@ -131,12 +131,12 @@ def draw_swap(
         index = bank.draw(batch, exclude, generator, cells=count, foreground_labels=foreground).reshape(batch, count)
     apply = gate & (index[:, 0] >= 0)
     background_label = _background_label(index, apply, label, bank)
-    own = torch.arange(batch, device=device)[:, None] if bank is None else torch.zeros_like(index)
+    own_rows = torch.arange(batch, device=device)[:, None] if bank is None else torch.zeros_like(index)
     params = {
         "batch_prob": gate.float(),
         "apply": apply,
         "sites": sample_sites(batch, size, pattern, cells, device=device, generator=generator),
-        "index": torch.where(apply[:, None], index, own),
+        "index": torch.where(apply[:, None], index, own_rows),
         "offset": sample_offsets(batch, size, bank_size, pattern, cells, device=device, generator=generator),
         "background_label": background_label,
     }
@@ -185,13 +185,13 @@ def sample_offsets(
     paste = pattern == "paste"
     shape = (batch, 1 if paste else cells)
     axes = [
-        torch.randint(max(bank - own, 0) + 1 if paste else bank, shape, device=device, generator=generator)
-        for own, bank in zip(size, bank_size, strict=True)
+        torch.randint(max(bank - image_side, 0) + 1 if paste else bank, shape, device=device, generator=generator)
+        for image_side, bank in zip(size, bank_size, strict=True)
     ]
     return torch.stack(axes, dim=-1)
 
 
-def _needed_label(
+def _required_label(
     label: Tensor | None, bank: BackgroundBank | None, different: bool, batch: int, device: torch.device
 ) -> Tensor | None:
     """The labels, checked; raises where they are needed and missing."""
@@ -230,8 +230,8 @@ def _background_label(index: Tensor, apply: Tensor, label: Tensor | None, bank: 
     else:
         labels = torch.full_like(index, -1)
     first = labels[:, 0]
-    new = torch.where((labels == first[:, None]).all(1), first, -1)
-    return torch.where(apply, new, -1 if label is None else label)
+    common = torch.where((labels == first[:, None]).all(1), first, -1)
+    return torch.where(apply, common, -1 if label is None else label)
 
 
 def _device_of(label: Tensor | None, bank: BackgroundBank | None) -> torch.device:

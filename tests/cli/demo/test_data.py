@@ -47,7 +47,7 @@ def test_the_most_populated_categories_are_taken_in_the_order_of_their_names() -
         "",
     )
     notes: list[str] = []
-    labels, categories = _demo_data._pair(scenes, "xyz", notes)
+    labels, categories = _demo_data._assign_scenes(scenes, "xyz", notes)
     assert categories == ("most", "some", "many")
     assert labels.tolist() == [-1] * 2 + [0] * 5 + [1] * 3 + [2] * 4
     assert notes == []
@@ -140,7 +140,7 @@ def test_cut_out_centres_the_object_at_its_size() -> None:
 
 
 def test_objects_are_used_equally_often() -> None:
-    drawn = _demo_data._repeated(torch.arange(7) + 3, 24, torch.Generator().manual_seed(0))
+    drawn = _demo_data._balanced_positions(torch.arange(7) + 3, 24, torch.Generator().manual_seed(0))
     counts = torch.bincount(drawn, minlength=10)[3:]
     assert len(drawn) == 24
     assert int(counts.max() - counts.min()) <= 1

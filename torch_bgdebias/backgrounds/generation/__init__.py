@@ -1,1 +1,1 @@
-"""Backgrounds made by text-to-image models or by a function, and the record of how they were made."""
+"""Backgrounds made by text-to-image models or by a function, and the record of how each was made."""

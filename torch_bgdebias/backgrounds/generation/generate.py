@@ -1,4 +1,4 @@
-"""``generate_backgrounds``: pictures without foregrounds into a folder, resumable, with prompts and seeds recorded."""
+"""``generate_backgrounds``: fills a folder with generated pictures; resumable, prompts and seeds are recorded."""
 
 from __future__ import annotations
 
@@ -179,14 +179,14 @@ def write_backgrounds(
     model_free = source == "noise" if isinstance(source, str) else _is_function(source)
     table = _prompts(prompts, source, model_free)
     make, name = _maker(source, model_free, settings.of_pipeline())
-    asked = settings.asked_size(model_free)
+    requested_size = settings.asked_size(model_free)
     root = Path(out)
-    about = {"source": name, "options": dict(getattr(make, "options", {})), "asked_size": asked}
+    about = {"source": name, "options": dict(getattr(make, "options", {})), "asked_size": requested_size}
     with marked_folder(root):
         writer = _Writer(root, make, about, settings.seed, versions(make))
         for category, prompt in table.items():
-            for wanted in _batches(writer.missing(category, prompt, settings.n), settings.batch_size):
-                writer.make(category, prompt, wanted)
+            for requests in _batches(writer.missing(category, prompt, settings.n), settings.batch_size):
+                writer.make(category, prompt, requests)
     return Generation(root, writer.made, writer.kept, writer.repeated, writer.size_of_first())
 
 
@@ -200,9 +200,9 @@ class _Writer:
         self.made = self.kept = self.repeated = 0
 
     def missing(self, category: str, prompt: str, n: int) -> Iterator[int]:
-        """Numbers of the pictures to make, so that ``n`` are there; those that a filter dropped stay away."""
+        """Numbers of the pictures to make for ``n`` in all; those that a filter dropped are not made again."""
         number = present = 0
-        wanted = {"prompt": prompt, **self.about}
+        expected = {"prompt": prompt, **self.about}
         while present < n:
             file = _file(category, number)
             record = self.manifest.records.get(file)
@@ -211,7 +211,7 @@ class _Writer:
                 yield number
             elif "dropped" not in record:
                 first = _seed(self.seed, category, number, int(record.get("attempt", 0)))
-                self.manifest.require_same(file, {**wanted, "seed": first})
+                self.manifest.require_same(file, {**expected, "seed": first})
                 present += 1
                 if (self.root / file).is_file():
                     self.kept += 1
@@ -260,9 +260,9 @@ def _maker(source: Any, model_free: bool, settings: dict[str, Any]) -> tuple[Any
     if not model_free:
         pipeline = TextToImage(source, **settings)
         return pipeline, pipeline.name
-    given = [name for name, value in settings.items() if value]
-    if given:
-        raise ValueError(f"{', '.join(given)}: expected none, the source is no text-to-image pipeline")
+    unused = [name for name, value in settings.items() if value]
+    if unused:
+        raise ValueError(f"{', '.join(unused)}: expected none, the source is no text-to-image pipeline")
     make = uniform_noise if isinstance(source, str) else source
     return make, str(getattr(make, "__name__", type(make).__name__))
 

@@ -1,4 +1,4 @@
-"""The list beside generated backgrounds: one JSON line a picture, with all that is needed to make it again."""
+"""The manifest beside generated backgrounds: one JSON line a picture, enough to generate it again."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ class Manifest:
         """Of the pixels of all pictures, dropped ones too."""
         return {record["sha256"] for record in self.records.values() if "sha256" in record}
 
-    def require_same(self, file: str, wanted: Mapping[str, Any]) -> None:
-        """Raise ValueError where the picture was made with other settings than ``wanted``."""
-        record, wanted = self.records[file], json.loads(json.dumps(wanted, default=str))
-        other = [name for name in _SETTINGS if name in wanted and record.get(name) != wanted[name]]
-        if other:
-            differences = "; ".join(f"{name} {record.get(name)!r}, now {wanted[name]!r}" for name in other)
+    def require_same(self, file: str, expected: Mapping[str, Any]) -> None:
+        """Raise ValueError where the picture was made with other settings than ``expected``."""
+        record, expected = self.records[file], json.loads(json.dumps(expected, default=str))
+        differing = [name for name in _SETTINGS if name in expected and record.get(name) != expected[name]]
+        if differing:
+            differences = "; ".join(f"{name} {record.get(name)!r}, now {expected[name]!r}" for name in differing)
             raise ValueError(
                 f"out: {self.path.parent / file} was made with other settings ({differences}): use another folder"
             )

@@ -1,4 +1,4 @@
-"""Where generated backgrounds come from: text-to-image pipelines of diffusers, uniform noise, or any function."""
+"""Generators of backgrounds: text-to-image pipelines of diffusers, uniform noise, or any function."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PIPELINES = {"wuerstchen": "warp-ai/wuerstchen"}
 
 @runtime_checkable
 class PictureSource(Protocol):
-    """What makes pictures: one for each (prompt, seed), the same for the same pair, whatever else is in the batch."""
+    """A source of pictures: one per (prompt, seed), the same for the same pair in any batch."""
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
         """Pictures (B, 3, H, W), uint8 or float in [0, 1]."""
@@ -43,7 +43,7 @@ class PictureSource(Protocol):
 
 
 def uniform_noise(prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
-    """Every value of every pixel uniform over 0 ... 255, independent of all others; prompts are not looked at."""
+    """Pixels with independent uniform values in 0 ... 255; prompts are ignored."""
     generator = torch.Generator()
     shape = (3, *size)
     pictures = [torch.randint(256, shape, generator=generator.manual_seed(s), dtype=torch.uint8) for s in seeds]
@@ -96,8 +96,8 @@ class TextToImage:
         unknown = [option for option in self.options if option not in accepted]
         if unknown or "prompt" not in accepted:
             kind = type(self.pipeline).__name__
-            known = ", ".join(option for option in accepted if option != "kwargs")
-            raise ValueError(f"source: {kind} takes no {', '.join(unknown) or 'prompt'}; it takes {known}")
+            accepted_names = ", ".join(option for option in accepted if option != "kwargs")
+            raise ValueError(f"source: {kind} takes no {', '.join(unknown) or 'prompt'}; it takes {accepted_names}")
         self._sized = {"height", "width"} <= set(accepted)
         self.name = f"{type(self.pipeline).__name__}:{name}" + (f"@{revision}" if revision else "")
 
@@ -146,53 +146,53 @@ def versions(source: Callable[..., Tensor]) -> dict[str, str]:
 def _load(name: str, dtype: torch.dtype, revision: str | None) -> Any:
     diffusers = require("diffusers", purpose="text-to-image generation")
     require("transformers", purpose="text-to-image generation")
-    options = _typed(dtype)
-    where: dict[str, Any] = {"revision": revision} if revision else {}
+    options = _dtype_argument(dtype)
+    location: dict[str, Any] = {"revision": revision} if revision else {}
     try:
-        config = diffusers.DiffusionPipeline.load_config(name, **where)
+        config = diffusers.DiffusionPipeline.load_config(name, **location)
         kind = getattr(diffusers, config["_class_name"], None)
         if kind is not None and ".deprecated." in kind.__module__:
-            return _assembled(kind, config, name, dtype, where)
+            return _from_parts(kind, config, name, dtype, location)
         try:
-            return diffusers.AutoPipelineForText2Image.from_pretrained(name, **options, **where)
+            return diffusers.AutoPipelineForText2Image.from_pretrained(name, **options, **location)
         except ValueError:  # a class that diffusers does not list as text-to-image: its own class loads it
-            return diffusers.DiffusionPipeline.from_pretrained(name, **options, **where)
+            return diffusers.DiffusionPipeline.from_pretrained(name, **options, **location)
     except (OSError, ValueError, AttributeError, KeyError) as error:
         expected = "the name of a text-to-image pipeline on the hub (downloaded once) or a folder of save_pretrained"
         raise OSError(f"source: cannot load {name!r}, expected {expected}: {error}") from error
 
 
-def _assembled(kind: Any, config: Mapping[str, Any], name: str, dtype: torch.dtype, where: Any) -> Any:
+def _from_parts(kind: Any, config: Mapping[str, Any], name: str, dtype: torch.dtype, location: Any) -> Any:
     """A pipeline made of its parts.
 
     diffusers 0.42 has moved Wuerstchen to its deprecated pipelines, whose classes ``from_pretrained`` does not find any
     more, neither by the names in the published model_index.json nor by those that ``save_pretrained`` writes.
     """
     diffusers = importlib.import_module("diffusers")
-    parts = _parts(kind, config, name, dtype, where)
+    parts = _parts(kind, config, name, dtype, location)
     if config["_class_name"] == "WuerstchenDecoderPipeline":  # published in two halves
         prior = f"{name}-prior"
-        other = diffusers.DiffusionPipeline.load_config(prior)
+        prior_config = diffusers.DiffusionPipeline.load_config(prior)
         parts.pop("latent_dim_scale", None)
-        own = _parts(getattr(diffusers, other["_class_name"]), other, prior, dtype, {})
-        halves = {f"prior_{part}": own[part] for part in ("tokenizer", "text_encoder", "prior", "scheduler")}
+        prior_parts = _parts(getattr(diffusers, prior_config["_class_name"]), prior_config, prior, dtype, {})
+        halves = {f"prior_{part}": prior_parts[part] for part in ("tokenizer", "text_encoder", "prior", "scheduler")}
         return diffusers.WuerstchenCombinedPipeline(**parts, **halves)
     return kind(**parts)
 
 
-def _typed(dtype: torch.dtype) -> dict[str, torch.dtype]:
+def _dtype_argument(dtype: torch.dtype) -> dict[str, torch.dtype]:
     """The argument of ``from_pretrained`` for the weights' dtype, which diffusers has renamed."""
     version = tuple(int(part) for part in importlib.import_module("diffusers").__version__.split(".")[:2])
     return {"torch_dtype" if version < (0, 42) else "dtype": dtype}
 
 
-def _parts(kind: Any, config: Mapping[str, Any], name: str, dtype: torch.dtype, where: Any) -> dict[str, Any]:
+def _parts(kind: Any, config: Mapping[str, Any], name: str, dtype: torch.dtype, location: Any) -> dict[str, Any]:
     """The arguments of a pipeline's class: its components, loaded, and its settings."""
     package = kind.__module__.rpartition(".")[0]
-    wanted = inspect.signature(kind.__init__).parameters
+    parameters = inspect.signature(kind.__init__).parameters
     parts: dict[str, Any] = {}
     for part, entry in config.items():
-        if part not in wanted:
+        if part not in parameters:
             continue
         if not (isinstance(entry, (list, tuple)) and len(entry) == 2):
             parts[part] = entry
@@ -202,7 +202,7 @@ def _parts(kind: Any, config: Mapping[str, Any], name: str, dtype: torch.dtype, 
         if component is None:
             raise ValueError(f"{part}: no class {entry[1]} in {package}, diffusers or transformers")
         module = isinstance(component, type) and issubclass(component, torch.nn.Module)
-        typed = _typed(dtype) if module and component.__module__.startswith("diffusers.") else {}
-        loaded = component.from_pretrained(name, subfolder=part, **typed, **where)
+        typed = _dtype_argument(dtype) if module and component.__module__.startswith("diffusers.") else {}
+        loaded = component.from_pretrained(name, subfolder=part, **typed, **location)
         parts[part] = loaded.to(dtype).eval() if module and not typed else loaded
     return parts

@@ -1,1 +1,1 @@
-"""Batches in, verdicts out: which pictures show what a background must not show. Knows no bank."""
+"""Screening: batches in, verdicts out, on which pictures show what no background may show."""

@@ -1,4 +1,4 @@
-"""Classes by index, name or WordNet id: what a user writes, turned into a classifier's outputs."""
+"""Resolves classes given by index, name or WordNet id to a classifier's outputs."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class ClassNames:
             if len(self.names) != num_classes:
                 raise ValueError(f"class_names: expected {num_classes}, one an output, got {len(self.names)}")
         self._places: dict[str, list[int]] = {}
-        for place, name in enumerate(self.names):
+        for position, name in enumerate(self.names):
             spelled = {_plain(name), *(map(_plain, name.split(",")) if self.synsets else ())}
             for word in spelled:
-                self._places.setdefault(word, []).append(place)
+                self._places.setdefault(word, []).append(position)
 
     def __getitem__(self, index: int) -> str:
         """The (first) name of an output; its number where there are no names."""
@@ -76,9 +76,11 @@ class ClassNames:
         if places:
             ids = ", ".join(f"{self.synsets[i] if self.synsets else i} ({self.names[i]})" for i in places)
             raise KeyError(f"{name}: {entry!r} is the name of {len(places)} classes, name one of: {ids}")
-        near = difflib.get_close_matches(_plain(entry), self._places, n=5, cutoff=0.6)
-        near += [word for word in self._places if _plain(entry) in word.split() and word not in near][: 8 - len(near)]
-        hint = f"; near names: {', '.join(near)}" if near else ""
+        close_matches = difflib.get_close_matches(_plain(entry), self._places, n=5, cutoff=0.6)
+        close_matches += [word for word in self._places if _plain(entry) in word.split() and word not in close_matches][
+            : 8 - len(close_matches)
+        ]
+        hint = f"; near names: {', '.join(close_matches)}" if close_matches else ""
         raise KeyError(f"{name}: no class is called {entry!r}{hint}")
 
 

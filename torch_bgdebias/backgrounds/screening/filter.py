@@ -1,4 +1,4 @@
-"""What a classifier sees in backgrounds, and the verdict: which of them must go, or be kept from which foregrounds."""
+"""Screens backgrounds with a classifier and decides which to remove or to forbid for some classes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ __all__ = [
     "Screening",
     "Verdict",
     "ViewSettings",
+    "decide",
     "screen",
     "screen_files",
+    "screen_images",
     "screened",
 ]
 
@@ -36,12 +38,12 @@ _WRITE_EVERY = 200
 
 @dataclasses.dataclass(frozen=True)
 class FilterStep:
-    """What one call of `BackgroundBank.filter` did.
+    """The result of one call of `BackgroundBank.filter`.
 
     Attributes:
         classifier: its name.
         top_k: how many classes counted as seen.
-        before: images that it looked at.
+        before: images before the filter.
         dropped: images that left the bank; 0 for lists by foreground class, which remove nothing.
         by_class: name of a forbidden class -> images in which it was seen (an image can count for several).
         by_foreground: foreground class -> images that it is kept from.
@@ -55,14 +57,14 @@ class FilterStep:
     by_foreground: dict[int, int] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
-        most = sorted(self.by_class.items(), key=lambda item: -item[1])
-        seen = ", ".join(f"{name} in {count}" for name, count in most[:5] if count)
-        more = f" and {len(most) - 5} more classes" if len(most) > 5 else ""
+        most_frequent = sorted(self.by_class.items(), key=lambda item: -item[1])
+        class_words = ", ".join(f"{name} in {count}" for name, count in most_frequent[:5] if count)
+        more = f" and {len(most_frequent) - 5} more classes" if len(most_frequent) > 5 else ""
         removed = f"removed {self.dropped} of {self.before}"
         if self.by_foreground:
             removed = "keeps " + ", ".join(f"class {c} from {n}" for c, n in list(self.by_foreground.items())[:5])
             removed += f" of {self.before}"
-        return f"{self.classifier} (top {self.top_k}) {removed} ({seen or 'none seen'}{more})"
+        return f"{self.classifier} (top {self.top_k}) {removed} ({class_words or 'none seen'}{more})"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -105,7 +107,7 @@ def screen(
     cache: Path | bool | None = None,
     check: Sequence[Sequence[int | str]] = (),
 ) -> Screening:
-    """Look at batches of images (B, C, H, W) and note each one's ``top_k`` best classes.
+    """Classify batches of images (B, C, H, W) and record each one's ``top_k`` best classes.
 
     Arguments as `BackgroundBank.filter`; ``check``: lists of classes that the classifier must
     have; one that it lacks raises at the first batch.
@@ -120,8 +122,8 @@ def screened(batches: Iterable[Tensor], settings: ViewSettings, check: Iterable[
         settings.classifier, size=settings.size, mean=settings.mean, std=settings.std, device=settings.device
     )
     cache, top_k = settings.cache, settings.top_k
-    cache_file = SeenCache(_folder_of(cache, viewer), viewer.identity or "callable")
-    seen: list[Tensor] = []
+    cache_file = SeenCache(_cache_folder(cache, viewer), viewer.identity or "callable")
+    top_classes: list[Tensor] = []
     names: ClassNames | None = None
     try:
         for number, images in enumerate(batches, start=1):
@@ -133,31 +135,33 @@ def screened(batches: Iterable[Tensor], settings: ViewSettings, check: Iterable[
                 names = ClassNames(count, settings.class_names)
                 for entries in check:
                     names.find(entries)
-            seen.append(_best(images, viewer, cache_file, top_k))
+            top_classes.append(_top_classes(images, viewer, cache_file, top_k))
             if number % _WRITE_EVERY == 0:
                 cache_file.write()
     finally:
         cache_file.write()
     if names is None:
         raise ValueError("images: expected at least one image to look at, got none")
-    return Screening(viewer.name, torch.cat(seen), names)
+    return Screening(viewer.name, torch.cat(top_classes), names)
 
 
-def _folder_of(cache: Path | bool | None, viewer: Viewer) -> Path | None:
-    """Where what is seen is kept: nowhere if not wanted, or if nothing tells the classifier from others."""
+def _cache_folder(cache: Path | bool | None, viewer: Viewer) -> Path | None:
+    """The cache folder; ``None`` if no cache is wanted, or if the classifier cannot be identified."""
     if cache is False or viewer.identity is None:
         return None
     return cache if isinstance(cache, Path) else cache_folder()
 
 
-def _best(images: Tensor, viewer: Viewer, cache: SeenCache, top_k: int) -> Tensor:
-    """(B, top_k) best classes; the classifier looks at those that are not known yet."""
+def _top_classes(images: Tensor, viewer: Viewer, cache: SeenCache, top_k: int) -> Tensor:
+    """(B, top_k) best classes; only images that are not cached are classified."""
     keys = content_keys(images)
-    new = [position for position, key in enumerate(keys) if cache.get(key, top_k) is None]
-    if new:
-        logits = viewer.logits(images if len(new) == len(images) else images[torch.tensor(new, device=images.device)])
+    positions = [position for position, key in enumerate(keys) if cache.get(key, top_k) is None]
+    if positions:
+        logits = viewer.logits(
+            images if len(positions) == len(images) else images[torch.tensor(positions, device=images.device)]
+        )
         best = logits.topk(min(max(top_k, _DEPTH), logits.shape[1])).indices.cpu()
-        for position, classes in zip(new, best, strict=True):
+        for position, classes in zip(positions, best, strict=True):
             cache.put(keys[position], classes)
     best_classes = [cache.get(key, top_k) for key in keys]
     return torch.stack([classes for classes in best_classes if classes is not None])
@@ -168,15 +172,15 @@ def screen_files(files: ImageFiles, settings: FilterSettings) -> tuple[list[int]
     positions: list[int] = []
 
     def batches() -> Iterator[Tensor]:
-        waiting: list[Tensor] = []
+        batch: list[Tensor] = []
         for position, image in files.readable():
             positions.append(position)
-            waiting.append(image)
-            if len(waiting) == settings.batch_size:
-                yield torch.stack(waiting)
-                waiting.clear()
-        if waiting:
-            yield torch.stack(waiting)
+            batch.append(image)
+            if len(batch) == settings.batch_size:
+                yield torch.stack(batch)
+                batch.clear()
+        if batch:
+            yield torch.stack(batch)
 
     screening = screened(batches(), settings, settings.lists().values())
     return positions, screening
@@ -200,7 +204,7 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class ViewSettings:
-    """How a classifier looks at backgrounds.
+    """How a classifier screens backgrounds.
 
     Args:
         classifier: a timm model by name (``"resnet50"``, with the weights that timm publishes), a module (used where it
@@ -210,7 +214,7 @@ class ViewSettings:
         class_names: of the classifier's outputs; those of ImageNet by default, where it has as many.
         size: (h, w) for the classifier; a timm model's own by default, else as they are.
         mean: per channel, of the normalisation after scaling to [0, 1]; a timm model's own by default, else none.
-        std: goes with ``mean``.
+        std: per channel; required with ``mean``.
         batch_size: images in a pass.
         device: for a classifier given by name.
         cache: folder of what was seen, a folder of the user's cache by default; ``False`` keeps nothing. Entries are
@@ -238,7 +242,7 @@ class ViewSettings:
 
 @dataclasses.dataclass(frozen=True)
 class FilterSettings(ViewSettings):
-    """How a classifier looks at backgrounds, and what must not be seen.
+    """How a classifier screens backgrounds, and what must not be seen.
 
     Args:
         forbidden: classes as indices, names or WordNet ids (``[9, "ostrich", "n01518878"]``), whose images go; or a
@@ -268,52 +272,58 @@ class FilterSettings(ViewSettings):
             return {label: self.forbidden[label] for label in self.forbidden}
         return {None: self.forbidden}
 
-    def look(self, images: Tensor) -> Screening:
-        """Show the classifier images (N, C, H, W)."""
-        return screened(torch.split(images, self.batch_size), self, self.lists().values())
 
-    def judge(
-        self, screening: Screening, earlier: Sequence[FilterStep] = (), forbidden: ForbiddenPairs | None = None
-    ) -> Verdict:
-        """Decide about the N images that were looked at.
+def screen_images(images: Tensor, settings: FilterSettings) -> Screening:
+    """Screen images (N, C, H, W) in batches."""
+    return screened(torch.split(images, settings.batch_size), settings, settings.lists().values())
 
-        Args:
-            screening: what was seen in them.
-            earlier: filters that they went through already.
-            forbidden: the lists that those made.
 
-        Raises:
-            KeyError: a class that the classifier does not have.
-            ValueError: no background is left, for all or for one foreground class; the message says which filter
-                removed how many.
-        """
-        classes = {label: screening.names.find(entries) for label, entries in self.lists().items()}
-        hits = {label: screening.hits(indices) for label, indices in classes.items()}
-        total = len(screening.seen)
-        by_class = screening.by_class(list(dict.fromkeys(i for indices in classes.values() for i in indices)))
-        if None in hits:
-            step = FilterStep(screening.classifier, self.top_k, total, int(hits[None].sum()), by_class)
-            if step.dropped == step.before:
-                raise ValueError(f"forbidden: no background is left: {_history(earlier, step)}")
-            stay = (~hits[None]).nonzero().flatten()
-            return Verdict((*earlier, step), stay, None if forbidden is None else forbidden.select(stay))
-        by_label = {label: hit for label, hit in hits.items() if label is not None}
-        step = FilterStep(
-            screening.classifier,
-            self.top_k,
-            total,
-            0,
-            by_class,
-            {label: int(hit.sum()) for label, hit in by_label.items()},
-        )
-        pairs = ForbiddenPairs.of(by_label)
-        pairs = pairs if forbidden is None else pairs.joined(forbidden)
-        without_backgrounds = pairs.labels[pairs.counts() == total].tolist()
-        if without_backgrounds:
-            classes_text = f"foreground class(es) {without_backgrounds[:8]}: {_history(earlier, step)}"
-            raise ValueError(f"forbidden: no background is left for {classes_text}")
-        return Verdict((*earlier, step), torch.arange(total), pairs)
+def decide(
+    screening: Screening,
+    settings: FilterSettings,
+    earlier: Sequence[FilterStep] = (),
+    forbidden: ForbiddenPairs | None = None,
+) -> Verdict:
+    """Which of the N screened images stay, and for which foreground classes they are forbidden.
+
+    Args:
+        screening: the classes seen in them.
+        settings: what must not be seen.
+        earlier: steps of the filters that were applied before.
+        forbidden: the pairs that those found.
+
+    Raises:
+        KeyError: a class that the classifier does not have.
+        ValueError: no background is left, for all or for one foreground class; the message says which filter
+            removed how many.
+    """
+    classes = {label: screening.names.find(entries) for label, entries in settings.lists().items()}
+    hits = {label: screening.hits(indices) for label, indices in classes.items()}
+    total = len(screening.seen)
+    by_class = screening.by_class(list(dict.fromkeys(i for indices in classes.values() for i in indices)))
+    if None in hits:
+        step = FilterStep(screening.classifier, settings.top_k, total, int(hits[None].sum()), by_class)
+        if step.dropped == step.before:
+            raise ValueError(f"forbidden: no background is left: {_history(earlier, step)}")
+        stay = (~hits[None]).nonzero().flatten()
+        return Verdict((*earlier, step), stay, None if forbidden is None else forbidden.select(stay))
+    by_label = {label: hit for label, hit in hits.items() if label is not None}
+    step = FilterStep(
+        screening.classifier,
+        settings.top_k,
+        total,
+        0,
+        by_class,
+        {label: int(hit.sum()) for label, hit in by_label.items()},
+    )
+    pairs = ForbiddenPairs.of(by_label)
+    pairs = pairs if forbidden is None else pairs.joined(forbidden)
+    without_backgrounds = pairs.labels[pairs.counts() == total].tolist()
+    if without_backgrounds:
+        classes_text = f"foreground class(es) {without_backgrounds[:8]}: {_history(earlier, step)}"
+        raise ValueError(f"forbidden: no background is left for {classes_text}")
+    return Verdict((*earlier, step), torch.arange(total), pairs)
 
 
 def _history(earlier: Sequence[FilterStep], step: FilterStep) -> str:
-    return "; then ".join(str(one) for one in (*earlier, step))
+    return "; then ".join(str(past_step) for past_step in (*earlier, step))

@@ -1,4 +1,4 @@
-"""What a classifier saw in which image, kept on the disk: found again by the image's pixels and the classifier."""
+"""A disk cache of the classes that a classifier saw in an image, keyed by its pixels and the classifier."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class SeenCache:
 
     def get(self, key: bytes, top_k: int) -> Tensor | None:
         """The ``top_k`` best classes, best first; ``None`` when the image is not known, or not that many of them."""
-        known = self._seen.get(key)
-        return None if known is None or len(known) < top_k else known[:top_k]
+        classes = self._seen.get(key)
+        return None if classes is None or len(classes) < top_k else classes[:top_k]
 
     def put(self, key: bytes, classes: Tensor) -> None:
         """Note the best classes (k,) of an image."""

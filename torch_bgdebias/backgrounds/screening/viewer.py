@@ -1,4 +1,4 @@
-"""A classifier that looks at backgrounds (by timm name, a module, a callable), and what its answers are kept under."""
+"""The classifier that screens backgrounds (a timm name, a module or a callable) and its cache key."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Viewer:
         classifier: see `BackgroundBank.filter`.
         size: (h, w) that it takes, ``None``: a timm model's own, else whatever comes.
         mean: per channel, after scaling to [0, 1]; ``None``: a timm model's own, else no normalisation.
-        std: goes with ``mean``.
+        std: per channel; required with ``mean``.
         device: for a model made here; a module is used where it is.
 
     Attributes:
@@ -137,9 +137,10 @@ def _timm(name: str) -> nn.Module:
 
     architecture = name.split(".")[0]
     if not name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) and not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=4, cutoff=0.5)
+        close_matches = difflib.get_close_matches(architecture, timm.list_models(), n=4, cutoff=0.5)
         raise ValueError(
-            f"classifier: timm has no model {name!r}" + (f"; near names: {', '.join(near)}" if near else "")
+            f"classifier: timm has no model {name!r}"
+            + (f"; near names: {', '.join(close_matches)}" if close_matches else "")
         )
     model: nn.Module = timm.create_model(name, pretrained=True).eval()
     return model

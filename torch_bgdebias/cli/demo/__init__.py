@@ -81,5 +81,5 @@ def _methods(text: str) -> list[str]:
 
 
 def _methods_help() -> str:
-    listed = "; ".join(f"{name}: {what}" for name, what in DEMO_METHODS.items())
-    return f"what to train, the first is 'before' (default: all). {listed}"
+    method_lines = "; ".join(f"{name}: {description}" for name, description in DEMO_METHODS.items())
+    return f"what to train, the first is 'before' (default: all). {method_lines}"

@@ -107,31 +107,33 @@ def load(
     notes: list[str] = []
     objects = _objects(foregrounds, size, notes)
     scenes = _scenes(backgrounds, size, len(objects.classes), seed, notes)
-    labels, categories = _pair(scenes, objects.classes, notes)
+    labels, categories = _assign_scenes(scenes, objects.classes, notes)
     usable = labels >= 0
     images, labels = scenes.images[usable], labels[usable]
-    seen, held_out = split(labels, test_share, generator, what="scenes", names=categories)
-    train_bank, test_bank = (BackgroundBank(images[i], labels[i], classes=objects.classes) for i in (seen, held_out))
+    for_training, held_out = split(labels, test_share, generator, what="scenes", names=categories)
+    train_bank, test_bank = (
+        BackgroundBank(images[i], labels[i], classes=objects.classes) for i in (for_training, held_out)
+    )
     learn, test = split(objects.tensors.labels, test_share, generator, what="objects", names=objects.classes)
-    drawn = _repeated(learn, samples, generator)
+    drawn_labels = _balanced_positions(learn, samples, generator)
     counts = {
         "classes": len(objects.classes),
-        "training_objects": len(set(drawn.tolist())),
+        "training_objects": len(set(drawn_labels.tolist())),
         "test_objects": len(test),
-        "training_scenes": len(seen),
+        "training_scenes": len(for_training),
         "test_scenes": len(held_out),
-        "training_samples": len(drawn),
+        "training_samples": len(drawn_labels),
     }
-    train, held = (
-        compose(objects.tensors.subset(chosen), bank, share, derive_seed(seed, part), f"composing {part} images")
-        for chosen, bank, share, part in (
-            (drawn, train_bank, correlation, "training"),
+    train, for_test = (
+        compose(objects.tensors.subset(scene_rows), bank, share, derive_seed(seed, part), f"composing {part} images")
+        for scene_rows, bank, share, part in (
+            (drawn_labels, train_bank, correlation, "training"),
             (test, test_bank, 1.0, "test"),
         )
     )
     return DemoData(
         train=train,
-        test=held,
+        test=for_test,
         train_bank=train_bank,
         test_bank=test_bank,
         classes=objects.classes,
@@ -157,13 +159,13 @@ def split(
     """Positions for training and test, stratified by label; at least one of each label on both sides."""
     learn, test = [], []
     for label, name in enumerate(names):
-        where = (labels == label).nonzero().flatten()
-        if len(where) < 2:
-            raise ValueError(f"{what}: expected at least 2 of {name!r}, one to train and one to test, got {len(where)}")
-        where = where[torch.randperm(len(where), generator=generator)]
-        test_count = min(len(where) - 1, max(1, round(test_share * len(where))))
-        test.append(where[:test_count])
-        learn.append(where[test_count:])
+        rows = (labels == label).nonzero().flatten()
+        if len(rows) < 2:
+            raise ValueError(f"{what}: expected at least 2 of {name!r}, one to train and one to test, got {len(rows)}")
+        rows = rows[torch.randperm(len(rows), generator=generator)]
+        test_count = min(len(rows) - 1, max(1, round(test_share * len(rows))))
+        test.append(rows[:test_count])
+        learn.append(rows[test_count:])
     return torch.cat(learn), torch.cat(test)
 
 
@@ -183,7 +185,7 @@ def _digits(size: int) -> Objects:
 
 
 def _masked_folder(root: Path, size: int, notes: list[str]) -> Objects:
-    with _noted("--foregrounds", notes):
+    with _warnings_as_notes("--foregrounds", notes):
         folder = MaskedImageFolder(root, on_error="skip", with_void=False)  # objects are cut out: void falls away
     images, masks, labels, empty = [], [], [], 0
     for position in progress(range(len(folder)), total=len(folder), label="reading objects"):
@@ -214,11 +216,11 @@ def cut_out(image: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor] | N
     top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     side = math.ceil(max(bottom - top, right - left) / OBJECT_SHARE)
     y, x = (top + bottom - side) // 2, (left + right - side) // 2
-    both = torch.cat([image, mask])
-    both = pad(both, (-x, x + side - both.shape[2], -y, y + side - both.shape[1]))
-    both = interpolate(both[None], (size, size), mode="bilinear", antialias=True, align_corners=False)[0]
-    both = (both * 255).round().clamp(0, 255).to(torch.uint8)
-    return both[:3], both[3:]
+    with_mask = torch.cat([image, mask])
+    with_mask = pad(with_mask, (-x, x + side - with_mask.shape[2], -y, y + side - with_mask.shape[1]))
+    with_mask = interpolate(with_mask[None], (size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+    with_mask = (with_mask * 255).round().clamp(0, 255).to(torch.uint8)
+    return with_mask[:3], with_mask[3:]
 
 
 def _idx_files(root: Path) -> tuple[Path, Path] | None:
@@ -244,11 +246,11 @@ def _mnist(root: Path, size: int) -> Objects:
 
 def _scenes(root: Path | None, size: int, classes: int, seed: int, notes: list[str]) -> Scenes:
     if root is None:
-        drawn = draw_scenes(120, size, seed=seed, categories=min(classes, len(SCENE_CATEGORIES)))
-        return Scenes(drawn.images, drawn.labels, drawn.names, "drawn by torch_bgdebias")
+        scenes = draw_scenes(120, size, seed=seed, categories=min(classes, len(SCENE_CATEGORIES)))
+        return Scenes(scenes.images, scenes.labels, scenes.names, "drawn by torch_bgdebias")
     if not root.is_dir():
         raise FileNotFoundError(f"--backgrounds: expected a folder, got {root}, which is not there")
-    with _noted("--backgrounds", notes):
+    with _warnings_as_notes("--backgrounds", notes):
         bank = BackgroundBank.from_folder(root, size, on_error="skip")
     if bank.labels is None or bank.classes is None:
         raise ValueError(f"--backgrounds: expected a folder for each category in {root}, got images without folders")
@@ -256,7 +258,7 @@ def _scenes(root: Path | None, size: int, classes: int, seed: int, notes: list[s
 
 
 @contextmanager
-def _noted(option: str, notes: list[str]) -> Iterator[None]:
+def _warnings_as_notes(option: str, notes: list[str]) -> Iterator[None]:
     """Turn warnings about left-out files into notes, which the terminal, the report and the JSON all show.
 
     Errors that name the reader's argument, ``root``, name the option.
@@ -273,34 +275,34 @@ def _noted(option: str, notes: list[str]) -> Iterator[None]:
     notes += [f"{option}: {warning.message}" for warning in warned]
 
 
-def _pair(scenes: Scenes, classes: Sequence[str], notes: list[str]) -> tuple[Tensor, tuple[str, ...]]:
+def _assign_scenes(scenes: Scenes, classes: Sequence[str], notes: list[str]) -> tuple[Tensor, tuple[str, ...]]:
     """The class that each scene goes with (-1 none), and the category's name for each class.
 
     The categories with the most pictures are taken, in the order of their names. Where there are fewer than classes,
     a category's pictures are dealt out among the classes that share it.
     """
-    many = torch.bincount(scenes.labels, minlength=len(scenes.names))
-    present = [i for i in range(len(scenes.names)) if many[i]]
-    if len(present) < 2:
-        raise ValueError(f"--backgrounds: expected at least 2 categories, got {[scenes.names[i] for i in present]}")
-    scenery = sorted(sorted(present, key=lambda i: (-int(many[i]), i))[: len(classes)])
+    counts = torch.bincount(scenes.labels, minlength=len(scenes.names))
+    available = [i for i in range(len(scenes.names)) if counts[i]]
+    if len(available) < 2:
+        raise ValueError(f"--backgrounds: expected at least 2 categories, got {[scenes.names[i] for i in available]}")
+    scenery = sorted(sorted(available, key=lambda i: (-int(counts[i]), i))[: len(classes)])
     shared = max(0, len(classes) - len(scenery))
     if shared:
         notes.append(
             f"There are {len(classes)} classes but only {len(scenery)} categories of scenes: categories are shared, "
             "and the pictures of a shared one are divided among its classes."
         )
-    richest = sorted(scenery, key=lambda i: (-int(many[i]), i))
+    richest = sorted(scenery, key=lambda i: (-int(counts[i]), i))
     order = scenery + [richest[i % len(richest)] for i in range(shared)]
     labels = torch.full_like(scenes.labels, -1)
     for category in set(order):
-        users = [label for label, used in enumerate(order) if used == category]
+        users = [label for label, assigned in enumerate(order) if assigned == category]
         for turn, label in enumerate(users):
             labels[(scenes.labels == category).nonzero().flatten()[turn :: len(users)]] = label
     return labels, tuple(scenes.names[i] for i in order)
 
 
-def _repeated(index: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+def _balanced_positions(index: Tensor, samples: int, generator: torch.Generator) -> Tensor:
     """``samples`` positions: every object as often as every other one, give or take one."""
     rounds = [index[torch.randperm(len(index), generator=generator)] for _ in range(math.ceil(samples / len(index)))]
     return torch.cat(rounds)[:samples]

@@ -50,13 +50,13 @@ def _grid(models: dict[str, SmallCNN], data: DemoData, rows: int = 6, columns: i
     k = len(data.classes)
     bank, labels = data.test_bank.images.float() / 255, data.test_bank.labels
     assert labels is not None
-    first = [int((labels == c).nonzero()[0]) for c in range(k)]
+    first_rows = [int((labels == c).nonzero()[0]) for c in range(k)]
     rows_shown = sorted({round(i * (k - 1) / max(1, rows - 1)) for i in range(min(rows, k))})
-    others = sorted({round((i + 0.5) * (k - 1) / columns) for i in range(min(columns, k))})
+    other_classes = sorted({round((i + 0.5) * (k - 1) / columns) for i in range(min(columns, k))})
     table = []
     for label in rows_shown:
         at = (data.test.labels == label).nonzero()[0]
-        scenes = bank[[first[label], *(first[c] for c in others)]]
+        scenes = bank[[first_rows[label], *(first_rows[c] for c in other_classes)]]
         image = data.test.images[at].float().expand(len(scenes), -1, -1, -1) / 255
         mask = data.test.masks[at].float().expand(len(scenes), -1, -1, -1) / 255
         composed = paste(image, mask, scenes)
@@ -75,7 +75,7 @@ def _grid(models: dict[str, SmallCNN], data: DemoData, rows: int = 6, columns: i
         table.append((data.classes[label], cells))
     return ImageGrid(
         "The same objects in front of other scenes",
-        ["its own category", *(data.categories[c].replace("_", " ") for c in others)],
+        ["its own category", *(data.categories[c].replace("_", " ") for c in other_classes)],
         table,
         "Objects and scenes that no model was trained on, and what each model says. In training each class stood in "
         "front of its own category.",

@@ -1,4 +1,4 @@
-"""What the demo tells: settings for its page, demo.json, and the summary on the terminal."""
+"""Output of the demo: settings for its page, demo.json, and the summary on the terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DEFAULT = (4, 8000, 32)
 
 
 def demo_settings(args: argparse.Namespace, data: DemoData) -> dict[str, Any]:
-    """What was asked for and what it became, for the page."""
+    """The options and the resulting data, for the page."""
     pairs = ", ".join(f"{c}: {s.replace('_', ' ')}" for c, s in zip(data.classes, data.categories, strict=True))
     return {
         "foregrounds": data.sources["foregrounds"],
@@ -47,20 +47,23 @@ def demo_result(
     """The content of demo.json."""
     methods = []
     for name, report in reports.items():
-        whole = report.to_dict()
+        content = report.to_dict()
         methods.append(
             {
                 "name": name,
                 "label": report.model,
                 "train_seconds": round(trained[name].seconds, 2),
                 "curves": trained[name].curves,
-                **{part: whole[part] for part in ("bg_gap", "variants", "per_class", "counts", "settings", "versions")},
+                **{
+                    part: content[part]
+                    for part in ("bg_gap", "variants", "per_class", "counts", "settings", "versions")
+                },
             }
         )
-    wanted = ("correlation", "size", "epochs", "samples", "seed", "clad_weight", "methods")
+    names = ("correlation", "size", "epochs", "samples", "seed", "clad_weight", "methods")
     return {
         "schema": SCHEMA,
-        "arguments": {name: getattr(args, name) for name in wanted},
+        "arguments": {name: getattr(args, name) for name in names},
         "data": {
             "classes": list(data.classes),
             "categories": list(data.categories),

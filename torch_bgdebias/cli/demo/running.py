@@ -1,4 +1,4 @@
-"""What ``bgdebias demo`` does: data, then each method trained and measured, then the files."""
+"""The run of ``bgdebias demo``: makes the data, trains and measures each method, writes the files."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ CURVES = {"Test accuracy, own class's scenes": "mixed_same", "Test accuracy, ran
 def run_demo(args: argparse.Namespace) -> int:
     """Train and measure every method, and write the report."""
     started = time.perf_counter()
-    own = args.foregrounds is not None or args.backgrounds is not None
-    if not own:  # nothing else can be wrong
+    own_data = args.foregrounds is not None or args.backgrounds is not None
+    if not own_data:  # nothing else can be wrong
         refuse_results(args.out, ("report.html", "demo.json"), overwrite=args.overwrite)
     out = writable(args.out, name="--out")
     data = load(
@@ -42,7 +42,7 @@ def run_demo(args: argparse.Namespace) -> int:
         correlation=args.correlation,
         seed=args.seed,
     )
-    if own:
+    if own_data:
         refuse_results(args.out, ("report.html", "demo.json"), overwrite=args.overwrite)
     for line in data.notes:
         print(f"bgdebias demo: note: {line}", file=sys.stderr)
@@ -55,12 +55,12 @@ def run_demo(args: argparse.Namespace) -> int:
         for number, name in enumerate(args.methods, start=1):
             trained[name] = _train(name, data, args, stage=f"{number}/{len(args.methods)}")
             seconds[f"train {name}"] = trained[name].seconds
-            before = time.perf_counter()
+            start = time.perf_counter()
             reports[name] = _measure(name, trained[name].model, data, args.seed)
-            seconds[f"measure {name}"] = time.perf_counter() - before
+            seconds[f"measure {name}"] = time.perf_counter() - start
             files[f"report-{name}"] = str(out / f"report-{name}.json")
             reports[name].to_json(files[f"report-{name}"])
-            if number in (1, len(args.methods)):  # whoever looks early sees the bias that the rest is about
+            if number in (1, len(args.methods)):  # an early look at the page shows the bias of the first model
                 write_page(out, data, trained, list(reports.values()), settings, list(CURVES))
             if number == 1 < len(args.methods):
                 note(

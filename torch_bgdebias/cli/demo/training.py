@@ -1,4 +1,4 @@
-"""A small classifier and the plain loop that the demo trains it with, once for each method.
+"""A small classifier and the plain training loop of the demo, run once for each method.
 
 A method is a row of `METHODS`: how a batch becomes a loss. Everything else is the same for all of them.
 """
@@ -188,8 +188,8 @@ def train(
     optimiser = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=max(2, epochs * steps))
     trained = Trained(model)
-    every = (batch for _ in range(epochs) for batch in _batches(data, batch_size, generator))
-    batches = iter(progress(every, total=epochs * steps, label=f"{stage} training {row.label}".strip()))
+    all_batches = (batch for _ in range(epochs) for batch in _batches(data, batch_size, generator))
+    batches = iter(progress(all_batches, total=epochs * steps, label=f"{stage} training {row.label}".strip()))
     for _ in range(epochs):
         started = time.perf_counter()
         model.train()
@@ -222,8 +222,8 @@ def _convolution(channels: int, width: int, stride: int = 1, *, pool: bool = Fal
 
 
 def _steps(samples: int, batch_size: int) -> int:
-    full, rest = divmod(samples, batch_size)
-    return full + (rest > 1)
+    full, remainder = divmod(samples, batch_size)
+    return full + (remainder > 1)
 
 
 def _batches(data: TrainingSet, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""``bgdebias masks``: make foreground masks for a folder of pictures, or draw what annotation tools wrote."""
+"""``bgdebias masks``: makes foreground masks for a folder of pictures, or draws them from annotation files."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def add_parser(subparsers: Any) -> None:
     add("input", metavar="IN", type=Path, help="folder of pictures, with or without class folders")
     add("output", metavar="OUT", type=Path, help="folder for the masks")
     add("--with", dest="maker", default="grabcut", metavar="MAKER", help="who makes them, see below (%(default)s)")
-    about = "what the object is called, {class} for its folder (default: the folder, where the maker takes text)"
-    add("--prompt", metavar="TEXT", help=about)
-    about = "where the objects are: annotations, or a detector (torchvision:MODEL); see below"
-    add("--boxes", type=_boxes, metavar="FILE_OR_DIR", help=about)
+    help_text = "what the object is called, {class} for its folder (default: the folder, where the maker takes text)"
+    add("--prompt", metavar="TEXT", help=help_text)
+    help_text = "where the objects are: annotations, or a detector (torchvision:MODEL); see below"
+    add("--boxes", type=_boxes, metavar="FILE_OR_DIR", help=help_text)
     add("--boxes-checkpoint", type=Path, metavar="FILE", help="weights for the detector (default: published ones)")
     add("--threshold", type=real(0, 1), metavar="X", help="make masks hard at this share (default: they stay soft)")
     add_options(parser, "--batch-size", default=4, help="pictures of one size in a pass (default: %(default)s)")
@@ -71,15 +71,15 @@ def add_parser(subparsers: Any) -> None:
     add_options(parser, "--mean", help="onnx: subtracted from pixels in [0, 1]")
     add_options(parser, "--std")
     add_options(parser, "--size", help="onnx: side of the pictures, where the file takes any")
-    about = "border that is background, share of the size (%(default)s)"
-    add("--margin", type=float, default=0.05, metavar="X", help=f"grabcut: {about}")
+    help_text = "border that is background, share of the size (%(default)s)"
+    add("--margin", type=float, default=0.05, metavar="X", help=f"grabcut: {help_text}")
     add("--iterations", type=int, default=5, metavar="N", help="grabcut: how many (%(default)s)")
-    about = "draw what LabelMe, COCO, CVAT, Label Studio, Supervisely, Datumaro, YOLO or a VOCdevkit hold"
-    add("--from", dest="annotations", metavar="FILE_OR_DIR", type=Path, help=about)
+    help_text = "draw what LabelMe, COCO, CVAT, Label Studio, Supervisely, Datumaro, YOLO or a VOCdevkit hold"
+    add("--from", dest="annotations", metavar="FILE_OR_DIR", type=Path, help=help_text)
     add("--to", metavar="DIR", type=Path, help="convert: folder for the masks")
     add("--images", metavar="DIR", type=Path, help="convert: the pictures, where annotations do not say their sizes")
-    about = "given masks to measure against (intersection over union)"
-    add("--compare", metavar="MASKS", type=Path, help=about)
+    help_text = "given masks to measure against (intersection over union)"
+    add("--compare", metavar="MASKS", type=Path, help=help_text)
     add_options(parser, "--on-error", help="unreadable pictures (default: %(default)s)")
     add_options(parser, "--overwrite", help="replace masks that are there (otherwise they are kept)")
     add_mask_options(parser, source=False)
@@ -99,8 +99,8 @@ def _require_maker(maker: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the masks; print how many, and how they compare."""
-    first = "output=FROM" if args.input == Path("convert") else "input=IN"
-    require_inputs(args, first, "annotations=--from", "boxes", "boxes_checkpoint", "images", "checkpoint", "compare")
+    example = "output=FROM" if args.input == Path("convert") else "input=IN"
+    require_inputs(args, example, "annotations=--from", "boxes", "boxes_checkpoint", "images", "checkpoint", "compare")
     _require_maker(args.maker)
     from torch_bgdebias.cli.masks.running import run_masks  # imports torch, which --help does without
 

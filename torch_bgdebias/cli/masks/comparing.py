@@ -1,4 +1,4 @@
-"""``bgdebias masks --compare``: how far masks overlap with given ones."""
+"""``bgdebias masks --compare``: the overlap of masks with reference masks."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["compare"]
 
 def compare(args: argparse.Namespace, targets: Mapping[Path, Path]) -> None:
     """Print the intersection over union of masks with the given ones of the same names, by class."""
-    given = _given_masks(args.compare, args.mask_suffix)
-    reader = MaskReader.of_folder(list(given.values()), mask_encoding(args.encoding, args.foreground, args.void))
+    given_masks = _given_masks(args.compare, args.mask_suffix)
+    reader = MaskReader.of_folder(list(given_masks.values()), mask_encoding(args.encoding, args.foreground, args.void))
     scores: dict[str, list[float]] = {}
     for target in targets.values():
         name = target.relative_to(args.output)
-        if name.with_suffix("") in given and target.exists():
-            score = _overlap(target, given[name.with_suffix("")], reader)
+        if name.with_suffix("") in given_masks and target.exists():
+            score = _overlap(target, given_masks[name.with_suffix("")], reader)
             scores.setdefault(name.parent.as_posix(), []).append(score)
     _report(scores, len(targets))
 
@@ -36,13 +36,13 @@ def _given_masks(folder: Path, suffix: str) -> dict[Path, Path]:
     return {path.relative_to(folder).with_name(path.stem.removesuffix(suffix)): path for path in files}
 
 
-def _overlap(drawn: Path, given: Path, reader: MaskReader) -> float:
+def _overlap(drawn_file: Path, given_file: Path, reader: MaskReader) -> float:
     """Intersection over union of two mask files where the given one is not void; 1 where both are empty."""
-    truth = reader.open(given)
-    a, b = read_mask(drawn, encoding=_written(drawn)) > 127, as_tensor(truth.foreground) > 127
+    truth = reader.open(given_file)
+    a, b = read_mask(drawn_file, encoding=_encoding_of_written(drawn_file)) > 127, as_tensor(truth.foreground) > 127
     if a.shape != b.shape:
         raise MaskSizeError(
-            f"mask {given}: expected the size {tuple(a.shape[1:])} of {drawn}, got {tuple(b.shape[1:])}"
+            f"mask {given_file}: expected the size {tuple(a.shape[1:])} of {drawn_file}, got {tuple(b.shape[1:])}"
         )
     if truth.void is not None:
         a = a & (as_tensor(truth.void) == 0)
@@ -50,9 +50,9 @@ def _overlap(drawn: Path, given: Path, reader: MaskReader) -> float:
     return int((a & b).sum()) / union if union else 1.0
 
 
-def _written(drawn: Path) -> MaskEncoding:
+def _encoding_of_written(path: Path) -> MaskEncoding:
     """Grey files are shares, whatever values one of them holds; palette files say by themselves what they are."""
-    with Image.open(drawn) as picture:
+    with Image.open(path) as picture:
         return MaskEncoding("soft" if picture.mode == "L" else "auto")
 
 

@@ -1,4 +1,4 @@
-"""``bgdebias masks --from`` and ``convert``: what annotation tools wrote, as mask files."""
+"""``bgdebias masks --from`` and ``convert``: annotation files drawn as mask files."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def draw(args: argparse.Namespace, root: Path, targets: Mapping[Path, Path]) -> 
     annotations = Annotations.of(args.annotations, {path.stem for path in targets})
     names = {path: path.relative_to(root).as_posix() for path in targets}
     annotations.require(list(names.values()), args.annotations)
-    outcome = MadeFolder()
+    summary = MadeFolder()
     folder = args.output if args.to is None else args.to
     with marked_folder(folder):
         for path, target in progress(targets.items(), total=len(targets), label="masks"):
             if target.exists() and not args.overwrite:
-                outcome.unchanged += 1
+                summary.unchanged += 1
                 continue
             try:
                 _write(annotations.mask(path, names[path]), target)
-                outcome.written += 1
+                summary.written += 1
             except UnreadableImageError as error:
                 if args.on_error == "raise":
                     raise
-                outcome.skipped.append((path, str(error)))
-    return outcome
+                summary.skipped.append((path, str(error)))
+    return summary
 
 
 def convert(args: argparse.Namespace) -> int:
@@ -48,18 +48,18 @@ def convert(args: argparse.Namespace) -> int:
     args.annotations = args.output
     if args.images is not None:
         root = args.images / "images" if (args.images / "images").is_dir() else args.images
-        outcome = draw(args, root, targets_of(root, args.to))
+        summary = draw(args, root, targets_of(root, args.to))
     else:
-        outcome = _draw_alone(args, Annotations.of(args.annotations))
-    remaining = f", {outcome.unchanged} kept as they were" if outcome.unchanged else ""
-    print(f"{outcome.written} masks written to {args.to}{remaining}")
-    if outcome.empty:
-        print(f"{len(outcome.empty)} of them hold no object: {first_few(outcome.empty, 3)}")
+        summary = _draw_alone(args, Annotations.of(args.annotations))
+    remaining = f", {summary.unchanged} kept as they were" if summary.unchanged else ""
+    print(f"{summary.written} masks written to {args.to}{remaining}")
+    if summary.empty:
+        print(f"{len(summary.empty)} of them hold no object: {first_few(summary.empty, 3)}")
     return 0
 
 
 def _draw_alone(args: argparse.Namespace, annotations: Annotations) -> MadeFolder:
-    outcome = MadeFolder()
+    summary = MadeFolder()
     targets: dict[Path, str] = {}
     for name in annotations.pictures:
         inside = Path(*[part for part in Path(name).parts if part not in ("..", "/", ".")])  # never out of the folder
@@ -70,14 +70,14 @@ def _draw_alone(args: argparse.Namespace, annotations: Annotations) -> MadeFolde
     with marked_folder(args.to):
         for target, name in progress(targets.items(), total=len(targets), label="masks"):
             if target.exists() and not args.overwrite:
-                outcome.unchanged += 1
+                summary.unchanged += 1
                 continue
             labels = annotations.drawn_alone(name)
             _write(labels, target)
-            outcome.written += 1
+            summary.written += 1
             if not (labels == 1).any():
-                outcome.empty.append(name)
-    return outcome
+                summary.empty.append(name)
+    return summary
 
 
 def _write(labels: Any, target: Path) -> None:

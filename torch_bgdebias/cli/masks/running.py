@@ -1,4 +1,4 @@
-"""What ``bgdebias masks`` does: makes masks, or draws annotations, and says how good they are."""
+"""The run of ``bgdebias masks``: makes or draws masks, and reports how good they are."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _DOUBTFUL = 0.5
 
 
 def run_masks(args: argparse.Namespace) -> int:
-    """Make or draw the masks, print what came of it."""
+    """Make or draw the masks and print a summary."""
     if args.to is not None or args.input == Path("convert"):
         return convert(args)
     root = args.input / "images" if (args.input / "images").is_dir() else args.input
     targets = targets_of(root, args.output)
     if args.compare is not None and not args.compare.is_dir():
         raise FileNotFoundError(f"--compare: expected a folder of masks, found no folder {args.compare}")
-    outcome = draw(args, root, targets) if args.annotations is not None else _make(args, root, list(targets))
-    remaining = f", {outcome.unchanged} kept as they were" if outcome.unchanged else ""
-    print(f"{outcome.written} masks written to {args.output}{remaining}")
-    if outcome.skipped:
-        print(f"{len(outcome.skipped)} pictures skipped: {first_few((reason for _, reason in outcome.skipped), 3)}")
-    _print_doubts(outcome)
+    summary = draw(args, root, targets) if args.annotations is not None else _make(args, root, list(targets))
+    remaining = f", {summary.unchanged} kept as they were" if summary.unchanged else ""
+    print(f"{summary.written} masks written to {args.output}{remaining}")
+    if summary.skipped:
+        print(f"{len(summary.skipped)} pictures skipped: {first_few((reason for _, reason in summary.skipped), 3)}")
+    _print_doubts(summary)
     if args.compare is not None:
         compare(args, targets)
     note(f"open them with MaskedImageFolder, images in {root}")
@@ -51,8 +51,8 @@ def _make(args: argparse.Namespace, root: Path, pictures: list[Path]) -> MadeFol
     licence = licence_of(args.maker)
     if licence is not None:  # before the weights are downloaded
         print(f"bgdebias masks: licence of {args.maker}: {licence}", file=sys.stderr)
-    family, _, rest = args.maker.partition(":")
-    boxes = Path(rest) if family == "boxes" and args.boxes is None else args.boxes
+    family, _, model_name = args.maker.partition(":")
+    boxes = Path(model_name) if family == "boxes" and args.boxes is None else args.boxes
     device = usable_device(args.device)
     if isinstance(boxes, str):
         boxes = _detector(boxes, args.boxes_checkpoint, device)
@@ -77,7 +77,7 @@ def _make(args: argparse.Namespace, root: Path, pictures: list[Path]) -> MadeFol
 
 
 def _detector(name: str, checkpoint: Path | None, device: torch.device) -> BoxDetector:
-    """The detector; what its published weights may be used for is said before they are downloaded."""
+    """The detector; the licence of its published weights is printed before they are downloaded."""
     if checkpoint is None:
         print(f"bgdebias masks: licence of {name}: {licence_of(name)}", file=sys.stderr)
     detector = BoxDetector(name, checkpoint=checkpoint, device=device)
@@ -86,20 +86,20 @@ def _detector(name: str, checkpoint: Path | None, device: torch.device) -> BoxDe
     return detector
 
 
-def _print_doubts(outcome: MadeFolder) -> None:
+def _print_doubts(summary: MadeFolder) -> None:
     """What a maker was not sure of, and masks that hold nothing."""
-    if outcome.empty:
-        print(f"{len(outcome.empty)} masks are empty: {first_few(outcome.empty, 3)}")
-    if outcome.confidence:
-        doubtful = sorted((sure, name) for name, sure in outcome.confidence.items() if sure < _DOUBTFUL)
-        median = statistics.median(outcome.confidence.values())
+    if summary.empty:
+        print(f"{len(summary.empty)} masks are empty: {first_few(summary.empty, 3)}")
+    if summary.confidence:
+        doubtful = sorted((share, name) for name, share in summary.confidence.items() if share < _DOUBTFUL)
+        median = statistics.median(summary.confidence.values())
         print(f"confidence: median {median:.2f}, below {_DOUBTFUL}: {len(doubtful)}")
         if doubtful:
-            print(f"  look at these first: {first_few((f'{name} {sure:.2f}' for sure, name in doubtful), 4)}")
+            print(f"  look at these first: {first_few((f'{name} {share:.2f}' for share, name in doubtful), 4)}")
 
 
 def _note_annotations(root: Path, pictures: list[Path]) -> None:
-    """Outlines that somebody drew are better than any that GrabCut finds."""
+    """Point out existing annotations: they are better than GrabCut's masks."""
     noticed = annotation_files(
         [*sorted({path.parent for path in pictures}), root, root.parent, root.parent / "annotations"]
     )

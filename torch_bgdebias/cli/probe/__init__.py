@@ -117,6 +117,6 @@ def _add_further_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("concepts").add_argument
     add("--concepts", type=Path, metavar="DIR", help="test each class's concept vector on DIR/<category>/x.jpg")
     add("--concept-layers", nargs="+", metavar="LAYER", help="default: an early, a middle and a late one")
-    about = "net2vec: one vector for all pictures; loce: the mean of one a picture (default: net2vec)"
-    add("--concept-method", choices=CONCEPT_METHODS, default="net2vec", help=about)
+    help_text = "net2vec: one vector for all pictures; loce: the mean of one a picture (default: net2vec)"
+    add("--concept-method", choices=CONCEPT_METHODS, default="net2vec", help=help_text)
     add("--concept-images", type=whole(2), default=50, metavar="N", help="of each class, half to fit (default: 50)")

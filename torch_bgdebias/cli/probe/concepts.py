@@ -1,4 +1,4 @@
-"""``bgdebias probe --concepts``: are there backgrounds on which the model no longer finds its concepts?"""
+"""``bgdebias probe --concepts``: on which backgrounds does the model lose its concepts?"""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ def measure_concepts(
         ValueError: no class has two pictures.
         FileNotFoundError: no backgrounds.
     """
-    fit, test, classes = _halves(data.dataset, names, args.concept_images, args.seed, device)
+    fit, test, classes = _fit_and_test_halves(data.dataset, names, args.concept_images, args.seed, device)
     bank = BackgroundBank.from_folder(args.concepts, (fit.images.shape[2], fit.images.shape[3]), on_error=args.on_error)
     assert bank.labels is not None
     categories = {
-        name: _on(BackgroundBank(bank.images[bank.labels == i]), data, args.seed)
+        name: _swap_onto_bank(BackgroundBank(bank.images[bank.labels == i]), data, args.seed)
         for i, name in enumerate(bank.classes or ())
         if bool((bank.labels == i).any())
     }
     if "original" in categories:
         raise ValueError(f"--concepts: {args.concepts}/original: 'original' stands for the pictures' own backgrounds")
     generator = torch.Generator().manual_seed(args.seed)
-    some = bank.images[torch.randperm(len(bank), generator=generator)]
+    backgrounds = bank.images[torch.randperm(len(bank), generator=generator)]
     probe = ConceptProbe(model, args.concept_layers, batch_size=args.batch_size)
     result = concept_transfer(
         probe,
         fit,
         test,
-        conditions={"pasted": _on(BackgroundBank(some), data, derive_seed(args.seed, "pasted"))},
+        conditions={"pasted": _swap_onto_bank(BackgroundBank(backgrounds), data, derive_seed(args.seed, "pasted"))},
         categories=categories,
         names=classes,
         methods=(args.concept_method,),
@@ -66,17 +66,17 @@ def measure_concepts(
     return ConceptMeasurement(concept_tables(result, seed=args.seed), len(fit.images), len(test.images), len(classes))
 
 
-def _halves(
-    dataset: Prepared, names: Sequence[str], most: int, seed: int, device: torch.device
+def _fit_and_test_halves(
+    dataset: Prepared, names: Sequence[str], limit: int, seed: int, device: torch.device
 ) -> tuple[ConceptSamples, ConceptSamples, list[str]]:
-    """Pictures to fit and to test, at most ``most`` of a class together, and the classes that have two or more."""
+    """Pictures to fit and to test, at most ``limit`` of a class together, and the classes that have two or more."""
     labels = torch.tensor([int(x) for x in dataset.items.labels])
     generator = torch.Generator().manual_seed(seed)
     rows: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
     classes: list[str] = []
     for label, name in enumerate(names):
         positions = (labels == label).nonzero().flatten()
-        members = positions[torch.randperm(len(positions), generator=generator)][:most].tolist()
+        members = positions[torch.randperm(len(positions), generator=generator)][:limit].tolist()
         for i, member in enumerate(members if len(members) > 1 else ()):
             rows[i % 2].append((member, len(classes)))
         if len(members) > 1:
@@ -84,20 +84,20 @@ def _halves(
     if not classes:
         raise ValueError("--concepts: expected at least two pictures of some class, one to fit and one to test")
 
-    def load(chosen: list[tuple[int, int]]) -> ConceptSamples:
-        items = [dataset[position] for position, _ in chosen]
+    def load(rows: list[tuple[int, int]]) -> ConceptSamples:
+        items = [dataset[position] for position, _ in rows]
         images, masks = (torch.stack([item[name] for item in items]).to(device) for name in ("image", "mask"))
         void = torch.stack([item["void"] for item in items]).to(device) if "void" in items[0] else None
-        return ConceptSamples(images, masks, torch.tensor([concept for _, concept in chosen]), void)
+        return ConceptSamples(images, masks, torch.tensor([concept for _, concept in rows]), void)
 
     return load(rows[0]), load(rows[1]), classes
 
 
-def _on(bank: BackgroundBank, data: ProbeData, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
+def _swap_onto_bank(bank: BackgroundBank, data: ProbeData, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
     def make(images: Tensor, masks: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        drawn = sample_swap_params(images.shape, bank=bank, generator=generator)
-        params: Any = {k: v.to(images.device) for k, v in drawn.items()}
+        swap_params = sample_swap_params(images.shape, bank=bank, generator=generator)
+        params: Any = {k: v.to(images.device) for k, v in swap_params.items()}
         return swap_background(
             images,
             masks,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.cli.options import mask_options
@@ -24,7 +25,7 @@ __all__ = ["SPEC", "Note", "Prepared", "ProbeData", "class_names", "open_data"]
 SPEC = BatchSpec(image="image", label="label", mask="mask")
 
 
-class Prepared:
+class Prepared(Dataset[dict[str, Any]]):
     """Items with images in the model's units and labels as the model numbers them, in dicts as `SPEC` says.
 
     Beside ``image``, ``label`` and ``mask`` they have an ``id``, by which an image is known to models of any size and
@@ -38,18 +39,18 @@ class Prepared:
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image, label, mask, *more = self.items[index]
+        image, label, mask, *further = self.items[index]
         item = {"image": self.prepared(image), "label": self.labels[label], "mask": mask}
         item["id"] = self.image_id(index)
-        for given in more:
-            if isinstance(given, Mapping):
-                item["variants"] = {name: (self.prepared(picture), *rest) for name, (picture, *rest) in given.items()}
+        for extra in further:
+            if isinstance(extra, Mapping):
+                item["variants"] = {name: (self.prepared(picture), *rest) for name, (picture, *rest) in extra.items()}
             else:
-                item["void"] = given
+                item["void"] = extra
         return item
 
     def image_id(self, index: int) -> str:
-        """What an image is known by: its file's contents."""
+        """An image's id: its file's contents."""
         return str(self.items.image_id(index))
 
     def prepared(self, image: Tensor) -> Tensor:
@@ -140,27 +141,29 @@ def _left_out(items: Any) -> tuple[Note, ...]:
     if isinstance(items, VOCObjects) and items.skipped:
         notes += [Note("pictures left out", items.skipped, True), Note("left out", "without an object", False)]
     elif not isinstance(items, VOCObjects) and items.skipped:
-        reasons = first_few(f"{path.name} ({why})" for path, why in items.skipped)
+        reasons = first_few(f"{path.name} ({reason})" for path, reason in items.skipped)
         notes += [Note("pictures left out", len(items.skipped), True), Note("left out", reasons, False)]
     if isinstance(items, ImageNet9Variants):
         notes.append(Note("variants", f"as published: {', '.join(items.variants)}", False))
         if items.incomplete:
             counts = ", ".join(f"{n} {name}" for name, n in items.incomplete.items())
             notes.append(Note("pictures without a variant", counts, True))
-    present = set(items.labels)
-    if empty := [name for i, name in enumerate(items.classes) if i not in present]:
+    labels_present = set(items.labels)
+    if empty := [name for i, name in enumerate(items.classes) if i not in labels_present]:
         notes.append(Note("classes without pictures", ", ".join(empty), True))
     return tuple(notes)
 
 
 def _imagenet9(args: argparse.Namespace, size: tuple[int, int] | None) -> Any:
     """The release with its published variants, or its originals alone where variants are to be made anew."""
-    wanted = args.variants or list(VARIANTS)
-    published = [name for name in wanted if (args.data / name / "val").is_dir()]
+    variants = args.variants or list(VARIANTS)
+    published = [name for name in variants if (args.data / name / "val").is_dir()]
     if args.remake or not published:
         return ImageNet9(args.data, size=size, masks=True, on_error=args.on_error)
-    if args.variants and (absent := [name for name in wanted if name not in published]):
-        raise ValueError(f"--variants: {args.data} has no {', '.join(absent)}; leave it out, or make all with --remake")
+    if args.variants and (missing := [name for name in variants if name not in published]):
+        raise ValueError(
+            f"--variants: {args.data} has no {', '.join(missing)}; leave it out, or make all with --remake"
+        )
     items = ImageNet9Variants(args.data, published, size, on_error=args.on_error)
     if not items.has_masks and args.attributions:
         raise FileNotFoundError(

@@ -1,4 +1,4 @@
-"""``--groups`` and ``--unit`` of ``bgdebias probe``: what divides the pictures, and what belongs together."""
+"""``--groups`` and ``--unit`` of ``bgdebias probe``: groups of pictures, and pictures that are not independent."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["named_groups", "one_unit"]
 _MOST_GROUPS = 50
 
 
-def named_groups(given: Sequence[str], items: Any, root: Path) -> dict[str, list[str]]:
+def named_groups(options: Sequence[str], items: Any, root: Path) -> dict[str, list[str]]:
     """The groups of every picture, by what groups them.
 
     Args:
-        given: each ``FILE.csv:COLUMN``, ``FILE.csv`` (every column that divides the pictures), ``folder:LEVEL``, or
+        options: each ``FILE.csv:COLUMN``, ``FILE.csv`` (every column that divides the pictures), ``folder:LEVEL``, or
             ``COLUMN`` of a table that lies in ``root``.
         items: the data set, which knows its files.
         root: its folder.
@@ -29,7 +29,7 @@ def named_groups(given: Sequence[str], items: Any, root: Path) -> dict[str, list
         OSError, ValueError: no such table, column or folder, or pictures without a row.
     """
     groups: dict[str, list[str]] = {}
-    for text in given:
+    for text in options:
         for name, names in _groups(text, items, root, option="--groups").items():
             if name in groups:
                 raise ValueError(f"--groups: {name!r} is named twice")
@@ -37,15 +37,15 @@ def named_groups(given: Sequence[str], items: Any, root: Path) -> dict[str, list
     return groups
 
 
-def one_unit(given: str, items: Any, root: Path) -> list[str]:
+def one_unit(option: str, items: Any, root: Path) -> list[str]:
     """What each picture belongs to, from the one column or folder that is named; arguments as for `named_groups`.
 
     Raises:
         OSError, ValueError: as there, or a table without a column.
     """
-    if _is_table(given):
-        raise ValueError(f"--unit: expected a column, {given}:COLUMN, got a table")
-    return next(iter(_groups(given, items, root, option="--unit").values()))
+    if _is_table(option):
+        raise ValueError(f"--unit: expected a column, {option}:COLUMN, got a table")
+    return next(iter(_groups(option, items, root, option="--unit").values()))
 
 
 def _groups(text: str, items: Any, root: Path, *, option: str) -> dict[str, list[str]]:
@@ -83,8 +83,10 @@ def _table_with(column: str, root: Path, option: str) -> Path:
     forms = "expected FILE.csv:COLUMN, folder:LEVEL, or a column of a table in --data"
     if fitting:
         raise ValueError(f"{option}: {forms}; {first_few(path.name for path in fitting)} have {column!r} both")
-    there = "; ".join(f"{path.name} has {first_few(_columns(path), 8)}" for path in tables) or f"no table in {root}"
-    raise ValueError(f"{option}: {forms}, got {column!r} ({there})")
+    tables_text = (
+        "; ".join(f"{path.name} has {first_few(_columns(path), 8)}" for path in tables) or f"no table in {root}"
+    )
+    raise ValueError(f"{option}: {forms}, got {column!r} ({tables_text})")
 
 
 def _columns(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The models of ``bgdebias probe``: opened one after the other, each with what it wants of its images."""
+"""Opens the models of ``bgdebias probe`` one after the other, each with its preprocessing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
     "wanted_images",
 ]
 
-#: height and width where nobody says any
+#: height and width if unknown
 USUAL_SIZE = 224
 
 
@@ -52,7 +52,7 @@ def candidates(args: argparse.Namespace) -> list[Candidate]:
         ValueError: other numbers of checkpoints or names than of models, or a folder without any.
     """
     models: list[str] = args.model
-    checkpoints: list[Path | None] = [file for path in args.checkpoint or [] for file in _files_of(path)]
+    checkpoints: list[Path | None] = [file for path in args.checkpoint or [] for file in _checkpoint_files(path)]
     if len(models) == 1 and len(checkpoints) > 1:
         models = models * len(checkpoints)
     if checkpoints and len(checkpoints) != len(models):
@@ -67,7 +67,7 @@ def candidates(args: argparse.Namespace) -> list[Candidate]:
     return [Candidate(*row) for row in zip(models, checkpoints or [None] * len(models), labels, strict=True)]
 
 
-def _files_of(path: Path) -> list[Path]:
+def _checkpoint_files(path: Path) -> list[Path]:
     """The checkpoint itself, or those in a folder, as people count: ``epoch9`` before ``epoch10``."""
     if not path.is_dir():
         return [path]
@@ -92,64 +92,66 @@ def _labels(models: Sequence[str], checkpoints: Sequence[Path | None]) -> list[s
         (model, *(path.parts if path is not None else ())) for model, path in zip(models, checkpoints, strict=True)
     ]
     for length in range(1, max(map(len, parts))):
-        labels = ["/".join(words[-length:]) for words in parts]
+        labels = ["/".join(folder_names[-length:]) for folder_names in parts]
         if len(set(labels)) == len(labels):
             return labels
-    return [" ".join(words) for words in parts]
+    return [" ".join(folder_names) for folder_names in parts]
 
 
 def open_model(args: argparse.Namespace, candidate: Candidate, names: Sequence[str]) -> LoadedModel:
     """The model with its weights; outputs are those asked for, the checkpoint's, or as many as the data has classes."""
-    known = args.classes
-    if known is None and candidate.checkpoint is None and not args.pretrained:
-        known = len(names)
-    named = candidate.model.startswith(("timm:", "torchvision:"))
+    classes = args.classes
+    if classes is None and candidate.checkpoint is None and not args.pretrained:
+        classes = len(names)
+    is_named = candidate.model.startswith(("timm:", "torchvision:"))
     loaded = load_model(
         candidate.model,
-        num_classes=known,
+        num_classes=classes,
         checkpoint=candidate.checkpoint,
         pretrained=args.pretrained,
         channels=args.channels,
     )
-    if named and candidate.checkpoint is None and not args.pretrained:
+    if is_named and candidate.checkpoint is None and not args.pretrained:
         print("bgdebias probe: note: neither --checkpoint nor --pretrained: the weights are random", file=sys.stderr)
     return loaded
 
 
 def guessed_size(args: argparse.Namespace, candidate: Candidate, loaded: LoadedModel) -> str:
     """What to say of a size that neither the command line nor the checkpoint gives; empty where one does."""
-    named = candidate.model.startswith(("timm:", "torchvision:"))
+    is_named = candidate.model.startswith(("timm:", "torchvision:"))
     of_checkpoint = loaded.preprocessing.source.startswith("the checkpoint")
-    if args.size is not None or of_checkpoint or (named and candidate.checkpoint is None):
+    if args.size is not None or of_checkpoint or (is_named and candidate.checkpoint is None):
         return ""
     size = loaded.preprocessing.height_width or (USUAL_SIZE, USUAL_SIZE)
-    who = f"as {loaded.preprocessing.source} says" if loaded.preprocessing.size else "since nothing says another size"
-    return f"pictures are resized to {size[0]} x {size[1]}, {who}"
+    reason = (
+        f"as {loaded.preprocessing.source} says" if loaded.preprocessing.size else "since nothing says another size"
+    )
+    return f"pictures are resized to {size[0]} x {size[1]}, {reason}"
 
 
 def wanted_images(args: argparse.Namespace, loaded: LoadedModel, channels: int) -> Preprocessing:
-    """What the model wants of its images, unless the command line says otherwise; 224 pixels where nobody does."""
-    chosen = loaded.preprocessing
+    """What the model wants of its images, unless the command line says otherwise; 224 pixels if unknown."""
+    preprocessing = loaded.preprocessing
     if args.mean is not None:
-        chosen = replace(chosen, mean=args.mean, std=args.std, source="--mean and --std")
-    chosen = chosen.for_channels(channels)
-    size = args.size or chosen.size or USUAL_SIZE
-    return replace(chosen, size=size)
+        preprocessing = replace(preprocessing, mean=args.mean, std=args.std, source="--mean and --std")
+    preprocessing = preprocessing.for_channels(channels)
+    size = args.size or preprocessing.size or USUAL_SIZE
+    return replace(preprocessing, size=size)
 
 
-def channels_of(model: nn.Module, asked: int | None) -> int:
+def channels_of(model: nn.Module, requested: int | None) -> int:
     """Channels of the images: as asked, else as the first convolution takes, else 3.
 
     Raises:
         ValueError: the first convolution takes neither 1 nor 3.
     """
-    if asked is not None:
-        return asked
-    first = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
-    wanted = 3 if first is None or isinstance(first, nn.LazyConv2d) else first.in_channels
-    if wanted not in (1, 3):
-        raise ValueError(f"--channels: the model's first convolution takes {wanted}; pictures have 1 or 3")
-    return wanted
+    if requested is not None:
+        return requested
+    first_layer = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
+    expected = 3 if first_layer is None or isinstance(first_layer, nn.LazyConv2d) else first_layer.in_channels
+    if expected not in (1, 3):
+        raise ValueError(f"--channels: the model's first convolution takes {expected}; pictures have 1 or 3")
+    return expected
 
 
 def logits_key(text: str | None) -> LogitsKey:
@@ -163,17 +165,17 @@ def count_outputs(model: nn.Module, image: Tensor, key: LogitsKey) -> int:
     Raises:
         ValueError: the model fails on a picture, or returns no logits of two classes or more.
     """
-    shown = tuple(image.shape)
+    shape = tuple(image.shape)
     try:
         with torch.no_grad():
             output = model(image)
     except (RuntimeError, TypeError, AssertionError, ValueError, LookupError) as error:
         hint = "it may want --channels or --size"
-        raise ValueError(f"--model: {type(model).__name__} failed on a picture {shown}: {error}; {hint}") from error
+        raise ValueError(f"--model: {type(model).__name__} failed on a picture {shape}: {error}; {hint}") from error
     try:
         logits = logits_of(output, key)
     except (TypeError, LookupError) as error:
-        raise ValueError(f"--logits: {type(model).__name__} returned {_held(output)}: {error}") from error
+        raise ValueError(f"--logits: {type(model).__name__} returned {_output_text(output)}: {error}") from error
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise ValueError(
             f"--model: expected logits of at least two classes (B, K), got {describe(logits)}; of one logit z for two "
@@ -183,7 +185,7 @@ def count_outputs(model: nn.Module, image: Tensor, key: LogitsKey) -> int:
     return int(logits.shape[1])
 
 
-def _held(output: object) -> str:
+def _output_text(output: object) -> str:
     """What a model returned, so that --logits can name a part of it."""
     if isinstance(output, tuple | list):
         return f"a {type(output).__name__} of {', '.join(f'{i}: {describe(x)}' for i, x in enumerate(output))}"

@@ -1,4 +1,4 @@
-"""What ``bgdebias probe`` tells beside the measurement itself: settings for the page, headline figures as JSON."""
+"""Output of ``bgdebias probe`` beside the report: settings for the page and headline figures as JSON."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def page_settings(
     args: argparse.Namespace, rows: Sequence[Candidate], prepared: Sequence[Preprocessing]
 ) -> dict[str, Any]:
     """The command's own settings, for the page; of several models each one's."""
-    settings: dict[str, Any] = {"model": _one_or_each(rows, [row.model for row in rows])}
+    settings: dict[str, Any] = {"model": _once_or_by_model(rows, [row.model for row in rows])}
     settings |= {"data": args.data, "layout": args.layout}
     if args.checkpoint:
-        settings["checkpoint"] = _one_or_each(rows, [row.checkpoint for row in rows])
+        settings["checkpoint"] = _once_or_by_model(rows, [row.checkpoint for row in rows])
     else:
         settings["pretrained"] = args.pretrained
-    settings["images are prepared"] = _one_or_each(rows, [one.describe() for one in prepared])
+    settings["images are prepared"] = _once_or_by_model(rows, [preprocessing.describe() for preprocessing in prepared])
     if args.attributions:
         settings["explained class"] = args.target
     if "kernel_shap" in args.attributions:
@@ -74,7 +74,7 @@ def headlines(models: Sequence[dict[str, Any]], comparisons: Sequence[ModelCompa
     return json.dumps(result, indent=1, allow_nan=False)
 
 
-def _one_or_each(rows: Sequence[Candidate], values: Sequence[Any]) -> Any:
+def _once_or_by_model(rows: Sequence[Candidate], values: Sequence[Any]) -> Any:
     if len(set(map(str, values))) == 1:
         return values[0]
     return "; ".join(f"{row.label}: {value}" for row, value in zip(rows, values, strict=True))

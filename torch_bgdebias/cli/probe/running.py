@@ -1,4 +1,4 @@
-"""What ``bgdebias probe`` does: models and data opened, measured, and written as a report."""
+"""The run of ``bgdebias probe``: opens models and data, measures, and writes the report."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ def run_probe(args: argparse.Namespace) -> int:
     out = writable(args.out, name="--out")
     with marked_folder(out):
         measured = []
-        for number, one in enumerate(opened, start=1):
+        for number, opened_one in enumerate(opened, start=1):
             folder = out if len(opened) == 1 else writable(out / f"model-{number}", name="--out")
-            measured.append(_measure_and_write(args, one, names, folder, device))
+            measured.append(_measure_and_write(args, opened_one, names, folder, device))
         _finish(args, measured, out / "report.html")
     return 0
 
@@ -95,24 +95,33 @@ def _model_of(out: Path) -> str | None:
     """The model whose report a folder holds, of several the first; ``None`` where there is none to read."""
     try:
         file = next(file for file in (out / "report.json", out / "model-1" / "report.json") if file.is_file())
-        known = json.loads(file.read_text(encoding="utf-8"))
+        report = json.loads(file.read_text(encoding="utf-8"))
     except (StopIteration, OSError, ValueError, RecursionError):
         return None
-    return str(known["model"]) if isinstance(known, dict) and "model" in known else None
+    return str(report["model"]) if isinstance(report, dict) and "model" in report else None
 
 
 def _finish(args: argparse.Namespace, measured: Sequence[Measured], page: Path) -> None:
     """Write the page and print the summary."""
-    reports = [one.report for one in measured]
-    prepared = [one.opened.data.preprocessing for one in measured]
+    reports = [candidate.report for candidate in measured]
+    prepared = [candidate.opened.data.preprocessing for candidate in measured]
     comparisons = compare_models(reports)
-    settings = {**page_settings(args, [one.opened.candidate for one in measured], prepared), **measured[0].notes}
+    settings = {
+        **page_settings(args, [candidate.opened.candidate for candidate in measured], prepared),
+        **measured[0].notes,
+    }
     masks = measured[0].masks
     reports[0].to_html(page, others=reports[1:], settings=settings, comparisons=comparisons, masks=masks)
     if args.json:
         figures = [
-            headline(one.report, wanted, {"html": str(page), "json": str(one.file)}, one.notes, one.masks)
-            for one, wanted in zip(measured, prepared, strict=True)
+            headline(
+                candidate.report,
+                preprocessing,
+                {"html": str(page), "json": str(candidate.file)},
+                candidate.notes,
+                candidate.masks,
+            )
+            for candidate, preprocessing in zip(measured, prepared, strict=True)
         ]
         print(headlines(figures, comparisons))
         return
@@ -211,7 +220,7 @@ def _measure(
     )
     return evaluate_background_bias(
         opened.model,
-        DataLoader(data.dataset, batch_size=args.batch_size, num_workers=args.workers),  # type: ignore[arg-type]
+        DataLoader(data.dataset, batch_size=args.batch_size, num_workers=args.workers),
         spec=SPEC,
         variants=variants,
         num_classes=len(outputs.names),

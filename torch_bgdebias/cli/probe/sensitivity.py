@@ -1,4 +1,4 @@
-"""``bgdebias probe --mask-quality``: the measurement again with worse masks."""
+"""``bgdebias probe --mask-quality``: repeats the measurement with damaged masks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def measure_sensitivity(
     )
     return mask_sensitivity(
         model,
-        DataLoader(data.dataset, batch_size=args.batch_size, num_workers=args.workers),  # type: ignore[arg-type]
+        DataLoader(data.dataset, batch_size=args.batch_size, num_workers=args.workers),
         settings=settings,
         adversarial=args.adversarial or 0,
         quality=args.mask_quality,

@@ -1,4 +1,4 @@
-"""Boxes as hints for makers of masks: COCO's, PASCAL VOC's XML, YOLO's, CSV, or around any outlines."""
+"""Boxes as hints for mask makers: from COCO, PASCAL VOC XML, YOLO, CSV, or around any outlines."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ class BoxFile:
                 key = same_form(picture.name)
                 shapes.setdefault(key, []).extend(picture.shapes)
                 sizes[key] = picture.size
-        pictures = {key: AnnotatedPicture(key, sizes[key], tuple(many)) for key, many in shapes.items()}
+        pictures = {
+            key: AnnotatedPicture(key, sizes[key], tuple(shapes_of_picture))
+            for key, shapes_of_picture in shapes.items()
+        }
         return cls(Annotations(pictures), place)
 
     def find(self, name: str, category: str | None, size: tuple[int, int]) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""``Annotations``: what annotation tools wrote about a folder's pictures, as a mask for each."""
+"""``Annotations``: annotation files of a folder's pictures, as one mask each."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class Annotations:
         sources: dict[str, Path] = {}
         for path in files:
             # some write one file a picture, in its folder; the others name folders themselves
-            alone = annotation_kind(path) in _ONE_A_PICTURE and path != place
-            folder = path.parent.relative_to(place).as_posix() if alone else "."
+            one_picture = annotation_kind(path) in _ONE_A_PICTURE and path != place
+            folder = path.parent.relative_to(place).as_posix() if one_picture else "."
             for picture in read_annotations(path):
                 key = same_form(picture.name if folder == "." else f"{folder}/{picture.name}")
                 if key in pictures:
@@ -129,9 +129,9 @@ class Annotations:
         if picture is None:
             raise KeyError(f"{name}: expected annotations, found none")
         width, height = open_image(path).size
-        shown, size = (height, width), picture.size or (height, width)
-        if size != shown and not (size == shown[::-1] and orientation(path) > 4):
-            raise AnnotationError(f"{path}: expected the size {size} (H, W) of its annotations, got {shown}")
+        shown_size, size = (height, width), picture.size or (height, width)
+        if size != shown_size and not (size == shown_size[::-1] and orientation(path) > 4):
+            raise AnnotationError(f"{path}: expected the size {size} (H, W) of its annotations, got {shown_size}")
         try:
             return drawn(self.meant(picture, name, category), size)
         except ValueError as error:
@@ -154,8 +154,8 @@ class Annotations:
     def meant(self, picture: AnnotatedPicture, name: str, category: str | None) -> tuple[Shape, ...]:
         """The shapes that are a picture's object: its class's own where the class is called as a label is, else all."""
         folder = name.split("/", 1)[0] if "/" in name else ""
-        wanted = [word.casefold() for word in (category or folder, (category or folder).rsplit("/", 1)[-1])]
-        label = next((word for word in wanted if word in self.labels), None)
+        categories = [word.casefold() for word in (category or folder, (category or folder).rsplit("/", 1)[-1])]
+        label = next((word for word in categories if word in self.labels), None)
         if label is None:
             return picture.shapes
         return tuple(shape for shape in picture.shapes if shape.crowd or shape.label.casefold() == label)
@@ -163,9 +163,9 @@ class Annotations:
     def require(self, names: Sequence[str], place: Path) -> None:
         """Raise AnnotationError that lists pictures about which nothing is said, or the same as about another."""
         of = {name: self.find(name) for name in names}
-        if absent := [name for name, picture in of.items() if picture is None]:
+        if missing := [name for name, picture in of.items() if picture is None]:
             raise AnnotationError(
-                f"{place}: {len(absent)} of {len(names)} pictures have no annotations: {first_few(absent)}; it has "
+                f"{place}: {len(missing)} of {len(names)} pictures have no annotations: {first_few(missing)}; it has "
                 f"{first_few(self.pictures)}"
             )
         owner: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""Noticing the files that annotation tools leave beside pictures, by what is in them."""
+"""Detects annotation files beside pictures by their contents."""
 
 from __future__ import annotations
 

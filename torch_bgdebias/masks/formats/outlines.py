@@ -1,4 +1,4 @@
-"""Outlines and run lengths as masks: what the readers of annotation files share."""
+"""Rasterises outlines and run lengths; shared by the readers of annotation files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Shape:
     """One annotated thing.
 
     Args:
-        label: what it is called.
+        label: the object's category.
         polygons: outlines, each a list of (x, y) in pixels; their union is meant.
         runs: run lengths in columns, beginning with background, in place of polygons.
         crowd: a group that is not outlined one by one: neither object nor background.

@@ -1,4 +1,4 @@
-"""Reading annotation files: LabelMe's and COCO's JSON, CVAT's XML; those of further tools are in `tools`."""
+"""Readers of annotation files: LabelMe and COCO JSON, CVAT XML; further tools are in `tools`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""COCO's compressed run lengths, which other formats have too."""
+"""COCO's compressed run lengths, which other formats use too."""
 
 from __future__ import annotations
 

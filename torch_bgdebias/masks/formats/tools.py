@@ -1,4 +1,4 @@
-"""What further tools write: Label Studio, Supervisely and Datumaro (JSON), YOLO's polygons (text)."""
+"""Readers of further annotation tools: Label Studio, Supervisely and Datumaro (JSON), YOLO polygons (text)."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ def read_label_studio(path: Path) -> Iterable[AnnotatedPicture]:
     """The JSON export: tasks with polygons, ellipses and rectangles in percent of the picture, and brushed masks."""
     tasks = json.loads(path.read_text(encoding="utf-8-sig"))
     for task in tasks if isinstance(tasks, list) else [tasks]:
-        place = str(task["data"].get("image") or next(iter(task["data"].values()), "")).replace("\\", "/")
-        given = [
+        image_path = str(task["data"].get("image") or next(iter(task["data"].values()), "")).replace("\\", "/")
+        annotations = [
             one for one in task.get("annotations") or task.get("completions") or [] if not one.get("was_cancelled")
         ]
-        if len(given) > 1:
-            raise AnnotationError(f"{place}: expected one annotation a picture, got {len(given)}: keep one")
-        results = given[0]["result"] if given else []
+        if len(annotations) > 1:
+            raise AnnotationError(f"{image_path}: expected one annotation a picture, got {len(annotations)}: keep one")
+        results = annotations[0]["result"] if annotations else []
         sizes = {picture_size(r["original_height"], r["original_width"]) for r in results if "original_width" in r}
         shapes = [shape for result in results for shape in _label_studio_shapes(result)]
-        yield AnnotatedPicture(_upload_name(place), sizes.pop() if len(sizes) == 1 else None, tuple(shapes))
+        yield AnnotatedPicture(_upload_name(image_path), sizes.pop() if len(sizes) == 1 else None, tuple(shapes))
 
 
-def _upload_name(place: str) -> str:
+def _upload_name(path: str) -> str:
     """The picture's own name: what is uploaded gets eight digits and a dash in front."""
-    name = PurePosixPath(place.split("?d=")[-1]).name
-    first, dash, rest = name.partition("-")
-    return rest if dash and len(first) == 8 and all(c in "0123456789abcdef" for c in first) else name
+    name = PurePosixPath(path.split("?d=")[-1]).name
+    first, dash, original = name.partition("-")
+    return original if dash and len(first) == 8 and all(c in "0123456789abcdef" for c in first) else name
 
 
 def _label_studio_shapes(result: dict[str, Any]) -> Iterator[Shape]:
@@ -81,12 +81,12 @@ def brush_plane(packed: Sequence[int], height: int, width: int) -> np.ndarray[An
     length less one, and its value or values.
     """
     bits = "".join(f"{byte:08b}" for byte in bytes(list(packed)))
-    place = 0
+    position = 0
 
     def take(count: int) -> int:
-        nonlocal place
-        place += count
-        return int(bits[place - count : place], 2)
+        nonlocal position
+        position += count
+        return int(bits[position - count : position], 2)
 
     total, width_of_value = take(32), take(5) + 1
     if width_of_value > 8:
@@ -97,9 +97,9 @@ def brush_plane(packed: Sequence[int], height: int, width: int) -> np.ndarray[An
     values = np.zeros(total, np.uint8)
     start = 0
     while start < total:
-        same = take(1)
+        repeats = take(1)
         end = start + 1 + take(widths[take(2)])
-        if same:
+        if repeats:
             values[start:end] = take(width_of_value)
         else:
             values[start:end] = [take(width_of_value) for _ in range(start, end)]
@@ -127,8 +127,8 @@ def _supervisely_shape(entry: dict[str, Any], size: tuple[int, int]) -> Shape | 
         return Shape(label, (((left, top), (right + 1, top), (right + 1, bottom + 1), (left, bottom + 1)),))
     if kind == "bitmap":
         packed = base64.b64decode(entry["bitmap"]["data"])
-        part = np.asarray(Image.open(io.BytesIO(_unpacked(packed, size))).convert("RGBA"))
-        inside = part[..., 3] > 0 if part[..., 3].min() < 255 else part[..., 0] > 0
+        bitmap = np.asarray(Image.open(io.BytesIO(_unpacked(packed, size))).convert("RGBA"))
+        inside = bitmap[..., 3] > 0 if bitmap[..., 3].min() < 255 else bitmap[..., 0] > 0
         x, y = entry["bitmap"]["origin"]
         plane: Flags = np.zeros(size, bool)
         plane[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
@@ -138,14 +138,14 @@ def _supervisely_shape(entry: dict[str, Any], size: tuple[int, int]) -> Shape | 
 
 def _unpacked(packed: bytes, size: tuple[int, int]) -> bytes:
     """A PNG of at most the picture's size, which no honest one exceeds by more than its headers."""
-    most = 5 * math.prod(size) + 2**16
+    limit = 5 * math.prod(size) + 2**16
     unpacker = zlib.decompressobj()
     try:
-        content = unpacker.decompress(packed, most)
+        content = unpacker.decompress(packed, limit)
     except zlib.error as error:
         raise AnnotationError(f"expected a zlib stream in a bitmap's data, got {error}") from error
     if not unpacker.eof:
-        raise AnnotationError(f"expected a bitmap of at most {most} bytes, got more, or a part of one")
+        raise AnnotationError(f"expected a bitmap of at most {limit} bytes, got more, or a part of one")
     return content
 
 

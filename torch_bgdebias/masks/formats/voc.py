@@ -84,21 +84,21 @@ def voc_objects(path: Path) -> tuple[str, tuple[int, int] | None, list[tuple[str
 
 def _label_colours(folder: Path) -> Mapping[Colour, str]:
     """Labels by the colours of their masks: those of a ``labelmap.txt``, as exporters write it, else VOC's own."""
-    listed = folder / "labelmap.txt"
-    if not listed.is_file():
+    label_map = folder / "labelmap.txt"
+    if not label_map.is_file():
         return {_colour(index): name for index, name in enumerate(VOC_CLASSES, start=1)}
     colours: dict[Colour, str] = {}
     try:
-        lines = listed.read_text(encoding="utf-8-sig").splitlines()
+        lines = label_map.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise AnnotationError(f"{listed}: expected text in UTF-8, got other bytes ({error})") from error
+        raise AnnotationError(f"{label_map}: expected text in UTF-8, got other bytes ({error})") from error
     for row, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
             continue
-        name, _, rest = line.partition(":")
-        channels = rest.split(":")[0].split(",")
+        name, _, values = line.partition(":")
+        channels = values.split(":")[0].split(",")
         if len(channels) != 3 or not all(channel.strip().isdecimal() for channel in channels):
-            raise AnnotationError(f"{listed}: line {row}: expected label:red,green,blue:parts:actions, got {line!r}")
+            raise AnnotationError(f"{label_map}: line {row}: expected label:red,green,blue:parts:actions, got {line!r}")
         red, green, blue = (int(channel) for channel in channels)
         colours[red, green, blue] = name.strip()
     return {colour: name for colour, name in colours.items() if name != "background" and any(colour)}

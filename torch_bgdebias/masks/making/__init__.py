@@ -1,1 +1,1 @@
-"""Making masks for pictures that have none: one protocol, and what is behind it."""
+"""Makes masks for pictures that have none: one protocol and its implementations."""

@@ -1,4 +1,4 @@
-"""``BoxDetector``: boxes by one of torchvision's detectors, where nobody drew any."""
+"""``BoxDetector``: boxes from a torchvision detector, for pictures without annotated boxes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class BoxDetector:
 
     Args:
         name: ``torchvision:MODEL`` with Faster R-CNN, RetinaNet, SSD, FCOS or another of its detectors.
-        checkpoint: weights of one's own; without it torchvision downloads its published ones.
+        checkpoint: your own weights; without it torchvision downloads its published ones.
         device: where it runs.
         least_score: boxes of a lower score are left out, in [0, 1].
 
@@ -44,9 +44,9 @@ class BoxDetector:
     ) -> None:
         models: Any = require("torchvision.models", purpose=f"--boxes {name}")
         model = name.removeprefix(DETECTORS)
-        known = models.list_models(module=models.detection)
-        if model not in known:
-            raise ValueError(f"--boxes {name}: expected one of {', '.join(DETECTORS + one for one in known)}")
+        names = models.list_models(module=models.detection)
+        if model not in names:
+            raise ValueError(f"--boxes {name}: expected one of {', '.join(DETECTORS + one for one in names)}")
         self.name, self.device, self.least_score = name, torch.device(device), least_score
         weights = models.get_model_weights(model).DEFAULT
         self.classes = [str(category).casefold() for category in weights.meta["categories"]]
@@ -69,11 +69,11 @@ class BoxDetector:
         Raises:
             MaskMakingError: the detector has no such class.
         """
-        wanted = None if text is None else category_number(self.name, text, self.classes)
+        category = None if text is None else category_number(self.name, text, self.classes)
         with torch.no_grad():
-            (seen,) = self.network([image.to(self.device)])
-        usable = seen["scores"] >= self.least_score
-        if wanted is not None:
-            usable = usable & (seen["labels"] == wanted)
-        boxes = whole_boxes(seen["boxes"][usable].cpu(), image.shape[1], image.shape[2])
+            (detected,) = self.network([image.to(self.device)])
+        usable = detected["scores"] >= self.least_score
+        if category is not None:
+            usable = usable & (detected["labels"] == category)
+        boxes = whole_boxes(detected["boxes"][usable].cpu(), image.shape[1], image.shape[2])
         return boxes if boxes is not None and len(boxes) else None

@@ -1,4 +1,4 @@
-"""``make_masks``: a folder of pictures in, a folder of masks out; goes on where it was stopped."""
+"""``make_masks``: a folder of masks for a folder of pictures; an interrupted run is resumed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _FAINT = 0.02
 
 @dataclasses.dataclass(frozen=True)
 class MakingSettings:
-    """How a folder's masks are made, whoever makes them.
+    """How a folder's masks are made, with any maker.
 
     Args:
         prompt: what the object is called, ``{class}`` for its class's folder; by default the folder's name, where there
@@ -47,7 +47,7 @@ class MakingSettings:
             what the prompt, or the folder's name, says.
         batch_size: pictures of one size at a time.
         threshold: masks become hard at this share; ``None``: they stay soft.
-        overwrite: make masks anew that are there.
+        overwrite: make existing masks again.
         on_error: ``"raise"``, or ``"skip"`` pictures that cannot be read or of which no mask comes.
 
     Raises:
@@ -68,7 +68,7 @@ class MakingSettings:
             check_share(self.threshold, name="threshold", kind="a share")
 
     def described(self) -> dict[str, Any]:
-        """What decides how a mask looks."""
+        """The settings that determine how a mask looks."""
         return {
             "prompt": self.prompt,
             "boxes": None if self.boxes is None else getattr(self.boxes, "name", None) or str(self.boxes),
@@ -78,11 +78,11 @@ class MakingSettings:
 
 @dataclasses.dataclass
 class MadeFolder:
-    """What became of a folder's pictures.
+    """The outcome of `make_masks` for a folder's pictures.
 
     Attributes:
         written: masks made by this run.
-        unchanged: masks that were there.
+        unchanged: existing masks.
         confidence: by mask, as far as masks say it.
         empty: masks without an object.
         skipped: pictures without a mask, with the reason.
@@ -141,20 +141,20 @@ def make_masks(
     if isinstance(boxes, BoxDetector):
         identity["boxes_licence"] = dataclasses.asdict(boxes.licence)
     _refuse_others(target_root, identity, targets, options)
-    result = MadeFolder()
-    work = _Work(root, maker, boxes, options, result)
+    summary = MadeFolder()
+    work = _Work(root, maker, boxes, options, summary)
     if options.on_error == "raise":
         work.require_hints(list(targets))
     pending = [(path, target) for path, target in targets.items() if options.overwrite or not target.exists()]
-    result.unchanged = len(targets) - len(pending)
+    summary.unchanged = len(targets) - len(pending)
     with marked_folder(target_root):
         _write_manifest(target_root, identity, None)
         walk = pending if progress is None else progress(pending, total=len(pending), label="masks")
         for batch in work.batches(walk):
             work.make(batch)
-        _look_at(result, targets, target_root)
-        _write_manifest(target_root, identity, result)
-    return result
+        _summarise(summary, targets, target_root)
+        _write_manifest(target_root, identity, summary)
+    return summary
 
 
 def targets_of(root: Path, out: Path) -> dict[Path, Path]:
@@ -187,9 +187,9 @@ class _Work:
         maker: MaskMaker,
         boxes: BoxFile | BoxDetector | None,
         options: MakingSettings,
-        result: MadeFolder,
+        summary: MadeFolder,
     ) -> None:
-        self.root, self.maker, self.boxes, self.options, self.result = root, maker, boxes, options, result
+        self.root, self.maker, self.boxes, self.options, self.result = root, maker, boxes, options, summary
 
     def require_hints(self, pictures: Sequence[Path]) -> None:
         """Raise MaskMakingError before any work where pictures lack what the maker needs."""
@@ -203,36 +203,38 @@ class _Work:
                 f"{self.maker.name}: expected boxes; give --boxes FILE (COCO, PASCAL VOC, CSV) or a detector"
             )
         if isinstance(self.boxes, BoxFile):
-            known = self.boxes.annotations
-            lacking = [path for path in pictures if not getattr(known.find(self._name(path)), "shapes", ())]
+            annotations = self.boxes.annotations
+            lacking = [
+                path for path in pictures if not getattr(annotations.find(self._relative_name(path)), "shapes", ())
+            ]
             if lacking:
                 raise MaskMakingError(
                     f"{self.boxes.place}: {len(lacking)} of {len(pictures)} pictures have no box: "
-                    f"{first_few(map(self._name, lacking))}; it has {first_few(known.pictures)}; --on-error skip "
-                    "leaves them out"
+                    f"{first_few(map(self._relative_name, lacking))}; it has {first_few(annotations.pictures)}; "
+                    "--on-error skip leaves them out"
                 )
 
     def batches(self, walk: Iterable[tuple[Path, Path]]) -> Iterator[list[_Waiting]]:
         """Batches of pictures of one size; few wait at a time."""
-        waiting: dict[tuple[int, ...], list[_Waiting]] = {}
+        pending: dict[tuple[int, ...], list[_Waiting]] = {}
         for path, target in walk:
             picture = self._read(path, target)
             if picture is None:
                 continue
             size = tuple(picture.image.shape)
-            waiting.setdefault(size, []).append(picture)
-            if len(waiting[size]) == self.options.batch_size:
-                yield waiting.pop(size)
-            elif sum(map(len, waiting.values())) > 4 * self.options.batch_size:
-                yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
-        yield from waiting.values()
+            pending.setdefault(size, []).append(picture)
+            if len(pending[size]) == self.options.batch_size:
+                yield pending.pop(size)
+            elif sum(map(len, pending.values())) > 4 * self.options.batch_size:
+                yield pending.pop(max(pending, key=lambda size: len(pending[size])))
+        yield from pending.values()
 
     def make(self, batch: Sequence[_Waiting]) -> None:
         """Make and write a batch's masks; where that fails and may be skipped, one by one."""
         images = torch.stack([picture.image for picture in batch])
         hints = Hints([picture.text for picture in batch], [picture.boxes for picture in batch])
         try:
-            masks, sure = checked_masks(self.maker(images, hints), images, self.maker.name)
+            masks, confidences = checked_masks(self.maker(images, hints), images, self.maker.name)
         except MaskMakingError as error:
             if self.options.on_error == "raise":
                 raise MaskMakingError(f"{first_few(picture.path for picture in batch)}: {error}") from error
@@ -242,7 +244,7 @@ class _Work:
             else:
                 self.result.skipped.append((batch[0].path, str(error)))
             return
-        for picture, mask, confidence in zip(batch, masks, sure.tolist(), strict=True):
+        for picture, mask, confidence in zip(batch, masks, confidences.tolist(), strict=True):
             _write(picture.target, mask, confidence, self.options.threshold)
             self.result.written += 1
 
@@ -259,22 +261,22 @@ class _Work:
 
     def _boxes(self, path: Path, image: Tensor) -> Tensor | None:
         if isinstance(self.boxes, BoxDetector):
-            text = self._said(path)
-            seen = self.boxes.find(image, text)
-            if seen is None:
-                least = f"scored {self.boxes.least_score:g} or more"
-                raise MaskMakingError(f"{path}: {self.boxes.name} saw no {text or 'object'} that it {least}")
-            return seen
+            text = self._category_of(path)
+            detected = self.boxes.find(image, text)
+            if detected is None:
+                score_text = f"scored {self.boxes.least_score:g} or more"
+                raise MaskMakingError(f"{path}: {self.boxes.name} saw no {text or 'object'} that it {score_text}")
+            return detected
         size = (image.shape[1], image.shape[2])
-        boxes = None if self.boxes is None else self.boxes.find(self._name(path), None, size)
+        boxes = None if self.boxes is None else self.boxes.find(self._relative_name(path), None, size)
         if boxes is None and ("boxes" in self.maker.needs or self.boxes is not None):
             raise MaskMakingError(f"{path}: expected a box, found none")
         return boxes
 
     def _text(self, path: Path) -> str | None:
-        return self._said(path) if "text" in self.maker.takes else None
+        return self._category_of(path) if "text" in self.maker.takes else None
 
-    def _said(self, path: Path) -> str | None:
+    def _category_of(self, path: Path) -> str | None:
         """What the picture's object is called."""
         if self.options.prompt == "":
             return None
@@ -286,7 +288,7 @@ class _Work:
             return None if category is None else self.options.prompt.replace("{class}", category)
         return self.options.prompt
 
-    def _name(self, path: Path) -> str:
+    def _relative_name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
 
 
@@ -298,22 +300,22 @@ def _refuse_others(out: Path, identity: dict[str, Any], targets: dict[Path, Path
         former = parse_json(out / MANIFEST)
     except ValueError:
         return
-    there = sum(target.exists() for target in targets.values())
-    if there and isinstance(former, dict) and any(former.get(key) != value for key, value in identity.items()):
+    n_existing = sum(target.exists() for target in targets.values())
+    if n_existing and isinstance(former, dict) and any(former.get(key) != value for key, value in identity.items()):
         raise FileExistsError(
-            f"OUT: {out} holds {there} of {len(targets)} masks by {former.get('maker')} with "
+            f"OUT: {out} holds {n_existing} of {len(targets)} masks by {former.get('maker')} with "
             f"{former.get('settings')}; pass --overwrite, or another folder"
         )
 
 
-def _write_manifest(out: Path, identity: dict[str, Any], result: MadeFolder | None) -> None:
+def _write_manifest(out: Path, identity: dict[str, Any], summary: MadeFolder | None) -> None:
     content: dict[str, Any] = {"schema": SCHEMA, **identity, "version": __version__}
-    if result is not None:
+    if summary is not None:
         content |= {
-            "masks": {"written": result.written, "kept": result.unchanged},
-            "confidence": {name: round(value, 4) for name, value in result.confidence.items()},
-            "empty": result.empty,
-            "skipped": {str(path): reason for path, reason in result.skipped},
+            "masks": {"written": summary.written, "kept": summary.unchanged},
+            "confidence": {name: round(value, 4) for name, value in summary.confidence.items()},
+            "empty": summary.empty,
+            "skipped": {str(path): reason for path, reason in summary.skipped},
         }
     write_text(out / MANIFEST, json.dumps(content, indent=1))
 
@@ -330,13 +332,13 @@ def _write(target: Path, mask: Tensor, confidence: float, threshold: float | Non
         Image.fromarray(shares.mul(255).round().byte().numpy()).save(file, format="PNG", pnginfo=note)
 
 
-def _look_at(result: MadeFolder, targets: dict[Path, Path], out: Path) -> None:
+def _summarise(summary: MadeFolder, targets: dict[Path, Path], out: Path) -> None:
     """What the masks say of themselves, those of an earlier run too."""
     for target in targets.values():
         if target.exists():
             name = target.relative_to(out).as_posix()
             picture = decoded(target)
             if _CONFIDENCE in picture.info:
-                result.confidence[name] = float(picture.info[_CONFIDENCE])
+                summary.confidence[name] = float(picture.info[_CONFIDENCE])
             if picture.getextrema() == (0, 0):
-                result.empty.append(name)
+                summary.empty.append(name)

@@ -1,4 +1,4 @@
-"""``InBoxes``: a maker that knows nothing of boxes, shown the picture and then each box by itself."""
+"""``InBoxes``: runs a maker that takes no boxes on the picture and then on each box's crop."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ class InBoxes:
 
     def __call__(self, images: Tensor, hints: Hints) -> MadeMasks:
         """Masks of images (B, 3, H, W) in [0, 1]; images without boxes get the maker's own."""
-        whole = checked_masks(self.maker(images, hints), images, self.name)
-        masks, sure = whole.mask.clone(), whole.confidence.clone()
+        of_image = checked_masks(self.maker(images, hints), images, self.name)
+        masks, confidence = of_image.mask.clone(), of_image.confidence.clone()
         for index, boxes in enumerate(hints.boxes):
             if boxes is not None:
-                masks[index] = self._within(images[index], whole.mask[index], boxes, hints.texts[index])
-                sure[index] = certainty(masks[index][None])[0]
-        return MadeMasks(masks, sure)
+                masks[index] = self._mask_in_boxes(images[index], of_image.mask[index], boxes, hints.texts[index])
+                confidence[index] = certainty(masks[index][None])[0]
+        return MadeMasks(masks, confidence)
 
-    def _within(self, image: Tensor, whole: Tensor, boxes: Tensor, text: str | None) -> Tensor:
-        joint = torch.zeros_like(whole)
-        height, width = whole.shape
+    def _mask_in_boxes(self, image: Tensor, of_image: Tensor, boxes: Tensor, text: str | None) -> Tensor:
+        joined = torch.zeros_like(of_image)
+        height, width = of_image.shape
         for top, left, bottom, right in boxes.tolist():
             dy, dx = int((bottom - top) * _MARGIN), int((right - left) * _MARGIN)
             y0, x0, y1, x1 = max(0, top - dy), max(0, left - dx), min(height, bottom + dy), min(width, right + dx)
-            part = image[None, :, y0:y1, x0:x1]
-            seen = checked_masks(self.maker(part, Hints([text], [None])), part, self.name).mask[0]
-            share = (whole[top:bottom, left:right] + seen[top - y0 : bottom - y0, left - x0 : right - x0]) / 2
-            inner = joint[top:bottom, left:right]
-            joint[top:bottom, left:right] = torch.maximum(inner, _stretched(share, otsu_threshold(share)))
-        return joint
+            crop = image[None, :, y0:y1, x0:x1]
+            in_crop = checked_masks(self.maker(crop, Hints([text], [None])), crop, self.name).mask[0]
+            share = (of_image[top:bottom, left:right] + in_crop[top - y0 : bottom - y0, left - x0 : right - x0]) / 2
+            inner = joined[top:bottom, left:right]
+            joined[top:bottom, left:right] = torch.maximum(inner, _stretched(share, otsu_threshold(share)))
+        return joined
 
 
 def otsu_threshold(shares: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""What weights may be used for: the licences of makers that are known by name, and what a model's card says."""
+"""Licences of weights: of makers known by name, and from a model's card."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["Licence", "card_licence", "known_licence"]
 
 @dataclass(frozen=True)
 class Licence:
-    """Under which terms a maker's masks come about.
+    """The licence terms of a maker's weights.
 
     Args:
-        name: of the licence, ``"unknown"`` where nobody says.
+        name: of the licence, ``"unknown"`` if no source states it.
         source: who says so.
         restricted: non-commercial, or with terms of its own.
         gated: the weights are handed out to those alone who have accepted the terms.

@@ -39,7 +39,7 @@ def mask_maker(
     iterations: int = 5,
     margin: float = 0.05,
 ) -> MaskMaker:
-    """Make masks with ...
+    """A mask maker by name.
 
     Args:
         name: ``"grabcut"``; ``"boxes:FILE"``, boxes as they are; ``"rembg"`` or ``"rembg:MODEL"``; ``"onnx:FILE"``, a
@@ -49,7 +49,7 @@ def mask_maker(
         device: where a network runs.
         checkpoint: weights for torchvision's networks and rembg's custom ones.
         mean: of onnx's normalisation; known by the file's name for some.
-        std: goes with ``mean``.
+        std: per channel; required with ``mean``.
         size: of onnx's images, where the file takes any.
         iterations: of GrabCut.
         margin: GrabCut's border that is background, share of the size.
@@ -57,38 +57,43 @@ def mask_maker(
     Raises:
         ValueError: no such maker, or options that it does not have. ImportError: a package is missing.
     """
-    family, _, rest = name.partition(":")
-    place = torch.device(device)
+    family, _, model_name = name.partition(":")
+    torch_device = torch.device(device)
     file = None if checkpoint is None else Path(checkpoint)
     if file is not None and family not in ("torchvision", "rembg"):
         raise ValueError(f"checkpoint: expected none with {name}; it is for torchvision: and rembg:")
     if (mean is not None or std is not None or size is not None) and family != "onnx":
         raise ValueError(f"mean, std, size: expected none with {name}; they are for onnx:")
-    if family == "onnx" and rest:
-        return OnnxMaker(Path(rest), mean=mean, std=std, size=size, device=place)
+    if family == "onnx" and model_name:
+        return OnnxMaker(Path(model_name), mean=mean, std=std, size=size, device=torch_device)
     if family == "rembg":
-        return RembgMaker(rest or "u2net", file=file)
-    if family == "transformers" and rest:
-        return transformers_maker(rest, device=place)
-    if family == "torchvision" and rest:
-        return TorchvisionMaker(rest, checkpoint=file, device=place)
+        return RembgMaker(model_name or "u2net", file=file)
+    if family == "transformers" and model_name:
+        return transformers_maker(model_name, device=torch_device)
+    if family == "torchvision" and model_name:
+        return TorchvisionMaker(model_name, checkpoint=file, device=torch_device)
     if name == "grabcut":
         return GrabCutMaker(iterations=iterations, margin=margin)
-    if family == "boxes" and rest:
-        return BoxMaker(f"boxes:{Path(rest).name}")
-    if not rest or family in ("grabcut", "boxes"):
+    if family == "boxes" and model_name:
+        return BoxMaker(f"boxes:{Path(model_name).name}")
+    if not model_name or family in ("grabcut", "boxes"):
         raise ValueError(f"--with: expected {', '.join(MAKERS)}, got {name!r}")
-    return FunctionMaker(function_named(name), name=name, device=place)
+    return FunctionMaker(function_named(name), name=name, device=torch_device)
 
 
 def licence_of(name: str) -> Licence | None:
     """What a maker's weights may be used for, known before anything is downloaded; ``None`` where nothing is."""
-    family, _, rest = name.partition(":")
+    family, _, model_names = name.partition(":")
     if family == "rembg":
-        return known_licence(family, rest or "u2net")
+        return known_licence(family, model_names or "u2net")
     if family == "torchvision":
-        return known_licence(family, rest)
+        return known_licence(family, model_names)
     if family != "transformers":
         return None
-    several = [card_licence(Path(one)) if Path(one).is_dir() else known_licence(family, one) for one in rest.split("+")]
-    return next((one for one in several if one.restricted or one.gated), several[0])
+    licences = [
+        card_licence(Path(licence_name)) if Path(licence_name).is_dir() else known_licence(family, licence_name)
+        for licence_name in model_names.split("+")
+    ]
+    return next(
+        (licence_name for licence_name in licences if licence_name.restricted or licence_name.gated), licences[0]
+    )

@@ -41,7 +41,7 @@ class OnnxMaker:
     Args:
         file: the ONNX file.
         mean: what is subtracted from pixels in [0, 1]; known by the file's name for IS-Net, U2-Net, BiRefNet, RMBG.
-        std: goes with ``mean``.
+        std: per channel; required with ``mean``.
         size: (H, W), for files that take any.
         device: ``cuda`` where onnxruntime has it.
 
@@ -72,8 +72,8 @@ class OnnxMaker:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
-        wanted = ["CUDAExecutionProvider"] if device is not None and device.type == "cuda" else []
-        providers = [name for name in [*wanted, "CPUExecutionProvider"] if name in runtime.get_available_providers()]
+        preferred = ["CUDAExecutionProvider"] if device is not None and device.type == "cuda" else []
+        providers = [name for name in [*preferred, "CPUExecutionProvider"] if name in runtime.get_available_providers()]
         try:
             self.session = runtime.InferenceSession(str(file), options, providers=providers)
         except Exception as error:  # onnxruntime has an exception of its own for each way to fail
@@ -113,28 +113,30 @@ class OnnxMaker:
         inputs = self.session.get_inputs()
         shape = list(inputs[0].shape)
         if len(inputs) != 1 or len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
-            listed = ", ".join(f"{one.name} {one.shape}" for one in inputs)
-            raise MaskMakingError(f"{self.name}: expected one input (B, 3, H, W), got {listed}")
+            inputs_text = ", ".join(f"{model_input.name} {model_input.shape}" for model_input in inputs)
+            raise MaskMakingError(f"{self.name}: expected one input (B, 3, H, W), got {inputs_text}")
         if inputs[0].type not in _TYPES:
             raise MaskMakingError(f"{self.name}: expected an input of {' or '.join(_TYPES)}, got {inputs[0].type}")
         self.type = _TYPES[inputs[0].type]
-        own = (shape[2], shape[3]) if isinstance(shape[2], int) and isinstance(shape[3], int) else None
-        if own is None and size is None:
+        fixed_size = (shape[2], shape[3]) if isinstance(shape[2], int) and isinstance(shape[3], int) else None
+        if fixed_size is None and size is None:
             raise ValueError(f"{self.name}: takes images of any size; say with --size which it was trained on")
-        if own is not None and size not in (None, own):
-            raise ValueError(f"--size: expected {own}, which {self.name} takes alone, got {size}")
-        chosen = own or size
-        assert chosen is not None
-        return (shape[0] if isinstance(shape[0], int) else None), chosen
+        if fixed_size is not None and size not in (None, fixed_size):
+            raise ValueError(f"--size: expected {fixed_size}, which {self.name} takes alone, got {size}")
+        input_size = fixed_size or size
+        assert input_size is not None
+        return (shape[0] if isinstance(shape[0], int) else None), input_size
 
     def _output(self) -> str:
         """The first output that may be a plane (B, 1, H, W)."""
         outputs = self.session.get_outputs()
-        for one in outputs:
-            if len(one.shape) == 4 and (one.shape[1] == 1 or not isinstance(one.shape[1], int)):
-                return str(one.name)
-        listed = ", ".join(f"{one.name} {one.shape}" for one in outputs[:4])
-        raise MaskMakingError(f"{self.name}: expected an output (B, 1, H, W), got {listed}")
+        for model_output in outputs:
+            if len(model_output.shape) == 4 and (
+                model_output.shape[1] == 1 or not isinstance(model_output.shape[1], int)
+            ):
+                return str(model_output.name)
+        outputs_text = ", ".join(f"{model_output.name} {model_output.shape}" for model_output in outputs[:4])
+        raise MaskMakingError(f"{self.name}: expected an output (B, 1, H, W), got {outputs_text}")
 
 
 def _listed(values: Sequence[float]) -> str:
@@ -185,8 +187,8 @@ class RembgMaker:
             planes = self.session.predict(Image.fromarray(pixels))
             if not planes:
                 raise MaskMakingError(f"{self.name}: expected a mask, got none")
-            joint = np.max([np.asarray(plane.convert("L")) for plane in planes], axis=0)
-            masks.append(torch.from_numpy(joint.astype(np.float32) / 255))
+            joined = np.max([np.asarray(plane.convert("L")) for plane in planes], axis=0)
+            masks.append(torch.from_numpy(joined.astype(np.float32) / 255))
         if len({tuple(mask.shape) for mask in masks}) > 1:
             raise MaskMakingError(f"{self.name}: expected masks of the images' size, got {describe(masks[0])}")
         mask = torch.stack(masks)

@@ -1,4 +1,4 @@
-"""``MaskMaker``: images in, soft masks and confidences out; what every way of making masks looks like from outside."""
+"""``MaskMaker``: the protocol of every mask maker: images in, soft masks and confidences out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Hints", "MadeMasks", "MaskMaker", "MaskMakingError", "certainty", "c
 
 
 class MaskMakingError(ValueError):
-    """What a maker gave is no mask, or a picture lacks what the maker needs. Names the maker."""
+    """A maker returned no valid mask, or a picture lacks what the maker needs; names the maker."""
 
 
 class MadeMasks(NamedTuple):
@@ -33,10 +33,10 @@ class MadeMasks(NamedTuple):
 
 @dataclass(frozen=True)
 class Hints:
-    """What is known of each image of a batch.
+    """Hints for each image of a batch.
 
     Args:
-        texts: what its object is called, ``None`` where nobody says.
+        texts: what its object is called, ``None`` if unknown.
         boxes: (K, 4) int64, top, left, bottom, right in pixels (the last two exclusive); ``None`` where there are none.
     """
 
@@ -45,7 +45,7 @@ class Hints:
 
     @classmethod
     def none(cls, count: int) -> Hints:
-        """Nothing is known of ``count`` images."""
+        """Empty hints for ``count`` images."""
         return cls([None] * count, [None] * count)
 
 
@@ -70,14 +70,14 @@ class MaskMaker(Protocol):
         ...
 
 
-def checked_masks(outcome: MadeMasks, images: Tensor, maker: str) -> MadeMasks:
+def checked_masks(masks_of_maker: MadeMasks, images: Tensor, maker: str) -> MadeMasks:
     """What a maker gave, on the CPU as float32.
 
     Raises:
         MaskMakingError: another kind or size than the images', values that are not finite or outside of [0, 1].
     """
     expected = (len(images), *images.shape[2:])
-    mask, confidence = outcome
+    mask, confidence = masks_of_maker
     if not isinstance(mask, Tensor) or mask.ndim not in (3, 4) or tuple(mask.reshape(-1).shape) == (0,):
         raise MaskMakingError(f"{maker}: expected masks {expected}, got {describe(mask)}")
     mask = mask[:, 0] if mask.ndim == 4 and mask.shape[1] == 1 else mask
@@ -89,10 +89,10 @@ def checked_masks(outcome: MadeMasks, images: Tensor, maker: str) -> MadeMasks:
     low, high = (float(value) for value in mask.aminmax())
     if low < -1e-3 or high > 1 + 1e-3:
         raise MaskMakingError(f"{maker}: expected values in [0, 1], got [{low:g}, {high:g}]; logits need a sigmoid")
-    sure = torch.as_tensor(confidence).detach().float().cpu()
-    if tuple(sure.shape) != expected[:1]:
-        raise MaskMakingError(f"{maker}: expected confidences ({expected[0]},), got {describe(sure)}")
-    return MadeMasks(mask.clamp(0, 1), sure.nan_to_num(0.0).clamp(0, 1))
+    confidences = torch.as_tensor(confidence).detach().float().cpu()
+    if tuple(confidences.shape) != expected[:1]:
+        raise MaskMakingError(f"{maker}: expected confidences ({expected[0]},), got {describe(confidences)}")
+    return MadeMasks(mask.clamp(0, 1), confidences.nan_to_num(0.0).clamp(0, 1))
 
 
 def certainty(mask: Tensor) -> Tensor:
@@ -102,9 +102,9 @@ def certainty(mask: Tensor) -> Tensor:
     cover ``count(p > 1/2) + sum(p[p <= 1/2])``. 1 for a hard mask, 0 for an empty one.
     """
     inside = mask > 0.5
-    met = (mask * inside).sum((1, 2))
+    overlap = (mask * inside).sum((1, 2))
     union = inside.sum((1, 2)) + (mask * ~inside).sum((1, 2))
-    return torch.where(union > 0, met / union.clamp(min=1e-6), torch.zeros_like(met))
+    return torch.where(union > 0, overlap / union.clamp(min=1e-6), torch.zeros_like(overlap))
 
 
 def whole_boxes(boxes: Tensor, height: int, width: int) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Makers without weights: GrabCut, boxes taken for masks, and a function of one's own."""
+"""Makers without weights: GrabCut, boxes as masks, and a user's function."""
 
 from __future__ import annotations
 
@@ -29,17 +29,19 @@ class GrabCutMaker:
     takes, needs = frozenset({"boxes"}), frozenset[str]()
 
     def __init__(self, *, iterations: int = 5, margin: float = 0.05) -> None:
-        changed = [f"iterations {iterations}"] * (iterations != 5) + [f"margin {margin:g}"] * (margin != 0.05)
-        self.name = "grabcut" + (f" ({', '.join(changed)})" if changed else "")
+        options = [f"iterations {iterations}"] * (iterations != 5) + [f"margin {margin:g}"] * (margin != 0.05)
+        self.name = "grabcut" + (f" ({', '.join(options)})" if options else "")
         self.iterations, self.margin = iterations, margin
         self.licence = Licence("none needed", "GrabCut has no weights; OpenCV is Apache-2.0")
 
     def __call__(self, images: Tensor, hints: Hints) -> MadeMasks:
         """Masks of images (B, 3, H, W) in [0, 1]."""
-        outcome = [self._one(image[None], boxes) for image, boxes in zip(images, hints.boxes, strict=True)]
-        return MadeMasks(torch.stack([mask for mask, _ in outcome]), torch.stack([sure for _, sure in outcome]))
+        results = [self._mask_of_image(image[None], boxes) for image, boxes in zip(images, hints.boxes, strict=True)]
+        return MadeMasks(
+            torch.stack([mask for mask, _ in results]), torch.stack([confidence for _, confidence in results])
+        )
 
-    def _one(self, image: Tensor, boxes: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _mask_of_image(self, image: Tensor, boxes: Tensor | None) -> tuple[Tensor, Tensor]:
         height, width = image.shape[2:]
         if boxes is None:
             mask = grabcut_masks(image, iterations=self.iterations, margin=self.margin)[0, 0]
@@ -47,12 +49,12 @@ class GrabCutMaker:
             inner = mask[top : height - top, left : width - left]
             edge = torch.cat([inner[0], inner[-1], inner[:, 0], inner[:, -1]])
             return mask, 1 - edge.mean()
-        joint, sure = torch.zeros(height, width), []
+        joined, confidences = torch.zeros(height, width), []
         for box in boxes:
             masks, certainties = grabcut_certainty(image, box, iterations=self.iterations)
-            joint = torch.maximum(joint, masks[0, 0])
-            sure.append(certainties[0])
-        return joint, torch.stack(sure).mean()
+            joined = torch.maximum(joined, masks[0, 0])
+            confidences.append(certainties[0])
+        return joined, torch.stack(confidences).mean()
 
 
 class BoxMaker:
@@ -109,7 +111,7 @@ def function_named(name: str) -> Callable[[Tensor], Any]:
         ImportError, ValueError: it cannot be imported, or is nothing that can be called.
     """
     module, _, attribute = name.partition(":")
-    value = imported(module, what=f"--with {name}")
+    value = imported(module, purpose=f"--with {name}")
     for part in attribute.split("."):
         if not hasattr(value, part):
             raise ValueError(f"--with {name}: {module} has no {attribute!r}")

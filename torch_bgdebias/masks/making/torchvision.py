@@ -38,7 +38,7 @@ class TorchvisionMaker:
 
     Args:
         model: torchvision's name, such as ``maskrcnn_resnet50_fpn``.
-        checkpoint: weights of one's own; without it torchvision downloads its published ones.
+        checkpoint: your own weights; without it torchvision downloads its published ones.
         device: where it runs.
 
     Raises:
@@ -71,28 +71,28 @@ class TorchvisionMaker:
 
     def __call__(self, images: Tensor, hints: Hints) -> MadeMasks:
         """Masks of images (B, 3, H, W) in [0, 1]."""
-        wanted = [None if text is None else category_number(self.name, text, self.classes) for text in hints.texts]
+        categories = [None if text is None else category_number(self.name, text, self.classes) for text in hints.texts]
         with torch.no_grad():
-            return self._instances(images, wanted) if self.of_instances else self._semantic(images, wanted)
+            return self._instances(images, categories) if self.of_instances else self._semantic(images, categories)
 
-    def _instances(self, images: Tensor, wanted: Sequence[int | None]) -> MadeMasks:
-        masks, sure = [], []
-        for result, number in zip(self.network(list(images.to(self.device))), wanted, strict=True):
+    def _instances(self, images: Tensor, categories: Sequence[int | None]) -> MadeMasks:
+        masks, confidences = [], []
+        for result, number in zip(self.network(list(images.to(self.device))), categories, strict=True):
             usable = result["scores"] >= _LEAST_SCORE
             if number is not None:
                 usable = usable & (result["labels"] == number)
             planes = result["masks"][usable, 0]
             masks.append(planes.amax(0).cpu() if len(planes) else torch.zeros(images.shape[2:]))
-            sure.append(result["scores"][usable].max().cpu() if len(planes) else torch.zeros(()))
-        return MadeMasks(torch.stack(masks), torch.stack(sure))
+            confidences.append(result["scores"][usable].max().cpu() if len(planes) else torch.zeros(()))
+        return MadeMasks(torch.stack(masks), torch.stack(confidences))
 
-    def _semantic(self, images: Tensor, wanted: Sequence[int | None]) -> MadeMasks:
+    def _semantic(self, images: Tensor, categories: Sequence[int | None]) -> MadeMasks:
         mean, std = (torch.tensor(unit).view(1, 3, 1, 1) for unit in (IMAGENET_MEAN, IMAGENET_STD))
         scaled = _shorter_side((images - mean) / std, 520)
         logits = self.network(scaled.to(self.device))["out"]
         shares = interpolate(logits, images.shape[2:], mode="bilinear", align_corners=False).softmax(1).cpu()
         masks = [
-            1 - share[0] if number is None else share[number] for share, number in zip(shares, wanted, strict=True)
+            1 - share[0] if number is None else share[number] for share, number in zip(shares, categories, strict=True)
         ]
         mask = torch.stack(masks)
         return MadeMasks(mask, certainty(mask))

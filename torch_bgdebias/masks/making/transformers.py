@@ -124,8 +124,10 @@ class SamMaker(_Maker):
         super().__init__(package, model, network, device=device)
 
     def _masks(self, images: Tensor, hints: Hints) -> MadeMasks:
-        outcome = [self._one(image, boxes) for image, boxes in zip(images, hints.boxes, strict=True)]
-        return MadeMasks(torch.stack([mask for mask, _ in outcome]), torch.stack([sure for _, sure in outcome]))
+        results = [self._one(image, boxes) for image, boxes in zip(images, hints.boxes, strict=True)]
+        return MadeMasks(
+            torch.stack([mask for mask, _ in results]), torch.stack([confidence for _, confidence in results])
+        )
 
     def _one(self, image: Tensor, boxes: Tensor | None) -> tuple[Tensor, Tensor]:
         if boxes is None or not len(boxes):
@@ -137,9 +139,9 @@ class SamMaker(_Maker):
         best = scores.argmax(1)
         rows = torch.arange(len(best), device=best.device)
         sizes = inputs["original_sizes"]
-        more = [inputs["reshaped_input_sizes"]] if "reshaped_input_sizes" in inputs else []
+        input_sizes = [inputs["reshaped_input_sizes"]] if "reshaped_input_sizes" in inputs else []
         (logits,) = self.processor.image_processor.post_process_masks(
-            [planes[rows, best][None].cpu()], sizes, *more, binarize=False
+            [planes[rows, best][None].cpu()], sizes, *input_sizes, binarize=False
         )
         return torch.sigmoid(logits[0].float()).amax(0), scores[rows, best].float().mean().clamp(0, 1).cpu()
 
@@ -159,9 +161,12 @@ class Sam3Maker(_Maker):
         instances = self.processor.post_process_instance_segmentation(
             outputs, threshold=_LEAST_SCORE, target_sizes=[size] * len(images)
         )
-        masks = [_joined(one["masks"], size) for one in instances]
-        sure = [one["scores"].float().max().cpu() if len(one["scores"]) else torch.zeros(()) for one in instances]
-        return MadeMasks(torch.stack(masks), torch.stack(sure))
+        masks = [_joined(detection["masks"], size) for detection in instances]
+        confidences = [
+            detection["scores"].float().max().cpu() if len(detection["scores"]) else torch.zeros(())
+            for detection in instances
+        ]
+        return MadeMasks(torch.stack(masks), torch.stack(confidences))
 
 
 class GroundedSamMaker(_Maker):
@@ -173,14 +178,14 @@ class GroundedSamMaker(_Maker):
         if not isinstance(sam, SamMaker):
             raise ValueError(f"--with transformers:{detector}+...: expected a SAM after the +, got {sam.name}")
         super().__init__(package, detector, "AutoModelForZeroShotObjectDetection", device=device)
-        own = self.licence
+        own_licence = self.licence
         self.sam = sam
         self.name = f"{self.name}+{sam.name.partition(':')[2]}"
         self.licence = Licence(
-            " and ".join(dict.fromkeys([own.name, sam.licence.name])),
-            "; ".join(dict.fromkeys([own.source, sam.licence.source])),
-            own.restricted or sam.licence.restricted,
-            own.gated or sam.licence.gated,
+            " and ".join(dict.fromkeys([own_licence.name, sam.licence.name])),
+            "; ".join(dict.fromkeys([own_licence.source, sam.licence.source])),
+            own_licence.restricted or sam.licence.restricted,
+            own_licence.gated or sam.licence.gated,
         )
 
     def _masks(self, images: Tensor, hints: Hints) -> MadeMasks:
@@ -191,12 +196,12 @@ class GroundedSamMaker(_Maker):
         detected = self.processor.post_process_grounded_object_detection(
             outputs, inputs["input_ids"], threshold=_LEAST_SCORE, target_sizes=[(height, width)] * len(images)
         )
-        boxes: list[Tensor | None] = [whole_boxes(one["boxes"].cpu(), height, width) for one in detected]
-        outcome = self.sam(images, Hints(hints.texts, boxes))
+        boxes: list[Tensor | None] = [whole_boxes(detection["boxes"].cpu(), height, width) for detection in detected]
+        segmented = self.sam(images, Hints(hints.texts, boxes))
         strongest = torch.stack(
-            [one["scores"].max().cpu() if len(one["scores"]) else torch.zeros(()) for one in detected]
+            [detection["scores"].max().cpu() if len(detection["scores"]) else torch.zeros(()) for detection in detected]
         )
-        return MadeMasks(outcome.mask, outcome.confidence * strongest)
+        return MadeMasks(segmented.mask, segmented.confidence * strongest)
 
 
 class SemanticMaker(_Maker):
@@ -209,12 +214,12 @@ class SemanticMaker(_Maker):
         self.labels = {str(name).casefold(): int(number) for number, name in self.network.config.id2label.items()}
 
     def _masks(self, images: Tensor, hints: Hints) -> MadeMasks:
-        wanted = [self._number(text) for text in self._texts(hints)]
+        numbers = [self._number(text) for text in self._texts(hints)]
         outputs = self.network(**self._to_device(self.processor(images=_pictures(images), return_tensors="pt")))
         if not hasattr(outputs, "logits"):
             raise MaskMakingError(f"{self.name}: expected logits of every pixel, got {type(outputs).__name__}")
         shares = _resized(outputs.logits, images).softmax(1)
-        mask = shares[torch.arange(len(images)), torch.tensor(wanted, device=shares.device)]
+        mask = shares[torch.arange(len(images)), torch.tensor(numbers, device=shares.device)]
         return MadeMasks(mask, certainty(mask))
 
     def _number(self, text: str) -> int:

@@ -1,1 +1,1 @@
-"""The report's web page: templates, and what they are given."""
+"""The report's web page: templates and the data that they show."""

@@ -1,4 +1,4 @@
-"""Bars in tables: a gap to either side of 0 with its interval, all rows on one scale."""
+"""Bars in tables: a gap with its interval on either side of 0, all rows on one scale."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class ForestBar:
 
 def forest_scale(estimates: Iterable[Estimate | None]) -> Scale:
     """One scale for all rows, from the ends of their intervals, at least 10 points wide."""
-    ends = [value for e in estimates if is_known(e) for value in (e.value, *(interval_of(e) or ()))]
-    low, high = min([0.0, *ends]), max([0.0, *ends])
+    extremes = [value for e in estimates if is_known(e) for value in (e.value, *(interval_of(e) or ()))]
+    low, high = min([0.0, *extremes]), max([0.0, *extremes])
     return Scale(low, max(high, low + 0.1))
 
 

@@ -1,4 +1,4 @@
-"""What the page of a certificate is given."""
+"""Data of a certificate's page."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def certificate_section(
         "certified": certified,
         "classes": rows,
         "right_on": list(enumerate(right_on)),
-        "counts": [(what.replace("_", " "), number) for what, number in counts.items()],
+        "counts": [(kind.replace("_", " "), number) for kind, number in counts.items()],
         "settings": [(name.replace("_", " "), value) for name, value in settings.items() if value is not None],
     }
     return Section("certificate.html", data)

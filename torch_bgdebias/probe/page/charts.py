@@ -1,4 +1,4 @@
-"""The geometry of a report's charts: where each shape stands. ``templates/charts.html`` draws them as inline SVG.
+"""The geometry of a report's charts; ``templates/charts.html`` draws them as inline SVG.
 
 Values are fractions (0.872) and shown in percent or points; the interval of an estimate is a whisker. Colours are CSS
 classes (``c0``, ``c1``, ...), one per model, set in ``templates/page.css``.
@@ -22,7 +22,7 @@ Scale = Callable[[float], float]
 _MUTED = "muted"
 
 
-class _Room(NamedTuple):
+class _Layout(NamedTuple):
     """Where a chart's parts stand: width, margins, height kept for a name above its row, letters of a name."""
 
     width: int
@@ -32,7 +32,7 @@ class _Room(NamedTuple):
     letters: int
 
 
-_WIDE, _NARROW = _Room(800, 222, 64, 0, 30), _Room(360, 8, 56, 20, 46)
+_WIDE, _NARROW = _Layout(800, 222, 64, 0, 30), _Layout(360, 8, 56, 20, 46)
 
 
 @dataclass(frozen=True)
@@ -91,25 +91,25 @@ def bars(
         chance: what guessing would get, marked by a line.
         narrow: for narrow pages: names stand above their bars.
     """
-    at = _NARROW if narrow else _WIDE
-    left, right, bar, width, top = at.left, at.right, 16, at.width, 8 if chance is None else 22
-    group, head = bar * len(series) + at.above + 14, at.above
-    height = top + group * len(categories) + 26
+    layout = _NARROW if narrow else _WIDE
+    left, right, bar_height, width, top = layout.left, layout.right, 16, layout.width, 8 if chance is None else 22
+    group_height, name_height = bar_height * len(series) + layout.above + 14, layout.above
+    height = top + group_height * len(categories) + 26
     plot = width - left - right
 
     def x(value: float) -> float:
         return left + plot * min(max(value, 0.0), 1.0)
 
-    shapes = _grid(x, [0, 0.2, 0.4, 0.6, 0.8, 1.0], top, height - 26, percent)
+    shapes = _vertical_grid(x, [0, 0.2, 0.4, 0.6, 0.8, 1.0], top, height - 26, percent)
     if chance is not None:
         shapes.append(Shape("line", "zero", (x(chance), top, x(chance), height - 26), f"guessing: {percent(chance)}"))
         shapes.append(_text(x(chance), top - 6, f"guessing {percent(chance)}", "middle" if chance > 0.1 else "start",
                             "tick"))  # fmt: skip
     for row, category in enumerate(categories):
-        y0 = top + row * group + 7 + head
-        shapes.append(_name(at, y0 + bar * len(series) / 2 + 4, y0 - 5, category))
+        y0 = top + row * group_height + 7 + name_height
+        shapes.append(_row_name(layout, y0 + bar_height * len(series) / 2 + 4, y0 - 5, category))
         for index, (name, estimates) in enumerate(series.items()):
-            shapes += _bar(x, y0 + index * bar, bar, estimates[row], index, f"{name}, {category}")
+            shapes += _bar(x, y0 + index * bar_height, bar_height, estimates[row], index, f"{name}, {category}")
     return Chart(width, height, label, shapes)
 
 
@@ -121,27 +121,27 @@ def intervals(rows: Sequence[tuple[str, Estimate | None]], *, label: str, narrow
         label: what the chart shows, for screen readers.
         narrow: for narrow pages: names stand above their intervals.
     """
-    ends = [v for _, e in rows if is_known(e) for v in (*(interval_of(e) or ()), e.value)]
-    at = _NARROW if narrow else _WIDE
-    marks = ticks(min([0.0, *ends]), max([0.1, *ends]), about=4 if narrow else 5)
-    left, right, top, step, width = at.left, at.right, 8, 34 + at.above, at.width
+    extremes = [v for _, e in rows if is_known(e) for v in (*(interval_of(e) or ()), e.value)]
+    layout = _NARROW if narrow else _WIDE
+    marks = ticks(min([0.0, *extremes]), max([0.1, *extremes]), about=4 if narrow else 5)
+    left, right, top, step, width = layout.left, layout.right, 8, 34 + layout.above, layout.width
     height = top + step * len(rows) + 26
 
     def x(value: float) -> float:
         return left + (width - left - right) * (value - marks[0]) / (marks[-1] - marks[0])
 
-    shapes = _grid(x, marks, top, height - 26, lambda v: f"{100 * v:.0f}".replace("-", "−"))
+    shapes = _vertical_grid(x, marks, top, height - 26, lambda v: f"{100 * v:.0f}".replace("-", "−"))
     shapes.append(Shape("line", "zero", (x(0), top, x(0), height - 26)))
     for index, (name, estimate) in enumerate(rows):
-        y = top + step * (index + 0.5) + at.above / 2
-        shapes.append(_name(at, y + 4, y - 14, name))
+        y = top + step * (index + 0.5) + layout.above / 2
+        shapes.append(_row_name(layout, y + 4, y - 14, name))
         if not is_known(estimate):
             shapes.append(_text(left + 6, y + 4, "not known", "start", _MUTED))
             continue
-        words = f"{name}: {spell(estimate, points=True)}"
-        if ends_here := interval_of(estimate):
-            shapes.append(Shape("line", f"s{index % 6} thick", (x(ends_here[0]), y, x(ends_here[1]), y), words))
-        shapes.append(Shape("dot", f"c{index % 6}", (x(estimate.value), y, 6), words))
+        tooltip = f"{name}: {spell(estimate, points=True)}"
+        if ends := interval_of(estimate):
+            shapes.append(Shape("line", f"s{index % 6} thick", (x(ends[0]), y, x(ends[1]), y), tooltip))
+        shapes.append(Shape("dot", f"c{index % 6}", (x(estimate.value), y, 6), tooltip))
         shapes.append(_text(width - right + 12, y + 4, points(estimate.value), "start", "value"))
     return Chart(width, height, label, shapes)
 
@@ -166,17 +166,17 @@ def lines(series: Mapping[str, Sequence[float]], *, label: str, unit: str = "%",
     def y(value: float) -> float:
         return top + (height - top - bottom) * (1 - (value - marks[0]) / (marks[-1] - marks[0]))
 
-    shapes = _levels(y, marks, left, width - right, percent if unit == "%" else lambda v: f"{v:g}")
-    shown = sorted({round(1 + i * (length - 1) / min(5, max(length - 1, 1))) for i in range(min(6, length))})
-    shapes += [_text(x(e), height - bottom + 17, str(e), "middle", "tick") for e in shown]
+    shapes = _horizontal_grid(y, marks, left, width - right, percent if unit == "%" else lambda v: f"{v:g}")
+    labelled_epochs = sorted({round(1 + i * (length - 1) / min(5, max(length - 1, 1))) for i in range(min(6, length))})
+    shapes += [_text(x(e), height - bottom + 17, str(e), "middle", "tick") for e in labelled_epochs]
     shapes.append(_text((left + width - right) / 2, height - 4, "epoch", "middle", "tick"))
     for name, values in series.items():
         colour = colours.get(name, 0) % 6
         dots = [(x(e), y(v), v) for e, v in enumerate(values, start=1) if math.isfinite(v)]
         shapes.append(Shape("curve", f"s{colour} line", tuple(z for dot in dots for z in dot[:2])))
         for px, py, value in dots:
-            words = f"{name}: {percent(value, 1) if unit == '%' else f'{value:.3g}'}"
-            shapes.append(Shape("dot", f"c{colour}", (px, py, 3.2), words))
+            tooltip = f"{name}: {percent(value, 1) if unit == '%' else f'{value:.3g}'}"
+            shapes.append(Shape("dot", f"c{colour}", (px, py, 3.2), tooltip))
     return Chart(width, height, label, shapes)
 
 
@@ -193,7 +193,7 @@ def histogram(series: Mapping[str, Sequence[float]], *, label: str, bins: int = 
     def y(value: float) -> float:
         return top + (height - top - bottom) * (1 - value / marks[-1])
 
-    shapes = _levels(y, marks, left, width - right, percent)
+    shapes = _horizontal_grid(y, marks, left, width - right, percent)
     shapes += [_text(x(v), height - bottom + 17, f"{v:g}", "middle", "tick") for v in (0, 0.25, 0.5, 0.75, 1)]
     for index, (name, share) in enumerate(shares.items()):
         corners = [(b / bins, s) for b, s in enumerate(share)] + [(1.0, share[-1] if share else 0.0)]
@@ -214,41 +214,45 @@ def shares_of(values: Sequence[float], bins: int) -> list[float]:
     return [c / max(1, len(finite)) for c in counts]
 
 
-def _bar(x: Scale, y: float, bar: int, estimate: Estimate | None, index: int, name: str) -> list[Shape]:
+def _bar(x: Scale, y: float, bar_height: int, estimate: Estimate | None, index: int, name: str) -> list[Shape]:
     if not is_known(estimate):
-        return [_text(x(0) + 6, y + bar - 4, "not known", "start", f"{_MUTED} small")]
-    value, words = estimate.value, f"{name}: {spell(estimate)}"
-    shapes = [Shape("bar", f"c{index % 6}", (x(0), y + 1, x(value) - x(0), bar - 2), words)]
+        return [_text(x(0) + 6, y + bar_height - 4, "not known", "start", f"{_MUTED} small")]
+    value, tooltip = estimate.value, f"{name}: {spell(estimate)}"
+    shapes = [Shape("bar", f"c{index % 6}", (x(0), y + 1, x(value) - x(0), bar_height - 2), tooltip)]
     if ends := interval_of(estimate):
-        shapes.append(Shape("line", "whisker", (x(ends[0]), y + bar / 2, x(ends[1]), y + bar / 2), words))
-    return [*shapes, _text(x(1) + 12, y + bar - 4, percent(value, 1), "start", "value small")]
+        shapes.append(
+            Shape("line", "whisker", (x(ends[0]), y + bar_height / 2, x(ends[1]), y + bar_height / 2), tooltip)
+        )
+    return [*shapes, _text(x(1) + 12, y + bar_height - 4, percent(value, 1), "start", "value small")]
 
 
-def _name(at: _Room, beside: float, above: float, name: str) -> Shape:
+def _row_name(layout: _Layout, beside: float, above: float, name: str) -> Shape:
     """A row's name, left of it or above it; a long one is cut."""
-    short = name if len(name) <= at.letters else f"{name[: at.letters - 1]}…"
-    if at.above:
+    short = name if len(name) <= layout.letters else f"{name[: layout.letters - 1]}…"
+    if layout.above:
         return Shape("text", "", (2, above), short, "start")
-    return Shape("text", "", (at.left - 10, beside), short, "end")
+    return Shape("text", "", (layout.left - 10, beside), short, "end")
 
 
-def _grid(x: Scale, marks: Sequence[float], top: float, bottom: float, spelled: Callable[[float], str]) -> list[Shape]:
+def _vertical_grid(
+    x: Scale, marks: Sequence[float], top: float, bottom: float, format_value: Callable[[float], str]
+) -> list[Shape]:
     """Upright lines with their numbers below."""
     shapes = []
     for mark in marks:
         shapes.append(Shape("line", "grid", (x(mark), top, x(mark), bottom)))
-        shapes.append(_text(x(mark), bottom + 17, spelled(mark), "middle", "tick"))
+        shapes.append(_text(x(mark), bottom + 17, format_value(mark), "middle", "tick"))
     return shapes
 
 
-def _levels(
-    y: Scale, marks: Sequence[float], left: float, right: float, spelled: Callable[[float], str]
+def _horizontal_grid(
+    y: Scale, marks: Sequence[float], left: float, right: float, format_value: Callable[[float], str]
 ) -> list[Shape]:
     """Level lines with their numbers on the left."""
     shapes = []
     for mark in marks:
         shapes.append(Shape("line", "grid", (left, y(mark), right, y(mark))))
-        shapes.append(_text(left - 7, y(mark) + 4, spelled(mark), "end", "tick"))
+        shapes.append(_text(left - 7, y(mark) + 4, format_value(mark), "end", "tick"))
     return shapes
 
 

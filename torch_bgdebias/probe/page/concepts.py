@@ -1,4 +1,4 @@
-"""What the section on concepts is given: IoU of each concept on each background category."""
+"""Data of the section on concepts: IoU of each concept on each background category."""
 
 from __future__ import annotations
 
@@ -105,8 +105,10 @@ def _rows(table: ConceptTable) -> list[tuple[str, list[ShadedCell]]]:
     lost = {(row.concept, row.category) for row in table.biased}
     categories = list(dict.fromkeys(row.category for row in table.rows))
     by_pair = {(row.concept, row.category): row for row in table.rows}
-    every = [x.value for row in table.rows for x in (row.iou, row.original) if not math.isnan(x.value)]
-    high = max([*every, 1e-6])
+    ious = [
+        interval.value for row in table.rows for interval in (row.iou, row.original) if not math.isnan(interval.value)
+    ]
+    high = max([*ious, 1e-6])
     rows = []
     for concept in dict.fromkeys(row.concept for row in table.rows):
         cells = [_cell(by_pair[concept, categories[0]].original, high, lost=False)]
@@ -122,7 +124,7 @@ def _cell(interval: Interval, high: float, *, lost: bool) -> ShadedCell:
 
 
 def _fit(fit: ConceptFit) -> Fit:
-    original, others = (Mean(_known(x.value), _between(x)) for x in (fit.original, fit.others))
+    original, others = (Mean(_known(interval.value), _between(interval)) for interval in (fit.original, fit.others))
     return Fit(fit.condition, (original, others), _known(fit.mean_cosine))
 
 

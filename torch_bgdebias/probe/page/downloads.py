@@ -1,4 +1,4 @@
-"""The figures of a page as files inside it: data URIs, so that saving them needs no network and no other file."""
+"""The figures of a page as embedded files (data URIs), which can be saved without network access."""
 
 from __future__ import annotations
 
@@ -56,9 +56,18 @@ def classes_csv(reports: Sequence[Measurement]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_HEAD)
     for report in reports:
-        for what, name, count, figure, estimate, p in _lines(report):
+        for grouping, name, count, figure, estimate, p in _lines(report):
             numbers = [_digits(x) for x in (estimate.value, estimate.low, estimate.high, p)]
-            writer.writerow([_harmless(report.model), _harmless(what), _harmless(name), count, figure, *numbers])
+            writer.writerow(
+                [
+                    _escape_formula(report.model),
+                    _escape_formula(grouping),
+                    _escape_formula(name),
+                    count,
+                    figure,
+                    *numbers,
+                ]
+            )
     return text.getvalue()
 
 
@@ -69,8 +78,8 @@ def figures_json(reports: Sequence[Measurement], comparisons: Sequence[ModelComp
          if field.name not in _ELSEWHERE}
         for r in reports
     ]  # fmt: skip
-    whole = [None if c is None else c.to_dict() for c in comparisons]
-    compared = [None if c is None else {k: v for k, v in c.items() if k != "per_class"} for c in whole]
+    dicts = [None if c is None else c.to_dict() for c in comparisons]
+    compared = [None if c is None else {k: v for k, v in c.items() if k != "per_class"} for c in dicts]
     return json.dumps({"schema": FIGURES_SCHEMA, "models": models, "comparisons": compared}, allow_nan=False, indent=1)
 
 
@@ -80,8 +89,8 @@ def _lines(report: Measurement) -> Iterator[tuple[str, str, int, str, Estimate, 
         yield "", "all", len(report.images), f"accuracy/{variant}", result.accuracy, math.nan
     if report.bg_gap is not None:
         yield "", "all", len(report.images), "bg_gap", report.bg_gap, math.nan
-    what = "class" if report.images.targets is None else "label"
-    for grouping, rows in ((what, report.per_class), *report.per_group.items()):
+    class_word = "class" if report.images.targets is None else "label"
+    for grouping, rows in ((class_word, report.per_class), *report.per_group.items()):
         for row in rows:
             for figure, estimate in _figures(row):
                 p = row.gap_p if figure == "bg_gap" else math.nan
@@ -98,12 +107,12 @@ def _digits(value: float) -> str:
     return f"{value:.6g}" if math.isfinite(value) else ""
 
 
-def _harmless(name: str) -> str:
+def _escape_formula(name: str) -> str:
     return f"'{name}" if name.startswith(_FORMULA) else name
 
 
-def _download(name: str, what: str, kind: str, text: str) -> Download:
-    data = text.encode("utf-8", errors="replace")
-    source = f"data:{kind};charset=utf-8;base64,{base64.b64encode(data).decode('ascii')}"
-    size = f"{len(data) / 1000:,.0f} kB" if len(data) >= 1000 else f"{len(data)} bytes"
-    return Download(name, what, source, size)
+def _download(name: str, contents: str, kind: str, text: str) -> Download:
+    encoded = text.encode("utf-8", errors="replace")
+    source = f"data:{kind};charset=utf-8;base64,{base64.b64encode(encoded).decode('ascii')}"
+    size = f"{len(encoded) / 1000:,.0f} kB" if len(encoded) >= 1000 else f"{len(encoded)} bytes"
+    return Download(name, contents, source, size)

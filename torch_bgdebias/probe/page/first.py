@@ -1,4 +1,4 @@
-"""What the first screen is given: whether, how much, for which classes, why, what to do next, what to mind."""
+"""Data of the first screen: verdict, size of the gap, classes concerned, evidence, next steps, issues."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class ClassList:
 def verdict_section(reports: Sequence[Measurement], comparisons: Sequence[ModelComparison | None]) -> Section:
     """Headline figures and the four questions that a reader comes with, of one model or of several."""
     sentences: list[Sentence] = verdict(reports, comparisons)
-    shown = [0, *shown_models(reports)]
-    known = [i for i in shown if is_known(reports[i].bg_gap)]
+    indices = [0, *shown_models(reports)]
+    with_gap = [i for i in indices if is_known(reports[i].bg_gap)]
     steps: list[Step] = next_steps(reports, comparisons)
     if any(issue.grave for issue in issues(reports, comparisons)):
         steps = [Step("First mend what stands above in red: until then these figures may say nothing.", None), *steps]
@@ -72,8 +72,8 @@ def verdict_section(reports: Sequence[Measurement], comparisons: Sequence[ModelC
         {
             "rows": _card_rows(reports),
             "sentences": sentences,
-            "classes": _class_lists(reports, known),
-            "evidence": evidence(reports[0]) if known else "",
+            "classes": _class_lists(reports, with_gap),
+            "evidence": evidence(reports[0]) if with_gap else "",
             "steps": steps,
         },
         anchor="verdict",
@@ -83,9 +83,11 @@ def verdict_section(reports: Sequence[Measurement], comparisons: Sequence[ModelC
 
 def issues_section(reports: Sequence[Measurement], comparisons: Sequence[ModelComparison | None]) -> Section | None:
     """What speaks against relying on the figures, each with its remedy; ``None`` where nothing does."""
-    every: list[Issue] = issues(reports, comparisons)
+    all_issues: list[Issue] = issues(reports, comparisons)
     return (
-        Section("issues.html", {"issues": every}, anchor="issues", heading="Before you rely on it") if every else None
+        Section("issues.html", {"issues": all_issues}, anchor="issues", heading="Before you rely on it")
+        if all_issues
+        else None
     )
 
 
@@ -96,31 +98,33 @@ def is_grave(doubts: Section | None) -> bool:
 
 def how_section(reports: Sequence[Measurement], comparisons: Sequence[ModelComparison | None]) -> Section:
     """How to do what the first screen says: the instructions that its steps name, in their order."""
-    shown = list(dict.fromkeys([step.how for step in next_steps(reports, comparisons) if step.how] + ["again"]))
-    return Section("how.html", {"shown": shown, "model": reports[0].model}, anchor="how", heading="What to do, and how")
+    instructions = list(dict.fromkeys([step.how for step in next_steps(reports, comparisons) if step.how] + ["again"]))
+    return Section(
+        "how.html", {"shown": instructions, "model": reports[0].model}, anchor="how", heading="What to do, and how"
+    )
 
 
 def _card_rows(reports: Sequence[Measurement]) -> list[CardRow]:
-    first, others = reports[0], [(i, reports[i]) for i in shown_models(reports)]
-    if not others:
+    first, later = reports[0], [(i, reports[i]) for i in shown_models(reports)]
+    if not later:
         cards = [_card("BG-Gap", first.bg_gap, 0, gap=True)]
         for variant in ("mixed_same", "mixed_rand"):
             if variant in first.variants:
                 cards.append(_card(f"Accuracy, {VARIANT_WORDS[variant]}", first.accuracy(variant), 0, gap=False))
         return [CardRow(cards, arrow=False)]
-    models = [(0, first), *others]
+    models = [(0, first), *later]
     rows = [CardRow([_card(f"BG-Gap: {r.model}", r.bg_gap, i, gap=True) for i, r in models], arrow=True)]
     if all(is_known(r.accuracy("mixed_rand")) for _, r in models):
-        what = "Accuracy, random backgrounds"
-        cards = [_card(f"{what}: {r.model}", r.accuracy("mixed_rand"), i, gap=False) for i, r in models]
+        title = "Accuracy, random backgrounds"
+        cards = [_card(f"{title}: {r.model}", r.accuracy("mixed_rand"), i, gap=False) for i, r in models]
         rows.append(CardRow(cards, arrow=True))
     return rows
 
 
-def _class_lists(reports: Sequence[Measurement], known: Sequence[int]) -> list[ClassList]:
+def _class_lists(reports: Sequence[Measurement], indices: Sequence[int]) -> list[ClassList]:
     """The classes of some models, all on one scale."""
-    shown = {i: shown_classes(reports[i]) for i in known}
-    listed = {i: rows[: _CLASSES if len(known) < 3 else _CLASSES_OF_MANY] for i, rows in shown.items()}
+    classes_of = {i: shown_classes(reports[i]) for i in indices}
+    listed = {i: rows[: _CLASSES if len(indices) < 3 else _CLASSES_OF_MANY] for i, rows in classes_of.items()}
     scale = forest_scale([row.bg_gap for rows in listed.values() for row in rows])
     lists = []
     for i, rows in listed.items():
@@ -130,16 +134,16 @@ def _class_lists(reports: Sequence[Measurement], known: Sequence[int]) -> list[C
             if is_known(gap := row.bg_gap)
         ]
         name = reports[i].model if len(reports) > 1 else ""
-        lists.append(ClassList(name, which_classes(reports[i]), lines, len(shown[i]) - len(rows)))
+        lists.append(ClassList(name, which_classes(reports[i]), lines, len(classes_of[i]) - len(rows)))
     return lists
 
 
-def _card(what: str, estimate: Estimate | None, colour: int, *, gap: bool) -> Card:
+def _card(title: str, estimate: Estimate | None, colour: int, *, gap: bool) -> Card:
     unit = "points" if gap else "%"
     if not is_known(estimate):
-        return Card(what, "?", unit, "not known", colour)
+        return Card(title, "?", unit, "not known", colour)
     value = points(estimate.value) if gap else f"{100 * estimate.value:.1f}"
-    return Card(what, value, unit, _between(estimate) or "no interval", colour)
+    return Card(title, value, unit, _between(estimate) or "no interval", colour)
 
 
 def _between(estimate: Estimate) -> str:

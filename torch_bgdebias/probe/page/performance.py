@@ -1,4 +1,4 @@
-"""What the section on AUC, sensitivity and calibration is given."""
+"""Data of the section on AUC, sensitivity and calibration."""
 
 from __future__ import annotations
 
@@ -67,20 +67,20 @@ def performance_section(reports: Sequence[Measurement], comparisons: Sequence[Mo
     """Per model: a row per variant, a row per class, and confusion matrices."""
     by_model = [None, *comparisons] if comparisons else [None] * len(reports)
     models = [
-        _model(report, rows, comparison)
+        _model_performance(report, rows, comparison)
         for report, comparison in zip(reports, by_model, strict=True)
         if (rows := performance_of(report))
     ]
-    sets = reports[0].images.targets is not None
+    has_label_sets = reports[0].images.targets is not None
     level = f"{100 * reports[0].confidence:g}%"
-    what = "label" if sets else "class"
-    heads = (what.capitalize(), "Images", "AUC", "Sensitivity", "Specificity", "Balanced accuracy", "F1")
+    class_word = "label" if has_label_sets else "class"
+    heads = (class_word.capitalize(), "Images", "AUC", "Sensitivity", "Specificity", "Balanced accuracy", "F1")
     at = f"Sensitivity at {percent(SPECIFICITY)} specificity"
-    data = {"models": models, "heads": (*heads, at), "level": level, "sets": sets}
+    data = {"models": models, "heads": (*heads, at), "level": level, "sets": has_label_sets}
     return Section("performance.html", data, anchor="performance", heading="AUC, sensitivity, calibration")
 
 
-def _model(
+def _model_performance(
     report: Measurement, rows: dict[str, VariantPerformance], comparison: ModelComparison | None
 ) -> ModelPerformance:
     changes = {} if comparison is None else comparison.figures
@@ -90,11 +90,11 @@ def _model(
         if (row := rows.get(name))
     ]
     labels = [(f"{VARIANT_WORDS[name]}", _label_rows(rows[name])) for name in _DETAILED if name in rows]
-    few = 1 < len(report.class_names) <= _MOST_CLASSES
+    readable = 1 < len(report.class_names) <= _MOST_CLASSES
     matrices = [
         _matrix(VARIANT_WORDS[name], rows[name].confusion, report.class_names)
         for name in VARIANT_WORDS
-        if few and name in rows and rows[name].confusion
+        if readable and name in rows and rows[name].confusion
     ]
     return ModelPerformance(report.model, _gap_line(report), variants, labels, matrices)
 
@@ -104,9 +104,9 @@ def _gap_line(report: Measurement) -> str:
     if gap is None or not is_known(gap.difference):
         return ""
     ends = interval_of(gap.difference)
-    between = f", {_three(ends[0])} to {_three(ends[1])}" if ends else ""
+    between = f", {_three_decimals(ends[0])} to {_three_decimals(ends[1])}" if ends else ""
     return (
-        f"AUC on own backgrounds less AUC on random ones: {_three(gap.difference.value)}{between} "
+        f"AUC on own backgrounds less AUC on random ones: {_three_decimals(gap.difference.value)}{between} "
         f"({p_words(gap.p_value)}, DeLong's paired test)."
     )
 
@@ -114,9 +114,11 @@ def _gap_line(report: Measurement) -> str:
 def _variant_cells(row: VariantPerformance, change: Change | None, comparison: ModelComparison | None) -> list[Cell]:
     area = _cell(row.auc)
     if change is not None and comparison is not None and is_known(change.difference):
-        moved = f"{round(change.difference.value, 3) + 0.0:+.3f}".replace("-", "−")
-        area = Cell(area.value, f"{area.small}; {moved} against {comparison.first}, {p_words(change.corrected)}")
-    calibration = Cell(_three(row.calibration_error), f"{_three(row.calibration_by_chance)} by chance")
+        change_words = f"{round(change.difference.value, 3) + 0.0:+.3f}".replace("-", "−")
+        area = Cell(area.value, f"{area.small}; {change_words} against {comparison.first}, {p_words(change.corrected)}")
+    calibration = Cell(
+        _three_decimals(row.calibration_error), f"{_three_decimals(row.calibration_by_chance)} by chance"
+    )
     return [area, _cell(row.balanced_accuracy), _cell(row.f1), calibration]
 
 
@@ -147,8 +149,10 @@ def _cell(estimate: Estimate) -> Cell:
     if not is_known(estimate):
         return Cell("not known")
     ends = interval_of(estimate)
-    return Cell(_three(estimate.value), f"{_three(ends[0])} to {_three(ends[1])}" if ends else "")
+    return Cell(
+        _three_decimals(estimate.value), f"{_three_decimals(ends[0])} to {_three_decimals(ends[1])}" if ends else ""
+    )
 
 
-def _three(value: float) -> str:
+def _three_decimals(value: float) -> str:
     return "not known" if math.isnan(value) else f"{round(value, 3) + 0.0:.3f}".replace("-", "−")

@@ -1,4 +1,4 @@
-"""What tables of pictures are given: each picture is inside the page, photographs as WebP, small drawings as PNG."""
+"""Data of picture tables: pictures are embedded, photographs as WebP, small drawings as PNG."""
 
 from __future__ import annotations
 
@@ -169,8 +169,8 @@ def embedded(picture: NDArray[np.uint8]) -> str:
     if max(image.size) > _EXACT_SIDE:
         lossy = "webp" if features.check("webp") else "jpeg"
         encoded.append((lossy, _encoded(image, lossy.upper(), quality=_QUALITY)))
-    kind, data = min(encoded, key=lambda item: len(item[1]))
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    kind, content = min(encoded, key=lambda item: len(item[1]))
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:

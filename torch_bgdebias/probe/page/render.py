@@ -1,4 +1,4 @@
-"""Templates filled: what a page shows is handed over as plain values, and whatever a template prints is escaped."""
+"""Fills the templates; everything that a template prints is escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the simpler sections of the page are given: header, charts, settings, footnotes."""
+"""Data of the simpler sections of the page: header, charts, settings, footnotes."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _ABSENT = object()
 def header(title: str, reports: Sequence[Measurement]) -> Section:
     """Title and what was measured."""
     counts = reports[0].counts
-    counted = [f"{counts[key]:,} {word}" for key, word in _COUNTED.items() if counts.get(key)]
+    count_words = [f"{counts[key]:,} {noun}" for key, noun in _COUNTED.items() if counts.get(key)]
     models = ", ".join(r.model for r in reports)
-    return Section("header.html", {"title": title, "line": " · ".join([*counted, models])})
+    return Section("header.html", {"title": title, "line": " · ".join([*count_words, models])})
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,16 @@ def gaps_section(reports: Sequence[Measurement]) -> Section | None:
 def variants_section(reports: Sequence[Measurement]) -> Section:
     """Bars of the accuracy per variant, with what guessing would get."""
     names = [r.model for r in reports]
-    present = [v for v in VARIANT_WORDS if any(v in r.variants for r in reports)]
-    series = {unique_name(names, i): [r.accuracy(v) for v in present] for i, r in enumerate(reports)}
+    variants = [v for v in VARIANT_WORDS if any(v in r.variants for r in reports)]
+    series = {unique_name(names, i): [r.accuracy(v) for v in variants] for i, r in enumerate(reports)}
     chance = 1 / len(reports[0].class_names) if reports[0].images.targets is None else None
-    words, label = [VARIANT_WORDS[v] for v in present], "accuracy per variant and model"
+    categories, label = [VARIANT_WORDS[v] for v in variants], "accuracy per variant and model"
     drawn = Drawn(
-        charts.bars(words, series, label=label, chance=chance),
-        charts.bars(words, series, label=label, chance=chance, narrow=True),
+        charts.bars(categories, series, label=label, chance=chance),
+        charts.bars(categories, series, label=label, chance=chance, narrow=True),
     )
     data = {
-        "objectless": any(v in OBJECTLESS_VARIANTS for v in present),
+        "objectless": any(v in OBJECTLESS_VARIANTS for v in variants),
         "key": colour_key(names),
         "chart": drawn,
         "chance": None if chance is None else percent(chance, 1),
@@ -89,8 +89,8 @@ def curves_section(panels: Mapping[str, Mapping[str, Sequence[float]]], reports:
         above_one = any(v > 1 for values in series.values() for v in values if math.isfinite(v))
         unit = "" if above_one or "loss" in title.lower() else "%"
         drawn.append((title, charts.lines(series, label=title, unit=unit, colours=colours)))
-    shown = [(name, colour) for name, colour in colours.items() if any(name in series for series in panels.values())]
-    return Section("curves.html", {"panels": drawn, "key": shown}, anchor="curves", heading="During training")
+    legend = [(name, colour) for name, colour in colours.items() if any(name in series for series in panels.values())]
+    return Section("curves.html", {"panels": drawn, "key": legend}, anchor="curves", heading="During training")
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ def scores_section(reports: Sequence[Measurement]) -> Section:
     models = [r.model for r in reports]
     panels = []
     for name in dict.fromkeys(name for r in reports for name in r.scores):
-        having = [(i, r) for i, r in enumerate(reports) if name in r.scores]
-        series = {unique_name(models, i): [float(v) for v in r.images.scores.get(name, ())] for i, r in having}
-        line = "; ".join(_score_line(r, name) for _, r in having)
+        with_score = [(i, r) for i, r in enumerate(reports) if name in r.scores]
+        series = {unique_name(models, i): [float(v) for v in r.images.scores.get(name, ())] for i, r in with_score}
+        line = "; ".join(_score_line(r, name) for _, r in with_score)
         panels.append(ScorePanel(name, charts.histogram(series, label=f"distribution of {name}"), line))
     data = {"panels": panels, "key": colour_key(models)}
     return Section("scores.html", data, anchor="scores", heading="Where the model looks")
@@ -129,12 +129,12 @@ def settings_section(reports: Sequence[Measurement], extra: Mapping[str, Any] | 
             blocks.append((f"Counts, {report.model}", report.counts))
         if report.versions != first.versions:
             blocks.append((f"Versions, {report.model}", report.versions))
-    written = [
+    blocks_in_words = [
         (title, [(str(k).replace("_", " "), _in_words(v)) for k, v in block.items()])
         for title, block in blocks
         if block
     ]
-    return Section("settings.html", {"blocks": written}, anchor="settings", heading="Settings and versions")
+    return Section("settings.html", {"blocks": blocks_in_words}, anchor="settings", heading="Settings and versions")
 
 
 def footnotes_section(reports: Sequence[Measurement]) -> Section:
@@ -155,8 +155,8 @@ def level_of(reports: Sequence[Measurement]) -> str:
 
 def unique_name(names: Sequence[str], index: int) -> str:
     """The model's name, numbered when another one before it is called the same."""
-    before = names[:index].count(names[index])
-    return f"{names[index]} ({before + 1})" if before else names[index]
+    same_before = names[:index].count(names[index])
+    return f"{names[index]} ({same_before + 1})" if same_before else names[index]
 
 
 def _score_line(report: Measurement, name: str) -> str:

@@ -1,4 +1,4 @@
-"""The page's section on how good masks must be: a curve over their overlap, a table, the sentence."""
+"""Data of the section on mask quality: a curve over the masks' overlap, a table, the conclusion."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ _HEADS = {"bg_gap": "BG-Gap, points", "adversarial_accuracy": "right on all back
 def sensitivity_chart(measured: MaskSensitivity) -> Chart:
     """The BG-Gap's change in points over the masks' overlap; the band of two points, and the own quality, marked."""
     width, height, left, right, top, bottom = 800, 260, 56, 20, 12, 40
-    known = [(row, measured.change(row)) for row in measured.rows if math.isfinite(measured.change(row))]
-    changes = [change for _, change in known]
+    points = [(row, measured.change(row)) for row in measured.rows if math.isfinite(measured.change(row))]
+    changes = [change for _, change in points]
     marks = ticks(min([-TOLERANCE, *changes]), max([TOLERANCE, *changes]))
     low, high = marks[0], max(marks[-1], marks[0] + 1e-9)
 
@@ -64,12 +64,14 @@ def sensitivity_chart(measured: MaskSensitivity) -> Chart:
         shapes.append(Shape("line", "whisker", (left, y(edge), width - right, y(edge)), f"{100 * edge:+.0f} points"))
     for tenth in range(0, 11, 2):
         shapes.append(Shape("text", "tick", (x(tenth / 10), height - bottom + 17), f"{tenth / 10:.1f}", "middle"))
-    words = "overlap of the masks with those as given"
-    shapes.append(Shape("text", "tick", ((left + width - right) / 2, height - 4), words, "middle"))
+    axis_title = "overlap of the masks with those as given"
+    shapes.append(Shape("text", "tick", ((left + width - right) / 2, height - 4), axis_title, "middle"))
     if measured.quality is not None:
-        place = x(measured.quality)
-        shapes.append(Shape("line", "whisker", (place, top, place, height - bottom), f"yours: {measured.quality:.2f}"))
-    for row, change in known:
+        quality_x = x(measured.quality)
+        shapes.append(
+            Shape("line", "whisker", (quality_x, top, quality_x, height - bottom), f"yours: {measured.quality:.2f}")
+        )
+    for row, change in points:
         shapes.append(Shape("dot", "c0", (x(row.overlap), y(change), 4), f"{row.name}: {100 * change:+.1f} points"))
     return Chart(width, height, "change of the BG-Gap over the masks' overlap", shapes)
 

@@ -1,4 +1,4 @@
-"""What the tables of numbers are given: every figure at a glance, and class by class, with what changed."""
+"""Data of the tables of numbers: the overview of all figures, and the table of classes with its changes."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def overview_section(reports: Sequence[Measurement], comparisons: Comparisons) -
             cells.append(_figure_cell(estimate, figure.unit, change))
         rows.append(OverviewRow(figure.head, figure.note, cells))
     level = f"{100 * reports[0].confidence:g}%"
-    what = "test images" if reports[0].images.targets is None else "labels of test images"
-    note = f"Share of {what} classified correctly, unless said otherwise, with {level} intervals."
+    counted_things = "test images" if reports[0].images.targets is None else "labels of test images"
+    note = f"Share of {counted_things} classified correctly, unless said otherwise, with {level} intervals."
     compared = any(c is not None for c in comparisons)
     if compared:
         note += f" Changes are against {reports[0].model}, on the images of both, with their own intervals."
@@ -151,33 +151,36 @@ def classes_section(
     backgrounds is left to the file of the data, so that all fit beside each other.
     """
     tables = [{c.name if grouping else c.label: c for c in rows_of(r, grouping)} for r in reports]
-    shown = [v for v in ("mixed_same", "mixed_rand") if any(v in c.accuracy for t in tables for c in t.values())]
-    many = len(reports) > 2
-    shown = (shown[-1:] if many else shown) or ["original"]
+    variants = [v for v in ("mixed_same", "mixed_rand") if any(v in c.accuracy for t in tables for c in t.values())]
+    more_than_two = len(reports) > 2
+    variants = (variants[-1:] if more_than_two else variants) or ["original"]
     with_gap = any(is_known(c.bg_gap) for t in tables for c in t.values())
     level = reports[0].confidence
-    figure = "bg_gap" if with_gap else f"accuracy/{shown[-1]}"
-    by_model = [None, *comparisons] if comparisons and not grouping else [None] * len(reports)
-    changes = [None if c is None else {k.label: k.changes.get(figure) for k in c.per_class} for c in by_model]
+    figure = "bg_gap" if with_gap else f"accuracy/{variants[-1]}"
+    comparison_of_model = [None, *comparisons] if comparisons and not grouping else [None] * len(reports)
+    changes = [
+        None if c is None else {k.label: k.changes.get(figure) for k in c.per_class} for c in comparison_of_model
+    ]
     scale = forest_scale([c.bg_gap for t in tables for c in t.values()])
     rows = []
-    for key, first in _leading(tables):
-        cells = [ClassCell(str(first.n), f"{first.n:,}")]
+    for key, row in _rows_by_gap(tables):
+        cells = [ClassCell(str(row.n), f"{row.n:,}")]
         for index, (table, change) in enumerate(zip(tables, changes, strict=True)):
-            changed = None if change is None else _class_change(change.get(first.label), level)
-            one = _class_cells(table.get(key), shown, scale if with_gap else None, index, level)
-            if changed is not None and not many:
-                one.append(changed)
-            elif changed is not None and changed.value:
-                under = (*one[0].small, f"change {changed.text}", *changed.small[-1:])
-                style = f"{one[0].style} moved" if "sure" in changed.style else one[0].style
-                one[0] = dataclasses.replace(one[0], small=under, style=style)
-            cells += one
-        rows.append(ClassRow(ClassCell(first.name, first.name), cells))
+            change_cell = None if change is None else _class_change(change.get(row.label), level)
+            model_cells = _class_cells(table.get(key), variants, scale if with_gap else None, index, level)
+            if change_cell is not None and not more_than_two:
+                model_cells.append(change_cell)
+            elif change_cell is not None and change_cell.value:
+                under = (*model_cells[0].small, f"change {change_cell.text}", *change_cell.small[-1:])
+                style = f"{model_cells[0].style} moved" if "sure" in change_cell.style else model_cells[0].style
+                model_cells[0] = dataclasses.replace(model_cells[0], small=under, style=style)
+            cells += model_cells
+        rows.append(ClassRow(ClassCell(row.name, row.name), cells))
     short = _SHORT if len(reports) == 1 else _SHORTER
     groups = [
         HeadGroup(
-            r.model, ["BG-Gap"] * with_gap + [short[v] for v in shown] + ["Change"] * (c is not None and not many)
+            r.model,
+            ["BG-Gap"] * with_gap + [short[v] for v in variants] + ["Change"] * (c is not None and not more_than_two),
         )
         for r, c in zip(reports, changes, strict=True)
     ]
@@ -202,54 +205,58 @@ def rows_of(report: Measurement, grouping: str | None) -> list[ClassResult]:
     return report.per_class if grouping is None else report.per_group.get(grouping, [])
 
 
-def _leading(tables: Sequence[dict[int | str, ClassResult]]) -> list[tuple[int | str, ClassResult]]:
+def _rows_by_gap(tables: Sequence[dict[int | str, ClassResult]]) -> list[tuple[int | str, ClassResult]]:
     """Every class or group with its row in the first model that has it, the largest gap of the first model first."""
     rows = [(key, row) for number, table in enumerate(tables) for key, row in table.items()
             if not any(key in earlier for earlier in tables[:number])]  # fmt: skip
-    first = {id(row): place for place, row in enumerate(by_gap(list(tables[0].values())))}
-    return sorted(rows, key=lambda item: first.get(id(item[1]), len(rows)))
+    rank = {id(row): position for position, row in enumerate(by_gap(list(tables[0].values())))}
+    return sorted(rows, key=lambda item: rank.get(id(item[1]), len(rows)))
 
 
 def _class_words(reports: Sequence[Measurement], grouping: str | None) -> dict[str, Any]:
     """Heading, what a row is called, and what is said of the worst one of each model."""
-    sets = reports[0].images.targets is not None
-    what = grouping or ("label" if sets else "class")
+    has_label_sets = reports[0].images.targets is not None
+    row_word = grouping or ("label" if has_label_sets else "class")
     groupings = list(dict.fromkeys(name for r in reports for name in r.per_group))
     worst = [r.worst_group.get(grouping) if grouping else r.worst_class for r in reports]
     spelled = [
-        (r.model if len(reports) > 1 else "", worst_sentence(w, what, r.confidence))
+        (r.model if len(reports) > 1 else "", worst_sentence(w, row_word, r.confidence))
         for r, w in zip(reports, worst, strict=True)
         if w
     ]
     return {
-        "title": f"By {grouping}" if grouping else "Label by label" if sets else "Class by class",
+        "title": f"By {grouping}" if grouping else "Label by label" if has_label_sets else "Class by class",
         "anchor": f"group-{groupings.index(grouping) + 1}" if grouping else "classes",
-        "head": what.capitalize(),
-        "sets": sets and not grouping,
+        "head": row_word.capitalize(),
+        "sets": has_label_sets and not grouping,
         "worst": spelled,
     }
 
 
 def _figures(reports: Sequence[Measurement]) -> list[Figure]:
-    present = [v for v in VARIANT_WORDS if any(v in r.variants for r in reports)]
-    mixed = next((v for v in ("mixed_rand", "mixed_next", "mixed_same") if v in present), None)
+    variants = [v for v in VARIANT_WORDS if any(v in r.variants for r in reports)]
+    mixed = next((v for v in ("mixed_rand", "mixed_next", "mixed_same") if v in variants), None)
     rows = [Figure("BG-Gap, points", "bg_gap", lambda r: r.bg_gap, "points", "gap")]
-    rows += [Figure(VARIANT_WORDS[v].capitalize(), f"accuracy/{v}", partial(_accuracy, v), "%") for v in present]
+    rows += [Figure(VARIANT_WORDS[v].capitalize(), f"accuracy/{v}", partial(_accuracy, v), "%") for v in variants]
     if any(r.images.targets is not None for r in reports):
         rows += [
             Figure(f"All labels right, {VARIANT_WORDS[v]}", f"exact_match/{v}", partial(_exact, v), "%")
             for v in JUDGED
-            if v in present
+            if v in variants
         ]
     if mixed:
         decisions, features = partial(_decisions, mixed), partial(_features, mixed)
-        where = VARIANT_WORDS[mixed]
-        rows.append(Figure(f"Decisions kept, {where}", f"decision_consistency/{mixed}", decisions, "%", "decisions"))
-        rows.append(Figure(f"Features kept, {where}", f"feature_consistency/{mixed}", features, "cosine", "features"))
+        variant_words = VARIANT_WORDS[mixed]
+        rows.append(
+            Figure(f"Decisions kept, {variant_words}", f"decision_consistency/{mixed}", decisions, "%", "decisions")
+        )
+        rows.append(
+            Figure(f"Features kept, {variant_words}", f"feature_consistency/{mixed}", features, "cosine", "features")
+        )
     for name in dict.fromkeys(name for r in reports for name in r.scores):
-        words = name.replace("pixel_ratio/", "pixel ratio, ").replace("_", " ")
+        title = name.replace("pixel_ratio/", "pixel ratio, ").replace("_", " ")
         note = "pixel_ratio" if name.startswith("pixel_ratio/") else ""
-        rows.append(Figure(words[:1].upper() + words[1:], name, partial(_score, name), "cosine", note))
+        rows.append(Figure(title[:1].upper() + title[1:], name, partial(_score, name), "cosine", note))
     return rows
 
 
@@ -274,24 +281,24 @@ def _score(name: str, report: Measurement) -> Estimate | None:
 
 
 def _class_changes(reports: Sequence[Measurement], comparisons: Comparisons, figure: str) -> ClassChanges | None:
-    present = [c for c in comparisons if c is not None]
-    if not present:
+    compared = [c for c in comparisons if c is not None]
+    if not compared:
         return None
     return ClassChanges(
         what="BG-Gap" if figure == "bg_gap" else "accuracy",
         first=reports[0].model,
-        tests=present[0].settings["tests"]["classes"].get(figure, 0),
+        tests=compared[0].settings["tests"]["classes"].get(figure, 0),
         level=f"{1 - reports[0].confidence:.2g}",
-        counts="; ".join(f"{len(c.changed_classes(figure))} of {len(c.per_class)} with {c.second}" for c in present),
+        counts="; ".join(f"{len(c.changed_classes(figure))} of {len(c.per_class)} with {c.second}" for c in compared),
     )
 
 
 def _class_cells(
-    row: ClassResult | None, shown: Sequence[str], scale: Scale | None, colour: int, level: float
+    row: ClassResult | None, variants: Sequence[str], scale: Scale | None, colour: int, level: float
 ) -> list[ClassCell]:
     """A model's cells, without the change: its gap where there is one (``scale``), and its accuracies."""
     cells = [] if scale is None else [_gap_cell(row, scale, colour, level)]
-    cells += [_share_cell(row.accuracy.get(v) if row else None) for v in shown]
+    cells += [_share_cell(row.accuracy.get(v) if row else None) for v in variants]
     return [dataclasses.replace(cells[0], style=f"first {cells[0].style}".strip()), *cells[1:]]
 
 
@@ -327,23 +334,23 @@ def _between(estimate: Estimate) -> tuple[str, ...]:
 
 
 def _figure_cell(estimate: Estimate | None, unit: str, change: Change | None = None) -> OverviewCell:
-    changed = _change_cell(change, unit)
+    change_cell = _change_cell(change, unit)
     if not is_known(estimate):
-        return OverviewCell("not known", change=changed)
-    spelled = _cosine if unit == "cosine" else number
+        return OverviewCell("not known", change=change_cell)
+    format_end = _cosine if unit == "cosine" else number
     value = {"points": points, "cosine": _cosine}.get(unit, _percent)(estimate.value)
     ends = interval_of(estimate)
-    return OverviewCell(value, f"{spelled(ends[0])} to {spelled(ends[1])}" if ends else "", changed)
+    return OverviewCell(value, f"{format_end(ends[0])} to {format_end(ends[1])}" if ends else "", change_cell)
 
 
 def _change_cell(change: Change | None, unit: str) -> ChangeCell | None:
     """Nothing where nothing was compared."""
     if change is None or not is_known(change.difference):
         return None
-    spelled = _signed if unit == "cosine" else points
+    format_change = _signed if unit == "cosine" else points
     ends = interval_of(change.difference)
-    between = f"{spelled(ends[0])} to {spelled(ends[1])}" if ends else ""
-    return ChangeCell(spelled(change.difference.value), between, p_words(change.corrected))
+    between = f"{format_change(ends[0])} to {format_change(ends[1])}" if ends else ""
+    return ChangeCell(format_change(change.difference.value), between, p_words(change.corrected))
 
 
 def _percent(value: float) -> str:

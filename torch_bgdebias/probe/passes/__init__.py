@@ -1,1 +1,1 @@
-"""One model on batches: loading them, choosing backgrounds, measuring, keeping examples."""
+"""One model on batches: loading, choice of backgrounds, measurement, examples."""

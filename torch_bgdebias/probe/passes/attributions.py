@@ -33,7 +33,7 @@ def named_attributions(
     """Attributions by name; a mapping of functions is taken as it is.
 
     Args:
-        wanted: names of `ATTRIBUTIONS`, or functions by a name of one's own. ``"isnet"`` is ``ISNet.explain`` of
+        wanted: names of `ATTRIBUTIONS`, or functions by a name of your own. ``"isnet"`` is ``ISNet.explain`` of
             a model wrapped in `torch_bgdebias.ISNet`, with its own rules.
         logits: where the logits are in the model's output.
         samples: coalitions of KernelSHAP.
@@ -42,13 +42,13 @@ def named_attributions(
     """
     if isinstance(wanted, Mapping):
         return dict(wanted)
-    known: dict[str, Attribution] = {
+    by_name: dict[str, Attribution] = {
         "grad_cam": partial(_grad_cam, logits=logits),
         "kernel_shap": partial(_kernel_shap, logits=logits, samples=samples, chunk=chunk, seed=seed),
         "lrp": partial(_lrp, logits=logits),
         "isnet": _isnet,
     }
-    return {check_option(name, ATTRIBUTIONS, name="attributions"): known[name] for name in dict.fromkeys(wanted)}
+    return {check_option(name, ATTRIBUTIONS, name="attributions"): by_name[name] for name in dict.fromkeys(wanted)}
 
 
 def run_attribution(name: str, attribution: Attribution, model: nn.Module, image: Tensor, target: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Every object on several backgrounds, drawn from one source for each object anew."""
+"""Every object on several backgrounds, drawn independently for each object from one source."""
 
 from __future__ import annotations
 
@@ -72,33 +72,38 @@ def answers_on_draws(
     Raises:
         ValueError: no object, labels that the model has no output for, or too few backgrounds for ``once``.
     """
-    run, rows_of = ModelRun(model, settings), _each_once(pool, settings.seed) if once else _anew(pool, settings.seed)
+    run, rows_of = (
+        ModelRun(model, settings),
+        _draw_each_once(pool, settings.seed) if once else _draw_anew(pool, settings.seed),
+    )
     right: list[NDArray[np.uint8]] = []
     labels: list[NDArray[np.int64]] = []
     units: list[NDArray[np.str_]] = []
     classes, no_foreground, no_background = 0, 0, 0
-    for number, (places, counted, batch) in enumerate(batches):
-        images = read_batch(batch, places, counted, number, settings, device)
-        whole = (images.mask > FOREGROUND_THRESHOLD).flatten(1).any(1).cpu().numpy()
-        no_foreground += int((~whole).sum())
-        if not whole.any():
+    for number, (positions, counted, batch) in enumerate(batches):
+        images = read_batch(batch, positions, counted, number, settings, device)
+        has_foreground = (images.mask > FOREGROUND_THRESHOLD).flatten(1).any(1).cpu().numpy()
+        no_foreground += int((~has_foreground).sum())
+        if not has_foreground.any():
             continue
-        images = _some(images, whole)
+        images = _subset(images, has_foreground)
         columns = []
-        there = np.ones(len(images.label), bool)
+        has_background = np.ones(len(images.label), bool)
         for draw in range(per_object):
             rows = rows_of(images, draw)
-            there &= rows >= 0
+            has_background &= rows >= 0
             composites = paste(images.image, images.mask, pool.take(rows, images.image))
             logits, _ = run(composites, None, variant=f"background {draw}", number=number)
             classes = logits.shape[1]
             _check_labels(images.label, classes, number)
             columns.append((logits.argmax(1) == images.label.cpu()).numpy().astype(np.uint8))
-        no_background += int((~there).sum())
-        right.append(np.stack(columns, 1)[there])
-        labels.append(images.label.cpu().numpy()[there])
+        no_background += int((~has_background).sum())
+        right.append(np.stack(columns, 1)[has_background])
+        labels.append(images.label.cpu().numpy()[has_background])
         if settings.unit is not None:
-            units.append(names_of_images(settings.unit, batch, places, counted, name="unit")[whole][there])
+            units.append(
+                names_of_images(settings.unit, batch, positions, counted, name="unit")[has_foreground][has_background]
+            )
     if not sum(map(len, right)):
         raise ValueError("loader: expected at least one image with a foreground that may have a background, got none")
     return DrawnAnswers(
@@ -112,11 +117,11 @@ def answers_on_draws(
     )
 
 
-def _anew(pool: BackgroundPool, seed: int) -> Rows:
+def _draw_anew(pool: BackgroundPool, seed: int) -> Rows:
     return lambda images, draw: pool.draw(images.ids, images.label.tolist(), number=draw, seed=seed)
 
 
-def _each_once(pool: BackgroundPool, seed: int) -> Rows:
+def _draw_each_once(pool: BackgroundPool, seed: int) -> Rows:
     order, used = np.random.default_rng(seed).permutation(len(pool)), 0
 
     def rows(images: LabelledImages, draw: int) -> NDArray[np.int64]:
@@ -133,15 +138,15 @@ def _each_once(pool: BackgroundPool, seed: int) -> Rows:
     return rows
 
 
-def _some(images: LabelledImages, chosen: NDArray[np.bool_]) -> LabelledImages:
-    if chosen.all():
+def _subset(images: LabelledImages, selected: NDArray[np.bool_]) -> LabelledImages:
+    if selected.all():
         return images
-    rows = torch.from_numpy(chosen).to(images.image.device)
+    rows = torch.from_numpy(selected).to(images.image.device)
     return LabelledImages(
         images.image[rows],
         images.label[rows],
         images.mask[rows],
-        images.ids[chosen],
+        images.ids[selected],
         None if images.void is None else images.void[rows],
         None if images.targets is None else images.targets[rows],
         images.soft,

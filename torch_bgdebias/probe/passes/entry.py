@@ -1,4 +1,4 @@
-"""How images enter a network in somebody's own step, and how that differs from handing it the batch's image.
+"""Compares how images enter a network in the user's own step with a plain call on the batch's images.
 
 A module may normalise, flip or resize its images inside its steps. Whoever calls the module with the images of the
 loader then measures another network than the one that is trained. So one of the user's own steps is watched: the first

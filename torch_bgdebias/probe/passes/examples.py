@@ -1,4 +1,4 @@
-"""Pictures of the images that a change of background hurt most, kept while a model is evaluated."""
+"""Keeps pictures of the images that a change of background hurt most, during an evaluation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ExampleKeeper:
     Args:
         size: how many.
         mean: per channel, normalisation to undo for the picture; ``None``: images are in [0, 1].
-        std: goes with ``mean``.
+        std: per channel; required with ``mean``.
     """
 
     def __init__(self, size: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
@@ -46,27 +46,27 @@ class ExampleKeeper:
         if not self.size:
             return
         if pictures["original"].ndim == 5:
-            chosen = _most_of_object(pictures["original"], mask)
-            pictures = {name: _slice_of(volume, chosen) for name, volume in pictures.items()}
-            heatmaps = {name: _slice_of(volume, chosen) for name, volume in (heatmaps or {}).items()}
-            mask = None if mask is None else _slice_of(mask, chosen)
+            slice_index = _slice_with_most_object(pictures["original"], mask)
+            pictures = {name: _slice_of(volume, slice_index) for name, volume in pictures.items()}
+            heatmaps = {name: _slice_of(volume, slice_index) for name, volume in (heatmaps or {}).items()}
+            mask = None if mask is None else _slice_of(mask, slice_index)
         harm = _harm(result)
         for row in np.argsort(-harm, kind="stable")[: self.size]:
             image = int(result.id[row])
-            place = int(result.position[row]) if result.position is not None else int(row)
-            key = (float(harm[row]), image, place)
+            position = int(result.position[row]) if result.position is not None else int(row)
+            key = (float(harm[row]), image, position)
             if len(self._heap) == self.size and key <= self._heap[0][:3]:
                 continue
-            shown = {
+            thumbnails = {
                 n: self._picture(p[row]) for n, p in pictures.items() if n in result.prediction and result.valid(n)[row]
             }
-            prediction = {n: int(result.prediction[n][row]) for n in shown}
-            confidence = {n: float(result.confidence[n][row]) for n in shown}
-            size = shown["original"].shape[:2]
+            prediction = {n: int(result.prediction[n][row]) for n in thumbnails}
+            confidence = {n: float(result.confidence[n][row]) for n in thumbnails}
+            size = thumbnails["original"].shape[:2]
             example = Example(
                 image,
                 int(result.label[row]),
-                shown,
+                thumbnails,
                 prediction,
                 confidence,
                 heatmaps={name: packed_heatmap(x[row, 0], size) for name, x in (heatmaps or {}).items()},
@@ -99,28 +99,30 @@ class ExampleKeeper:
         return np.ascontiguousarray(pixels)
 
 
-def _most_of_object(volume: Tensor, mask: Tensor | None) -> Tensor:
+def _slice_with_most_object(volume: Tensor, mask: Tensor | None) -> Tensor:
     """(B,) which slice shows most of the object, the middle one where there is none."""
     middle = torch.full((len(volume),), volume.shape[2] // 2, device=volume.device)
     if mask is None:
         return middle
-    shown = mask[:, 0].flatten(2).sum(2)
-    return torch.where(shown.amax(1) > 0, shown.argmax(1), middle)
+    object_area = mask[:, 0].flatten(2).sum(2)
+    return torch.where(object_area.amax(1) > 0, object_area.argmax(1), middle)
 
 
-def _slice_of(volume: Tensor, chosen: Tensor) -> Tensor:
-    return volume[torch.arange(len(volume), device=volume.device), :, chosen.to(volume.device)]
+def _slice_of(volume: Tensor, index: Tensor) -> Tensor:
+    return volume[torch.arange(len(volume), device=volume.device), :, index.to(volume.device)]
 
 
 def _harm(result: ImageResults) -> NDArray[np.float64]:
     """Confidence in the right class before plus confidence in a wrong class after; 0 for what was never right.
 
-    Without labels whatever the original is taken for counts as right.
+    Without labels the answer to the original counts as right.
     """
-    before = result.prediction["original"]
+    original_answer = result.prediction["original"]
     right = np.where(result.correct("original") | ~result.labelled, result.confidence["original"], 0.0)
     wrong = np.zeros(len(result))
     for name in result.background_label:
-        fooled = result.valid(name) & (~result.correct(name) if result.labelled else result.prediction[name] != before)
+        fooled = result.valid(name) & (
+            ~result.correct(name) if result.labelled else result.prediction[name] != original_answer
+        )
         wrong = np.maximum(wrong, np.where(fooled, result.confidence[name], 0.0))
     return np.where((right > 0) & (wrong > 0), right + wrong, np.maximum(right, wrong) * 1e-3)

@@ -23,12 +23,12 @@ from torch_bgdebias.compositing import fills_image, tile_fill, without_void
 from torch_bgdebias.probe.passes.labels import set_codes
 from torch_bgdebias.probe.passes.settings import EvaluationSettings
 
-__all__ = ["BackgroundPool", "Gatherer", "Kept", "pool_for"]
+__all__ = ["BackgroundPool", "GatheredBackground", "Gatherer", "pool_for"]
 
 MIXED = ("mixed_same", "mixed_rand", "mixed_next")
 
 
-class Kept(NamedTuple):
+class GatheredBackground(NamedTuple):
     """A background that was kept: rank among its class, fingerprint of its image, class, pixels (C, H, W)."""
 
     key: int
@@ -69,19 +69,21 @@ class Gatherer:
 
         Void is painted over with the background's mean colour: it may be the object's edge.
         """
-        whole = fills_image(mask).tolist()
+        all_foreground = fills_image(mask).tolist()
         labels, keys = label.tolist(), mixed_hash(ids, self.seed).tolist()
-        wanted = [i for i, id in enumerate(ids.tolist()) if not whole[i] and self._wants(keys[i], id, labels[i])]
-        if not wanted:
+        selected = [
+            i for i, id in enumerate(ids.tolist()) if not all_foreground[i] and self._wants(keys[i], id, labels[i])
+        ]
+        if not selected:
             return
-        rows = torch.tensor(wanted, device=image.device)
-        shown = without_void(image[rows], mask[rows], None if void is None else void[rows])
-        filled = tile_fill(shown, mask[rows]).cpu()
-        for i, picture in zip(wanted, filled, strict=True):
+        rows = torch.tensor(selected, device=image.device)
+        images = without_void(image[rows], mask[rows], None if void is None else void[rows])
+        filled = tile_fill(images, mask[rows]).cpu()
+        for i, picture in zip(selected, filled, strict=True):
             # a clone: a view would keep the whole batch alive
-            self.add([Kept(keys[i], int(ids[i]), labels[i], picture.clone())])
+            self.add([GatheredBackground(keys[i], int(ids[i]), labels[i], picture.clone())])
 
-    def add(self, entries: Iterable[Kept]) -> None:
+    def add(self, entries: Iterable[GatheredBackground]) -> None:
         """Take backgrounds that have been prepared already (by another process)."""
         for key, id, label, image in entries:
             if not self._wants(key, id, label):
@@ -89,19 +91,21 @@ class Gatherer:
             new_class = label not in self._heaps
             heap = self._heaps.setdefault(label, [])
             heapq.heappush(heap, (-key, id, image))
-            most = self.per_class
-            for other in self._heaps.values() if new_class else (heap,):
-                while len(other) > most:
-                    heapq.heappop(other)
+            limit = self.per_class
+            for full_heap in self._heaps.values() if new_class else (heap,):
+                while len(full_heap) > limit:
+                    heapq.heappop(full_heap)
 
     def _wants(self, key: int, id: int, label: int) -> bool:
         heap = self._heaps.get(label, [])
-        room = len(heap) < self.per_class or -key > heap[0][0]
-        return room and all(id != other for _, other, _ in heap)
+        has_room = len(heap) < self.per_class or -key > heap[0][0]
+        return has_room and all(id != other_id for _, other_id, _ in heap)
 
-    def entries(self) -> list[Kept]:
+    def entries(self) -> list[GatheredBackground]:
         """What was kept, sorted by class and key."""
-        entries = [Kept(-key, id, label, image) for label, heap in self._heaps.items() for key, id, image in heap]
+        entries = [
+            GatheredBackground(-key, id, label, image) for label, heap in self._heaps.items() for key, id, image in heap
+        ]
         return sorted(entries, key=lambda entry: (entry.label, entry.key))
 
     def pool(self) -> BackgroundPool:
@@ -141,10 +145,10 @@ def pool_for(
         return BackgroundPool(numbered_as(pool, class_names, needed, option="class_names=", stacklevel=3))
     pool = as_pool(backgrounds, mean=settings.mean, std=settings.std)
     if pool.forbidden is not None:
-        what = (
+        reason = (
             "images have no label" if settings.spec.label is None else "an image of task='multilabel' has no one class"
         )
-        raise ValueError(f"backgrounds: lists of forbidden foregrounds go by class, but {what}; pass bank.images")
+        raise ValueError(f"backgrounds: lists of forbidden foregrounds go by class, but {reason}; pass bank.images")
     if settings.task != "multilabel":
         return BackgroundPool(pool)
     codes = None
@@ -206,13 +210,15 @@ class BackgroundPool:
         *mixed_same*: of the image's class; *mixed_rand*: of a class drawn uniformly from those in the pool, the image's
         own among them, as in ImageNet-9; *mixed_next*: of class (label + 1) mod K. Within the class uniformly.
         """
-        first = mixed_hash(ids, 8 * seed + MIXED.index(name))
-        second = mixed_hash(first, 1)
+        class_hashes = mixed_hash(ids, 8 * seed + MIXED.index(name))
+        row_hashes = mixed_hash(class_hashes, 1)
         permitted = self._pool.allowed(torch.as_tensor(labels, dtype=torch.int64))
         rows = np.full(len(labels), -1, np.int64)
-        for place, draw in enumerate(zip(ids.tolist(), labels, first.tolist(), second.tolist(), strict=True)):
-            allowed = None if permitted is None else permitted[place].numpy()
-            rows[place] = self._draw(name, *draw, num_classes, allowed)
+        for index, draw in enumerate(
+            zip(ids.tolist(), labels, class_hashes.tolist(), row_hashes.tolist(), strict=True)
+        ):
+            allowed = None if permitted is None else permitted[index].numpy()
+            rows[index] = self._draw(name, *draw, num_classes, allowed)
         return rows
 
     @property
@@ -224,8 +230,8 @@ class BackgroundPool:
         """Share of its images' fingerprints that are among those of a later pass; 1 for backgrounds from elsewhere."""
         if not self._own:
             return 1.0
-        seen = set(zip(labels.tolist(), ids.tolist(), strict=True))
-        return sum(own in seen for own in self._own) / len(self._own)
+        later = set(zip(labels.tolist(), ids.tolist(), strict=True))
+        return sum(key in later for key in self._own) / len(self._own)
 
     @property
     def only_class(self) -> int | None:
@@ -243,9 +249,9 @@ class BackgroundPool:
         if permitted is None:
             return (hashes % np.uint64(len(self))).astype(np.int64)
         rows = np.full(len(labels), -1, np.int64)
-        for place, (hash, allowed) in enumerate(zip(hashes.tolist(), permitted.numpy(), strict=True)):
+        for index, (hash, allowed) in enumerate(zip(hashes.tolist(), permitted.numpy(), strict=True)):
             choice = np.flatnonzero(allowed)
-            rows[place] = choice[hash % len(choice)] if len(choice) else -1
+            rows[index] = choice[hash % len(choice)] if len(choice) else -1
         return rows
 
     def _draw(
@@ -253,8 +259,8 @@ class BackgroundPool:
         name: str,
         id: int,
         label: int,
-        first: int,
-        second: int,
+        class_hash: int,
+        row_hash: int,
         num_classes: int,
         allowed: NDArray[np.bool_] | None,
     ) -> int:
@@ -262,11 +268,11 @@ class BackgroundPool:
             classes = self._classes_for(id, allowed)
             if not classes:
                 return -1
-            wanted = classes[first % len(classes)]
+            target_class = classes[class_hash % len(classes)]
         else:
-            wanted = label if name == "mixed_same" else (label + 1) % num_classes
-        rows = self._available(wanted, id, allowed)
-        return int(rows[second % len(rows)]) if len(rows) else -1
+            target_class = label if name == "mixed_same" else (label + 1) % num_classes
+        rows = self._available(target_class, id, allowed)
+        return int(rows[row_hash % len(rows)]) if len(rows) else -1
 
     def _classes_for(self, id: int, allowed: NDArray[np.bool_] | None) -> list[int]:
         """Classes with a background for this image: of a thousand all but one or two, so those are taken out."""
@@ -278,8 +284,8 @@ class BackgroundPool:
     def _available(self, label: int, id: int, allowed: NDArray[np.bool_] | None) -> NDArray[np.int64]:
         """Rows of a class, ascending, without the image's own and without those that its foreground must not get."""
         rows = self._rows.get(label, np.empty(0, np.int64))
-        own = self._own.get((label, id))
-        rows = rows if own is None else rows[rows != own]
+        own_row = self._own.get((label, id))
+        rows = rows if own_row is None else rows[rows != own_row]
         return rows if allowed is None else rows[allowed[rows]]
 
     def take(self, rows: NDArray[np.int64], like: Tensor) -> Tensor:

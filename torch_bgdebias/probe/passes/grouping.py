@@ -1,4 +1,4 @@
-"""Names by which images are grouped: read from their batches, or given in the order of the data set."""
+"""Group names of images: read from their batches, or given in the order of the data set."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def group_sources(groups: Mapping[str, GroupSource] | GroupSource | None) -> dic
     if not isinstance(groups, Mapping):
         groups = {groups if isinstance(groups, str) else "group": groups}
     for name, source in groups.items():
-        place = callable(source) or (isinstance(source, int | str | tuple) and not isinstance(source, bool))
-        if not place and not by_position(source):
+        in_batch = callable(source) or (isinstance(source, int | str | tuple) and not isinstance(source, bool))
+        if not in_batch and not by_position(source):
             raise TypeError(
                 f"groups[{name!r}]: expected a place in the batch or a list of names in the order of the data set, got "
                 f"{describe(source)}"
@@ -46,14 +46,14 @@ def by_position(source: object) -> bool:
 
 
 def names_of_images(
-    source: GroupSource, batch: Any, places: NDArray[np.int64], counted: NDArray[np.bool_], *, name: str
+    source: GroupSource, batch: Any, positions: NDArray[np.int64], counted: NDArray[np.bool_], *, name: str
 ) -> NDArray[np.str_]:
     """(n,) the names of the images of a batch that count, as text.
 
     Args:
         source: where they are.
         batch: what the loader yielded.
-        places: (B,) positions of its images in the data set.
+        positions: (B,) positions of its images in the data set.
         counted: (B,) which of them count, n in all.
         name: of the grouping, for errors.
 
@@ -63,13 +63,13 @@ def names_of_images(
         ValueError: another number of names than images.
     """
     if isinstance(source, list | np.ndarray | Tensor):
-        listed = _texts(source, name)
-        if len(places) and int(places.max()) >= len(listed):
+        all_names = _texts(source, name)
+        if len(positions) and int(positions.max()) >= len(all_names):
             raise ValueError(
-                f"{name}: expected a name for each image of the data set, got {len(listed)} names for at least "
-                f"{int(places.max()) + 1} images"
+                f"{name}: expected a name for each image of the data set, got {len(all_names)} names for at least "
+                f"{int(positions.max()) + 1} images"
             )
-        return listed[places[counted]]
+        return all_names[positions[counted]]
     names = _texts(value_at(batch, source, name=name), name)
     if len(names) != len(counted):
         raise ValueError(f"{name}: expected {len(counted)} names, one an image, got {len(names)}")

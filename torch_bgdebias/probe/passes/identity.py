@@ -1,4 +1,4 @@
-"""What an image is known by: its file's contents, or its picture before normalisation, its mask and its label.
+"""How an image is recognised: by its file's contents, or by its unnormalised pixels, mask and label.
 
 So the same image is the same one in another order, batch or process, and for a model with another normalisation.
 """
@@ -46,7 +46,7 @@ def fingerprints(
         label: (B,) int64.
         mask: (B, 1, H, W) or (B, 1, D, H, W) in [0, 1].
         mean: per channel, that the images were normalised with.
-        std: goes with ``mean``.
+        std: per channel; required with ``mean``.
     """
     pixels = image.detach().float().cpu()
     if mean is not None and std is not None:
@@ -55,19 +55,19 @@ def fingerprints(
         shape = (-1, *[1] * (image.ndim - 2))
         pixels = pixels.double() * scale.reshape(shape) + shift.reshape(shape)
     levels = pixels * 255
-    whole = levels.round()
-    flat = (levels - whole).abs_().flatten(1).amax(1) < _NEAR
-    eight_bit = flat & (whole.flatten(1).amin(1) >= 0) & (whole.flatten(1).amax(1) <= 255)
-    known_bytes = whole.clamp_(0, 255).to(torch.uint8).flatten(1).cpu().numpy()
+    nearest = levels.round()
+    near_whole = (levels - nearest).abs_().flatten(1).amax(1) < _NEAR
+    eight_bit = near_whole & (nearest.flatten(1).amin(1) >= 0) & (nearest.flatten(1).amax(1) <= 255)
+    pixel_bytes = nearest.clamp_(0, 255).to(torch.uint8).flatten(1).cpu().numpy()
     outlines = (mask.detach().float() * 255).round().clamp(0, 255).to(torch.uint8).flatten(1).cpu().numpy()
     kind = f"{tuple(image.shape[1:])}".encode()
     rounded: NDArray[np.int64] | None = None
     hashes = np.zeros(len(image), np.uint64)
-    for row, (is_bytes, number) in enumerate(zip(eight_bit.tolist(), label.tolist(), strict=True)):
+    for row, (is_bytes, class_number) in enumerate(zip(eight_bit.tolist(), label.tolist(), strict=True)):
         if not is_bytes and rounded is None:
             rounded = _rounded_sums(pixels)
-        picture = known_bytes[row].tobytes() if is_bytes or rounded is None else rounded[row].tobytes()
-        hashes[row] = _hash(picture, outlines[row].tobytes(), f"{number}".encode(), key=kind)
+        picture = pixel_bytes[row].tobytes() if is_bytes or rounded is None else rounded[row].tobytes()
+        hashes[row] = _hash(picture, outlines[row].tobytes(), f"{class_number}".encode(), key=kind)
     return hashes
 
 
@@ -100,16 +100,16 @@ class KnownFiles:
         self._pictures: dict[int, int] = {}
         self._again = self._changed = 0
 
-    def ids(self, places: NDArray[np.int64], pictures: NDArray[np.uint64] | None) -> NDArray[np.uint64]:
+    def ids(self, positions: NDArray[np.int64], pictures: NDArray[np.uint64] | None) -> NDArray[np.uint64]:
         """(B,) hashes of the images at these positions; ``pictures`` are their `fingerprints`, where they may change.
 
         Raises:
             TypeError: the data set gives neither names nor whole numbers.
         """
-        for place, picture in zip(places.tolist(), [] if pictures is None else pictures.tolist(), strict=False):
-            self._again += place in self._pictures
-            self._changed += self._pictures.setdefault(place, picture) != picture
-        return ids_of_names([self._name_of(place) for place in places.tolist()], len(places))
+        for position, picture in zip(positions.tolist(), [] if pictures is None else pictures.tolist(), strict=False):
+            self._again += position in self._pictures
+            self._changed += self._pictures.setdefault(position, picture) != picture
+        return ids_of_names([self._name_of(position) for position in positions.tolist()], len(positions))
 
     @property
     def share_unchanged(self) -> float:

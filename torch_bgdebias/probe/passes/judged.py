@@ -1,4 +1,4 @@
-"""What somebody's own step judges: what it takes a loss or a prediction of, and the labels that it takes a loss with.
+"""Which outputs and labels the user's own step computes its losses and predictions from.
 
 Whether that is what the network's forward returns is seen by the values: a step that averages views, draws dropout
 masks, asks a teacher or goes on from features to logits judges others.
@@ -32,7 +32,7 @@ _LOSSES = frozenset({_aten.cross_entropy_loss, _aten.nll_loss_nd, _aten.nll_loss
 _COMPARISONS = frozenset({_aten.eq, _aten.ne})
 _LABEL_LOSSES = frozenset({_aten.binary_cross_entropy_with_logits, _aten.binary_cross_entropy})
 _JUDGING = _LARGEST | _SMALLEST | _LOSSES | _LABEL_LOSSES
-#: what losses and metrics of somebody's own begin with
+#: what the user's own losses and metrics begin with
 _LEADING = frozenset(
     {
         *(_aten.softmax, _aten._softmax, _aten.log_softmax, _aten._log_softmax, _aten.sigmoid),
@@ -48,7 +48,7 @@ _PRODUCTS = frozenset(
         *(_aten.cdist, _aten._cdist_forward, _aten._euclidean_dist),
     }
 )
-#: scores (B, K) that losses of somebody's own take of a softmax, and what leaves them scores
+#: scores (B, K) that the user's own losses take of a softmax, and what leaves them scores
 _SCORES = frozenset({_aten.softmax, _aten._softmax, _aten.log_softmax, _aten._log_softmax})
 _STILL_SCORES = frozenset({_aten.neg, _aten.log, _aten.exp, _aten.pow, _aten.rsub, _aten.clamp, _aten.clamp_min})
 #: how such losses meet their labels: by places in the scores, or written as 0 and 1
@@ -69,7 +69,7 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Attributes:
         outputs: what was judged, (rows, K) or (rows,); labels that are written as 0 and 1 may be among them.
-        last: what was computed last that losses and metrics of somebody's own are taken of, in the same form.
+        last: what was computed last that the user's own losses and metrics are taken of, in the same form.
     """
 
     def __init__(self, size: int, outside: Callable[[], bool], rows: slice = slice(ROWS)) -> None:

@@ -1,4 +1,4 @@
-"""What a batch says of its images: one class each, a set of labels, shares of classes, or nothing."""
+"""The labels of a batch: one class an image, label sets, class probabilities, or none."""
 
 from __future__ import annotations
 
@@ -130,14 +130,14 @@ def _largest_share(value: Tensor, number: int) -> BatchLabels:
             f"label: expected classes ({len(value)},), or shares of classes whose rows are at least 0 and add up to 1, "
             f"got {describe(value)} in batch {number}; for label sets of 0 and 1 pass task='multilabel'"
         )
-    first, second = shares.topk(2, dim=1).values.unbind(1)
-    if bool((first == second).any()):
-        image = int((first == second).nonzero()[0])
+    largest, second_largest = shares.topk(2, dim=1).values.unbind(1)
+    if bool((largest == second_largest).any()):
+        image = int((largest == second_largest).nonzero()[0])
         raise ValueError(
-            f"label: expected shares with one largest class, got two of {float(first[image]):g} for image {image} of "
+            f"label: expected shares with one largest class, got two of {float(largest[image]):g} for image {image} of "
             f"batch {number}; say which with BatchSpec(label=function of the batch), or leave such images out"
         )
-    return BatchLabels(shares.argmax(1), soft=bool((first < 1).any()))
+    return BatchLabels(shares.argmax(1), soft=bool((largest < 1).any()))
 
 
 def _refuse_negative(label: Tensor, number: int) -> None:

@@ -1,4 +1,4 @@
-"""The steps after the first ones: do they do as those did?
+"""Checks whether later steps behave as the first ones did.
 
 A change that is made at random, in few batches, is not in the first ones. Some pixels of every image, some rows of what
 is judged and all labels are compared, on the images' device, and nobody waits for it before the numbers are asked for.

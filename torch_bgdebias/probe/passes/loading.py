@@ -1,4 +1,4 @@
-"""Walking over a loader: where each image is, and which part of them a process takes."""
+"""Iterates over a loader: the position of each image in the data set, and the share of one process."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ __all__ = ["Share", "known_files", "repeated_images", "rng_untouched", "unshown_
 def rng_untouched() -> Iterator[None]:
     """Put the global random states of Python, NumPy and torch back afterwards: opening a loader draws from them."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's state is what must be kept
-    awake = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    devices = list(range(torch.cuda.device_count())) if awake else []
+    cuda_in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = list(range(torch.cuda.device_count())) if cuda_in_use else []
     try:
         with torch.random.fork_rng(devices=devices):
             yield
@@ -54,30 +54,32 @@ def repeated_images(loader: Any) -> str:
     if not isinstance(sampler, DistributedSampler):
         return ""
     count = len(sampler.dataset)  # type: ignore[arg-type]
-    more = sampler.total_size - count
-    if more <= 0:
+    n_repeated = sampler.total_size - count
+    if n_repeated <= 0:
         return ""
     return (
-        f"loader: the trainer's sampler repeats {more} of {count} images, so that all processes have as many; each "
-        "counts once here, in the module's own metrics twice: metrics.not_padding says which to leave out"
+        f"loader: the trainer's sampler repeats {n_repeated} of {count} images, so that all processes have as many; "
+        "each counts once here, in the module's own metrics twice: metrics.not_padding says which to leave out"
     )
 
 
 def known_files(loader: Any) -> KnownFiles | None:
-    """What the images are known by where the loader's data set, or the one that it takes a subset of, can say it."""
+    """The images' ids from the loader's data set, or the one that it is a subset of, if it provides them."""
     if type(loader) is not DataLoader or not in_plain_order(loader):
         return None
-    dataset, places = loader.dataset, None
+    dataset, positions = loader.dataset, None
     while type(dataset) is Subset:
-        given = list(dataset.indices)
-        places = given if places is None else [given[place] for place in places]
+        indices = list(dataset.indices)
+        positions = indices if positions is None else [indices[index] for index in positions]
         dataset = dataset.dataset
     name_of = getattr(dataset, "image_id", None)
     if not callable(name_of):
         return None
-    own = type(dataset).__module__.partition(".")[0] == __name__.partition(".")[0]
-    may_change = not own or getattr(dataset, "transform", None) is not None
-    return KnownFiles(name_of if places is None else (lambda place: name_of(places[place])), may_change=may_change)
+    is_ours = type(dataset).__module__.partition(".")[0] == __name__.partition(".")[0]
+    may_change = not is_ours or getattr(dataset, "transform", None) is not None
+    return KnownFiles(
+        name_of if positions is None else (lambda index: name_of(positions[index])), may_change=may_change
+    )
 
 
 class Share:
@@ -96,7 +98,7 @@ class Share:
             elsewhere.
         max_batches: evaluate as many images as so many batches hold, spread in the same way; elsewhere stop after so
             many of the loader's batches.
-        move: applied to every batch before anything else looks at it, such as the transfer to a device.
+        move: applied to every batch before anything else uses it, such as the transfer to a device.
         in_order: go through a map-style data set in its own order, whatever a shuffling loader does.
 
     Raises:
@@ -124,8 +126,8 @@ class Share:
         self._positions: NDArray[np.int64] | None = None
         self._length: int | None = None  # of a data set that a foreign distributed sampler has split
         self._loader: Iterable[Any] = loader
-        turned = in_order and isinstance(loader, DataLoader) and type(loader.sampler) is RandomSampler
-        if turned or world > 1 or max_images is not None or max_batches is not None:
+        shuffled = in_order and isinstance(loader, DataLoader) and type(loader.sampler) is RandomSampler
+        if shuffled or world > 1 or max_images is not None or max_batches is not None:
             self._split(loader)
 
     @property
@@ -134,15 +136,15 @@ class Share:
         return self._positions is not None
 
     def need_order(self, settings: EvaluationSettings) -> Share:
-        """The same, if names that go by an image's place in the data set can be told apart.
+        """This object, if names given by position in the data set can be matched with images.
 
         Raises:
             ValueError: there are such names, and the loader does not go through its data set in order.
         """
         sources = [settings.unit, *settings.group_sources.values()]
         loader = self._loader
-        turned = isinstance(loader, DataLoader) and type(loader.sampler) is not SequentialSampler
-        if any(by_position(source) for source in sources) and turned and not self.spread:
+        reordered = isinstance(loader, DataLoader) and type(loader.sampler) is not SequentialSampler
+        if any(by_position(source) for source in sources) and reordered and not self.spread:
             raise ValueError(
                 "groups, unit: a list of names goes by the images' places in the data set, but the loader does not go "
                 "through it in order; pass a loader with shuffle=False, or have the batch hold the names"
@@ -156,8 +158,8 @@ class Share:
             if self.max_batches is not None and loader.batch_size is not None:
                 limits.append(self.max_batches * loader.batch_size)
                 self.max_batches = None
-            chosen = spread_positions(count, min(limits), labels_of(loader.dataset))
-            self._positions = chosen[self.rank :: self.world]
+            positions = spread_positions(count, min(limits), labels_of(loader.dataset))
+            self._positions = positions[self.rank :: self.world]
             self._loader = over_positions(loader, self._positions.tolist())
         elif isinstance(loader, DataLoader) and self.world > 1:
             sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
@@ -171,22 +173,22 @@ class Share:
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_], Any]]:
         """Batches with the positions (B,) of their images and which of them count, (B,)."""
-        seen = 0
+        n_seen = 0
         for number, batch in enumerate(self._loader):
             if self.max_batches is not None and number >= self.max_batches:
                 return
-            if self.max_images is not None and self._positions is None and seen >= self.max_images:
+            if self.max_images is not None and self._positions is None and n_seen >= self.max_images:
                 return
             batch = batch if self._move is None else self._move(batch)
             size = len(self.spec.image_of(batch))
-            places = np.arange(seen, seen + size)
-            seen += size
+            positions = np.arange(n_seen, n_seen + size)
+            n_seen += size
             if self._positions is not None:
-                places = self._positions[places]
-                yield places, np.ones(size, bool), batch
+                positions = self._positions[positions]
+                yield positions, np.ones(size, bool), batch
             elif self._length is not None:  # a distributed sampler deals the images out in turns and pads the end
-                places = places * self.world + self.rank
-                yield places, places < self._length, batch
+                positions = positions * self.world + self.rank
+                yield positions, positions < self._length, batch
             elif number % self.world == self.rank:
-                limit = seen if self.max_images is None else self.max_images
-                yield places, places < limit, batch
+                limit = n_seen if self.max_images is None else self.max_images
+                yield positions, positions < limit, batch

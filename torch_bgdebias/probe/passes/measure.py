@@ -1,4 +1,4 @@
-"""One model on batches: backgrounds gathered, variants made, predictions and embeddings noted image by image."""
+"""One model on batches: gathers backgrounds, makes variants, records predictions and embeddings per image."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Collected:
         object_share: mean share of the picture that the masks call object, of images with one; NaN without any.
         object_edge_share: the same of the picture's outermost pixels.
         mask_peak: the largest value of any mask.
-        pictures: (N,) what the pictures alone are known by, and (N,) their labels; in any order.
+        pictures: (N,) hashes of the pictures alone, and (N,) their labels; in any order.
     """
 
     images: ImageResults
@@ -81,7 +81,7 @@ class Collected:
     pictures: tuple[NDArray[np.uint64], NDArray[np.int64]] = (np.zeros(0, np.uint64), np.zeros(0, np.int64))
 
     def counts(self, settings: EvaluationSettings, pool: BackgroundPool | None) -> dict[str, int]:
-        """What was there and what was left out, for the report."""
+        """The counts of what was measured and what was left out, for the report."""
         counts = {} if pool is None else {"backgrounds": len(pool)}
         counts["without_foreground"] = self.without_foreground
         for name in settings.mixed:

@@ -1,4 +1,4 @@
-"""What a model's output says: one row of logits an image, whatever the model calls them."""
+"""A model's output as one row of logits an image, whatever the model returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What images and masks show by themselves: where objects are, how opaque masks are, which pictures are the same."""
+"""Properties of images and masks by themselves: where objects lie, mask opacity, duplicate pictures."""
 
 from __future__ import annotations
 

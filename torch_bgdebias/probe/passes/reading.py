@@ -1,4 +1,4 @@
-"""A batch, checked: images, labels, masks, what the images are known by, and variants that it may bring along."""
+"""Reads and validates a batch: images, labels, masks, image ids, and variants that it may contain."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LabelledImages(NamedTuple):
         image: (B, C, H, W) or (B, C, D, H, W).
         label: (B,) int64; numbers of label sets; -1 without labels.
         mask: (B, 1, H, W) or (B, 1, D, H, W).
-        ids: (B,) what the images are known by.
+        ids: (B,) the images' ids.
         void: (B, 1, H, W) pixels that are neither object nor background, where the batch says.
         targets: (B, L) int8 where the labels are sets, else ``None``.
         soft: whether shares of classes were given, of which the largest is the label.
@@ -55,7 +55,7 @@ class VariantImages(NamedTuple):
 
 def read_batch(
     batch: Any,
-    places: NDArray[np.int64],
+    positions: NDArray[np.int64],
     counted: NDArray[np.bool_],
     number: int,
     settings: EvaluationSettings,
@@ -65,7 +65,7 @@ def read_batch(
 
     Args:
         batch: what the loader yielded.
-        places: (B,) positions of its images in the data set.
+        positions: (B,) positions of its images in the data set.
         counted: (B,) which of them to take.
         number: of the batch, for errors.
         settings: say where image, label, mask and ids are.
@@ -77,13 +77,13 @@ def read_batch(
     """
     spec = settings.spec
     image = check_finite(check_image(spec.image_of(batch).to(device), volumes=True), name=f"image (batch {number})")
-    given = spec.mask_of(batch)
-    if given.ndim == 1:
+    raw_mask = spec.mask_of(batch)
+    if raw_mask.ndim == 1:
         raise ValueError(
-            f"mask: expected (B, 1, H, W), got {describe(given)}, as labels are; say where the two are in a batch: "
+            f"mask: expected (B, 1, H, W), got {describe(raw_mask)}, as labels are; say where the two are in a batch: "
             "BatchSpec(label=..., mask=...)"
         )
-    mask = check_mask(given.to(device), image)
+    mask = check_mask(raw_mask.to(device), image)
     void = spec.void_of(batch)
     if void is not None:
         void = check_mask(void.to(device), image, name="void")
@@ -93,25 +93,25 @@ def read_batch(
     if not bool(counted.all()):
         image, mask, void = image[rows], mask[rows], None if void is None else void[rows]
         label = BatchLabels(label.label[rows], None if label.targets is None else label.targets[rows], label.soft)
-    ids = _ids(batch, (image, label.label, mask), places, counted, settings)
+    ids = _ids(batch, (image, label.label, mask), positions, counted, settings)
     return LabelledImages(image, label.label, mask, ids, void, label.targets, label.soft)
 
 
 def _ids(
     batch: Any,
     images: tuple[Tensor, Tensor, Tensor],
-    places: NDArray[np.int64],
+    positions: NDArray[np.int64],
     counted: NDArray[np.bool_],
     settings: EvaluationSettings,
 ) -> NDArray[np.uint64]:
-    """What the images that count are known by."""
-    known = settings.ids
-    if isinstance(known, int | str):
-        return ids_of_names(batch[known], len(counted))[counted]
-    if known is not None and not known.may_change:
-        return known.ids(places[counted], None)
+    """The ids of the images that count."""
+    id_source = settings.ids
+    if isinstance(id_source, int | str):
+        return ids_of_names(batch[id_source], len(counted))[counted]
+    if id_source is not None and not id_source.may_change:
+        return id_source.ids(positions[counted], None)
     pictures = fingerprints(*images, mean=settings.mean, std=settings.std)
-    return pictures if known is None else known.ids(places[counted], pictures)
+    return pictures if id_source is None else id_source.ids(positions[counted], pictures)
 
 
 def _labels(batch: Any, size: int, number: int, settings: EvaluationSettings, device: torch.device) -> BatchLabels:
@@ -126,23 +126,23 @@ def ready_variants(
     """The variants that the batch brings along; ``None`` where they are to be made."""
     if settings.ready is None:
         return None
-    given = batch[settings.ready]
+    brought = batch[settings.ready]
     names = settings.variant_names
-    if not isinstance(given, Mapping) or (lacking := [name for name in names if name not in given]):
-        received = f"without {', '.join(lacking)}" if isinstance(given, Mapping) else describe(given)
+    if not isinstance(brought, Mapping) or (lacking := [name for name in names if name not in brought]):
+        received = f"without {', '.join(lacking)}" if isinstance(brought, Mapping) else describe(brought)
         raise KeyError(f"ready: expected a dict of variants at {settings.ready!r} of batch {number}, got {received}")
-    return {name: _variant_of(name, given[name], counted, image) for name in names}
+    return {name: _variant_of(name, brought[name], counted, image) for name in names}
 
 
-def _variant_of(name: str, given: Any, counted: NDArray[np.bool_], image: Tensor) -> VariantImages:
+def _variant_of(name: str, entry: Any, counted: NDArray[np.bool_], image: Tensor) -> VariantImages:
     """One variant from a batch: images (B, C, H, W), alone or with background classes (B,) and which are there (B,)."""
-    picture, *rest = given if isinstance(given, (tuple, list)) else (given,)
+    picture, *labels_and_valid = entry if isinstance(entry, (tuple, list)) else (entry,)
     check_image(picture, name=f"ready[{name!r}]", volumes=True)
-    chosen = picture.to(image.device)[counted]
-    if chosen.shape != image.shape:
-        raise ValueError(f"ready[{name!r}]: expected images {tuple(image.shape)}, got {describe(chosen)}")
+    variant = picture.to(image.device)[counted]
+    if variant.shape != image.shape:
+        raise ValueError(f"ready[{name!r}]: expected images {tuple(image.shape)}, got {describe(variant)}")
     everywhere = torch.ones(len(image), dtype=torch.bool, device=image.device)
     unknown = torch.full((len(image),), -1, device=image.device)
-    label = rest[0].to(image.device)[counted] if rest else unknown
-    valid = rest[1].to(image.device)[counted] if len(rest) > 1 else everywhere
-    return VariantImages(chosen.to(image.dtype), label, valid)
+    label = labels_and_valid[0].to(image.device)[counted] if labels_and_valid else unknown
+    valid = labels_and_valid[1].to(image.device)[counted] if len(labels_and_valid) > 1 else everywhere
+    return VariantImages(variant.to(image.dtype), label, valid)

@@ -1,4 +1,4 @@
-"""One model's logits and embeddings, batch by batch."""
+"""Runs one model batch by batch and returns logits and embeddings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``EvaluationSettings``: everything that is chosen about a measurement, checked once and passed on whole."""
+"""``EvaluationSettings``: all options of a measurement, validated once and passed as one object."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FEW_CLASSES = 20
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
-    """How a model is measured, whatever the model and the data.
+    """How a model is measured, for any model and data.
 
     Args:
         spec: where image, label and mask are in a batch.
@@ -44,7 +44,7 @@ class EvaluationSettings:
         num_classes: K, checked against the model's output when given.
         mean: per channel, that the images were normalised with: makes black black in only_fg, only_bg_b and no_fg,
             colours right in examples, and lets images be recognised in a measurement with another normalisation.
-        std: goes with ``mean``.
+        std: per channel; required with ``mean``.
         preprocess: a function or a ``Preprocessing``, applied to images (B, C, H, W) right before the model: variants
             are made of the images as the loader yields them, and the model sees what it saw in training. ``None``: the
             loader yields what the model wants.

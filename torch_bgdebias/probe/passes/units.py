@@ -1,4 +1,4 @@
-"""Are the images in the units that the network was trained on? What the images and the network themselves show."""
+"""Checks whether images are in the units that the network was trained on, from the images and the network."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def doubt_about_units(
         normalised_inside = any(isinstance(layer, _NORMS) for layer in model.modules())
         stated = normalised or ((preprocess.mean, preprocess.std) if isinstance(preprocess, Preprocessing) else None)
         return "" if normalised_inside else _not_as_published(model, prepared, stated)
-    first = _first_to_run(trained, lambda: run(prepared[:_IMAGES]))
-    if first is None:
+    first_norm = _first_to_run(trained, lambda: run(prepared[:_IMAGES]))
+    if first_norm is None:
         return ""
-    name, spread, shift = first
+    name, spread, shift = first_norm
     if 1 / FAR_SPREAD <= spread <= FAR_SPREAD and shift <= FAR_MEAN:
         return ""
     means = ", ".join(
@@ -86,8 +86,8 @@ def _prepared_twice(image: Tensor, prepared: Tensor, preprocess: object) -> str:
                 "have the loader yield pixels in [0, 1]"
             )
         return ""
-    each = prepared.detach().float().transpose(0, 1).flatten(1)  # channels, whose means set them apart
-    if high - low > 2 * _HARDLY and float((each.amax(1) - each.amin(1)).max()) < _HARDLY * (high - low):
+    channels = prepared.detach().float().transpose(0, 1).flatten(1)  # channels, whose means set them apart
+    if high - low > 2 * _HARDLY and float((channels.amax(1) - channels.amin(1)).max()) < _HARDLY * (high - low):
         return (
             f"preprocess: of pixels from {low:.2g} to {high:.2g} it makes {dark:.3g} to {bright:.3g}, hardly a "
             "picture: does it divide by 255, which was done already? (do_rescale=False of an image processor)"
@@ -109,7 +109,7 @@ def _not_as_published(
     architecture = config.get("architecture") or type(model).__name__
     if low < 0 or high > 1:
         shift, scale = stated or (None, None)
-        if shift is None or scale is None or (_alike(shift, mean) and _alike(scale, std)):
+        if shift is None or scale is None or (_same_constants(shift, mean) and _same_constants(scale, std)):
             return ""
         return (
             f"images: they are normalised with mean {tuple(shift)} and std {tuple(scale)}, and timm's data config of "
@@ -140,16 +140,16 @@ def _not_so_normalised(image: Tensor, mean: Sequence[float], std: Sequence[float
     halves = -1.001 <= low < -0.95 and 0.95 < high <= 1.001 and (dark > 0.1 or bright < 0.9)
     if not beyond and not halves:
         return ""
-    others = "0.5 and 0.5, as their range of -1 to 1 shows" if halves else "others"
+    actual = "0.5 and 0.5, as their range of -1 to 1 shows" if halves else "others"
     return (
         f"mean, std: undone, they give pixels from {dark:.2g} to {bright:.2g} where pictures have 0 to 1, so the "
-        f"images were normalised with {others}; pass those of the loader"
+        f"images were normalised with {actual}; pass those of the loader"
     )
 
 
-def _alike(one: Sequence[float], two: Sequence[float]) -> bool:
+def _same_constants(first: Sequence[float], second: Sequence[float]) -> bool:
     """Whether two means are one to two digits; ImageNet's is written with three or more."""
-    pairs = zip(one, two, strict=True) if len(one) == len(two) else ((x, y) for x in one for y in two)
+    pairs = zip(first, second, strict=True) if len(first) == len(second) else ((x, y) for x in first for y in second)
     return all(abs(x - y) < 0.01 for x, y in pairs)
 
 
@@ -161,8 +161,8 @@ def _trained_batch_norms(model: nn.Module) -> list[tuple[str, nn.Module]]:
             # a hardly trained one still carries the mean 0 and variance 1 that it began with
             steps = 0 if layer.num_batches_tracked is None else int(layer.num_batches_tracked)
             momentum = layer.momentum
-            left = 1.0 / max(1, steps) if momentum is None else (1 - momentum) ** steps
-            if left <= _BEGINNING:
+            initial_share = 1.0 / max(1, steps) if momentum is None else (1 - momentum) ** steps
+            if initial_share <= _BEGINNING:
                 trained.append((name, layer))
     return trained
 
@@ -174,12 +174,12 @@ def _first_to_run(
 
     Which is the first is seen by running, since branches for training alone are often registered before the others.
     """
-    seen: list[tuple[str, float, float]] = []
+    readings: list[tuple[str, float, float]] = []
 
     def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-            if not seen and given and given[0].ndim in (4, 5):
-                seen.append((name, *_apart(layer, given[0])))
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if not readings and inputs and inputs[0].ndim in (4, 5):
+                readings.append((name, *_deviation_from_training(layer, inputs[0])))
 
         return hook
 
@@ -188,14 +188,14 @@ def _first_to_run(
             stack.callback(layer.register_forward_pre_hook(look(name)).remove)
         with torch.no_grad():
             run()
-    return seen[0] if seen else None
+    return readings[0] if readings else None
 
 
-def _apart(layer: nn.Module, given: Tensor) -> tuple[float, float]:
+def _deviation_from_training(layer: nn.Module, features: Tensor) -> tuple[float, float]:
     assert isinstance(layer, _NORMS)
     assert layer.running_mean is not None
     assert layer.running_var is not None
-    variance, mean = torch.var_mean(given.float(), (0, *range(2, given.ndim)))
+    variance, mean = torch.var_mean(features.float(), (0, *range(2, features.ndim)))
     scale = (layer.running_var.float() + layer.eps).sqrt()
     spread = float(((variance + layer.eps).sqrt() / scale).median())
     return spread, float(((mean - layer.running_mean.float()).abs() / scale).median())

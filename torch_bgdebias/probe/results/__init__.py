@@ -1,1 +1,1 @@
-"""What was measured, as numbers: images, their summary, comparisons, and how they are written. No markup."""
+"""The measured numbers: per-image results, their summary, comparisons and file formats. No markup."""

@@ -1,4 +1,4 @@
-"""What a measurement is good for: in which classes the gap is shown, on what that rests, and what to do next."""
+"""The conclusions of a measurement: which classes have a gap, the evidence for it, and what to do next."""
 
 from __future__ import annotations
 
@@ -45,18 +45,20 @@ def shown_classes(report: Measurement) -> list[ClassResult]:
 
 def which_classes(report: Measurement) -> str:
     """For how many classes a gap is shown, and the largest one where it is for none."""
-    known, shown = classes_by_gap(report), shown_classes(report)
-    what, of = ("label", "labels") if report.images.targets is not None else ("class", "classes")
-    if not known:
-        return f"Not known: no {what} has a gap."
+    with_gap, shown = classes_by_gap(report), shown_classes(report)
+    singular, plural = ("label", "labels") if report.images.targets is not None else ("class", "classes")
+    if not with_gap:
+        return f"Not known: no {singular} has a gap."
     if shown:
-        every = f"All {len(known):,}" if len(shown) == len(known) > 1 else f"{len(shown):,} of {len(known):,}"
-        return f"{every} {of if len(known) > 1 else what}, with a correction for looking at so many."
-    largest = known[0]
+        count_words = (
+            f"All {len(with_gap):,}" if len(shown) == len(with_gap) > 1 else f"{len(shown):,} of {len(with_gap):,}"
+        )
+        return f"{count_words} {plural if len(with_gap) > 1 else singular}, with a correction for looking at so many."
+    largest = with_gap[0]
     assert is_known(largest.bg_gap)
     return (
-        f"For none of the {len(known):,} {of} by itself: the largest gap, {number(largest.bg_gap.value)} points of "
-        f"{largest.name} ({largest.n:,} images), may be chance among so many."
+        f"For none of the {len(with_gap):,} {plural} by itself: the largest gap, {number(largest.bg_gap.value)} points "
+        f"of {largest.name} ({largest.n:,} images), may be chance among so many."
     )
 
 
@@ -66,12 +68,12 @@ def evidence(report: Measurement) -> str:
     same, rand = columns.get("accuracy/mixed_same"), columns.get("accuracy/mixed_rand")
     if same is None or rand is None:
         return "The same objects were not shown on backgrounds of their own and of random classes."
-    both = ~np.isnan(same) & ~np.isnan(rand)
-    lost, won = int((same > rand)[both].sum()), int((same < rand)[both].sum())
+    in_both = ~np.isnan(same) & ~np.isnan(rand)
+    lost, won = int((same > rand)[in_both].sum()), int((same < rand)[in_both].sum())
     p = paired_permutation_test(same, rand, groups=report.images.unit).p_value
     answers = "answers" if report.images.targets is None else "images with labels"
     return (
-        f"{int(both.sum()):,} objects were each shown twice, before a background of their own class and of a random "
+        f"{int(in_both.sum()):,} objects were each shown twice, before a background of their own class and of a random "
         f"one; nothing else differed. {lost:,} {answers} were right only before the own class's, {won:,} only before "
         f"the random one: were the background without effect, the two would be about as frequent ({p_words(p)})."
     )
@@ -80,34 +82,34 @@ def evidence(report: Measurement) -> str:
 def next_steps(reports: Sequence[Measurement], comparisons: Sequence[ModelComparison | None]) -> list[Step]:
     """What to do, by what was measured, the first thing first."""
     after = pick_after(reports)
-    judged = reports[0 if after is None else after]
-    side, gap = side_of(judged.bg_gap), judged.bg_gap
+    report = reports[0 if after is None else after]
+    side, gap = side_of(report.bg_gap), report.bg_gap
     if gap is None or side == "unknown":
         return [Step("Measure mixed_same and mixed_rand, on as many images as there are.", "again")]
-    if knows_nothing(judged) is not None:
-        return [Step(f"Find out why {judged.model} knows nothing: the order of the classes (--labels), the "
+    if knows_nothing(report) is not None:
+        return [Step(f"Find out why {report.model} knows nothing: the order of the classes (--labels), the "
                      "normalisation (--mean, --std), the size (--size), the checkpoint. Then measure again.",
                      "again")]  # fmt: skip
     if after is not None:
         comparison = comparisons[after - 1]
         if comparison is not None and not comparison.gap_differs and side_of(reports[0].bg_gap) != "neither":
-            return [_more(judged), *_methods(judged)[:3]]
+            return [_more(report), *_methods(report)[:3]]
     if side == "neither":
-        return _nothing_shown(judged, after is not None)
-    lead = [Step(f"The best of them, {judged.model}, still depends on the background. What may take the rest:", None)]
+        return _nothing_shown(report, after is not None)
+    intro = [Step(f"The best of them, {report.model}, still depends on the background. What may take the rest:", None)]
     return [
-        *(lead if after is not None else []),
-        *_methods(judged),
+        *(intro if after is not None else []),
+        *_methods(report),
         Step("Then measure again, and compare on the same images.", "again"),
     ]
 
 
-def _nothing_shown(judged: Measurement, later: bool) -> list[Step]:
-    ends = None if judged.bg_gap is None else interval_of(judged.bg_gap)
+def _nothing_shown(report: Measurement, later: bool) -> list[Step]:
+    ends = None if report.bg_gap is None else interval_of(report.bg_gap)
     wide = ends is not None and max(abs(end) for end in ends) >= NARROW
-    steps = [_more(judged)] if wide else []
+    steps = [_more(report)] if wide else []
     if later:
-        steps.append(Step(f"Take {judged.model} where its accuracy is enough, and measure it on pictures from "
+        steps.append(Step(f"Take {report.model} where its accuracy is enough, and measure it on pictures from "
                           "elsewhere: another camera, site or season.", "again"))  # fmt: skip
     else:
         steps.append(Step("Nothing to repair on these images. Keep report.json, and measure again after each training "
@@ -115,18 +117,18 @@ def _nothing_shown(judged: Measurement, later: bool) -> list[Step]:
     return steps
 
 
-def _more(judged: Measurement) -> Step:
-    ends = None if judged.bg_gap is None else interval_of(judged.bg_gap)
-    if judged.bg_gap is None or ends is None:
+def _more(report: Measurement) -> Step:
+    ends = None if report.bg_gap is None else interval_of(report.bg_gap)
+    if report.bg_gap is None or ends is None:
         return Step("Measure more images.", "more")
-    needed = images_needed(judged.bg_gap.n, (ends[1] - ends[0]) / 2)
-    return Step(f"Measure more images, about {max(needed, 2 * judged.bg_gap.n):,}, to tell an effect from chance.",
+    needed = images_needed(report.bg_gap.n, (ends[1] - ends[0]) / 2)
+    return Step(f"Measure more images, about {max(needed, 2 * report.bg_gap.n):,}, to tell an effect from chance.",
                 "more")  # fmt: skip
 
 
-def _methods(judged: Measurement) -> list[Step]:
+def _methods(report: Measurement) -> list[Step]:
     """The methods, in the order in which they are worth a try."""
-    if side_of(judged.bg_gap) == "own":
+    if side_of(report.bg_gap) == "own":
         return [
             Step("The background speaks against its class: look for a training that always took backgrounds of other "
                  "classes, and draw them independently of the class.", "swap"),

@@ -1,4 +1,4 @@
-"""From the results of every image to the numbers: accuracies, gap, consistencies, with intervals."""
+"""Computes the numbers of a report from per-image results: accuracies, gap, consistencies, with intervals."""
 
 from __future__ import annotations
 

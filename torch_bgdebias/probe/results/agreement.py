@@ -1,4 +1,4 @@
-"""Do the figures of a report that was read follow from what it says of its images?"""
+"""Checks that the figures of a loaded report follow from its per-image results."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from torch_bgdebias.probe.results.columns import columns_by_class, columns_of
 from torch_bgdebias.probe.results.measurement import Estimate, Measurement
+from torch_bgdebias.probe.results.naming import class_label
 
 __all__ = ["require_agreement"]
 
@@ -31,28 +32,31 @@ def require_agreement(report: Measurement) -> None:
         paired = _mean(same - rand)  # older reports took each accuracy over images of its own
         _require("bg_gap", report.bg_gap, [paired, _mean(same) - _mean(rand)])
     rows = {part.label: part for part in columns_by_class(images)}
-    for one in report.per_class:
-        known = report.class_names[one.label] if one.label < len(report.class_names) else str(one.label)
-        if one.name != known:
-            raise ValueError(f"per_class: expected {known!r} as class_names has it for {one.label}, got {one.name!r}")
-        if one.label not in rows or one.n != rows[one.label].n:
-            there = rows[one.label].n if one.label in rows else 0
-            raise ValueError(f"per_class: expected {there} images of class {one.name}, got {one.n}")
-        for name, accuracy in one.accuracy.items():
-            _require(f"per_class: accuracy {name} of {one.name}", accuracy,
-                     [_mean(rows[one.label].columns.get(f"accuracy/{name}"))])  # fmt: skip
+    for row in report.per_class:
+        expected_name = class_label(report, row.label)
+        if row.name != expected_name:
+            raise ValueError(
+                f"per_class: expected {expected_name!r} as class_names has it for {row.label}, got {row.name!r}"
+            )
+        if row.label not in rows or row.n != rows[row.label].n:
+            expected_count = rows[row.label].n if row.label in rows else 0
+            raise ValueError(f"per_class: expected {expected_count} images of class {row.name}, got {row.n}")
+        for name, accuracy in row.accuracy.items():
+            _require(f"per_class: accuracy {name} of {row.name}", accuracy,
+                     [_mean(rows[row.label].columns.get(f"accuracy/{name}"))])  # fmt: skip
 
 
 def _mean(column: np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None) -> float:
     return math.nan if column is None or np.isnan(column).all() else float(np.nanmean(column))
 
 
-def _require(place: str, figure: Estimate, right: list[float]) -> None:
-    near = any(
-        abs(figure.value - value) <= _ROUNDED or (math.isnan(figure.value) and math.isnan(value)) for value in right
+def _require(where: str, figure: Estimate, acceptable: list[float]) -> None:
+    agrees = any(
+        abs(figure.value - value) <= _ROUNDED or (math.isnan(figure.value) and math.isnan(value))
+        for value in acceptable
     )
-    if not near:
+    if not agrees:
         raise ValueError(
-            f"{place}: {figure.value:.6g} does not follow from the images' answers in the same report, which give "
-            f"{right[0]:.6g}; it was changed by hand, or written by another program"
+            f"{where}: {figure.value:.6g} does not follow from the images' answers in the same report, which give "
+            f"{acceptable[0]:.6g}; it was changed by hand, or written by another program"
         )

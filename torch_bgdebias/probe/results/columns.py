@@ -1,4 +1,4 @@
-"""One number an image for each figure that is a mean over images."""
+"""One number per image for each figure that is a mean over images."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def columns_of(images: ImageResults) -> dict[str, Floats]:
             columns[f"accuracy/{name}"] = np.where(valid, images.correct(name), np.nan)
         if name in images.background_label and "original" in images.prediction:
             columns[f"decision_consistency/{name}"] = _decisions_kept(images, name).mean(1)
-    return columns | _without_answers(images)
+    return columns | _columns_without_answers(images)
 
 
 class ClassColumns(NamedTuple):
@@ -64,9 +64,9 @@ class ClassColumns(NamedTuple):
 def columns_by_class(images: ImageResults) -> Iterator[ClassColumns]:
     """The classes that occur, or all labels; none where the images have no labels."""
     if images.targets is not None:
-        everything = np.arange(len(images))
+        all_rows = np.arange(len(images))
         for label, n in enumerate(images.targets.sum(0, dtype=np.int64).tolist()):
-            yield ClassColumns(label, n, everything, _label_columns(images, label))
+            yield ClassColumns(label, n, all_rows, _label_columns(images, label))
         return
     if not images.labelled:
         return
@@ -95,7 +95,7 @@ def _decisions_kept(images: ImageResults, variant: str) -> Floats:
     return np.where(images.valid(variant)[:, None], same.astype(np.float64), np.nan)
 
 
-def _without_answers(images: ImageResults) -> dict[str, Floats]:
+def _columns_without_answers(images: ImageResults) -> dict[str, Floats]:
     """Figures that no answer is needed for."""
     columns = {f"feature_consistency/{name}": cosine.astype(np.float64) for name, cosine in images.cosine.items()}
     return columns | {name: score.astype(np.float64) for name, score in images.scores.items()}

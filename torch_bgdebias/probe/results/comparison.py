@@ -1,4 +1,4 @@
-"""How models differ on the same images: every figure's change with interval and test, over all images and per class."""
+"""Compares models on the same images: each figure's change with interval and test, overall and per class."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ Unit: TypeAlias = NDArray[np.str_] | None
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """By how much one figure differs between two models, on the images that have it in both.
+    """The difference of one figure between two models, on the images that have it in both.
 
     Attributes:
         difference: second model minus first, with its paired interval; n counts the images.
@@ -93,7 +93,7 @@ class ClassChange:
 
 @dataclasses.dataclass(frozen=True)
 class ModelComparison:
-    """A later model against the first one.
+    """A later model compared with the first one.
 
     Attributes:
         first: name of the model that stands for "before".
@@ -129,7 +129,7 @@ class ModelComparison:
         return change is not None and change.corrected < 1 - float(self.settings["confidence"])
 
     def changed_classes(self, figure: str = "bg_gap") -> list[ClassChange]:
-        """Classes in which a figure differs beyond chance after correction, the largest change first."""
+        """Classes in which a figure changed significantly after correction, the largest change first."""
         level = 1 - float(self.settings["confidence"])
         changed = [c for c in self.per_class if figure in c.changes and c.changes[figure].corrected < level]
         return sorted(changed, key=lambda c: -abs(c.changes[figure].difference.value))

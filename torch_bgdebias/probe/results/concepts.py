@@ -1,4 +1,4 @@
-"""What a concept experiment says about one layer: plain numbers that a report keeps in its JSON."""
+"""The results of a concept experiment on one layer, as plain numbers for a report's JSON."""
 
 from __future__ import annotations
 
@@ -92,10 +92,11 @@ class ConceptTable:
 
     def summary(self) -> str:
         """How far IoU falls on other backgrounds, and the worst biased pairs."""
-        own, pairs = self.fits[0], self.biased
+        on_original, pairs = self.fits[0], self.biased
         lines = [
-            f"  concepts in {self.layer} ({self.method}): IoU {_shown(own.original)}, on other backgrounds "
-            f"{_shown(own.others)}; {len(pairs)} of {len(self.rows)} (concept, background) pairs lose"
+            f"  concepts in {self.layer} ({self.method}): IoU {_spell_interval(on_original.original)}, on other "
+            f"backgrounds {_spell_interval(on_original.others)}; {len(pairs)} of {len(self.rows)} (concept, "
+            "background) pairs lose"
         ]
         lines += [
             f"    {r.concept} on {r.category} ({self.layer}): "
@@ -112,7 +113,7 @@ class ConceptTable:
 
     @classmethod
     def from_record(cls, data: Record) -> ConceptTable:
-        """The same from fields that are checked one by one; KeyError or ValueError name the one that is wrong."""
+        """The same, each field checked; a KeyError or ValueError names the wrong one."""
         rows = [
             ConceptBackground(
                 row.text("concept"),
@@ -145,7 +146,7 @@ def biased_pairs(
     return sorted(biased, key=lambda row: row.difference.value)
 
 
-def _shown(value: Interval) -> str:
+def _spell_interval(value: Interval) -> str:
     return "-" if math.isnan(value.value) else f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 

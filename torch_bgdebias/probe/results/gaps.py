@@ -1,4 +1,4 @@
-"""What a BG-Gap says, in sentences: how far it is from 0, and to which side.
+"""A BG-Gap in sentences: how far it is from 0, and on which side.
 
 A gap above 0 is accuracy lost on random backgrounds, a gap below 0 accuracy lost on the own class's: both are a
 dependence on the background, so a model is judged by the distance from 0.
@@ -60,27 +60,27 @@ def knows_nothing(measurement: Measurement) -> Sentence | None:
     Nowhere: neither on the images as they are, nor on backgrounds of the own class or of random ones. The distance of
     two such accuracies says nothing of what a model looks at, to whichever side it is.
     """
-    classes, given = len(measurement.class_names), measurement.accuracy("original")
-    if measurement.images.targets is not None or classes < 2 or not is_known(given):
+    classes, accuracy = len(measurement.class_names), measurement.accuracy("original")
+    if measurement.images.targets is not None or classes < 2 or not is_known(accuracy):
         return None
     measured = [e for e in map(measurement.accuracy, JUDGED) if is_known(e)]
     ends = [interval_of(estimate) for estimate in measured]
     chance = 1 / classes
     if any(end is None or end[0] > chance for end in ends):
         return None
-    interval, gap = interval_words(given, measurement.confidence), measurement.bg_gap
+    interval, gap = interval_words(accuracy, measurement.confidence), measurement.bg_gap
     between = interval_words(gap, measurement.confidence) if is_known(gap) else ""
     of_gap = f" ({number(gap.value)} points{f', {between}' if between else ''})" if is_known(gap) else ""
     wrong = ""
-    if given.high < chance:
+    if accuracy.high < chance:
         wrong = (
             " It is wrong more often than a guess: its classes may be numbered in another order, or its training put "
             "every object on other classes' backgrounds alone."
         )
     return say(
         strong(measurement.model), " ", strong("is not shown to know the classes"), f": it is right on "
-        f"{percent(given.value, 1)} of the images as they are ({interval}), and guessing gets {percent(chance, 1)}. No "
-        f"bias can be judged of a model that knows nothing; its BG-Gap{of_gap} says nothing.{wrong}",
+        f"{percent(accuracy.value, 1)} of the images as they are ({interval}), and guessing gets {percent(chance, 1)}. "
+        f"No bias can be judged of a model that knows nothing; its BG-Gap{of_gap} says nothing.{wrong}",
     )  # fmt: skip
 
 
@@ -109,12 +109,12 @@ def bias_sentence(model: str, gap: Estimate | None, level: float, guesses: str =
             f"points ({interval}); a loss of more than {_either_way(gap)} is unlikely.",
         )  # fmt: skip
     lost = strong(f"{number(abs(gap.value))} points")
-    stands = say(strong(model), " loses ", lost, f" of accuracy ({interval}) when its objects stand in front of ")
+    opening = say(strong(model), " loses ", lost, f" of accuracy ({interval}) when its objects stand in front of ")
     if side == "random":
         part, why = ("", f" ({guesses})") if guesses else ("part of ", "")
-        return (*stands, Words(f"{_WHERE[side]}: it reads {part}its answer off the background{why}."))
+        return (*opening, Words(f"{_WHERE[side]}: it reads {part}its answer off the background{why}."))
     return (
-        *stands,
+        *opening,
         Words(
             f"{_WHERE[side]}: it is more accurate on random backgrounds. This is a bias too, of the other sign: the "
         ),
@@ -123,7 +123,7 @@ def bias_sentence(model: str, gap: Estimate | None, level: float, guesses: str =
 
 
 def judged_sentence(measurement: Measurement) -> Sentence:
-    """What is to be said of one model: that it knows nothing, or what its gap says."""
+    """The conclusion on one model: that it only guesses, or what its gap means."""
     gap, level = measurement.bg_gap, measurement.confidence
     nothing = knows_nothing(measurement) if is_known(gap) else None
     return nothing or bias_sentence(measurement.model, gap, level, guesses_without(measurement))
@@ -206,22 +206,23 @@ def _no_longer_shown(name: Words, before: Estimate, after: Estimate, in_brackets
             "gap is shown to be other than 0.",
         )  # fmt: skip
     rounded = number(after.value)
-    left = strong("none of it is left" if rounded == "0.0" else f"{rounded} points are left")
+    remainder = strong("none of it is left" if rounded == "0.0" else f"{rounded} points are left")
     ends = (after.low, after.high)
     if after.low == after.high:
-        return say("With ", name, " ", left, f" on {after.n} image(s), which all agree: nothing is known of how far ",
+        return say("With ", name, " ", remainder, f" on {after.n} image(s), which all agree: nothing is known of how "
+                                                  "far ",
                    "others may differ.")  # fmt: skip
     if max(map(abs, ends)) < NARROW:
-        return say("With ", name, " ", left, f"{in_brackets}: what is behind the object hardly matters any more.")
+        return say("With ", name, " ", remainder, f"{in_brackets}: what is behind the object hardly matters any more.")
     return say(
-        "With ", name, " ", left, f"{in_brackets}: no loss can be shown any more, on few images; one of up to ",
+        "With ", name, " ", remainder, f"{in_brackets}: no loss can be shown any more, on few images; one of up to ",
         f"{_either_way(after)} is possible.",
     )  # fmt: skip
 
 
 def _turned_round(name: Words, before: Estimate, after: Estimate, in_brackets: str) -> Sentence:
     """Both gaps are shown, on different sides of 0."""
-    far, was = number(abs(after.value)), number(abs(before.value))
+    after_points, before_points = number(abs(after.value)), number(abs(before.value))
     size = (
         "less"
         if abs(after.value) < abs(before.value)
@@ -229,11 +230,15 @@ def _turned_round(name: Words, before: Estimate, after: Estimate, in_brackets: s
         if abs(after.value) > abs(before.value)
         else "as much"
     )
-    compared = f"as much as before ({was})" if size == "as much" or far == was else f"{size} than before ({was})"
+    compared = (
+        f"as much as before ({before_points})"
+        if size == "as much" or after_points == before_points
+        else f"{size} than before ({before_points})"
+    )
     lost_on = _WHERE["own" if after.value < 0 else "random"]
     return say(
         "With ", name, " ", strong("the bias has turned round"), f": {number(after.value)} points{in_brackets}. It ",
-        f"now loses {far} points on {lost_on}, {compared}: the background still matters.",
+        f"now loses {after_points} points on {lost_on}, {compared}: the background still matters.",
     )  # fmt: skip
 
 

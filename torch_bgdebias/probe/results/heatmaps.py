@@ -1,4 +1,4 @@
-"""Heatmaps small enough to keep in a report, and their picture: red for, blue against, the foreground outlined."""
+"""Compact heatmaps for reports, and their picture: red for, blue against, the foreground outlined."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def heat_picture(
     values = unpacked_heatmap(heatmap)[..., None]
     grey = 0.45 * picture.mean(2, keepdims=True) + 132
     strength = np.abs(values) ** 0.75  # weak evidence should be seen, strong should not drown it
-    shown = (1 - strength) * grey + strength * np.where(values >= 0, _FOR, _AGAINST)
+    blended = (1 - strength) * grey + strength * np.where(values >= 0, _FOR, _AGAINST)
     if mask is not None:
         inside = mask > 127
         inner, outer = inside & ~_eroded(inside), _eroded(~inside) ^ ~inside
-        shown[outer] = 255.0
-        shown[inner] = 0.0
-    return np.ascontiguousarray(shown.clip(0, 255).round().astype(np.uint8))
+        blended[outer] = 255.0
+        blended[inner] = 0.0
+    return np.ascontiguousarray(blended.clip(0, 255).round().astype(np.uint8))
 
 
 def _eroded(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""What a model said about every image: the rows from which all numbers of a report are computed."""
+"""Per-image results: the rows from which all numbers of a report are computed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Example", "ImageResults"]
 
 @dataclasses.dataclass(eq=False)
 class ImageResults:
-    """What the model said about each of N images: one row an image, sorted by ``id``.
+    """The model's answers for each of N images: one row per image, sorted by ``id``.
 
     Attributes:
         id: (N,) uint64, fingerprint of the image's content: the same image has the same one in every report.
@@ -94,7 +94,7 @@ class ImageResults:
 
 @dataclasses.dataclass(eq=False)
 class Example:
-    """Pictures of one image under several variants, for the eye.
+    """Pictures of one image under several variants, for display.
 
     Attributes:
         id: as in `ImageResults`.

@@ -1,4 +1,4 @@
-"""What speaks against relying on a measurement, with a remedy each: masks, number of images, chance, likeness."""
+"""Reasons not to rely on a measurement, each with a remedy: masks, sample size, chance, comparability."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PASTING = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Issue:
-    """Something that whoever reads the figures should know.
+    """A limitation that readers of the figures should know.
 
     Attributes:
         what: it is.
@@ -43,24 +43,26 @@ class Issue:
 
 def issues(reports: Sequence[Measurement], comparisons: Sequence[ModelComparison | None] = ()) -> list[Issue]:
     """What there is to know of some models' measurements, grave things first, each said once."""
-    every = [issue for report in reports for issue in _of_one(report, named=len(reports) > 1)]
-    every += [issue for pair in zip(reports[1:], comparisons, strict=False) for issue in _of_pair(reports[0], *pair)]
-    return sorted(dict.fromkeys(every), key=lambda issue: not issue.grave)
+    all_issues = [issue for report in reports for issue in _issues_of_report(report, with_name=len(reports) > 1)]
+    all_issues += [
+        issue for pair in zip(reports[1:], comparisons, strict=False) for issue in _issues_of_pair(reports[0], *pair)
+    ]
+    return sorted(dict.fromkeys(all_issues), key=lambda issue: not issue.grave)
 
 
-def images_needed(n: int, half_width: float, wanted: float = NARROW) -> int:
-    """About how many images bring an interval from ``half_width`` to ``wanted``, in two digits, rounded up."""
-    needed = n * (half_width / wanted) ** 2
+def images_needed(n: int, half_width: float, goal: float = NARROW) -> int:
+    """About how many images bring an interval from ``half_width`` to ``goal``, in two digits, rounded up."""
+    needed = n * (half_width / goal) ** 2
     step = int(10 ** max(0, math.floor(math.log10(max(needed, 1.0))) - 1))
     return step * math.ceil(needed / step)
 
 
-def _of_one(report: Measurement, *, named: bool) -> Iterator[Issue]:
-    yield from _size(report, f"{report.model}: " if named else "")
+def _issues_of_report(report: Measurement, *, with_name: bool) -> Iterator[Issue]:
+    yield from _size(report, f"{report.model}: " if with_name else "")
     yield from _masks(report)
     yield from _missing(report)
     yield from _guessing(report)
-    yield from _few_images(report, f"{report.model}: " if named else "")
+    yield from _few_images(report, f"{report.model}: " if with_name else "")
     yield from _pasting(report)
 
 
@@ -142,13 +144,13 @@ def _missing(report: Measurement) -> Iterator[Issue]:
 
 
 def _guessing(report: Measurement) -> Iterator[Issue]:
-    given, classes = report.accuracy("original"), len(report.class_names)
-    if not is_known(given) or report.images.targets is not None or classes < 2:
+    accuracy, classes = report.accuracy("original"), len(report.class_names)
+    if not is_known(accuracy) or report.images.targets is not None or classes < 2:
         return
-    ends = interval_of(given)
+    ends = interval_of(accuracy)
     if ends is not None and ends[0] <= 1 / classes:
         yield Issue(
-            f"{report.model} is right on {percent(given.value, 1)} of the images as they are; guessing among "
+            f"{report.model} is right on {percent(accuracy.value, 1)} of the images as they are; guessing among "
             f"{classes:,} classes gets {percent(1 / classes, 1)}. A model that guesses has no gap.",
             "Check the order of the classes (--labels), the normalisation (--mean, --std) and the checkpoint.",
             grave=True,
@@ -170,19 +172,19 @@ def _few_images(report: Measurement, whose: str) -> Iterator[Issue]:
 
 
 def _pasting(report: Measurement) -> Iterator[Issue]:
-    given, own = report.accuracy("original"), report.accuracy("mixed_same")
-    if not is_known(given) or not is_known(own) or report.images.targets is not None:
+    accuracy, own_accuracy = report.accuracy("original"), report.accuracy("mixed_same")
+    if not is_known(accuracy) or not is_known(own_accuracy) or report.images.targets is not None:
         return
-    far = given.value - own.value > _PASTING and own.high < given.low
-    if far:
+    loses_much = accuracy.value - own_accuracy.value > _PASTING and own_accuracy.high < accuracy.low
+    if loses_much:
         yield Issue(
-            f"{report.model} loses {number(given.value - own.value)} points to the pasting alone, on backgrounds of "
-            "the right class. The BG-Gap leaves that out; the accuracies on pasted pictures hold it.",
+            f"{report.model} loses {number(accuracy.value - own_accuracy.value)} points to the pasting alone, on "
+            "backgrounds of the right class. The BG-Gap leaves that out; the accuracies on pasted pictures hold it.",
             "Look at the masks' edges, and at what the pasted pictures look like (bgdebias variants).",
         )
 
 
-def _of_pair(first: Measurement, later: Measurement, comparison: ModelComparison | None) -> Iterator[Issue]:
+def _issues_of_pair(first: Measurement, later: Measurement, comparison: ModelComparison | None) -> Iterator[Issue]:
     if comparison is None:
         yield Issue(
             f"{later.model} and {first.model} were not measured on the same images: nothing can be tested in pairs.",

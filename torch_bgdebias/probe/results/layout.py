@@ -1,4 +1,4 @@
-"""A report as plain lists, numbers and text, and back: the layout of its JSON."""
+"""The JSON layout of a report: to plain lists, numbers and text, and back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from torch_bgdebias.probe.results.measurement import (
 )
 from torch_bgdebias.probe.results.performance import area_gap, performance_of
 from torch_bgdebias.probe.results.spelling import VARIANT_WORDS
-from torch_bgdebias.records import Record, Unpacker
+from torch_bgdebias.records import Record, Unpacker, fields_of
 
 __all__ = ["SCHEMA", "check_lengths", "measurement_from_dict", "measurement_to_dict", "plain"]
 
@@ -50,7 +50,7 @@ def measurement_to_dict(report: Measurement) -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """A value as JSON can hold it: results as dicts, arrays as lists (pictures packed), NaN as ``None``."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {name: plain(item) for name, item in fields_of(value).items()}
     if isinstance(value, np.ndarray):
         return _plain_array(value)
     if isinstance(value, Mapping):
@@ -155,9 +155,9 @@ def measurement_from_dict(data: Mapping[str, Any]) -> Measurement:
     if schema != SCHEMA:
         data = {"concepts": [], "per_group": {}, "worst_class": None, "worst_group": {}, **data}
     data = {name: value for name, value in data.items() if name not in _DERIVED}
-    wanted = {field.name for field in dataclasses.fields(Measurement)} | {"schema"}
-    if wanted != set(data):
-        missing, unknown = sorted(wanted - set(data)), sorted(set(data) - wanted)
+    expected = {field.name for field in dataclasses.fields(Measurement)} | {"schema"}
+    if expected != set(data):
+        missing, unknown = sorted(expected - set(data)), sorted(set(data) - expected)
         raise ValueError(f"report: missing fields {missing}, unknown fields {unknown}")
     try:
         report = _read_report(Record(data))
@@ -172,8 +172,8 @@ def measurement_from_dict(data: Mapping[str, Any]) -> Measurement:
 def check_lengths(images: ImageResults) -> None:
     """One row an image in every column: a file that was cut or edited would give wrong figures silently."""
     columns: dict[str, NDArray[Any] | None] = {"label": images.label, "position": images.position}
-    for what in ("prediction", "confidence", "cosine", "background_label", "scores"):
-        columns |= {f"{what}/{name}": column for name, column in getattr(images, what).items()}
+    for field in ("prediction", "confidence", "cosine", "background_label", "scores"):
+        columns |= {f"{field}/{name}": column for name, column in getattr(images, field).items()}
     columns |= {"unit": images.unit, **{f"groups/{name}": column for name, column in images.groups.items()}}
     for name, column in columns.items():
         if column is not None and column.shape != images.id.shape:
@@ -186,8 +186,8 @@ def check_lengths(images: ImageResults) -> None:
     highest = max((int(answers.max(initial=-1)) for answers in (images.label, *images.prediction.values())), default=-1)
     if images.targets is None and shapes and highest >= next(iter(shapes.values()))[1]:
         raise ValueError(f"images.log_odds: class {highest} is given, and there are {next(iter(shapes.values()))[1]}")
-    if lonely := sorted(set(images.log_odds) - (set(images.prediction) & set(images.confidence))):
-        raise ValueError(f"images.log_odds: {lonely[0]} has log odds, and no prediction or no confidence")
+    if incomplete := sorted(set(images.log_odds) - (set(images.prediction) & set(images.confidence))):
+        raise ValueError(f"images.log_odds: {incomplete[0]} has log odds, and no prediction or no confidence")
     if images.targets is not None and set(images.prediction) - set(images.log_odds):
         raise ValueError("images.log_odds: expected log odds in every variant, for the labels are sets")
 

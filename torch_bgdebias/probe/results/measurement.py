@@ -1,7 +1,7 @@
 """The numbers of a measurement, with intervals, as plain values.
 
 They are derived from `ImageResults` (see `torch_bgdebias.probe.summarise`), which a measurement keeps:
-whoever has its JSON can compute other intervals or compare with another model on the same images.
+from its JSON other intervals, and comparisons on the same images, can be computed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from torch_bgdebias._version import __version__
+from torch_bgdebias.metrics.statistics import Interval
 from torch_bgdebias.probe.results.concepts import ConceptTable
 from torch_bgdebias.probe.results.images import Example, ImageResults
 
@@ -49,6 +50,11 @@ class Estimate:
     high: float
     n: int
 
+    @classmethod
+    def of(cls, interval: Interval) -> Estimate:
+        """The same numbers as a report has them."""
+        return cls(interval.value, interval.low, interval.high, interval.n)
+
     def __str__(self) -> str:
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}] (n = {self.n})"
 
@@ -61,7 +67,7 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class VariantResult:
-    """One variant of the images (``original``, ``only_fg``, ..., ``mixed_rand``) over all images that have it.
+    """Results of one variant (``original``, ``only_fg``, ..., ``mixed_rand``) over all images that have it.
 
     Attributes:
         name: the variant.
@@ -113,7 +119,7 @@ class ClassResult:
 
 @dataclasses.dataclass(frozen=True)
 class WorstPart:
-    """The class, or the group, with the lowest accuracy on the images as they are, on own or on random backgrounds.
+    """The class or group with the lowest accuracy on the original images or on own or random backgrounds.
 
     Attributes:
         name: of the class or group.

@@ -1,4 +1,4 @@
-"""Names of what an image shows and of what a model said of it: one class, a set of labels, or nothing known."""
+"""Names of an image's label and of a model's answer: one class, a set of labels, or unknown."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def class_label(measurement: Measurement, label: int) -> str:
     return measurement.class_names[label] if 0 <= label < len(measurement.class_names) else str(label)
 
 
-def set_label(measurement: Measurement, there: NDArray[np.bool_]) -> str:
+def set_label(measurement: Measurement, in_set: NDArray[np.bool_]) -> str:
     """The first names of a set of labels, (L,) true where a label is in it."""
-    names = [class_label(measurement, int(label)) for label in np.flatnonzero(there)]
+    names = [class_label(measurement, int(label)) for label in np.flatnonzero(in_set)]
     if not names:
         return "none"
     more = [f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []

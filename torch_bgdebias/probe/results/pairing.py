@@ -1,4 +1,4 @@
-"""Which images two measurements have in common, and whether they were made alike."""
+"""Which images two measurements have in common, and whether their settings are comparable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A measurement as one Parquet file: every image's results in columns, a part at a time, the rest beside them.
+"""A measurement as one Parquet file: per-image results in columns, everything else in its metadata.
 
 For millions of results: JSON holds them all as text at once. Tables of a number a class (log odds, label sets) are
 columns of lists.
@@ -57,10 +57,10 @@ def measurement_to_parquet(report: Measurement, path: str | Path) -> None:
     arrow = require("pyarrow", purpose="writing Parquet")
     parquet = require("pyarrow.parquet", purpose="writing Parquet")
     columns = dict(_columns(report.images))
-    nothing = ImageResults(np.zeros(0, np.uint64), np.zeros(0, np.int64), {}, {})
-    rest = measurement_to_dict(dataclasses.replace(report, images=nothing))
+    no_images = ImageResults(np.zeros(0, np.uint64), np.zeros(0, np.int64), {}, {})
+    without_images = measurement_to_dict(dataclasses.replace(report, images=no_images))
     types = [(name, _type_of(arrow, column)) for name, column in columns.items()]
-    schema = arrow.schema(types, metadata={_REST: json.dumps(rest, allow_nan=False)})
+    schema = arrow.schema(types, metadata={_REST: json.dumps(without_images, allow_nan=False)})
     with whole_file(path) as file, parquet.ParquetWriter(file, schema) as writer:
         for start in range(0, max(len(report.images), 1), _ROWS):
             part = {name: column[start : start + _ROWS] for name, column in columns.items()}
@@ -108,8 +108,10 @@ def measurement_from_parquet(path: str | Path) -> Measurement:
         except _UnfoldsError as error:
             raise ValueError(f"{path}: {name}: {error}") from error
         except (AttributeError, TypeError, ValueError, ArithmeticError, NotImplementedError) as error:
-            what = "a list of numbers" if is_table else "a number" if kind is not np.str_ else "a text"
-            raise ValueError(f"{path}: {name}: expected {what} an image, got {table.column(name).type}") from error
+            expected_type = "a list of numbers" if is_table else "a number" if kind is not np.str_ else "a text"
+            raise ValueError(
+                f"{path}: {name}: expected {expected_type} an image, got {table.column(name).type}"
+            ) from error
     if absent := [name for name in ("id", "label") if name not in columns]:
         raise ValueError(f"{path}: {expected}; it has no column {absent[0]!r}")
     try:
@@ -127,20 +129,20 @@ class _UnfoldsError(ValueError):
     """A file that unfolds to far more than a report of its size holds."""
 
 
-def _most(path: str | Path) -> int:
+def _memory_limit(path: str | Path) -> int:
     """Bytes in memory that a report's file may become: its fingerprints alone are 8 an image that nothing packs."""
     return 2**28 + 64 * Path(path).stat().st_size
 
 
 def _require_bounded(file: Any, path: str | Path) -> None:
     """Refuse a bomb before it is unpacked: rows that repeat one value, wide lists, and pages that are packed well."""
-    metadata, most = file.metadata, _most(path)
+    metadata, limit = file.metadata, _memory_limit(path)
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     rows = max(metadata.num_rows, sum(group.num_rows for group in groups))
     width = sum(8 * max(getattr(column.type, "list_size", 1), 1) for column in file.schema_arrow)
     pages = sum(group.total_byte_size for group in groups)  # what a column says of itself may end Python: an abort
-    if (largest := max(rows * width, pages)) > most:
-        raise _UnfoldsError(f"expected at most {most} bytes in memory of a file of this size, got {largest}")
+    if (largest := max(rows * width, pages)) > limit:
+        raise _UnfoldsError(f"expected at most {limit} bytes in memory of a file of this size, got {largest}")
 
 
 def _texts(column: Any, path: str | Path) -> NDArray[Any]:
@@ -151,8 +153,10 @@ def _texts(column: Any, path: str | Path) -> NDArray[Any]:
         if chunk.null_count or not all(isinstance(word, str) for word in words):
             raise TypeError("no text")
         unfolded = 4 * len(column) * max(map(len, words), default=0)
-        if unfolded > _most(path):
-            raise _UnfoldsError(f"expected at most {_most(path)} bytes of texts of a file of this size, got {unfolded}")
+        if unfolded > _memory_limit(path):
+            raise _UnfoldsError(
+                f"expected at most {_memory_limit(path)} bytes of texts of a file of this size, got {unfolded}"
+            )
         table = np.asarray(words, np.str_)
         parts.append(table[chunk.indices.to_numpy()] if hasattr(chunk, "dictionary") else table)
     return np.concatenate(parts) if parts else np.zeros(0, np.str_)
@@ -168,12 +172,12 @@ def _columns(images: ImageResults) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def _images(columns: dict[str, NDArray[Any]]) -> ImageResults:
-    named: dict[str, Any] = {name: {} for name in _NAMED}
+    by_field: dict[str, Any] = {name: {} for name in _NAMED}
     for full, column in columns.items():
         name, slash, key = full.partition("/")
         if slash:
-            named[name][key] = column
-    return ImageResults(**{name: columns.get(name) for name in _SINGLE}, **named)  # type: ignore[arg-type]
+            by_field[name][key] = column
+    return ImageResults(**{name: columns.get(name) for name in _SINGLE}, **by_field)  # type: ignore[arg-type]
 
 
 def _type_of(arrow: Any, column: NDArray[Any]) -> Any:

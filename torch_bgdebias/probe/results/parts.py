@@ -1,4 +1,4 @@
-"""Parts of the images, classes or groups: the figures of each, which gaps are more than chance, and the worst part.
+"""Figures of parts of the images (classes or groups), significance of their gaps, and the worst part.
 
 The worst of many is worse than it is by chance alone: of ten classes with a true accuracy of 0.8 and 30 images each the
 lowest measured one is about 0.68. So the interval of the worst is one of those that hold for all parts at once, each at
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from torch_bgdebias.metrics.columns import Floats
 from torch_bgdebias.metrics.intervals import mean_difference_interval, mean_interval
-from torch_bgdebias.metrics.statistics import Interval, correct_p_values, paired_permutation_test
+from torch_bgdebias.metrics.statistics import correct_p_values, paired_permutation_test
 from torch_bgdebias.probe.results.columns import columns_by_class, columns_of
 from torch_bgdebias.probe.results.images import ImageResults
 from torch_bgdebias.probe.results.measurement import JUDGED, ClassResult, Estimate, WorstPart
@@ -103,7 +103,7 @@ def worst_of(parts: Sequence[Part], confidence: float) -> WorstPart | None:
 def mean_of(name: str, values: Floats, confidence: float, unit: NDArray[np.str_] | None) -> Estimate:
     """The mean of a figure, by its name as in ``columns_of``."""
     bounds = next((b for start, b in _BOUNDS.items() if name.startswith(start)), (-math.inf, math.inf))
-    return _estimate(mean_interval(values, groups=unit, confidence=confidence, bounds=bounds))
+    return Estimate.of(mean_interval(values, groups=unit, confidence=confidence, bounds=bounds))
 
 
 def gap_of(columns: Mapping[str, Floats], confidence: float, unit: NDArray[np.str_] | None) -> Estimate | None:
@@ -112,15 +112,15 @@ def gap_of(columns: Mapping[str, Floats], confidence: float, unit: NDArray[np.st
         return None
     same, rand = columns["accuracy/mixed_same"], columns["accuracy/mixed_rand"]
     one_only = np.isnan(same) | np.isnan(rand)  # another mix of classes on either side would count as a gap
-    pair = (np.where(one_only, np.nan, column) for column in (same, rand))
-    return _estimate(mean_difference_interval(*pair, groups=unit, confidence=confidence))
+    both_variants = (np.where(one_only, np.nan, column) for column in (same, rand))
+    return Estimate.of(mean_difference_interval(*both_variants, groups=unit, confidence=confidence))
 
 
 def _result(part: Part, confidence: float, p: float) -> ClassResult:
     def grouped(what: str) -> dict[str, Estimate]:
         start = f"{what}/"
-        chosen = {name: values for name, values in part.columns.items() if name.startswith(start)}
-        return {n.removeprefix(start): mean_of(n, values, confidence, part.unit) for n, values in chosen.items()}
+        columns = {name: values for name, values in part.columns.items() if name.startswith(start)}
+        return {n.removeprefix(start): mean_of(n, values, confidence, part.unit) for n, values in columns.items()}
 
     figures = ("accuracy", "decision_consistency", "feature_consistency", "exact_match")
     others = [name for name in part.columns if not name.startswith(tuple(f"{what}/" for what in figures))]
@@ -142,7 +142,3 @@ def _gap_p_value(part: Part) -> float:
     if same is None or rand is None:
         return math.nan
     return paired_permutation_test(same, rand, groups=part.unit).p_value
-
-
-def _estimate(interval: Interval) -> Estimate:
-    return Estimate(interval.value, interval.low, interval.high, interval.n)

@@ -1,4 +1,4 @@
-"""What answers are worth beyond accuracy, in every variant: areas under ROC curves, sensitivity, F1, calibration.
+"""Measures beyond accuracy for every variant: AUC, sensitivity, F1, calibration.
 
 Derived from the images' log odds, so it is there where these were kept (up to 20 classes, or on demand).
 """
@@ -26,6 +26,7 @@ from torch_bgdebias.metrics.intervals import mean_interval
 from torch_bgdebias.metrics.statistics import Interval
 from torch_bgdebias.probe.results.images import ImageResults
 from torch_bgdebias.probe.results.measurement import Estimate, Measurement
+from torch_bgdebias.probe.results.naming import class_label
 
 __all__ = ["SPECIFICITY", "AreaGap", "LabelPerformance", "VariantPerformance", "area_gap", "areas_of", "performance_of"]
 
@@ -62,7 +63,7 @@ class LabelPerformance:
 
 @dataclasses.dataclass(frozen=True)
 class VariantPerformance:
-    """The answers in one variant.
+    """The performance of the answers in one variant.
 
     Attributes:
         variant: its name.
@@ -107,7 +108,7 @@ def performance_of(measurement: Measurement) -> dict[str, VariantPerformance]:
     images = measurement.images
     if not images.labelled:
         return {}
-    return {name: _variant(measurement, name) for name in images.variants if name in images.log_odds}
+    return {name: _variant_performance(measurement, name) for name in images.variants if name in images.log_odds}
 
 
 def area_gap(measurement: Measurement) -> AreaGap | None:
@@ -117,7 +118,7 @@ def area_gap(measurement: Measurement) -> AreaGap | None:
         return None
     (same, truth), (rand, _) = (areas_of(images, name) for name in ("mixed_same", "mixed_rand"))
     difference = auc_difference(same, rand, truth, groups=images.unit, confidence=measurement.confidence)
-    return AreaGap(_estimate(difference.interval), difference.p_value)
+    return AreaGap(Estimate.of(difference.interval), difference.p_value)
 
 
 def areas_of(images: ImageResults, variant: str, label: int | None = None) -> tuple[Floats, NDArray[np.int64]]:
@@ -130,10 +131,10 @@ def areas_of(images: ImageResults, variant: str, label: int | None = None) -> tu
     """
     odds, truth = images.log_odds[variant].astype(np.float64), _truth(images, images.log_odds[variant].shape[1])
     if label is None:
-        chosen = [1] if images.targets is None and odds.shape[1] == 2 else list(range(odds.shape[1]))
+        selected = [1] if images.targets is None and odds.shape[1] == 2 else list(range(odds.shape[1]))
     else:
-        chosen = [label]
-    return odds[:, chosen], truth[:, chosen]
+        selected = [label]
+    return odds[:, selected], truth[:, selected]
 
 
 def _truth(images: ImageResults, count: int) -> NDArray[np.int64]:
@@ -142,55 +143,54 @@ def _truth(images: ImageResults, count: int) -> NDArray[np.int64]:
     return np.asarray(images.label[:, None] == np.arange(count), np.int64)
 
 
-def _variant(measurement: Measurement, name: str) -> VariantPerformance:
+def _variant_performance(measurement: Measurement, name: str) -> VariantPerformance:
     images, level = measurement.images, measurement.confidence
     rows = np.flatnonzero(images.valid(name))
     inside = images.at(rows)
     scores, truth = areas_of(inside, name)
     auc = auc_interval(scores, truth, groups=inside.unit, confidence=level, method="logit")
     count = inside.log_odds[name].shape[1]
-    labels = [_label(measurement, inside, name, label) for label in range(count)]
-    present = [row for row in labels if row.positives]
+    labels = [_label_performance(measurement, inside, name, label) for label in range(count)]
+    occurring = [row for row in labels if row.positives]
     error, by_chance = _calibration(inside, name)
-    sets = images.targets is not None
-    if sets:
+    has_label_sets = images.targets is not None
+    if has_label_sets:
         balanced = _mean_of_ends([row.balanced_accuracy for row in labels])
     else:
         answers = inside.prediction[name]
-        balanced = _estimate(balanced_accuracy(inside.label, answers, groups=inside.unit, confidence=level))
+        balanced = Estimate.of(balanced_accuracy(inside.label, answers, groups=inside.unit, confidence=level))
     return VariantPerformance(
         variant=name,
         n=len(rows),
-        auc=_estimate(auc),
+        auc=Estimate.of(auc),
         balanced_accuracy=balanced,
-        f1=_mean_of_ends([row.f1 for row in present]),
+        f1=_mean_of_ends([row.f1 for row in occurring]),
         calibration_error=error,
         calibration_by_chance=by_chance,
-        labels=present,
-        confusion=[] if sets else confusion_matrix(inside.label, inside.prediction[name], count).tolist(),
+        labels=occurring,
+        confusion=[] if has_label_sets else confusion_matrix(inside.label, inside.prediction[name], count).tolist(),
     )
 
 
-def _label(measurement: Measurement, images: ImageResults, name: str, label: int) -> LabelPerformance:
+def _label_performance(measurement: Measurement, images: ImageResults, name: str, label: int) -> LabelPerformance:
     level, unit = measurement.confidence, images.unit
     scores, truth = (column[:, 0] for column in areas_of(images, name, label))
-    there = truth > 0
-    said = images.label_answers(name)[:, label] if images.targets is not None else images.prediction[name] == label
+    has_label = truth > 0
+    answered = images.label_answers(name)[:, label] if images.targets is not None else images.prediction[name] == label
 
     def share(rows: NDArray[np.bool_], right: NDArray[np.bool_]) -> Interval:
         return mean_interval(right[rows], groups=None if unit is None else unit[rows], confidence=level)
 
-    names = measurement.class_names
     return LabelPerformance(
         label=label,
-        name=names[label] if label < len(names) else str(label),
-        positives=int(there.sum()),
-        auc=_estimate(auc_interval(scores, truth, groups=unit, confidence=level, method="logit")),
-        sensitivity=_estimate(share(there, said)),
-        specificity=_estimate(share(~there, ~said)),
-        balanced_accuracy=_estimate(balanced_accuracy(truth, said, groups=unit, confidence=level)),
-        sensitivity_at=_estimate(sensitivity_at(scores, truth, specificity=SPECIFICITY, confidence=level)),
-        f1=_estimate(f1_score(there, said, groups=unit, confidence=level)),
+        name=class_label(measurement, label),
+        positives=int(has_label.sum()),
+        auc=Estimate.of(auc_interval(scores, truth, groups=unit, confidence=level, method="logit")),
+        sensitivity=Estimate.of(share(has_label, answered)),
+        specificity=Estimate.of(share(~has_label, ~answered)),
+        balanced_accuracy=Estimate.of(balanced_accuracy(truth, answered, groups=unit, confidence=level)),
+        sensitivity_at=Estimate.of(sensitivity_at(scores, truth, specificity=SPECIFICITY, confidence=level)),
+        f1=Estimate.of(f1_score(has_label, answered, groups=unit, confidence=level)),
     )
 
 
@@ -199,8 +199,8 @@ def _calibration(images: ImageResults, name: str) -> tuple[float, float]:
         error = calibration_error(np.clip(images.confidence[name], 0, 1), images.correct(name))
         return error.error, error.by_chance
     shares = expit(images.log_odds[name].astype(np.float64))
-    each = [calibration_error(p, there) for p, there in zip(shares.T, images.targets.T, strict=True)]
-    return float(np.mean([c.error for c in each])), float(np.mean([c.by_chance for c in each]))
+    errors = [calibration_error(p, has_label) for p, has_label in zip(shares.T, images.targets.T, strict=True)]
+    return float(np.mean([c.error for c in errors])), float(np.mean([c.by_chance for c in errors]))
 
 
 def _mean_of_ends(estimates: Sequence[Estimate]) -> Estimate:
@@ -210,7 +210,3 @@ def _mean_of_ends(estimates: Sequence[Estimate]) -> Estimate:
         return Estimate(math.nan, math.nan, math.nan, 0)
     value, low, high = (float(np.mean([getattr(e, end) for e in known])) for end in ("value", "low", "high"))
     return Estimate(value, low, high, max(e.n for e in known))
-
-
-def _estimate(interval: Interval) -> Estimate:
-    return Estimate(interval.value, interval.low, interval.high, interval.n)

@@ -32,11 +32,11 @@ def scalars_of(report: Measurement, metrics: Sequence[str]) -> dict[str, float]:
             "decision_consistency": result.decision_consistency,
             "feature_consistency": result.feature_consistency,
         }
-        for what, estimate in consistency.items():
-            if what in metrics and estimate is not None:
-                scalars[f"{what}_{name}"] = estimate.value
+        for figure, estimate in consistency.items():
+            if figure in metrics and estimate is not None:
+                scalars[f"{figure}_{name}"] = estimate.value
                 if name == "mixed_rand":
-                    scalars[what] = estimate.value
+                    scalars[figure] = estimate.value
     return scalars | {name: score.mean.value for name, score in report.scores.items()}
 
 

@@ -1,4 +1,4 @@
-"""``MaskSensitivity``: how far figures move with masks of another quality, and what that says of one's own."""
+"""``MaskSensitivity``: how much figures change with masks of lower quality, and what that implies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOLERANCE = 0.02
 
 @dataclasses.dataclass(frozen=True)
 class MaskRow:
-    """One measurement.
+    """One measurement with one kind of mask damage.
 
     Attributes:
         name: what was done to the masks; ``"as given"`` for nothing.
@@ -37,11 +37,11 @@ class MaskRow:
 
 @dataclasses.dataclass(frozen=True)
 class MaskSensitivity:
-    """Measurements of one model with masks of several qualities, the first with the masks as given.
+    """Measurements of one model with masks of several qualities; the first uses the masks as given.
 
     Args:
         rows: the measurements.
-        quality: overlap of the masks that are meant with right ones; ``None`` where nobody says.
+        quality: overlap of the masks that are meant with right ones; ``None`` if unknown.
 
     Raises:
         ValueError: a quality outside of [0, 1].
@@ -55,11 +55,11 @@ class MaskSensitivity:
             check_share(self.quality, name="quality", kind="an intersection over union")
 
     def change(self, row: MaskRow, figure: str = "bg_gap") -> float:
-        """How far a figure moved from that of the masks as given; NaN where one of both is not known."""
+        """The difference of a figure from that with the masks as given; NaN if either is unknown."""
         return row.figures.get(figure, math.nan) - self.rows[0].figures.get(figure, math.nan)
 
     def within(self, quality: float, figure: str = "bg_gap") -> float | None:
-        """How far a figure moved at most with masks that overlap by ``quality`` or more.
+        """The largest change of a figure among masks that overlap by ``quality`` or more.
 
         The next worse ones that were tried count too, so that nothing is read between two of them.
 
@@ -73,14 +73,14 @@ class MaskSensitivity:
         return None if any(math.isnan(change) for change in changes) else max(changes)
 
     def chance(self) -> str:
-        """How well a change is known on these images, in words; empty where nobody says."""
+        """How precisely a change is known on these images, in words; empty if unknown."""
         known = [row.chance for row in self.rows[1:] if math.isfinite(row.chance)]
         if not known:
             return ""
         return f" On {self.rows[0].images} images each change is known to ± {100 * max(known):.1f} points at worst."
 
     def trusted_from(self, tolerance: float = TOLERANCE, figure: str = "bg_gap") -> float | None:
-        """The least overlap from which on no measurement moved by more than ``tolerance``; ``None`` where all did."""
+        """The smallest overlap from which no figure changed by more than ``tolerance``; ``None`` if all did."""
         least = None
         for row in sorted(self.rows[1:], key=lambda row: -row.overlap):
             if not abs(self.change(row, figure)) <= tolerance:
@@ -89,7 +89,7 @@ class MaskSensitivity:
         return least
 
     def sentence(self, tolerance: float = TOLERANCE) -> str:
-        """What the masks' quality means for the BG-Gap; says so where it cannot be trusted."""
+        """What the masks' quality implies for the BG-Gap, including where it cannot be trusted."""
         points = 100 * tolerance
         if self.quality is None:
             least = self.trusted_from(tolerance)

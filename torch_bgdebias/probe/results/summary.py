@@ -29,21 +29,21 @@ __all__ = ["by_gap", "classes_by_gap", "gap_covers", "may_be_chance", "summary_t
 def summary_text(measurement: Measurement) -> str:
     """The headline numbers, percentages with intervals; what they say; the classes with the largest gaps."""
     m = measurement
-    counted = ", ".join(f"{number} {what.replace('_', ' ')}" for what, number in m.counts.items())
-    lines = [f"{m.model}: background bias ({counted}; {100 * m.confidence:g} % intervals)"]
+    count_words = ", ".join(f"{number} {noun.replace('_', ' ')}" for noun, number in m.counts.items())
+    lines = [f"{m.model}: background bias ({count_words}; {100 * m.confidence:g} % intervals)"]
     lines += [_variant_line(name, result) for name, result in m.variants.items()]
     lines += [f"  {name:<12} mean {s.mean} ({s.n_undefined} undefined)" for name, s in m.scores.items()]
     if m.bg_gap is not None:
         lines.append(
-            f"  BG-Gap = accuracy(mixed_same) - accuracy(mixed_rand) = {m.bg_gap.percent()} points{_of_how_many(m)}"
+            f"  BG-Gap = accuracy(mixed_same) - accuracy(mixed_rand) = {m.bg_gap.percent()} points{_coverage_note(m)}"
         )
         lines.append(f"  {plain_text(judged_sentence(m))}")
-        lines.append(f"  largest gaps: {_largest(m.per_class, m.confidence)}")
-        lines += [f"  by {name}: {_largest(rows, m.confidence)}" for name, rows in m.per_group.items()]
+        lines.append(f"  largest gaps: {_largest_gaps(m.per_class, m.confidence)}")
+        lines += [f"  by {name}: {_largest_gaps(rows, m.confidence)}" for name, rows in m.per_group.items()]
     lines += _performance_lines(m)
     if m.worst_class is not None:
-        what = "class" if m.images.targets is None else "label"
-        lines.append(f"  {worst_sentence(m.worst_class, what, m.confidence)}")
+        noun = "class" if m.images.targets is None else "label"
+        lines.append(f"  {worst_sentence(m.worst_class, noun, m.confidence)}")
     lines += [f"  {worst_sentence(worst, name, m.confidence)}" for name, worst in m.worst_group.items()]
     lines += [table.summary() for table in m.concepts]
     return "\n".join(lines)
@@ -64,39 +64,39 @@ def may_be_chance(row: ClassResult, confidence: float) -> bool:
     return is_known(row.bg_gap) and not row.gap_p < 1 - confidence
 
 
-def worst_sentence(worst: WorstPart, what: str, confidence: float) -> str:
+def worst_sentence(worst: WorstPart, noun: str, confidence: float) -> str:
     """The worst class or group in words: its accuracy with the interval that is corrected for being the worst."""
     ends = interval_of(worst.accuracy)
     level, where = f"{100 * confidence:g}%", VARIANT_WORDS[worst.variant]
     between = "no interval" if ends is None else f"{level} interval {number(ends[0])} to {number(ends[1])}"
     return (
-        f"worst {what}: {worst.name}, {percent(worst.accuracy.value, 1)} right on {_shown(where)} ({between}, "
+        f"worst {noun}: {worst.name}, {percent(worst.accuracy.value, 1)} right on {_spell_variant(where)} ({between}, "
         f"corrected for being the worst of {worst.among} accuracies); none is below {percent(worst.floor, 1)}"
     )
 
 
 def gap_covers(measurement: Measurement) -> str:
     """``32 of 64 images, 1 of 2 classes`` where some stand on one kind of background alone; empty where all do."""
-    gap, every = measurement.bg_gap, len(measurement.images)
-    if not is_known(gap) or gap.n == every:
+    gap, total = measurement.bg_gap, len(measurement.images)
+    if not is_known(gap) or gap.n == total:
         return ""
-    text = f"{gap.n:,} of {every:,} images"
+    text = f"{gap.n:,} of {total:,} images"
     if measurement.images.targets is not None or not measurement.per_class:
         return text
     inside = sum(is_known(c.bg_gap) for c in measurement.per_class)
     return f"{text}, {inside} of {len(measurement.per_class)} classes"
 
 
-def _of_how_many(measurement: Measurement) -> str:
+def _coverage_note(measurement: Measurement) -> str:
     covers = gap_covers(measurement)
     return f" (of the {covers}, that stand on both)" if covers else ""
 
 
-def _shown(where: str) -> str:
+def _spell_variant(where: str) -> str:
     return "the images as given" if where == "as given" else where
 
 
-def _largest(rows: Sequence[ClassResult], confidence: float) -> str:
+def _largest_gaps(rows: Sequence[ClassResult], confidence: float) -> str:
     known = [c for c in by_gap(rows)[:5] if is_known(c.bg_gap)]
     return ", ".join(
         f"{c.name} {number(c.bg_gap.value)} (n = {c.n}{', may be chance' if may_be_chance(c, confidence) else ''})"

@@ -1,4 +1,4 @@
-"""What the numbers of one or several models say, in sentences that a manager can read."""
+"""The results of one or several models in sentences for readers who are no statisticians."""
 
 from __future__ import annotations
 

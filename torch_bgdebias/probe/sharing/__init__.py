@@ -1,1 +1,1 @@
-"""A measurement in other people's tools: TensorBoard, Weights & Biases, MLflow, FiftyOne."""
+"""Exports a measurement to other tools: TensorBoard, Weights & Biases, MLflow, FiftyOne."""

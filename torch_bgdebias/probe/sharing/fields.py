@@ -1,4 +1,4 @@
-"""A measurement as fields of FiftyOne's samples: answers by background, who was hurt, scores, heatmaps."""
+"""A measurement as fields of FiftyOne samples: answers by background, errors, scores, heatmaps."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def to_fiftyone(report: Measurement, samples: Iterable[Any], *, field: str) -> i
             "not shuffle"
         )
     rows = {int(position): row for row, position in enumerate(report.images.position)}
-    heated = _heatmaps(report)
+    heatmaps = _heatmaps(report)
     written = 0
-    for position, sample in enumerate(_saving(samples)):
+    for position, sample in enumerate(_autosaved(samples)):
         row = rows.get(position)
         if row is None:
             continue
         for name, value in _fields(report, labels, row).items():
             sample[f"{field}_{name}"] = value
-        for name, values in heated.get(int(report.images.id[row]), {}).items():
+        for name, values in heatmaps.get(int(report.images.id[row]), {}).items():
             sample[f"{field}_heatmap_{name}"] = labels.Heatmap(map=values, range=[-1, 1])
         written += 1
     if written < len(rows):
@@ -58,7 +58,7 @@ def to_fiftyone(report: Measurement, samples: Iterable[Any], *, field: str) -> i
     return written
 
 
-def _saving(samples: Any) -> Iterator[Any]:
+def _autosaved(samples: Any) -> Iterator[Any]:
     """Samples of a dataset or view are saved as they are passed; samples in no dataset have nowhere to be saved."""
     if hasattr(samples, "iter_samples"):
         yield from samples.iter_samples(autosave=True)
@@ -75,29 +75,29 @@ def _fields(report: Measurement, labels: Any, row: int) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for variant in images.variants:
         if images.prediction[variant][row] >= 0:
-            fields[variant] = _answer(report, labels, variant, row)
+            fields[variant] = _classification(report, labels, variant, row)
     hurt = was_hurt(report)
     if hurt is not None:
         fields["hurt"] = bool(hurt[row])
     for variant, cosine in images.cosine.items():
         fields[f"cosine_{variant}"] = float(cosine[row])
     for name, score in images.scores.items():
-        fields[_plain(name)] = float(score[row])
+        fields[_field_name(name)] = float(score[row])
     return {name: value for name, value in fields.items() if not (isinstance(value, float) and np.isnan(value))}
 
 
-def _answer(report: Measurement, labels: Any, variant: str, row: int) -> Any:
+def _classification(report: Measurement, labels: Any, variant: str, row: int) -> Any:
     images = report.images
     if images.targets is None:
         answer = class_label(report, int(images.prediction[variant][row]))
         return labels.Classification(label=answer, confidence=float(images.confidence[variant][row]))
-    given = np.flatnonzero(images.label_answers(variant)[row])
+    answered = np.flatnonzero(images.label_answers(variant)[row])
     odds = images.log_odds[variant][row]
-    sure = [float(1 / (1 + np.exp(-odds[label]))) for label in given]
+    shares = [float(1 / (1 + np.exp(-odds[label]))) for label in answered]
     return labels.Classifications(
         classifications=[
             labels.Classification(label=class_label(report, int(label)), confidence=share)
-            for label, share in zip(given, sure, strict=True)
+            for label, share in zip(answered, shares, strict=True)
         ]
     )
 
@@ -105,11 +105,11 @@ def _answer(report: Measurement, labels: Any, variant: str, row: int) -> Any:
 def _heatmaps(report: Measurement) -> dict[int, dict[str, Any]]:
     """Values in [-1, 1] by image and attribution, of the examples that a report keeps."""
     return {
-        example.id: {_plain(name): unpacked_heatmap(packed) for name, packed in example.heatmaps.items()}
+        example.id: {_field_name(name): unpacked_heatmap(packed) for name, packed in example.heatmaps.items()}
         for example in report.examples
     }
 
 
-def _plain(name: str) -> str:
+def _field_name(name: str) -> str:
     """A name that may be a field's: letters, digits and underscores."""
     return re.sub(r"\W", "_", name)

@@ -1,4 +1,4 @@
-"""A measurement as numbers by name and as tables of classes and of images: what every tool is given."""
+"""A measurement as named numbers and as tables of classes and images, the input of all exports."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ class Table(NamedTuple):
     rows: list[list[Value]]
 
 
-#: an image's row is made when it is asked for
+#: an image's row is made on demand
 ImageTable: TypeAlias = tuple[list[str], Iterator[list[Value]]]
 
 
 def numbers_of(report: Measurement) -> dict[str, float]:
     """The headline figures by name, each with the ends of its interval; those that are not defined are left out."""
-    named: dict[str, Estimate | None] = {"bg_gap": report.bg_gap}
+    estimates: dict[str, Estimate | None] = {"bg_gap": report.bg_gap}
     for variant, result in report.variants.items():
-        named[f"accuracy/{variant}"] = result.accuracy
-        named[f"decision_consistency/{variant}"] = result.decision_consistency
-        named[f"feature_consistency/{variant}"] = result.feature_consistency
-    named |= {name: score.mean for name, score in report.scores.items()}
+        estimates[f"accuracy/{variant}"] = result.accuracy
+        estimates[f"decision_consistency/{variant}"] = result.decision_consistency
+        estimates[f"feature_consistency/{variant}"] = result.feature_consistency
+    estimates |= {name: score.mean for name, score in report.scores.items()}
     numbers: dict[str, float] = {}  # MLflow keeps files by these names, so none may be a folder of another's
-    for name, estimate in named.items():
+    for name, estimate in estimates.items():
         if estimate is not None:
             numbers |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
@@ -60,14 +60,14 @@ def numbers_of(report: Measurement) -> dict[str, float]:
 
 def class_table(report: Measurement) -> Table:
     """A row a class, the gap farthest from 0 first."""
-    judged = [variant for variant in JUDGED if variant in report.variants]
+    variants = [variant for variant in JUDGED if variant in report.variants]
     columns = ["class", "images", "bg_gap", "bg_gap/low", "bg_gap/high", "p corrected"]
-    columns += [f"accuracy/{variant}" for variant in judged]
+    columns += [f"accuracy/{variant}" for variant in variants]
     rows: list[list[Value]] = []
     for row in by_gap(report.per_class):
         gap = row.bg_gap
         ends = (None, None, None) if gap is None else (gap.value, gap.low, gap.high)
-        numbers = [*ends, row.gap_p, *(row.accuracy[variant].value for variant in judged)]
+        numbers = [*ends, row.gap_p, *(row.accuracy[variant].value for variant in variants)]
         rows.append([row.name, row.n, *map(_defined, numbers)])
     return Table(columns, rows)
 
@@ -103,9 +103,9 @@ def was_hurt(report: Measurement) -> NDArray[np.bool_] | None:
     images = report.images
     if "mixed_rand" not in images.prediction or not images.labelled:
         return None
-    own = "mixed_same" if "mixed_same" in images.prediction else "original"
+    reference = "mixed_same" if "mixed_same" in images.prediction else "original"
     wrong = images.valid("mixed_rand") & ~images.correct("mixed_rand")
-    return np.asarray(images.correct(own) & wrong)
+    return np.asarray(images.correct(reference) & wrong)
 
 
 def shown_label(report: Measurement, row: int) -> str | None:

@@ -1,4 +1,4 @@
-"""A measurement into a run of TensorBoard, Weights & Biases or MLflow: numbers, tables, figures, pictures, files."""
+"""Exports a measurement to a run of TensorBoard, Weights & Biases or MLflow."""
 
 from __future__ import annotations
 
@@ -111,9 +111,9 @@ def _wandb_examples(report: Measurement, table: Any, picture: Any) -> Any:
     for example in report.examples:
         row: list[Any] = [f"{example.id:016x}", label_name(report, example)]
         for variant in variants:
-            shown = example.pictures.get(variant)
-            said = answer_name(report, example, variant) if variant in example.prediction else ""
-            row.append(None if shown is None else picture(shown, caption=said))
+            thumbnail = example.pictures.get(variant)
+            answer = answer_name(report, example, variant) if variant in example.prediction else ""
+            row.append(None if thumbnail is None else picture(thumbnail, caption=answer))
         heated = heat_pictures(example)
         row += [picture(heated[name]) if name in heated else None for name in maps]
         rows.append(row)
