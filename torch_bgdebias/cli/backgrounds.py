@@ -90,24 +90,12 @@ def _add_generate(actions: Any) -> None:
     add("-n", type=whole(1), default=100, metavar="N", help="pictures of each category (default: %(default)s)")
     add("--source", default="wuerstchen", metavar="SOURCE", help="what makes them (default: %(default)s)")
     add("--categories", type=_words, metavar="A,B", help="some of the source's categories (default: all)")
-    add(
-        "--prompt",
-        action="append",
-        type=_name_and_value,
-        metavar="CATEGORY=TEXT",
-        help="a category of your own; repeatable",
-    )
+    add("--prompt", action="append", type=_pair, metavar="CATEGORY=TEXT", help="a category of your own; repeatable")
     add("--negative-prompt", metavar="TEXT", help="what must not be seen")
     add_options(parser, "--seed")
     add_options(parser, "--size", help="side of the pictures (default: the pipeline's; 224 without a model)")
     add_options(parser, "--batch-size", default=4)
-    add(
-        "--option",
-        action="append",
-        type=_name_and_value,
-        metavar="NAME=VALUE",
-        help="of the pipeline's call; repeatable",
-    )
+    add("--option", action="append", type=_pair, metavar="NAME=VALUE", help="of the pipeline's call; repeatable")
     add("--revision", metavar="REV", help="of the weights on the hub")
     add("--dtype", choices=("float32", "float16", "bfloat16"), help="of the weights (default: float16 on a GPU)")
     add_options(parser, "--device")
@@ -198,21 +186,16 @@ def _filter(args: argparse.Namespace) -> int:
     classes = screening.names.find(forbidden)
     hits = screening.hits(classes).tolist()
     step = FilterStep(args.model, args.top_k, len(hits), sum(hits), screening.by_class(classes))
-    dropped = {
-        files.paths[position]: row for row, (position, hit) in enumerate(zip(readable, hits, strict=True)) if hit
-    }
+    dropped = {files.paths[i]: row for row, (i, hit) in enumerate(zip(readable, hits, strict=True)) if hit}
     if step.dropped == step.before and args.copy is not None:
         raise ValueError(f"--copy: no background is left: {step}")
     _place_files(args, files, readable, dropped, screening, classes)
     if args.json:
         rows = [[screening.names[i] for i in screening.seen[row].tolist() if i in classes] for row in dropped.values()]
-        classes_by_file = {
-            str(path.relative_to(args.input)): forbidden_classes
-            for path, forbidden_classes in zip(dropped, rows, strict=True)
-        }
+        by_file = {str(path.relative_to(args.input)): seen for path, seen in zip(dropped, rows, strict=True)}
         unreadable = len(files.paths) - len(hits)
         record = {"schema": SCHEMA, "action": "filter", "in": str(args.input), "unreadable": unreadable}
-        print(json.dumps({**record, **step.to_dict(), "files": classes_by_file}, indent=1))
+        print(json.dumps({**record, **step.to_dict(), "files": by_file}, indent=1))
         return 0
     fate = "moved" if args.move else "dropped" if args.copy else "would be dropped (nothing touched: --move or --copy)"
     print(f"{step.dropped} of {step.before} pictures {fate}: {args.model}, top {args.top_k}")
@@ -302,7 +285,7 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _name_and_value(text: str) -> tuple[str, str]:
+def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip() or not value.strip():
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")

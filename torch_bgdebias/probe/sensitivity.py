@@ -79,15 +79,8 @@ def mask_sensitivity(
         report = _measure(model, damaged, damaged_settings, adversarial, device)
         name = "as given" if damage is None else damage.name
         overlaps = torch.cat(damaged.overlaps)
-        rows.append(
-            MaskRow(
-                name,
-                float(overlaps.mean()),
-                len(report.images),
-                _figures(report),
-                _half_interval_of_change(first, report),
-            )
-        )
+        chance = _half_interval_of_change(first, report)
+        rows.append(MaskRow(name, float(overlaps.mean()), len(report.images), _figures(report), chance))
         first = report if first is None else first
     return MaskSensitivity(tuple(rows), quality=quality)
 
@@ -136,9 +129,9 @@ class _DamagedLoader:
             image, label = settings.spec.image_of(batch), settings.spec.label_of(batch)
             original = check_mask(settings.spec.mask_of(batch), check_image(image)).cpu()
             names = self._identities(batch, image, label, original)
-            mask = (
-                original if self.damage is None else self._damaged_mask(self.damage, image, original, names, generator)
-            )
+            mask = original
+            if self.damage is not None:
+                mask = self._damaged_mask(self.damage, image, original, names, generator)
             self.overlaps.append(overlap(mask, original))
             damaged_batch: dict[str, Any] = {"image": image, "label": label, "mask": mask.to(image.device)}
             if (void := settings.spec.void_of(batch)) is not None:
@@ -188,11 +181,8 @@ class _DamagedLoader:
                 filled = tile_fill(without_void(image, mask, void), mask)
                 for picture in filled[~fills_image(mask)]:
                     n_seen += 1
-                    slot = (
-                        len(reservoir)
-                        if len(reservoir) < count
-                        else int(torch.randint(n_seen, (), generator=generator))
-                    )
+                    full = len(reservoir) >= count
+                    slot = int(torch.randint(n_seen, (), generator=generator)) if full else len(reservoir)
                     reservoir[slot : slot + 1] = [picture] if slot < count else reservoir[slot : slot + 1]
         if not reservoir:
             raise ValueError("adversarial: no image has a background beside its object")

@@ -103,25 +103,16 @@ def _model_of(out: Path) -> str | None:
 
 def _finish(args: argparse.Namespace, measured: Sequence[Measured], page: Path) -> None:
     """Write the page and print the summary."""
-    reports = [candidate.report for candidate in measured]
-    prepared = [candidate.opened.data.preprocessing for candidate in measured]
+    reports = [m.report for m in measured]
+    prepared = [m.opened.data.preprocessing for m in measured]
     comparisons = compare_models(reports)
-    settings = {
-        **page_settings(args, [candidate.opened.candidate for candidate in measured], prepared),
-        **measured[0].notes,
-    }
+    settings = {**page_settings(args, [m.opened.candidate for m in measured], prepared), **measured[0].notes}
     masks = measured[0].masks
     reports[0].to_html(page, others=reports[1:], settings=settings, comparisons=comparisons, masks=masks)
     if args.json:
         figures = [
-            headline(
-                candidate.report,
-                preprocessing,
-                {"html": str(page), "json": str(candidate.file)},
-                candidate.notes,
-                candidate.masks,
-            )
-            for candidate, preprocessing in zip(measured, prepared, strict=True)
+            headline(m.report, preprocessing, {"html": str(page), "json": str(m.file)}, m.notes, m.masks)
+            for m, preprocessing in zip(measured, prepared, strict=True)
         ]
         print(headlines(figures, comparisons))
         return

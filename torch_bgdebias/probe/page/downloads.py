@@ -52,23 +52,15 @@ def classes_csv(reports: Sequence[Measurement]) -> str:
 
     Fractions are fractions. Names that a spreadsheet would take for a formula begin with an apostrophe.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
     writer.writerow(_HEAD)
     for report in reports:
         for grouping, name, count, figure, estimate, p in _lines(report):
             numbers = [_digits(x) for x in (estimate.value, estimate.low, estimate.high, p)]
-            writer.writerow(
-                [
-                    _escape_formula(report.model),
-                    _escape_formula(grouping),
-                    _escape_formula(name),
-                    count,
-                    figure,
-                    *numbers,
-                ]
-            )
-    return text.getvalue()
+            texts = [_escape_formula(text) for text in (report.model, grouping, name)]
+            writer.writerow([*texts, count, figure, *numbers])
+    return table.getvalue()
 
 
 def figures_json(reports: Sequence[Measurement], comparisons: Sequence[ModelComparison | None]) -> str:

@@ -157,10 +157,8 @@ def classes_section(
     with_gap = any(is_known(c.bg_gap) for t in tables for c in t.values())
     level = reports[0].confidence
     figure = "bg_gap" if with_gap else f"accuracy/{variants[-1]}"
-    comparison_of_model = [None, *comparisons] if comparisons and not grouping else [None] * len(reports)
-    changes = [
-        None if c is None else {k.label: k.changes.get(figure) for k in c.per_class} for c in comparison_of_model
-    ]
+    by_model = [None, *comparisons] if comparisons and not grouping else [None] * len(reports)
+    changes = [None if c is None else {k.label: k.changes.get(figure) for k in c.per_class} for c in by_model]
     scale = forest_scale([c.bg_gap for t in tables for c in t.values()])
     rows = []
     for key, row in _rows_by_gap(tables):
@@ -246,13 +244,9 @@ def _figures(reports: Sequence[Measurement]) -> list[Figure]:
         ]
     if mixed:
         decisions, features = partial(_decisions, mixed), partial(_features, mixed)
-        variant_words = VARIANT_WORDS[mixed]
-        rows.append(
-            Figure(f"Decisions kept, {variant_words}", f"decision_consistency/{mixed}", decisions, "%", "decisions")
-        )
-        rows.append(
-            Figure(f"Features kept, {variant_words}", f"feature_consistency/{mixed}", features, "cosine", "features")
-        )
+        words = VARIANT_WORDS[mixed]
+        rows.append(Figure(f"Decisions kept, {words}", f"decision_consistency/{mixed}", decisions, "%", "decisions"))
+        rows.append(Figure(f"Features kept, {words}", f"feature_consistency/{mixed}", features, "cosine", "features"))
     for name in dict.fromkeys(name for r in reports for name in r.scores):
         title = name.replace("pixel_ratio/", "pixel ratio, ").replace("_", " ")
         note = "pixel_ratio" if name.startswith("pixel_ratio/") else ""

@@ -69,11 +69,9 @@ class Gatherer:
 
         Void is painted over with the background's mean colour: it may be the object's edge.
         """
-        all_foreground = fills_image(mask).tolist()
+        full = fills_image(mask).tolist()
         labels, keys = label.tolist(), mixed_hash(ids, self.seed).tolist()
-        selected = [
-            i for i, id in enumerate(ids.tolist()) if not all_foreground[i] and self._wants(keys[i], id, labels[i])
-        ]
+        selected = [i for i, id in enumerate(ids.tolist()) if not full[i] and self._wants(keys[i], id, labels[i])]
         if not selected:
             return
         rows = torch.tensor(selected, device=image.device)
@@ -103,9 +101,8 @@ class Gatherer:
 
     def entries(self) -> list[GatheredBackground]:
         """What was kept, sorted by class and key."""
-        entries = [
-            GatheredBackground(-key, id, label, image) for label, heap in self._heaps.items() for key, id, image in heap
-        ]
+        heaps = self._heaps.items()
+        entries = [GatheredBackground(-key, id, label, image) for label, heap in heaps for key, id, image in heap]
         return sorted(entries, key=lambda entry: (entry.label, entry.key))
 
     def pool(self) -> BackgroundPool:
@@ -214,9 +211,8 @@ class BackgroundPool:
         row_hashes = mixed_hash(class_hashes, 1)
         permitted = self._pool.allowed(torch.as_tensor(labels, dtype=torch.int64))
         rows = np.full(len(labels), -1, np.int64)
-        for index, draw in enumerate(
-            zip(ids.tolist(), labels, class_hashes.tolist(), row_hashes.tolist(), strict=True)
-        ):
+        draws = zip(ids.tolist(), labels, class_hashes.tolist(), row_hashes.tolist(), strict=True)
+        for index, draw in enumerate(draws):
             allowed = None if permitted is None else permitted[index].numpy()
             rows[index] = self._draw(name, *draw, num_classes, allowed)
         return rows
