@@ -7,8 +7,10 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from torch import Tensor
+from torch import Tensor, serialization
 from torch.utils.data import default_collate
+
+from torch_bgdebias.checks import plain_tensor
 
 __all__ = ["BatchSpec", "MaskedBatch", "Place", "collate_masked", "value_at"]
 
@@ -177,7 +179,7 @@ class BatchSpec:
             if isinstance(value, Sequence) and all(isinstance(x, Tensor) and x.ndim == 3 for x in value):
                 hint = "; these are single images: let the loader's collate_fn stack them to one tensor"
             raise TypeError(f"batch[{where!r}] ({field}): expected a tensor, got {type(value).__name__}{hint}")
-        return value
+        return plain_tensor(value)
 
     def _lookup(self, batch: Any, field: str) -> Any:
         hint = f"pass BatchSpec({field}=...) to say where it is"
@@ -383,6 +385,10 @@ def collate_masked(items: Sequence[Any]) -> MaskedBatch:
 
 #: names of what a `MaskedVoidItem` of ``torch_bgdebias.data`` holds
 _ITEM = ("image", "label", "mask", "void")
+
+
+# a module that has a BatchSpec among its hyperparameters loads from its checkpoint as any other
+serialization.add_safe_globals([BatchSpec])
 
 
 def _name(index: int) -> str:

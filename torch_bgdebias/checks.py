@@ -31,6 +31,7 @@ __all__ = [
     "describe",
     "flat_slices",
     "flat_volume",
+    "plain_tensor",
     "values_readable",
 ]
 
@@ -48,6 +49,16 @@ def describe(value: object) -> str:
 def values_readable(tensor: Tensor) -> bool:
     """Whether looking at the values costs no device synchronisation and no graph break."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and type(tensor) is Tensor
+
+
+def plain_tensor(value: Tensor) -> Tensor:
+    """The numbers of a tensor that says what it shows (torchvision's ``tv_tensors``, MONAI's ``MetaTensor``).
+
+    Two such kinds refuse to meet in one operation. Tensors of another device or layout are left as they are.
+    """
+    if type(value) is Tensor or type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return value
+    return value.as_subclass(Tensor)
 
 
 def check_image(image: Tensor, *, name: str = "image", channels: int | None = None, volumes: bool = False) -> Tensor:

@@ -55,11 +55,18 @@ def encoding(image, label, mask):
     return transformers.BatchEncoding({"image": image, "label": label, "mask": mask})
 
 
+def images_and_masks(image, label, mask):
+    """Two kinds of tensors that refuse to meet in an operation."""
+    tv_tensors = pytest.importorskip("torchvision.tv_tensors")
+    return Fields(tv_tensors.Image(image), label, tv_tensors.Mask(mask))
+
+
 #: name -> how a loader is made, and how image and label are read
 BATCHES = {
     "named tuple": (lambda: DataLoader([ByName(*row) for row in rows()], batch_size=8), getattr),
     "dataclass": (lambda: DataLoader(rows(), batch_size=8, collate_fn=collated(Fields)), getattr),
     "frozen dataclass": (lambda: DataLoader(rows(), batch_size=8, collate_fn=collated(Frozen)), getattr),
+    "tv_tensors": (lambda: DataLoader(rows(), batch_size=8, collate_fn=collated(images_and_masks)), getattr),
     "BatchEncoding": (lambda: DataLoader(rows(), batch_size=8, collate_fn=collated(encoding)), dict.get),
     "stream": (lambda: DataLoader(Stream(), batch_size=8), lambda batch, name: batch[NAMES.index(name)]),
 }
@@ -123,6 +130,21 @@ OPTIONS = {
     "anomalies": {"detect_anomaly": True},
     "deterministic": {"deterministic": True},
 }
+
+
+class Hyper(small.Module):
+    """Has its batch's layout among its hyperparameters."""
+
+    def __init__(self, spec: BatchSpec) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+
+
+def test_a_layout_among_the_hyperparameters_loads_as_any_other(tmp_path):
+    run = small.trainer(max_epochs=1)
+    run.fit(Hyper(BatchSpec(("image", 0), hide_mask=True)), small.loader())
+    run.save_checkpoint(tmp_path / "theirs.ckpt")
+    assert Hyper.load_from_checkpoint(tmp_path / "theirs.ckpt").hparams.spec == BatchSpec(("image", 0), hide_mask=True)
 
 
 @pytest.mark.parametrize("name", small.CALLBACKS)

@@ -72,3 +72,21 @@ def test_several_callbacks_leave_in_any_order():
     for order in (1, -1):
         small.trainer(callbacks[::order], max_epochs=1).fit(module, small.loader())
         assert "on_after_batch_transfer" not in vars(module)
+
+
+@pytest.mark.parametrize("name", small.TRAINING)
+def test_mixtures_that_the_loader_makes_are_told_once(name):
+    def mixing(items):
+        image, label, mask = torch.utils.data.default_collate(items)
+        share, target = 0.6813, torch.nn.functional.one_hot(label, small.CLASSES).float()
+        return [share * x + (1 - share) * x.roll(1, 0) for x in (image, target)] + [mask]
+
+    image, label, mask = small.tensors()
+    batches = small.loader(torch.utils.data.TensorDataset(image, label, mask), collate_fn=mixing)
+    options = {"label_of": lambda target: target.argmax(1), "criterion": torch.nn.functional.cross_entropy}
+    callback = small.CALLBACKS[name](**(options if name == "clad" else {}))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        small.trainer([callback]).fit(small.theirs(), batches)
+    (message,) = [str(one.message) for one in caught if "mixup and cutmix in the loader" in str(one.message)]
+    assert ("trains against masks" if name == "isnet" else "where the objects are no longer") in message

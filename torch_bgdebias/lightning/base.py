@@ -18,6 +18,7 @@ from torch import Tensor
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import describe
 from torch_bgdebias.lightning.hiding import hide_mask
+from torch_bgdebias.lightning.mixed import MixWatch
 from torch_bgdebias.lightning.options import option_text
 from torch_bgdebias.lightning.packages import CallbackBase, LightningModule, Trainer
 from torch_bgdebias.lightning.step import StepCall, wrap_training_step
@@ -176,6 +177,7 @@ class TrainingStepCallback(LightningCallback):
     steps: int = 0
     _ready: bool = False
     _transfers: TransferWatch | None = None
+    _mixtures: MixWatch | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Reject unsupported modules, then wrap the training step."""
@@ -226,6 +228,8 @@ class TrainingStepCallback(LightningCallback):
         """Emit the warnings that need values from the device."""
         if self._transfers is not None:
             self._transfers.say()
+        if self._mixtures is not None:
+            self._mixtures.say()
 
     def _make_ready(self, module: LightningModule) -> None:
         if not self._ready:
@@ -234,11 +238,14 @@ class TrainingStepCallback(LightningCallback):
             self._transfers = TransferWatch(self.spec, self.if_masks_do_not_fit)
             self._transfers.watch(module.trainer, module)
             self._restores.append(self._transfers.leave)
+            self._mixtures = MixWatch(self.spec, self.if_masks_do_not_fit)
             self._ready = True
 
     def _around(self, call: StepCall) -> Any:
         self._make_ready(call.module)
         step_number = self.steps
+        if self._mixtures is not None:
+            self._mixtures.look_at(call.batch)
         # of several loaders one may have run out: the module's step knows what to do with the others' batches
         output = call.run() if self.spec.absent(call.batch) else self._step(call)
         self.steps = step_number + 1

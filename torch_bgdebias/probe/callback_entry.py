@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -15,6 +16,7 @@ from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.lightning import LightningModule, StepCall, Trainer, is_written
 from torch_bgdebias.lightning.step import wrap_method
 from torch_bgdebias.models import LogitsKey, eval_mode, logits_of
+from torch_bgdebias.probe.passes.answers import Answers, same_answers
 from torch_bgdebias.probe.passes.entry import (
     Calls,
     Entry,
@@ -25,9 +27,10 @@ from torch_bgdebias.probe.passes.entry import (
     picture_in,
     several_calls,
 )
-from torch_bgdebias.probe.passes.judged import ROWS, Judgements, answers_in, same_answers
+from torch_bgdebias.probe.passes.judged import ROWS, Judgements
 from torch_bgdebias.probe.passes.later import LaterSteps
 from torch_bgdebias.probe.passes.loading import rng_untouched
+from torch_bgdebias.probe.passes.met import Agreements
 
 __all__ = ["UNSEEN", "EntryWatch", "how_images_enter"]
 
@@ -42,9 +45,21 @@ _FORWARD = (
     "pass forward=lambda module, image: ... (what the step judges, for these images), or logits= where that stands "
     "elsewhere in the output"
 )
-_OTHER_LABELS = (
-    "its own step judges by other labels than those of the batch",
-    "let BatchSpec(label=lambda batch: ...) make of a batch the labels that the step takes",
+_LABELS = "let BatchSpec(label=lambda batch: ...) make of a batch the labels that the step takes"
+_OTHER_LABELS = ("its own step judges by other labels than those of the batch", _LABELS)
+_CHANGED_LABELS = (
+    "its own step makes other labels of those of the batch, and what it judges by them is not seen (numpy, lists?)",
+    f"{_LABELS}, and pass forward=lambda module, image: module(image)",
+)
+_UNSEEN_LABELS = (
+    "BackgroundBiasProbe: the labels that it is judged by leave the step's tensors (numpy, lists, a later hook?), so "
+    "those of the batch are taken without a comparison; where others are meant, let BatchSpec(label=lambda batch: ...) "
+    "make them"
+)
+_OTHER_ANSWERS = "some of its own steps judge answers that its forward does not return"
+_ELSEWHERE = (
+    "its own step says yes from another threshold on than a probability of a half",
+    "pass forward=lambda module, image: ... (module(image) without a sigmoid, minus the threshold's log odds)",
 )
 
 #: of a call with other arguments than somebody's forward takes; NotImplementedError is a RuntimeError
@@ -60,9 +75,9 @@ class EntryWatch:
     """Compares the validation steps of a run with handing the batch's images to the module.
 
     The first steps are compared in every respect: which modules run and how often, what images they get, what is
-    judged, by which labels. In all others it is seen whether the network still runs as often, on images changed in the
-    same way, and whether some rows of what is judged, and all labels, are forward's and the batch's, without waiting
-    for the device.
+    judged, by which labels and thresholds. In all others it is seen whether the network still runs as often, on images
+    changed in the same way, and whether some rows of what is judged, and all labels, are forward's and the batch's,
+    without waiting for the device.
 
     Args:
         spec: where images and labels are in a batch.
@@ -75,6 +90,7 @@ class EntryWatch:
         self._entries: list[Entry] = []
         self._in_training: list[Entry] = []
         self._later: LaterSteps | None = None
+        self._labels, self._warned = Agreements(), False
         self._restore: Callable[[], None] | None = None
         self._leave_training: Callable[[], None] | None = None
 
@@ -82,7 +98,7 @@ class EntryWatch:
         """Begin anew, and leave the module's own steps as they were."""
         self.stop()
         self.stop_training()
-        self._entries, self._in_training, self._later = [], [], None
+        self._entries, self._in_training, self._later, self._labels = [], [], None, Agreements()
 
     def begin(self) -> None:
         """A validation starts, with weights that may be others."""
@@ -98,18 +114,33 @@ class EntryWatch:
             in_training = joined_entries(self._in_training)
             seen = in_training is not None and in_training.compared and not in_training.problem
             return in_training if seen else _with_problem(entry, UNSEEN)
-        if entry.problem or self._later is None:
-            return entry
-        later = self._later
-        later.finish(module)
+        if not entry.problem and self._later is not None:
+            entry = self._with_later(module, entry, self._later)
+        if not entry.problem and (problem := self._problem_of_labels()):
+            entry = _with_problem(entry, problem)
+        if not entry.problem and self._labels.unseen == "elsewhere":
+            self._warn_of_labels()
+        return dataclasses.replace(entry, labels=self._labels.unseen)
+
+    def _warn_of_labels(self) -> None:
+        if not self._warned:
+            self._warned = True
+            rank_zero_warn(_UNSEEN_LABELS)
+
+    def _with_later(self, module: LightningModule, entry: Entry, later: LaterSteps) -> Entry:
+        with _steps_uncompiled(module):
+            later.finish(module)
         entry = dataclasses.replace(entry, batches=entry.batches + later.steps, partly=later.unanswered)
         if problem := later.problem():
             return _with_problem(entry, (problem, ""))
         if later.judges_otherwise():
-            return _with_problem(
-                entry, ("some of its own steps judge answers that its forward does not return", _FORWARD)
-            )
-        return _with_problem(entry, _OTHER_LABELS) if later.other_labels() else entry
+            return _with_problem(entry, (_OTHER_ANSWERS, _FORWARD))
+        return _with_problem(entry, _ELSEWHERE) if later.cuts_elsewhere() else entry
+
+    def _problem_of_labels(self) -> tuple[str, str] | None:
+        if self._labels.other:
+            return _OTHER_LABELS
+        return _CHANGED_LABELS if self._labels.changed else None
 
     def start(self, trainer: Trainer, module: LightningModule) -> None:
         """Before a step: go around it."""
@@ -142,10 +173,14 @@ class EntryWatch:
         except (KeyError, TypeError):
             self.stop_training()
             return call.run()
-        with calls_by_module(call.module) as step:
+        with _steps_uncompiled(call.module), calls_by_module(call.module) as step:
             output = call.run()
         if len(image):
-            with rng_untouched(), call.module.trainer.precision_plugin.forward_context():
+            with (
+                _steps_uncompiled(call.module),
+                rng_untouched(),
+                call.module.trainer.precision_plugin.forward_context(),
+            ):
                 entry = self._called_plainly(call.module, step, image[:ROWS])[0]
             self._in_training.append(dataclasses.replace(entry, training=True))
         if len(self._in_training) >= _TRAINING_BATCHES:
@@ -153,6 +188,10 @@ class EntryWatch:
         return output
 
     def _around(self, call: StepCall) -> Any:
+        with _steps_uncompiled(call.module):
+            return self._watched(call)
+
+    def _watched(self, call: StepCall) -> Any:
         label = None
         try:
             image, label = self.spec.image_of(call.batch), self._label_of(call.batch)
@@ -169,26 +208,34 @@ class EntryWatch:
             entry = joined_entries(self._entries)
             assert entry is not None
             self._later = LaterSteps(entry, self._answers, task=self._task)
-        with self._later.watching(call.module, image, label) as judged:
+        with self._later.watching(call.module, image) as judged:
             output = call.run()
             judged.returned(output)
+        self._compare_labels(judged, label)
         return output
+
+    def _compare_labels(self, judged: Judgements, label: Tensor | None) -> None:
+        if label is not None and len(label):
+            self._labels.add(judged.agree(label), predicted=bool(judged.answers.outputs or judged.answers.cuts))
 
     def _look(self, call: StepCall, image: Tensor, label: Tensor | None) -> Any:
         with ExitStack() as stack:
             step = stack.enter_context(calls_by_module(call.module))
-            judged = stack.enter_context(Judgements(len(image), lambda: not step.running))
+            sets = self._task == "multilabel"
+            judged = stack.enter_context(Judgements(len(image), lambda: not step.running, sets=sets))
+            step.answered = judged.answered
             output = call.run()
             judged.returned(output)
         if not len(image):
             return output
         with rng_untouched(), call.module.trainer.precision_plugin.forward_context():
-            self._entries.append(self._compared(call.module, step, judged, image, label))
+            self._entries.append(self._compared(call.module, step, judged.answers, image))
+        self._compare_labels(judged, label)
         return output
 
     def _label_of(self, batch: Any) -> Tensor | None:
-        """Labels (B,) of one class an image, 0 and 1 where there are two."""
-        if self._task == "multilabel" or self.spec.label is None:
+        """Labels (B,) of one class an image, 0 and 1 where there are two, or sets of labels (B, L) of 0 and 1."""
+        if self.spec.label is None:
             return None
         try:
             label = self.spec.label_of(batch).detach()
@@ -196,12 +243,12 @@ class EntryWatch:
             return None
         if self._task == "binary":
             return (label.reshape(-1) > 0.5).long() if label.numel() == len(label) else None
-        whole = label.ndim == 1 and not label.is_floating_point()
+        if label.ndim == 2 and label.shape[1] > 1:
+            return (label > 0.5).long() if self._task == "multilabel" else label.argmax(1)
+        whole = label.ndim == 1 and not label.is_floating_point() and self._task == "multiclass"
         return label.clone() if whole else None
 
-    def _compared(
-        self, module: nn.Module, step: Calls, judged: Judgements, image: Tensor, label: Tensor | None
-    ) -> Entry:
+    def _compared(self, module: nn.Module, step: Calls, judged: Answers, image: Tensor) -> Entry:
         entry, plain, output = self._called_plainly(module, step, image[:ROWS])
         if entry.failed:
             return entry
@@ -210,11 +257,7 @@ class EntryWatch:
         logits = None if entry.problem else self._logits_in(output)
         if logits is None:
             return entry
-        entry = self._judged(module, step, plain, judged, logits, image, entry)
-        agree = None if entry.problem or label is None else judged.agree(label)
-        if agree is not None and not bool(agree):
-            return _with_problem(entry, _OTHER_LABELS)
-        return entry
+        return self._judged(module, step, plain, judged, logits, image, entry)
 
     def _called_plainly(self, module: nn.Module, step: Calls, image: Tensor) -> tuple[Entry, Calls, Any]:
         """How images enter in a step and in a plain call of the module, and what the latter did and returned."""
@@ -226,21 +269,13 @@ class EntryWatch:
         return compare_entries(step, plain, image), plain, output
 
     def _judged(
-        self,
-        module: nn.Module,
-        step: Calls,
-        plain: Calls,
-        judged: Judgements,
-        logits: Tensor,
-        image: Tensor,
-        entry: Entry,
+        self, module: nn.Module, step: Calls, plain: Calls, judged: Answers, logits: Tensor, image: Tensor, entry: Entry
     ) -> Entry:
         """Whether the step judges what forward returns."""
         others = other_networks(step, plain, logits.shape[-1])
         also = (f"its own step also runs {' and '.join(others)} on the images, which its forward does not", _FORWARD)
-        outputs = answers_in(judged.outputs)
-        candidates = outputs or answers_in(judged.last)
-        same, whole = self._same(module, candidates, logits, image, entry)
+        candidates = judged.candidates
+        same, answers, whole = self._same(module, judged, logits, image, entry)
         entry = dataclasses.replace(entry, whole=whole)
         if not candidates:
             entry = _with_problem(entry, also) if others else entry
@@ -251,10 +286,12 @@ class EntryWatch:
         else:
             problem = f"its own step judges {_shapes(candidates)} that its forward does not return"
             entry = _with_problem(entry, (problem, _FORWARD))
-        if not outputs and entry.compared and not entry.problem and (name := _judges_at_the_end(module)):
+        if not judged.outputs and entry.compared and not entry.problem and (name := _judges_at_the_end(module)):
             return _with_problem(
                 entry, (f"its own step judges nothing, and what its {name} does is not seen", _AS_FORWARD)
             )
+        if not entry.problem and judged.cut_elsewhere(answers, task=self._task):
+            return _with_problem(entry, _ELSEWHERE)
         return entry
 
     def _logits_in(self, output: Any) -> Tensor | None:
@@ -265,22 +302,22 @@ class EntryWatch:
         return logits if logits.ndim in (1, 2) else None
 
     def _same(
-        self, module: nn.Module, judged: list[Tensor], logits: Tensor, image: Tensor, entry: Entry
-    ) -> tuple[list[bool], bool]:
-        """Which of the judged outputs are what forward returns for the images as the step changes them.
+        self, module: nn.Module, judged: Answers, logits: Tensor, image: Tensor, entry: Entry
+    ) -> tuple[list[bool], Tensor, bool]:
+        """Which candidates are what forward returns for the images as the step changes them, and what it returns.
 
         And whether it is so only where forward is given the whole batch.
         """
         plain = logits if entry.preprocess is None else self._forward(module, image[:ROWS], entry)
-        same = [same_answers(one, plain, task=self._task) for one in judged]
-        if not judged:
-            return same, False
+        same = judged.same(plain, task=self._task)
+        if not same:
+            return same, plain, False
         if any(same) or len(image) <= ROWS:
             fewer = self._forward(module, image[: max(1, len(plain) // 2)], entry)
-            return same, not same_answers(fewer, plain, task=self._task)
+            return same, plain, not same_answers(fewer, plain, task=self._task)
         plain = self._forward(module, image, entry)
-        same = [same_answers(one, plain, task=self._task) for one in judged]
-        return same, any(same)
+        same = judged.same(plain, task=self._task)
+        return same, plain, any(same)
 
     def _forward(self, module: nn.Module, images: Tensor, entry: Entry) -> Tensor:
         with eval_mode(module), torch.no_grad():
@@ -297,6 +334,16 @@ class EntryWatch:
         except _FAILURES:
             return None
         return logits if logits.ndim in (1, 2) else None
+
+
+def _steps_uncompiled(module: Any) -> AbstractContextManager[Any]:
+    """Runs steps, and modules that were compiled in place, as they are written: they hear of no hooks when compiled.
+
+    A module that ``torch.compile`` has wrapped is left as it is, for its wrapper hears of them.
+    """
+    compiled = getattr(module, "_compiler_ctx", None) is not None
+    compiled = compiled or any(part._compiled_call_impl is not None for part in module.modules())
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 def _with_problem(entry: Entry, problem: tuple[str, str]) -> Entry:
@@ -331,7 +378,11 @@ def how_images_enter(entry: Entry | None) -> str:
             "nothing"
         )
     said = f"as in the module's own step, in the {entry.batches} batch(es) that were looked at"
-    return f"{said}; what it judges, in some of them only" if entry.partly else said
+    unseen = [
+        "; what it judges was compared in some of them only" * entry.partly,
+        "; by which labels was not seen, those of the batch are taken" * bool(entry.labels),
+    ]
+    return said + "".join(unseen)
 
 
 def _shapes(outputs: list[Tensor]) -> str:

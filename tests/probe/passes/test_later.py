@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from torch_bgdebias.probe.passes.entry import ChannelMap, Entry
 from torch_bgdebias.probe.passes.later import LaterSteps
+from torch_bgdebias.probe.passes.met import Agreements
 
 DOUBLED = ChannelMap(torch.eye(3) * 2, -torch.ones(3))
 
@@ -103,8 +104,8 @@ class Inside(nn.Module):
         return self.body(F.interpolate(image, (8, 8)))
 
 
-def by_forward(change, label_of=lambda y: y, *, steps: int = 40, at: int = 25, whole: bool = False) -> LaterSteps:
-    """Batches of one size after the other; in one step the images, what is judged or the labels are others."""
+def by_forward(change, *, steps: int = 40, at: int = 25, whole: bool = False) -> LaterSteps:
+    """Batches of one size after the other; in one step the images or what is judged are others."""
     torch.manual_seed(0)
     net, generator = Inside(), torch.Generator().manual_seed(0)
     entry = Entry(True, at="body", by_forward=True, tops=("",), whole=whole)
@@ -113,9 +114,9 @@ def by_forward(change, label_of=lambda y: y, *, steps: int = 40, at: int = 25, w
         side = 5 if number % 2 else 6
         image = torch.rand(6, 3, side, side, generator=generator)
         label = torch.arange(6) % 4
-        with later.watching(net, image, label):
+        with later.watching(net, image):
             logits = change(net, image) if number == at else net(image)
-            (logits.argmax(1) == (label_of(label) if number == at else label)).float().mean()
+            (logits.argmax(1) == label).float().mean()
     later.finish(net)
     assert later.steps == steps
     assert not later.unanswered
@@ -126,7 +127,7 @@ def by_forward(change, label_of=lambda y: y, *, steps: int = 40, at: int = 25, w
 @pytest.mark.parametrize("whole", [False, True])
 def test_what_forward_does_to_its_images_is_asked_of_forward(whole: bool) -> None:
     later = by_forward(lambda net, image: net(image), whole=whole)
-    assert (later.problem(), later.judges_otherwise(), later.other_labels()) == ("", False, False)
+    assert (later.problem(), later.judges_otherwise(), later.cuts_elsewhere()) == ("", False, False)
     later = by_forward(lambda net, image: net(image.flip(3)), whole=whole)
     assert "changes the images of some batches in another way" in later.problem()
 
@@ -136,8 +137,6 @@ def test_one_step_of_forty_that_judges_something_else_is_seen() -> None:
     assert later.problem() == ""
     assert later.judges_otherwise()
     assert later.judges_otherwise()  # it stays said
-    later = by_forward(lambda net, image: net(image), lambda y: (y + 1) % 4)
-    assert (later.problem(), later.judges_otherwise(), later.other_labels()) == ("", False, True)
 
 
 def test_steps_with_other_weights_are_not_asked_again() -> None:
@@ -163,12 +162,15 @@ def test_nobody_waits_for_the_device() -> None:
     with ACCELERATORS["simulated"]() as device:
         net = Inside().to(device.device)
         later = LaterSteps(Entry(True, at="", tops=("",)), lambda module, images: module(images).detach())
+        labels = Agreements()
         image, label = (x.to(device.device) for x in (torch.rand(6, 3, 8, 8), torch.arange(6) % 4))
         with device.no_waiting():
             for _ in range(20):
-                with later.watching(net, image, label), torch.no_grad():
+                with later.watching(net, image) as judged, torch.no_grad():
                     logits = net(image)
                     F.cross_entropy(logits, label)
                     (logits.argmax(1) == label).float()
+                labels.add(judged.agree(label), predicted=True)
             later.finish(net)
-        assert (later.problem(), later.judges_otherwise(), later.other_labels()) == ("", False, False)
+        assert (later.problem(), later.judges_otherwise(), later.cuts_elsewhere()) == ("", False, False)
+        assert (labels.unseen, labels.other) == ("", False)

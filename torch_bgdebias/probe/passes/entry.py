@@ -84,6 +84,7 @@ class Entry:
         failed: whether a plain call was not possible: the measurement will say why.
         whole: a network that looks at the whole batch at once.
         partly: what is judged was not compared in all batches.
+        labels: ``"unseen"`` where nobody saw by which labels a step judges, ``"elsewhere"`` where it also predicts.
         training: it was seen in training steps, of which only how images enter is known.
     """
 
@@ -100,6 +101,7 @@ class Entry:
     failed: bool = False
     whole: bool = False
     partly: bool = False
+    labels: str = ""
     training: bool = False
 
 
@@ -123,10 +125,12 @@ class Calls(dict[str, list[Call]]):
 
     Attributes:
         tops: names of those that were not called by another one, in order.
+        answered: is given what each of these returns.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.answered: Callable[[Any], None] = lambda output: None
         self.tops: dict[str, None] = {}
         self._open: list[bool] = []
 
@@ -149,6 +153,8 @@ class Calls(dict[str, list[Call]]):
         if self._open and self._open.pop():
             last = self[name][-1]
             self[name][-1] = dataclasses.replace(last, answer=_answer(output, last.size))
+            if not self.running:
+                self.answered(output)
 
 
 @contextmanager
@@ -298,6 +304,8 @@ def joined_entries(entries: Sequence[Entry]) -> Entry | None:
         by_forward=not arrive_alike or any(entry.by_forward for entry in compared),
         tops=tuple(dict.fromkeys(name for entry in compared for name in entry.tops)),
         whole=any(entry.whole for entry in compared),
+        partly=any(entry.partly for entry in compared),
+        labels=next(filter(lambda kind: kind in [entry.labels for entry in compared], ("elsewhere", "unseen")), ""),
     )
 
 

@@ -1,7 +1,7 @@
 """Which outputs and labels the user's own step computes its losses and predictions from.
 
 Whether that is what the network's forward returns is seen by the values: a step that averages views, draws dropout
-masks, asks a teacher or goes on from features to logits judges others.
+masks, asks a teacher or goes on from features to logits judges others. Labels are seen where they meet answers.
 """
 
 from __future__ import annotations
@@ -11,34 +11,41 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 from torch.utils._pytree import tree_leaves
 
-from torch_bgdebias.probe.passes.outputs import are_probabilities, undo_sigmoid
+from torch_bgdebias.probe.passes.answers import Answers, cut_at
+from torch_bgdebias.probe.passes.met import Agreement, MetLabels
+from torch_bgdebias.probe.passes.origins import Origins
 
-__all__ = ["ROWS", "Judgements", "answers_in", "same_answers"]
+__all__ = ["ROWS", "Judgements"]
 
 #: so many images of a batch are compared
 ROWS = 8
-#: probabilities below this have lost their logit to rounding
-_LEAST = 1e-6
 
 _aten = torch.ops.aten
-_LARGEST = frozenset({_aten.argmax, _aten.max, _aten.topk, _aten.sort})
-#: of distances
-_SMALLEST = frozenset({_aten.argmin, _aten.min})
 #: under inference mode as they were called, else as the parts that they are made of
 _LOSSES = frozenset({_aten.cross_entropy_loss, _aten.nll_loss_nd, _aten.nll_loss, _aten.nll_loss_forward})
-_COMPARISONS = frozenset({_aten.eq, _aten.ne})
 _LABEL_LOSSES = frozenset({_aten.binary_cross_entropy_with_logits, _aten.binary_cross_entropy})
-_JUDGING = _LARGEST | _SMALLEST | _LOSSES | _LABEL_LOSSES
+#: given labels as such
+_TAKING = _LOSSES | _LABEL_LOSSES
+_SORTING = frozenset({_aten.sort, _aten.argsort})
+#: of distances
+_SMALLEST = frozenset({_aten.argmin, _aten.min})
+_PREDICTIONS = _SMALLEST | _SORTING | {_aten.argmax, _aten.max, _aten.topk}
+_JUDGING = _PREDICTIONS | _TAKING
+_ABOVE, _BELOW = frozenset({_aten.gt, _aten.ge}), frozenset({_aten.lt, _aten.le})
+#: thresholds that are not written
+_AT = {_aten.round: 0.5, _aten.sign: 0.0, _aten.sgn: 0.0}
 #: what the user's own losses and metrics begin with
 _LEADING = frozenset(
     {
-        *(_aten.softmax, _aten._softmax, _aten.log_softmax, _aten._log_softmax, _aten.sigmoid),
-        *(_aten.log_sigmoid, _aten.log_sigmoid_forward, _aten.gt, _aten.ge, _aten.lt, _aten.le),
+        *(_aten.softmax, _aten._softmax, _aten.log_softmax, _aten._log_softmax, _aten.sigmoid, _aten.tanh),
+        *(_aten.log_sigmoid, _aten.log_sigmoid_forward, _aten.logsumexp),
         *(_aten.mse_loss, _aten.l1_loss, _aten.smooth_l1_loss, _aten.huber_loss, _aten.soft_margin_loss),
         *(_aten.multi_margin_loss, _aten.multilabel_margin_loss, _aten.multilabel_margin_loss_forward),
+        *(_ABOVE | _BELOW),
     }
 )
 #: the layer of the classes
@@ -48,63 +55,69 @@ _PRODUCTS = frozenset(
         *(_aten.cdist, _aten._cdist_forward, _aten._euclidean_dist),
     }
 )
-#: scores (B, K) that the user's own losses take of a softmax, and what leaves them scores
-_SCORES = frozenset({_aten.softmax, _aten._softmax, _aten.log_softmax, _aten._log_softmax})
-_STILL_SCORES = frozenset({_aten.neg, _aten.log, _aten.exp, _aten.pow, _aten.rsub, _aten.clamp, _aten.clamp_min})
-#: how such losses meet their labels: by places in the scores, or written as 0 and 1
-_PLACES = frozenset({_aten.gather, _aten.index})
-_WRITTEN = frozenset({_aten.mul, _aten.sub})
-_DISTANCES = frozenset({_aten.mse_loss, _aten.l1_loss, _aten.smooth_l1_loss, _aten.huber_loss})
-_PICKING = _PLACES | _WRITTEN | _DISTANCES | {_aten.multi_margin_loss}
-_NOTED = _JUDGING | _LEADING | _PRODUCTS | _COMPARISONS | _PICKING | _STILL_SCORES
+#: what a sigmoid, a softmax or a loss that is written by hand has in it
+_BY_HAND = frozenset({_aten.exp, _aten.log})
+_COMPARISONS = frozenset({_aten.eq, _aten.ne})
+_PICKING = frozenset({_aten.index, _aten.masked_select, _aten.index_put, _aten.index_put_, _aten.masked_fill})
+#: layers, whose weights are no labels
+_LAYERS = _PRODUCTS | {_aten.native_batch_norm, _aten.cudnn_batch_norm, _aten.batch_norm, _aten.native_layer_norm}
+#: parts of a loss that is written by hand: more are not compared
+_PARTS = 8
 
 
 class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes what predictions and losses are taken of.
+    """Notes what predictions and losses are taken of, and what labels they are compared with.
 
     Args:
         size: B, images in the batch.
         outside: whether no network is running just now: its own gates and losses are none of the step's.
         rows: of the batch, whose outputs are kept.
+        sets: whether an image has a set of labels.
 
     Attributes:
-        outputs: what was judged, (rows, K) or (rows,); labels that are written as 0 and 1 may be among them.
-        last: what was computed last that the user's own losses and metrics are taken of, in the same form.
+        answers: what was judged.
     """
 
-    def __init__(self, size: int, outside: Callable[[], bool], rows: slice = slice(ROWS)) -> None:
+    def __init__(
+        self, size: int, outside: Callable[[], bool], rows: slice = slice(ROWS), *, sets: bool = False
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._size, self._outside, self._rows = size, outside, rows
-        self.outputs: list[Tensor] = []
-        self.last: list[Tensor] = []
-        self._winners: list[tuple[Tensor, Tensor]] = []
-        self._scores: list[Tensor] = []
-        self._targets: list[Tensor] = []
-        self._picked: list[tuple[Tensor, Tensor]] = []
-        self._pairs: list[tuple[Tensor, Tensor]] = []
+        self._outputs: list[Tensor] = []
+        self._last: list[Tensor] = []
+        self._parts: list[Tensor] = []
+        self._cuts: list[Tensor] = []
+        self._origins, self._labels = Origins(size), MetLabels(size, sets=sets)
+        self._orders: dict[int, tuple[Tensor, int]] = {}  # what sorting returned, and of which output
         self._depth, self._left = 0, False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        packet, kwargs = func.overloadpacket, kwargs or {}
-        if packet not in _NOTED or self._depth or not self._outside():
+        kwargs = kwargs or {}
+        if self._depth or not self._outside():
             return func(*args, **kwargs)
-        if packet in _JUDGING and self._is_output(args[0]):
-            self._judge(packet, args, kwargs)
-        elif packet in _COMPARISONS and all(map(self._is_classes, args)):
-            one, two = (value.detach().flatten().clone() for value in args)
-            self._pairs.append((one, two))
-        elif packet in _LEADING:
-            self._lead(args[:2])
-        if packet in _PICKING:
-            self._pick(packet, args)
+        packet, given = func.overloadpacket, _tensors_in((*args, *kwargs.values()))
+        answer = any(self._origins.of(value).answer for value in given)
+        if given and (answer or not self._origins.knows(given[0])):
+            self._note(packet, args, kwargs)
+        mixed = answer and packet not in _LAYERS and self._meet(packet, given)
         result = func(*args, **kwargs)
-        if packet in _PRODUCTS:
+        self._origins.follow(packet, given, args, result, mixed=mixed)
+        if packet in _PRODUCTS and answer:
             self._lead([result])
-        elif packet in _SCORES or (packet in _STILL_SCORES and self._is_score(args[0])):
-            self._scores.append(result)
+        elif packet in _SORTING and answer and self._is_output(args[0]):
+            self._orders |= {id(one): (one, len(self._outputs) - 1) for one in _tensors_in([result])}
+        elif given and id(given[0]) in self._orders:
+            self._take(packet, given[0], args, result)
+        elif given and not answer:
+            self._change(result)
         return result
+
+    @property
+    def answers(self) -> Answers:
+        """What was judged so far."""
+        return Answers(self._outputs, self._last, self._parts, self._cuts)
 
     def pause(self) -> None:
         """A network starts: it runs as if nobody noted anything, compiled where it is, at no cost."""
@@ -113,86 +126,124 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._left = True
             self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
-    def resume(self) -> None:
-        """It has returned."""
+    def resume(self, output: Any) -> None:
+        """It has returned this."""
         self._depth -= 1
-        if not self._depth and self._left:
-            self._left = False
-            self.__enter__()  # type: ignore[no-untyped-call]
+        if not self._depth:
+            self.answered(output)
+            if self._left:
+                self._left = False
+                self.__enter__()  # type: ignore[no-untyped-call]
+
+    def answered(self, output: Any) -> None:
+        """A network has returned this."""
+        self._origins.answered(output)
 
     def returned(self, output: Any) -> None:
         """What the step returned, for others to judge."""
-        self.last = [*self.last, *self._parts(tree_leaves(output))]
+        self._last = [*self._last, *self._parts_of(tree_leaves(output))]
 
-    def agree(self, label: Tensor) -> Tensor | None:
-        """Whether a loss or hits were taken with these labels (B,), a bool scalar; ``None`` where none were seen.
+    def agree(self, label: Tensor) -> Agreement | None:
+        """Whether answers met these labels, (B,) or sets (B, L); ``None`` where they met none."""
+        return self._labels.agree(label)
 
-        It is on the labels' device, which has not been waited for.
-        """
-        seen = [_equal(label, target) for target in self._targets]
-        if not seen and not self._pairs and self._picked:
-            return self._agree_picked(label)
-        for one, two in self._pairs:
-            first, second = (self._predicted(classes) for classes in (one, two))
-            both = first & second  # all right
-            seen += [_equal(label, one) & (~first | both), _equal(label, two) & (~second | both)]
-        return torch.stack([flag.to(label.device) for flag in seen]).any() if seen else None
+    def _note(self, packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """What is judged by an operation, or may be."""
+        if not args or not self._is_output(args[0]):
+            return
+        if packet in _JUDGING:
+            self._judge(packet, args, kwargs)
+            return
+        values: Tensor = args[0].detach()
+        if self._origins.of(args[0]).mixed:
+            return
+        at = _AT.get(packet, args[1] if packet in _ABOVE | _BELOW and len(args) > 1 else None)
+        if at is not None and not (isinstance(at, Tensor) and at.numel() != 1) and not _asks_for_range(packet, at):
+            self._cuts.append(cut_at(values, at, below=packet in _BELOW)[self._rows])
+        if packet in _LEADING:
+            self._lead(args[:2])
+        elif packet in _BY_HAND:
+            self._part(values)
+            if packet is _aten.exp and (values.ndim == 1 or values.shape[1] == 1):
+                self._part(-values)  # 1 / (1 + exp(-z))
 
     def _judge(self, packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         output = args[0].detach()
-        largest = kwargs.get("largest", args[3] if len(args) > 3 else True) if packet is _aten.topk else True
-        if packet in _SMALLEST or not largest:
-            output = -output
-        self.outputs += self._parts([output])
-        if output.ndim == 2 and output.shape[1] > 1:
-            self._winners.append((output.argmax(1), ~_zeros_and_ones(output).all()))
-        if packet in _LOSSES | _LABEL_LOSSES and len(args[1]) == self._size:
-            self._targets.append(_classes_of(args[1].detach()))
-
-    def _pick(self, packet: Any, args: tuple[Any, ...]) -> None:
-        """Notes the labels of a loss of somebody's own, where it is one."""
-        scores, label = args[0], args[1]
-        if packet in _PLACES:
-            places = [args[2]] if packet is _aten.gather else args[1]
-            label = next((place for place in reversed(places) if self._is_classes(place)), None)
-        elif packet in _WRITTEN and not self._is_score(scores):
-            scores, label = label, scores
-        if packet in _PLACES | _WRITTEN and not self._is_score(scores):
+        dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
+        if packet in (_aten.max, _aten.min) and not isinstance(dim, int):  # of all numbers, or of two tensors
             return
-        if self._is_classes(label):
-            self._picked.append((_classes_of(label), torch.ones((), dtype=torch.bool, device=label.device)))
-        elif isinstance(label, Tensor) and label.shape == scores.shape and label.ndim == 2 and label.shape[1] > 1:
-            self._picked.append((_classes_of(label.detach()), _two_levels(label.detach())))
+        largest = packet not in _SMALLEST
+        if packet is _aten.topk:
+            largest = kwargs.get("largest", args[3] if len(args) > 3 else True)
+        elif packet in _SORTING:
+            largest = kwargs.get("descending", args[2] if len(args) > 2 else False)
+        of_rows = output.ndim == 2 and output.shape[1] > 1 and dim != 0
+        self._outputs += self._parts_of([output if largest or not of_rows else -output])
 
-    def _is_score(self, value: object) -> bool:
-        return any(value is score for score in self._scores)
+    def _take(self, packet: Any, order: Tensor, args: tuple[Any, ...], result: Any) -> None:
+        """Of what was sorted the end may be taken and not the beginning."""
+        position, classes = self._orders[id(order)][1], order.shape[-1]
+        if packet is _aten.select:
+            from_end = args[2] in (-1, classes - 1)
+        elif packet is _aten.slice:
+            places: list[Any] = [*args[1:4], *[0, None, None][len(args) - 1 :]]
+            dim, start, end = places
+            from_end = dim not in (0, -2) and bool(start) and (start < 0 or end is None or end >= classes)
+        else:
+            from_end = packet is _aten.flip
+        if not from_end:
+            return
+        self._outputs[position] = -self._outputs[position]
+        self._orders = {
+            key: value for key, value in self._orders.items() if packet is _aten.flip and value[0] is result
+        }
 
-    def _agree_picked(self, label: Tensor) -> Tensor:
-        """As `agree`; what was no label, such as predictions or another network's probabilities, is passed over."""
-        flags = [
-            (_equal(label, classes).to(label.device), (sure & ~self._predicted(classes)).to(label.device))
-            for classes, sure in self._picked
-        ]
-        equal, sure = (torch.stack(several) for several in zip(*flags, strict=True))
-        return (equal & sure).any() | ~sure.any()
+    def _meet(self, packet: Any, given: Sequence[Tensor]) -> bool:
+        """Whether labels are in an operation beside answers."""
+        answers = [value for value in given if value.ndim <= 2 and self._origins.of(value).answer]
+        labels = [value for value in given if not self._origins.of(value).answer and self._labels.could_be(value)]
+        labels = [value for value in labels if not isinstance(value, Parameter)]
+        if not answers or not labels:
+            return False
+        columns = answers[0].shape[1] if answers[0].ndim == 2 else 1
+        for value in labels:
+            classes = self._classes_behind(packet, value, answers[0])
+            masks = packet in _PICKING and classes.dtype == torch.bool and classes.numel() == self._size
+            changes = self._origins.of(classes).changes
+            self._labels.meet(classes, changes, columns=columns, masks=masks, shares=packet in _TAKING)
+        for value in answers:
+            if self._is_output(value) and not self._origins.of(value).mixed:
+                self._part(value)
+        return True
+
+    def _classes_behind(self, packet: Any, value: Tensor, answer: Tensor) -> Tensor:
+        """Of what only says which images are of a class, and of negated classes: the classes."""
+        which, theirs = self._origins.of(value).which, self._origins.of(answer).which
+        if which is None:
+            return value
+        same = theirs is not None and theirs.test == which.test and which.test[0] in _COMPARISONS
+        return which.classes if same or packet not in _COMPARISONS else value
+
+    def _change(self, result: Any) -> None:
+        if not isinstance(result, Tensor) or result.is_floating_point() or result.dtype == torch.bool:
+            return
+        origin = self._origins.of(result)
+        if origin.changes and origin.root is not None and result.numel() == origin.root.numel() == self._size:
+            self._labels.change(result, origin.root)
 
     def _lead(self, values: Sequence[object]) -> None:
-        self.last = self._parts(values) or self.last
+        self._last = self._parts_of([x for x in values if isinstance(x, Tensor) and self._unmixed(x)]) or self._last
 
-    def _parts(self, values: Sequence[Any]) -> list[Tensor]:
+    def _part(self, value: Tensor) -> None:
+        if len(self._parts) < _PARTS:
+            self._parts += self._parts_of([value])
+
+    def _unmixed(self, value: Tensor) -> bool:
+        origin = self._origins.of(value)
+        return not origin.mixed and (origin.answer or not self._origins.knows(value))
+
+    def _parts_of(self, values: Sequence[Any]) -> list[Tensor]:
         return [value.detach()[self._rows].clone() for value in values if self._is_output(value)]
-
-    def _predicted(self, classes: Tensor) -> Tensor:
-        hits = [_equal(classes, winners) & prediction for winners, prediction in self._winners]
-        return torch.stack(hits).any() if hits else torch.zeros((), dtype=torch.bool, device=classes.device)
-
-    def _is_classes(self, value: object) -> bool:
-        return (
-            isinstance(value, Tensor)
-            and not value.is_floating_point()
-            and value.dtype != torch.bool
-            and value.shape in ((self._size,), (self._size, 1))
-        )
 
     def _is_output(self, value: object) -> bool:
         return (
@@ -203,70 +254,12 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
 
 
-def answers_in(outputs: Sequence[Tensor]) -> list[Tensor]:
-    """Those that are no labels written as 0 and 1. Waits for the device."""
-    return [one for one in outputs if one.ndim == 1 or one.shape[1] == 1 or not bool(_zeros_and_ones(one).all())]
+def _tensors_in(values: Sequence[Any]) -> list[Tensor]:
+    """In the order in which an operation is given them; lists of tensors are taken apart."""
+    apart = (x for value in values for x in (value if isinstance(value, list | tuple) else [value]))
+    return [value for value in apart if isinstance(value, Tensor)]
 
 
-def _classes_of(target: Tensor) -> Tensor:
-    """One class an image (B,) of a loss's targets: classes, shares of classes (B, K), or one share (B,), (B, 1)."""
-    if target.ndim == 2 and target.shape[1] > 1:
-        return target.argmax(1)
-    return target.reshape(-1).clone() if not target.is_floating_point() else (target.reshape(-1) > 0.5).long()
-
-
-def _equal(one: Tensor, two: Tensor) -> Tensor:
-    return (one == two.to(one)).all()
-
-
-def _two_levels(target: Tensor) -> Tensor:
-    """Whether targets (B, K) are classes written as 0 and 1, smoothed or not: one value for hits, one for others."""
-    high, low = target.amax(), target.amin()
-    return ((target == high) | (target == low)).all() & ((target == high).sum(1) == 1).all()
-
-
-def _zeros_and_ones(value: Tensor) -> Tensor:
-    return (value == 0) | (value == 1)
-
-
-def same_answers(one: Tensor, two: Tensor, *, task: str, slack: float = 1) -> bool:
-    """Whether two outputs (B, K) say the same, but for a temperature, a softmax or a sigmoid.
-
-    Args:
-        one, two: logits or probabilities.
-        task: ``"multiclass"``, where a row's logits may differ by a constant, ``"binary"`` or ``"multilabel"``.
-        slack: times the usual tolerance.
-    """
-    low = any(x.dtype in (torch.float16, torch.bfloat16) for x in (one, two))
-    tolerance = slack * (5e-2 if low else 5e-3)
-    rows = min(len(one), len(two))
-    one, two = (x[:rows].reshape(rows, -1).double() for x in (one, two))
-    if one.shape != two.shape or not bool(one.isfinite().all() & two.isfinite().all()):
-        return False
-    (one, here), (two, there) = _log_odds(one, task), _log_odds(two, task)
-    known = here & there
-    if task == "multiclass":
-        one, two = _centred(one, known), _centred(two, known)
-    one, two = one * known, two * known
-    if task == "multiclass" and not bool((known.sum(1) > 1).any()):  # rounded to one class an image
-        return torch.equal(here.double().argmax(1), there.double().argmax(1))
-    if float(one.abs().max()) < tolerance > float(two.abs().max()):
-        return True
-    scale = (one * two).sum() / two.square().sum()
-    return bool(scale > 0) and bool((one - scale * two).abs().max() <= tolerance * one.abs().max())
-
-
-def _log_odds(values: Tensor, task: str) -> tuple[Tensor, Tensor]:
-    """Values without a softmax or a sigmoid, and where they are known."""
-    everywhere = torch.ones_like(values, dtype=torch.bool)
-    if task == "multiclass":
-        if values.shape[1] > 1 and are_probabilities(values):
-            return values.clamp_min(_LEAST).log(), values > _LEAST
-        return values, everywhere
-    if bool(((values >= 0) & (values <= 1)).all()):
-        return undo_sigmoid(values).double(), (values > _LEAST) & (values < 1 - _LEAST)
-    return values, everywhere
-
-
-def _centred(values: Tensor, known: Tensor) -> Tensor:
-    return values - (values * known).sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp_min(1)
+def _asks_for_range(packet: Any, at: object) -> bool:
+    """Whether values are probabilities, asks some: they are no predictions."""
+    return not isinstance(at, Tensor) and ((packet is _aten.ge and at == 0) or (packet is _aten.le and at == 1))

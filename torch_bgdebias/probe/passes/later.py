@@ -1,7 +1,7 @@
 """Checks whether later steps behave as the first ones did.
 
-A change that is made at random, in few batches, is not in the first ones. Some pixels of every image, some rows of what
-is judged and all labels are compared, on the images' device, and nobody waits for it before the numbers are asked for.
+A change that is made at random, in few batches, is not in the first ones. Some pixels of every image and some rows of
+what is judged are compared, on the images' device, and nobody waits for it before the numbers are asked for.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from torch_bgdebias.probe.passes.answers import Answers
 from torch_bgdebias.probe.passes.entry import EXACT, LOW, Entry, picture_in
-from torch_bgdebias.probe.passes.judged import Judgements, answers_in, same_answers
+from torch_bgdebias.probe.passes.judged import Judgements
 
 __all__ = ["LaterSteps", "Plain"]
 
@@ -34,13 +35,12 @@ Plain: TypeAlias = Callable[[nn.Module, Tensor], Tensor | None]
 
 @dataclass(frozen=True)
 class _Step:
-    """Images of a step, and of some of their rows what the compared module got, what was judged, what may have been."""
+    """Images of a step, and of some of their rows what the compared module got and what was judged."""
 
     images: Tensor
     rows: slice
     pictures: Tensor | None
-    outputs: list[Tensor]
-    last: list[Tensor]
+    judged: Answers
 
 
 class LaterSteps:
@@ -59,25 +59,23 @@ class LaterSteps:
     def __init__(self, entry: Entry, plain: Plain, *, task: str = "multiclass") -> None:
         self._entry, self._plain, self._task = entry, plain, task
         self._worst: Tensor | None = None
-        self._other_labels: Tensor | None = None
         self._said = ""
         self._waiting: list[_Step] = []
         self._answered: list[tuple[Tensor, _Step]] = []
-        self._otherwise = False
+        self._otherwise = self._elsewhere = False
         self.steps, self.unanswered = 0, False
 
     @contextmanager
-    def watching(self, module: nn.Module, image: Tensor, label: Tensor | None = None) -> Iterator[Judgements]:
+    def watching(self, module: nn.Module, image: Tensor) -> Iterator[Judgements]:
         """Around one step.
 
         Args:
             module: the user's.
             image: (B, C, H, W) of the batch.
-            label: (B,) of the batch, where it has one class an image.
         """
         start = (_ROWS * self.steps) % max(1, len(image) - _ROWS + 1)
         rows = slice(start, start + _ROWS)
-        judged = Judgements(len(image), lambda: True, rows)
+        judged = Judgements(len(image), lambda: True, rows, sets=self._task == "multilabel")
         if self._said or not len(image):
             yield judged
             return
@@ -93,10 +91,9 @@ class LaterSteps:
         self.steps += 1
         if self._entry.at is not None:
             self._compare_entered(entered)
-        if label is not None and (agree := judged.agree(label)) is not None:
-            self._other_labels = ~agree if self._other_labels is None else self._other_labels | ~agree
-        if judged.outputs or judged.last or self._entry.by_forward:
-            self._keep(module, _Step(images, rows_of_taken, entered.picture, judged.outputs, judged.last))
+        answers = judged.answers
+        if any(answers.kind) or self._entry.by_forward:
+            self._keep(module, _Step(images, rows_of_taken, entered.picture, answers))
 
     def forget_waiting(self) -> None:
         """Pass over steps of other weights than those that come."""
@@ -115,20 +112,25 @@ class LaterSteps:
 
     def judges_otherwise(self) -> bool:
         """Whether some steps judged what forward does not return. Waits for the device."""
-        kinds, self._answered = _of_one_kind(self._answered), []
-        self._otherwise = self._otherwise or not all(map(self._same, kinds))
+        self._compare_answers()
         return self._otherwise
 
-    def other_labels(self) -> bool:
-        """Whether some steps judged by other labels than those of the batch. Waits for the device."""
-        return self._other_labels is not None and bool(self._other_labels)
+    def cuts_elsewhere(self) -> bool:
+        """Whether some judged it by a threshold that is not at a half. Waits for the device."""
+        self._compare_answers()
+        return self._elsewhere
 
-    def _same(self, steps: list[tuple[Tensor, _Step]]) -> bool:
-        """Of steps that judged as many things."""
-        answers = torch.cat([answer for answer, _ in steps])
-        columns = [[torch.cat(parts) for parts in zip(*kind, strict=True)] for kind in _outputs_of(steps)]
-        judged = next(filter(None, map(answers_in, columns)), [])
-        return not judged or any(same_answers(x, answers, task=self._task, slack=_ANSWERS_SLACK) for x in judged)
+    def _compare_answers(self) -> None:
+        kinds: dict[Any, list[tuple[Tensor, Answers]]] = {}
+        for answer, step in self._answered:
+            kinds.setdefault((step.judged.kind, tuple(answer.shape[1:])), []).append((answer, step.judged))
+        for steps in kinds.values():
+            answers = torch.cat([answer for answer, _ in steps])
+            judged = Answers.joined([one for _, one in steps])
+            same = judged.same(answers, task=self._task, slack=_ANSWERS_SLACK)
+            self._otherwise |= bool(same) and not any(same)
+            self._elsewhere |= judged.cut_elsewhere(answers, task=self._task, slack=_ANSWERS_SLACK)
+        self._answered = []
 
     def _compare_entered(self, entered: _Entered) -> None:
         if entered.calls != self._entry.calls:
@@ -232,26 +234,13 @@ class _Entered:
 def _paused(network: nn.Module, judged: Judgements) -> Iterator[None]:
     handles = [
         network.register_forward_pre_hook(lambda *_: judged.pause()),
-        network.register_forward_hook(lambda *_: judged.resume(), always_call=True),
+        network.register_forward_hook(lambda _, args, output: judged.resume(output), always_call=True),
     ]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _of_one_kind(answered: list[tuple[Tensor, _Step]]) -> list[list[tuple[Tensor, _Step]]]:
-    """Steps that judged as many things of as many numbers."""
-    kinds: dict[Any, list[tuple[Tensor, _Step]]] = {}
-    for answer, step in answered:
-        shapes = [tuple(one.shape[1:]) for one in (*step.outputs, *step.last)]
-        kinds.setdefault((len(step.outputs), *shapes, tuple(answer.shape[1:])), []).append((answer, step))
-    return list(kinds.values())
-
-
-def _outputs_of(steps: list[tuple[Tensor, _Step]]) -> list[list[list[Tensor]]]:
-    return [[step.outputs for _, step in steps], [step.last for _, step in steps]]
 
 
 def _floating(image: Tensor) -> Tensor:

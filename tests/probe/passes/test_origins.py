@@ -1,0 +1,59 @@
+"""What a step's tensors are made of is followed through its operations."""
+
+from __future__ import annotations
+
+import torch
+
+from torch_bgdebias.probe.passes.origins import Origins
+
+aten = torch.ops.aten
+B, K = 6, 4
+
+
+def followed(origins: Origins, packet, *args, mixed: bool = False):
+    result = packet(*args)
+    origins.follow(packet, [x for x in args if isinstance(x, torch.Tensor)], args, result, mixed=mixed)
+    return result
+
+
+def test_answers_stay_answers_until_labels_meet_them() -> None:
+    origins, z, y = Origins(B), torch.randn(B, K), torch.arange(B) % K
+    origins.answered({"logits": z, "names": ["a"]})
+    winners = followed(origins, aten.argmax, z, 1)
+    assert origins.of(z) == origins.of(winners)
+    assert origins.of(winners).answer
+    hits = followed(origins, aten.eq, winners, y, mixed=True)
+    assert origins.of(hits).mixed
+    assert origins.of(followed(origins, aten._to_copy, hits)).mixed
+    assert not origins.of(y).answer
+    assert origins.of(torch.rand(2, 3, 4, 4)).answer  # a picture
+
+
+def test_changes_of_labels_are_counted() -> None:
+    origins, y = Origins(B), torch.arange(B) % 2
+    float_y = followed(origins, aten._to_copy, y)
+    assert (origins.of(float_y).changes, origins.of(float_y).root) == (0, None)
+    flipped = followed(origins, aten.rsub, float_y, 1)
+    back = followed(origins, aten.rsub, flipped, 1)
+    assert [origins.of(x).changes for x in (y, float_y, flipped, back)] == [0, 0, 1, 2]
+    assert origins.of(back).root is float_y
+
+
+def test_questions_about_classes_know_what_they_ask() -> None:
+    origins, y = Origins(B), torch.arange(B) % K
+    of_two = followed(origins, aten.eq, y, 2)
+    not_of_two = followed(origins, aten.logical_not, of_two)
+    for which in (origins.of(of_two).which, origins.of(not_of_two).which):
+        assert which.classes is y
+        assert which.test == (aten.eq, 2)
+    numbers = followed(origins, aten._to_copy, of_two)
+    assert origins.of(numbers).changes == 1
+    flags = (y > 1).bool()
+    assert origins.of(followed(origins, aten.bitwise_not, flags)).which.classes is flags
+
+
+def test_what_has_another_size_is_not_held() -> None:
+    origins = Origins(B)
+    total = followed(origins, aten.sum, torch.arange(B))
+    assert not origins.knows(total)
+    assert origins.knows(followed(origins, aten.add, torch.arange(B), 1))

@@ -1,0 +1,174 @@
+"""Whether two networks' outputs say the same, and whether a step judges what a forward returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from torch_bgdebias.probe.passes.outputs import are_probabilities, undo_sigmoid
+
+__all__ = ["Answers", "cut_at", "same_answers"]
+
+#: probabilities below this have lost their logit to rounding
+_LEAST = 1e-6
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a step takes losses and predictions of, of some rows of its batch: each (rows, K) or (rows,).
+
+    Attributes:
+        outputs: what was judged.
+        last: what the user's own losses and metrics begin with, or what the step returned.
+        parts: what stands in the user's own operations that may be the beginning of a loss.
+        cuts: log odds above which a threshold says yes, from `cut_at`.
+    """
+
+    outputs: list[Tensor] = field(default_factory=list)
+    last: list[Tensor] = field(default_factory=list)
+    parts: list[Tensor] = field(default_factory=list)
+    cuts: list[Tensor] = field(default_factory=list)
+
+    @property
+    def candidates(self) -> list[Tensor]:
+        """Those of which one should be what forward returns: no labels that are written as 0 and 1. Waits."""
+        return next(filter(None, map(_without_labels, (self.outputs, self.last, self.parts))), [])
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """The same for steps that judge as many things of as many numbers."""
+        lists = (self.outputs, self.last, self.parts, self.cuts)
+        return tuple(tuple(tuple(value.shape[1:]) for value in values) for values in lists)
+
+    @classmethod
+    def joined(cls, several: Sequence[Self]) -> Self:
+        """Those of several steps of one kind as of one."""
+        kinds = zip(*((one.outputs, one.last, one.parts, one.cuts) for one in several), strict=True)
+        return cls(*([torch.cat(steps) for steps in zip(*kind, strict=True)] for kind in kinds))
+
+    def same(self, logits: Tensor, *, task: str, slack: float = 1) -> list[bool]:
+        """Which of the candidates are these. Waits for the device."""
+        exact = self._compare_cuts(logits, task, slack)
+        return [exact or same_answers(one, logits, task=task, slack=slack) for one in self.candidates]
+
+    def cut_elsewhere(self, logits: Tensor, *, task: str, slack: float = 1) -> bool:
+        """Whether these are judged by thresholds, none of which is where the probability is a half."""
+        return not self._compare_cuts(logits, task, slack) and self._compare_cuts(logits, task, slack, _without_mean)
+
+    def _compare_cuts(
+        self, logits: Tensor, task: str, slack: float, change: Callable[[Tensor], Tensor] | None = None
+    ) -> bool:
+        margin = _margin(logits.double(), task)
+        if margin is None:
+            return False
+        tolerance = slack * (5e-2 if logits.dtype in (torch.float16, torch.bfloat16) else 5e-3)
+        for cut in self.cuts:
+            rows = min(len(cut), len(margin))
+            value, expected = (x[:rows].reshape(rows, -1).double() for x in (cut, margin))
+            if value.shape != expected.shape:
+                continue
+            known = value.isfinite() & expected.isfinite()
+            one, two = (x[known] if change is None else change(x[known]) for x in (value, expected))
+            if int(known.sum()) > 1 and float(two.abs().max()) > tolerance and _proportional(one, two, tolerance):
+                return True
+        return False
+
+
+def cut_at(values: Tensor, threshold: float | Tensor, *, below: bool = False) -> Tensor:
+    """Log odds of values, which may be probabilities, minus those of a threshold; NaN where rounding has taken them.
+
+    Args:
+        values: (B,) or (B, K).
+        threshold: what they are compared with.
+        below: it is the lower ones that are picked.
+    """
+    shares = ((values >= 0) & (values <= 1)).all()
+    rounded = (values <= _LEAST) | (values >= 1 - _LEAST)
+    if isinstance(threshold, Tensor):
+        at: float | Tensor = threshold.double().logit()
+    else:
+        at = math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else math.inf
+    odds = torch.where(rounded, math.nan, undo_sigmoid(values) - at)
+    cut = torch.where(shares, odds, values.float() - threshold)
+    return -cut if below else cut
+
+
+def same_answers(one: Tensor, two: Tensor, *, task: str, slack: float = 1) -> bool:
+    """Whether two outputs (B, K) say the same, but for a temperature, a softmax or a sigmoid.
+
+    Of two classes one may have both columns, and the other one number an image.
+
+    Args:
+        one, two: logits or probabilities.
+        task: ``"multiclass"``, where a row's logits may differ by a constant, ``"binary"`` or ``"multilabel"``.
+        slack: times the usual tolerance.
+    """
+    low = any(x.dtype in (torch.float16, torch.bfloat16) for x in (one, two))
+    tolerance = slack * (5e-2 if low else 5e-3)
+    rows = min(len(one), len(two))
+    one, two = (x[:rows].reshape(rows, -1).double() for x in (one, two))
+    of_two = task != "multilabel" and {one.shape[1], two.shape[1]} == {1, 2}
+    if (one.shape != two.shape and not of_two) or not bool(one.isfinite().all() & two.isfinite().all()):
+        return False
+    task = "binary" if of_two else task
+    (one, here), (two, there) = (
+        _margin_of_two(x) if of_two and x.shape[1] == 2 else _log_odds(x, task) for x in (one, two)
+    )
+    known = here & there
+    if task == "multiclass":
+        one, two = _centred(one, known), _centred(two, known)
+    one, two = one * known, two * known
+    if task == "multiclass" and not bool((known.sum(1) > 1).any()):  # rounded to one class an image
+        return torch.equal(here.double().argmax(1), there.double().argmax(1))
+    return _proportional(one, two, tolerance)
+
+
+def _without_labels(values: Sequence[Tensor]) -> list[Tensor]:
+    return [x for x in values if x.ndim == 1 or x.shape[1] == 1 or not bool(((x == 0) | (x == 1)).all())]
+
+
+def _proportional(one: Tensor, two: Tensor, tolerance: float) -> bool:
+    if float(one.abs().max()) < tolerance > float(two.abs().max()):
+        return True
+    scale = (one * two).sum() / two.square().sum()
+    return bool(scale > 0) and bool((one - scale * two).abs().max() <= tolerance * one.abs().max())
+
+
+def _log_odds(values: Tensor, task: str) -> tuple[Tensor, Tensor]:
+    """Values without a softmax or a sigmoid, and where they are known."""
+    everywhere = torch.ones_like(values, dtype=torch.bool)
+    if task == "multiclass":
+        if values.shape[1] > 1 and are_probabilities(values):
+            return values.clamp_min(_LEAST).log(), values > _LEAST
+        return values, everywhere
+    if bool(((values >= 0) & (values <= 1)).all()):
+        return undo_sigmoid(values).double(), (values > _LEAST) & (values < 1 - _LEAST)
+    return values, everywhere
+
+
+def _margin(logits: Tensor, task: str) -> Tensor | None:
+    """Log odds that are above 0 where a model says yes; ``None`` where there are more than two classes."""
+    table = logits.reshape(len(logits), -1)
+    if task == "multiclass" and table.shape[1] != 2:
+        return None
+    values, known = _margin_of_two(table) if task == "multiclass" else _log_odds(table, task)
+    return torch.where(known, values, math.nan)
+
+
+def _margin_of_two(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Log odds (B, 1) of the second of two classes, and where they are known."""
+    logits, known = _log_odds(values, "multiclass")
+    return logits[:, 1:] - logits[:, :1], known.all(1, keepdim=True)
+
+
+def _without_mean(value: Tensor) -> Tensor:
+    return value - value.mean()
+
+
+def _centred(values: Tensor, known: Tensor) -> Tensor:
+    return values - (values * known).sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp_min(1)
