@@ -181,12 +181,12 @@ def _state_of(content: Any, path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"checkpoint: {path}: expected a state dict, alone or under {', '.join(_PLACES)}; it holds {contents}"
         )
-    ranks = {place: min(map(_place_rank, place.split("."))) for place in candidates}
+    ranks = {path_in_file: min(map(_place_rank, path_in_file.split("."))) for path_in_file in candidates}
     best = min(ranks.values())
-    first, *others = [place for place, rank in ranks.items() if rank == best]
+    first, *others = [path_in_file for path_in_file, rank in ranks.items() if rank == best]
     if others:
         raise ValueError(f"checkpoint: {path} holds several state dicts, {first_few((first, *others))}: save one alone")
-    passed_over = [place for place in candidates if place != first]
+    passed_over = [path_in_file for path_in_file in candidates if path_in_file != first]
     if passed_over:
         warnings.warn(
             f"checkpoint: {path} holds {first} and {first_few(passed_over)}: {first} is loaded; to have another, save "
@@ -196,17 +196,17 @@ def _state_of(content: Any, path: Path) -> dict[str, Tensor]:
     return candidates[first]
 
 
-def _state_dicts(content: Any, place: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def _state_dicts(content: Any, path_in_file: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Every mapping of names to tensors, with the keys that lead to it; numbers and texts beside them are left out."""
     if not isinstance(content, Mapping):
         return
     inner = {str(key): value for key, value in content.items() if isinstance(value, Mapping) and key != NOTES}
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if tensors and not inner:
-        yield place, tensors
+        yield path_in_file, tensors
     for key, value in inner.items():
         if not any(word in key.lower() for word in _NOT_THE_MODEL):
-            yield from _state_dicts(value, f"{place}.{key}".lstrip("."))
+            yield from _state_dicts(value, f"{path_in_file}.{key}".lstrip("."))
 
 
 def _place_rank(key: str) -> int:

@@ -228,11 +228,11 @@ def _largest_strip(boxes: Tensor, size: Sequence[int]) -> Tensor:
     """
     axes = len(size)
     none = torch.zeros_like(boxes[:, 0])
-    whole = torch.stack([none] * axes + [torch.full_like(none, side) for side in size], 1)
+    whole_image = torch.stack([none] * axes + [torch.full_like(none, side) for side in size], 1)
     strips = []
     for axis, side in enumerate(size):
         low, high = boxes[:, axis], boxes[:, axes + axis]
-        before, after = whole.clone(), whole.clone()
+        before, after = whole_image.clone(), whole_image.clone()
         before[:, axes + axis] = low
         after[:, axis], after[:, axes + axis] = high, side - high
         strips += [before, after]
@@ -274,8 +274,8 @@ def _tile_slices(image: Tensor, inside: Tensor, boxes: Tensor, strip: Tensor) ->
                 else:
                     position = torch.arange(low[axis], high[axis]) - first[axis]
                     part = part.index_select(1 + axis, first[axis] + torch.remainder(position, count[axis]))
-            place: list[int | slice] = [i, slice(None), *map(slice, low, high)]
-            filled[tuple(place)] = part
+            target: list[int | slice] = [i, slice(None), *map(slice, low, high)]
+            filled[tuple(target)] = part
     return filled
 
 

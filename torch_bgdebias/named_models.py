@@ -56,16 +56,16 @@ def load_model(
         ValueError: no such model, or a checkpoint that does not fit, saying which keys.
         ImportError: the module cannot be imported. FileNotFoundError: no such checkpoint.
     """
-    family, _, rest = name.partition(":")
-    if not rest:
+    family, _, model_name = name.partition(":")
+    if not model_name:
         raise ValueError(f"model: expected timm:NAME, torchvision:NAME or package.module:attribute, got {name!r}")
     if family not in ("timm", "torchvision"):
         if pretrained:
             raise ValueError(f"pretrained: expected a timm: or torchvision: model, got {name!r}")
-        loaded = _imported(family, rest)
+        loaded = _imported(family, model_name)
         return loaded if checkpoint is None else _with_checkpoint(loaded, read_checkpoint(checkpoint))
     published = pretrained and checkpoint is None
-    make = partial(_timm if family == "timm" else _torchvision, rest, pretrained=published, channels=channels)
+    make = partial(_timm if family == "timm" else _torchvision, model_name, pretrained=published, channels=channels)
     loaded = make(num_classes)
     if checkpoint is None:
         return loaded

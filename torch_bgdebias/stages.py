@@ -185,9 +185,9 @@ def _after_last_halving(calls: list[_Call]) -> LastStage | None:
 
 def _share_before(calls: list[_Call], stage: LastStage) -> float:
     """Of the parameters of the layers that map maps to maps."""
-    begin = next(i for i, one in enumerate(calls) if one.name == stage.first)
+    begin = next(i for i, call in enumerate(calls) if call.name == stage.first)
     parameters = [
-        sum(p.numel() for p in one.module.parameters(recurse=False)) if one.side_out > 1 else 0 for one in calls
+        sum(p.numel() for p in call.module.parameters(recurse=False)) if call.side_out > 1 else 0 for call in calls
     ]
     return sum(parameters[:begin]) / max(1, sum(parameters))
 

@@ -191,15 +191,15 @@ class _MaskedFolders(DataBase):
                 )
 
     def _prepare_as(self, preprocessing: Preprocessing) -> None:
-        asked, usual = self._asked, Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD, "ImageNet's")
+        requested, usual = self._asked, Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD, "ImageNet's")
         settled = (
             preprocessing
-            if asked.mean is None
-            else replace(preprocessing, mean=asked.mean, std=asked.std, source=asked.source)
+            if requested.mean is None
+            else replace(preprocessing, mean=requested.mean, std=requested.std, source=requested.source)
         )
         if settled.mean is None:
             settled = replace(settled, mean=usual.mean, std=usual.std, source=usual.source)
-        self.preprocessing = replace(settled, size=asked.size or settled.size or usual.size)
+        self.preprocessing = replace(settled, size=requested.size or settled.size or usual.size)
         for data in (self.train, self.val):
             data.size, data.interpolation = self.preprocessing.height_width, self.preprocessing.interpolation
 
@@ -243,5 +243,5 @@ def _of(name: str, package: Any) -> type:
         "ImageClassifier": (_ImageClassifier, "LightningModule"),
         "MaskedFolders": (_MaskedFolders, "LightningDataModule"),
     }[name]
-    place = {"__module__": __name__, "__qualname__": name, "__doc__": written.__doc__}
-    return type(name, (written, getattr(package, base)), place)
+    attributes = {"__module__": __name__, "__qualname__": name, "__doc__": written.__doc__}
+    return type(name, (written, getattr(package, base)), attributes)

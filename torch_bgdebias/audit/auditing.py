@@ -116,16 +116,16 @@ def tests_of(gathered: Gathered, units: NDArray[np.int64], options: AuditSetting
         options: ``permutations``, ``folds``, ``level`` and ``seed`` are used.
     """
     labels = gathered.labels
-    present = np.unique(labels)
-    asked = [int(present[1])] if len(present) == 2 else [int(label) for label in present]
-    count = min(options.folds, int(min(np.bincount(labels)[present])))
+    occurring = np.unique(labels)
+    tested = [int(occurring[1])] if len(occurring) == 2 else [int(label) for label in occurring]
+    count = min(options.folds, int(min(np.bincount(labels)[occurring])))
     folds = label_folds(labels, units, count, options.seed)
     # sub-seeds are sums here and below, not by `derive_seed`: published figures rest on these draws
     orders = shuffled_labels(labels, units, folds, options.permutations, options.seed + 1)
     views = views_of(gathered)
     places = place_bases(gathered.views["places"], GRID * GRID, box_basis(gathered))
-    outcome = test_everything(views, places, orders, asked, seed=options.seed, level=options.level)
-    return Steps(outcome, views, places, asked, folds)
+    outcome = test_everything(views, places, orders, tested, seed=options.seed, level=options.level)
+    return Steps(outcome, views, places, tested, folds)
 
 
 @dataclasses.dataclass

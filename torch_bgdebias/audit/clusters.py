@@ -115,7 +115,7 @@ def place_of(maps: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np
 def _groups(
     label: int,
     space: str,
-    own: NDArray[np.int64],
+    members: NDArray[np.int64],
     numbers: NDArray[np.int64],
     points: NDArray[np.float64],
     maps: NDArray[np.float32],
@@ -124,11 +124,11 @@ def _groups(
     for number in np.unique(numbers):
         inside = numbers == number
         size = int(inside.sum())
-        if size < max(_LEAST, _LEAST_SHARE * len(own)) or size > _MOST_SHARE * len(own):
+        if size < max(_LEAST, _LEAST_SHARE * len(members)) or size > _MOST_SHARE * len(members):
             continue
         suspicion, typical = separation(points, inside)
         order = np.lexsort((-typical, ~inside))  # the group, then the rest of the class
-        groups.append(Cluster(label, space, own[order], size, suspicion, place_of(maps[own], inside)))
+        groups.append(Cluster(label, space, members[order], size, suspicion, place_of(maps[members], inside)))
     return groups
 
 

@@ -120,7 +120,7 @@ def _basis(boxes: Floats) -> Floats:
 
 def place_bases(places: Floats, cells: int, basis: Floats | None) -> list[tuple[int, Floats]]:
     """The cells that at least half of the pictures show, with orthonormal columns (N, r) of what is there."""
-    shown = []
+    bases = []
     table = places.reshape(len(places), cells, -1)
     for cell in range(cells):
         if np.isfinite(table[:, cell, 0]).mean() < 0.5:
@@ -132,8 +132,8 @@ def place_bases(places: Floats, cells: int, basis: Floats | None) -> list[tuple[
             continue
         vectors, singular, _ = np.linalg.svd(features.astype(np.float64), full_matrices=False)
         spanning = singular > 1e-3 * max(float(singular.max()), 1e-12)
-        shown.append((cell, np.ascontiguousarray(vectors[:, spanning], np.float32)))
-    return shown
+        bases.append((cell, np.ascontiguousarray(vectors[:, spanning], np.float32)))
+    return bases
 
 
 def box_basis(gathered: Gathered) -> Floats | None:

@@ -91,8 +91,8 @@ class Discovery:
             }
             for group in self.clusters
         ]
-        about = {"schema": SCHEMA, "version": __version__, "method": self.method, "classes": list(self.classes)}
-        return {**about, "clusters": groups, "unreadable": [list(pair) for pair in self.unreadable]}
+        header = {"schema": SCHEMA, "version": __version__, "method": self.method, "classes": list(self.classes)}
+        return {**header, "clusters": groups, "unreadable": [list(pair) for pair in self.unreadable]}
 
     def to_json(self, path: str | Path) -> None:
         """Write `to_dict` as JSON; an interrupted run leaves no partial file."""
@@ -145,8 +145,8 @@ def _suspicious_sentence(suspicious: Sequence[Cluster], classes: Sequence[str]) 
         f"{len(suspicious)} groups of pictures stand apart" if plural else "One group of pictures stands apart"
     )
     where = _place_words(first.place)
-    place = "in the middle" if where == "middle" else f"at the {where}"
-    group_text = f"{first.size} pictures of {classes[first.label]}, by what is {place}"
+    place_text = "in the middle" if where == "middle" else f"at the {where}"
+    group_text = f"{first.size} pictures of {classes[first.label]}, by what is {place_text}"
     return say(strong(f"{count_words} from the rest of {'their classes' if plural else 'its class'}. "),
                f"Furthest{' of all' if plural else ''}: {group_text}.")  # fmt: skip
 

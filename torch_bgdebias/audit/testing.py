@@ -68,7 +68,7 @@ def test_everything(
     views: Sequence[View],
     places: Sequence[tuple[int, Floats]],
     orders: NDArray[np.int64],
-    asked: Sequence[int],
+    tested: Sequence[int],
     *,
     seed: int,
     level: float,
@@ -79,7 +79,7 @@ def test_everything(
         views: what is learnt from.
         places: cells of the picture plane with their bases.
         orders: (N, P + 1) labels, the first column as they are.
-        asked: the classes that are tested against the rest.
+        tested: the classes that are tested against the rest.
         seed: of the hidden layers, of each view the seed plus its number (not by `derive_seed`: figures rest on it).
         level: of the map's threshold.
     """
@@ -88,18 +88,18 @@ def test_everything(
     for number, view in enumerate(views):
         for learner, table in tables_of(view, seed + number).items():
             of_learner = []
-            for label in asked:
+            for label in tested:
                 statistic = np.concatenate([_statistic(learner, table, part) for part in _centred(orders, label)])
                 of_learner.append(levelled(statistic) if learner in _LARGEST else statistic)
                 names.append((view.cue, view.name, learner, label))
-            if len(asked) > 1:
+            if len(tested) > 1:
                 of_learner.append(_over_all_classes(of_learner))
                 names.append((view.cue, view.name, learner, ALL))
             rows += of_learner
     maps: dict[int, NDArray[np.float64]] = {}
     thresholds: dict[int, float] = {}
     of_places = []
-    for label in asked if places else ():
+    for label in tested if places else ():
         shares = np.concatenate([_place_shares(places, part) for part in _centred(orders, label)], axis=1)
         largest = shares.max(0)
         of_places.append(levelled(len(orders) * largest / 2))
@@ -138,10 +138,10 @@ def _single_features(view: View) -> dict[str, Floats]:
 
 
 def telling(
-    view: View, labels: NDArray[np.int64], asked: Sequence[int], folds: Folds, seed: int
+    view: View, labels: NDArray[np.int64], tested: Sequence[int], folds: Folds, seed: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Held-out scores (N, K) of every class in ``asked``, by learner."""
-    target = (labels[:, None] == np.asarray(asked)).astype(np.float32)
+    """Held-out scores (N, K) of every class in ``tested``, by learner."""
+    target = (labels[:, None] == np.asarray(tested)).astype(np.float32)
     layer = hidden_layer(view.features, seed)
     freedom = len(labels) / 10
     return {
@@ -152,15 +152,15 @@ def telling(
 
 
 def place_scores(
-    places: Sequence[tuple[int, Floats]], labels: NDArray[np.int64], asked: Sequence[int], folds: Folds
+    places: Sequence[tuple[int, Floats]], labels: NDArray[np.int64], tested: Sequence[int], folds: Folds
 ) -> NDArray[np.float64]:
-    """Held-out scores (N, K) of every class in ``asked``, each fold's from the best place on the others."""
-    target = (labels[:, None] == np.asarray(asked)).astype(np.float64)
+    """Held-out scores (N, K) of every class in ``tested``, each fold's from the best place on the others."""
+    target = (labels[:, None] == np.asarray(tested)).astype(np.float64)
     scores = np.zeros(target.shape)
     for fold in np.unique(folds):
         rows = folds == fold
         centred = target[~rows] - target[~rows].mean(0)
-        best = np.full(len(asked), -np.inf)
+        best = np.full(len(tested), -np.inf)
         for _, basis in places:
             train = basis[~rows].astype(np.float64)
             weights = np.linalg.lstsq(train, centred, rcond=None)[0]

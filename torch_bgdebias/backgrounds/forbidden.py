@@ -46,7 +46,7 @@ class ForbiddenPairs(NamedTuple):
     def joined(self, other: ForbiddenPairs) -> ForbiddenPairs:
         """Both kinds of pairs, for the same images."""
         labels = torch.unique(torch.cat([self.labels, other.labels]))
-        rows = torch.cat([torch.searchsorted(labels, one.labels[one.rows]) for one in (self, other)])
+        rows = torch.cat([torch.searchsorted(labels, operand.labels[operand.rows]) for operand in (self, other)])
         images = torch.cat([self.images, other.images])
         pairs = torch.unique(torch.stack([images, rows], dim=1), dim=0)
         return ForbiddenPairs(labels, pairs[:, 1].contiguous(), pairs[:, 0].contiguous())

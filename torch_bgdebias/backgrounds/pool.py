@@ -165,8 +165,8 @@ class Pool:
         if not isinstance(self.images, Tensor) or self.masks is not None:
             raise ValueError(f"{self.name}: expected images of one size without foregrounds for cells; take() them")
         self.check_units(image, refuse=False)
-        places = (cells.sites, cells.index, cells.offset)
-        return voronoi_composite(image, mask, self.images, *places, self.mean, self.std)
+        geometry = (cells.sites, cells.index, cells.offset)
+        return voronoi_composite(image, mask, self.images, *geometry, self.mean, self.std)
 
     def check_units(self, image: Tensor, *, refuse: bool = True) -> None:
         """Refuse backgrounds in other units than the images; warn of float ones that look so.

@@ -167,10 +167,10 @@ class StreamedBackgroundBank(BackgroundBank):
         if chunk.cursor <= len(self.files.paths) + len(chunk.files):  # every file is named once, in the first round
             self.files.report_skipped(chunk.skipped)
 
-    def _store(self, chunk: _Chunk, places: list[int]) -> None:
-        rows = torch.tensor(places, device=self.device)
+    def _store(self, chunk: _Chunk, rows_written: list[int]) -> None:
+        rows = torch.tensor(rows_written, device=self.device)
         self.images.index_copy_(0, rows, chunk.images.to(self.device, non_blocking=True))
-        for row, file in zip(places, chunk.files, strict=True):
+        for row, file in zip(rows_written, chunk.files, strict=True):
             self._slots[row] = file
         labels = self._labels_of(self._slots)
         order = None

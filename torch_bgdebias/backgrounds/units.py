@@ -75,12 +75,14 @@ def doubtful(images: Tensor, mean: Channels) -> bool:
     return mean is None and images.dtype != torch.uint8 and not looks_normalised(images)
 
 
-def require_one_normalisation(own: tuple[Channels, Channels], given: tuple[Channels, Channels], *, name: str) -> None:
+def require_one_normalisation(
+    of_bank: tuple[Channels, Channels], passed: tuple[Channels, Channels], *, name: str
+) -> None:
     """Raise ValueError where a source of backgrounds has another normalisation than the images'."""
-    for statistic, mine, theirs in zip(("mean", "std"), own, given, strict=True):
-        if mine is None or theirs is None:
+    for statistic, bank_value, passed_value in zip(("mean", "std"), of_bank, passed, strict=True):
+        if bank_value is None or passed_value is None:
             continue
-        first, second = (torch.as_tensor(value, dtype=torch.float32).flatten() for value in (mine, theirs))
+        first, second = (torch.as_tensor(value, dtype=torch.float32).flatten() for value in (bank_value, passed_value))
         if not (values_readable(first) and values_readable(second)) or {len(first), len(second)} - {
             1,
             max(len(first), len(second)),

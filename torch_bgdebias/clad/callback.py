@@ -170,7 +170,10 @@ class CLADCallback(SwappingCallback):
             return
         loaders = tree_leaves(trainer.train_dataloader)
         classes = next(filter(None, (known_names(None, loader) for loader in loaders)), [])
-        if any(plain_name(own) != plain_name(other) for own, other in zip(classes, categories, strict=False)):
+        if any(
+            plain_name(class_name) != plain_name(category)
+            for class_name, category in zip(classes, categories, strict=False)
+        ):
             rank_zero_warn(
                 "CLADCallback: a class's negatives are images that the swap put on the backgrounds of the same number, "
                 f"and category 0 of the bank is {categories[0]!r}, class 0 {classes[0]!r}: if they do not belong "

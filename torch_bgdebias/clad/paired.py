@@ -189,8 +189,10 @@ def as_vectors(embedding: Any, batch: int, layer: str) -> Tensor:
     if not isinstance(embedding, Tensor) or not embedding.is_floating_point() or embedding.ndim not in (2, 3, 4, 5):
         raise TypeError(f"layer {layer!r}: expected a float tensor (B, D) to enter it, got {describe(embedding)}")
     if embedding.shape[0] != batch:
-        views, rest = divmod(embedding.shape[0], batch)
-        hint = "" if rest else f"; training_step hands {views} views of each image to parts of the module, not to one"
+        views, remainder = divmod(embedding.shape[0], batch)
+        hint = (
+            "" if remainder else f"; training_step hands {views} views of each image to parts of the module, not to one"
+        )
         raise ValueError(f"layer {layer!r}: expected {batch} samples to enter it, got {describe(embedding)}{hint}")
     if embedding.ndim == 2:
         return embedding

@@ -29,7 +29,7 @@ def tell(text: str, stream: TextIO) -> None:
     paragraphs = text.split("\n\n")
     if has_colour(stream):
         lines = [paragraph.split("\n") for paragraph in paragraphs]
-        paragraphs = ["\n".join([coloured(first, "strong", stream), *rest]) for first, *rest in lines]
+        paragraphs = ["\n".join([coloured(lead, "strong", stream), *details]) for lead, *details in lines]
         chance = "may be chance"
         paragraphs = [p.replace(chance, coloured(chance, "faint", stream)) for p in paragraphs]
     print("\n\n".join(paragraphs), file=stream)

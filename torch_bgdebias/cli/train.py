@@ -123,18 +123,18 @@ def _require_settings(words: list[str]) -> None:
             require_bounded(Path(file))
 
 
-def _lightning(rest: list[str], *, as_json: bool, overwrite: bool) -> int:
+def _lightning(arguments: list[str], *, as_json: bool, overwrite: bool) -> int:
     from torch_bgdebias._optional import require
 
     require("jsonargparse", purpose="bgdebias train")
     from torch_bgdebias.lightning.packages import choose
 
-    package = choose(_classes_named(rest)).__name__
+    package = choose(_classes_named(arguments)).__name__
     misconfiguration = importlib.import_module(f"{package}.utilities.exceptions").MisconfigurationException
     lightning = importlib.import_module(f"{package}.cli")
 
     argv = sys.argv
-    sys.argv = ["bgdebias train", *rest]  # where Lightning looks; it warns of arguments that are handed over
+    sys.argv = ["bgdebias train", *arguments]  # where Lightning looks; it warns of arguments that are handed over
     try:
         # with --json the result stands alone on stdout, without Lightning's tables
         with warnings.catch_warnings(), redirect_stdout(sys.stderr if as_json else sys.stdout):

@@ -116,9 +116,9 @@ def choose_layers(model: nn.Module, image: Tensor, *, forward: Forward | None = 
     Raises:
         ValueError: no layer returns a map; name the layers then.
     """
-    places = _timm_places(model)
-    if len(places) >= 3:
-        return _three_depths(list(places))
+    index_of = _timm_places(model)
+    if len(index_of) >= 3:
+        return _three_depths(list(index_of))
     shapes = _shapes(model, image, forward or _default_forward(model))
     maps = [(name, leaf) for name, shape, leaf in shapes if shape is not None and min(shape[2:]) > 1]
     if not maps:
@@ -148,8 +148,8 @@ def _timm_places(model: nn.Module, names: Sequence[str] | None = None) -> dict[s
     if info is None or not callable(getattr(model, "forward_intermediates", None)):
         return {}
     rows = info if isinstance(info, list) else getattr(info, "info", [])
-    places = {row["module"]: i for i, row in enumerate(rows) if row.get("module")}
-    return places if names is None else {name: places[name] for name in names if name in places}
+    index_of = {row["module"]: i for i, row in enumerate(rows) if row.get("module")}
+    return index_of if names is None else {name: index_of[name] for name in names if name in index_of}
 
 
 def _shapes(model: nn.Module, image: Tensor, forward: Forward) -> Iterator[tuple[str, torch.Size | None, bool]]:

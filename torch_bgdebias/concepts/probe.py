@@ -121,8 +121,8 @@ class ConceptProbe:
         stores: dict[str, ActivationStore] = {}
         small, group, share = [], [], []
         unknown: list[Tensor] = []
-        for some, mask, label, unclear in self._batches(images, masks, concepts, batch, void):
-            for layer, maps in self.reader(some).items():
+        for batch_images, mask, label, unclear in self._batches(images, masks, concepts, batch, void):
+            for layer, maps in self.reader(batch_images).items():
                 stores.setdefault(layer, ActivationStore(self.settings.folder)).append(maps)
             small.append(self.shrink(mask))
             unknown.append(torch.zeros_like(small[-1]) if unclear is None else self.shrink(unclear))
@@ -132,7 +132,7 @@ class ConceptProbe:
             raise ValueError("images: expected at least one, got none")
         ids, covered = torch.cat(group), torch.cat(share)
         targets = _ComparisonMasks(
-            torch.cat(small), torch.cat(unknown) if any(bool(some.any()) for some in unknown) else None
+            torch.cat(small), torch.cat(unknown) if any(bool(batch_images.any()) for batch_images in unknown) else None
         )
         total = int(ids.max()) + 1 if names is None else len(names)
         check_label(ids, len(ids), name="concepts", num_classes=total)
@@ -234,8 +234,8 @@ class ConceptProbe:
             slices = [slice(start, start + step) for start in range(0, len(images), step)]
             voids = [None if void is None else void[part] for part in slices]
             parts: Iterable[Any] = (
-                {"image": images[part], "label": concepts[part], "mask": masks[part], "void": given}
-                for part, given in zip(slices, voids, strict=True)
+                {"image": images[part], "label": concepts[part], "mask": masks[part], "void": batch_void}
+                for part, batch_void in zip(slices, voids, strict=True)
             )
             spec = BatchSpec(image="image", label="label", mask="mask")
         else:

@@ -49,11 +49,11 @@ class ActivationStore:
         """Some samples (n, C, h, w) float32 on the CPU."""
         rows = range(self._count)[index] if isinstance(index, slice) else index
         row = int(np.prod(self._map))
-        out = np.empty((len(rows), row), dtype=np.float32)
-        for place, sample in enumerate(rows):
+        activations = np.empty((len(rows), row), dtype=np.float32)
+        for position, sample in enumerate(rows):
             self._file.seek(4 * row * int(sample))
-            self._file.readinto(out[place].data)  # type: ignore[attr-defined]
-        return torch.from_numpy(out).reshape(len(rows), *self._map)
+            self._file.readinto(activations[position].data)  # type: ignore[attr-defined]
+        return torch.from_numpy(activations).reshape(len(rows), *self._map)
 
     def close(self) -> None:
         """Delete the file."""

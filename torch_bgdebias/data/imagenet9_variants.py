@@ -112,8 +112,8 @@ class ImageNet9Variants(Dataset[tuple[Tensor, int, Tensor, dict[str, PublishedVa
         return self.originals.image_id(index)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor, dict[str, PublishedVariant]]:
-        image, label, *rest = self.originals[index]
-        mask = rest[0] if rest else torch.ones(1, *image.shape[1:])
+        image, label, *masks = self.originals[index]
+        mask = masks[0] if masks else torch.ones(1, *image.shape[1:])
         return image, label, mask, {name: self._variant(name, index, image) for name in self.variants}
 
     def _variant(self, name: str, index: int, original: Tensor) -> PublishedVariant:

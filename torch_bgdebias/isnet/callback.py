@@ -335,8 +335,8 @@ class ISNetCallback(TrainingStepCallback):
 
         def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if torch.is_grad_enabled() and not inputs:  # the network may change it in place
-                place = place_of_image(args, kwargs)
-                image = args[0] if place is None else kwargs[place]
+                argument = place_of_image(args, kwargs)
+                image = args[0] if argument is None else kwargs[argument]
                 inputs.append((image, image.detach().clone()))
 
         with around_calls(original_module(self._isnet.model), enter, lambda output: returned.append(output)):

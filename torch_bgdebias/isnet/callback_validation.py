@@ -61,8 +61,8 @@ class Validation:
 
         def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if not inputs:  # the network may change it in place
-                place = place_of_image(args, kwargs)
-                inputs.append((args[0] if place is None else kwargs[place]).detach().clone())
+                argument = place_of_image(args, kwargs)
+                inputs.append((args[0] if argument is None else kwargs[argument]).detach().clone())
 
         with around_calls(original_module(self._isnet.model), enter, lambda output: None):
             output = call.run()
@@ -132,7 +132,7 @@ def _rows_of_batch(model_input: Tensor, image: Tensor, called: str) -> Tensor:
     return model_input[views]
 
 
-def loader_names(trainer: Trainer, given: Sequence[str]) -> list[str]:
+def loader_names(trainer: Trainer, names_given: Sequence[str]) -> list[str]:
     """Names of the validation loaders for the log, none where there is only one.
 
     Raises:
@@ -143,11 +143,11 @@ def loader_names(trainer: Trainer, given: Sequence[str]) -> list[str]:
         names = [str(name) for name in loaders]
     else:
         names = [str(i) for i in range(len(loaders))] if isinstance(loaders, list | tuple) else ["0"]
-    if given:
-        if len(given) != len(names):
-            raise ValueError(f"validate: expected {len(names)} names, one a validation loader, got {list(given)}")
-        names = list(given)
-    return names if len(names) > 1 or given else []
+    if names_given:
+        if len(names_given) != len(names):
+            raise ValueError(f"validate: expected {len(names)} names, one a validation loader, got {list(names_given)}")
+        names = list(names_given)
+    return names if len(names) > 1 or names_given else []
 
 
 def log_figures(

@@ -126,18 +126,18 @@ def place_of_image(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
     )
 
 
-def given_image(args: tuple[Any, ...], kwargs: dict[str, Any], place: str | None, module: nn.Module) -> Tensor:
+def given_image(args: tuple[Any, ...], kwargs: dict[str, Any], argument: str | None, module: nn.Module) -> Tensor:
     """What stands where a model's image should.
 
     Args:
         args, kwargs: of the call.
-        place: from `place_of_image`.
+        argument: from `place_of_image`.
         module: the model, for the error.
 
     Raises:
         TypeError: it is no tensor.
     """
-    image = args[0] if place is None else kwargs[place]
+    image = args[0] if argument is None else kwargs[argument]
     if not isinstance(image, Tensor):
         raise TypeError(
             f"network: expected a module that is given images (B, C, H, W), {type(module).__name__} is given a "

@@ -129,12 +129,12 @@ class Record:
             RuntimeError: no gradient path leads to the image.
         """
         layers, hidden = self.flex.input_layers if at_input else [], self._hidden_places()
-        edges = [edge for places in hidden for edge, _ in places]
-        places = [*([self.place] if at_input else []), *(layer.output for layer in layers), *edges]
+        edges = [edge for targets in hidden for edge, _ in targets]
+        targets = [*([self.place] if at_input else []), *(layer.output for layer in layers), *edges]
         if not scalar.requires_grad:
             raise RuntimeError(CUT_OFF)
         with self.flex.relevance(rule, logits):
-            propagated = propagate(scalar, places, create_graph=create_graph, retain_graph=retain_graph)
+            propagated = propagate(scalar, targets, create_graph=create_graph, retain_graph=retain_graph)
         gradients = iter(propagated)
         at_image, at_layers = next(gradients) if at_input else None, list(islice(gradients, len(layers)))
         if all(gradient is None for gradient in (propagated[: 1 + len(layers)] if at_input else propagated)):
@@ -145,8 +145,8 @@ class Record:
             else:
                 relevance = working_precision(self.value.detach()[:, :0])
             maps = {
-                name: self._hidden_map(name, [value for _, value in places], list(islice(gradients, len(places))))
-                for name, places in zip(self.hidden, hidden, strict=True)
+                name: self._hidden_map(name, [value for _, value in targets], list(islice(gradients, len(targets))))
+                for name, targets in zip(self.hidden, hidden, strict=True)
             }
         return relevance, maps
 
@@ -207,12 +207,14 @@ def _has_channels_last(layer: nn.Module, output: Tensor, image: Tensor) -> bool:
             features |= {module.in_features, module.out_features}
         elif isinstance(module, nn.LayerNorm):
             features.add(module.normalized_shape[-1])
-    _, height, *rest, channels = output.shape
-    pairs = zip(rest, image.shape[3:], strict=True)
-    same_shape = all(abs(height * side / image.shape[2] - own) < 1 for own, side in pairs)  # as the image's, but for
+    _, height, *sides, channels = output.shape
+    pairs = zip(sides, image.shape[3:], strict=True)
+    same_shape = all(
+        abs(height * side / image.shape[2] - side_here) < 1 for side_here, side in pairs
+    )  # as the image's, but for
     return channels in features and height not in features and same_shape  # rounding
 
 
-def _value_times_gradient(place: Tensor, gradient: Tensor) -> Tensor:
+def _value_times_gradient(value: Tensor, gradient: Tensor) -> Tensor:
     """Value times gradient, at least in float32."""
-    return working_precision(place) * working_precision(gradient)
+    return working_precision(value) * working_precision(gradient)

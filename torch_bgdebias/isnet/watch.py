@@ -142,24 +142,24 @@ class Watch:
             return None
         if not torch.is_grad_enabled():
             return None
-        place = place_of_image(args, kwargs)
-        image = given_image(args, kwargs, place, self._module)
+        argument = place_of_image(args, kwargs)
+        image = given_image(args, kwargs, argument, self._module)
         check_image(image, volumes=True)
         check_batch_norm(self._module)
         if image.is_inference():
             raise ValueError("image: made in inference mode; explain(image) copes with that, watching() cannot")
-        if place is None:
+        if argument is None:
             return (self._record(image, lambda other: ((other, *args[1:]), kwargs)), *args[1:]), kwargs
-        return args, {**kwargs, place: self._record(image, lambda other: (args, {**kwargs, place: other}))}
+        return args, {**kwargs, argument: self._record(image, lambda other: (args, {**kwargs, argument: other}))}
 
-    def _record(self, image: Tensor, rest: WithImage) -> Tensor:
+    def _record(self, image: Tensor, with_image: WithImage) -> Tensor:
         """Begin a record; returns what the model is to get, which it may change in place."""
         running = running_pass()
         if running is not None and image.requires_grad and self._join_running(running, image):
             # it already is a place of that pass's graph
             private = running.private and image is running.image
             edge = get_gradient_edge(image)
-            self._records.append(Record(image, image.clone(), edge, private, running, rest, opened=False))
+            self._records.append(Record(image, image.clone(), edge, private, running, with_image, opened=False))
             return image
         private = not image.requires_grad
         value = image.detach().clone().requires_grad_() if private else image.clone()
@@ -167,8 +167,8 @@ class Watch:
         flex = self._new_pass(model_input, private)
         if running is not None and self._join_running(running, model_input):
             flex = running
-        place = value if private else get_gradient_edge(image)
-        self._records.append(Record(image, value, place, private, flex, rest, opened=flex is not running))
+        source = value if private else get_gradient_edge(image)
+        self._records.append(Record(image, value, source, private, flex, with_image, opened=flex is not running))
         if flex is not running:
             flex.open()
         return model_input

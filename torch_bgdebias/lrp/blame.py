@@ -68,7 +68,7 @@ class _Call:
 
 
 def propagate(
-    scalar: Tensor, places: Sequence[Tensor | GradientEdge], *, create_graph: bool, retain_graph: bool
+    scalar: Tensor, inputs: Sequence[Tensor | GradientEdge], *, create_graph: bool, retain_graph: bool
 ) -> tuple[Tensor | None, ...]:
     """``torch.autograd.grad`` of the relevance pass, whose failures are distinguished from other errors.
 
@@ -78,7 +78,7 @@ def propagate(
     try:
         return torch.autograd.grad(
             scalar,
-            cast("Sequence[Tensor]", places),
+            cast("Sequence[Tensor]", inputs),
             create_graph=create_graph,
             retain_graph=retain_graph,
             allow_unused=True,

@@ -87,10 +87,10 @@ class DualPass(FlexPass):
         """The layer that made ``x``."""
         return next((self._layers[node] for node in sources(x) if node in self._layers), None)
 
-    def remember_layer(self, out: Tensor, layer: _OpenLayer) -> Tensor:
-        """``out``, which the model gets from a layer."""
-        self._layers[out.grad_fn] = layer
-        return out
+    def remember_layer(self, output: Tensor, layer: _OpenLayer) -> Tensor:
+        """``output``, which the model gets from a layer."""
+        self._layers[output.grad_fn] = layer
+        return output
 
     def layer(
         self,
@@ -157,14 +157,14 @@ def _layer(
 
 def _batch_norm(mode: FlexPass, func: Any, args: Any, kwargs: Any) -> Any:
     assert isinstance(mode, DualPass)
-    x, *rest = bind(
+    x, *parameters = bind(
         args, kwargs, "input", running_mean=None, running_var=None, weight=None, bias=None, training=False,
         momentum=0.1, eps=1e-5,
     )  # fmt: skip
     if not needs_graph(x):
         return func(*args, **kwargs)
-    shift, training = rest[3], rest[4]
-    y, scale, mean = normalization.batch_norm(mode.switch, x, *rest, live_mean=True)
+    shift, training = parameters[3], parameters[4]
+    y, scale, mean = normalization.batch_norm(mode.switch, x, *parameters, live_mean=True)
     scale, mean = scale.reshape(-1).to(y.dtype), mean.reshape(-1).to(y.dtype)
     open_layer = mode.open_layer(x)
     if open_layer is None:  # on its own: a scale per channel

@@ -135,16 +135,16 @@ def _attention(mode: PassState, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _batch_norm(mode: PassState, func: Any, args: Any, kwargs: Any) -> Any:
-    x, *rest = bind(
+    x, *parameters = bind(
         args, kwargs, "input", running_mean=None, running_var=None, weight=None, bias=None, training=False,
         momentum=0.1, eps=1e-5,
     )  # fmt: skip
-    training = rest[4]
+    training = parameters[4]
     if not needs_graph(x) or (training and (mode.plain or mode.batch_norm == "exact")):
         return func(*args, **kwargs)
     layer = mode.boxed_layer(x)
-    y, scale, mean = normalization.batch_norm(mode.switch, x, *rest, live_mean=layer is not None)
-    return y if layer is None else mode.box(layer.normalized(y, scale, mean, rest[3], mode.switch), x)
+    y, scale, mean = normalization.batch_norm(mode.switch, x, *parameters, live_mean=layer is not None)
+    return y if layer is None else mode.box(layer.normalized(y, scale, mean, parameters[3], mode.switch), x)
 
 
 def _normalization(function: Callable[..., Tensor], *names: str) -> Handler:

@@ -119,12 +119,14 @@ class PassState:
             self.merge(before, layer.passed, layer.value)
         return layer.passed
 
-    def merge(self, x: Tensor, out: Tensor, value: Tensor) -> None:
-        """Relevance passes ``x`` by on its way from ``out``, with this value, to the layer that made ``x``."""
+    def merge(self, x: Tensor, output: Tensor, value: Tensor) -> None:
+        """Relevance passes ``x`` by on its way from ``output``, with this value, to the layer that made ``x``."""
         for node in sources(x):
-            self._merged.setdefault(node, []).append((get_gradient_edge(out), value))
+            self._merged.setdefault(node, []).append((get_gradient_edge(output), value))
 
     def places(self, edge: GradientEdge, value: Tensor) -> list[tuple[GradientEdge, Tensor]]:
         """Where a layer's output has its relevance: there, and behind operations that are merged with the layer."""
-        behind = [place for following in self._merged.get(edge.node, ()) for place in self.places(*following)]
+        behind = [
+            edge_behind for following in self._merged.get(edge.node, ()) for edge_behind in self.places(*following)
+        ]
         return [(edge, value), *behind]

@@ -93,7 +93,7 @@ def _checked(
     inner: nn.Module,
     forward: Callable[[], tuple[Tensor, Tensor]],
     scalars: Tensor,
-    place: Tensor,
+    input_leaf: Tensor,
     create_graph: bool,
 ) -> Tensor:
     """The heatmaps of all scalars; errors name the layer."""
@@ -102,7 +102,7 @@ def _checked(
         return forward()[1][:, index].sum(), nullcontext()
 
     try:
-        maps = [_propagated(scalar.sum(), place, create_graph) for scalar in scalars.unbind(1)]
+        maps = [_propagated(scalar.sum(), input_leaf, create_graph) for scalar in scalars.unbind(1)]
     except LayerError as error:
         raise refusal(inner, error, rerun, create_graph=create_graph) from error
     heatmap = torch.stack(maps, 1)
@@ -113,14 +113,14 @@ def _checked(
     except ValueError as error:
         bad = ~torch.isfinite(heatmap.detach()).flatten(2).all(2).all(0)
         rerun_first_bad = functools.partial(rerun, int(bad.nonzero()[0]))
-        raise ValueError(f"{error}; {where_infinite(inner, place.detach(), rerun_first_bad)}") from error
+        raise ValueError(f"{error}; {where_infinite(inner, input_leaf.detach(), rerun_first_bad)}") from error
     return heatmap
 
 
-def _propagated(scalar: Tensor, place: Tensor, create_graph: bool) -> Tensor:
+def _propagated(scalar: Tensor, input_leaf: Tensor, create_graph: bool) -> Tensor:
     relevance: Tensor | None = None
     if scalar.requires_grad:
-        (relevance,) = propagate(scalar, [place], create_graph=create_graph, retain_graph=True)
+        (relevance,) = propagate(scalar, [input_leaf], create_graph=create_graph, retain_graph=True)
     if relevance is None:
         raise RuntimeError("no gradient path from the model's output to the image")
     return relevance

@@ -77,8 +77,8 @@ class AnnotatedMasks:
         owner: dict[int, Path] = {}
         twins = []
         for picture, (name, _) in self._names.items():
-            known = self.annotations.find(name)
-            if known is not None and (first := owner.setdefault(id(known), picture)) != picture:
+            annotation = self.annotations.find(name)
+            if annotation is not None and (first := owner.setdefault(id(annotation), picture)) != picture:
                 twins.append((first, picture))
         return twins
 

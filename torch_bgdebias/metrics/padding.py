@@ -29,9 +29,9 @@ def not_padding(sampler: Any, start: int, size: int) -> Tensor:
         >>> list(last), not_padding(last, 0, 3).tolist()
         ([1, 3, 0], [True, True, False])
     """
-    places = torch.arange(start, start + size)
+    positions = torch.arange(start, start + size)
     if not isinstance(sampler, DistributedSampler):
         return torch.ones(size, dtype=torch.bool)
     # images are dealt out in turns, and what was added to come out even is at the end
-    counts: Tensor = places * sampler.num_replicas + sampler.rank < len(sampler.dataset)  # type: ignore[arg-type]
+    counts: Tensor = positions * sampler.num_replicas + sampler.rank < len(sampler.dataset)  # type: ignore[arg-type]
     return counts

@@ -64,12 +64,12 @@ def background_pixels(
     def of_cell(values: Tensor) -> Tensor:
         return values.gather(1, flat).view(batch, 1, *size)
 
-    places = []
+    coordinates = []
     for axis, (side, extent) in enumerate(zip(size, bank_size, strict=True)):
         position = _along(torch.arange(side, device=bank.device) % extent, axis, axes)[None]
-        places.append((position + of_cell(offset[..., axis].remainder(extent))) % extent)
+        coordinates.append((position + of_cell(offset[..., axis].remainder(extent))) % extent)
     channel = torch.arange(channels, device=bank.device).view(1, channels, *[1] * axes)
-    return in_units(bank[(of_cell(index), channel, *places)], mean, std, dtype)
+    return in_units(bank[(of_cell(index), channel, *coordinates)], mean, std, dtype)
 
 
 def _along(values: Tensor, axis: int, axes: int) -> Tensor:

@@ -115,11 +115,11 @@ class BackgroundBiasProbe(ReadingCallback):
             every_n_epochs=every_n_epochs, seed=seed, log=log, spec=spec, options={**described, "log": log}
         )
         names = {field.name for field in dataclasses.fields(LoaderLimits)}
-        given: dict[str, Any] = {**options, "spec": spec}
+        arguments: dict[str, Any] = {**options, "spec": spec}
         if settings is None or seed:
-            given["seed"] = seed
+            arguments["seed"] = seed
         self.limits = dataclasses.replace(
-            LoaderLimits() if limits is None else limits, **{k: v for k, v in given.items() if k in names}
+            LoaderLimits() if limits is None else limits, **{k: v for k, v in arguments.items() if k in names}
         )
         batch_spec = settings.spec if spec is None and settings is not None else spec
         if batch_spec is not None and batch_spec.label is None:  # without labels there is no accuracy and no gap
@@ -127,9 +127,11 @@ class BackgroundBiasProbe(ReadingCallback):
             metrics = [m for m in metrics if m not in ("accuracy", "bg_gap")] if metrics is METRICS else metrics
         else:
             start = EvaluationSettings(variants=("mixed_same", "mixed_rand"))
-        rest = {k: v for k, v in given.items() if k not in names and v is not None}
+        evaluation_options = {k: v for k, v in arguments.items() if k not in names and v is not None}
         self.choices = ProbeSettings(metrics, figures, inference_mode)
-        self.settings = self.choices.evaluation(dataclasses.replace(start if settings is None else settings, **rest))
+        self.settings = self.choices.evaluation(
+            dataclasses.replace(start if settings is None else settings, **evaluation_options)
+        )
         self.spec = self.settings.spec
         self.loader: Iterable[Any] | None = None
         self.backgrounds = backgrounds
@@ -268,9 +270,9 @@ class BackgroundBiasProbe(ReadingCallback):
             elif self._pool is None and settings.mixed and settings.ready is None:
                 self._pool = self._gathered(evaluation, share)
             with self._reading(), trainer.precision_plugin.forward_context():
-                own = evaluation.collect(share, self._pool)
+                of_this_rank = evaluation.collect(share, self._pool)
         _refuse_problem(move)
-        collected = joined(_from_all_ranks(own))
+        collected = joined(_from_all_ranks(of_this_rank))
         if not self._informed:
             for message in filter(
                 None, (*warnings_of(collected, settings), unshown_void(loader), repeated_images(loader))
@@ -321,16 +323,16 @@ class BackgroundBiasProbe(ReadingCallback):
 
     def _gathered(self, evaluation: Evaluation, share: Share) -> BackgroundPool:
         with self._reading():
-            own = evaluation.gather(share)
+            of_this_rank = evaluation.gather(share)
         together = Gatherer(self.settings.max_backgrounds, self.settings.seed)
-        for entries in _from_all_ranks(own.entries()):
+        for entries in _from_all_ranks(of_this_rank.entries()):
             together.add(entries)
         return together.pool()
 
     def _share(self, trainer: Trainer, pl_module: LightningModule) -> tuple[Share, Any, BatchMove]:
         """This process's part of the images, moved to the device as the trainer moves a validation batch."""
         index, spec = self.limits.dataloader_idx, self.settings.spec
-        move = BatchMove(trainer, pl_module, spec, index=index, own=self.loader is not None)
+        move = BatchMove(trainer, pl_module, spec, index=index, own_loader=self.loader is not None)
         loader, images, batches = self.loader, self.limits.max_images, None
         if loader is None:
             loader, allowed = stage_loader(trainer, index)
@@ -347,12 +349,12 @@ class BackgroundBiasProbe(ReadingCallback):
         name, passes = type(self).__name__, 1 + len(self.settings.variant_names)
         share = f", together {(seconds + drawing) / validation:.2f} of the validation" if validation > 0 else ""
         took = f"{seconds:.2f} s, logging and figures {drawing:.2f} s"
-        what = f"{len(report.images)} images x {passes} forward passes took {took}{share}"
-        rank_zero_info(f"{name}: {what}; the first measurement also gathers the backgrounds")
+        cost = f"{len(report.images)} images x {passes} forward passes took {took}{share}"
+        rank_zero_info(f"{name}: {cost}; the first measurement also gathers the backgrounds")
         if self._left_out and len(report.images) < _FEW:
             budget = self.limits.budget
-            rest = f"{len(report.images)} of {self._left_out} validation images, to stay within budget={budget}"
-            rank_zero_info(f"{name}: the figures rest on {rest}; budget=None measures them all")
+            subset = f"{len(report.images)} of {self._left_out} validation images, to stay within budget={budget}"
+            rank_zero_info(f"{name}: the figures rest on {subset}; budget=None measures them all")
 
     def _draw(self, trainer: Trainer, report: BackgroundBiasReport) -> None:
         try:

@@ -71,9 +71,16 @@ def with_known_units(settings: EvaluationSettings, *holders: object) -> Evaluati
     """
     if settings.mean is not None or settings.preprocess is not None:
         return settings
-    given = (getattr(holder, "preprocessing", None) for holder in holders)
-    known = next((one for one in given if isinstance(one, Preprocessing) and one.mean is not None), None)
-    return settings if known is None else dataclasses.replace(settings, mean=known.mean, std=known.std)
+    preprocessings = (getattr(holder, "preprocessing", None) for holder in holders)
+    with_units = next(
+        (
+            preprocessing
+            for preprocessing in preprocessings
+            if isinstance(preprocessing, Preprocessing) and preprocessing.mean is not None
+        ),
+        None,
+    )
+    return settings if with_units is None else dataclasses.replace(settings, mean=with_units.mean, std=with_units.std)
 
 
 def in_unit_range(image: Tensor) -> bool:

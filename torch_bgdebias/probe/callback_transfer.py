@@ -43,12 +43,12 @@ class BatchMove:
     """
 
     def __init__(
-        self, trainer: Trainer, module: LightningModule, spec: BatchSpec, *, index: int = 0, own: bool = False
+        self, trainer: Trainer, module: LightningModule, spec: BatchSpec, *, index: int = 0, own_loader: bool = False
     ) -> None:
-        self._trainer, self._module, self._spec, self._index, self._own = trainer, module, spec, index, own
+        self._trainer, self._module, self._spec, self._index, self._own = trainer, module, spec, index, own_loader
         holders = [holder for holder in (module, trainer.datamodule) if holder is not None]  # type: ignore[union-attr]
         self._hooked = any(is_written(holder, name) for holder in holders for name in _HOOKS)
-        self._past_hooks = own and spec.hide_mask
+        self._past_hooks = own_loader and spec.hide_mask
         self._checks_left = _CHECKED_BATCHES if self._hooked else 0
         self.problem = ""
 
@@ -97,9 +97,9 @@ class BatchMove:
         return self._trainer.strategy.batch_to_device(batch, dataloader_idx=self._index)
 
     def _without_mask(self, batch: Any) -> Any:
-        batch, taken = self._spec.without_mask(batch)
+        batch, hidden = self._spec.without_mask(batch)
         device = self._module.device
-        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in taken.items()}
+        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in hidden.items()}
         return self._spec.with_mask(self._by_hooks(batch), moved)
 
     def _look(self, batch: Any) -> None:

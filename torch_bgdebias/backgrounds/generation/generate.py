@@ -181,9 +181,9 @@ def write_backgrounds(
     make, name = _maker(source, model_free, settings.of_pipeline())
     requested_size = settings.asked_size(model_free)
     root = Path(out)
-    about = {"source": name, "options": dict(getattr(make, "options", {})), "asked_size": requested_size}
+    origin = {"source": name, "options": dict(getattr(make, "options", {})), "asked_size": requested_size}
     with marked_folder(root):
-        writer = _Writer(root, make, about, settings.seed, versions(make))
+        writer = _Writer(root, make, origin, settings.seed, versions(make))
         for category, prompt in table.items():
             for requests in _batches(writer.missing(category, prompt, settings.n), settings.batch_size):
                 writer.make(category, prompt, requests)
@@ -193,8 +193,8 @@ def write_backgrounds(
 class _Writer:
     """Makes pictures, throws repeated ones away, writes and records the rest."""
 
-    def __init__(self, root: Path, source: Any, about: dict[str, Any], seed: int, packages: dict[str, str]) -> None:
-        self.root, self.source, self.about, self.seed, self.packages = root, source, about, seed, packages
+    def __init__(self, root: Path, source: Any, origin: dict[str, Any], seed: int, packages: dict[str, str]) -> None:
+        self.root, self.source, self.about, self.seed, self.packages = root, source, origin, seed, packages
         self.manifest = Manifest(root)
         self.known = self.manifest.hashes()
         self.made = self.kept = self.repeated = 0

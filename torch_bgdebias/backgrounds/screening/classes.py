@@ -70,12 +70,12 @@ class ClassNames:
         if not self.names:
             unknown = f"the names of the {self.num_classes} outputs are not known: pass class_names"
             raise KeyError(f"{name}: got {entry!r}, but {unknown}")
-        places = self._places.get(_plain(entry), [])
-        if len(places) == 1:
-            return places[0]
-        if places:
-            ids = ", ".join(f"{self.synsets[i] if self.synsets else i} ({self.names[i]})" for i in places)
-            raise KeyError(f"{name}: {entry!r} is the name of {len(places)} classes, name one of: {ids}")
+        positions = self._places.get(_plain(entry), [])
+        if len(positions) == 1:
+            return positions[0]
+        if positions:
+            ids = ", ".join(f"{self.synsets[i] if self.synsets else i} ({self.names[i]})" for i in positions)
+            raise KeyError(f"{name}: {entry!r} is the name of {len(positions)} classes, name one of: {ids}")
         close_matches = difflib.get_close_matches(_plain(entry), self._places, n=5, cutoff=0.6)
         close_matches += [word for word in self._places if _plain(entry) in word.split() and word not in close_matches][
             : 8 - len(close_matches)

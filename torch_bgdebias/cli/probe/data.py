@@ -44,7 +44,9 @@ class Prepared(Dataset[dict[str, Any]]):
         item["id"] = self.image_id(index)
         for extra in further:
             if isinstance(extra, Mapping):
-                item["variants"] = {name: (self.prepared(picture), *rest) for name, (picture, *rest) in extra.items()}
+                item["variants"] = {
+                    name: (self.prepared(picture), *others) for name, (picture, *others) in extra.items()
+                }
             else:
                 item["void"] = extra
         return item
@@ -97,8 +99,8 @@ class ProbeData:
 
     def labelled(self, labels: Sequence[int]) -> ProbeData:
         """The same pictures, the data's classes numbered as the model's outputs."""
-        given = self.dataset
-        return replace(self, dataset=Prepared(given.items, given.preprocessing, labels))
+        dataset = self.dataset
+        return replace(self, dataset=Prepared(dataset.items, dataset.preprocessing, labels))
 
 
 def class_names(args: argparse.Namespace) -> list[str]:

@@ -36,7 +36,9 @@ def read_label_studio(path: Path) -> Iterable[AnnotatedPicture]:
     for task in tasks if isinstance(tasks, list) else [tasks]:
         image_path = str(task["data"].get("image") or next(iter(task["data"].values()), "")).replace("\\", "/")
         annotations = [
-            one for one in task.get("annotations") or task.get("completions") or [] if not one.get("was_cancelled")
+            annotation
+            for annotation in task.get("annotations") or task.get("completions") or []
+            if not annotation.get("was_cancelled")
         ]
         if len(annotations) > 1:
             raise AnnotationError(f"{image_path}: expected one annotation a picture, got {len(annotations)}: keep one")
@@ -157,7 +159,9 @@ def read_datumaro(path: Path) -> Iterable[AnnotatedPicture]:
         picture = item.get("image") or item.get("media") or {}
         size = picture_size(*picture["size"]) if picture.get("size") else None
         shapes = []
-        for annotation in sorted(item.get("annotations", []), key=lambda one: one.get("z_order", 0)):
+        for annotation in sorted(
+            item.get("annotations", []), key=lambda entry_of_item: entry_of_item.get("z_order", 0)
+        ):
             number = annotation.get("label_id")
             label = names[number] if number is not None and number < len(names) else str(number)
             if annotation["type"] == "polygon":

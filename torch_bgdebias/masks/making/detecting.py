@@ -46,7 +46,7 @@ class BoxDetector:
         model = name.removeprefix(DETECTORS)
         names = models.list_models(module=models.detection)
         if model not in names:
-            raise ValueError(f"--boxes {name}: expected one of {', '.join(DETECTORS + one for one in names)}")
+            raise ValueError(f"--boxes {name}: expected one of {', '.join(DETECTORS + detector for detector in names)}")
         self.name, self.device, self.least_score = name, torch.device(device), least_score
         weights = models.get_model_weights(model).DEFAULT
         self.classes = [str(category).casefold() for category in weights.meta["categories"]]

@@ -107,9 +107,9 @@ def category_number(maker: str, text: str, classes: Sequence[str]) -> int:
     name = text.casefold().replace("_", " ")
     name = name if name in classes else _COCO_NAMES.get(name, name)
     if name not in classes:
-        known = first_few((known for known in classes if known not in ("n/a", "__background__")), 100)
+        names = first_few((names for names in classes if names not in ("n/a", "__background__")), 100)
         raise MaskMakingError(
-            f"{maker}: expected one of its classes ({known}), got {text!r}; --prompt '' takes all of them"
+            f"{maker}: expected one of its classes ({names}), got {text!r}; --prompt '' takes all of them"
         )
     return list(classes).index(name)
 

@@ -65,11 +65,11 @@ class Chart:
     shapes: Sequence[Shape]
 
 
-def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
+def ticks(low: float, high: float, *, count: int = 5) -> list[float]:
     """Round numbers that cover [low, high]: steps of 1, 2 or 5 times a power of ten."""
     span = max(high - low, 1e-9)
-    power = 10 ** math.floor(math.log10(span / about))
-    step = next(power * m for m in (1, 2, 5, 10) if span / (power * m) <= about)
+    power = 10 ** math.floor(math.log10(span / count))
+    step = next(power * m for m in (1, 2, 5, 10) if span / (power * m) <= count)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(i * step, 10) for i in range(first, last + 1)]
 
@@ -123,7 +123,7 @@ def intervals(rows: Sequence[tuple[str, Estimate | None]], *, label: str, narrow
     """
     extremes = [v for _, e in rows if is_known(e) for v in (*(interval_of(e) or ()), e.value)]
     layout = _NARROW if narrow else _WIDE
-    marks = ticks(min([0.0, *extremes]), max([0.1, *extremes]), about=4 if narrow else 5)
+    marks = ticks(min([0.0, *extremes]), max([0.1, *extremes]), count=4 if narrow else 5)
     left, right, top, step, width = layout.left, layout.right, 8, 34 + layout.above, layout.width
     height = top + step * len(rows) + 26
 
@@ -158,7 +158,7 @@ def lines(series: Mapping[str, Sequence[float]], *, label: str, unit: str = "%",
     width, height, left, right, top, bottom = 370, 230, 46, 14, 10, 38
     length = max((len(v) for v in series.values()), default=0)
     finite = [v for values in series.values() for v in values if math.isfinite(v)]
-    marks = [0, 0.2, 0.4, 0.6, 0.8, 1.0] if unit == "%" else ticks(min([0.0, *finite]), max([1e-3, *finite]), about=4)
+    marks = [0, 0.2, 0.4, 0.6, 0.8, 1.0] if unit == "%" else ticks(min([0.0, *finite]), max([1e-3, *finite]), count=4)
 
     def x(epoch: float) -> float:
         return left + (width - left - right) * ((epoch - 1) / (length - 1) if length > 1 else 0.5)
@@ -185,7 +185,7 @@ def histogram(series: Mapping[str, Sequence[float]], *, label: str, bins: int = 
     width, height, left, right, top, bottom = 370, 210, 46, 14, 10, 38
     shares = {name: shares_of(values, bins) for name, values in series.items()}
     peak = max((s for share in shares.values() for s in share), default=0.0)
-    marks = ticks(0.0, max(peak, 0.05), about=4)
+    marks = ticks(0.0, max(peak, 0.05), count=4)
 
     def x(value: float) -> float:
         return left + (width - left - right) * value

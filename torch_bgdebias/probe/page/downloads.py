@@ -29,10 +29,10 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True)
 class Download:
-    """A file: its name, what is in it, and its contents as a data URI."""
+    """A file: its name, a description, and its contents as a data URI."""
 
     name: str
-    what: str
+    description: str
     source: str
     size: str
 
@@ -103,8 +103,8 @@ def _escape_formula(name: str) -> str:
     return f"'{name}" if name.startswith(_FORMULA) else name
 
 
-def _download(name: str, contents: str, kind: str, text: str) -> Download:
+def _download(name: str, description: str, kind: str, text: str) -> Download:
     encoded = text.encode("utf-8", errors="replace")
     source = f"data:{kind};charset=utf-8;base64,{base64.b64encode(encoded).decode('ascii')}"
     size = f"{len(encoded) / 1000:,.0f} kB" if len(encoded) >= 1000 else f"{len(encoded)} bytes"
-    return Download(name, contents, source, size)
+    return Download(name, description, source, size)

@@ -143,8 +143,9 @@ def _heat_cell(example: Example, name: str, ratio: float | None) -> Cell | None:
     if name not in example.heatmaps:
         return None
     picture = heat_picture(example.pictures["original"], example.heatmaps[name], example.mask)
-    known = ratio is not None and np.isfinite(ratio)
-    words = f"{percent(ratio)} on the object" if known and ratio is not None else "nothing speaks for it"
+    words = "nothing speaks for it"
+    if ratio is not None and np.isfinite(ratio):
+        words = f"{percent(ratio)} on the object"
     return Cell(picture, [(words, None)], f"image {example.id}, heatmap of {name}")
 
 

@@ -23,7 +23,7 @@ ATTRIBUTIONS = ("grad_cam", "kernel_shap", "lrp", "isnet")
 
 
 def named_attributions(
-    wanted: Sequence[str] | Mapping[str, Attribution],
+    attributions: Sequence[str] | Mapping[str, Attribution],
     *,
     logits: LogitsKey = None,
     samples: int = 1000,
@@ -33,22 +33,24 @@ def named_attributions(
     """Attributions by name; a mapping of functions is taken as it is.
 
     Args:
-        wanted: names of `ATTRIBUTIONS`, or functions by a name of your own. ``"isnet"`` is ``ISNet.explain`` of
+        attributions: names of `ATTRIBUTIONS`, or functions by a name of your own. ``"isnet"`` is ``ISNet.explain`` of
             a model wrapped in `torch_bgdebias.ISNet`, with its own rules.
         logits: where the logits are in the model's output.
         samples: coalitions of KernelSHAP.
         chunk: images in one forward pass of KernelSHAP.
         seed: of its coalitions, which are the same for every image.
     """
-    if isinstance(wanted, Mapping):
-        return dict(wanted)
+    if isinstance(attributions, Mapping):
+        return dict(attributions)
     by_name: dict[str, Attribution] = {
         "grad_cam": partial(_grad_cam, logits=logits),
         "kernel_shap": partial(_kernel_shap, logits=logits, samples=samples, chunk=chunk, seed=seed),
         "lrp": partial(_lrp, logits=logits),
         "isnet": _isnet,
     }
-    return {check_option(name, ATTRIBUTIONS, name="attributions"): by_name[name] for name in dict.fromkeys(wanted)}
+    return {
+        check_option(name, ATTRIBUTIONS, name="attributions"): by_name[name] for name in dict.fromkeys(attributions)
+    }
 
 
 def run_attribution(name: str, attribution: Attribution, model: nn.Module, image: Tensor, target: Tensor) -> Tensor:
