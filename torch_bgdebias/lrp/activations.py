@@ -19,26 +19,38 @@ Ratio: TypeAlias = Callable[..., Tensor]
 
 
 class _Damp(Function):
-    """g * a / (a + epsilon) for a >= 0, and its derivatives with respect to both, in few passes over memory."""
+    """g * a / (a + epsilon) for a >= 0, and its derivatives with respect to both, in few passes over memory.
+
+    Nothing passes where a has reached a ceiling. The derivative to a is not made 0 there: the rectifier does that.
+    """
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, a: Tensor, epsilon: float) -> Tensor:
+    def forward(ctx: Any, g: Tensor, a: Tensor, epsilon: float, ceiling: float | None) -> Tensor:
         share = a + epsilon
         torch.div(a, share, out=share)
+        if ceiling is not None:
+            _between(share, a, ceiling, out=share)
         ctx.save_for_backward(g, share)
         ctx.epsilon = epsilon
         return g * share
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gg: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, gg: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         g, share = ctx.saved_tensors
         to_g = gg * share if ctx.needs_input_grad[0] else None
         to_a = None
         if ctx.needs_input_grad[1]:  # gg g (1 - share)^2 / epsilon
             to_a = gg * g
             to_a.addcmul_(to_a, share, value=-1).addcmul_(to_a, share, value=-1).div_(ctx.epsilon)
-        return to_g, to_a, None
+        return to_g, to_a, None, None
+
+
+def _between(grad: Tensor, a: Tensor, ceiling: float, out: Tensor | None = None) -> Tensor:
+    """``grad`` where 0 < a < ceiling, else 0, in one pass over memory."""
+    operator = torch.ops.aten.hardtanh_backward
+    result: Tensor = operator(grad, a, 0, ceiling) if out is None else operator(grad, a, 0, ceiling, grad_input=out)
+    return result
 
 
 class _Rectify(Function):
@@ -68,13 +80,13 @@ class _Rectify(Function):
             return (None,) * 6
         (a,) = ctx.saved_tensors
         if ctx.keep:
-            a = a.clamp(0, ctx.ceiling)
-        if ctx.ceiling is not None:
-            grad = grad * (a < ctx.ceiling)
+            a = torch.relu(a) if ctx.ceiling is None else F.hardtanh(a, 0, ctx.ceiling)
         if ctx.switch.active and ctx.epsilon > 0:
-            grad = _Damp.apply(grad, a, ctx.epsilon)  # a = 0 gives 0
+            grad = _Damp.apply(grad, a, ctx.epsilon, ctx.ceiling)  # a = 0 gives 0
+        elif ctx.ceiling is None:
+            grad = torch.ops.aten.threshold_backward(grad, a.detach(), 0)
         else:
-            grad = torch.ops.aten.threshold_backward(grad, a, 0)
+            grad = _between(grad, a.detach(), ctx.ceiling)
         return grad, None, None, None, None, None
 
 
