@@ -56,3 +56,8 @@ def test_names_given_are_as_many_as_outputs():
     assert named(Labelled(["a", "b", "c"]), given=["x", "y", "z"]) == ["x", "y", "z"]
     with pytest.raises(ValueError, match="class_names: expected 3 names, one per output of the model, got 2"):
         named(Labelled(["a", "b", "c"]), given=["x", "y"])
+
+
+def test_classes_of_one_name_are_told_apart_by_their_numbers():
+    assert named(Labelled(["crane", "cow", "crane"])) == ["crane (0)", "cow", "crane (2)"]
+    assert named(Labelled(["a", "b", "c"]), given=["x", "x", "z"]) == ["x (0)", "x (1)", "z"]

@@ -33,6 +33,18 @@ def test_the_two_can_disagree():
     assert Superclasses([[0], [1, 2, 3]], "sum")(logits).argmax(1).item() == 1
 
 
+@pytest.mark.parametrize("how", ["best", "sum"])
+@pytest.mark.parametrize("whole", [1, 100])
+def test_probabilities_are_taken_for_what_they_are(how, whole):
+    """A softmax of a softmax is nearly flat: summed up, the group with most outputs always won."""
+    logits = torch.tensor([[9.0, 0, 0, 0, 0, 0], [0, 0, 7.0, 0, 1, 0]])
+    groups = Superclasses([[0], [1, 2, 3, 4]], how)
+    scored = groups(whole * logits.softmax(1))
+    torch.testing.assert_close(scored.softmax(1), groups(logits).softmax(1))
+    assert scored.argmax(1).tolist() == [0, 1]
+    torch.testing.assert_close(to_imagenet9(torch.eye(1000)[:2]).softmax(1)[:, 8], torch.ones(2))
+
+
 def test_no_other_class_where_every_output_has_its_place():
     whole = Superclasses([[4, 0], [1, 2, 3]])
     assert whole(LOGITS).shape == (2, 2)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-__all__ = ["REMOVED_IN", "renamed_arguments", "warn_renamed"]
+__all__ = ["REMOVED_IN", "renamed_arguments", "warn_of_resampling", "warn_renamed"]
 
 #: the release in which today's old names go
 REMOVED_IN = "0.3.0"
@@ -20,6 +20,12 @@ def warn_renamed(old: str, new: str, *, stacklevel: int = 2) -> None:
     """Warn that ``old`` is now called ``new``; ``stacklevel`` as in ``warnings.warn``, seen from the caller."""
     message = f"{old} is now {new}; the old name goes in torch_bgdebias {REMOVED_IN}"
     warnings.warn(message, DeprecationWarning, stacklevel=stacklevel + 1)
+
+
+def warn_of_resampling(what: str) -> None:
+    """Warn that an option of the bootstrap has no effect: intervals are computed without drawing."""
+    message = f"{what} has no effect: intervals are computed, not drawn; the option goes in torch_bgdebias {REMOVED_IN}"
+    warnings.warn(message, DeprecationWarning, stacklevel=4)
 
 
 def renamed_arguments(**renamed: str) -> Callable[[Callable[P, T]], Callable[P, T]]:

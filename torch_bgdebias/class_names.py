@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch.utils.data import ConcatDataset
 
-__all__ = ["data_sets_within", "known_names", "names_of_classes", "plain_name"]
+__all__ = ["data_sets_within", "known_names", "names_of_classes", "plain_name", "told_apart"]
 
 
 def names_of_classes(given: Sequence[str] | None, loader: Any, count: int) -> list[str]:
@@ -23,13 +24,19 @@ def names_of_classes(given: Sequence[str] | None, loader: Any, count: int) -> li
     if given is not None:
         if len(given) != count:
             raise ValueError(f"class_names: expected {count} names, one per output of the model, got {len(given)}")
-        return [str(name) for name in given]
-    return _of_data(getattr(loader, "dataset", None), count) or [str(i) for i in range(count)]
+        return told_apart(given)
+    return told_apart(_of_data(getattr(loader, "dataset", None), count)) or [str(i) for i in range(count)]
 
 
 def known_names(given: Sequence[str] | None, loader: Any) -> list[str]:
     """Names of the classes before it is known how many the model has; empty where nothing says them."""
     return _of_data(getattr(loader, "dataset", None), None) if given is None else [str(name) for name in given]
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """The names, those that several classes have with the class's number: ImageNet's ``crane (134)`` and 517."""
+    times = Counter(map(str, names))
+    return [str(name) if times[str(name)] == 1 else f"{name} ({number})" for number, name in enumerate(names)]
 
 
 def plain_name(name: str) -> str:

@@ -30,6 +30,7 @@ __all__ = [
     "get_layer",
     "logits_of",
     "original_module",
+    "own_call",
     "tap",
 ]
 
@@ -203,6 +204,20 @@ def tap(model: nn.Module, names: Sequence[str], *, apart: bool = False) -> Itera
             handle = get_layer(model, name).register_forward_hook(record(name), with_kwargs=True)
             stack.callback(handle.remove)
         yield seen
+
+
+def own_call(outputs: Sequence[Any], output: Any) -> int | None:
+    """Which of a layer's calls in one pass belongs to the model's output: the only one, or the one that is in it.
+
+    Args:
+        outputs: what the layer returned, call by call.
+        output: what the model returned.
+    """
+    if len(outputs) < 2:
+        return 0 if outputs else None
+    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else [output]
+    own = [number for number, call in enumerate(outputs) if any(call is part for part in parts)]
+    return own[-1] if own else None
 
 
 @contextmanager

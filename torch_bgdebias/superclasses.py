@@ -12,6 +12,7 @@ from torch import Tensor
 from torch_bgdebias.checks import check_count, check_option, describe
 from torch_bgdebias.models import LogitsKey, logits_of
 from torch_bgdebias.names import SUPERCLASS_SCORES
+from torch_bgdebias.probabilities import without_softmax
 
 __all__ = ["Superclasses"]
 
@@ -21,7 +22,7 @@ class Superclasses:
     """Turns a model's output into logits of superclasses; to be passed as ``logits=``.
 
     Outputs that belong to no superclass become a last one, "none of them", which is always wrong; it is left out where
-    every output belongs to one.
+    every output belongs to one. Outputs that are a softmax's already are taken for what they are.
 
     Args:
         groups: the model's outputs of each superclass, K of them.
@@ -70,7 +71,7 @@ class Superclasses:
         largest = max(max(group) for group in self.groups)
         if logits.ndim != 2 or logits.shape[1] <= largest:
             raise ValueError(f"groups: expected logits (B, K) with K above {largest}, got {describe(logits)}")
-        classes = self.count(logits.shape[1])
+        logits, classes = without_softmax(logits), self.count(logits.shape[1])
         class_of_output = torch.full((logits.shape[1],), classes - 1, dtype=torch.int64)
         for number, group in enumerate(self.groups):
             class_of_output[list(group)] = number

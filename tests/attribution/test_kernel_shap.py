@@ -195,3 +195,10 @@ def test_logits_that_are_not_finite_are_named():
         kernel_shap(dark_is_unknown, image, 0, segments=(2, 2), samples=14, baseline=torch.full((3, 8, 8), 0.31))
     with pytest.raises(ValueError, match=r"logits: expected finite values, got NaN or infinity in sample"):
         kernel_shap(lambda image: torch.full((len(image), 2), torch.nan), image, 0, segments=(2, 2), samples=14)
+
+
+def test_probabilities_of_a_network_that_ends_in_a_softmax_are_explained_once():
+    image, options = torch.rand(2, 3, 9, 12), {"segments": (2, 3), "samples": 10**6, "probability": True}
+    expected = kernel_shap(network().eval(), image, 1, **options)
+    explained = kernel_shap(nn.Sequential(network(), nn.Softmax(1)).eval(), image, 1, **options)
+    torch.testing.assert_close(explained.values, expected.values, atol=1e-5, rtol=1e-4)

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from hostile import HOSTILE
+from PIL import Image
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from torch_bgdebias.audit import discover
+from torch_bgdebias.audit.backbone import entering
 from torch_bgdebias.audit.discovery import Discovery
 from torch_bgdebias.preprocessing import Preprocessing
 
@@ -116,3 +118,49 @@ def test_grad_cam_where_a_layer_is_named(data):
     assert discovery.method == "Grad-CAM"
     assert len(discovery.labels) == 80
     assert np.isfinite([group.suspicion for group in discovery.clusters]).all()
+
+
+class TwoViews(nn.Module):
+    """One head on two views of an image, whose answers are averaged: no call of it is the network's embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        first, second = (self.head(self.conv(view).mean((2, 3))) for view in (image, image.flip(3)))
+        return (first + second) / 2
+
+
+class Auxiliary(nn.Sequential):
+    """A network whose last linear layer, by the order of its parts, does not run in evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64, 2))
+        self.auxiliary = nn.Linear(4, 7)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self[:5](image)
+
+
+def test_the_embedding_is_of_the_one_call_that_the_output_comes_from(data):
+    with pytest.raises(ValueError, match="layer 'head': expected one call whose output the model returns, got 2"):
+        entering(TwoViews(), "head", torch.rand(2, 1, 8, 8))
+    assert entering(ReadsMark(), "fc", torch.rand(2, 1, SIDE, SIDE)).shape == (2, SIDE * SIDE)
+    discovery = discover(Auxiliary(), data, preprocessing=Preprocessing(channels=1), layer="0")
+    assert len(discovery.labels) == 80
+
+
+def test_a_folder_of_numbers_says_in_which_order_they_are_taken(tmp_path):
+    drawn = np.random.default_rng(0)
+    for name in ("1", "2", "10"):
+        (tmp_path / name).mkdir()
+        for number in range(20):
+            picture = Image.fromarray(drawn.integers(0, 256, (SIDE, SIDE), dtype=np.uint8))
+            picture.save(tmp_path / name / f"{number}.png")
+    (tmp_path / "1" / "x.heic").write_bytes(b"0")
+    network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
+    with pytest.warns(UserWarning, match="the classes are numbers and are taken in their order, 1, 2, 10") as told:
+        discovery = discover(network, tmp_path, preprocessing=Preprocessing(SIDE, channels=1), layer="0")
+    assert discovery.classes == ("1", "2", "10")
+    assert any("1 files of formats that are not read were passed over (.heic: x.heic)" in str(w.message) for w in told)

@@ -180,6 +180,15 @@ def test_pictures_under_two_labels_are_told():
     assert not any("another label" in text for text in messages)
 
 
+def test_pictures_under_two_masks_are_told():
+    """An object that one of the masks leaves out stays in the background that another image may be given."""
+    again = [(torch.cat([IMAGE, IMAGE[:3]]), torch.cat([LABEL, LABEL[:3]]), torch.cat([MASK, MASK[:3].roll(2, 2)]))]
+    _, messages = measured(linear(), again)
+    assert any("6 of 27 images show a picture that is there with another mask too" in text for text in messages)
+    _, messages = measured(linear())
+    assert not any("another mask" in text for text in messages)
+
+
 class Named(TensorDataset):
     classes = ("cow", "ship")
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch_bgdebias.attribution.targets import target_class
 from torch_bgdebias.checks import check_finite, check_image, describe
 from torch_bgdebias.models import LogitsKey, as_map, eval_mode, logits_of, original_module, tap
+from torch_bgdebias.probabilities import are_probabilities
 
 __all__ = ["find_map_layer", "grad_cam"]
 
@@ -109,7 +110,7 @@ def find_map_layer(model: nn.Module, image: Tensor, *, logits: LogitsKey = None)
         if gradient is not None and int((as_map(gradient, size) != 0).any(1).sum((1, 2)).min()) > 1:
             return name
     hint = "name one (layer=...)"
-    if bool((out >= 0).all()) and bool((out.sum(1) - 1).abs().max() < 1e-3):
+    if are_probabilities(out.detach()):
         hint = "its output is a softmax, flat where the network is sure: take the logits before it (logits=...)"
     raise LookupError(f"no layer of {type(model).__name__} gives a map that its logits depend on; {hint}")
 

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch_bgdebias.attribution.targets import target_class
 from torch_bgdebias.checks import check_count, check_finite, check_image, check_option, describe
 from torch_bgdebias.models import LogitsKey, eval_mode, logits_of
+from torch_bgdebias.probabilities import without_softmax
 
 __all__ = ["Baseline", "KernelShap", "KernelShapSettings", "kernel_shap", "sample_coalitions", "superpixels"]
 
@@ -52,7 +53,7 @@ class KernelShapSettings:
     def scores(self, model: nn.Module | Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
         """What is explained of each class (B, K)."""
         output = logits_of(model(batch), self.logits).float()
-        return output.softmax(1) if self.probability else output
+        return without_softmax(output).softmax(1) if self.probability else output
 
     def images_in_a_pass(self, image: Tensor) -> int:
         """How many masked images go through the model together."""

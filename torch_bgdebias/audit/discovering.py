@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_bgdebias.attribution import grad_cam
+from torch_bgdebias.audit.backbone import entering
 from torch_bgdebias.audit.clusters import clusters_of
 from torch_bgdebias.audit.discovery import Discovery
 from torch_bgdebias.audit.gathering import Say, duration, thumbnail
 from torch_bgdebias.audit.pictures import Files, Picture, PictureSource, as_source, picture_files
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_count, check_option
-from torch_bgdebias.models import LogitsKey, device_of, dtype_of, eval_mode, find_head, original_module, tap
+from torch_bgdebias.data.class_folders import warn_of_order
+from torch_bgdebias.models import LogitsKey, device_of, dtype_of, find_head, original_module
 from torch_bgdebias.preprocessing import Preprocessing
 
 __all__ = ["discover"]
@@ -76,7 +78,7 @@ def discover(
     wanted = preprocessing or Preprocessing()
     source = _source(dataset, spec, wanted)
     explain, method = _attribution(model, attribution, layer, logits)
-    head = _head(model)
+    head: str | None = None
     maps: list[NDArray[np.float32]] = []
     embeddings: list[NDArray[np.float32]] = []
     seen: list[tuple[int, int, Path | None]] = []
@@ -87,9 +89,10 @@ def discover(
     for batch in _batches(source.pictures(images, seed)):
         image, label = _tensors([picture for _, picture in batch], wanted, device_of(model))
         image = image.to(dtype=dtype_of(model, image.dtype))
+        head = head if maps else _head(model, image[:1])
         maps.append(_shares(explain(image, label)))
         if head is not None:
-            embeddings.append(_embedded(original_module(model), head, image))
+            embeddings.append(entering(original_module(model), head, image))
         thumbnails += [thumbnail(picture) for _, picture in batch]
         seen += [(index, picture.label, picture.path) for index, picture in batch]
         if len(seen) == _BATCH and expected > 10 * _BATCH:
@@ -116,6 +119,7 @@ def _source(dataset: Any, spec: BatchSpec | None, wanted: Preprocessing) -> Pict
     """The pictures; files no smaller than the model wants them."""
     if isinstance(dataset, str | Path):
         dataset = picture_files(Path(dataset))
+        warn_of_order(dataset.root, dataset.classes)
     source = as_source(dataset, masks=None, spec=spec, restored=wanted)
     if isinstance(source, Files):
         source.decoded = wanted.height_width
@@ -131,12 +135,14 @@ def _attribution(model: nn.Module, wanted: str, layer: str | None, logits: Logit
     return lambda image, label: grad_cam(model, image, label, layer=layer, logits=logits), "Grad-CAM"
 
 
-def _head(model: nn.Module) -> str | None:
-    """The layer whose input is the embedding, where there is one."""
+def _head(model: nn.Module, image: Tensor) -> str | None:
+    """The layer whose input is the embedding, where there is one that runs once."""
     try:
-        return find_head(original_module(model))[0]
-    except LookupError:
+        head = find_head(original_module(model))[0]
+        entering(original_module(model), head, image)
+    except (LookupError, ValueError):
         return None
+    return head
 
 
 def _batches(pictures: Iterator[tuple[int, Picture]]) -> Iterator[list[tuple[int, Picture]]]:
@@ -165,14 +171,6 @@ def _shares(relevance: Tensor) -> NDArray[np.float32]:
     total = pooled.sum((1, 2), keepdim=True)
     shares: NDArray[np.float32] = torch.where(total > 0, pooled / total.clamp(min=1e-12), 1 / SIDE**2).numpy()
     return shares
-
-
-def _embedded(model: nn.Module, layer: str, image: Tensor) -> NDArray[np.float32]:
-    with torch.no_grad(), eval_mode(model), tap(model, [layer]) as seen:
-        model(image)
-    entering: Tensor = seen.inputs[layer][-1]
-    values: NDArray[np.float32] = entering.flatten(1).float().cpu().numpy()
-    return values
 
 
 def _require_pictures(labels: NDArray[np.int64]) -> None:

@@ -20,6 +20,7 @@ from torch_bgdebias.checks import describe
 from torch_bgdebias.data.folder import MaskedImageFolder, MaskSizeError
 from torch_bgdebias.data.settings import FolderSettings
 from torch_bgdebias.files import (
+    EXTENSIONS,
     UnreadableImageError,
     category_folders,
     first_few,
@@ -29,6 +30,7 @@ from torch_bgdebias.files import (
 )
 from torch_bgdebias.masks.encodings import MaskEncodingError
 from torch_bgdebias.preprocessing import Preprocessing
+from torch_bgdebias.unread import PICTURES_NOT_READ, apart, what_is_not_read
 
 __all__ = ["Files", "Items", "Picture", "PictureSource", "as_source", "picture_files"]
 
@@ -216,7 +218,14 @@ def picture_files(root: Path, *, classes: Sequence[str] | None = None, white: fl
     names = [folder.name for folder in folders] if classes is None else list(classes)
     if names and {name.lower() for name in names} <= _PARTS:
         raise ValueError(f"{images}: expected one folder per class, got the parts {first_few(names)}; name one of them")
-    listed = [(path, label) for label, name in enumerate(names) for path in image_files(images / name)]
+    listed: list[tuple[Path, int]] = []
+    unread: list[Path] = []
+    for label, name in enumerate(names):
+        pictures, others = apart(image_files(images / name, extensions=EXTENSIONS | PICTURES_NOT_READ))
+        listed += [(path, label) for path in pictures]
+        unread += others
+    for message in what_is_not_read([path for path, _ in listed], unread):
+        warnings.warn(f"{images}: {message}", stacklevel=3)
     if not listed:
         raise FileNotFoundError(f"{images}: expected <class>/x.jpg in it, found {first_few(names) or 'no folders'}")
     paths, labels = zip(*listed, strict=True)

@@ -48,10 +48,19 @@ def real(least: float, most: float = math.inf) -> Callable[[str], float]:
         except ValueError:
             value = math.nan
         if not least <= value <= most or value == math.inf:
-            raise argparse.ArgumentTypeError(f"expected a number {expected}, got {text}")
+            raise argparse.ArgumentTypeError(f"expected a number {expected}, got {text}{_as_share(text, most)}")
         return value
 
     return number
+
+
+def _as_share(text: str, most: float) -> str:
+    """What to write for per cent where a share is expected."""
+    try:
+        percent = float(text.removesuffix("%"))
+    except ValueError:
+        return ""
+    return f"; {percent:g} % is {percent / 100:g}" if most <= 1 < percent <= 100 or text.endswith("%") else ""
 
 
 def choices(known: Collection[str]) -> Callable[[str], list[str]]:

@@ -119,12 +119,15 @@ def _opened(args: argparse.Namespace) -> _Opened:
     from torch_bgdebias.audit.pictures import picture_files
     from torch_bgdebias.cli.probe.models import channels_of, count_outputs, logits_key, wanted_images
     from torch_bgdebias.cli.probe.outputs import read_labels, settle_outputs
+    from torch_bgdebias.data.class_folders import warn_of_order
 
     source = picture_files(args.data, classes=args.classes or None)
     names = list(source.classes)
     table = None if args.labels is None else read_labels(args.labels, names)
     loaded, device = _loaded(args, len(names)), usable_device(args.device)
     model = loaded.model.to(device).eval()
+    if table is None and loaded.classes is None:
+        warn_of_order(source.root, names)
     wanted = wanted_images(args, loaded, channels_of(model, args.channels))
     key = logits_key(args.logits)
     grey = wanted(torch.full((3, 2, 2), 0.5))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch_bgdebias.files import EXTENSIONS, category_folders, first_few, folder_listing
 
-__all__ = ["class_names", "no_images_text"]
+__all__ = ["class_names", "no_images_text", "warn_of_order"]
 
 #: names of the parts of a data set, one folder above its classes
 _SPLITS = frozenset(("dev", "test", "testing", "train", "training", "trainval", "val", "valid", "validation"))
@@ -56,12 +56,18 @@ def class_names(root: Path, wanted: Sequence[str] | None = None) -> list[str]:
             f"{images}: expected one folder per class, got the parts {first_few(there)} of a data set; give each part "
             f"a folder of its own: {there[0]}/images/<class>/ and {there[0]}/masks/<class>/"
         )
-    _warn_of_order(images, there)
+    warn_of_order(images, there)
     return there
 
 
-def _warn_of_order(images: Path, names: list[str]) -> None:
-    """Where a number of a class may not be what a model's output has."""
+def warn_of_order(images: Path, names: Sequence[str]) -> None:
+    """Warn where a number of a class may not be what a model's output has.
+
+    Args:
+        images: the folder of the classes' folders, for messages.
+        names: of these, in label order.
+    """
+    names = list(names)
     if names != sorted(names):
         warnings.warn(
             f"{images}: the classes are numbers and are taken in their order, {first_few(names, 3)}; torchvision's "

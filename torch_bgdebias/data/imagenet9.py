@@ -34,6 +34,7 @@ from torch_bgdebias.files import (
     open_image,
     resized,
 )
+from torch_bgdebias.probabilities import without_softmax
 
 __all__ = ["IMAGENET9_RANGES", "ImageNet9", "ImageNet9Sample", "imagenet9_prediction", "to_imagenet9"]
 
@@ -217,6 +218,7 @@ def to_imagenet9(logits: Tensor) -> Tensor:
     if logits.shape[1] != 1000:
         raise ValueError(f"logits: expected shape (B, 1000), got {describe(logits)}")
     table = _table(logits.device)
+    logits = without_softmax(logits)
     groups = torch.where(table < 0, len(IMAGENET9_RANGES), table).expand(len(logits), -1)
     empty = logits.new_full((len(logits), len(IMAGENET9_RANGES) + 1), -torch.inf)
     return empty.scatter_reduce(1, groups, logits, "amax")

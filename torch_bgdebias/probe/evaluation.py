@@ -21,7 +21,6 @@ from torch_bgdebias.probe.passes.gathering import BackgroundPool, pool_for
 from torch_bgdebias.probe.passes.identity import KnownFiles
 from torch_bgdebias.probe.passes.loading import Share, known_files, rng_untouched, unshown_void
 from torch_bgdebias.probe.passes.measure import Collected, Evaluation, joined
-from torch_bgdebias.probe.passes.pictures import under_two_labels
 from torch_bgdebias.probe.passes.settings import EvaluationOptions, EvaluationSettings, ImageScore
 from torch_bgdebias.probe.report import BackgroundBiasReport, summarise
 
@@ -31,8 +30,8 @@ __all__ = ["DEFAULT_VARIANTS", "EvaluationSettings", "ImageScore", "evaluate_bac
 DEFAULT_VARIANTS = VARIANTS
 
 _SOFTMAX = (
-    "model output: every row is at least 0 and adds up to 1, so a softmax was taken already: its logarithm is used as "
-    "logits; pass logits= to say where the logits are"
+    "model output: every row is at least 0 and adds up to 1, or to 100, so a softmax was taken already: its "
+    "logarithm is used as logits; pass logits= to say where the logits are"
 )
 _SIGMOID = (
     "model output: the model takes a sigmoid of its logits: they are classified at 0.5, which is 0 of the logits; pass "
@@ -216,7 +215,7 @@ def warnings_of(collected: Collected, settings: EvaluationSettings) -> list[str]
             "share was"
         )
     messages += [_no_gap(collected, settings), _repeated_pictures(collected, settings)]
-    messages += [_faint_masks(collected), _two_labels(collected)]
+    messages += [_faint_masks(collected), _two_labels(collected), _two_masks(collected)]
     return [message for message in messages if message]
 
 
@@ -250,12 +249,24 @@ def _two_labels(collected: Collected) -> str:
     """What to say of pictures that are there under two labels; empty where hardly any is."""
     if collected.images.targets is not None or not collected.images.labelled:
         return ""
-    twice = under_two_labels(*collected.pictures)
+    twice = collected.twins.under_two_labels()
     if twice <= _REPEATED * len(collected.images):
         return ""
     return (
         f"image: {twice} of {len(collected.images)} images show a picture that is there with another label too: no "
         "answer is right for both, and a background of another class may be an image's own; keep each in one class"
+    )
+
+
+def _two_masks(collected: Collected) -> str:
+    """What to say of pictures that are there under two masks; empty where hardly any is."""
+    twice = collected.twins.under_two_masks()
+    if twice <= _REPEATED * len(collected.images):
+        return ""
+    return (
+        f"mask: {twice} of {len(collected.images)} images show a picture that is there with another mask too: what one "
+        "of its masks leaves out stays in the background that is made of it, and an image may stand on its own; join "
+        "the masks of a picture, or measure it once"
     )
 
 

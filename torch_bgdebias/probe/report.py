@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch_bgdebias._deprecated import warn_of_resampling
 from torch_bgdebias.checks import check_count
 from torch_bgdebias.probe.figures import figures_of
 from torch_bgdebias.probe.page.concepts import concepts_section
@@ -32,7 +33,7 @@ from torch_bgdebias.probe.page.sensitivity import sensitivity_section
 from torch_bgdebias.probe.page.tables import classes_section, overview_section
 from torch_bgdebias.probe.results.aggregate import measurement_of
 from torch_bgdebias.probe.results.agreement import require_agreement
-from torch_bgdebias.probe.results.comparison import ModelComparison, compare_models, warn_of_resampling
+from torch_bgdebias.probe.results.comparison import ModelComparison, compare_models
 from torch_bgdebias.probe.results.images import Example, ImageResults
 from torch_bgdebias.probe.results.layout import measurement_from_dict, measurement_to_dict
 from torch_bgdebias.probe.results.measurement import Measurement

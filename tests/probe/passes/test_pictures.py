@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from torch_bgdebias.probe.passes.pictures import object_shares, picture_marks, under_two_labels
+from torch_bgdebias.probe.passes.pictures import Twins, object_shares, picture_marks
 
 
 def test_shares_by_hand():
@@ -23,6 +23,19 @@ def test_the_same_picture_has_one_mark_and_two_labels_are_counted():
     image[3], image[4] = image[0], image[1]
     marks = picture_marks(image)
     assert marks[0] == marks[3] != marks[1] == marks[4] != marks[2]
-    assert under_two_labels(marks, np.array([0, 1, 2, 1, 1])) == 2
-    assert under_two_labels(marks, np.array([0, 1, 2, 0, 1])) == 0
+    assert Twins(marks, np.array([0, 1, 2, 1, 1]), marks).under_two_labels() == 2
+    assert Twins(marks, np.array([0, 1, 2, 0, 1]), marks).under_two_labels() == 0
     assert len(set(picture_marks(torch.rand(3, 1, 4, 5, 6)).tolist())) == 3
+
+
+def test_two_masks_of_one_picture_and_label_are_counted():
+    image = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))[[0, 0, 1, 2, 2]]
+    mask = torch.zeros(5, 1, 8, 8)
+    mask[:, :, 2:4, 2:4], mask[1, :, 5, 5], mask[4, :, 5, 5] = 1, 1, 1
+    label = torch.tensor([0, 0, 0, 1, -1])  # the last two are one picture with two labels
+    first, rest = slice(0, 2), slice(2, 5)
+    parts = [Twins.of(image[part], label[part], mask[part]) for part in (first, rest)]
+    assert Twins.joined(parts).under_two_masks() == 2
+    assert Twins.joined(parts).under_two_labels() == 2
+    assert Twins.of(image, label, torch.zeros(5, 1, 8, 8)).under_two_masks() == 0
+    assert Twins.joined([]).under_two_masks() == 0

@@ -8,6 +8,7 @@ from torch import nn
 
 from torch_bgdebias.probe.passes.running import ModelRun
 from torch_bgdebias.probe.passes.settings import EvaluationSettings
+from torch_bgdebias.superclasses import Superclasses
 
 
 class Heads(nn.Module):
@@ -43,3 +44,41 @@ def test_calls_side_by_side_have_none():
     named = ModelRun(Heads(together=True), EvaluationSettings(variants=["mixed_rand"], layer="head"))
     with named.watching() as seen, torch.no_grad(), pytest.raises(ValueError, match="got 2 calls in a pass"):
         named(torch.rand(2, 3, 5, 5), seen, variant="original", number=0)
+
+
+class Ends(nn.Module):
+    """Six logits of an image's mean colours, and what a network's end makes of them."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.end = end
+
+    def forward(self, image):
+        z = image.mean((2, 3))
+        return self.end(torch.cat([9 * z, 4 - 9 * z], 1))
+
+
+@pytest.mark.parametrize("how", ["best", "sum"])
+@pytest.mark.parametrize(
+    "end",
+    [lambda z: z.softmax(1), lambda z: 100 * z.softmax(1), lambda z: z.log_softmax(1)],
+    ids=["softmax", "per cent", "log-softmax"],
+)
+def test_superclasses_of_whatever_a_softmax_made(end, how):
+    """Several outputs a class are joined after the softmax is undone, and scored as those of the logits."""
+    image, logits = torch.rand(8, 3, 5, 5), Superclasses([[0], [1, 2, 4]], how)
+    answers = []
+    for one in (end, nn.Identity()):
+        run = ModelRun(Ends(one), EvaluationSettings(variants=["only_fg"], logits=logits))
+        answers.append(run(image, None, variant="original", number=0)[0].softmax(1))
+    torch.testing.assert_close(*answers)
+
+
+def test_superclasses_of_sigmoids_take_the_logits():
+    image, logits = torch.rand(8, 3, 5, 5), Superclasses([[0], [1, 2, 4]], "sum")
+    answers = []
+    for one in (torch.sigmoid, nn.Identity()):
+        run = ModelRun(Ends(one), EvaluationSettings(variants=["only_fg"], logits=logits))
+        answers.append(run(image, None, variant="original", number=0)[0].softmax(1))
+        assert run.sigmoids is (one is torch.sigmoid)
+    torch.testing.assert_close(*answers, atol=1e-3, rtol=1e-3)

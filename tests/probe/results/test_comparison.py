@@ -206,3 +206,13 @@ def test_why_an_interval_leaves_out_0_where_p_is_large_is_said(reports: list[Bac
     (same,) = compare_models([reports[0], reports[0]])
     assert same is not None
     assert said not in same.summary()
+
+
+def test_how_many_images_are_common_of_how_many(reports: list[BackgroundBiasReport]) -> None:
+    """An image whose mask was drawn anew is another one: those that are left were all that was said."""
+    before, after = reports[:2]
+    assert f": {N} common images, 95 %" in compare_models([before, after])[0].summary()
+    after.images.id[: N // 4] += np.uint64(1000 * N)
+    comparison = compare_models([before, after])[0]
+    assert f": {N - N // 4} common images of {N} and {N}, 95 %" in comparison.summary()
+    assert comparison.to_dict()["settings"]["images"] == [N, N]

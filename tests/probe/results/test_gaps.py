@@ -167,6 +167,16 @@ def test_accuracy_that_was_lost_is_said() -> None:
     assert "not more accurate" not in better
 
 
+def test_an_inverted_bias_that_is_mended_is_not_said_to_have_learned_nothing() -> None:
+    """Accuracy was lost on own backgrounds, and is judged there: on random ones there was none to win."""
+    before = report("before", 0.3, 0.95, original=0.3)
+    page = report_html([before, report("after", 0.93, 0.93)])
+    assert "not more accurate" not in page
+    assert "none of it is left" in page
+    worse = report_html([before, report("after", 0.3, 0.3, original=0.3)])
+    assert "not more accurate</b> on those of the own class" in worse
+
+
 def test_of_several_the_one_whose_worst_variant_is_best_stands_for_after() -> None:
     inverted = report("inverted", 0.2, 0.99, original=0.2)
     models = [report("before", 0.9, 0.4), inverted, report("even", 0.8, 0.8), report("half", 0.9, 0.6)]

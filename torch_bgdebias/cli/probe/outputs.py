@@ -9,11 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from torch_bgdebias.data import to_imagenet9
+from torch_bgdebias.data.imagenet9 import IMAGENET9_RANGES
 from torch_bgdebias.files import first_few
-from torch_bgdebias.models import LogitsKey, logits_of
+from torch_bgdebias.models import LogitsKey
 from torch_bgdebias.superclasses import Superclasses
 
 __all__ = ["Outputs", "read_labels", "settle_outputs"]
@@ -114,11 +112,9 @@ def settle_outputs(
             return Outputs(labels, [*titles, *([NONE_OF_THEM] if rest else [])], grouped, rest)
         return _numbered(names, [outputs[0] for outputs in table.values()], count, key)
     if imagenet9 and count == 1000:
-
-        def challenge(output: object) -> torch.Tensor:
-            return to_imagenet9(logits_of(output, key))
-
-        return Outputs(list(range(len(names))), [*names, NONE_OF_THEM], challenge, True)
+        ranges = IMAGENET9_RANGES.values()
+        groups = [[output for first, last in some for output in range(first, last + 1)] for some in ranges]
+        return Outputs(list(range(len(names))), [*names, NONE_OF_THEM], Superclasses(groups, logits=key), True)
     if known is not None and len(known) == count and (places := _by_name(names, known)) is not None:
         return Outputs(places, list(known), key)
     if len(names) > count:

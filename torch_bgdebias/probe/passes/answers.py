@@ -10,7 +10,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from torch_bgdebias.probe.passes.outputs import are_probabilities, undo_sigmoid
+from torch_bgdebias.probabilities import are_probabilities
+from torch_bgdebias.probe.passes.outputs import undo_sigmoid
 
 __all__ = ["Answers", "cut_at", "same_answers"]
 

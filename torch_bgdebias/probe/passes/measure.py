@@ -25,7 +25,7 @@ from torch_bgdebias.probe.passes.gathering import BackgroundPool, Gatherer
 from torch_bgdebias.probe.passes.grouping import names_of_images
 from torch_bgdebias.probe.passes.labels import codes_of_answers
 from torch_bgdebias.probe.passes.outputs import log_odds_of
-from torch_bgdebias.probe.passes.pictures import object_shares, picture_marks
+from torch_bgdebias.probe.passes.pictures import Twins, object_shares
 from torch_bgdebias.probe.passes.reading import LabelledImages, VariantImages, read_batch, ready_variants
 from torch_bgdebias.probe.passes.running import ModelRun
 from torch_bgdebias.probe.passes.settings import EvaluationSettings, ImageScore, ratio_name
@@ -62,7 +62,7 @@ class Collected:
         object_share: mean share of the picture that the masks call object, of images with one; NaN without any.
         object_edge_share: the same of the picture's outermost pixels.
         mask_peak: the largest value of any mask.
-        pictures: (N,) hashes of the pictures alone, and (N,) their labels; in any order.
+        twins: which pictures are there more than once.
     """
 
     images: ImageResults
@@ -78,7 +78,7 @@ class Collected:
     object_edge_share: float = math.nan
     sigmoids: bool = False
     mask_peak: float = math.nan
-    pictures: tuple[NDArray[np.uint64], NDArray[np.int64]] = (np.zeros(0, np.uint64), np.zeros(0, np.int64))
+    twins: Twins = dataclasses.field(default_factory=Twins)
 
     def counts(self, settings: EvaluationSettings, pool: BackgroundPool | None) -> dict[str, int]:
         """The counts of what was measured and what was left out, for the report."""
@@ -132,8 +132,7 @@ class Evaluation:
         together: list[ImageResults] = []
         num_classes, soft = settings.num_classes, False
         shares: list[NDArray[np.float64]] = []
-        marks: list[NDArray[np.uint64]] = []
-        labels: list[NDArray[np.int64]] = []
+        twins: list[Twins] = []
         with run.watching() as seen:
             for number, (places, counted, batch) in enumerate(batches):
                 images = read_batch(batch, places, counted, number, settings, self.device)
@@ -150,8 +149,7 @@ class Evaluation:
                     parts.clear()
                 soft = soft or images.soft
                 shares.append(object_shares(images.mask))
-                marks.append(picture_marks(images.image))
-                labels.append(images.label.cpu().numpy())
+                twins.append(Twins.of(images.image, images.label, images.mask))
         if num_classes is None or not (together or parts):
             return None
         images_seen = merge([*together, *parts])
@@ -174,7 +172,7 @@ class Evaluation:
             object_edge_share=edge,
             sigmoids=run.sigmoids,
             mask_peak=float(covered[:, 2].max()),
-            pictures=(np.concatenate(marks), np.concatenate(labels)),
+            twins=Twins.joined(twins),
         )
 
     def _grouped(
@@ -313,10 +311,7 @@ def joined(parts: Sequence[Collected | None]) -> Collected:
         object_edge_share=_mean_over_images(given, "object_edge_share"),
         sigmoids=any(part.sigmoids for part in given),
         mask_peak=max(part.mask_peak for part in given),
-        pictures=(
-            np.concatenate([part.pictures[0] for part in given]),
-            np.concatenate([part.pictures[1] for part in given]),
-        ),
+        twins=Twins.joined([part.twins for part in given]),
     )
 
 

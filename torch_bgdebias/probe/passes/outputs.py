@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch_bgdebias.checks import check_finite, describe
 from torch_bgdebias.models import LogitsKey, logits_of
 
-__all__ = ["TASKS", "are_probabilities", "class_logits", "log_odds_of", "logits_for", "sigmoid_taken", "undo_sigmoid"]
+__all__ = ["TASKS", "class_logits", "log_odds_of", "logits_for", "sigmoid_taken", "undo_sigmoid"]
 
 #: the least that a float32 probability tells from 0, and what one of 1.0 may have been rounded by
 _LEAST, _ROUNDED = 1e-38, 2.0**-25
@@ -55,11 +55,6 @@ def class_logits(output: Any, key: LogitsKey, *, size: int, task: str, where: st
             hint += ", or task='binary' for a model with one logit"
         raise ValueError(f"model output: expected logits ({size}, K), K > 1, got {describe(logits)}; {hint}")
     return check_finite(logits.float().cpu(), name=f"logits ({where})")
-
-
-def are_probabilities(logits: Tensor) -> bool:
-    """Whether every row (B, K) is at least 0 and adds up to 1: a softmax was taken already, in bfloat16 too."""
-    return bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 0.01).all())
 
 
 def log_odds_of(logits: Tensor, task: str) -> Tensor:

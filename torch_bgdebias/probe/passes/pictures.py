@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,10 +13,12 @@ from torch import Tensor
 
 from torch_bgdebias.compositing import FOREGROUND_THRESHOLD
 
-__all__ = ["object_shares", "picture_marks", "under_two_labels"]
+__all__ = ["Twins", "object_shares", "picture_marks"]
 
 #: of a side so many rows and columns tell pictures from each other
 _LOOKED_AT = 64
+#: spreads small numbers over 64 bits
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 def object_shares(mask: Tensor) -> NDArray[np.float64]:
@@ -36,8 +40,40 @@ def picture_marks(image: Tensor) -> NDArray[np.uint64]:
     return np.array([int.from_bytes(digest, "little") for digest in digests], np.uint64)
 
 
-def under_two_labels(marks: NDArray[np.uint64], labels: NDArray[np.int64]) -> int:
-    """How many images show a picture that is there with another label too."""
-    pairs = np.unique(np.stack([marks, labels.astype(np.uint64)], 1), axis=0)
-    pictures, times = np.unique(pairs[:, 0], return_counts=True)
-    return int(np.isin(marks, pictures[times > 1]).sum())
+class Twins(NamedTuple):
+    """What tells whether a picture is there more than once, of N images in any order.
+
+    Attributes:
+        pictures: (N,) what the pictures alone are known by (`picture_marks`).
+        labels: (N,) their labels.
+        masks: (N,) what the masks alone are known by.
+    """
+
+    pictures: NDArray[np.uint64] = np.zeros(0, np.uint64)
+    labels: NDArray[np.int64] = np.zeros(0, np.int64)
+    masks: NDArray[np.uint64] = np.zeros(0, np.uint64)
+
+    @classmethod
+    def of(cls, image: Tensor, label: Tensor, mask: Tensor) -> Twins:
+        """Those of a batch."""
+        return cls(picture_marks(image), label.cpu().numpy(), picture_marks(mask))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Twins]) -> Twins:
+        """Several batches or processes as one."""
+        return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True))) if parts else cls()
+
+    def under_two_labels(self) -> int:
+        """How many images show a picture that is there with another label too."""
+        return _with_another(self.pictures, self.labels)
+
+    def under_two_masks(self) -> int:
+        """How many images show a picture that is there with the same label and another mask too."""
+        return _with_another(self.pictures ^ (self.labels.astype(np.uint64) * _ODD), self.masks)
+
+
+def _with_another(keys: NDArray[np.uint64], values: NDArray[Any]) -> int:
+    """How many of N images share their key (N,) with one that has another value (N,)."""
+    pairs = np.unique(np.stack([keys, values.astype(np.uint64)], 1), axis=0)
+    alike, times = np.unique(pairs[:, 0], return_counts=True)
+    return int(np.isin(keys, alike[times > 1]).sum())

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from torch_bgdebias.checks import describe
-from torch_bgdebias.models import LayerTap, find_head, get_layer, logits_of, tap
+from torch_bgdebias.models import LayerTap, LogitsKey, find_head, get_layer, logits_of, own_call, tap
 from torch_bgdebias.preprocessing import Preprocessing
-from torch_bgdebias.probe.passes.outputs import are_probabilities, class_logits, sigmoid_taken, undo_sigmoid
+from torch_bgdebias.probabilities import are_probabilities, without_softmax
+from torch_bgdebias.probe.passes.outputs import class_logits, sigmoid_taken, undo_sigmoid
 from torch_bgdebias.probe.passes.settings import EvaluationSettings
 from torch_bgdebias.probe.passes.units import doubt_about_units
+from torch_bgdebias.superclasses import Superclasses
 
 __all__ = ["ModelRun"]
 
@@ -43,6 +46,10 @@ class ModelRun:
         self.probabilities = False
         self._sigmoid: bool | None = None  # not looked yet
         self.doubt: str | None = None
+        self._key: LogitsKey = settings.logits
+        self._joined: Superclasses | None = None
+        if isinstance(self._key, Superclasses):  # which take logits: a softmax or a sigmoid is undone before
+            self._key, self._joined = self._key.logits, replace(self._key, logits=None)
         if settings.embeddings and settings.mixed:
             self._find_layer()
 
@@ -106,15 +113,17 @@ class ModelRun:
         output = self._call(prepared)
         embedding = None if seen is None else self._embedding(seen, output, len(image))
         where = f"{variant}, batch {number}"
-        logits = class_logits(output, settings.logits, size=len(image), task=settings.task, where=where)
+        logits = class_logits(output, self._key, size=len(image), task=settings.task, where=where)
         if settings.task != "multiclass":
             logits = self._without_sigmoid(logits, prepared)
         elif are_probabilities(logits):
             self.probabilities = True
-            logits = logits.clamp_min(torch.finfo(torch.float32).tiny).log()
+            logits = without_softmax(logits)
         elif self._sigmoid or (self._sigmoid is None and _all_in_unit(logits)):
             self._sigmoid = self._sigmoid or self._takes_sigmoid(prepared)
             logits = undo_sigmoid(logits) if self._sigmoid else logits
+        if self._joined is not None:
+            logits = self._joined(logits)
         if seen is not None:
             _forget(seen)  # a second look at the output is none of the measurement's either
         return logits, embedding
@@ -133,7 +142,7 @@ class ModelRun:
         return undo_sigmoid(logits)
 
     def _takes_sigmoid(self, prepared: Tensor) -> bool:
-        return sigmoid_taken(lambda: logits_of(self._call(prepared), self.settings.logits))
+        return sigmoid_taken(lambda: logits_of(self._call(prepared), self._key))
 
     def _call(self, prepared: Tensor) -> Any:
         forward = self.settings.forward
@@ -151,7 +160,7 @@ class ModelRun:
     def _embedding(self, seen: LayerTap, output: Any, size: int) -> Tensor | None:
         if self.layer is None:  # given up in an earlier batch
             return None
-        calls, number = seen.inputs[self.layer], _own_call(seen.outputs[self.layer], output)
+        calls, number = seen.inputs[self.layer], own_call(seen.outputs[self.layer], output)
         embedding = None if number is None else calls[number]
         times = len(calls)
         _forget(seen)
@@ -185,12 +194,3 @@ def _all_in_unit(values: Tensor) -> bool:
 def _forget(seen: LayerTap) -> None:
     for tensors in (*seen.inputs.values(), *seen.outputs.values()):
         tensors.clear()
-
-
-def _own_call(outputs: Sequence[Any], output: Any) -> int | None:
-    """Which of a layer's calls in one pass belongs to the model's output: the only one, or the one that is in it."""
-    if len(outputs) < 2:
-        return 0 if outputs else None
-    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else [output]
-    own = [number for number, call in enumerate(outputs) if any(call is part for part in parts)]
-    return own[-1] if own else None

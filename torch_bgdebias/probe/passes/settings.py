@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 from torch import Tensor, nn
 
+from torch_bgdebias._deprecated import warn_of_resampling
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_both_or_none, check_confidence, check_count, check_option
 from torch_bgdebias.models import LogitsKey
@@ -17,7 +18,6 @@ from torch_bgdebias.probe.passes.attributions import Attribution, named_attribut
 from torch_bgdebias.probe.passes.grouping import GroupSource, group_sources
 from torch_bgdebias.probe.passes.identity import KnownFiles
 from torch_bgdebias.probe.passes.outputs import TASKS, logits_for
-from torch_bgdebias.probe.results.comparison import warn_of_resampling
 
 __all__ = ["EvaluationOptions", "EvaluationSettings", "ImageScore", "MeasuringOptions", "Task", "ratio_name"]
 

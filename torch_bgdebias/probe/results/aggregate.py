@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from torch_bgdebias.class_names import told_apart
 from torch_bgdebias.metrics.columns import Floats
 from torch_bgdebias.probe.results.columns import columns_of
 from torch_bgdebias.probe.results.images import Example, ImageResults
@@ -35,8 +36,8 @@ def measurement_of(
     examples: Sequence[Example] = (),
 ) -> Measurement:
     """Compute all numbers from per-image results; arguments as `torch_bgdebias.probe.summarise` has them."""
-    columns, unit = columns_of(images), images.unit
-    classes = classes_as_parts(images, class_names)
+    columns, unit, names = columns_of(images), images.unit, told_apart(class_names)
+    classes = classes_as_parts(images, names)
     groups = {name: groups_as_parts(images, name) for name in images.groups}
     per_class = results_of(classes, confidence)
     scores = {
@@ -45,7 +46,7 @@ def measurement_of(
     }
     return Measurement(
         model=model,
-        class_names=list(class_names),
+        class_names=names,
         variants={name: _variant(images, columns, name, confidence) for name in images.variants},
         bg_gap=gap_of(columns, confidence, unit),
         per_class=per_class,

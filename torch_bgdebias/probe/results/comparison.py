@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -13,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from torch_bgdebias._deprecated import REMOVED_IN
+from torch_bgdebias._deprecated import warn_of_resampling
 from torch_bgdebias.metrics.auc import auc_difference
 from torch_bgdebias.metrics.columns import Floats
 from torch_bgdebias.metrics.intervals import mean_difference_interval
@@ -44,7 +43,6 @@ __all__ = [
     "ClassChange",
     "ModelComparison",
     "compare_models",
-    "warn_of_resampling",
 ]
 
 #: name and version of the JSON layout of `ModelComparison.to_dict`
@@ -104,7 +102,7 @@ class ModelComparison:
             ``feature_consistency/<variant>``, and every score by its name.
         per_class: one entry per class with common images.
         settings: ``confidence``, ``n_permutations``, ``seed``, ``correction``, and how many tests each
-            correction is for (``tests``: over all images, and per figure over the classes).
+            correction is for (``tests``: over all images, and per figure over the classes); ``images``: in each report.
         gaps: BG-Gap of the first and of the second over all of their own images.
         differing: what was not the same in the two measurements, in words; part of a change may come from that.
         refused: scores that were measured in ways that cannot be compared.
@@ -140,7 +138,9 @@ class ModelComparison:
         whose = f"{self.second} against {self.first}"
         if self.differing:
             whose += f", measured at other settings ({'; '.join(self.differing)})"
-        head = f"{whose}: {self.n} common images, {level:g} % paired intervals, "
+        measured = self.settings.get("images", ())
+        of = f" of {' and '.join(map(str, measured))}" if self.n < max(measured, default=0) else ""
+        head = f"{whose}: {self.n} common images{of}, {level:g} % paired intervals, "
         lines = [f"{head}paired permutation tests, p corrected for {tests['figures']} tests ({_method(self)})"]
         lines += [f"  {name} is not comparable: it was measured at other settings" for name in self.refused]
         before, after = self.gaps
@@ -255,6 +255,7 @@ class _Raw:
     differing: list[str]
     refused: list[str]
     guessing: list[str]
+    images: tuple[int, int]
 
 
 def _area_changes(
@@ -302,7 +303,8 @@ def _raw(first: Measurement, second: Measurement, level: float, drawn: Mapping[s
     figures = changes(shared, before, after, one.unit, steps) | _area_changes(one, two, one.variants, level)
     differing = differing_settings(first, second, rows)
     guessing = [measurement.model for measurement in (first, second) if knows_nothing(measurement) is not None]
-    return _Raw(len(one), figures, per_class, (first.bg_gap, second.bg_gap), differing, refused, guessing)
+    numbers = (len(first.images), len(second.images))
+    return _Raw(len(one), figures, per_class, (first.bg_gap, second.bg_gap), differing, refused, guessing, numbers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -357,7 +359,7 @@ def _corrected(
             )
             for c in r.per_class
         ]
-        noted = {**settings, "tests": tests}
+        noted = {**settings, "tests": tests, "images": r.images}
         rest = (r.gaps, r.differing, r.refused, r.guessing)
         results.append(ModelComparison(models[0], model, r.n, figures, per_class, noted, *rest))
     return results
@@ -392,9 +394,3 @@ def _class_lines(comparison: ModelComparison, figure: str) -> list[str]:
     lines = [f"    {c.name}: {_in_words(figure, c.changes[figure])}" for c in changed[:5]]
     more = [f"    and {len(changed) - 5} more"] if len(changed) > 5 else []
     return [head + (":" if lines else ""), *lines, *more]
-
-
-def warn_of_resampling(what: str) -> None:
-    """Warn that an option of the bootstrap has no effect: intervals are computed without drawing."""
-    message = f"{what} has no effect: intervals are computed, not drawn; the option goes in torch_bgdebias {REMOVED_IN}"
-    warnings.warn(message, DeprecationWarning, stacklevel=4)

@@ -43,8 +43,13 @@ def nothing_in_common(first: Measurement, later: Measurement) -> str:
     """What to say of two measurements without an image in common, and why, where their settings tell."""
     text = f"{later.model} against {first.model}: no image in common, so the change cannot be tested"
     known = [str(report.settings.get("images_are_known_by", "")) for report in (first, later)]
-    if not all(known) or known[0] == known[1]:
+    if not all(known):
         return text
+    if known[0] == known[1]:
+        return (
+            f"{text}; both know an image by {known[0]}, so an image with another mask, label or size counts as another "
+            "one (ids= in Python knows images by names of your own)"
+        )
     return (
         f"{text}; {first.model} was measured with images known by {known[0]}, {later.model} by {known[1]}: measure "
         "both in the same way, with bgdebias probe or in Python on a data set that has image_id(index)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch_bgdebias.probe.results.comparison import ModelComparison
-from torch_bgdebias.probe.results.gaps import change_sentence, cost_sentence, judged_sentence, knows_nothing
+from torch_bgdebias.probe.results.gaps import change_sentence, cost_sentence, judged_sentence, knows_nothing, side_of
 from torch_bgdebias.probe.results.measurement import Estimate, Measurement
 from torch_bgdebias.probe.results.spelling import (
     VARIANT_WORDS,
@@ -131,18 +131,23 @@ def _accuracy_change(before: Measurement, after: Measurement, comparison: ModelC
         return ()
     moved = f" Accuracy on random backgrounds goes from {percent(old.value, 1)} to {percent(new.value, 1)}"
     sentence: list[str | Words] = [f"{moved}{_own_accuracy_change(before, after)}."]
-    if new.value <= old.value:
-        sentence += [
-            " It is ",
-            strong("not more accurate"),
-            " there: a model that has learned nothing has no gap either.",
-        ]
+    sentence += _no_better(before, after)
     sentence += _lost_on_own(before, after, comparison)
     worst_before, worst_after = before.worst_variant(), after.worst_variant()
     if worst_before and worst_after and worst_after[1].value < worst_before[1].value:
         now, then = (f"{percent(e.value, 1)} ({VARIANT_WORDS[variant]})" for variant, e in (worst_after, worst_before))
         sentence += [" Its ", strong("worst accuracy is lower"), f": {now} instead of {then}."]
     return say(*sentence)
+
+
+def _no_better(before: Measurement, after: Measurement) -> list[str | Words]:
+    """A warning where the backgrounds on which accuracy was lost cost as much as before."""
+    own = side_of(before.bg_gap) == "own"
+    old, new = (report.accuracy("mixed_same" if own else "mixed_rand") for report in (before, after))
+    if not is_known(old) or not is_known(new) or new.value > old.value:
+        return []
+    where = "on those of the own class" if own else "there"
+    return [" It is ", strong("not more accurate"), f" {where}: a model that has learned nothing has no gap either."]
 
 
 def _own_accuracy_change(before: Measurement, after: Measurement) -> str:
