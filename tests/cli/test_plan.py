@@ -33,6 +33,14 @@ def test_a_gap_wider_than_any_interval(capsys):
 def test_groups_need_their_correlation(capsys):
     assert main(["plan", "--group-size", "4"]) == 1
     assert "--group-size and --correlation: expected both or none" in capsys.readouterr().err
+    for words, share in ((["--gap", "5"], "5 % is 0.05"), (["--accuracy", "80%"], "80 % is 0.8")):
+        assert main(["plan", *words]) == 2
+        assert f"got {words[1]}; {share}" in capsys.readouterr().err
+    for odd in ("0", "-0.1", "nan", "inf", "1.5"):
+        assert main(["plan", "--gap", odd]) in (1, 2)
+        assert "--gap: expected a number in " in capsys.readouterr().err.replace("argument ", "")
+    assert main(["plan", "--images", "99999999999"]) == 1
+    assert "--images: expected at most 10,000,000, got 99,999,999,999" in capsys.readouterr().err
     assert main(["plan", "--gap", "0.9"]) == 1
     assert "--gap: expected a number in (0, accuracy]" in capsys.readouterr().err
 

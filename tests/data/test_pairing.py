@@ -124,6 +124,7 @@ def test_linked_folders_and_files_count(folder):
         ("0.json", {"shapes": [], "imageHeight": 20, "imageWidth": 24}, "LabelMe"),
         ("coco.json", {"images": [], "annotations": [], "categories": []}, "COCO"),
         ("0.xml", "<annotation><filename>0.png</filename><object></object></annotation>", "PASCAL VOC"),
+        ("0.json", {"size": [20, 24], "counts": "PPYo1"}, "run lengths"),
         ("all.xml", '<annotations><image id="0" name="0.png"></image></annotations>', "CVAT"),
     ],
 )
@@ -161,8 +162,19 @@ def test_classes_that_may_not_be_what_was_meant(folder):
 def test_parts_in_place_of_classes(tmp_path):
     add(tmp_path, "train/cat", "0")
     add(tmp_path, "val/cat", "0")
-    with pytest.raises(ValueError, match=r"one folder per class, got the parts train, val .*: train/images/<class>/"):
+    text = r"one folder per class, got the parts train, val .*: train/images/<class>/"
+    with pytest.raises(ValueError, match=text):
         MaskedImageFolder(tmp_path)
+    add(tmp_path, "extra", "0")
+    with pytest.raises(ValueError, match=text):
+        MaskedImageFolder(tmp_path)
+    assert MaskedImageFolder(tmp_path, classes=["extra", "train"]).classes == ["extra", "train"]
+
+
+def test_a_train_is_a_class_among_others(tmp_path):
+    for name in ("bus", "train"):
+        add(tmp_path, name, "0")
+    assert MaskedImageFolder(tmp_path).classes == ["bus", "train"]
 
 
 def test_classes_two_folders_deep(tmp_path):

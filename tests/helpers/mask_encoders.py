@@ -111,6 +111,16 @@ ENCODERS: dict[str, tuple[str, Write]] = {
     "float array to 255": (".npy", lambda m, p: np.save(p, m[None] * 255.0)),
     "label array": (".npy", lambda m, p: np.save(p, labels(m, (1, 5)).astype(np.int64))),
     "float tif": (".tif", lambda m, p: save(m.astype(np.float32), p)),
+    "grey whose white is transparent": (".png", lambda m, p: save(m.astype(np.uint8) * 255, p, transparency=255)),
+    "RGB whose black is transparent": (".png", lambda m, p: save(coloured(m, (9, 0, 0)), p, transparency=(0, 0, 0))),
+    "paletted tif": (".tif", lambda m, p: paletted(m * 2, [0, 0, 0, 128, 0, 0, 0, 128, 0], p)),
+    "grey, opaque": (".png", lambda m, p: save(np.dstack([m * 255, m * 0 + 255]).astype(np.uint8), p)),
+    "animation of one frame": (".png", lambda m, p: save(m.astype(np.uint8) * 255, p, save_all=True)),
+    "ADE20K": (
+        ".png",
+        lambda m, p: save(coloured(m, (50, 220, 1)), p),
+    ),  # class 5 * 256 + 220, object 1
+    "JPEG 2000": (".jp2", lambda m, p: save(m.astype(np.uint8) * 255, p)),
 }
 
 

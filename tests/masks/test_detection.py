@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from mask_encoders import INSIDE, save
 
+from torch_bgdebias.files import UnreadableImageError
 from torch_bgdebias.masks import MaskEncoding, MaskEncodingError, read_mask
 from torch_bgdebias.masks.contents import load_mask
 from torch_bgdebias.masks.detection import _white_value
@@ -72,11 +73,22 @@ def test_what_cannot_be_known_is_shown(tmp_path, values, text):
         (areas(-8.0, 9.0), r"values from -8 to 9; .*apply a sigmoid"),
         (areas(0.0, np.nan), r"values from nan to nan"),
         (areas(0.0, 3.5), r"fractions up to 3.5"),
+        (np.where(INSIDE, -1, 0).astype(np.int8), r"values from -1 to 0; "),  # 255 as a signed byte
+        (np.stack([~INSIDE, INSIDE, INSIDE & False], 2).astype(np.uint8), r"\(1, 0, 0\), \(0, 1, 0\), and no black"),
     ],
 )
 def test_arrays_that_are_no_masks(tmp_path, values, text):
     with pytest.raises(MaskEncodingError, match=text):
         read_mask(written(tmp_path, values, "m.npy"))
+
+
+def test_a_channel_a_class_says_what_to_save(tmp_path):
+    for values in (np.stack([~INSIDE, INSIDE]), np.stack([~INSIDE, INSIDE], 2).astype(np.float32)):
+        with pytest.raises(
+            UnreadableImageError, match=r"an array \(H, W\) .*; of a channel a class save values.argmax"
+        ):
+            read_mask(written(tmp_path, values, "m.npy"))
+    assert int(read_mask(written(tmp_path, values.argmax(2), "m.npy")).sum()) == 80 * 255
 
 
 def test_a_wide_soft_edge_is_no_label_map(tmp_path):

@@ -216,8 +216,9 @@ def picture_files(root: Path, *, classes: Sequence[str] | None = None, white: fl
     images = root / "images" if (root / "images").is_dir() else root
     folders = [folder for folder in category_folders(images) if folder.name != "masks"]
     names = [folder.name for folder in folders] if classes is None else list(classes)
-    if names and {name.lower() for name in names} <= _PARTS:
-        raise ValueError(f"{images}: expected one folder per class, got the parts {first_few(names)}; name one of them")
+    parts = [name for name in names if name.lower() in _PARTS]
+    if classes is None and parts and (len(parts) > 1 or parts == names):
+        raise ValueError(f"{images}: expected one folder per class, got the parts {first_few(parts)}; name one of them")
     listed: list[tuple[Path, int]] = []
     unread: list[Path] = []
     for label, name in enumerate(names):

@@ -51,10 +51,11 @@ def class_names(root: Path, wanted: Sequence[str] | None = None) -> list[str]:
         if absent:
             raise ValueError(f"classes: {first_few(absent)} not in {images}, which has {first_few(there, 20)}")
         return chosen
-    if {name.lower() for name in there} <= _SPLITS:
+    parts = [name for name in there if name.lower() in _SPLITS]
+    if len(parts) > 1 or parts == there:
         raise ValueError(
-            f"{images}: expected one folder per class, got the parts {first_few(there)} of a data set; give each part "
-            f"a folder of its own: {there[0]}/images/<class>/ and {there[0]}/masks/<class>/"
+            f"{images}: expected one folder per class, got the parts {first_few(parts)} of a data set; give each part "
+            f"a folder of its own: {parts[0]}/images/<class>/ and {parts[0]}/masks/<class>/ (or say classes=)"
         )
     warn_of_order(images, there)
     return there

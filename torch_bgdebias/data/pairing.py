@@ -13,7 +13,7 @@ from typing import NamedTuple
 from torch_bgdebias.files import EXTENSIONS, category_folders, first_few, folder_listing, image_files, same_form, spread
 from torch_bgdebias.masks.annotated import AnnotatedMasks
 from torch_bgdebias.masks.contents import MASK_EXTENSIONS
-from torch_bgdebias.masks.formats.notice import annotation_files
+from torch_bgdebias.masks.formats.notice import RUN_LENGTHS, annotation_files
 from torch_bgdebias.unread import PICTURES_NOT_READ, apart, what_is_not_read
 
 __all__ = [
@@ -321,6 +321,8 @@ def _annotations(root: Path, pairs: Pairs) -> str | None:
     path, kind = noticed[0]
     if kind in ("PASCAL VOC", "YOLO boxes"):
         advice = "their boxes are no masks: have them filled with --boxes"
+    elif kind == RUN_LENGTHS:
+        advice = "save them as PNG (pycocotools.mask.decode), or as one COCO file of all pictures"
     else:
         above = next((root / part for part in ("images", "masks") if root / part in path.parents), path.parent)
         source = above if kind in ("LabelMe", "Supervisely", "YOLO") else path

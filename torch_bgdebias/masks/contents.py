@@ -231,5 +231,6 @@ def _from_array(path: Path) -> MaskContents:
     if values.ndim == 3 and values.shape[2] == 3 and values.dtype == np.uint8:
         return _from_colours(path, mode, values, None, False)
     if values.ndim != 2 or values.dtype.kind not in "biuf" or 0 in values.shape:
-        raise UnreadableImageError(f"mask file {path}: expected an array (H, W) of numbers, got {mode}")
+        one_hot = "; of a channel a class save values.argmax(axis)" if values.ndim == 3 else ""
+        raise UnreadableImageError(f"mask file {path}: expected an array (H, W) of numbers, got {mode}{one_hot}")
     return MaskContents(path, mode, "numbers", values.astype(np.uint8) if values.dtype == bool else values)

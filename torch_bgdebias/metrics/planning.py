@@ -77,7 +77,7 @@ def gap_power(
     """The probability that so many images show a gap.
 
     Args:
-        images: how many, at least 2.
+        images: how many, 2 to ten million.
         gap: the true one, in (0, accuracy].
         accuracy: on the images with the higher one, in (0, 1].
         changed: share of images that change sides, from ``gap`` to what the accuracies allow; `usual_changes` when
@@ -98,6 +98,8 @@ def gap_power(
         0.89
     """
     check_count(images, name="images", least=2)
+    if images > _MOST:
+        raise ValueError(f"images: expected at most {_MOST:,}, got {images:,}")
     up, down = _shares(gap, accuracy, changed)
     check_option(rule, RULES, name="rule")
     check_confidence(confidence)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["BOXES_ALONE", "annotation_files", "annotation_kind"]
+__all__ = ["BOXES_ALONE", "RUN_LENGTHS", "annotation_files", "annotation_kind"]
 
 #: kinds that hold boxes and no outlines
 BOXES_ALONE = ("PASCAL VOC", "YOLO boxes")
+
+#: COCO's run lengths without what COCO puts around them
+RUN_LENGTHS = "run lengths"
 
 #: what of a file is looked at
 _HEAD = 65536
@@ -20,11 +23,7 @@ def annotation_kind(path: Path) -> str | None:
     ``"LabelMe"``, ``"COCO"``, ``"CVAT"``, ``"Label Studio"``, ``"Supervisely"``, ``"Datumaro"``, ``"YOLO"``; ``"PASCAL
     VOC"`` and ``"YOLO boxes"``, which hold no outlines.
     """
-    try:
-        with open(path, "rb") as file:
-            text = file.read(_HEAD).decode("utf-8-sig", errors="replace")
-    except OSError:
-        return None
+    text = _head_of(path)
     if path.suffix.lower() == ".json":
         if '"shapes"' in text and ('"imageHeight"' in text or '"shape_type"' in text):
             return "LabelMe"
@@ -46,6 +45,15 @@ def annotation_kind(path: Path) -> str | None:
     return None
 
 
+def _head_of(path: Path) -> str:
+    """How a file begins; empty where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(_HEAD).decode("utf-8-sig", errors="replace")
+    except OSError:
+        return ""
+
+
 def _yolo_kind(text: str) -> str | None:
     """Lines of a whole number and shares: four of a box, six or more of an outline."""
     lines = text.split("\n")
@@ -62,7 +70,7 @@ def _yolo_kind(text: str) -> str | None:
 
 
 def annotation_files(folders: Iterable[Path], *, look_at: int = 20) -> list[tuple[Path, str]]:
-    """Annotation files directly in these folders, with their kinds.
+    """Annotation files directly in these folders, with their kinds; ``RUN_LENGTHS`` are not read, only noticed.
 
     Args:
         folders: those that are not there are passed over.
@@ -75,6 +83,8 @@ def annotation_files(folders: Iterable[Path], *, look_at: int = 20) -> list[tupl
         candidates = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".json", ".txt", ".xml"))
         for path in candidates[:look_at]:
             kind = annotation_kind(path)
+            if kind is None and path.suffix.lower() == ".json" and '"counts"' in (text := _head_of(path)):
+                kind = RUN_LENGTHS if '"size"' in text else None
             if kind is not None:
                 noticed.append((path, kind))
     return noticed
