@@ -134,6 +134,17 @@ def test_soft_masks_stay_soft(folder):
     torch.testing.assert_close(MaskedImageFolder(folder)[0][2].max(), torch.tensor(128 / 255))
 
 
+def test_masks_without_an_object_are_told_where_they_are_many(folder):
+    """A swap leaves nothing of such a picture, and its label stands beside another one's background."""
+    paths = sorted((folder / "masks").rglob("*.png"))
+    Image.new("L", Image.open(paths[0]).size).save(paths[0])
+    with pytest.warns(UserWarning, match=rf"1 of {len(paths)} masks that were looked at hold no object"):
+        MaskedImageFolder(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(MaskedImageFolder(folder, min_foreground=0.001)) == len(paths) - 1
+
+
 def test_min_foreground_filters_and_counts(folder):
     mask(folder / "masks/dog/0.png", box=(0, 0, 1, 1))
     mask(folder / "masks/dog/1.png", box=(0, 0, 0, 0))

@@ -44,6 +44,8 @@ __all__ = ["MaskSizeError", "MaskedImageFolder", "MaskedSample", "MaskedTriple",
 
 #: pictures among which an object must be annotated
 _LOOK_AT = 48
+#: share of masks without an object that is told
+_MANY_EMPTY = 0.1
 
 
 class MaskSizeError(ValueError):
@@ -155,6 +157,7 @@ class MaskedImageFolder(Dataset[Any]):
         self._masks: MaskReader | AnnotatedMasks
         if drawn_masks is None:
             self._masks = MaskReader.of_folder(files, self.settings.reading, root=self.root, strict=strict)
+            self._warn_of_empty(self._masks)
         else:
             self._masks = drawn_masks
             drawn_masks.require_objects([s.image for s in spread(self.samples, _LOOK_AT)], Path(str(source)))
@@ -168,6 +171,15 @@ class MaskedImageFolder(Dataset[Any]):
                 stacklevel=2,
             )
         self._leave_out()
+
+    def _warn_of_empty(self, masks: MaskReader) -> None:
+        if masks.empty >= _MANY_EMPTY * max(1, masks.looked_at) and not self.settings.min_foreground:
+            warnings.warn(
+                f"{self.root}: {masks.empty} of {masks.looked_at} masks that were looked at hold no object: such a "
+                "picture stands on no other background when it is measured, and a swap leaves nothing of it; leave "
+                "them out with min_foreground=0.001, or draw them",
+                stacklevel=3,
+            )
 
     def _leave_out(self) -> None:
         low, high = self.settings.min_foreground, self.settings.max_foreground

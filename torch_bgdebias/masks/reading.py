@@ -99,12 +99,14 @@ class MaskReader:
 
     Attributes:
         has_void: whether some of the masks that ``of_folder`` looked at hold pixels that are neither.
+        looked_at, empty: how many masks ``of_folder`` looked at, and how many of these hold no object.
     """
 
     def __init__(self, wanted: MaskEncoding, encodings: Mapping[str, MaskEncoding]) -> None:
         self.wanted = wanted
         self.encodings = dict(encodings)
         self.has_void = False
+        self.looked_at = self.empty = 0
 
     @classmethod
     def of_folder(
@@ -191,6 +193,7 @@ class MaskReader:
         covers = [cover for _, cover in covered]
         if not covers:
             return
+        self.looked_at, self.empty = len(covers), sum(not cover.inside.any() for cover in covers)
         holds = f"holds {_values_of(masks)}"
         opening = f"{root or masks[0].path}: masks ({len(masks)} looked at, the first {masks[0].path.name}"
         area = float(np.mean([cover.share(np.s_[:, :]) for cover in covers]))

@@ -46,10 +46,7 @@ class ModelRun:
         self.probabilities = False
         self._sigmoid: bool | None = None  # not looked yet
         self.doubt: str | None = None
-        self._key: LogitsKey = settings.logits
-        self._joined: Superclasses | None = None
-        if isinstance(self._key, Superclasses):  # which take logits: a softmax or a sigmoid is undone before
-            self._key, self._joined = self._key.logits, replace(self._key, logits=None)
+        self._key, self._joined = _taken_apart(settings.logits)
         if settings.embeddings and settings.mixed:
             self._find_layer()
 
@@ -185,6 +182,11 @@ class ModelRun:
             self.layer = find_head(self.model, num_classes=outputs)[0]
         except LookupError as error:
             self.no_embedding = f"{_LEFT_OUT}: {error}"
+
+
+def _taken_apart(key: LogitsKey) -> tuple[LogitsKey, Superclasses | None]:
+    """Where the logits are, and what joins several to one class once a softmax or sigmoid is undone."""
+    return (key.logits, replace(key, logits=None)) if isinstance(key, Superclasses) else (key, None)
 
 
 def _all_in_unit(values: Tensor) -> bool:
