@@ -162,7 +162,9 @@ def test_a_folder_of_numbers_says_in_which_order_they_are_taken(tmp_path):
             picture.save(tmp_path / name / f"{number}.png")
     (tmp_path / "1" / "x.heic").write_bytes(b"0")
     network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
-    with pytest.warns(UserWarning, match="the classes are numbers and are taken in their order, 1, 2, 10") as told:
+    with pytest.warns(UserWarning, match="the classes are numbers and are taken in their order, 1, 2, 10") as warned:
         discovery = discover(network, tmp_path, preprocessing=Preprocessing(SIDE, channels=1), layer="0")
     assert discovery.classes == ("1", "2", "10")
-    assert any("1 files of formats that are not read were passed over (.heic: x.heic)" in str(w.message) for w in told)
+    assert any(
+        "1 files of formats that are not read were passed over (.heic: x.heic)" in str(w.message) for w in warned
+    )
