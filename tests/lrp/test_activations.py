@@ -34,13 +34,13 @@ def test_rule_and_its_derivatives_are_those_of_the_formula(ceiling: float | None
     x = torch.tensor([-1.0, -0.0, 0.2, 0.4, 0.5, 0.7, 2.0], dtype=torch.float64, requires_grad=True)
     grad = torch.linspace(-1, 1, 7, dtype=torch.float64).requires_grad_()
     probe = torch.linspace(0.5, 2, 7, dtype=torch.float64)
-    found = relevance_gradient(x, grad, ceiling, keep_input=keep_input)
+    relevance = relevance_gradient(x, grad, ceiling, keep_input=keep_input)
     expected = written_out(x, grad, ceiling)
-    torch.testing.assert_close(found, expected)
-    for derivative, wanted in zip(
-        torch.autograd.grad(found, (x, grad), probe), torch.autograd.grad(expected, (x, grad), probe), strict=True
+    torch.testing.assert_close(relevance, expected)
+    for derivative, right_derivative in zip(
+        torch.autograd.grad(relevance, (x, grad), probe), torch.autograd.grad(expected, (x, grad), probe), strict=True
     ):
-        torch.testing.assert_close(derivative, wanted)
+        torch.testing.assert_close(derivative, right_derivative)
 
 
 @pytest.mark.parametrize("ceiling", [None, 0.5])
