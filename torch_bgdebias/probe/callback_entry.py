@@ -112,8 +112,8 @@ class EntryWatch:
             return entry
         if not entry.compared:
             in_training = joined_entries(self._in_training)
-            seen = in_training is not None and in_training.compared and not in_training.problem
-            return in_training if seen else _with_problem(entry, UNSEEN)
+            shown_in_training = in_training is not None and in_training.compared and not in_training.problem
+            return in_training if shown_in_training else _with_problem(entry, UNSEEN)
         if not entry.problem and self._later is not None:
             entry = self._with_later(module, entry, self._later)
         if not entry.problem and (problem := self._problem_of_labels()):
@@ -208,29 +208,31 @@ class EntryWatch:
             entry = joined_entries(self._entries)
             assert entry is not None
             self._later = LaterSteps(entry, self._answers, task=self._task)
-        with self._later.watching(call.module, image) as judged:
+        with self._later.watching(call.module, image) as judgements:
             output = call.run()
-            judged.returned(output)
-        self._compare_labels(judged, label)
+            judgements.returned(output)
+        self._compare_labels(judgements, label)
         return output
 
-    def _compare_labels(self, judged: Judgements, label: Tensor | None) -> None:
+    def _compare_labels(self, judgements: Judgements, label: Tensor | None) -> None:
         if label is not None and len(label):
-            self._labels.add(judged.agree(label), predicted=bool(judged.answers.outputs or judged.answers.cuts))
+            self._labels.add(
+                judgements.agree(label), predicted=bool(judgements.answers.outputs or judgements.answers.cuts)
+            )
 
     def _look(self, call: StepCall, image: Tensor, label: Tensor | None) -> Any:
         with ExitStack() as stack:
             step = stack.enter_context(calls_by_module(call.module))
             sets = self._task == "multilabel"
-            judged = stack.enter_context(Judgements(len(image), lambda: not step.running, sets=sets))
-            step.answered = judged.answered
+            judgements = stack.enter_context(Judgements(len(image), lambda: not step.running, sets=sets))
+            step.answered = judgements.answered
             output = call.run()
-            judged.returned(output)
+            judgements.returned(output)
         if not len(image):
             return output
         with rng_untouched(), call.module.trainer.precision_plugin.forward_context():
-            self._entries.append(self._compared(call.module, step, judged.answers, image))
-        self._compare_labels(judged, label)
+            self._entries.append(self._compared(call.module, step, judgements.answers, image))
+        self._compare_labels(judgements, label)
         return output
 
     def _label_of(self, batch: Any) -> Tensor | None:
@@ -245,8 +247,8 @@ class EntryWatch:
             return (label.reshape(-1) > 0.5).long() if label.numel() == len(label) else None
         if label.ndim == 2 and label.shape[1] > 1:
             return (label > 0.5).long() if self._task == "multilabel" else label.argmax(1)
-        whole = label.ndim == 1 and not label.is_floating_point() and self._task == "multiclass"
-        return label.clone() if whole else None
+        are_classes = label.ndim == 1 and not label.is_floating_point() and self._task == "multiclass"
+        return label.clone() if are_classes else None
 
     def _compared(self, module: nn.Module, step: Calls, judged: Answers, image: Tensor) -> Entry:
         entry, plain, output = self._called_plainly(module, step, image[:ROWS])
@@ -284,7 +286,7 @@ class EntryWatch:
         elif any(same):
             entry = dataclasses.replace(entry, compared=True)  # also where nobody saw the images enter
         else:
-            problem = f"its own step judges {_shapes(candidates)} that its forward does not return"
+            problem = f"its own step judges {_shape_text(candidates)} that its forward does not return"
             entry = _with_problem(entry, (problem, _FORWARD))
         if not judged.outputs and entry.compared and not entry.problem and (name := _judges_at_the_end(module)):
             return _with_problem(
@@ -342,7 +344,7 @@ def _steps_uncompiled(module: Any) -> AbstractContextManager[Any]:
     A module that ``torch.compile`` has wrapped is left as it is, for its wrapper hears of them.
     """
     compiled = getattr(module, "_compiler_ctx", None) is not None
-    compiled = compiled or any(part._compiled_call_impl is not None for part in module.modules())
+    compiled = compiled or any(submodule._compiled_call_impl is not None for submodule in module.modules())
     return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
@@ -357,9 +359,9 @@ def _runs_nothing(module: Any) -> bool:
     """
     code = getattr(getattr(module.validation_step, "__func__", None), "__code__", None)
     kind = type(module)
-    framework = next(one for one in kind.__mro__ if one.__name__ == "LightningModule")
-    own = {*vars(module), *module._modules, *dir(kind)} - {*dir(framework)}  # without asking any property
-    return code is not None and own.isdisjoint(code.co_names)
+    framework = next(base for base in kind.__mro__ if base.__name__ == "LightningModule")
+    own_names = {*vars(module), *module._modules, *dir(kind)} - {*dir(framework)}  # without asking any property
+    return code is not None and own_names.isdisjoint(code.co_names)
 
 
 def _judges_at_the_end(module: Any) -> str:
@@ -377,14 +379,14 @@ def how_images_enter(entry: Entry | None) -> str:
             f"as in the module's own training step, in the first {entry.batches} batch(es); its validation step runs "
             "nothing"
         )
-    said = f"as in the module's own step, in the {entry.batches} batch(es) that were looked at"
+    text = f"as in the module's own step, in the {entry.batches} batch(es) that were looked at"
     unseen = [
         "; what it judges was compared in some of them only" * entry.partly,
         "; by which labels was not seen, those of the batch are taken" * bool(entry.labels),
     ]
-    return said + "".join(unseen)
+    return text + "".join(unseen)
 
 
-def _shapes(outputs: list[Tensor]) -> str:
-    widths = sorted({1 if one.ndim == 1 else one.shape[1] for one in outputs})
+def _shape_text(outputs: list[Tensor]) -> str:
+    widths = sorted({1 if output.ndim == 1 else output.shape[1] for output in outputs})
     return f"answers ({' or '.join(map(str, widths))} numbers an image)"

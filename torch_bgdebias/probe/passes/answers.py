@@ -49,13 +49,13 @@ class Answers:
     @classmethod
     def joined(cls, several: Sequence[Self]) -> Self:
         """Those of several steps of one kind as of one."""
-        kinds = zip(*((one.outputs, one.last, one.parts, one.cuts) for one in several), strict=True)
+        kinds = zip(*((answers.outputs, answers.last, answers.parts, answers.cuts) for answers in several), strict=True)
         return cls(*([torch.cat(steps) for steps in zip(*kind, strict=True)] for kind in kinds))
 
     def same(self, logits: Tensor, *, task: str, slack: float = 1) -> list[bool]:
         """Which of the candidates are these. Waits for the device."""
         exact = self._compare_cuts(logits, task, slack)
-        return [exact or same_answers(one, logits, task=task, slack=slack) for one in self.candidates]
+        return [exact or same_answers(candidate, logits, task=task, slack=slack) for candidate in self.candidates]
 
     def cut_elsewhere(self, logits: Tensor, *, task: str, slack: float = 1) -> bool:
         """Whether these are judged by thresholds, none of which is where the probability is a half."""
@@ -73,9 +73,13 @@ class Answers:
             value, expected = (x[:rows].reshape(rows, -1).double() for x in (cut, margin))
             if value.shape != expected.shape:
                 continue
-            known = value.isfinite() & expected.isfinite()
-            one, two = (x[known] if change is None else change(x[known]) for x in (value, expected))
-            if int(known.sum()) > 1 and float(two.abs().max()) > tolerance and _proportional(one, two, tolerance):
+            is_known = value.isfinite() & expected.isfinite()
+            first, second = (x[is_known] if change is None else change(x[is_known]) for x in (value, expected))
+            if (
+                int(is_known.sum()) > 1
+                and float(second.abs().max()) > tolerance
+                and _proportional(first, second, tolerance)
+            ):
                 return True
         return False
 
@@ -99,7 +103,7 @@ def cut_at(values: Tensor, threshold: float | Tensor, *, below: bool = False) ->
     return -cut if below else cut
 
 
-def same_answers(one: Tensor, two: Tensor, *, task: str, slack: float = 1) -> bool:
+def same_answers(first: Tensor, second: Tensor, *, task: str, slack: float = 1) -> bool:
     """Whether two outputs (B, K) say the same, but for a temperature, a softmax or a sigmoid.
 
     Of two classes one may have both columns, and the other one number an image.
@@ -109,35 +113,35 @@ def same_answers(one: Tensor, two: Tensor, *, task: str, slack: float = 1) -> bo
         task: ``"multiclass"``, where a row's logits may differ by a constant, ``"binary"`` or ``"multilabel"``.
         slack: times the usual tolerance.
     """
-    low = any(x.dtype in (torch.float16, torch.bfloat16) for x in (one, two))
+    low = any(x.dtype in (torch.float16, torch.bfloat16) for x in (first, second))
     tolerance = slack * (5e-2 if low else 5e-3)
-    rows = min(len(one), len(two))
-    one, two = (x[:rows].reshape(rows, -1).double() for x in (one, two))
-    of_two = task != "multilabel" and {one.shape[1], two.shape[1]} == {1, 2}
-    if (one.shape != two.shape and not of_two) or not bool(one.isfinite().all() & two.isfinite().all()):
+    rows = min(len(first), len(second))
+    first, second = (x[:rows].reshape(rows, -1).double() for x in (first, second))
+    of_two = task != "multilabel" and {first.shape[1], second.shape[1]} == {1, 2}
+    if (first.shape != second.shape and not of_two) or not bool(first.isfinite().all() & second.isfinite().all()):
         return False
     task = "binary" if of_two else task
-    (one, here), (two, there) = (
-        _margin_of_two(x) if of_two and x.shape[1] == 2 else _log_odds(x, task) for x in (one, two)
+    (first, first_known), (second, second_known) = (
+        _margin_of_two(x) if of_two and x.shape[1] == 2 else _log_odds(x, task) for x in (first, second)
     )
-    known = here & there
+    both_known = first_known & second_known
     if task == "multiclass":
-        one, two = _centred(one, known), _centred(two, known)
-    one, two = one * known, two * known
-    if task == "multiclass" and not bool((known.sum(1) > 1).any()):  # rounded to one class an image
-        return torch.equal(here.double().argmax(1), there.double().argmax(1))
-    return _proportional(one, two, tolerance)
+        first, second = _centred(first, both_known), _centred(second, both_known)
+    first, second = first * both_known, second * both_known
+    if task == "multiclass" and not bool((both_known.sum(1) > 1).any()):  # rounded to one class an image
+        return torch.equal(first_known.double().argmax(1), second_known.double().argmax(1))
+    return _proportional(first, second, tolerance)
 
 
 def _without_labels(values: Sequence[Tensor]) -> list[Tensor]:
     return [x for x in values if x.ndim == 1 or x.shape[1] == 1 or not bool(((x == 0) | (x == 1)).all())]
 
 
-def _proportional(one: Tensor, two: Tensor, tolerance: float) -> bool:
-    if float(one.abs().max()) < tolerance > float(two.abs().max()):
+def _proportional(first: Tensor, second: Tensor, tolerance: float) -> bool:
+    if float(first.abs().max()) < tolerance > float(second.abs().max()):
         return True
-    scale = (one * two).sum() / two.square().sum()
-    return bool(scale > 0) and bool((one - scale * two).abs().max() <= tolerance * one.abs().max())
+    scale = (first * second).sum() / second.square().sum()
+    return bool(scale > 0) and bool((first - scale * second).abs().max() <= tolerance * first.abs().max())
 
 
 def _log_odds(values: Tensor, task: str) -> tuple[Tensor, Tensor]:
@@ -157,19 +161,19 @@ def _margin(logits: Tensor, task: str) -> Tensor | None:
     table = logits.reshape(len(logits), -1)
     if task == "multiclass" and table.shape[1] != 2:
         return None
-    values, known = _margin_of_two(table) if task == "multiclass" else _log_odds(table, task)
-    return torch.where(known, values, math.nan)
+    values, is_known = _margin_of_two(table) if task == "multiclass" else _log_odds(table, task)
+    return torch.where(is_known, values, math.nan)
 
 
 def _margin_of_two(values: Tensor) -> tuple[Tensor, Tensor]:
     """Log odds (B, 1) of the second of two classes, and where they are known."""
-    logits, known = _log_odds(values, "multiclass")
-    return logits[:, 1:] - logits[:, :1], known.all(1, keepdim=True)
+    logits, is_known = _log_odds(values, "multiclass")
+    return logits[:, 1:] - logits[:, :1], is_known.all(1, keepdim=True)
 
 
 def _without_mean(value: Tensor) -> Tensor:
     return value - value.mean()
 
 
-def _centred(values: Tensor, known: Tensor) -> Tensor:
-    return values - (values * known).sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp_min(1)
+def _centred(values: Tensor, is_known: Tensor) -> Tensor:
+    return values - (values * is_known).sum(1, keepdim=True) / is_known.sum(1, keepdim=True).clamp_min(1)

@@ -152,7 +152,7 @@ class Calls(dict[str, list[Call]]):
         """It ends."""
         if self._open and self._open.pop():
             last = self[name][-1]
-            self[name][-1] = dataclasses.replace(last, answer=_answer(output, last.size))
+            self[name][-1] = dataclasses.replace(last, answer=_rows_of_answer(output, last.size))
             if not self.running:
                 self.answered(output)
 
@@ -169,12 +169,12 @@ def calls_by_module(module: nn.Module) -> Iterator[Calls]:
         return lambda _, args, output: calls.leave(name, output)
 
     handles = []
-    for name, part in module.named_modules():
+    for name, submodule in module.named_modules():
         # scripted parts take no hooks, and those inside of compiled ones hear of some calls only
-        if isinstance(part, torch.jit.ScriptModule) or "_orig_mod" in name.split("."):
+        if isinstance(submodule, torch.jit.ScriptModule) or "_orig_mod" in name.split("."):
             continue
-        handles.append(part.register_forward_pre_hook(entering(name), with_kwargs=True))
-        handles.append(part.register_forward_hook(leaving(name), always_call=True))
+        handles.append(submodule.register_forward_pre_hook(entering(name), with_kwargs=True))
+        handles.append(submodule.register_forward_hook(leaving(name), always_call=True))
     try:
         yield calls
     finally:
@@ -196,35 +196,35 @@ def compare_entries(step: Calls, plain: Calls, image: Tensor) -> Entry:
         plain: the same around ``module(image)``, in evaluation mode.
         image: those images, the first `ROWS` of the batch's.
     """
-    name = _in_both(step, plain)
+    name = _first_shared_module(step, plain)
     if name is None:
-        inside = [next((n for n in seen if n), "") for seen in (step, plain)]
+        inside = [next((n for n in recorded if n), "") for recorded in (step, plain)]
         if all(inside):
             return Entry(True, problem=f"its own step runs its part {inside[0]!r}, and its forward {inside[1]!r}")
         return Entry(compared=False, tops=tuple(step.tops))
-    theirs, ours = step[name][0].picture, plain[name][0].picture
-    assert theirs is not None
-    assert ours is not None
-    low = any(x.dtype in (torch.float16, torch.bfloat16) for x in (theirs, ours, image))
+    in_step, in_plain = step[name][0].picture, plain[name][0].picture
+    assert in_step is not None
+    assert in_plain is not None
+    low = any(x.dtype in (torch.float16, torch.bfloat16) for x in (in_step, in_plain, image))
     tolerance, batch_image = LOW if low else EXACT, image.double()
-    theirs, ours = theirs[: len(image)].double(), ours.double()
-    as_they_are = _close(ours, batch_image, tolerance)
-    same = Entry(True, at=name, calls=len(step[name]), tops=tuple(step.tops))
-    if _close(theirs, ours, tolerance):
+    in_step, in_plain = in_step[: len(image)].double(), in_plain.double()
+    as_they_are = _close(in_plain, batch_image, tolerance)
+    unchanged = Entry(True, at=name, calls=len(step[name]), tops=tuple(step.tops))
+    if _close(in_step, in_plain, tolerance):
         if as_they_are:
-            return same
-        arrives = _channel_map(batch_image, theirs, tolerance) if batch_image.shape == theirs.shape else None
-        return dataclasses.replace(same, arrives=arrives, by_forward=arrives is None)
-    where = f"its module {name!r}" if name else "it"
-    if theirs.shape[2:] != ours.shape[2:]:
-        sizes = " instead of ".join(f"{tuple(x.shape[2:])}" for x in (theirs, ours))
-        return Entry(True, problem=f"{where} is given images of {sizes} pixels in the module's own step")
+            return unchanged
+        arrives = _channel_map(batch_image, in_step, tolerance) if batch_image.shape == in_step.shape else None
+        return dataclasses.replace(unchanged, arrives=arrives, by_forward=arrives is None)
+    network = f"its module {name!r}" if name else "it"
+    if in_step.shape[2:] != in_plain.shape[2:]:
+        sizes = " instead of ".join(f"{tuple(x.shape[2:])}" for x in (in_step, in_plain))
+        return Entry(True, problem=f"{network} is given images of {sizes} pixels in the module's own step")
     if not as_they_are:
-        return Entry(True, problem=f"{where} is given other images in the module's own step than by its forward")
-    channel_map = _channel_map(batch_image, theirs, tolerance) if theirs.shape == ours.shape else None
+        return Entry(True, problem=f"{network} is given other images in the module's own step than by its forward")
+    channel_map = _channel_map(batch_image, in_step, tolerance) if in_step.shape == in_plain.shape else None
     if channel_map is None:
-        return Entry(True, problem=f"{where} is given the batch's images changed in a way that is no normalisation")
-    return dataclasses.replace(same, preprocess=channel_map, arrives=channel_map)
+        return Entry(True, problem=f"{network} is given the batch's images changed in a way that is no normalisation")
+    return dataclasses.replace(unchanged, preprocess=channel_map, arrives=channel_map)
 
 
 def several_calls(step: Calls, plain: Calls, size: int) -> str:
@@ -234,21 +234,21 @@ def several_calls(step: Calls, plain: Calls, size: int) -> str:
         step, plain: as in `compare_entries`.
         size: of the batch in the step.
     """
-    name = _in_both(step, plain)
+    name = _first_shared_module(step, plain)
     if name is None:
         return ""
-    theirs, ours = step[name], plain[name]
-    where = f"its module {name!r}" if name else "it"
-    whole = min(size, ROWS)
-    if [call.size / size for call in theirs] == [call.size / whole for call in ours]:
-        changes = [sum(not _alike_pictures(*pair) for pair in pairwise(calls)) for calls in (theirs, ours)]
-        return "" if changes[0] == changes[1] else f"{where} is given different images in {len(theirs)} calls"
-    if any(call.size != size for call in theirs):
-        total = sum(call.size for call in theirs)
-        return f"{where} is given {total} images in {len(theirs)} call(s) for the {size} of the batch (crops, views?)"
-    pairs = [(call, theirs[number % len(ours)]) for number, call in enumerate(theirs[:_CALLS])]
-    times = f"{where} runs {len(theirs)} times in one validation step"
-    if len(theirs) % len(ours) or not all(_alike_pictures(*pair) for pair in pairs):
+    step_calls, plain_calls = step[name], plain[name]
+    network = f"its module {name!r}" if name else "it"
+    plain_size = min(size, ROWS)
+    if [call.size / size for call in step_calls] == [call.size / plain_size for call in plain_calls]:
+        changes = [sum(not _alike_pictures(*pair) for pair in pairwise(calls)) for calls in (step_calls, plain_calls)]
+        return "" if changes[0] == changes[1] else f"{network} is given different images in {len(step_calls)} calls"
+    if any(call.size != size for call in step_calls):
+        times = f"{sum(call.size for call in step_calls)} images in {len(step_calls)} call(s)"
+        return f"{network} is given {times} for the {size} of the batch (crops, views?)"
+    pairs = [(call, step_calls[number % len(plain_calls)]) for number, call in enumerate(step_calls[:_CALLS])]
+    times = f"{network} runs {len(step_calls)} times in one validation step"
+    if len(step_calls) % len(plain_calls) or not all(_alike_pictures(*pair) for pair in pairs):
         return f"{times}, on different images (views, scales?)"
     if not all(_alike_answers(*pair) for pair in pairs):
         return f"{times} and answers the same images differently (dropout?)"
@@ -262,20 +262,22 @@ def other_networks(step: Calls, plain: Calls, outputs: int) -> dict[str, Tensor]
         step, plain: as in `compare_entries`.
         outputs: K, numbers an image that the plain call returns.
     """
-    others: dict[str, Tensor] = {}
+    candidates: dict[str, Tensor] = {}
     for name, calls in step.items():
-        known = not name or name in plain or any(other.startswith(f"{name}.") for other in plain)
+        in_plain = not name or name in plain or any(other.startswith(f"{name}.") for other in plain)
         answers = [call.answer for call in calls if call.answer is not None and call.answer.shape[1] == outputs]
-        if answers and not known:
-            others[name] = answers[0]
-    return {name: answer for name, answer in others.items() if not any(_is_part(name, other) for other in others)}
+        if answers and not in_plain:
+            candidates[name] = answers[0]
+    return {
+        name: answer for name, answer in candidates.items() if not any(_is_part(name, other) for other in candidates)
+    }
 
 
-def _is_part(name: str, other: str) -> bool:
-    return name.startswith(f"{other}.")
+def _is_part(child: str, parent: str) -> bool:
+    return child.startswith(f"{parent}.")
 
 
-def _in_both(step: Calls, plain: Calls) -> str | None:
+def _first_shared_module(step: Calls, plain: Calls) -> str | None:
     return next((name for name in plain if name in step), None)
 
 
@@ -291,9 +293,9 @@ def joined_entries(entries: Sequence[Entry]) -> Entry | None:
     worst = next((entry for entry in compared if entry.problem), None)
     problem, advice = ("", "") if worst is None else (worst.problem, worst.advice)
     first = compared[0]
-    if not problem and not all(_alike(first.preprocess, entry.preprocess) for entry in compared):
+    if not problem and not all(_alike_maps(first.preprocess, entry.preprocess) for entry in compared):
         problem = "the module's own step changes images in another way in every batch (at random?)"
-    arrive_alike = all(_alike(first.arrives, entry.arrives) for entry in compared)
+    arrive_alike = all(_alike_maps(first.arrives, entry.arrives) for entry in compared)
     return dataclasses.replace(
         first,
         preprocess=None if problem else first.preprocess,
@@ -309,31 +311,31 @@ def joined_entries(entries: Sequence[Entry]) -> Entry | None:
     )
 
 
-def _alike(one: ChannelMap | None, two: ChannelMap | None) -> bool:
-    if one is None or two is None:
-        return one is two
-    if one.weight.shape != two.weight.shape:
+def _alike_maps(first: ChannelMap | None, second: ChannelMap | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    if first.weight.shape != second.weight.shape:
         return False
-    pairs = ((one.weight, two.weight), (one.bias, two.bias))
+    pairs = ((first.weight, second.weight), (first.bias, second.bias))
     return all(bool((a - b).abs().max() <= 2e-2 * (1 + a.abs().max())) for a, b in pairs)
 
 
 def _channel_map(image: Tensor, target: Tensor, tolerance: float) -> ChannelMap | None:
     """The map over channels that turns the one into the other, where there is exactly one."""
-    pixels, wanted = (x.movedim(1, -1).flatten(0, -2) for x in (image, target))  # (P, C), (P, D)
-    if pixels.shape[1] == wanted.shape[1]:
+    pixels, targets = (x.movedim(1, -1).flatten(0, -2) for x in (image, target))  # (P, C), (P, D)
+    if pixels.shape[1] == targets.shape[1]:
         centred = pixels - pixels.mean(0)
         spread = centred.square().mean(0)
         if bool((spread > 1e-8).all()):
-            slope = (centred * (wanted - wanted.mean(0))).mean(0) / spread
-            shift = wanted.mean(0) - slope * pixels.mean(0)
-            if _close(pixels * slope + shift, wanted, tolerance):
+            slope = (centred * (targets - targets.mean(0))).mean(0) / spread
+            shift = targets.mean(0) - slope * pixels.mean(0)
+            if _close(pixels * slope + shift, targets, tolerance):
                 return ChannelMap(slope.diag(), shift)
     design = torch.cat([pixels, torch.ones_like(pixels[:, :1])], 1)
     if int(torch.linalg.matrix_rank(design)) < design.shape[1]:
         return None
-    solution = torch.linalg.lstsq(design, wanted).solution
-    if not _close(design @ solution, wanted, tolerance):
+    solution = torch.linalg.lstsq(design, targets).solution
+    if not _close(design @ solution, targets, tolerance):
         return None
     return ChannelMap(solution[:-1].T.contiguous(), solution[-1])
 
@@ -346,22 +348,24 @@ def _is_picture(value: Tensor) -> bool:
     return value.ndim in (4, 5) and value.shape[1] <= _CHANNELS and value.is_floating_point()
 
 
-def _answer(output: Any, size: int) -> Tensor | None:
+def _rows_of_answer(output: Any, size: int) -> Tensor | None:
     """The first rows of the first (B, K) in what a module returned."""
-    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else [output]
-    rows = (part for part in parts if isinstance(part, Tensor) and part.ndim == 2 and len(part) == size)
+    values = (
+        output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else [output]
+    )
+    rows = (value for value in values if isinstance(value, Tensor) and value.ndim == 2 and len(value) == size)
     answer = next(rows, None)
     return None if answer is None else answer[:ROWS].detach().clone()
 
 
-def _alike_pictures(one: Call, two: Call) -> bool:
-    if one.picture is None or two.picture is None or one.size != two.size:
+def _alike_pictures(first: Call, second: Call) -> bool:
+    if first.picture is None or second.picture is None or first.size != second.size:
         return False
-    return _close(one.picture.double(), two.picture.double(), EXACT)
+    return _close(first.picture.double(), second.picture.double(), EXACT)
 
 
-def _alike_answers(one: Call, two: Call) -> bool:
-    if one.answer is None or two.answer is None:
-        return one.answer is two.answer
-    low = one.answer.dtype in (torch.float16, torch.bfloat16)
-    return _close(one.answer.double(), two.answer.double(), LOW if low else EXACT)
+def _alike_answers(first: Call, second: Call) -> bool:
+    if first.answer is None or second.answer is None:
+        return first.answer is second.answer
+    low = first.answer.dtype in (torch.float16, torch.bfloat16)
+    return _close(first.answer.double(), second.answer.double(), LOW if low else EXACT)

@@ -97,21 +97,21 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if self._depth or not self._outside():
             return func(*args, **kwargs)
-        packet, given = func.overloadpacket, _tensors_in((*args, *kwargs.values()))
-        answer = any(self._origins.of(value).answer for value in given)
-        if given and (answer or not self._origins.knows(given[0])):
+        packet, inputs = func.overloadpacket, _tensors_in((*args, *kwargs.values()))
+        has_answer = any(self._origins.of(value).answer for value in inputs)
+        if inputs and (has_answer or not self._origins.knows(inputs[0])):
             self._note(packet, args, kwargs)
-        mixed = answer and packet not in _LAYERS and self._meet(packet, given)
+        mixed = has_answer and packet not in _LAYERS and self._meet_labels(packet, inputs)
         result = func(*args, **kwargs)
-        self._origins.follow(packet, given, args, result, mixed=mixed)
-        if packet in _PRODUCTS and answer:
-            self._lead([result])
-        elif packet in _SORTING and answer and self._is_output(args[0]):
-            self._orders |= {id(one): (one, len(self._outputs) - 1) for one in _tensors_in([result])}
-        elif given and id(given[0]) in self._orders:
-            self._take(packet, given[0], args, result)
-        elif given and not answer:
-            self._change(result)
+        self._origins.follow(packet, inputs, args, result, mixed=mixed)
+        if packet in _PRODUCTS and has_answer:
+            self._set_last([result])
+        elif packet in _SORTING and has_answer and self._is_output(args[0]):
+            self._orders |= {id(tensor): (tensor, len(self._outputs) - 1) for tensor in _tensors_in([result])}
+        elif inputs and id(inputs[0]) in self._orders:
+            self._take(packet, inputs[0], args, result)
+        elif inputs and not has_answer:
+            self._note_change(result)
         return result
 
     @property
@@ -161,7 +161,7 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if at is not None and not (isinstance(at, Tensor) and at.numel() != 1) and not _asks_for_range(packet, at):
             self._cuts.append(cut_at(values, at, below=packet in _BELOW)[self._rows])
         if packet in _LEADING:
-            self._lead(args[:2])
+            self._set_last(args[:2])
         elif packet in _BY_HAND:
             self._part(values)
             if packet is _aten.exp and (values.ndim == 1 or values.shape[1] == 1):
@@ -186,8 +186,8 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if packet is _aten.select:
             from_end = args[2] in (-1, classes - 1)
         elif packet is _aten.slice:
-            places: list[Any] = [*args[1:4], *[0, None, None][len(args) - 1 :]]
-            dim, start, end = places
+            bounds: list[Any] = [*args[1:4], *[0, None, None][len(args) - 1 :]]
+            dim, start, end = bounds
             from_end = dim not in (0, -2) and bool(start) and (start < 0 or end is None or end >= classes)
         else:
             from_end = packet is _aten.flip
@@ -198,10 +198,10 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
             key: value for key, value in self._orders.items() if packet is _aten.flip and value[0] is result
         }
 
-    def _meet(self, packet: Any, given: Sequence[Tensor]) -> bool:
+    def _meet_labels(self, packet: Any, inputs: Sequence[Tensor]) -> bool:
         """Whether labels are in an operation beside answers."""
-        answers = [value for value in given if value.ndim <= 2 and self._origins.of(value).answer]
-        labels = [value for value in given if not self._origins.of(value).answer and self._labels.could_be(value)]
+        answers = [value for value in inputs if value.ndim <= 2 and self._origins.of(value).answer]
+        labels = [value for value in inputs if not self._origins.of(value).answer and self._labels.could_be(value)]
         labels = [value for value in labels if not isinstance(value, Parameter)]
         if not answers or not labels:
             return False
@@ -218,20 +218,20 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _classes_behind(self, packet: Any, value: Tensor, answer: Tensor) -> Tensor:
         """Of what only says which images are of a class, and of negated classes: the classes."""
-        which, theirs = self._origins.of(value).which, self._origins.of(answer).which
+        which, which_answer = self._origins.of(value).which, self._origins.of(answer).which
         if which is None:
             return value
-        same = theirs is not None and theirs.test == which.test and which.test[0] in _COMPARISONS
+        same = which_answer is not None and which_answer.test == which.test and which.test[0] in _COMPARISONS
         return which.classes if same or packet not in _COMPARISONS else value
 
-    def _change(self, result: Any) -> None:
+    def _note_change(self, result: Any) -> None:
         if not isinstance(result, Tensor) or result.is_floating_point() or result.dtype == torch.bool:
             return
         origin = self._origins.of(result)
         if origin.changes and origin.root is not None and result.numel() == origin.root.numel() == self._size:
             self._labels.change(result, origin.root)
 
-    def _lead(self, values: Sequence[object]) -> None:
+    def _set_last(self, values: Sequence[object]) -> None:
         self._last = self._parts_of([x for x in values if isinstance(x, Tensor) and self._unmixed(x)]) or self._last
 
     def _part(self, value: Tensor) -> None:
@@ -256,8 +256,8 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _tensors_in(values: Sequence[Any]) -> list[Tensor]:
     """In the order in which an operation is given them; lists of tensors are taken apart."""
-    apart = (x for value in values for x in (value if isinstance(value, list | tuple) else [value]))
-    return [value for value in apart if isinstance(value, Tensor)]
+    flattened = (x for value in values for x in (value if isinstance(value, list | tuple) else [value]))
+    return [value for value in flattened if isinstance(value, Tensor)]
 
 
 def _asks_for_range(packet: Any, at: object) -> bool:

@@ -75,25 +75,25 @@ class LaterSteps:
         """
         start = (_ROWS * self.steps) % max(1, len(image) - _ROWS + 1)
         rows = slice(start, start + _ROWS)
-        judged = Judgements(len(image), lambda: True, rows, sets=self._task == "multilabel")
+        judgements = Judgements(len(image), lambda: True, rows, sets=self._task == "multilabel")
         if self._said or not len(image):
-            yield judged
+            yield judgements
             return
-        entered = _Entered(self._entry.at, image, rows)
+        entered = _EnteredImages(self._entry.at, image, rows)
         with ExitStack() as stack:
             for name in self._entry.tops:
-                stack.enter_context(_paused(module.get_submodule(name), judged))
+                stack.enter_context(_paused(module.get_submodule(name), judgements))
             stack.enter_context(entered.watching(module))
-            taken, rows_of_taken = (image, rows) if self._entry.whole else (image[rows], slice(None))
-            images = taken.detach().clone()
-            stack.enter_context(judged)
-            yield judged
+            sampled, rows_of_sampled = (image, rows) if self._entry.whole else (image[rows], slice(None))
+            images = sampled.detach().clone()
+            stack.enter_context(judgements)
+            yield judgements
         self.steps += 1
         if self._entry.at is not None:
             self._compare_entered(entered)
-        answers = judged.answers
+        answers = judgements.answers
         if any(answers.kind) or self._entry.by_forward:
-            self._keep(module, _Step(images, rows_of_taken, entered.picture, answers))
+            self._queue(module, _Step(images, rows_of_sampled, entered.picture, answers))
 
     def forget_waiting(self) -> None:
         """Pass over steps of other weights than those that come."""
@@ -102,7 +102,7 @@ class LaterSteps:
     def finish(self, module: nn.Module) -> None:
         """Call the module for those that are waiting, with the weights that they had."""
         if self._waiting:
-            self._ask(module)
+            self._call_plainly(module)
 
     def problem(self) -> str:
         """What differed; empty where nothing did. Waits for the device."""
@@ -126,13 +126,13 @@ class LaterSteps:
             kinds.setdefault((step.judged.kind, tuple(answer.shape[1:])), []).append((answer, step.judged))
         for steps in kinds.values():
             answers = torch.cat([answer for answer, _ in steps])
-            judged = Answers.joined([one for _, one in steps])
+            judged = Answers.joined([answers_of_step for _, answers_of_step in steps])
             same = judged.same(answers, task=self._task, slack=_ANSWERS_SLACK)
             self._otherwise |= bool(same) and not any(same)
             self._elsewhere |= judged.cut_elsewhere(answers, task=self._task, slack=_ANSWERS_SLACK)
         self._answered = []
 
-    def _compare_entered(self, entered: _Entered) -> None:
+    def _compare_entered(self, entered: _EnteredImages) -> None:
         if entered.calls != self._entry.calls:
             self._said = f"in some of its own steps it runs {entered.calls} times, in others {self._entry.calls}"
         if self._entry.by_forward:
@@ -153,35 +153,35 @@ class LaterSteps:
         off = off.nan_to_num(nan=0.0)  # images that are not finite are refused where they are measured
         self._worst = off if self._worst is None else torch.maximum(self._worst, off)
 
-    def _keep(self, module: nn.Module, step: _Step) -> None:
-        first = self._waiting[0].images if self._waiting else step.images
-        if (first.shape[1:], first.dtype) != (step.images.shape[1:], step.images.dtype):
-            self._ask(module)
+    def _queue(self, module: nn.Module, step: _Step) -> None:
+        earlier = self._waiting[0].images if self._waiting else step.images
+        if (earlier.shape[1:], earlier.dtype) != (step.images.shape[1:], step.images.dtype):
+            self._call_plainly(module)
         self._waiting.append(step)
-        if self._entry.whole or sum(len(each.images) for each in self._waiting) >= _TOGETHER:
-            self._ask(module)
+        if self._entry.whole or sum(len(waiting.images) for waiting in self._waiting) >= _TOGETHER:
+            self._call_plainly(module)
 
-    def _ask(self, module: nn.Module) -> None:
+    def _call_plainly(self, module: nn.Module) -> None:
         """One plain call for the images of several steps."""
         steps, self._waiting = self._waiting, []
         images = torch.cat([step.images for step in steps])
-        entered = _Entered(self._entry.at if self._entry.by_forward else None, images, slice(None))
+        entered = _EnteredImages(self._entry.at if self._entry.by_forward else None, images, slice(None))
         with entered.watching(module):
             answers = self._plain(module, images)
-        place = 0
+        start = 0
         for step in steps:
-            part = slice(place, place + len(step.images))
-            place = part.stop
+            rows = slice(start, start + len(step.images))
+            start = rows.stop
             if self._entry.by_forward and step.pictures is not None and entered.picture is not None:
-                ours = entered.picture[part][step.rows]
-                self._compare(step.pictures, _floating(ours), low=_is_low(step.pictures) or _is_low(ours))
+                picture = entered.picture[rows][step.rows]
+                self._compare(step.pictures, _floating(picture), low=_is_low(step.pictures) or _is_low(picture))
             if answers is not None and len(answers) == len(images):
-                self._answered.append((answers[part][step.rows], step))
+                self._answered.append((answers[rows][step.rows], step))
             else:
                 self.unanswered = True
 
 
-class _Entered:
+class _EnteredImages:
     """What a module is given while a batch is under way.
 
     Args:
@@ -231,10 +231,10 @@ class _Entered:
 
 
 @contextmanager
-def _paused(network: nn.Module, judged: Judgements) -> Iterator[None]:
+def _paused(network: nn.Module, judgements: Judgements) -> Iterator[None]:
     handles = [
-        network.register_forward_pre_hook(lambda *_: judged.pause()),
-        network.register_forward_hook(lambda _, args, output: judged.resume(output), always_call=True),
+        network.register_forward_pre_hook(lambda *_: judgements.pause()),
+        network.register_forward_hook(lambda _, args, output: judgements.resume(output), always_call=True),
     ]
     try:
         yield

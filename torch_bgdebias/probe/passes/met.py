@@ -126,9 +126,9 @@ class MetLabels:
         seen = other = changed = torch.zeros((), dtype=torch.bool, device=label.device)
         for changes in sorted(self._met):
             equal = torch.stack([_equal(label, met.classes) for met in self._met[changes]]).any()
-            sure = torch.stack([met.sure.to(label.device) for met in self._met[changes]]).any()
-            other = other | (~seen & sure & ~equal)
-            seen = seen | sure | equal
+            is_sure = torch.stack([met.sure.to(label.device) for met in self._met[changes]]).any()
+            other = other | (~seen & is_sure & ~equal)
+            seen = seen | is_sure | equal
         for value, root in self._changed:
             ours = self._read(root, 0).classes
             changed = changed | (_equal(label, ours) & ~_equal(label, self._read(value, 0).classes))
@@ -137,26 +137,26 @@ class MetLabels:
     def _read(self, value: Tensor, columns: int, *, shares: bool = False) -> _Met:
         """One class an image (B,), or label sets (B, L), and whether they can be nothing else."""
         if value.ndim == 2 and value.numel() > self._size and 0 in value.stride():
-            one = value[0] if value.stride(0) == 0 else value[:, 0]  # the same for all columns or rows
-            value = one if len(one) == self._size else value
+            vector = value[0] if value.stride(0) == 0 else value[:, 0]  # the same for all columns or rows
+            value = vector if len(vector) == self._size else value
         if value.numel() > self._size:
             return self._read_table(value, columns, shares=shares)
         value = value.reshape(-1).to(torch.float64 if value.dtype == torch.float64 else torch.float32)
         low, high = value.amin(), value.amax()
         value = torch.where((low < 0) & (high <= 0), -value, value)  # -y
-        whole = ((value == value.round()) & (value >= 0)).all()
-        two = ((value == value.amin()) | (value == value.amax())).all() & (low < high)
-        classes = torch.where(whole, value, (value > 0.5).to(value.dtype)).long()
-        return _Met(classes, two | (whole & ((classes != classes[0]).any() | (classes.amax() > 1))))
+        are_classes = ((value == value.round()) & (value >= 0)).all()
+        are_two_levels = ((value == value.amin()) | (value == value.amax())).all() & (low < high)
+        classes = torch.where(are_classes, value, (value > 0.5).to(value.dtype)).long()
+        return _Met(classes, are_two_levels | (are_classes & ((classes != classes[0]).any() | (classes.amax() > 1))))
 
     def _read_table(self, value: Tensor, columns: int, *, shares: bool) -> _Met:
         high, low = value.amax(), value.amin()
-        two = ((value == high) | (value == low)).all() & (low < high)
+        are_two_levels = ((value == high) | (value == low)).all() & (low < high)
         if self._sets:
-            return _Met((value > 0.5).long(), two | shares)
+            return _Met((value > 0.5).long(), are_two_levels | shares)
         if value.shape[1] != columns and columns:
-            two = torch.zeros_like(two)
-        one_hot = two & ((value == high).sum(1) == 1).all()
+            are_two_levels = torch.zeros_like(are_two_levels)
+        one_hot = are_two_levels & ((value == high).sum(1) == 1).all()
         return _Met(value.to(torch.uint8 if value.dtype == torch.bool else value.dtype).argmax(1), one_hot | shares)
 
 

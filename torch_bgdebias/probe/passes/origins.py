@@ -91,32 +91,32 @@ class Origins:
             if isinstance(value, Tensor):
                 self._note(value, _ANSWER)
 
-    def follow(self, packet: Any, given: Sequence[Tensor], args: Sequence[Any], result: Any, *, mixed: bool) -> None:
+    def follow(self, packet: Any, inputs: Sequence[Tensor], args: Sequence[Any], result: Any, *, mixed: bool) -> None:
         """After an operation.
 
         Args:
             packet: which.
-            given: its tensors.
+            inputs: its tensors.
             args: what it was called with.
             result: what came out.
             mixed: whether answers met labels in it.
         """
-        origins = [self.of(value) for value in given]
+        origins = [self.of(value) for value in inputs]
         if any(origin.answer for origin in origins):
             origin = _MIXED if mixed or any(origin.mixed for origin in origins) else _ANSWER
         elif not origins:
             return
         else:
-            origin = self._of_labels(packet, given, origins)
-        which = self._which(packet, given, args, result)
+            origin = self._of_labels(packet, inputs, origins)
+        which = self._which(packet, inputs, args, result)
         origin = dataclasses.replace(origin, which=which) if which is not None else origin
         for value in result if isinstance(result, list | tuple) else [result]:
             if isinstance(value, Tensor):
                 self._note(value, origin)
 
-    def _which(self, packet: Any, given: Sequence[Tensor], args: Sequence[Any], result: Any) -> Which | None:
-        first = given[0]
-        if packet in _TESTS and all(value.ndim == 0 for value in given[1:]):
+    def _which(self, packet: Any, inputs: Sequence[Tensor], args: Sequence[Any], result: Any) -> Which | None:
+        first = inputs[0]
+        if packet in _TESTS and all(value.ndim == 0 for value in inputs[1:]):
             value = args[1] if len(args) > 1 else None
             return Which(first, (packet, id(value) if isinstance(value, Tensor) else value))
         which = self.of(first).which
@@ -125,12 +125,12 @@ class Origins:
         as_numbers = isinstance(result, Tensor) and first.dtype == torch.bool != result.dtype
         return which if packet in _UNCHANGED and not as_numbers else None
 
-    def _of_labels(self, packet: Any, given: Sequence[Tensor], origins: Sequence[Origin]) -> Origin:
+    def _of_labels(self, packet: Any, inputs: Sequence[Tensor], origins: Sequence[Origin]) -> Origin:
         changes = max(origin.changes for origin in origins)
         root = next((origin.root for origin in origins if origin.root is not None), None)
         if packet in _UNCHANGED:
             return Origin(changes=changes, root=root)
-        roots = (value for value in given if value.ndim and self._size in value.shape)
+        roots = (value for value in inputs if value.ndim and self._size in value.shape)
         return Origin(changes=changes + 1, root=next(roots, None) if root is None else root)
 
     def _note(self, value: Tensor, origin: Origin) -> None:
