@@ -23,6 +23,7 @@ __all__ = [
     "LayerTap",
     "LogitsKey",
     "as_map",
+    "call_behind_output",
     "device_of",
     "dtype_of",
     "eval_mode",
@@ -30,7 +31,6 @@ __all__ = [
     "get_layer",
     "logits_of",
     "original_module",
-    "own_call",
     "tap",
 ]
 
@@ -55,8 +55,8 @@ def original_module(module: nn.Module) -> nn.Module:
 
 def device_of(model: nn.Module, default: torch.device | str = "cpu") -> torch.device:
     """Where the model's first parameter, else its first buffer, lies; ``default`` for a model that has neither."""
-    first = next((x.device for x in (*model.parameters(), *model.buffers())), None)
-    return torch.device(default) if first is None else first
+    device = next((x.device for x in (*model.parameters(), *model.buffers())), None)
+    return torch.device(default) if device is None else device
 
 
 def dtype_of(model: nn.Module, default: D) -> torch.dtype | D:
@@ -86,11 +86,11 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
         LookupError: no such layer; the message lists near names.
         TypeError: a module, or a number.
     """
-    given: object = name
-    if not isinstance(given, str):
-        own = next((path for path, module in model.named_modules() if path and module is given), "")
-        hint = f"; its name is {own!r}" if own else ", as model.named_modules() lists them"
-        raise TypeError(f"layer: expected the name of a layer, got {describe(given)}{hint}")
+    argument: object = name
+    if not isinstance(argument, str):
+        own_name = next((path for path, module in model.named_modules() if path and module is argument), "")
+        hint = f"; its name is {own_name!r}" if own_name else ", as model.named_modules() lists them"
+        raise TypeError(f"layer: expected the name of a layer, got {describe(argument)}{hint}")
     layers: dict[str, nn.Module] = {}
     path: str
     module: nn.Module
@@ -101,8 +101,8 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
             layers.setdefault(_plain(path), module)  # the wrapper comes before what it wraps
     if _plain(name) in layers:
         return layers[_plain(name)]
-    near = difflib.get_close_matches(name, layers, n=5, cutoff=0.4) or list(layers)[-5:]
-    raise LookupError(f"layer {name!r} is not in {type(model).__name__}; near names: {', '.join(near)}")
+    close_matches = difflib.get_close_matches(name, layers, n=5, cutoff=0.4) or list(layers)[-5:]
+    raise LookupError(f"layer {name!r} is not in {type(model).__name__}; near names: {', '.join(close_matches)}")
 
 
 def find_head(model: nn.Module, *, num_classes: int | None = None) -> tuple[str, nn.Linear]:
@@ -125,13 +125,13 @@ def find_head(model: nn.Module, *, num_classes: int | None = None) -> tuple[str,
     ]
     if not linear:
         raise LookupError(f"{type(model).__name__} has no nn.Linear layer: name the layer whose input is the embedding")
-    wanted = num_classes if num_classes is not None else linear[-1][1].out_features
-    fitting = [(n, m) for n, m in linear if m.out_features == wanted]
+    outputs = num_classes if num_classes is not None else linear[-1][1].out_features
+    fitting = [(n, m) for n, m in linear if m.out_features == outputs]
     if len(fitting) == 1:
         return fitting[0]
-    listed = ", ".join(f"{n} ({m.in_features} -> {m.out_features})" for n, m in (fitting or linear)[-8:])
-    problem = "more than one layer could be" if fitting else f"no layer with {wanted} outputs is"
-    raise LookupError(f"{problem} the last linear layer of {type(model).__name__}; name one of: {listed}")
+    layers_text = ", ".join(f"{n} ({m.in_features} -> {m.out_features})" for n, m in (fitting or linear)[-8:])
+    problem = "more than one layer could be" if fitting else f"no layer with {outputs} outputs is"
+    raise LookupError(f"{problem} the last linear layer of {type(model).__name__}; name one of: {layers_text}")
 
 
 def logits_of(output: Any, key: LogitsKey = None) -> Tensor:
@@ -182,14 +182,14 @@ def tap(model: nn.Module, names: Sequence[str], *, apart: bool = False) -> Itera
     Yields:
         LayerTap: ``inputs[name]`` holds the first positional input of each call, ``outputs[name]`` what it returned.
     """
-    seen, with_graph, thread = LayerTap(names), torch.is_grad_enabled(), threading.get_ident()
+    layer_tap, with_graph, thread = LayerTap(names), torch.is_grad_enabled(), threading.get_ident()
 
     def record(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             if threading.get_ident() != thread:
                 return None
-            seen.inputs[name].append(args[0] if args else next(iter(kwargs.values()), None))
-            seen.outputs[name].append(output)
+            layer_tap.inputs[name].append(args[0] if args else next(iter(kwargs.values()), None))
+            layer_tap.outputs[name].append(output)
             # what a reentrant checkpoint runs has no graph; it makes one of the very tensor that it gets
             copied = apart and torch.is_grad_enabled() == with_graph
             return tree_map_only(Tensor, Tensor.clone, output) if copied else None
@@ -203,10 +203,10 @@ def tap(model: nn.Module, names: Sequence[str], *, apart: bool = False) -> Itera
         for name in names:
             handle = get_layer(model, name).register_forward_hook(record(name), with_kwargs=True)
             stack.callback(handle.remove)
-        yield seen
+        yield layer_tap
 
 
-def own_call(outputs: Sequence[Any], output: Any) -> int | None:
+def call_behind_output(outputs: Sequence[Any], output: Any) -> int | None:
     """Which of a layer's calls in one pass belongs to the model's output: the only one, or the one that is in it.
 
     Args:
@@ -216,8 +216,8 @@ def own_call(outputs: Sequence[Any], output: Any) -> int | None:
     if len(outputs) < 2:
         return 0 if outputs else None
     parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else [output]
-    own = [number for number, call in enumerate(outputs) if any(call is part for part in parts)]
-    return own[-1] if own else None
+    returned = [number for number, call in enumerate(outputs) if any(call is part for part in parts)]
+    return returned[-1] if returned else None
 
 
 @contextmanager

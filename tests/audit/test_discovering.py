@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from torch_bgdebias.audit import discover
-from torch_bgdebias.audit.backbone import entering
+from torch_bgdebias.audit.backbone import layer_input
 from torch_bgdebias.audit.discovery import Discovery
 from torch_bgdebias.preprocessing import Preprocessing
 
@@ -147,8 +147,8 @@ class Auxiliary(nn.Sequential):
 
 def test_the_embedding_is_of_the_one_call_that_the_output_comes_from(data):
     with pytest.raises(ValueError, match="layer 'head': expected one call whose output the model returns, got 2"):
-        entering(TwoViews(), "head", torch.rand(2, 1, 8, 8))
-    assert entering(ReadsMark(), "fc", torch.rand(2, 1, SIDE, SIDE)).shape == (2, SIDE * SIDE)
+        layer_input(TwoViews(), "head", torch.rand(2, 1, 8, 8))
+    assert layer_input(ReadsMark(), "fc", torch.rand(2, 1, SIDE, SIDE)).shape == (2, SIDE * SIDE)
     discovery = discover(Auxiliary(), data, preprocessing=Preprocessing(channels=1), layer="0")
     assert len(discovery.labels) == 80
 

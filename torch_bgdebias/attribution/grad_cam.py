@@ -54,19 +54,19 @@ def grad_cam(
     model = original_module(model)
     size = (image.shape[2], image.shape[3])
     with torch.inference_mode(False), eval_mode(model), torch.enable_grad():
-        entering = image.detach().clone().requires_grad_()  # a graph, also where every parameter is frozen
+        model_input = image.detach().clone().requires_grad_()  # a graph, also where every parameter is frozen
         if layer is None:
-            layer = find_map_layer(model, entering[:1], logits=logits)
-        with tap(model, [layer], apart=True) as seen:
-            out = logits_of(model(entering), logits)
-        if not seen.outputs[layer]:
+            layer = find_map_layer(model, model_input[:1], logits=logits)
+        with tap(model, [layer], apart=True) as layer_tap:
+            model_logits = logits_of(model(model_input), logits)
+        if not layer_tap.outputs[layer]:
             raise ValueError(f"layer {layer!r} was not run by {type(model).__name__}; name another one")
-        output = _last_call([_tensor_of(call) for call in seen.outputs[layer]], out, layer)
+        output = _last_call([_tensor_of(call) for call in layer_tap.outputs[layer]], model_logits, layer)
         maps = as_map(output, size).detach().float()
         if not output.requires_grad:
             raise ValueError(f"layer {layer!r}: it runs without gradients (torch.no_grad); name a layer after it")
-        chosen = out.float().gather(1, target_class(out, target)[:, None]).sum()
-        (gradient,) = torch.autograd.grad(chosen, output, allow_unused=True)
+        target_score = model_logits.float().gather(1, target_class(model_logits, target)[:, None]).sum()
+        (gradient,) = torch.autograd.grad(target_score, output, allow_unused=True)
     if gradient is None:
         raise ValueError(f"layer {layer!r}: the logits do not depend on its output; name another layer")
     weight = as_map(gradient, size).float().mean((2, 3), keepdim=True)
@@ -101,8 +101,8 @@ def find_map_layer(model: nn.Module, image: Tensor, *, logits: LogitsKey = None)
                 continue  # nothing new, or a projection inside of a block (queries, keys and values)
             hook = partial(_note, order, name)
             stack.callback(model.get_submodule(name).register_forward_hook(hook).remove)
-        out = logits_of(model(image.detach().clone().requires_grad_()), logits).float()
-        mixed = (out * torch.linspace(1, 2, out.shape[1], device=out.device)).sum()
+        model_logits = logits_of(model(image.detach().clone().requires_grad_()), logits).float()
+        mixed = (model_logits * torch.linspace(1, 2, model_logits.shape[1], device=model_logits.device)).sum()
         candidates = [(name, output) for name, output in order if output.requires_grad and _is_map(output, size)]
         outputs = [output for _, output in candidates]
         gradients = _gradients(mixed, outputs, type(model).__name__)
@@ -110,7 +110,7 @@ def find_map_layer(model: nn.Module, image: Tensor, *, logits: LogitsKey = None)
         if gradient is not None and int((as_map(gradient, size) != 0).any(1).sum((1, 2)).min()) > 1:
             return name
     hint = "name one (layer=...)"
-    if are_probabilities(out.detach()):
+    if are_probabilities(model_logits.detach()):
         hint = "its output is a softmax, flat where the network is sure: take the logits before it (logits=...)"
     raise LookupError(f"no layer of {type(model).__name__} gives a map that its logits depend on; {hint}")
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from torch_bgdebias.audit.gathering import Embed
 from torch_bgdebias.audit.settings import AuditSettings
-from torch_bgdebias.models import eval_mode, find_head, own_call, tap
+from torch_bgdebias.models import call_behind_output, eval_mode, find_head, tap
 from torch_bgdebias.named_models import load_model
 
-__all__ = ["backbone_embedding", "entering"]
+__all__ = ["backbone_embedding", "layer_input"]
 
 
 def backbone_embedding(options: AuditSettings) -> Embed:
@@ -26,23 +26,23 @@ def backbone_embedding(options: AuditSettings) -> Embed:
     layer, _ = find_head(loaded.model)
 
     def embed(image: Tensor) -> NDArray[np.float32]:
-        return entering(loaded.model, layer, loaded.preprocessing(image))
+        return layer_input(loaded.model, layer, loaded.preprocessing(image))
 
     return embed
 
 
-def entering(model: nn.Module, layer: str, image: Tensor) -> NDArray[np.float32]:
-    """What enters a layer that runs once in a pass, (B, D), for images as the model takes them.
+def layer_input(model: nn.Module, layer: str, image: Tensor) -> NDArray[np.float32]:
+    """The input (B, D) of a layer that runs once in a pass, for images as the model takes them.
 
     Raises:
         ValueError: none of its calls, or several, can be the one that the model's output comes from.
     """
-    with torch.no_grad(), eval_mode(model), tap(model, [layer]) as seen:
+    with torch.no_grad(), eval_mode(model), tap(model, [layer]) as layer_tap:
         output = model(image)
-    number = own_call(seen.outputs[layer], output)
+    number = call_behind_output(layer_tap.outputs[layer], output)
     if number is None:
-        calls = len(seen.outputs[layer])
+        calls = len(layer_tap.outputs[layer])
         raise ValueError(f"layer {layer!r}: expected one call whose output the model returns, got {calls} calls")
-    embedding: Tensor = seen.inputs[layer][number]
+    embedding: Tensor = layer_tap.inputs[layer][number]
     values: NDArray[np.float32] = embedding.flatten(1).float().cpu().numpy()
     return values

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_bgdebias.attribution import grad_cam
-from torch_bgdebias.audit.backbone import entering
+from torch_bgdebias.audit.backbone import layer_input
 from torch_bgdebias.audit.clusters import clusters_of
 from torch_bgdebias.audit.discovery import Discovery
 from torch_bgdebias.audit.gathering import Say, duration, thumbnail
@@ -75,38 +75,38 @@ def discover(
     check_option(attribution, ("auto", "lrp", "grad_cam"), name="attribution")
     if images is not None:
         check_count(images, name="images", least=20)
-    wanted = preprocessing or Preprocessing()
-    source = _source(dataset, spec, wanted)
+    preprocess = preprocessing or Preprocessing()
+    source = _source(dataset, spec, preprocess)
     explain, method = _attribution(model, attribution, layer, logits)
     head: str | None = None
     maps: list[NDArray[np.float32]] = []
     embeddings: list[NDArray[np.float32]] = []
-    seen: list[tuple[int, int, Path | None]] = []
+    read_pictures: list[tuple[int, int, Path | None]] = []
     thumbnails: list[bytes] = []
     tell = say or (lambda _: None)
     tell(f"{'pictures' if source.total is None else f'{source.total:,} pictures'}, {method}")
     expected, start = min(source.total or 0, images or source.total or 0), time.monotonic()
     for batch in _batches(source.pictures(images, seed)):
-        image, label = _tensors([picture for _, picture in batch], wanted, device_of(model))
+        image, label = _tensors([picture for _, picture in batch], preprocess, device_of(model))
         image = image.to(dtype=dtype_of(model, image.dtype))
         head = head if maps else _head(model, image[:1])
         maps.append(_shares(explain(image, label)))
         if head is not None:
-            embeddings.append(entering(original_module(model), head, image))
+            embeddings.append(layer_input(original_module(model), head, image))
         thumbnails += [thumbnail(picture) for _, picture in batch]
-        seen += [(index, picture.label, picture.path) for index, picture in batch]
-        if len(seen) == _BATCH and expected > 10 * _BATCH:
+        read_pictures += [(index, picture.label, picture.path) for index, picture in batch]
+        if len(read_pictures) == _BATCH and expected > 10 * _BATCH:
             tell(f"about {duration((time.monotonic() - start) * expected / _BATCH)} to explain {expected:,}")
-    labels = np.array([label for _, label, _ in seen], np.int64)
+    labels = np.array([label for _, label, _ in read_pictures], np.int64)
     _require_pictures(labels)
     table = np.concatenate(embeddings) if embeddings else None
     clusters = clusters_of(np.concatenate(maps), table, labels, seed=seed)
-    names = [str(index) if path is None else path.name for index, _, path in seen]
+    names = [str(index) if path is None else path.name for index, _, path in read_pictures]
     classes = source.classes + tuple(f"class {n}" for n in range(len(source.classes), int(labels.max()) + 1))
     return Discovery(
         classes=classes,
         labels=labels,
-        index=np.array([index for index, _, _ in seen], np.int64),
+        index=np.array([index for index, _, _ in read_pictures], np.int64),
         names=names,
         clusters=clusters,
         method=method,
@@ -115,14 +115,14 @@ def discover(
     )
 
 
-def _source(dataset: Any, spec: BatchSpec | None, wanted: Preprocessing) -> PictureSource:
+def _source(dataset: Any, spec: BatchSpec | None, preprocess: Preprocessing) -> PictureSource:
     """The pictures; files no smaller than the model wants them."""
     if isinstance(dataset, str | Path):
         dataset = picture_files(Path(dataset))
         warn_of_order(dataset.root, dataset.classes)
-    source = as_source(dataset, masks=None, spec=spec, restored=wanted)
+    source = as_source(dataset, masks=None, spec=spec, restored=preprocess)
     if isinstance(source, Files):
-        source.decoded = wanted.height_width
+        source.decoded = preprocess.height_width
     return source
 
 
@@ -139,7 +139,7 @@ def _head(model: nn.Module, image: Tensor) -> str | None:
     """The layer whose input is the embedding, where there is one that runs once."""
     try:
         head = find_head(original_module(model))[0]
-        entering(original_module(model), head, image)
+        layer_input(original_module(model), head, image)
     except (LookupError, ValueError):
         return None
     return head
@@ -156,9 +156,9 @@ def _batches(pictures: Iterator[tuple[int, Picture]]) -> Iterator[list[tuple[int
         yield batch
 
 
-def _tensors(pictures: list[Picture], wanted: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
+def _tensors(pictures: list[Picture], preprocess: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
     """Images as the model takes them, and their classes."""
-    images = [wanted(torch.from_numpy(p.pixels.copy()).permute(2, 0, 1).float() / 255) for p in pictures]
+    images = [preprocess(torch.from_numpy(p.pixels.copy()).permute(2, 0, 1).float() / 255) for p in pictures]
     if len({image.shape for image in images}) > 1:
         sizes = sorted({tuple(image.shape[1:]) for image in images})[:3]
         raise ValueError(f"preprocessing: expected a size for images of several sizes, got None and {sizes}")

@@ -76,8 +76,8 @@ class PictureSource:
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
-    def pictures(self, most: int | None, seed: int) -> Iterator[tuple[int, Picture]]:
-        """At most ``most`` pictures with their positions, read on demand."""
+    def pictures(self, limit: int | None, seed: int) -> Iterator[tuple[int, Picture]]:
+        """At most ``limit`` pictures with their positions, read on demand."""
         raise NotImplementedError
 
 
@@ -91,9 +91,9 @@ class Files(PictureSource):
     white: float | None = None
     decoded: tuple[int, int] | None = _DECODED
 
-    def pictures(self, most: int | None, seed: int) -> Iterator[tuple[int, Picture]]:
+    def pictures(self, limit: int | None, seed: int) -> Iterator[tuple[int, Picture]]:
         """As the base class says; drawn evenly from the classes."""
-        for index in _drawn(np.asarray(self.labels), most, seed):
+        for index in _drawn(np.asarray(self.labels), limit, seed):
             try:
                 yield int(index), self._read(int(index))
             except (UnreadableImageError, FileNotFoundError, MaskSizeError, MaskEncodingError) as error:
@@ -118,15 +118,15 @@ class Items(PictureSource):
     restored: Preprocessing = field(default_factory=Preprocessing)
     batched: bool = False
 
-    def pictures(self, most: int | None, seed: int) -> Iterator[tuple[int, Picture]]:
+    def pictures(self, limit: int | None, seed: int) -> Iterator[tuple[int, Picture]]:
         """As the base class says; evenly spread over all."""
         if self.batched or not hasattr(self.data, "__getitem__"):
-            yield from self._streamed(most)
+            yield from self._streamed(limit)
             return
-        chosen = range(len(self.data))
-        if most is not None and len(self.data) > most:
-            chosen = sorted(np.random.default_rng(seed).choice(len(self.data), most, replace=False))  # type: ignore[assignment]
-        for index in chosen:
+        positions = range(len(self.data))
+        if limit is not None and len(self.data) > limit:
+            positions = sorted(np.random.default_rng(seed).choice(len(self.data), limit, replace=False))  # type: ignore[assignment]
+        for index in positions:
             try:
                 item = self.data[int(index)]
             except (UnreadableImageError, OSError) as error:
@@ -134,16 +134,16 @@ class Items(PictureSource):
                 continue
             yield int(index), self._picture(item, int(index))
 
-    def _streamed(self, most: int | None) -> Iterator[tuple[int, Picture]]:
-        every = 1 if most is None or self.total is None else max(1, -(-self.total // most))
-        number = taken = 0
+    def _streamed(self, limit: int | None) -> Iterator[tuple[int, Picture]]:
+        stride = 1 if limit is None or self.total is None else max(1, -(-self.total // limit))
+        number = n_taken = 0
         for batch in self.data:
             for item in _rows(batch, self.spec) if self.batched else [batch]:
-                if number % every == 0 and (most is None or taken < most):
-                    taken += 1
+                if number % stride == 0 and (limit is None or n_taken < limit):
+                    n_taken += 1
                     yield number, self._picture(item, number)
                 number += 1
-            if most is not None and taken >= most:
+            if limit is not None and n_taken >= limit:
                 return
 
     def _picture(self, item: Any, number: int) -> Picture:
@@ -256,8 +256,8 @@ def _of_masked(data: MaskedImageFolder) -> Files:
     source = _files(data.classes, data.root / "images", [s.image for s in data.samples], data.labels)
     source.masked = data
     for path, reason in data.skipped:
-        whose = source.left_out if reason.startswith(("no mask", "several masks")) else source.unreadable
-        whose.append((path.name, reason))
+        reasons = source.left_out if reason.startswith(("no mask", "several masks")) else source.unreadable
+        reasons.append((path.name, reason))
     return source
 
 
@@ -265,15 +265,17 @@ def _files(classes: Sequence[str], root: Path, paths: Sequence[Path], labels: Se
     return Files(tuple(classes), root, len(paths), paths=paths, labels=labels)
 
 
-def _drawn(labels: NDArray[np.int64], most: int | None, seed: int) -> NDArray[np.int64]:
-    """Positions of at most ``most`` pictures in their order, as many of each class as there are, or evenly."""
-    if most is None or len(labels) <= most:
+def _drawn(labels: NDArray[np.int64], limit: int | None, seed: int) -> NDArray[np.int64]:
+    """Positions of at most ``limit`` pictures in their order, as many of each class as there are, or evenly."""
+    if limit is None or len(labels) <= limit:
         return np.arange(len(labels))
     random = np.random.default_rng(seed)
     counts = np.bincount(labels)
-    share = int(np.searchsorted([np.minimum(counts, n).sum() for n in range(most + 1)], most, side="right")) - 1
-    chosen = [random.permutation(np.flatnonzero(labels == label))[: max(share, 1)] for label in np.flatnonzero(counts)]
-    return np.sort(np.concatenate(chosen))
+    share = int(np.searchsorted([np.minimum(counts, n).sum() for n in range(limit + 1)], limit, side="right")) - 1
+    rows_by_class = [
+        random.permutation(np.flatnonzero(labels == label))[: max(share, 1)] for label in np.flatnonzero(counts)
+    ]
+    return np.sort(np.concatenate(rows_by_class))
 
 
 def _rows(batch: Any, spec: BatchSpec | None) -> Iterator[Any]:
@@ -291,8 +293,8 @@ def _parts(item: Any, spec: BatchSpec | None, number: int | None) -> tuple[Any, 
         assert spec.label is not None
         return value_at(item, spec.image, name="image"), value_at(item, spec.label, name="label"), mask
     if isinstance(item, Mapping):
-        absent = [name for name in ("image", "label") if name not in item]
-        if absent:
+        missing = [name for name in ("image", "label") if name not in item]
+        if missing:
             fields = ", ".join(map(str, item))
             raise KeyError(
                 f"item: expected image and label in it, got {fields}; pass spec=BatchSpec(image=..., label=...)"
@@ -340,8 +342,8 @@ def _pixels(image: Any, number: int, restored: Preprocessing) -> NDArray[np.uint
 def _mask_pixels(mask: Any, size: tuple[int, ...], number: int) -> NDArray[np.uint8] | None:
     if mask is None:
         return None
-    plain = mask.detach().cpu() if isinstance(mask, Tensor) else mask
-    values = np.asarray(plain.float() if isinstance(plain, Tensor) and plain.is_floating_point() else plain)
+    array = mask.detach().cpu() if isinstance(mask, Tensor) else mask
+    values = np.asarray(array.float() if isinstance(array, Tensor) and array.is_floating_point() else array)
     values = values.reshape(values.shape[-2:]) if values.size == np.prod(values.shape[-2:]) else values
     if values.shape != tuple(size):
         raise ValueError(f"mask {number}: expected the image's size {tuple(size)}, got {values.shape}")

@@ -105,12 +105,12 @@ def evaluate_background_bias(
     """
     _refuse_unknown(options)
     check_count(1 if max_batches is None else max_batches, name="max_batches")
-    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
-    chosen = dataclasses.replace(EvaluationSettings() if settings is None else settings, **given)
-    files = known_files(loader) if chosen.ids is None else None
-    share = Share(loader, chosen.spec, max_batches=max_batches, in_order=files is not None).need_order(chosen)
-    chosen = chosen if files is None else dataclasses.replace(chosen, ids=files)
-    evaluation = Evaluation(model, chosen, device=device)
+    overrides: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    effective = dataclasses.replace(EvaluationSettings() if settings is None else settings, **overrides)
+    files = known_files(loader) if effective.ids is None else None
+    share = Share(loader, effective.spec, max_batches=max_batches, in_order=files is not None).need_order(effective)
+    effective = effective if files is None else dataclasses.replace(effective, ids=files)
+    evaluation = Evaluation(model, effective, device=device)
     for message in (no_embedding := evaluation.run.no_embedding, unshown_void(loader)):
         if message:
             warnings.warn(message, stacklevel=2)
@@ -121,15 +121,15 @@ def evaluate_background_bias(
     with rng_untouched(), eval_mode(model), torch.no_grad():
         pool = None
         if backgrounds is not None:
-            pool = pool_for(backgrounds, background_labels, chosen, known_names(class_names, loader))
-        elif chosen.mixed and chosen.ready is None:
+            pool = pool_for(backgrounds, background_labels, effective, known_names(class_names, loader))
+        elif effective.mixed and effective.ready is None:
             pool = evaluation.gather(walk("backgrounds")).pool()
         collected = joined([evaluation.collect(walk("images"), pool)])
     classes = len(np.unique(collected.images.label))
-    messages = [message for message in warnings_of(collected, chosen) if message != no_embedding]
-    if collected.doubt or (same := _one_answer(collected)):
-        messages.append(collected.doubt or same)
-    messages.append(_shared_ids(collected, chosen))
+    messages = [message for message in warnings_of(collected, effective) if message != no_embedding]
+    if collected.doubt or (one_answer := _one_answer(collected)):
+        messages.append(collected.doubt or one_answer)
+    messages.append(_shared_ids(collected, effective))
     one_class = collected.images.targets is None and collected.images.labelled
     messages += [_other_classes(class_names, loader, collected.num_classes)] * one_class
     if max_batches is not None and not share.spread and one_class and classes < collected.num_classes:
@@ -145,7 +145,7 @@ def evaluate_background_bias(
         warnings.warn(message, stacklevel=2)
     return report_of(
         collected,
-        chosen,
+        effective,
         pool,
         model=type(model).__name__ if name is None else name,
         class_names=names_of_classes(class_names, loader, collected.num_classes),
@@ -155,11 +155,11 @@ def evaluate_background_bias(
 
 def _refuse_unknown(options: Mapping[str, Any]) -> None:
     fields = [field.name for field in dataclasses.fields(EvaluationSettings) if field.init]
-    known = {*inspect.signature(evaluate_background_bias).parameters, *fields} - {"options"}
+    accepted = {*inspect.signature(evaluate_background_bias).parameters, *fields} - {"options"}
     for name in options:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}=?" if near else ""
+        if name not in accepted:
+            close_matches = difflib.get_close_matches(name, accepted, 1)
+            hint = f"; did you mean {close_matches[0]}=?" if close_matches else ""
             raise TypeError(f"evaluate_background_bias() got an unexpected keyword argument {name!r}{hint}")
 
 
@@ -191,7 +191,7 @@ def report_of(
         counts=collected.counts(settings, pool),
         settings={
             **settings.described(),
-            "labels": _labels_are(collected, settings),
+            "labels": _kind_of_labels(collected, settings),
             "embedding_layer": collected.layer,
             "outputs": outputs,
             "object_share": collected.object_share,
@@ -215,7 +215,7 @@ def warnings_of(collected: Collected, settings: EvaluationSettings) -> list[str]
             "share was"
         )
     messages += [_no_gap(collected, settings), _repeated_pictures(collected, settings)]
-    messages += [_faint_masks(collected), _two_labels(collected), _two_masks(collected)]
+    messages += [_faint_masks(collected), _pictures_under_two_labels(collected), _two_masks(collected)]
     return [message for message in messages if message]
 
 
@@ -245,7 +245,7 @@ def _faint_masks(collected: Collected) -> str:
     )
 
 
-def _two_labels(collected: Collected) -> str:
+def _pictures_under_two_labels(collected: Collected) -> str:
     """What to say of pictures that are there under two labels; empty where hardly any is."""
     if collected.images.targets is not None or not collected.images.labelled:
         return ""
@@ -270,9 +270,9 @@ def _two_masks(collected: Collected) -> str:
     )
 
 
-def _other_classes(given: Sequence[str] | None, loader: Any, count: int) -> str:
+def _other_classes(class_names: Sequence[str] | None, loader: Any, count: int) -> str:
     """What to say of a data set whose classes are others in number than the model's outputs; empty otherwise."""
-    names = known_names(None, loader) if given is None else []
+    names = known_names(None, loader) if class_names is None else []
     if not names or len(names) == count:
         return ""
     return (
@@ -299,37 +299,37 @@ def changing_images(collected: Collected, pool: BackgroundPool | None, files: Kn
 
 def _no_gap(collected: Collected, settings: EvaluationSettings) -> str:
     """Why there is no BG-Gap although its variants were asked for; empty where there is one."""
-    images, both = collected.images, ("mixed_same", "mixed_rand")
-    if not images.labelled or not set(both) <= set(settings.mixed):
+    images, gap_variants = collected.images, ("mixed_same", "mixed_rand")
+    if not images.labelled or not set(gap_variants) <= set(settings.mixed):
         return ""
-    if bool((images.valid(both[0]) & images.valid(both[1])).any()):
+    if bool((images.valid(gap_variants[0]) & images.valid(gap_variants[1])).any()):
         return ""
     if collected.without_foreground == len(images):
-        why = f"all {len(images)} masks are empty"
+        reason = f"all {len(images)} masks are empty"
     elif not len(images) or collected.object_edge_share > _INVERTED:
-        why = "what the masks call object covers the pictures' edges and leaves no background: are they inverted?"
-    elif images.targets is None and len(np.unique(images.label)) == 1 and images.valid(both[0]).any():
-        why = f"the images are all of class {int(images.label[0])}, and so are all backgrounds: bring others"
+        reason = "what the masks call object covers the pictures' edges and leaves no background: are they inverted?"
+    elif images.targets is None and len(np.unique(images.label)) == 1 and images.valid(gap_variants[0]).any():
+        reason = f"the images are all of class {int(images.label[0])}, and so are all backgrounds: bring others"
     else:
-        counts = [int((~images.valid(name)).sum()) for name in both]
-        why = (
+        counts = [int((~images.valid(name)).sum()) for name in gap_variants]
+        reason = (
             f"of {len(images)} images {counts[0]} have no background of their own class and {counts[1]} none of a "
             "random class: bring more images a class, or backgrounds="
         )
-    return f"BG-Gap: it is not known, since no image stands on both kinds of background; {why}"
+    return f"BG-Gap: it is not known, since no image stands on both kinds of background; {reason}"
 
 
 def _one_answer(collected: Collected) -> str:
     """What to say of a model that answers all images alike, whose figures show nothing; empty for any other."""
     images = collected.images
-    answers = np.unique(images.prediction["original"])
+    predictions = np.unique(images.prediction["original"])
     if images.targets is not None or not images.labelled or len(images) < _MANY:
         return ""
-    if len(answers) > 1 or len(np.unique(images.label)) < 2:
+    if len(predictions) > 1 or len(np.unique(images.label)) < 2:
         return ""
     return (
-        f"model output: class {int(answers[0])} for all {len(images)} images, whatever their label: it is not trained, "
-        "or they are not prepared as in its training, which is what preprocess= is for"
+        f"model output: class {int(predictions[0])} for all {len(images)} images, whatever their label: it is not "
+        "trained, or they are not prepared as in its training, which is what preprocess= is for"
     )
 
 
@@ -337,16 +337,16 @@ def _shared_ids(collected: Collected, settings: EvaluationSettings) -> str:
     """What to say of ids that several images have; empty where none has, or the batches bring no ids."""
     images = collected.images
     _, counts = np.unique(np.stack([images.id, images.label.astype(np.uint64)]), axis=1, return_counts=True)
-    several = int(counts[counts > 1].sum())
-    if not isinstance(settings.ids, int | str) or not several:
+    shared = int(counts[counts > 1].sum())
+    if not isinstance(settings.ids, int | str) or not shared:
         return ""
     return (
-        f"ids: {several} of {len(images)} images have an id that another image of their class has; a "
+        f"ids: {shared} of {len(images)} images have an id that another image of their class has; a "
         "comparison with another model pairs them in their order: ids tell every image from the others"
     )
 
 
-def _labels_are(collected: Collected, settings: EvaluationSettings) -> str:
+def _kind_of_labels(collected: Collected, settings: EvaluationSettings) -> str:
     if not collected.images.labelled:
         return "none"
     if settings.task == "multilabel":

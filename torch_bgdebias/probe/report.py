@@ -95,8 +95,8 @@ class BackgroundBiasReport(Measurement):
         try:
             data = parse_json(path)
         except OSError as error:
-            why = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
-            raise type(error)(f"{path}: {expected}; {why}") from error
+            reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
+            raise type(error)(f"{path}: {expected}; {reason}") from error
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: {expected}; it is not text") from error
         except ValueError as error:
@@ -318,8 +318,11 @@ def report_html(
     if not reports:
         raise ValueError("reports: expected at least one BackgroundBiasReport, got none")
     compared = compare_models(reports) if comparisons is None else comparisons
-    said, doubts = verdict_section(reports, compared), issues_section(reports, compared)
-    sections = [header(title, reports), *([doubts, said] if is_grave(doubts) else [said, doubts])]
+    verdict_part, issues_part = verdict_section(reports, compared), issues_section(reports, compared)
+    sections = [
+        header(title, reports),
+        *([issues_part, verdict_part] if is_grave(issues_part) else [verdict_part, issues_part]),
+    ]
     if any(r.per_class for r in reports):
         sections.append(classes_section(reports, compared))
     groupings = dict.fromkeys(name for r in reports for name in r.per_group)

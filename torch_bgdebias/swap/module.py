@@ -122,9 +122,9 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> BackgroundSwap:
-        before = self.device
+        device = self.device
         super()._apply(fn, *args, **kwargs)
-        if self.bank is not None and self.device != before:  # kornia's base class has just found out where ``fn`` moves
+        if self.bank is not None and self.device != device:  # kornia's base class has just found out where ``fn`` moves
             self.bank.to(self.device)
         return self
 
@@ -148,12 +148,12 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
             device: of the parameters; that of the labels or the bank by default.
             generator: on that device.
         """
-        asked = different_class if self.different_class is None else self.different_class
-        settings = SwapSettings(self.pattern, self.cells, self.p if p is None else p, bool(asked), self.placement)
+        requested = different_class if self.different_class is None else self.different_class
+        settings = SwapSettings(self.pattern, self.cells, self.p if p is None else p, bool(requested), self.placement)
         params = draw_swap(batch_shape, label, self.bank, settings, device=device, generator=generator)
         if batch_shape[0] >= _FEW:
             self._few.done = True  # a smaller one is an epoch's last
-        elif self.bank is None and not asked and batch_shape[0] > 1:
+        elif self.bank is None and not requested and batch_shape[0] > 1:
             self._few.say()
         self._unswapped.look((params["batch_prob"] > 0.5) & ~params["apply"])
         return params
@@ -234,11 +234,11 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
                 self._units.look(image.detach()[:, :, ::16] < -0.5)  # on the CPU the pool sees it
             pool = Pool(self.bank.images, mean=self.bank.mean, std=self.bank.std, name="bank")
         object_image, object_mask = placed(image, mask, params)
-        new = swap_onto(object_image, object_mask, pool, params, edge=self.edge)
-        changed = {DataKey.INPUT: new}
+        swapped = swap_onto(object_image, object_mask, pool, params, edge=self.edge)
+        transformed = {DataKey.INPUT: swapped}
         if "placement" in params:
-            changed[DataKey.MASK] = _as_given(object_mask, given_mask)
-        outputs = [changed.get(key, value) for key, value in zip(keys, input, strict=True)]
+            transformed[DataKey.MASK] = _as_given(object_mask, given_mask)
+        outputs = [transformed.get(key, value) for key, value in zip(keys, input, strict=True)]
         return outputs[0] if len(outputs) == 1 else outputs
 
     def _keys(self, input: Sequence[Tensor], data_keys: Sequence[str | int | DataKey] | None) -> list[DataKey]:
@@ -250,11 +250,11 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
 
     @staticmethod
     def _one_of(
-        given: Tensor | None, name: str, key: DataKey, keys: Sequence[DataKey], input: Sequence[Tensor]
+        value: Tensor | None, name: str, key: DataKey, keys: Sequence[DataKey], input: Sequence[Tensor]
     ) -> Tensor | None:
         if key not in keys:
-            return given
-        if given is not None:
+            return value
+        if value is not None:
             raise ValueError(f"{name}: expected once, got it as a positional input and by name")
         return input[keys.index(key)]
 
@@ -268,8 +268,10 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
                     f"call bank.to({str(image.device)!r})"
                 )
             if self.bank.images.shape[1] != image.shape[1]:
-                own, channels = image.shape[1], self.bank.images.shape[1]
-                raise ValueError(f"source: expected a bank of {own} channels as the image has, got {channels}")
+                image_channels, channels = image.shape[1], self.bank.images.shape[1]
+                raise ValueError(
+                    f"source: expected a bank of {image_channels} channels as the image has, got {channels}"
+                )
 
 
 def _as_given(mask: Tensor, given: Tensor) -> Tensor:

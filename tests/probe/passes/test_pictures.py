@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from torch_bgdebias.probe.passes.pictures import Twins, object_shares, picture_marks
+from torch_bgdebias.probe.passes.pictures import Twins, object_shares, picture_hashes
 
 
 def test_shares_by_hand():
@@ -21,11 +21,11 @@ def test_shares_by_hand():
 def test_the_same_picture_has_one_mark_and_two_labels_are_counted():
     image = torch.rand(5, 3, 150, 90, generator=torch.Generator().manual_seed(0))
     image[3], image[4] = image[0], image[1]
-    marks = picture_marks(image)
+    marks = picture_hashes(image)
     assert marks[0] == marks[3] != marks[1] == marks[4] != marks[2]
     assert Twins(marks, np.array([0, 1, 2, 1, 1]), marks).under_two_labels() == 2
     assert Twins(marks, np.array([0, 1, 2, 0, 1]), marks).under_two_labels() == 0
-    assert len(set(picture_marks(torch.rand(3, 1, 4, 5, 6)).tolist())) == 3
+    assert len(set(picture_hashes(torch.rand(3, 1, 4, 5, 6)).tolist())) == 3
 
 
 def test_two_masks_of_one_picture_and_label_are_counted():

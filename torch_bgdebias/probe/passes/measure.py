@@ -119,8 +119,8 @@ class Evaluation:
     def gather(self, batches: Batches) -> Gatherer:
         """First pass: the backgrounds of the images themselves."""
         gatherer = Gatherer(self.settings.max_backgrounds, self.settings.seed)
-        for number, (places, counted, batch) in enumerate(batches):
-            images = read_batch(batch, places, counted, number, self.settings, self.device)
+        for number, (positions, counted, batch) in enumerate(batches):
+            images = read_batch(batch, positions, counted, number, self.settings, self.device)
             gatherer.add_batch(images.ids, images.image, images.label, images.mask, images.void)
         return gatherer
 
@@ -133,17 +133,17 @@ class Evaluation:
         num_classes, soft = settings.num_classes, False
         shares: list[NDArray[np.float64]] = []
         twins: list[Twins] = []
-        with run.watching() as seen:
-            for number, (places, counted, batch) in enumerate(batches):
-                images = read_batch(batch, places, counted, number, settings, self.device)
+        with run.watching() as layer_tap:
+            for number, (positions, counted, batch) in enumerate(batches):
+                images = read_batch(batch, positions, counted, number, settings, self.device)
                 if not len(images.image):
                     continue
-                logits, embedding = run(images.image, seen, variant="original", number=number)
+                logits, embedding = run(images.image, layer_tap, variant="original", number=number)
                 num_classes = _checked_classes(images, logits, num_classes, number)
                 ready = ready_variants(batch, counted, images.image, number, settings)
-                one = _Batch(images, number, num_classes, places[counted], logits, embedding)
-                result = self._one_batch(one, seen, pool, ready, keeper)
-                parts.append(self._grouped(result, batch, places, counted))
+                current = _Batch(images, number, num_classes, positions[counted], logits, embedding)
+                result = self._one_batch(current, layer_tap, pool, ready, keeper)
+                parts.append(self._grouped(result, batch, positions, counted))
                 if len(parts) == _TOGETHER:
                     together.append(merge(parts))
                     parts.clear()
@@ -176,78 +176,78 @@ class Evaluation:
         )
 
     def _grouped(
-        self, result: ImageResults, batch: Any, places: NDArray[np.int64], counted: NDArray[np.bool_]
+        self, result: ImageResults, batch: Any, positions: NDArray[np.int64], counted: NDArray[np.bool_]
     ) -> ImageResults:
         """The same with the images' groups and units."""
         for name, source in self.settings.group_sources.items():
-            result.groups[name] = names_of_images(source, batch, places, counted, name=f"groups[{name!r}]")
+            result.groups[name] = names_of_images(source, batch, positions, counted, name=f"groups[{name!r}]")
         if self.settings.unit is not None:
-            result.unit = names_of_images(self.settings.unit, batch, places, counted, name="unit")
+            result.unit = names_of_images(self.settings.unit, batch, positions, counted, name="unit")
         return result
 
     def _one_batch(
         self,
-        one: _Batch,
-        seen: LayerTap | None,
+        current: _Batch,
+        layer_tap: LayerTap | None,
         pool: BackgroundPool | None,
         ready: dict[str, VariantImages] | None,
         keeper: ExampleKeeper,
     ) -> ImageResults:
         run = self.run
-        image, label, mask, void = one.images.image, one.images.label, one.images.mask, one.images.void
-        result = ImageResults(one.images.ids, label.cpu().numpy(), {}, {}, position=one.places)
-        if one.images.targets is not None:
-            result.targets = one.images.targets.cpu().numpy().astype(np.uint8)
-        self._note(result, "original", one.logits, torch.ones(len(image), dtype=torch.bool))
+        image, label, mask, void = current.images.image, current.images.label, current.images.mask, current.images.void
+        result = ImageResults(current.images.ids, label.cpu().numpy(), {}, {}, position=current.places)
+        if current.images.targets is not None:
+            result.targets = current.images.targets.cpu().numpy().astype(np.uint8)
+        self._record_answers(result, "original", current.logits, torch.ones(len(image), dtype=torch.bool))
         pictures = {"original": image}
         for name in self.settings.variant_names:
-            picture, background_label, valid = self._variant(name, one, pool, ready)
+            picture, background_label, valid = self._variant(name, current, pool, ready)
             if name in MIXED_VARIANTS:
                 result.background_label[name] = torch.where(valid, background_label, -1).cpu().numpy()
-            logits, embedding = run(picture, seen, variant=name, number=one.number)
-            self._note(result, name, logits, valid)
-            if name in MIXED_VARIANTS and one.embedding is not None and embedding is not None:
-                cosine = cosine_similarity(one.embedding, embedding).float()
+            logits, embedding = run(picture, layer_tap, variant=name, number=current.number)
+            self._record_answers(result, name, logits, valid)
+            if name in MIXED_VARIANTS and current.embedding is not None and embedding is not None:
+                cosine = cosine_similarity(current.embedding, embedding).float()
                 result.cosine[name] = torch.where(valid, cosine, math.nan).cpu().numpy()
             if self.settings.examples:
                 pictures[name] = picture
         prepared = run.prepared(image)
         for name, score in self.settings.scores.items():
-            result.scores[name] = self._score(name, score, prepared, mask, one.images.given_label)
+            result.scores[name] = self._score(name, score, prepared, mask, current.images.given_label)
         heatmaps = {}
-        target = label if self.settings.explain == "label" else one.logits.argmax(1).to(label.device)
+        target = label if self.settings.explain == "label" else current.logits.argmax(1).to(label.device)
         for name, attribution in self.settings.attribution_functions.items():
             heatmaps[name] = run_attribution(name, attribution, self.model, prepared, target)
             result.scores[ratio_name(name)] = _finite(pixel_ratio(heatmaps[name], mask, void))
         keeper.add(result, pictures, heatmaps, mask)
         return result
 
-    def _note(self, result: ImageResults, name: str, logits: Tensor, valid: Tensor) -> None:
+    def _record_answers(self, result: ImageResults, name: str, logits: Tensor, valid: Tensor) -> None:
         """Write down what the model says, and how sure it is."""
-        present = valid.cpu()
+        has_variant = valid.cpu()
         if self.settings.task == "multilabel":
             confidence = logits.abs().sigmoid().prod(1)
             prediction = torch.from_numpy(codes_of_answers((logits > 0).numpy()))
         else:
             confidence, prediction = logits.softmax(1).max(1)
-        result.prediction[name] = torch.where(present, prediction, -1).numpy()
-        result.confidence[name] = torch.where(present, confidence, math.nan).numpy()
+        result.prediction[name] = torch.where(has_variant, prediction, -1).numpy()
+        result.confidence[name] = torch.where(has_variant, confidence, math.nan).numpy()
         if self.settings.keeps_log_odds(logits.shape[1]):
             odds = log_odds_of(logits, self.settings.task).clamp(-_SUREST, _SUREST)
-            result.log_odds[name] = torch.where(present[:, None], odds, math.nan).numpy()
+            result.log_odds[name] = torch.where(has_variant[:, None], odds, math.nan).numpy()
 
     def _variant(
-        self, name: str, one: _Batch, pool: BackgroundPool | None, ready: dict[str, VariantImages] | None
+        self, name: str, current: _Batch, pool: BackgroundPool | None, ready: dict[str, VariantImages] | None
     ) -> VariantImages:
         if ready is not None:
             return ready[name]
-        image, label, mask, ids, void = one.images[:5]
+        image, label, mask, ids, void = current.images[:5]
         if name not in MIXED_VARIANTS:
             mean, std = self.settings.mean, self.settings.std
             variant = make_variant(image, mask, label, name, mean=mean, std=std, void=void)
             return VariantImages(*variant)
         assert pool is not None, "mixed variants have a pool"
-        rows = pool.choose(name, ids, label.tolist(), num_classes=one.num_classes, seed=self.settings.seed)
+        rows = pool.choose(name, ids, label.tolist(), num_classes=current.num_classes, seed=self.settings.seed)
         if name == "mixed_rand" and pool.only_class is not None and self.settings.spec.label is not None:
             rows = np.where(label.cpu().numpy() == pool.only_class, -1, rows)  # it would be mixed_same once more
         valid = torch.from_numpy(rows >= 0).to(image.device) & _has_foreground(mask)
@@ -255,7 +255,7 @@ class Evaluation:
             return VariantImages(image, torch.full_like(label, -1), valid)
         numbers = pool.labels[np.maximum(rows, 0)]
         if self.settings.task != "multilabel":
-            numbers = np.where(numbers < one.num_classes, numbers, -1)  # a category that is none of the classes
+            numbers = np.where(numbers < current.num_classes, numbers, -1)  # a category that is none of the classes
         background_label = torch.from_numpy(numbers).to(image.device)
         pasted = paste(image, mask, pool.take(rows, image))
         picture = torch.where(valid.view(-1, *[1] * (image.ndim - 1)), pasted, image)
@@ -287,31 +287,31 @@ def joined(parts: Sequence[Collected | None]) -> Collected:
     Raises:
         ValueError: none of them had an image.
     """
-    given = [part for part in parts if part is not None]
-    if not given:
+    nonempty = [part for part in parts if part is not None]
+    if not nonempty:
         raise ValueError("loader: expected at least one batch with an image, got none")
-    first = given[0]
+    first = nonempty[0]
     examples = ExampleKeeper(first.examples.size, None, None)
-    examples.join([part.examples for part in given])
-    no_embedding = next((part.no_embedding for part in given if part.no_embedding), "")
-    images = merge([part.images for part in given])
+    examples.join([part.examples for part in nonempty])
+    no_embedding = next((part.no_embedding for part in nonempty if part.no_embedding), "")
+    images = merge([part.images for part in nonempty])
     if no_embedding:
         images.cosine.clear()
     return Collected(
         images=images,
-        num_classes=max(part.num_classes for part in given),
-        without_foreground=sum(part.without_foreground for part in given),
+        num_classes=max(part.num_classes for part in nonempty),
+        without_foreground=sum(part.without_foreground for part in nonempty),
         examples=examples,
         layer=None if no_embedding else first.layer,
         no_embedding=no_embedding,
-        probabilities=any(part.probabilities for part in given),
-        soft=any(part.soft for part in given),
-        doubt=next((part.doubt for part in given if part.doubt), ""),
-        object_share=_mean_over_images(given, "object_share"),
-        object_edge_share=_mean_over_images(given, "object_edge_share"),
-        sigmoids=any(part.sigmoids for part in given),
-        mask_peak=max(part.mask_peak for part in given),
-        twins=Twins.joined([part.twins for part in given]),
+        probabilities=any(part.probabilities for part in nonempty),
+        soft=any(part.soft for part in nonempty),
+        doubt=next((part.doubt for part in nonempty if part.doubt), ""),
+        object_share=_mean_over_images(nonempty, "object_share"),
+        object_edge_share=_mean_over_images(nonempty, "object_edge_share"),
+        sigmoids=any(part.sigmoids for part in nonempty),
+        mask_peak=max(part.mask_peak for part in nonempty),
+        twins=Twins.joined([part.twins for part in nonempty]),
     )
 
 
@@ -380,9 +380,11 @@ def checked_device(model: nn.Module, wanted: torch.device | str | None) -> torch
         ValueError: another device was asked for.
     """
     device = None if wanted is None else torch.device(wanted)
-    own = device_of(model, "cpu" if device is None else device)
-    if device is not None and (own.type != device.type or (device.index is not None and own.index != device.index)):
+    model_device = device_of(model, "cpu" if device is None else device)
+    if device is not None and (
+        model_device.type != device.type or (device.index is not None and model_device.index != device.index)
+    ):
         raise ValueError(
-            f"device: expected where the model is ({own}), got {device}; call model.to({str(device)!r}) first"
+            f"device: expected where the model is ({model_device}), got {device}; call model.to({str(device)!r}) first"
         )
-    return own
+    return model_device

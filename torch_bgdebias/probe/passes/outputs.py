@@ -84,12 +84,12 @@ def sigmoid_taken(run: Callable[[], Tensor]) -> bool:
     Args:
         run: calls the model and returns its output.
     """
-    with _Sigmoids() as seen:
+    with _SigmoidWatch() as sigmoids:
         output = run()
-    return any(_same_memory(output, result) for result in seen.outputs)
+    return any(_same_memory(output, result) for result in sigmoids.outputs)
 
 
-class _Sigmoids(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _SigmoidWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Keeps what sigmoids return; kept alive, so that no later tensor takes their place in memory."""
 
     def __init__(self) -> None:
@@ -105,8 +105,8 @@ class _Sigmoids(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def _same_memory(one: Tensor, two: Tensor) -> bool:
-    return one.device == two.device and one.untyped_storage().data_ptr() == two.untyped_storage().data_ptr()
+def _same_memory(first: Tensor, second: Tensor) -> bool:
+    return first.device == second.device and first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
 
 
 def _two_columns(logits: Tensor) -> Tensor:

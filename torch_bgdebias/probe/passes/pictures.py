@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torch_bgdebias.compositing import FOREGROUND_THRESHOLD
 
-__all__ = ["Twins", "object_shares", "picture_marks"]
+__all__ = ["Twins", "object_shares", "picture_hashes"]
 
 #: of a side so many rows and columns tell pictures from each other
 _LOOKED_AT = 64
@@ -26,27 +26,27 @@ def object_shares(mask: Tensor) -> NDArray[np.float64]:
     inside = (mask[:, 0] > FOREGROUND_THRESHOLD).float()
     sides = [inside.select(axis, end) for axis in range(1, inside.ndim) for end in (0, -1)]
     edge = torch.cat([side.flatten(1) for side in sides], 1).mean(1)
-    whole = inside.mean(tuple(range(1, inside.ndim)))
+    share = inside.mean(tuple(range(1, inside.ndim)))
     largest = mask.flatten(1).amax(1).float()
-    shares: NDArray[np.float64] = torch.stack([whole, edge, largest], 1).cpu().numpy().astype(np.float64)
+    shares: NDArray[np.float64] = torch.stack([share, edge, largest], 1).cpu().numpy().astype(np.float64)
     return shares
 
 
-def picture_marks(image: Tensor) -> NDArray[np.uint64]:
+def picture_hashes(image: Tensor) -> NDArray[np.uint64]:
     """(B,) hashes of the pictures alone, the same for the same picture under any label and mask."""
     steps = [slice(None, None, max(1, side // _LOOKED_AT)) for side in image.shape[-2:]]
-    some = image.detach()[..., steps[0], steps[1]].float().flatten(1).cpu().contiguous().numpy()
-    digests = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in some]
+    sampled = image.detach()[..., steps[0], steps[1]].float().flatten(1).cpu().contiguous().numpy()
+    digests = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in sampled]
     return np.array([int.from_bytes(digest, "little") for digest in digests], np.uint64)
 
 
 class Twins(NamedTuple):
-    """What tells whether a picture is there more than once, of N images in any order.
+    """Hashes of N images in any order, from which pictures that occur more than once are found.
 
     Attributes:
-        pictures: (N,) what the pictures alone are known by (`picture_marks`).
+        pictures: (N,) hashes of the pictures alone (`picture_hashes`).
         labels: (N,) their labels.
-        masks: (N,) what the masks alone are known by.
+        masks: (N,) hashes of the masks alone.
     """
 
     pictures: NDArray[np.uint64] = np.zeros(0, np.uint64)
@@ -56,7 +56,7 @@ class Twins(NamedTuple):
     @classmethod
     def of(cls, image: Tensor, label: Tensor, mask: Tensor) -> Twins:
         """Those of a batch."""
-        return cls(picture_marks(image), label.cpu().numpy(), picture_marks(mask))
+        return cls(picture_hashes(image), label.cpu().numpy(), picture_hashes(mask))
 
     @classmethod
     def joined(cls, parts: Sequence[Twins]) -> Twins:
@@ -64,16 +64,16 @@ class Twins(NamedTuple):
         return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True))) if parts else cls()
 
     def under_two_labels(self) -> int:
-        """How many images show a picture that is there with another label too."""
-        return _with_another(self.pictures, self.labels)
+        """How many images show a picture that also occurs with another label."""
+        return _count_with_other_value(self.pictures, self.labels)
 
     def under_two_masks(self) -> int:
-        """How many images show a picture that is there with the same label and another mask too."""
-        return _with_another(self.pictures ^ (self.labels.astype(np.uint64) * _ODD), self.masks)
+        """How many images show a picture that also occurs with the same label and another mask."""
+        return _count_with_other_value(self.pictures ^ (self.labels.astype(np.uint64) * _ODD), self.masks)
 
 
-def _with_another(keys: NDArray[np.uint64], values: NDArray[Any]) -> int:
+def _count_with_other_value(keys: NDArray[np.uint64], values: NDArray[Any]) -> int:
     """How many of N images share their key (N,) with one that has another value (N,)."""
     pairs = np.unique(np.stack([keys, values.astype(np.uint64)], 1), axis=0)
-    alike, times = np.unique(pairs[:, 0], return_counts=True)
-    return int(np.isin(keys, alike[times > 1]).sum())
+    repeated, n_values = np.unique(pairs[:, 0], return_counts=True)
+    return int(np.isin(keys, repeated[n_values > 1]).sum())

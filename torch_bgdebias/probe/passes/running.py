@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_bgdebias.checks import describe
-from torch_bgdebias.models import LayerTap, LogitsKey, find_head, get_layer, logits_of, own_call, tap
+from torch_bgdebias.models import LayerTap, LogitsKey, call_behind_output, find_head, get_layer, logits_of, tap
 from torch_bgdebias.preprocessing import Preprocessing
 from torch_bgdebias.probabilities import are_probabilities, without_softmax
 from torch_bgdebias.probe.passes.outputs import class_logits, sigmoid_taken, undo_sigmoid
@@ -61,8 +61,8 @@ class ModelRun:
         if self.layer is None:
             yield None
         else:
-            with tap(self.model, [self.layer]) as seen:
-                yield seen
+            with tap(self.model, [self.layer]) as layer_tap:
+                yield layer_tap
 
     def prepared(self, image: Tensor) -> Tensor:
         """Images as the model wants them.
@@ -89,13 +89,13 @@ class ModelRun:
         return prepared
 
     def __call__(
-        self, image: Tensor, seen: LayerTap | None, *, variant: str, number: int
+        self, image: Tensor, layer_tap: LayerTap | None, *, variant: str, number: int
     ) -> tuple[Tensor, Tensor | None]:
         """Logits (B, K) float32 on the host, and embeddings (B, D) or ``None``.
 
         Args:
             image: (B, C, H, W) as the loader yields them.
-            seen: from `watching`.
+            layer_tap: from `watching`.
             variant: of the images, for errors.
             number: of the batch, for errors.
         """
@@ -105,10 +105,10 @@ class ModelRun:
             self.doubt = doubt_about_units(
                 self.model, self._call, image, prepared, normalised=units, preprocess=settings.preprocess
             )
-            if seen is not None:
-                _forget(seen)  # its pass is none of the measurement's
+            if layer_tap is not None:
+                _clear_tap(layer_tap)  # its pass is none of the measurement's
         output = self._call(prepared)
-        embedding = None if seen is None else self._embedding(seen, output, len(image))
+        embedding = None if layer_tap is None else self._embedding(layer_tap, output, len(image))
         where = f"{variant}, batch {number}"
         logits = class_logits(output, self._key, size=len(image), task=settings.task, where=where)
         if settings.task != "multiclass":
@@ -121,8 +121,8 @@ class ModelRun:
             logits = undo_sigmoid(logits) if self._sigmoid else logits
         if self._joined is not None:
             logits = self._joined(logits)
-        if seen is not None:
-            _forget(seen)  # a second look at the output is none of the measurement's either
+        if layer_tap is not None:
+            _clear_tap(layer_tap)  # a second look at the output is none of the measurement's either
         return logits, embedding
 
     def _without_sigmoid(self, logits: Tensor, prepared: Tensor) -> Tensor:
@@ -146,21 +146,21 @@ class ModelRun:
         try:
             return self.model(prepared) if forward is None else forward(self.model, prepared)
         except RuntimeError as error:
-            own = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), prepared.dtype)
-            if own == prepared.dtype:
+            model_dtype = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), prepared.dtype)
+            if model_dtype == prepared.dtype:
                 raise
             raise TypeError(
-                f"image: expected {str(own).removeprefix('torch.')} as the model's parameters are, got "
+                f"image: expected {str(model_dtype).removeprefix('torch.')} as the model's parameters are, got "
                 f"{describe(prepared)}; convert them in the loader or by preprocess=, or cast the model ({error})"
             ) from error
 
-    def _embedding(self, seen: LayerTap, output: Any, size: int) -> Tensor | None:
+    def _embedding(self, layer_tap: LayerTap, output: Any, size: int) -> Tensor | None:
         if self.layer is None:  # given up in an earlier batch
             return None
-        calls, number = seen.inputs[self.layer], own_call(seen.outputs[self.layer], output)
+        calls, number = layer_tap.inputs[self.layer], call_behind_output(layer_tap.outputs[self.layer], output)
         embedding = None if number is None else calls[number]
         times = len(calls)
-        _forget(seen)
+        _clear_tap(layer_tap)
         if isinstance(embedding, Tensor) and embedding.ndim >= 2 and len(embedding) == size:
             return embedding.flatten(1)
         received = f"{times} calls in a pass" if times > 1 else "nothing" if embedding is None else describe(embedding)
@@ -193,6 +193,6 @@ def _all_in_unit(values: Tensor) -> bool:
     return bool(((values >= 0) & (values <= 1)).all())
 
 
-def _forget(seen: LayerTap) -> None:
-    for tensors in (*seen.inputs.values(), *seen.outputs.values()):
+def _clear_tap(layer_tap: LayerTap) -> None:
+    for tensors in (*layer_tap.inputs.values(), *layer_tap.outputs.values()):
         tensors.clear()

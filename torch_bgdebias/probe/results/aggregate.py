@@ -63,14 +63,14 @@ def measurement_of(
 
 
 def _parts_counted(images: ImageResults, number: int) -> dict[str, int]:
-    counted = {} if not images.labelled else {"classes" if images.targets is None else "labels": number}
-    return counted if images.unit is None else {"units": len(np.unique(images.unit)), **counted}
+    class_count = {} if not images.labelled else {"classes" if images.targets is None else "labels": number}
+    return class_count if images.unit is None else {"units": len(np.unique(images.unit)), **class_count}
 
 
 def _variant(images: ImageResults, columns: Mapping[str, Floats], name: str, confidence: float) -> VariantResult:
-    def figure(what: str) -> Estimate | None:
-        column = columns.get(f"{what}/{name}")
-        return None if column is None else mean_of(f"{what}/{name}", column, confidence, images.unit)
+    def figure(kind: str) -> Estimate | None:
+        column = columns.get(f"{kind}/{name}")
+        return None if column is None else mean_of(f"{kind}/{name}", column, confidence, images.unit)
 
     return VariantResult(
         name,

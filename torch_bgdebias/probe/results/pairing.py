@@ -42,17 +42,17 @@ _FREE = frozenset(
 def nothing_in_common(first: Measurement, later: Measurement) -> str:
     """What to say of two measurements without an image in common, and why, where their settings tell."""
     text = f"{later.model} against {first.model}: no image in common, so the change cannot be tested"
-    known = [str(report.settings.get("images_are_known_by", "")) for report in (first, later)]
-    if not all(known):
+    identities = [str(report.settings.get("images_are_known_by", "")) for report in (first, later)]
+    if not all(identities):
         return text
-    if known[0] == known[1]:
+    if identities[0] == identities[1]:
         return (
-            f"{text}; both know an image by {known[0]}, so an image with another mask, label or size counts as another "
-            "one (ids= in Python knows images by names of your own)"
+            f"{text}; both know an image by {identities[0]}, so an image with another mask, label or size counts as "
+            "another one (ids= in Python knows images by names of your own)"
         )
     return (
-        f"{text}; {first.model} was measured with images known by {known[0]}, {later.model} by {known[1]}: measure "
-        "both in the same way, with bgdebias probe or in Python on a data set that has image_id(index)"
+        f"{text}; {first.model} was measured with images known by {identities[0]}, {later.model} by {identities[1]}: "
+        "measure both in the same way, with bgdebias probe or in Python on a data set that has image_id(index)"
     )
 
 
@@ -69,8 +69,8 @@ def matched_images(first: ImageResults, second: ImageResults) -> tuple[NDArray[n
     pairs = [(row, rows_of[key]) for row, key in enumerate(_keys(first)) if key in rows_of]
     if not pairs:
         return None
-    one, two = zip(*pairs, strict=True)
-    return np.array(one, np.int64), np.array(two, np.int64)
+    first_rows, second_rows = zip(*pairs, strict=True)
+    return np.array(first_rows, np.int64), np.array(second_rows, np.int64)
 
 
 def differing_settings(
@@ -87,45 +87,55 @@ def differing_settings(
     if not (first.settings.get("attributions") and second.settings.get("attributions")):
         names = [n for n in names if n != "explained_class"]
     pairs = {n: (first.settings.get(n), second.settings.get(n)) for n in names}
-    differing = [f"{_named(n)}: {_shown(a)} and {_shown(b)}" for n, (a, b) in pairs.items() if a != b]
-    one, two = ({c.label: c.name for c in measurement.per_class} for measurement in (first, second))
-    if names_differ := [label for label in one if label in two and one[label] != two[label]]:
+    differing = [
+        f"{_setting_title(n)}: {_spell_value(a)} and {_spell_value(b)}" for n, (a, b) in pairs.items() if a != b
+    ]
+    first_names, second_names = ({c.label: c.name for c in measurement.per_class} for measurement in (first, second))
+    if names_differ := [
+        label for label in first_names if label in second_names and first_names[label] != second_names[label]
+    ]:
         label = names_differ[0]
-        differing.append(f"names of {len(names_differ)} classes, such as {one[label]} and {two[label]} for {label}")
-    for variant, labels in first.images.background_label.items():
+        differing.append(
+            f"names of {len(names_differ)} classes, such as {first_names[label]} and {second_names[label]} for {label}"
+        )
+    for variant, first_labels in first.images.background_label.items():
         if variant in second.images.background_label:
-            other = second.images.background_label[variant][rows[1]]
-            moved = int((labels[rows[0]] != other).sum())
-            if moved:
-                differing.append(f"{variant} has backgrounds of other classes for {moved} of {len(other)} images")
+            second_labels = second.images.background_label[variant][rows[1]]
+            n_changed = int((first_labels[rows[0]] != second_labels).sum())
+            if n_changed:
+                differing.append(
+                    f"{variant} has backgrounds of other classes for {n_changed} of {len(second_labels)} images"
+                )
     return differing
 
 
 def incomparable_scores(first: Measurement, second: Measurement) -> list[str]:
     """Scores that both have, measured in ways that differ, such as against banks of other sizes."""
-    one, two = (measurement.settings.get("score_settings") or {} for measurement in (first, second))
+    first_settings, second_settings = (
+        measurement.settings.get("score_settings") or {} for measurement in (first, second)
+    )
     shared = [name for name in first.scores if name in second.scores]
-    return [name for name in shared if one.get(name) != two.get(name)]
+    return [name for name in shared if first_settings.get(name) != second_settings.get(name)]
 
 
-def _named(setting: str) -> str:
+def _setting_title(setting: str) -> str:
     return {"mean": "preprocessing (mean)", "std": "preprocessing (std)", "preprocess": "preprocessing"}.get(
         setting, setting.replace("_", " ")
     )
 
 
-def _shown(value: Any) -> str:
+def _spell_value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_shown(v) for v in value)}]"
+        return f"[{', '.join(_spell_value(v) for v in value)}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _keys(images: ImageResults) -> list[tuple[int, int, int]]:
     """(id, label, how many rows before have the same two) of every row."""
-    seen: dict[tuple[int, int], int] = {}
+    copies: dict[tuple[int, int], int] = {}
     keys = []
     for id, label in zip(images.id.tolist(), images.label.tolist(), strict=True):
-        copy = seen.get((id, label), 0)
-        seen[id, label] = copy + 1
+        copy = copies.get((id, label), 0)
+        copies[id, label] = copy + 1
         keys.append((id, label, copy))
     return keys
