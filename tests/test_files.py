@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+import warnings
 
 import numpy as np
 import pytest
@@ -124,6 +125,17 @@ def test_deep_pictures_have_one_scale_a_data_set(tmp_path):
     eight = grey(tmp_path / "eight.png", np.full((4, 4), 200, np.uint8))
     assert white_level([eight]) is None
     assert white_level([]) is None
+
+
+def test_one_bright_picture_among_others_that_it_makes_black_is_told(tmp_path):
+    """Floats in [0, 1], and one picture of counts: one scale for all made 23 of 24 pictures black, in silence."""
+    unit = [grey(tmp_path / f"{i}.tif", np.full((4, 4), 0.5, np.float32)) for i in range(3)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert white_level(unit) == 1
+    counts = grey(tmp_path / "counts.tif", np.full((4, 4), 900, np.float32))
+    with pytest.warns(UserWarning, match="white is 1023, as the brightest of 4 pictures has it, and 3 stop at 1"):
+        assert white_level([*unit, counts]) == 1023
 
 
 def test_float_pictures(tmp_path):

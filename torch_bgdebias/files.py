@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -63,6 +64,8 @@ EXTENSIONS = frozenset(
 _FOREIGN = frozenset(
     ("#recycle", "$recycle.bin", "@eadir", "__macosx", "__pycache__", "lost+found", "system volume information")
 )
+#: a white that is so many times another one leaves of that one's pictures an eighth of their brightness
+_MUCH_BRIGHTER = 8
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -248,7 +251,20 @@ def white_level(paths: Sequence[Path], *, look_at: int = 256) -> float | None:
         picture, path = max(colours, key=lambda pair: brightest(pair[0]))
         require_bright(picture, path, None)
         whites.append(WHITES[-1])
+    _warn_of_dark(whites, paths)
     return max(whites, default=None)
+
+
+def _warn_of_dark(whites: Sequence[float], paths: Sequence[Path]) -> None:
+    """Warn where one picture's white makes most of the others nearly black."""
+    dark = [white for white in whites if white * _MUCH_BRIGHTER <= max(whites)]
+    if 2 * len(dark) > len(whites):
+        warnings.warn(
+            f"{os.path.commonpath(map(str, paths))}: white is {max(whites):g}, as the brightest of {len(whites)} "
+            f"pictures has it, and {len(dark)} stop at {max(dark):g} or below and come out nearly black; if they have "
+            "scales of their own bring them to one, or say what is white with white=",
+            stacklevel=3,
+        )
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:

@@ -94,6 +94,7 @@ def test_page_and_json(data, tmp_path):
     ("change", "error", "text"),
     [
         ({"attribution": "magic"}, ValueError, "attribution: expected one of 'auto', 'lrp', 'grad_cam', got 'magic'"),
+        ({"attribution": "lrp", "layer": "fc"}, ValueError, "layer: expected none with attribution='lrp'"),
         ({"images": 3}, ValueError, "images: expected a whole number of at least 20"),
     ],
 )

@@ -73,6 +73,8 @@ def discover(
     Source: SpRAy (Lapuschkin and others, Nature Communications 10, 2019).
     """
     check_option(attribution, ("auto", "lrp", "grad_cam"), name="attribution")
+    if layer is not None and attribution == "lrp":
+        raise ValueError(f"layer: expected none with attribution='lrp', which explains the pixels, got {layer!r}")
     if images is not None:
         check_count(images, name="images", least=20)
     preprocess = preprocessing or Preprocessing()

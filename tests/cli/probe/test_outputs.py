@@ -206,3 +206,9 @@ def test_checkpoints_of_one_model_are_named_by_what_tells_them_apart(place, caps
     ):
         assert command(*words, *WORDS, *more) == 1
         assert said in capsys.readouterr().err
+
+
+def test_another_number_of_outputs_than_the_model_has(capsys):
+    """It was passed over for models of one's own, which are made without arguments."""
+    assert command("--model", "trial_nets:Small", *WORDS, "--classes", "5") == 1
+    assert "--classes: expected the model's number of outputs, 3, got 5" in capsys.readouterr().err

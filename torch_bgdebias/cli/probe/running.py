@@ -138,9 +138,12 @@ def open_candidate(
     model = loaded.model.to(device).eval()
     data = open_data(args, wanted_images(args, loaded, channels_of(model, args.channels)))
     key = logits_key(args.logits)
+    count = count_outputs(model, data.dataset[0]["image"][None].to(device), key)
+    if args.classes not in (None, count):
+        raise ValueError(f"--classes: expected the model's number of outputs, {count}, got {args.classes}")
     outputs = settle_outputs(
         names,
-        count_outputs(model, data.dataset[0]["image"][None].to(device), key),
+        count,
         table=table,
         known=loaded.classes,
         key=key,
