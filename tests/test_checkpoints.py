@@ -126,3 +126,15 @@ def test_a_folder_in_place_of_a_checkpoint_says_what_it_holds(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="there is no checkpoint in it"):
         read_checkpoint(tmp_path / "empty")
+
+
+def test_networks_with_their_code_are_no_checkpoints(tmp_path):
+    model, image = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU()), torch.rand(1, 3, 4, 4)
+    torch.jit.save(torch.jit.trace(model, image), tmp_path / "script.pt")
+    torch.export.save(torch.export.export(model, (image,)), tmp_path / "program.pt2")
+    with pytest.raises(ValueError, match=r"script.pt holds a network with its code, .* that returns torch.jit.load"):
+        read_checkpoint(tmp_path / "script.pt")
+    with pytest.raises(ValueError, match=r"program.pt2 holds a network with its code, .*: save the state_dict\(\) of"):
+        read_checkpoint(tmp_path / "program.pt2")
+    with pytest.raises(ValueError, match="script.pt'; a file holds weights, and is a checkpoint of one of these"):
+        load_model(str(tmp_path / "script.pt"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pickle
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,6 +151,8 @@ def _read(path: Path) -> Any:
         raise FileNotFoundError(f"checkpoint: expected a file, got the folder {path}; {contents}")
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint: no such file: {path}")
+    if advice := _advice_on_networks(path):
+        raise ValueError(f"checkpoint: {path} holds a network with its code, not the weights alone; {advice}")
     try:
         if path.suffix == ".safetensors":
             return importlib.import_module("safetensors.torch").load_file(path)
@@ -165,6 +168,23 @@ def _read(path: Path) -> Any:
         is_weights_file = path.suffix == ".safetensors" or _is_pickle(path)
         reason = (str(error) or type(error).__name__) if is_weights_file else "no file of torch.save or safetensors"
         raise ValueError(f"checkpoint: {path} cannot be read: {reason}") from error
+
+
+def _advice_on_networks(path: Path) -> str:
+    """What to do with a file of TorchScript or of an exported program; empty for any other."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:  # no archive, or a damaged one, which is read as a checkpoint and then named
+        return ""
+    if any("/code/" in name for name in names):
+        return f'name as model a function of yours, package:load, that returns torch.jit.load("{path}")'
+    if any("/models/" in name for name in names):
+        return (
+            "an exported program stays in the mode that it was exported in: save the state_dict() of the module that "
+            "it was exported from"
+        )
+    return ""
 
 
 def _is_pickle(path: Path) -> bool:

@@ -27,6 +27,7 @@ __all__ = [
     "device_of",
     "dtype_of",
     "eval_mode",
+    "evaluating",
     "find_head",
     "get_layer",
     "logits_of",
@@ -220,17 +221,26 @@ def call_behind_output(outputs: Sequence[Any], output: Any) -> int | None:
     return returned[-1] if returned else None
 
 
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; every submodule's own mode (frozen layers too) is put back afterwards."""
-    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]  # frozen: none
+def evaluating(model: nn.Module) -> nn.Module:
+    """The model, put into evaluation mode.
+
+    Raises:
+        TypeError: it cannot be.
+    """
     try:
-        model.eval()
+        return model.eval()
     except NotImplementedError as error:
         raise TypeError(
             f"model: {type(model).__name__} cannot be put into evaluation mode: {error} An exported program stays in "
             "the mode that it was exported in; measure the module that it was exported from"
         ) from error
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; every submodule's own mode (frozen layers too) is put back afterwards."""
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]  # frozen: none
+    evaluating(model)
     try:
         yield
     finally:

@@ -58,7 +58,8 @@ def load_model(
     """
     family, _, model_name = name.partition(":")
     if not model_name:
-        raise ValueError(f"model: expected timm:NAME, torchvision:NAME or package.module:attribute, got {name!r}")
+        hint = "; a file holds weights, and is a checkpoint of one of these" if Path(name).is_file() else ""
+        raise ValueError(f"model: expected timm:NAME, torchvision:NAME or package.module:attribute, got {name!r}{hint}")
     if family not in ("timm", "torchvision"):
         if pretrained:
             raise ValueError(f"pretrained: expected a timm: or torchvision: model, got {name!r}")

@@ -117,7 +117,7 @@ def _opened(args: argparse.Namespace) -> _Opened:
     import torch
 
     from torch_bgdebias.audit.pictures import picture_files
-    from torch_bgdebias.cli.probe.models import channels_of, count_outputs, logits_key, wanted_images
+    from torch_bgdebias.cli.probe.models import channels_of, count_outputs, logits_key, ready_model, wanted_images
     from torch_bgdebias.cli.probe.outputs import read_labels, settle_outputs
     from torch_bgdebias.data.class_folders import warn_of_order
 
@@ -125,7 +125,7 @@ def _opened(args: argparse.Namespace) -> _Opened:
     names = list(source.classes)
     table = None if args.labels is None else read_labels(args.labels, names)
     loaded, device = _loaded(args, len(names)), usable_device(args.device)
-    model = loaded.model.to(device).eval()
+    model = ready_model(loaded.model, device)
     if table is None and loaded.classes is None:
         warn_of_order(source.root, names)
     wanted = wanted_images(args, loaded, channels_of(model, args.channels))

@@ -88,3 +88,10 @@ def test_a_size_that_nobody_gave_is_named(place, capsys):
     assert "<li>" in (page := (place / "a" / "report.html").read_text(encoding="utf-8"))
     assert "Pictures are resized to 224 x 224, since nothing says another size." in page
     assert "Pictures are resized" not in (place / "b" / "report.html").read_text(encoding="utf-8")
+
+
+def test_an_exported_program_is_no_model_to_measure(place, capsys):
+    network = "def load(): return torch.export.export(Small().eval(), (torch.rand(2, 3, 12, 12),)).module()"
+    (place / "exported_nets.py").write_text(f"import torch\nfrom trial_nets import Small\n{network}\n")
+    assert command("--model", "exported_nets:load") == 1
+    assert "error: --model: GraphModule cannot be put into evaluation mode" in capsys.readouterr().err

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_bgdebias.checks import describe
-from torch_bgdebias.models import LogitsKey, logits_of
+from torch_bgdebias.models import LogitsKey, evaluating, logits_of
 from torch_bgdebias.named_models import LoadedModel, load_model
 from torch_bgdebias.preprocessing import Preprocessing
 
@@ -26,6 +26,7 @@ __all__ = [
     "guessed_size",
     "logits_key",
     "open_model",
+    "ready_model",
     "wanted_images",
 ]
 
@@ -114,6 +115,18 @@ def open_model(args: argparse.Namespace, candidate: Candidate, names: Sequence[s
     if is_named and candidate.checkpoint is None and not args.pretrained:
         print("bgdebias probe: note: neither --checkpoint nor --pretrained: the weights are random", file=sys.stderr)
     return loaded
+
+
+def ready_model(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model on its device, in evaluation mode.
+
+    Raises:
+        ValueError: it has none.
+    """
+    try:
+        return evaluating(model.to(device))
+    except TypeError as error:
+        raise ValueError(str(error)) from error
 
 
 def guessed_size(args: argparse.Namespace, candidate: Candidate, loaded: LoadedModel) -> str:

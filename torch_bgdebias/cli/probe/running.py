@@ -28,6 +28,7 @@ from torch_bgdebias.cli.probe.models import (
     guessed_size,
     logits_key,
     open_model,
+    ready_model,
     wanted_images,
 )
 from torch_bgdebias.cli.probe.outputs import Outputs, read_labels, settle_outputs
@@ -135,7 +136,7 @@ def open_candidate(
     loaded = open_model(args, candidate, names)
     if size := guessed_size(args, candidate, loaded):
         print(f"bgdebias probe: note: {candidate.label}: {size}; --size N if it was trained at N", file=sys.stderr)
-    model = loaded.model.to(device).eval()
+    model = ready_model(loaded.model, device)
     data = open_data(args, wanted_images(args, loaded, channels_of(model, args.channels)))
     key = logits_key(args.logits)
     count = count_outputs(model, data.dataset[0]["image"][None].to(device), key)
