@@ -11,9 +11,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler
 
-__all__ = ["in_plain_order", "labels_of", "over_positions", "spread_batches", "spread_positions"]
+__all__ = ["in_plain_order", "labels_of", "length_of", "over_positions", "spread_batches", "spread_positions"]
 
 _GOLDEN = (5**0.5 - 1) / 2
+
+
+def length_of(dataset: object) -> int:
+    """The number of items of a map-style data set.
+
+    Raises:
+        TypeError: it has no length.
+    """
+    if not isinstance(dataset, Sized):
+        raise TypeError(f"dataset: expected a map-style data set with a length, got {type(dataset).__name__}")
+    return len(dataset)
 
 
 def spread_positions(count: int, keep: int, labels: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
@@ -74,7 +85,7 @@ def spread_batches(loader: Iterable[Any], max_batches: int | None) -> Iterable[A
     ordered = type(loader) is DataLoader and in_plain_order(loader) and type(loader.sampler) is SequentialSampler
     if max_batches is None or not isinstance(loader, DataLoader) or not ordered or loader.batch_size is None:
         return islice(loader, max_batches)
-    count = len(loader.dataset)  # type: ignore[arg-type]
+    count = length_of(loader.dataset)
     positions = spread_positions(count, min(count, max_batches * loader.batch_size), labels_of(loader.dataset))
     return over_positions(loader, positions.tolist())
 

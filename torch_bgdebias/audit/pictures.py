@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,16 +123,16 @@ class Items(PictureSource):
         if self.batched or not hasattr(self.data, "__getitem__"):
             yield from self._streamed(limit)
             return
-        positions = range(len(self.data))
+        positions: Iterable[int] = range(len(self.data))
         if limit is not None and len(self.data) > limit:
-            positions = sorted(np.random.default_rng(seed).choice(len(self.data), limit, replace=False))  # type: ignore[assignment]
+            positions = sorted(np.random.default_rng(seed).choice(len(self.data), limit, replace=False).tolist())
         for index in positions:
             try:
-                item = self.data[int(index)]
+                item = self.data[index]
             except (UnreadableImageError, OSError) as error:
                 self.unreadable.append((f"item {index}", str(error)))
                 continue
-            yield int(index), self._picture(item, int(index))
+            yield index, self._picture(item, index)
 
     def _streamed(self, limit: int | None) -> Iterator[tuple[int, Picture]]:
         stride = 1 if limit is None or self.total is None else max(1, -(-self.total // limit))

@@ -21,6 +21,7 @@ from torch_bgdebias.backgrounds.pool import BackgroundSource, Pool, as_pool
 from torch_bgdebias.checks import check_option, check_range, check_share, check_size, describe
 from torch_bgdebias.compositing import paste
 from torch_bgdebias.files import first_few
+from torch_bgdebias.subsets import length_of
 
 __all__ = ["CAMERAS", "Camera", "CorrelatedBackgrounds"]
 
@@ -138,7 +139,7 @@ class CorrelatedBackgrounds(Dataset[tuple[Tensor, int, Tensor, int]]):
         return self.mapping[label]
 
     def __len__(self) -> int:
-        return len(self.foregrounds)  # type: ignore[arg-type]
+        return length_of(self.foregrounds)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor, int]:
         if not -len(self) <= index < len(self):

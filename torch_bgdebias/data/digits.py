@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from torch_bgdebias._optional import require
 from torch_bgdebias.checks import check_option, check_size, describe
 from torch_bgdebias.data.tensors import JointTransform, MaskedItem, MaskedTensors
+from torch_bgdebias.subsets import length_of
 
 __all__ = ["ThresholdMasked", "digits_with_masks", "mnist_with_masks", "read_idx"]
 
@@ -58,7 +59,7 @@ class ThresholdMasked(Dataset[MaskedItem]):
         self.dataset, self.threshold, self.transform, self.channels = dataset, threshold, transform, channels
 
     def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
+        return length_of(self.dataset)
 
     def __getitem__(self, index: int) -> MaskedItem:
         item = self.dataset[index]

@@ -131,7 +131,8 @@ class InputLayer:
         if self.geometry is None:
             return share @ weight, share @ positive
         if self.geometry.groups > 1:
-            return tuple(input_gradient(share, w, x, self.geometry) for w in (weight, positive))  # type: ignore[return-value]
+            with_weights, plus = (input_gradient(share, w, x, self.geometry) for w in (weight, positive))
+            return with_weights, plus
         stacked = input_gradient(
             share, torch.cat([weight, positive], 1), x.repeat(1, 2, *(1,) * (x.ndim - 2)), self.geometry
         )

@@ -201,7 +201,8 @@ def _interval_ends(value: float, error: float, confidence: float, method: AreaMe
     if method == "delong" or value in (0.0, 1.0):
         return max(0.0, value - z * error), min(1.0, value + z * error)
     centre, half = math.log(value / (1 - value)), z * error / (value * (1 - value))
-    return tuple(1 / (1 + math.exp(-min(max(end, -700.0), 700.0))) for end in (centre - half, centre + half))  # type: ignore[return-value]
+    low, high = (1 / (1 + math.exp(-min(max(end, -700.0), 700.0))) for end in (centre - half, centre + half))
+    return low, high
 
 
 def _tables(

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
+from torch_bgdebias.subsets import length_of
+
 __all__ = ["not_padding"]
 
 
@@ -33,5 +35,5 @@ def not_padding(sampler: Any, start: int, size: int) -> Tensor:
     if not isinstance(sampler, DistributedSampler):
         return torch.ones(size, dtype=torch.bool)
     # images are dealt out in turns, and what was added to come out even is at the end
-    counts: Tensor = positions * sampler.num_replicas + sampler.rank < len(sampler.dataset)  # type: ignore[arg-type]
+    counts: Tensor = positions * sampler.num_replicas + sampler.rank < length_of(sampler.dataset)
     return counts

@@ -17,7 +17,7 @@ from torch_bgdebias.class_names import data_sets_within
 from torch_bgdebias.probe.passes.grouping import by_position
 from torch_bgdebias.probe.passes.identity import KnownFiles
 from torch_bgdebias.probe.passes.settings import EvaluationSettings
-from torch_bgdebias.subsets import in_plain_order, labels_of, over_positions, spread_positions
+from torch_bgdebias.subsets import in_plain_order, labels_of, length_of, over_positions, spread_positions
 
 __all__ = ["Share", "known_files", "repeated_images", "rng_untouched", "unshown_void"]
 
@@ -53,7 +53,7 @@ def repeated_images(loader: Any) -> str:
     sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
     if not isinstance(sampler, DistributedSampler):
         return ""
-    count = len(sampler.dataset)  # type: ignore[arg-type]
+    count = length_of(sampler.dataset)
     n_repeated = sampler.total_size - count
     if n_repeated <= 0:
         return ""
@@ -153,7 +153,7 @@ class Share:
 
     def _split(self, loader: Iterable[Any]) -> None:
         if type(loader) is DataLoader and in_plain_order(loader):
-            count = len(loader.dataset)  # type: ignore[arg-type]
+            count = length_of(loader.dataset)
             limits = [count] if self.max_images is None else [count, self.max_images]
             if self.max_batches is not None and loader.batch_size is not None:
                 limits.append(self.max_batches * loader.batch_size)
@@ -164,7 +164,7 @@ class Share:
         elif isinstance(loader, DataLoader) and self.world > 1:
             sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
             if isinstance(sampler, DistributedSampler):
-                self._length = len(sampler.dataset)  # type: ignore[arg-type]
+                self._length = length_of(sampler.dataset)
 
     def __len__(self) -> int:
         """Number of batches, 0 when the loader does not say."""

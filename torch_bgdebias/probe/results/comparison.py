@@ -22,6 +22,7 @@ from torch_bgdebias.probe.results.gaps import change_sentence, cost_sentence, kn
 from torch_bgdebias.probe.results.images import ImageResults
 from torch_bgdebias.probe.results.layout import plain
 from torch_bgdebias.probe.results.measurement import Estimate, Measurement
+from torch_bgdebias.probe.results.naming import class_label
 from torch_bgdebias.probe.results.pairing import differing_settings, incomparable_scores, matched_images
 from torch_bgdebias.probe.results.performance import areas_of
 from torch_bgdebias.probe.results.spelling import (
@@ -232,8 +233,7 @@ def compare_models(
     level = float(reports[0].settings.get("confidence", 0.95)) if confidence is None else confidence
     if n_resamples is not None:
         warn_of_resampling("compare_models(n_resamples=...)")
-    drawn: dict[str, Any] = {"n_resamples": n_permutations, "seed": seed}
-    raw = [_raw(reports[0], report, level, drawn) for report in reports[1:]]
+    test_options: dict[str, Any] = {"n_resamples": n_permutations, "seed": seed}
     settings = {
         "confidence": level,
         "seed": seed,
@@ -241,70 +241,67 @@ def compare_models(
         "correction": correction,
         "interval_and_test": INTERVAL_AND_TEST,
     }
-    return _corrected([r.model for r in reports], raw, settings, correction)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Raw:
-    """A comparison before its p-values are corrected."""
-
-    n: int
-    figures: dict[str, Change]
-    per_class: list[ClassChange]
-    gaps: tuple[Estimate | None, Estimate | None]
-    differing: list[str]
-    refused: list[str]
-    guessing: list[str]
-    images: tuple[int, int]
+    comparisons = [_uncorrected(reports[0], report, settings, test_options) for report in reports[1:]]
+    return _with_corrected_p_values(comparisons, correction)
 
 
 def _area_changes(
-    one: ImageResults, two: ImageResults, variants: Sequence[str], level: float, label: int | None = None
+    first: ImageResults, second: ImageResults, variants: Sequence[str], level: float, label: int | None = None
 ) -> dict[str, Change]:
     """Changes of areas under ROC curves, of the mean or of one class's: DeLong's paired interval and test."""
     changes = {}
     for variant in variants:
-        if variant not in one.log_odds or variant not in two.log_odds or not one.labelled:
+        if variant not in first.log_odds or variant not in second.log_odds or not first.labelled:
             continue
-        if one.log_odds[variant].shape != two.log_odds[variant].shape:
+        if first.log_odds[variant].shape != second.log_odds[variant].shape:
             continue
-        (before, truth), (after, _) = (areas_of(images, variant, label) for images in (one, two))
-        test = auc_difference(after, before, truth, groups=one.unit, confidence=level)
-        i = test.interval
-        changes[f"auc/{variant}"] = Change(Estimate(i.value, i.low, i.high, i.n), test.p_value, test.p_value, False)
+        (before, truth), (after, _) = (areas_of(images, variant, label) for images in (first, second))
+        test = auc_difference(after, before, truth, groups=first.unit, confidence=level)
+        changes[f"auc/{variant}"] = Change(Estimate.of(test.interval), test.p_value, test.p_value, exact=False)
     return changes
 
 
-def _raw(first: Measurement, second: Measurement, level: float, drawn: Mapping[str, Any]) -> _Raw | None:
+def _uncorrected(
+    first: Measurement, second: Measurement, settings: Mapping[str, Any], test_options: Mapping[str, Any]
+) -> ModelComparison | None:
+    """The comparison of two reports before its p-values are corrected; ``None`` without a common image."""
     rows = matched_images(first.images, second.images)
     if rows is None:
         return None
-    one, two = first.images.at(rows[0]), second.images.at(rows[1])
-    before, after = paired_columns(one), paired_columns(two)
+    level = settings["confidence"]
+    images, later_images = first.images.at(rows[0]), second.images.at(rows[1])
+    before, after = paired_columns(images), paired_columns(later_images)
     refused = incomparable_scores(first, second)
     shared = [name for name in before if name in after and name not in refused]
-    in_classes = [n for n in shared if n in CLASS_FIGURES or n in first.images.scores]
-
-    steps = 1 if one.targets is None else one.targets.shape[1]
+    in_classes = [name for name in shared if name in CLASS_FIGURES or name in first.images.scores]
+    steps = 1 if images.targets is None else images.targets.shape[1]
 
     def changes(
         names: Sequence[str], before: Mapping[str, Floats], after: Mapping[str, Floats], unit: Unit, steps: int = 1
     ) -> dict[str, Change]:
         shared = [n for n in names if n in before and n in after]
-        return {n: _change(_Column(before[n], after[n], unit, steps), level, drawn) for n in shared}
+        return {n: _change(_Column(before[n], after[n], unit, steps), level, test_options) for n in shared}
 
     per_class = []
-    for old, new in zip(columns_by_class(one), columns_by_class(two), strict=True):
-        unit = None if one.unit is None else one.unit[old.rows]
-        name = first.class_names[old.label] if old.label < len(first.class_names) else str(old.label)
-        inside = _area_changes(one, two, ("original", "mixed_rand"), level, old.label)
-        inside |= changes(in_classes, with_gap(old.columns), with_gap(new.columns), unit)
-        per_class.append(ClassChange(old.label, name, old.n, inside))
-    figures = changes(shared, before, after, one.unit, steps) | _area_changes(one, two, one.variants, level)
-    differing = differing_settings(first, second, rows)
-    guessing = [measurement.model for measurement in (first, second) if knows_nothing(measurement) is not None]
-    numbers = (len(first.images), len(second.images))
-    return _Raw(len(one), figures, per_class, (first.bg_gap, second.bg_gap), differing, refused, guessing, numbers)
+    for old, new in zip(columns_by_class(images), columns_by_class(later_images), strict=True):
+        unit = None if images.unit is None else images.unit[old.rows]
+        class_changes = _area_changes(images, later_images, ("original", "mixed_rand"), level, old.label)
+        class_changes |= changes(in_classes, with_gap(old.columns), with_gap(new.columns), unit)
+        per_class.append(ClassChange(old.label, class_label(first, old.label), old.n, class_changes))
+    figures = changes(shared, before, after, images.unit, steps)
+    figures |= _area_changes(images, later_images, images.variants, level)
+    return ModelComparison(
+        first=first.model,
+        second=second.model,
+        n=len(images),
+        figures=figures,
+        per_class=per_class,
+        settings={**settings, "images": (len(first.images), len(second.images))},
+        gaps=(first.bg_gap, second.bg_gap),
+        differing=differing_settings(first, second, rows),
+        refused=refused,
+        guessing=[report.model for report in (first, second) if knows_nothing(report) is not None],
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,51 +315,51 @@ class _Column:
 
     def in_steps(self, values: Floats) -> Floats:
         """Numbers of labels where that is what they are: differences of whole numbers can be tested exactly."""
-        whole = np.round(values * self.steps)
-        return whole if bool((np.abs(whole - values * self.steps) < 1e-9).all()) else values
+        label_counts = np.round(values * self.steps)
+        return label_counts if bool((np.abs(label_counts - values * self.steps) < 1e-9).all()) else values
 
 
-def _change(column: _Column, level: float, drawn: Mapping[str, Any]) -> Change:
-    both = ~np.isnan(column.before - column.after)
-    before, after = column.before[both], column.after[both]
-    groups = None if column.unit is None else column.unit[both]
+def _change(column: _Column, level: float, test_options: Mapping[str, Any]) -> Change:
+    in_both = ~np.isnan(column.before - column.after)
+    before, after = column.before[in_both], column.after[in_both]
+    groups = None if column.unit is None else column.unit[in_both]
     interval = mean_difference_interval(after, before, groups=groups, confidence=level)
-    test = paired_permutation_test(column.in_steps(after), column.in_steps(before), groups=groups, **drawn)
-    estimate = Estimate(interval.value, interval.low, interval.high, interval.n)
-    return Change(estimate, test.p_value, test.p_value, test.exact)
+    test = paired_permutation_test(column.in_steps(after), column.in_steps(before), groups=groups, **test_options)
+    return Change(Estimate.of(interval), test.p_value, test.p_value, test.exact)
 
 
-def _corrected(
-    models: Sequence[str], raw: Sequence[_Raw | None], settings: Mapping[str, Any], method: Correction
+def _with_corrected_p_values(
+    comparisons: Sequence[ModelComparison | None], method: Correction
 ) -> list[ModelComparison | None]:
     """The same with corrected p-values: one family over all images, one per figure over the classes."""
-    overall: list[Change] = [c for r in raw if r is not None for c in r.figures.values()]
-    over_all = iter(correct_p_values([c.p_value for c in overall], method).tolist())
-    # a generator each, filled in the order in which the changes are walked through below
-    names = dict.fromkeys(n for r in raw if r is not None for c in r.per_class for n in c.changes)
-    values = {
-        n: [c.changes[n].p_value for r in raw if r is not None for c in r.per_class if n in c.changes] for n in names
+    compared = [comparison for comparison in comparisons if comparison is not None]
+    over_images = [change for comparison in compared for change in comparison.figures.values()]
+    over_classes = [row.changes for comparison in compared for row in comparison.per_class]
+    names = dict.fromkeys(name for changes in over_classes for name in changes)
+    class_p = {name: [changes[name].p_value for changes in over_classes if name in changes] for name in names}
+    tests = {
+        "figures": sum(math.isfinite(change.p_value) for change in over_images),
+        "classes": {name: int(np.isfinite(p).sum()) for name, p in class_p.items()},
     }
-    by_figure = {n: iter(correct_p_values(p, method).tolist()) for n, p in values.items()}
-    counted = {n: int(np.isfinite(p).sum()) for n, p in values.items()}
-    tests = {"figures": sum(math.isfinite(c.p_value) for c in overall), "classes": counted}
-    results: list[ModelComparison | None] = []
-    for model, r in zip(models[1:], raw, strict=True):
-        if r is None:
-            results.append(None)
-            continue
-        figures = {n: dataclasses.replace(c, corrected=next(over_all)) for n, c in r.figures.items()}
+    # iterators, used up in the order in which the changes are walked through below
+    next_p = iter(correct_p_values([change.p_value for change in over_images], method).tolist())
+    next_class_p = {name: iter(correct_p_values(p, method).tolist()) for name, p in class_p.items()}
+
+    def corrected(comparison: ModelComparison) -> ModelComparison:
+        figures = {
+            name: dataclasses.replace(change, corrected=next(next_p)) for name, change in comparison.figures.items()
+        }
         per_class = [
             dataclasses.replace(
-                c,
-                changes={n: dataclasses.replace(x, corrected=next(by_figure[n])) for n, x in c.changes.items()},
+                row,
+                changes={n: dataclasses.replace(c, corrected=next(next_class_p[n])) for n, c in row.changes.items()},
             )
-            for c in r.per_class
+            for row in comparison.per_class
         ]
-        noted = {**settings, "tests": tests, "images": r.images}
-        rest = (r.gaps, r.differing, r.refused, r.guessing)
-        results.append(ModelComparison(models[0], model, r.n, figures, per_class, noted, *rest))
-    return results
+        settings = {**comparison.settings, "tests": tests}
+        return dataclasses.replace(comparison, figures=figures, per_class=per_class, settings=settings)
+
+    return [None if comparison is None else corrected(comparison) for comparison in comparisons]
 
 
 def _method(comparison: ModelComparison) -> str:
