@@ -12,6 +12,10 @@ from torch import nn
 
 from torch_bgdebias import models
 
+runs_eagerly = pytest.mark.skipif(
+    not hasattr(torch.compiler, "set_stance"), reason="torch before 2.6 looks into no compiled module"
+)
+
 
 def small() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 7))
@@ -90,6 +94,7 @@ def test_a_layer_that_is_like_no_other_is_told_the_last_five():
     assert str(error.value).rpartition("near names: ")[2].count("block") == 5
 
 
+@runs_eagerly
 def test_tap_of_a_compiled_model_warns_and_works():
     inner = small()
     model = nn.Sequential(torch.compile(inner, backend="eager"))
@@ -118,6 +123,13 @@ def test_layer_is_what_the_model_calls_under_that_name():
             models.get_layer(model, name)
 
 
+def test_an_older_torch_says_what_to_pass(monkeypatch):
+    monkeypatch.delattr(torch.compiler, "set_stance", raising=False)
+    with pytest.raises(RuntimeError, match="expected torch 2.6 or newer to look into a compiled module, got torch"):
+        models.run_eagerly()
+
+
+@runs_eagerly
 def test_tap_of_a_layer_that_is_compiled_itself():
     model = small()
     expected = model(torch.ones(2, 3, 8, 8))

@@ -9,7 +9,7 @@ import difflib
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -32,6 +32,7 @@ __all__ = [
     "get_layer",
     "logits_of",
     "original_module",
+    "run_eagerly",
     "tap",
 ]
 
@@ -200,7 +201,7 @@ def tap(model: nn.Module, names: Sequence[str], *, apart: bool = False) -> Itera
     with ExitStack() as stack:
         if is_compiled(model):
             warnings.warn(f"{type(model).__name__} is compiled: it runs eagerly while layers are read", stacklevel=3)
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(run_eagerly())
         for name in names:
             handle = get_layer(model, name).register_forward_hook(record(name), with_kwargs=True)
             stack.callback(handle.remove)
@@ -219,6 +220,21 @@ def call_behind_output(outputs: Sequence[Any], output: Any) -> int | None:
     parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else [output]
     returned = [number for number, call in enumerate(outputs) if any(call is part for part in parts)]
     return returned[-1] if returned else None
+
+
+def run_eagerly() -> AbstractContextManager[Any]:
+    """Compiled modules run as they were written inside the block, so that hooks see every layer.
+
+    Raises:
+        RuntimeError: torch before 2.6, which knows no such thing.
+    """
+    if not hasattr(torch.compiler, "set_stance"):
+        raise RuntimeError(
+            f"model: expected torch 2.6 or newer to look into a compiled module, got torch {torch.__version__}; pass "
+            "the module as it was before torch.compile"
+        )
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def evaluating(model: nn.Module) -> nn.Module:

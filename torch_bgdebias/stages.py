@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from torch_bgdebias.checks import describe
-from torch_bgdebias.models import as_map, device_of, eval_mode, is_compiled
+from torch_bgdebias.models import as_map, device_of, eval_mode, is_compiled, run_eagerly
 
 __all__ = ["LAST_STAGE", "LastStage", "last_stage"]
 
@@ -154,7 +154,7 @@ def _recorded(model: nn.Module, calls: list[_Call], size: tuple[int, int]) -> It
             warnings.warn(
                 f"{type(model).__name__} is compiled: it runs eagerly while its stages are read", stacklevel=5
             )
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(run_eagerly())
         for name, module in model.named_modules():
             if name:
                 plain = ".".join(part for part in name.split(".") if part != "_orig_mod")

@@ -54,6 +54,18 @@ def test_a_state_dict_that_probe_can_load(data, tmp_path, capsys):
     assert torch.isfinite(layer.weight).all()
 
 
+def test_the_penalties_are_those_asked_for_and_the_end_of_their_range_is_told(data, tmp_path, capsys):
+    assert main(arguments(data, tmp_path / "one.pt", "--json", "--penalties", "1e3,1e5")) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert [score["penalty"] for score in result["scores"]] == [1e5, 1e3]
+    assert result["best_at_end"] in ("weakest", "strongest", None)
+    assert ("--penalties" in printed.err) == (result["best_at_end"] is not None and "will not help" not in printed.err)
+    for wrong in ("0.1,0", "many", "1,nan", "-1"):
+        assert main(arguments(data, tmp_path / "two.pt", f"--penalties={wrong}")) == 2
+        assert f"expected numbers above 0, separated by commas, got {wrong}" in capsys.readouterr().err
+
+
 def test_an_existing_file_is_left_alone(data, tmp_path, capsys):
     out = tmp_path / "fixed.pt"
     out.write_text("mine")

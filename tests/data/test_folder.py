@@ -264,6 +264,14 @@ def test_bad_arguments(folder, arguments, error, text):
         MaskedImageFolder(folder, **arguments)
 
 
+def test_folders_of_classes_without_images_around_them_are_told_where_to_go(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").touch()
+    with pytest.raises(FileNotFoundError, match="if cat, dog are classes, move them into a folder .*images, and their"):
+        MaskedImageFolder(tmp_path)
+
+
 def test_folders_that_are_not_one(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected images/<class>/ and masks/<class>/ in it, found no folder"):
         MaskedImageFolder(tmp_path / "absent")

@@ -108,3 +108,40 @@ def test_what_does_not_belong_together_is_named():
         ValueError, match=r"mask 0: expected the image's size \(8, 8\), got \(4, 4\); move what resizes"
     ):
         WithMasks(pairs, mask[:, :4, :4])[0]
+
+
+def voc_mask(path, label: int = 3) -> Image.Image:
+    """A palette picture as VOC has them: label numbers, 255 where it is void."""
+    values = np.zeros((8, 8), np.uint8)
+    values[2:6, 2:6], values[2] = label, 255
+    picture = Image.fromarray(values, "P")
+    picture.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0] + [0] * (251 * 3) + [224, 224, 192])
+    picture.save(path)
+    return picture
+
+
+def test_files_are_read_by_what_they_hold(tmp_path):
+    """Their numbers divided by 255 would leave the void alone as object."""
+    voc_mask(tmp_path / "a.png")
+    wanted = torch.zeros(8, 8)
+    wanted[3:6, 2:6] = 1
+    for path in (tmp_path / "a.png", str(tmp_path / "a.png")):
+        _, _, mask = WithMasks([(torch.rand(3, 8, 8), 0)], [path])[0]
+        assert torch.equal(mask, wanted[None])
+
+
+@pytest.mark.parametrize("kind", ["picture", "bytes", "numbers"])
+def test_label_numbers_are_no_shades(kind, tmp_path):
+    picture = voc_mask(tmp_path / "a.png")
+    mask = {"picture": picture, "bytes": np.asarray(picture), "numbers": torch.tensor(np.array(picture)).long()}[kind]
+    with pytest.raises(ValueError, match=r"mask 0: .* got label numbers \(0, 3, 255\); pass the file's path"):
+        WithMasks([(torch.rand(3, 8, 8), 0)], [mask])[0]
+
+
+def test_bytes_of_nought_and_one_are_a_mask():
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:4] = 1
+    _, _, cover = WithMasks([(torch.rand(3, 8, 8), 0)], [mask])[0]
+    assert (cover.max(), cover.sum()) == (1, 16)
+    shades = (np.arange(64).reshape(8, 8) * 4).astype(np.uint8)
+    assert WithMasks([(torch.rand(3, 8, 8), 0)], [shades])[0][2].max() == torch.tensor(252 / 255)

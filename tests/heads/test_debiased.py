@@ -93,6 +93,18 @@ def test_both_layers_are_judged_and_the_temperature_changes_no_answer():
     assert plain.after.swapped.accuracy == fitted.after.swapped.accuracy
 
 
+def test_a_best_penalty_at_the_end_of_the_range_is_told_where_it_is_no_chance():
+    wide = scenes(400)
+    with pytest.warns(UserWarning, match=r"the best one, 3 .*is the weakest .*\(3 to 3000\)") as caught:
+        fitted = fit_debiased_head(biased(), shuffled(wide), penalties=(3.0, 3000.0), original_weight=0)
+    assert fitted.best_at_end == "weakest"
+    (message,) = [str(warning.message) for warning in caught]
+    assert message.endswith("penalties=(0.3, 1, 3, 3000) (--penalties 0.3,1,3,3000)")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fit_debiased_head(biased(), shuffled(wide), penalties=(0.1, 0.10001)).best_at_end is None
+
+
 def test_another_number_of_classes_gets_a_new_layer():
     model = Means(classes=1000)
     fitted = fit_debiased_head(model, shuffled(scenes()), penalties=(0.1,))

@@ -7,7 +7,16 @@ import torch
 from torch.nn import functional as F
 
 from torch_bgdebias.heads import logistic
-from torch_bgdebias.heads.logistic import PenaltyScore, Views, best_penalty, choose_penalty, dealt_folds, fit_logistic
+from torch_bgdebias.heads.logistic import (
+    PenaltyScore,
+    Views,
+    best_penalty,
+    choose_penalty,
+    dealt_folds,
+    end_of_range,
+    fit_logistic,
+    words_on_end,
+)
 
 
 def views(images: int = 60, classes: int = 3, dim: int = 5, copies: int = 1, seed: int = 0) -> Views:
@@ -115,3 +124,23 @@ def test_the_strongest_within_one_error_of_the_best_is_taken():
 
     assert best_penalty([score(1.0, 0.6), score(0.1, 0.69), score(0.01, 0.7)]) == 0.1
     assert best_penalty([score(1.0, 0.6), score(0.1, 0.69), score(0.01, 0.7, error=0.005)]) == 0.01
+
+
+def test_the_end_of_the_range_is_told_where_it_holds_the_best():
+    def scores(*both: float) -> list[PenaltyScore]:
+        penalties = [10.0**-number for number in range(len(both))]  # strongest first, as they are tried
+        return [PenaltyScore(*values, 0.02) for values in zip(penalties, both, both, both, strict=True)]
+
+    assert end_of_range(scores(0.5, 0.6, 0.7)) == "weakest"
+    assert end_of_range(scores(0.7, 0.6, 0.5)) == "strongest"
+    assert end_of_range(scores(0.5, 0.7, 0.6)) is None
+    assert end_of_range(scores(0.7, 0.7, 0.6)) is None, "the one within is as good"
+    assert end_of_range(scores(0.7)) is None
+    assert end_of_range(scores(0.9, 1.0)) is None, "nothing is left to gain"
+    assert words_on_end(scores(0.5, 0.7, 0.6)) == ""
+    assert words_on_end(scores(0.5, 0.6, 0.7)).endswith(
+        "penalties=(0.001, 0.003, 0.01, 0.1, 1) (--penalties 0.001,0.003,0.01,0.1,1)"
+    )
+    assert "the best one, 1 (70.0% right), is the strongest of those that were tried (0.01 to 1)" in words_on_end(
+        scores(0.7, 0.6, 0.5)
+    )

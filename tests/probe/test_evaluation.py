@@ -54,7 +54,8 @@ def test_honest_model_has_no_gap() -> None:
 
 
 def test_one_image() -> None:
-    report = evaluate_background_bias(cheat(), toy_loader(1), variants=["mixed_rand"])
+    report = evaluate_background_bias(cheat(), toy_loader(1), variants=["original", "mixed_rand"])
+    assert list(report.variants) == ["original", "mixed_rand"]
     assert report.variants["original"].accuracy.value == 1
     assert math.isnan(report.variants["original"].accuracy.low)
     assert report.variants["mixed_rand"].n_left_out == 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +68,8 @@ def add_parser(subparsers: Any) -> None:
     add("--copies", type=whole(1), default=4, metavar="N", help="other backgrounds a picture (default: %(default)s)")
     about = "of the pictures as they are, beside 1 for all copies (default: %(default)s)"
     add("--original-weight", type=real(0), default=0.5, metavar="X", help=about)
+    about = "to choose from, separated by commas (default: 0.03,0.1,0.3,1,3)"
+    add("--penalties", type=_penalties, metavar="X,X", help=about)
     add("--layer", metavar="LAYER", help="the last linear layer (default: found by itself)")
     add_options(parser, "--size", "--mean", "--std")
     add_options(parser, "--batch-size", type=whole(2))  # backgrounds are those of the batch
@@ -75,12 +79,24 @@ def add_parser(subparsers: Any) -> None:
     add_mask_options(parser)
 
 
+def _penalties(text: str) -> tuple[float, ...]:
+    """Numbers above 0, separated by commas."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or not all(0 < value < math.inf for value in values):
+        raise argparse.ArgumentTypeError(f"expected numbers above 0, separated by commas, got {text}")
+    return values
+
+
 def run(args: argparse.Namespace) -> int:
     """Load, fit, write the state dict, print what was chosen."""
     require_inputs(args, "data", "checkpoint", "masks")
     if not args.out.parent.is_dir():
         raise FileNotFoundError(f"out: there is no folder {args.out.parent}")
     from torch_bgdebias.checkpoints import NOTES, notes_for_checkpoint
+    from torch_bgdebias.heads.logistic import words_on_end
     from torch_bgdebias.writing import save_content
 
     model, wanted, pictures = _opened(args)
@@ -99,13 +115,15 @@ def run(args: argparse.Namespace) -> int:
         "preprocessing": wanted.to_dict(),
         "scores": [score._asdict() for score in fitted.scores],
         "criterion": criterion(fitted, args.original_weight) if fitted.scores else None,
+        "best_at_end": fitted.best_at_end,
         "temperature": fitted.temperature,
         "before": _as_dict(fitted.before),
         "after": _as_dict(fitted.after),
     }
     print(json.dumps(result, indent=1) if args.json else _text(args, fitted, wanted, len(pictures.classes)))
-    for warning in calibration_warnings(fitted):
-        print(f"bgdebias head: note: {warning}", file=sys.stderr)
+    for note in [words_on_end(fitted.scores), *calibration_warnings(fitted)]:
+        if note:
+            print(f"bgdebias head: note: {note}", file=sys.stderr)
     return 0
 
 
@@ -137,19 +155,22 @@ def _fitted(args: argparse.Namespace, model: nn.Module, pictures: MaskedImageFol
     import torch
     from torch.utils.data import DataLoader
 
-    from torch_bgdebias.heads import fit_debiased_head
+    from torch_bgdebias.heads import HeadSettings, fit_debiased_head
 
     order = torch.Generator().manual_seed(args.seed)  # shuffled: the other backgrounds are those of the batch
     loader = DataLoader(pictures, batch_size=args.batch_size, shuffle=True, num_workers=args.workers, generator=order)
-    return fit_debiased_head(
-        model,
-        loader,
-        copies=args.copies,
-        original_weight=args.original_weight,
-        layer=args.layer,
-        num_classes=len(pictures.classes),
-        seed=args.seed,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "penalties: the best one")  # `run` says it, whether clear or not
+        return fit_debiased_head(
+            model,
+            loader,
+            copies=args.copies,
+            original_weight=args.original_weight,
+            penalties=args.penalties or HeadSettings.penalties,
+            layer=args.layer,
+            num_classes=len(pictures.classes),
+            seed=args.seed,
+        )
 
 
 def _text(args: argparse.Namespace, fitted: DebiasedHead, wanted: Preprocessing, classes: int) -> str:
@@ -200,17 +221,17 @@ def calibration_warnings(fitted: DebiasedHead) -> list[str]:
     """Where the new layer's probabilities say less of its answers than the old one's did."""
     if fitted.before is None or fitted.after is None:
         return []
-    warnings = []
+    notes = []
     for where, old, new in zip(("as they are", "on other backgrounds"), fitted.before, fitted.after, strict=True):
         if new.calibration_error > old.calibration_error + _WORSE:
             side = "less" if new.confidence < new.accuracy else "more"
-            warnings.append(
+            notes.append(
                 f"on pictures {where} the calibration error goes from {old.calibration_error:.3f} to "
                 f"{new.calibration_error:.3f}: the answers are {side} sure ({new.confidence:.0%}) than right "
                 f"({new.accuracy:.0%}); where probabilities are used, fit a temperature on pictures of that kind, or "
                 "choose --original-weight by how often they occur"
             )
-    return warnings
+    return notes
 
 
 def _as_dict(figures: HeadFigures | None) -> dict[str, Any] | None:

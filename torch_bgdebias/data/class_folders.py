@@ -129,7 +129,17 @@ def _advice(root: Path, there: Sequence[Path]) -> str:
         return f"; unpack it; {_READ_SHARDS}"
     if any(path.suffix.lower() in _TABLES for path in there):
         return f"; {_READ_TABLES}"
+    if classes := [path.name for path in there if path.is_dir() and _holds_pictures(path)]:
+        name = classes[0]
+        return (
+            f"; if {first_few(classes, 3)} are classes, move them into a folder {root / 'images'}, and their masks are "
+            f"{root / 'masks' / name}/x.png beside {root / 'images' / name}/x.jpg"
+        )
     return ""
+
+
+def _holds_pictures(folder: Path) -> bool:
+    return any(path.suffix.lower() in EXTENSIONS for path in folder.iterdir())
 
 
 def _pictures_themselves(images: Path) -> str:

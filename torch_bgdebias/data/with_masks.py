@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,9 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torch_bgdebias.data.tensors import JointTransform
+from torch_bgdebias.masks.reading import read_mask
 
 __all__ = ["WithMasks"]
 
+#: object in bytes; values up to the second, with nothing between them, number labels and are no shades
+_WHITE, _MOST_LABELS = 255, 40
 #: mask of the item at an index: a tensor, an array or a picture
 Masks: TypeAlias = "Sequence[Any] | Callable[[int], Any]"
 
@@ -25,13 +29,15 @@ class WithMasks(Dataset[tuple[Tensor, Any, Tensor]]):
     Args:
         dataset: items begin with image and label; the image a float tensor (C, H, W) in [0, 1], a uint8 one, a picture
             or an array (H, W, C). Its own transforms must not move pixels: the masks would not follow.
-        masks: by index: a sequence, or a function of the index. Bool, or numbers from 0 to 1, or uint8 from 0 to 255.
+        masks: by index: a sequence, or a function of the index. Paths of files, which are read by what they hold
+            (palettes and label numbers too, `torch_bgdebias.masks.read_mask`), or masks: bool, numbers from 0 to 1, or
+            uint8 from 0 to 255.
         transform: applied to image and mask together: of torchvision (v2, over its tv_tensors), albumentations
             (``A.Compose``, which gets bytes where the data set yields bytes or pictures), kornia
             (``AugmentationSequential``; ``data_keys`` are given), or any function of (image, mask) that returns both.
 
     Raises:
-        ValueError: a mask of another size than its image, or as many masks as there are not items.
+        ValueError: a mask of another size than its image, or of label numbers, or as many masks as there are not items.
 
     Example:
         >>> pictures = [(torch.rand(3, 4, 4), 0), (torch.rand(3, 4, 4), 1)]
@@ -55,7 +61,7 @@ class WithMasks(Dataset[tuple[Tensor, Any, Tensor]]):
         picture, label = self.dataset[index][:2]
         pixels = _tensor(picture)
         image = _as_unit_range(pixels)
-        mask = _as_unit_range(_tensor(self.masks(index) if callable(self.masks) else self.masks[index]))[:1]
+        mask = _mask(self.masks(index) if callable(self.masks) else self.masks[index], index)
         if mask.shape[1:] != image.shape[1:]:
             raise ValueError(
                 f"mask {index}: expected the image's size {tuple(image.shape[1:])}, got {tuple(mask.shape[1:])}; "
@@ -64,6 +70,27 @@ class WithMasks(Dataset[tuple[Tensor, Any, Tensor]]):
         if self.transform is not None:
             image, mask = self.transform(pixels if self._takes_bytes else image, mask)
         return image, label, mask
+
+
+def _mask(value: Any, index: int) -> Tensor:
+    """(1, H, W) in [0, 1]; of files as they are read everywhere."""
+    if isinstance(value, str | Path):
+        return _as_unit_range(read_mask(value))
+    tensor = _tensor(value)[:1]
+    if tensor.is_floating_point() or tensor.dtype == torch.bool:
+        return _as_unit_range(tensor)
+    largest = int(tensor.max())
+    between = tensor[(tensor > 0) & (tensor < _WHITE)]
+    palette = isinstance(value, Image.Image) and value.mode == "P"
+    if largest <= 1 and not palette:
+        return tensor.float()
+    if palette or tensor.dtype != torch.uint8 or (between.numel() and int(between.max()) <= _MOST_LABELS):
+        held = ", ".join(map(str, sorted(set(tensor.flatten().tolist()))[:8]))
+        raise ValueError(
+            f"mask {index}: expected numbers from 0 to 1, or bytes from 0 to 255, got label numbers ({held}); pass the "
+            "file's path, which is read by what it holds, or mask == label, or mask > 0 where 0 alone is background"
+        )
+    return _as_unit_range(tensor)
 
 
 def _tensor(value: Any) -> Tensor:

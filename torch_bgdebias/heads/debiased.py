@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Iterable
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,9 @@ from torch_bgdebias.heads.logistic import (
     best_penalty,
     choose_penalty,
     dealt_folds,
+    end_of_range,
     fit_logistic,
+    words_on_end,
 )
 from torch_bgdebias.heads.settings import HeadOptions, HeadSettings
 from torch_bgdebias.models import find_head, get_layer
@@ -53,6 +55,11 @@ class DebiasedHead:
     temperature: float = 1.0
     before: HeadFigures | None = None
     after: HeadFigures | None = None
+
+    @property
+    def best_at_end(self) -> Literal["weakest", "strongest"] | None:
+        """At which end of the penalties the best one lies: one beyond may be better. ``None`` within them."""
+        return end_of_range(self.scores)
 
     def apply_(self, model: nn.Module) -> nn.Module:
         """Put the head in place of ``model``'s last layer, and return the model.
@@ -110,7 +117,8 @@ def fit_debiased_head(
         LookupError: no last linear layer, or several candidates: pass ``layer=``.
 
     Warns:
-        UserWarning: in cross-validation the classes are at chance before other backgrounds.
+        UserWarning: in cross-validation the classes are at chance before other backgrounds; the best penalty is the
+            weakest or the strongest of those that were tried.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -136,7 +144,8 @@ def fit_debiased_head(
         fold = dealt_folds(views, settings.folds, torch.Generator().manual_seed(settings.seed))
         scores = choose_penalty(views, num_classes, settings.penalties, fold, original_weight=weight)
         penalty = best_penalty(scores)
-        _warn_at_chance(next(score for score in scores if score.penalty == penalty), num_classes)
+        if not _warn_at_chance(next(score for score in scores if score.penalty == penalty), num_classes):
+            _warn_at_end(scores)
         logits, judged = held_out_logits(views, num_classes, penalty, fold, original_weight=weight)
         if settings.calibrate:
             temperature = fit_temperature(logits, judged, original_weight=weight)
@@ -158,14 +167,23 @@ def _figures_of(layer: nn.Module, views: Views, num_classes: int) -> HeadFigures
         return view_figures(layer(views.embedding.to(parameter.dtype)).double(), views)
 
 
-def _warn_at_chance(chosen: PenaltyScore, num_classes: int) -> None:
-    if chosen.swapped - 2 * chosen.error <= 1 / num_classes:
+def _warn_at_chance(chosen: PenaltyScore, num_classes: int) -> bool:
+    at_chance = chosen.swapped - 2 * chosen.error <= 1 / num_classes
+    if at_chance:
         warnings.warn(
             f"the features cannot tell the {num_classes} classes before other backgrounds: {chosen.swapped:.0%} right "
             f"in cross-validation, where chance is {1 / num_classes:.0%}; a new last layer will not help, train the "
             "network with BackgroundSwap, or with more images",
             stacklevel=3,
         )
+    return at_chance
+
+
+def _warn_at_end(scores: tuple[PenaltyScore, ...]) -> None:
+    """Warn where the best penalty is the last one on its side and clearly better than the next, which is no chance."""
+    best, second = sorted(scores, key=lambda score: score.both)[:-3:-1]
+    if end_of_range(scores) is not None and second.both < best.both - best.error:
+        warnings.warn(words_on_end(scores), stacklevel=3)
 
 
 def _number_of_classes(layer: nn.Module, label: Tensor) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +18,10 @@ __all__ = [
     "best_penalty",
     "choose_penalty",
     "dealt_folds",
+    "end_of_range",
     "fit_logistic",
     "weights_of_views",
+    "words_on_end",
 ]
 
 #: of L-BFGS for each fold and penalty, from the solution of the penalty before: accuracies no longer change after it
@@ -194,6 +196,38 @@ def best_penalty(scores: Sequence[PenaltyScore]) -> float:
     """The strongest penalty within one standard error of the best (Hastie, Tibshirani and Friedman, 2009, 7.10)."""
     best = max(scores, key=lambda score: score.both)
     return max(score.penalty for score in scores if score.both >= best.both - best.error)
+
+
+def end_of_range(scores: Sequence[PenaltyScore]) -> Literal["weakest", "strongest"] | None:
+    """At which end of the penalties the best one lies, so that one beyond may be better; ``None`` within them.
+
+    Args:
+        scores: of the penalties that were tried; with a single one there is no end. Where the next one within is as
+            good as the best, the end is none that holds anything back.
+    """
+    ordered = sorted(scores, key=lambda score: score.penalty)
+    best = max((score.both for score in ordered), default=1.0)
+    if len(ordered) < 2 or best > 1 - 1e-9:  # nothing to gain
+        return None
+    if ordered[0].both == best > ordered[1].both:
+        return "weakest"
+    return "strongest" if ordered[-1].both == best > ordered[-2].both else None
+
+
+def words_on_end(scores: Sequence[PenaltyScore]) -> str:
+    """That the best penalty is the last one on its side, and which to add; empty where it is not."""
+    end = end_of_range(scores)
+    if end is None:
+        return ""
+    ordered = sorted(score.penalty for score in scores)
+    edge, factors = (ordered[0], (1 / 10, 1 / 3)) if end == "weakest" else (ordered[-1], (10 / 3, 10.0))
+    best = max(score.both for score in scores)
+    values = [f"{value:g}" for value in sorted({*ordered, *(float(f"{edge * factor:.1g}") for factor in factors)})]
+    return (
+        f"penalties: the best one, {edge:g} ({best:.1%} right), is the {end} of those that were tried "
+        f"({ordered[0]:g} to {ordered[-1]:g}), and one beyond it may be better: penalties=({', '.join(values)}) "
+        f"(--penalties {','.join(values)})"
+    )
 
 
 def _score(penalty: float, right: Tensor, views: Views, original_weight: float) -> PenaltyScore:

@@ -29,7 +29,7 @@ from torch_bgdebias.lrp.blame import (
     where_infinite,
 )
 from torch_bgdebias.lrp.engine import FlexPass, running_pass
-from torch_bgdebias.models import get_layer, is_compiled, logits_of, original_module
+from torch_bgdebias.models import get_layer, is_compiled, logits_of, original_module, run_eagerly
 from torch_bgdebias.precision import autocast_off
 from torch_bgdebias.sharded import check_not_flattened, parameters_whole
 
@@ -92,7 +92,7 @@ class Watch:
                 "the original module runs while it is explained",
                 stacklevel=4,
             )
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(run_eagerly())
         module = self._module
         check_not_flattened(module, what="ISNet")
         if self._rules.attribution == "lrp":

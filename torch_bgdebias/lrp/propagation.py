@@ -24,7 +24,7 @@ from torch_bgdebias.lrp.blame import (
 from torch_bgdebias.lrp.composites import FlexComposite
 from torch_bgdebias.lrp.rules import trainable
 from torch_bgdebias.lrp.scalars import Target, chosen
-from torch_bgdebias.models import is_compiled, logits_of, original_module
+from torch_bgdebias.models import is_compiled, logits_of, original_module, run_eagerly
 
 __all__ = ["relevance"]
 
@@ -72,7 +72,7 @@ def relevance(
         if is_compiled(model):
             message = f"{type(inner).__name__} is compiled, which cannot be differentiated twice"
             warnings.warn(f"{message}: the original module is used", stacklevel=2)
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(run_eagerly())
         image = image.clone() if image.is_inference() else image
         input_leaf = image if image.requires_grad else image.detach().requires_grad_()
 

@@ -44,6 +44,18 @@ def test_four_questions_are_answered() -> None:
     assert f"{worst.name} {points(worst.bg_gap.value)}" in text
 
 
+def test_what_a_smaller_gap_costs_stands_among_the_headline_figures() -> None:
+    before = make_report(same=0.95, rand=0.25, n=800)
+    for same, rows in ((0.45, 3), (0.95, 2)):
+        reports = [before, make_report("after", same=same, rand=0.44, n=800, seed=1)]
+        shown = verdict_section(reports, compare_models(reports)).data["rows"]
+        assert len(shown) == rows
+        if rows == 3:
+            assert [card.value for card in shown[2].cards] == [
+                f"{100 * r.accuracy('original').value:.1f}" for r in reports
+            ]
+
+
 def test_bars_of_several_models_share_a_scale() -> None:
     reports = [make_report(), make_report("after", rand=0.6, seed=1)]
     section = verdict_section(reports, compare_models(reports))
@@ -89,7 +101,9 @@ def test_instructions_run(name: str, tmp_path: Path) -> None:
 
 def test_cards_that_instructions_name_exist() -> None:
     text = (Path(page.__file__).parent / "templates" / "how.html").read_text(encoding="utf-8")
-    named = re.findall(r"<code>(docs/[a-z]+\.md)</code>", text)
-    assert len(named) == len(HOW)
+    cards = [re.findall(r"<code>(docs/[a-z]+\.md)</code>", part) for part in text.split("{% macro ")[2:]]
+    assert len(cards) == len(HOW)
+    assert all(cards), "each says where more stands"
+    named = [name for names in cards for name in names]
     root = Path(page.__file__).parents[3]
     assert [name for name in named if not (root / name).is_file()] == []

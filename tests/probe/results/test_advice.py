@@ -74,3 +74,17 @@ def test_without_a_gap_it_is_to_be_measured() -> None:
     del report.images.prediction["mixed_rand"]
     assert "not shown" in evidence(report)
     assert np.isfinite(report.images.label).all()
+
+
+def test_what_was_unlearned_and_not_learned_is_to_be_trained_longer() -> None:
+    """The gap is smaller beyond chance, and yet nothing has been repaired."""
+    before = make_report(same=0.95, rand=0.25, n=800)
+    for same in (0.45, 0.25):  # a part of the shortcut is left; nothing is
+        after = make_report("swapped", same=same, rand=0.25, n=800, seed=1)
+        steps = next_steps([before, after], compare_models([before, after]))
+        assert [step.how for step in steps] == ["longer", "longer", "again"]
+        lost = before.accuracy("original").value - after.accuracy("original").value
+        assert f"it lost {100 * lost:.1f} points of accuracy on the images as they are" in steps[0].text
+    learned = make_report("swapped", same=0.45, rand=0.44, n=800, seed=1)
+    steps = next_steps([before, learned], compare_models([before, learned]))
+    assert "longer" not in [step.how for step in steps]

@@ -9,7 +9,14 @@ import pytest
 
 from torch_bgdebias.probe import BackgroundBiasReport, ImageResults, compare_models, summarise
 from torch_bgdebias.probe.report import report_html
-from torch_bgdebias.probe.results.gaps import bias_sentence, change_sentence, cost_sentence, knows_nothing, side_of
+from torch_bgdebias.probe.results.gaps import (
+    bias_sentence,
+    change_sentence,
+    cost_sentence,
+    has_unlearned,
+    knows_nothing,
+    side_of,
+)
 from torch_bgdebias.probe.results.measurement import Estimate
 from torch_bgdebias.probe.results.spelling import plain_text
 from torch_bgdebias.probe.results.verdict import pick_after, verdict
@@ -58,15 +65,15 @@ LOSS, INVERTED, SMALL, WIDE = gap(45, 30, 60), gap(-45, -60, -30), gap(1, -2, 4)
 
 TWO_MODELS = [
     # a loss on random backgrounds before
-    (LOSS, gap(10, 5, 15), True, "With B 10.0 points are left (95% interval 5.0 to 15.0): 78% of the loss is gone."),
+    (LOSS, gap(10, 5, 15), True, "With B, 10.0 points are left (95% interval 5.0 to 15.0): 78% of the loss is gone."),
     (LOSS, gap(70, 62, 78), True, "With B the loss is larger: 70.0 points (95% interval 62.0 to 78.0)."),
-    (LOSS, SMALL, True, "With B 1.0 points are left (95% interval −2.0 to 4.0): what is behind the object hardly "
+    (LOSS, SMALL, True, "With B, 1.0 points are left (95% interval −2.0 to 4.0): what is behind the object hardly "
      "matters any more."),
-    (LOSS, gap(0, -2, 2), True, "With B none of it is left (95% interval −2.0 to 2.0): what is behind the object "
+    (LOSS, gap(0, -2, 2), True, "With B, none of it is left (95% interval −2.0 to 2.0): what is behind the object "
      "hardly matters any more."),
-    (LOSS, gap(-1, -3, 1), True, "With B −1.0 points are left (95% interval −3.0 to 1.0): what is behind the object "
+    (LOSS, gap(-1, -3, 1), True, "With B, −1.0 points are left (95% interval −3.0 to 1.0): what is behind the object "
      "hardly matters any more."),
-    (LOSS, WIDE, True, "With B −12.0 points are left (95% interval −31.0 to 6.0): no loss can be shown any more, on "
+    (LOSS, WIDE, True, "With B, −12.0 points are left (95% interval −31.0 to 6.0): no loss can be shown any more, on "
      "few images; one of up to 6.0 points on random backgrounds, or of 31.0 on the own class's, is possible."),
     (LOSS, gap(40, 28, 52), False, "With B it is 40.0 points (95% interval 28.0 to 52.0); the difference may be "
      "chance, so this measurement does not show that it helped."),
@@ -80,12 +87,12 @@ TWO_MODELS = [
      "matters."),
     (LOSS, gap(100, math.nan, math.nan, 1), True, "With B it is 100.0 points, from 1 image(s): too few to judge."),
     # a loss on the own class's backgrounds before
-    (INVERTED, gap(-10, -15, -5), True, "With B −10.0 points are left (95% interval −15.0 to −5.0): 78% of the loss "
+    (INVERTED, gap(-10, -15, -5), True, "With B, −10.0 points are left (95% interval −15.0 to −5.0): 78% of the loss "
      "is gone."),
     (INVERTED, gap(-70, -78, -62), True, "With B the loss is larger: −70.0 points (95% interval −78.0 to −62.0)."),
     (INVERTED, LOSS, True, "With B the bias has turned round: 45.0 points (95% interval 30.0 to 60.0). It now loses "
      "45.0 points on backgrounds of random classes, as much as before (45.0): the background still matters."),
-    (INVERTED, SMALL, True, "With B 1.0 points are left (95% interval −2.0 to 4.0): what is behind the object hardly "
+    (INVERTED, SMALL, True, "With B, 1.0 points are left (95% interval −2.0 to 4.0): what is behind the object hardly "
      "matters any more."),
     # nothing shown before
     (SMALL, LOSS, True, "With B there is a bias where none could be shown: 45.0 points (95% interval 30.0 to 60.0), "
@@ -184,7 +191,7 @@ def test_of_several_the_one_whose_worst_variant_is_best_stands_for_after() -> No
     assert inverted.worst_variant()[0] in ("original", "mixed_same")
     page = report_html(models)
     assert "With <b>inverted</b> <b>the bias has turned round</b>" in page
-    assert "With <b>even</b> <b>none of it is left</b>" in page
+    assert "With <b>even</b>, <b>none of it is left</b>" in page
 
 
 @pytest.mark.parametrize(
@@ -238,3 +245,22 @@ def test_the_lead_says_what_a_smaller_gap_costs() -> None:
     assert sentence.index("none of it is left") < sentence.index(cost) < sentence.index("Accuracy on random")
     for nothing in (gap(-15, -31, 1), gap(-0.4, -0.6, -0.2), gap(3, 1, 5), None):
         assert cost_sentence(nothing) == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "on_random", "unlearned"),
+    [
+        (Estimate(-0.5, -0.6, -0.4, 100), Estimate(0.01, -0.06, 0.08, 100), True),
+        (Estimate(-0.5, -0.6, -0.4, 100), Estimate(-0.1, -0.2, -0.01, 100), True),
+        (Estimate(-0.5, -0.6, -0.4, 100), Estimate(0.3, 0.2, 0.4, 100), False),
+        (Estimate(-0.04, -0.06, -0.02, 100), Estimate(0.0, -0.02, 0.02, 100), False),
+        (Estimate(-0.06, -0.13, 0.01, 100), Estimate(0.0, -0.02, 0.02, 100), False),
+        (None, Estimate(0.0, -0.02, 0.02, 100), False),
+        (Estimate(-0.5, -0.6, -0.4, 100), None, False),
+    ],
+)
+def test_a_loss_without_a_gain_is_told_from_a_price(given, on_random, unlearned):
+    assert has_unlearned(given, on_random) is unlearned
+    text = plain_text(cost_sentence(given, on_random))
+    assert ("it has unlearned the background, and not learned the objects." in text) is unlearned
+    assert text == "" or text.endswith(".")

@@ -41,8 +41,16 @@ def run_masks(args: argparse.Namespace) -> int:
     _print_doubts(summary)
     if args.compare is not None:
         compare(args, targets)
-    note(f"open them with MaskedImageFolder, images in {root}")
+    note(_next(root, args.output))
     return 0
+
+
+def _next(root: Path, masks: Path) -> str:
+    """How the masks are used: what takes a folder wants its pictures in ``images/``."""
+    if root.name != "images":
+        return f"before bgdebias probe, move the folders of classes in {root} into {root / 'images'}"
+    beside = "" if masks.resolve() == (root.parent / "masks").resolve() else f" --masks {masks}"
+    return f"measure a model on them: bgdebias probe --model MODEL --data {root.parent}{beside}"
 
 
 def _make(args: argparse.Namespace, root: Path, pictures: list[Path]) -> MadeFolder:

@@ -9,6 +9,7 @@ from torch_bgdebias.probe.page.bars import ForestBar, forest_bar, forest_scale
 from torch_bgdebias.probe.page.render import Section
 from torch_bgdebias.probe.results.advice import Step, evidence, next_steps, shown_classes, which_classes
 from torch_bgdebias.probe.results.comparison import ModelComparison
+from torch_bgdebias.probe.results.gaps import cost_sentence
 from torch_bgdebias.probe.results.issues import Issue, issues
 from torch_bgdebias.probe.results.measurement import Estimate, Measurement
 from torch_bgdebias.probe.results.spelling import VARIANT_WORDS, Sentence, interval_of, is_known, number, points
@@ -16,6 +17,7 @@ from torch_bgdebias.probe.results.verdict import shown_models, verdict
 
 __all__ = ["how_section", "is_grave", "issues_section", "verdict_section"]
 
+_CARD_WORDS = {"mixed_rand": "random backgrounds", "original": "images as they are"}
 #: classes on the first screen, of each of one or two models, and of more
 _CLASSES, _CLASSES_OF_MANY = 5, 3
 
@@ -70,7 +72,7 @@ def verdict_section(reports: Sequence[Measurement], comparisons: Sequence[ModelC
     return Section(
         "verdict.html",
         {
-            "rows": _card_rows(reports),
+            "rows": _card_rows(reports, comparisons),
             "sentences": sentences,
             "classes": _class_lists(reports, with_gap),
             "evidence": evidence(reports[0]) if with_gap else "",
@@ -104,7 +106,7 @@ def how_section(reports: Sequence[Measurement], comparisons: Sequence[ModelCompa
     )
 
 
-def _card_rows(reports: Sequence[Measurement]) -> list[CardRow]:
+def _card_rows(reports: Sequence[Measurement], comparisons: Sequence[ModelComparison | None]) -> list[CardRow]:
     first, later = reports[0], [(i, reports[i]) for i in shown_models(reports)]
     if not later:
         cards = [_card("BG-Gap", first.bg_gap, 0, gap=True)]
@@ -114,10 +116,14 @@ def _card_rows(reports: Sequence[Measurement]) -> list[CardRow]:
         return [CardRow(cards, arrow=False)]
     models = [(0, first), *later]
     rows = [CardRow([_card(f"BG-Gap: {r.model}", r.bg_gap, i, gap=True) for i, r in models], arrow=True)]
-    if all(is_known(r.accuracy("mixed_rand")) for _, r in models):
-        title = "Accuracy, random backgrounds"
-        cards = [_card(f"{title}: {r.model}", r.accuracy("mixed_rand"), i, gap=False) for i, r in models]
-        rows.append(CardRow(cards, arrow=True))
+    also = ["mixed_rand"]
+    if any(c is not None and cost_sentence(*c.changes_of_accuracy()) for c in comparisons):
+        also.append("original")  # what a smaller gap costs is seen at once
+    for variant in also:
+        if all(is_known(r.accuracy(variant)) for _, r in models):
+            title = f"Accuracy, {_CARD_WORDS[variant]}"
+            cards = [_card(f"{title}: {r.model}", r.accuracy(variant), i, gap=False) for i, r in models]
+            rows.append(CardRow(cards, arrow=True))
     return rows
 
 

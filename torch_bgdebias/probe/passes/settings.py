@@ -36,8 +36,9 @@ class EvaluationSettings:
 
     Args:
         spec: where image, label and mask are in a batch.
-        variants: names from ``data.VARIANTS``; all that the labels allow when ``None``. BG-Gap needs mixed_same and
-            mixed_rand. Label sets have no mixed_next; without labels there is no mixed_same either.
+        variants: names from ``data.VARIANTS`` (``"original"`` is always measured); all that the labels allow when
+            ``None``. BG-Gap needs mixed_same and mixed_rand. Label sets have no mixed_next; without labels there is no
+            mixed_same either.
         task: ``"multiclass"``; ``"binary"`` for models with one logit, of which class 1 is predicted above 0;
             ``"multilabel"`` for labels (B, L) of 0 and 1, each predicted above 0. Shares of classes (B, K) are read as
             their largest class.
@@ -109,6 +110,8 @@ class EvaluationSettings:
     recorded: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.variants is not None and "original" in self.variants:  # it is measured whatever else is
+            object.__setattr__(self, "variants", tuple(name for name in self.variants if name != "original"))
         for variant in self.variants or ():
             check_option(variant, VARIANTS, name="variants")
         if self.spec.mask is None:

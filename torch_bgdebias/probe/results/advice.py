@@ -11,7 +11,7 @@ import numpy as np
 from torch_bgdebias.metrics.statistics import paired_permutation_test
 from torch_bgdebias.probe.results.columns import columns_of
 from torch_bgdebias.probe.results.comparison import ModelComparison
-from torch_bgdebias.probe.results.gaps import NARROW, knows_nothing, side_of
+from torch_bgdebias.probe.results.gaps import NARROW, has_unlearned, knows_nothing, side_of
 from torch_bgdebias.probe.results.issues import images_needed
 from torch_bgdebias.probe.results.measurement import ClassResult, Measurement
 from torch_bgdebias.probe.results.spelling import interval_of, is_known, number, p_words
@@ -21,8 +21,8 @@ from torch_bgdebias.probe.results.verdict import pick_after
 __all__ = ["HOW", "How", "Step", "evidence", "next_steps", "shown_classes", "which_classes"]
 
 #: what a page can show how to do
-How: TypeAlias = Literal["swap", "head", "isnet", "again", "more"]
-HOW: tuple[How, ...] = ("swap", "head", "isnet", "again", "more")
+How: TypeAlias = Literal["swap", "longer", "head", "isnet", "again", "more"]
+HOW: tuple[How, ...] = ("swap", "longer", "head", "isnet", "again", "more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,14 +86,16 @@ def next_steps(reports: Sequence[Measurement], comparisons: Sequence[ModelCompar
     side, gap = side_of(report.bg_gap), report.bg_gap
     if gap is None or side == "unknown":
         return [Step("Measure mixed_same and mixed_rand, on as many images as there are.", "again")]
+    comparison = None if after is None else comparisons[after - 1]
+    unlearned = comparison is not None and has_unlearned(*comparison.changes_of_accuracy())
+    if comparison is not None and unlearned and knows_nothing(reports[0]) is None:
+        return _longer(report, comparison)
     if knows_nothing(report) is not None:
         return [Step(f"Find out why {report.model} knows nothing: the order of the classes (--labels), the "
                      "normalisation (--mean, --std), the size (--size), the checkpoint. Then measure again.",
                      "again")]  # fmt: skip
-    if after is not None:
-        comparison = comparisons[after - 1]
-        if comparison is not None and not comparison.gap_differs and side_of(reports[0].bg_gap) != "neither":
-            return [_more(report), *_methods(report)[:3]]
+    if comparison is not None and not comparison.gap_differs and side_of(reports[0].bg_gap) != "neither":
+        return [_more(report), *_methods(report)[:3]]
     if side == "neither":
         return _nothing_shown(report, after is not None)
     intro = [Step(f"The best of them, {report.model}, still depends on the background. What may take the rest:", None)]
@@ -115,6 +117,19 @@ def _nothing_shown(report: Measurement, later: bool) -> list[Step]:
         steps.append(Step("Nothing to repair on these images. Keep report.json, and measure again after each training "
                           "and on pictures from elsewhere.", "again"))  # fmt: skip
     return steps
+
+
+def _longer(report: Measurement, comparison: ModelComparison) -> list[Step]:
+    """After a training that took the shortcut away and ended before the objects were learned."""
+    given, _ = comparison.changes_of_accuracy()
+    lost = "" if given is None else f"{number(-given.value)} points of "
+    return [
+        Step(f"Do not use {report.model} yet: it lost {lost}accuracy on the images as they are, and learned no object "
+             "for it. Objects take more steps to learn than backgrounds: train it several times as long.", "longer"),
+        Step("Few images: begin with pretrained weights and keep their lower stages, or train with CLAD+, which learns "
+             "from the images as they are too.", "longer"),
+        Step("Then measure again, and compare on the same images.", "again"),
+    ]  # fmt: skip
 
 
 def _more(report: Measurement) -> Step:

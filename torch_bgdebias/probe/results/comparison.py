@@ -127,6 +127,11 @@ class ModelComparison:
         change = self.figures.get("bg_gap")
         return change is not None and change.corrected < 1 - float(self.settings["confidence"])
 
+    def changes_of_accuracy(self) -> tuple[Estimate | None, Estimate | None]:
+        """By how much accuracy changes on the images as they are, and on random backgrounds."""
+        given, on_random = (self.figures.get(f"accuracy/{variant}") for variant in ("original", "mixed_rand"))
+        return None if given is None else given.difference, None if on_random is None else on_random.difference
+
     def changed_classes(self, figure: str = "bg_gap") -> list[ClassChange]:
         """Classes in which a figure changed significantly after correction, the largest change first."""
         level = 1 - float(self.settings["confidence"])
@@ -162,8 +167,7 @@ class ModelComparison:
         if self.guessing:
             return say(f"{' and '.join(self.guessing)}: not shown to know the classes, so no bias can be judged.")
         level = float(self.settings["confidence"])
-        given = self.figures.get("accuracy/original")
-        cost = cost_sentence(None if given is None else given.difference)
+        cost = cost_sentence(*self.changes_of_accuracy())
         return (*change_sentence(self.second, before, after, differs=self.gap_differs, level=level), *cost)
 
     def _interval_and_test(self, shown: Sequence[str]) -> list[str]:

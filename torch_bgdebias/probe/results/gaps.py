@@ -28,6 +28,7 @@ __all__ = [
     "change_sentence",
     "cost_sentence",
     "guesses_without",
+    "has_unlearned",
     "judged_sentence",
     "knows_nothing",
     "side_of",
@@ -38,6 +39,8 @@ NARROW = 0.05
 
 #: accuracy on the images as they are that is not lost without a word
 _COST = 0.01
+#: so much of it lost, with nothing gained on random backgrounds, is no repair
+_UNLEARNED = 0.05
 
 #: ``random``: accuracy is lost on random backgrounds; ``own``: on those of the own class; ``neither``: the interval
 #: holds 0; ``unknown``: there is no gap or no interval
@@ -182,20 +185,39 @@ def change_sentence(model: str, before: Estimate, after: Estimate, *, differs: b
     if abs(after.value) > abs(before.value):
         return say("With ", name, f" the loss is larger: {points_now}{in_brackets}.")
     share_gone = percent(1 - after.value / before.value)
-    return say("With ", name, " ", strong(points_now), f" are left{in_brackets}: {share_gone} of the loss is gone.")
+    return say("With ", name, ", ", strong(points_now), f" are left{in_brackets}: {share_gone} of the loss is gone.")
 
 
-def cost_sentence(change: Estimate | None) -> Sentence:
+def has_unlearned(given: Estimate | None, on_random: Estimate | None) -> bool:
+    """Whether a later model lost accuracy on the images as they are and is not shown to have gained any elsewhere.
+
+    Its gap may be smaller all the same: what it read off the background is gone, and nothing has come in its place.
+
+    Args:
+        given: change of the accuracy on the images as they are, later minus first.
+        on_random: change of that on random backgrounds.
+    """
+    if not is_known(given) or not is_known(on_random):
+        return False
+    return given.value <= -_UNLEARNED and given.high < 0 and not on_random.low > 0
+
+
+def cost_sentence(change: Estimate | None, on_random: Estimate | None = None) -> Sentence:
     """What a later model costs on the images as they are, beyond chance; nothing where it costs nothing.
 
     Args:
         change: of the accuracy there, later minus first.
+        on_random: change of the accuracy on random backgrounds, to tell a price from a mere loss.
     """
     if not is_known(change) or change.value > -_COST or not change.high < 0:
         return ()
     lost = strong(f"{number(-change.value)} points")
     ends = f" ({number(-change.high)} to {number(-change.low)})"
-    return say(" It costs ", lost, f"{ends} of accuracy on the images as they are.")
+    costs = say(" It costs ", lost, f"{ends} of accuracy on the images as they are")
+    if not has_unlearned(change, on_random):
+        return (*costs, Words("."))
+    nothing = " and is not shown to gain any on random backgrounds: "
+    return (*costs, *say(nothing, strong("it has unlearned the background, and not learned the objects"), "."))
 
 
 def _no_longer_shown(name: Words, before: Estimate, after: Estimate, in_brackets: str) -> Sentence:
@@ -209,13 +231,12 @@ def _no_longer_shown(name: Words, before: Estimate, after: Estimate, in_brackets
     remainder = strong("none of it is left" if rounded == "0.0" else f"{rounded} points are left")
     ends = (after.low, after.high)
     if after.low == after.high:
-        return say("With ", name, " ", remainder, f" on {after.n} image(s), which all agree: nothing is known of how "
-                                                  "far ",
-                   "others may differ.")  # fmt: skip
+        return say("With ", name, ", ", remainder, f" on {after.n} image(s), which all agree: nothing is known of ",
+                   "how far others may differ.")  # fmt: skip
     if max(map(abs, ends)) < NARROW:
-        return say("With ", name, " ", remainder, f"{in_brackets}: what is behind the object hardly matters any more.")
+        return say("With ", name, ", ", remainder, f"{in_brackets}: what is behind the object hardly matters any more.")
     return say(
-        "With ", name, " ", remainder, f"{in_brackets}: no loss can be shown any more, on few images; one of up to ",
+        "With ", name, ", ", remainder, f"{in_brackets}: no loss can be shown any more, on few images; one of up to ",
         f"{_either_way(after)} is possible.",
     )  # fmt: skip
 

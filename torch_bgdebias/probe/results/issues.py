@@ -152,7 +152,8 @@ def _guessing(report: Measurement) -> Iterator[Issue]:
         yield Issue(
             f"{report.model} is right on {percent(accuracy.value, 1)} of the images as they are; guessing among "
             f"{classes:,} classes gets {percent(1 / classes, 1)}. A model that guesses has no gap.",
-            "Check the order of the classes (--labels), the normalisation (--mean, --std) and the checkpoint.",
+            "Check the order of the classes (--labels), the normalisation (--mean, --std) and the checkpoint; after a "
+            "training on exchanged backgrounds that was too short for the objects, train longer.",
             grave=True,
         )
 

@@ -27,6 +27,8 @@ __all__ = ["pick_after", "shown_models", "verdict"]
 _MOST = 4
 #: accuracy on backgrounds of the own class that is not lost without a word
 _MUCH = 0.05
+#: what tells a price from a mere loss
+_COMPARED = ("original", "mixed_rand")
 
 
 def pick_after(reports: Sequence[Measurement]) -> int | None:
@@ -84,18 +86,26 @@ def _change(before: Measurement, after: Measurement, comparison: ModelComparison
     return (
         *settings,
         *sentence,
-        *cost_sentence(_change_as_given(before, after, comparison)),
+        *cost_sentence(*_changes_of_accuracy(before, after, comparison)),
         *_interval_of_change(comparison),
         *_accuracy_change(before, after, comparison),
     )
 
 
-def _change_as_given(before: Measurement, after: Measurement, comparison: ModelComparison | None) -> Estimate | None:
-    """By how much accuracy on the images as they are changes; without a comparison as far apart as the intervals."""
+def _changes_of_accuracy(
+    before: Measurement, after: Measurement, comparison: ModelComparison | None
+) -> tuple[Estimate | None, Estimate | None]:
+    """By how much accuracy changes on the images as they are and on random backgrounds.
+
+    Without a comparison as far apart as the intervals.
+    """
     if comparison is not None:
-        change = comparison.figures.get("accuracy/original")
-        return None if change is None else change.difference
-    old, new = before.accuracy("original"), after.accuracy("original")
+        return comparison.changes_of_accuracy()
+    given, on_random = (_apart(before.accuracy(variant), after.accuracy(variant)) for variant in _COMPARED)
+    return given, on_random
+
+
+def _apart(old: Estimate | None, new: Estimate | None) -> Estimate | None:
     if not is_known(old) or not is_known(new):
         return None
     return Estimate(new.value - old.value, new.low - old.high, new.high - old.low, min(old.n, new.n))
