@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch_bgdebias.audit import AuditReport
 from torch_bgdebias.audit.cues import CUES, cue_of
 from torch_bgdebias.audit.page import _map_picture
 from torch_bgdebias.audit.results import Finding, Giveaway, Reading
+from torch_bgdebias.audit.testing import ALL
 from torch_bgdebias.metrics.statistics import Interval
 
 
@@ -63,6 +65,16 @@ def test_first_screen_says_who_by_what_how_surely_and_what_to_do(tmp_path):
     for words in ("BackgroundSwap or CLAD in training", "frames, rulers, lettering along the border", "and 2 more"):
         assert words in first
     assert "places beyond chance (0.40)" in page
+
+
+def test_all_classes_together_are_no_further_class(tmp_path):
+    given = report(["ship", "plane", "car"])
+    together = Reading(CUES[0], ALL, 0.01, Interval(0.8, 0.7, 0.9, 100), "linear", 12)
+    given = dataclasses.replace(given, findings=[*given.findings, Finding(together)])
+    given.to_html(tmp_path / "a.html")
+    page = (tmp_path / "a.html").read_text()
+    assert "and 2 more" in page
+    assert "and 3 more" not in page
 
 
 def test_without_findings_it_says_what_that_means(tmp_path):

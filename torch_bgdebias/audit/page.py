@@ -88,8 +88,9 @@ def _strongest_of_each_cue(report: AuditResult) -> list[Finding]:
 def _row(report: AuditResult, fact: Fact) -> Row:
     reading = fact.lead.reading
     advices = [advice_for(finding.reading.cue, masked=report.masked) for finding in (fact.lead, *fact.others)]
-    same_cue = [f for f in report.findings if f.reading.cue.name == reading.cue.name]
-    others = f" and {len(same_cue) - 1} more" if len(same_cue) > 1 else ""
+    same_cue = [f.reading.label for f in report.findings if f.reading.cue.name == reading.cue.name]
+    further = {label for label in same_cue if label >= 0} - {reading.label}  # all classes together are no further one
+    others = f" and {len(further)} more" if further and reading.label >= 0 else ""
     return Row(
         report.spoken(reading.label) + others,
         title_of(reading.cue, masked=report.masked) + (f"; {same_words(report, fact)}" if fact.others else ""),
