@@ -140,11 +140,7 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None, *, white: 
 
 
 def open_image(
-    path: str | Path,
-    mode: str = "RGB",
-    *,
-    at_least: tuple[int, int] | None = None,
-    white: float | None = None,
+    path: str | Path, mode: str = "RGB", *, at_least: tuple[int, int] | None = None, white: float | None = None
 ) -> Image.Image:
     """Decode a picture to 8 bits as a viewer shows it.
 

@@ -66,9 +66,7 @@ class Discovery:
         """A few lines for a terminal."""
         suspicious = [group for group in self.clusters if group.suspicion >= SUSPICIOUS]
         count_words = f"{len(suspicious)} groups stand apart (by {SUSPICIOUS:g} or more)"
-        lines = [
-            f"{len(self.labels):,} pictures, {self.method}; {count_words}",
-        ]
+        lines = [f"{len(self.labels):,} pictures, {self.method}; {count_words}"]
         for group in self.clusters[:8]:
             typical = ", ".join(self.names[row] for row in group.rows[:3])
             name = self.classes[group.label]

@@ -79,12 +79,7 @@ class NegativeQueue(nn.Module):
 
     @torch.no_grad()
     def enqueue(
-        self,
-        embedding: Tensor,
-        background_label: Tensor,
-        foreground: Tensor | None = None,
-        *,
-        name: str = "embedding",
+        self, embedding: Tensor, background_label: Tensor, foreground: Tensor | None = None, *, name: str = "embedding"
     ) -> None:
         """Append embeddings in order; if a key gets more than ``size``, its newest ``size`` are kept.
 

@@ -8,14 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from torch_bgdebias.cli.arguments import (
-    labels,
-    real,
-    refuse_results,
-    require_inputs,
-    whole,
-    writable,
-)
+from torch_bgdebias.cli.arguments import labels, real, refuse_results, require_inputs, whole, writable
 from torch_bgdebias.cli.options import add_command, add_mask_options, add_options, mask_options
 
 __all__ = ["add_parser", "run"]

@@ -9,13 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch_bgdebias.cli.arguments import (
-    refuse_half_units,
-    refuse_results,
-    require_inputs,
-    usable_device,
-    writable,
-)
+from torch_bgdebias.cli.arguments import refuse_half_units, refuse_results, require_inputs, usable_device, writable
 from torch_bgdebias.cli.options import add_command, add_options
 
 if TYPE_CHECKING:
@@ -156,11 +150,7 @@ def _loaded(args: argparse.Namespace, classes: int) -> LoadedModel:
             note = "neither --checkpoint nor --pretrained: the weights are random"
             print(f"bgdebias discover: note: {note}", file=sys.stderr)
     return load_model(
-        args.model,
-        num_classes=outputs,
-        checkpoint=args.checkpoint,
-        pretrained=args.pretrained,
-        channels=args.channels,
+        args.model, num_classes=outputs, checkpoint=args.checkpoint, pretrained=args.pretrained, channels=args.channels
     )
 
 

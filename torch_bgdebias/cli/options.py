@@ -83,11 +83,7 @@ SHARED: dict[str, dict[str, Any]] = {
 def add_command(subparsers: Any, name: str, *, about: str, description: str, epilog: str) -> argparse.ArgumentParser:
     """Add a command's parser; its texts are printed as written, without wrapping."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        name,
-        help=about,
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        name, help=about, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     return parser
 

@@ -9,11 +9,7 @@ from __future__ import annotations
 from torch_bgdebias.concepts.activations import ActivationReader, choose_layers
 from torch_bgdebias.concepts.experiment import ConceptSamples, ConceptTransfer, concept_transfer
 from torch_bgdebias.concepts.fitting import concept_iou, concept_objective, fit_concepts, fit_loce, fit_net2vec
-from torch_bgdebias.concepts.populations import (
-    ConceptNeighbours,
-    concept_neighbours,
-    concept_outliers,
-)
+from torch_bgdebias.concepts.populations import ConceptNeighbours, concept_neighbours, concept_outliers
 from torch_bgdebias.concepts.probe import ConceptProbe, ConceptVectors
 from torch_bgdebias.concepts.settings import ConceptSettings
 from torch_bgdebias.concepts.store import ActivationStore

@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING
 from torch_bgdebias._lazy import lazy
 
 if TYPE_CHECKING:
-    from torch_bgdebias.data.adapters import (
-        ImageNetS as ImageNetS,
-        OxfordPets as OxfordPets,
-        VOCObjects as VOCObjects,
-    )
+    from torch_bgdebias.data.adapters import ImageNetS as ImageNetS, OxfordPets as OxfordPets, VOCObjects as VOCObjects
     from torch_bgdebias.data.concept_images import ConceptImages as ConceptImages
     from torch_bgdebias.data.correlated import (
         CAMERAS as CAMERAS,

@@ -118,10 +118,7 @@ def _shapes(label: Tensor, size: int, numbers: torch.Generator) -> Tensor:
     turn, radius = uniform(-0.4, 0.4), uniform(0.22, 0.34)
     x, y = turn.cos() * right + turn.sin() * down, turn.cos() * down - turn.sin() * right
     circle = (x * x + y * y).sqrt()
-    arms = torch.minimum(
-        torch.maximum(x.abs(), 3 * y.abs()),
-        torch.maximum(y.abs(), 3 * x.abs()),
-    )
+    arms = torch.minimum(torch.maximum(x.abs(), 3 * y.abs()), torch.maximum(y.abs(), 3 * x.abs()))
     edges = [math.sin(angle) * x + math.cos(angle) * y for angle in (0.0, 2 * math.pi / 3, 4 * math.pi / 3)]
     triangle = 1.6 * torch.stack(edges).amax(0)
     distance = torch.stack([circle, arms, triangle])[label, torch.arange(len(label))]

@@ -16,15 +16,7 @@ from torch_bgdebias.masks.contents import MASK_EXTENSIONS
 from torch_bgdebias.masks.formats.notice import RUN_LENGTHS, annotation_files
 from torch_bgdebias.unread import PICTURES_NOT_READ, apart, what_is_not_read
 
-__all__ = [
-    "MaskedSample",
-    "Pairs",
-    "annotated_pairs",
-    "missing_masks_text",
-    "pair",
-    "pictures_of",
-    "size_advice",
-]
+__all__ = ["MaskedSample", "Pairs", "annotated_pairs", "missing_masks_text", "pair", "pictures_of", "size_advice"]
 
 _LOSSY = frozenset((".jfif", ".jpe", ".jpeg", ".jpg"))
 

@@ -8,10 +8,7 @@ from torch_bgdebias._lazy import lazy
 
 if TYPE_CHECKING:
     from torch_bgdebias.heads.calibration import HeadFigures as HeadFigures, ViewFigures as ViewFigures
-    from torch_bgdebias.heads.debiased import (
-        DebiasedHead as DebiasedHead,
-        fit_debiased_head as fit_debiased_head,
-    )
+    from torch_bgdebias.heads.debiased import DebiasedHead as DebiasedHead, fit_debiased_head as fit_debiased_head
     from torch_bgdebias.heads.logistic import LinearHead as LinearHead, PenaltyScore as PenaltyScore
     from torch_bgdebias.heads.settings import HeadSettings as HeadSettings
 else:

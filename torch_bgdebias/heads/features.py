@@ -20,12 +20,7 @@ __all__ = ["embed_views"]
 
 
 def embed_views(
-    model: nn.Module,
-    loader: Iterable[Any],
-    swap: BackgroundSwap,
-    spec: BatchSpec,
-    layer: str,
-    settings: HeadSettings,
+    model: nn.Module, loader: Iterable[Any], swap: BackgroundSwap, spec: BatchSpec, layer: str, settings: HeadSettings
 ) -> Views:
     """What enters ``layer`` for every image as it is and for swaps of it, whole and cropped.
 

@@ -24,11 +24,7 @@ __all__ = ["BackgroundDimming", "dim_background", "draw_keep"]
 
 
 def draw_keep(
-    batch: int,
-    p: float = 1.0,
-    *,
-    generator: torch.Generator | None = None,
-    device: torch.device | str | None = None,
+    batch: int, p: float = 1.0, *, generator: torch.Generator | None = None, device: torch.device | str | None = None
 ) -> Tensor:
     """The factor of each image's background, (B,): uniform in [0, 1) with probability ``p``, else 1.
 

@@ -186,22 +186,14 @@ class ISNetLoss(nn.Module):
         return duplicate
 
     def forward(
-        self,
-        relevance: Tensor,
-        mask: Tensor,
-        hidden: Mapping[str, Tensor] | None = None,
-        void: Tensor | None = None,
+        self, relevance: Tensor, mask: Tensor, hidden: Mapping[str, Tensor] | None = None, void: Tensor | None = None
     ) -> Tensor:
         """The loss of the input's heatmaps and, pooled by rank with them, of hidden layers' (see the class)."""
         loss = self.terms(relevance, mask, hidden, void).loss
         return loss.mean() if self.options.reduction == "mean" else loss
 
     def terms(
-        self,
-        relevance: Tensor,
-        mask: Tensor,
-        hidden: Mapping[str, Tensor] | None = None,
-        void: Tensor | None = None,
+        self, relevance: Tensor, mask: Tensor, hidden: Mapping[str, Tensor] | None = None, void: Tensor | None = None
     ) -> HeatmapTerms:
         """Loss, background term and foreground term per sample, each (B,) (weights enter the loss only).
 

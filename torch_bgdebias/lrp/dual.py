@@ -57,12 +57,7 @@ class DualPass(FlexPass):
     handlers: ClassVar[dict[Any, Handler]] = {}
 
     def __init__(
-        self,
-        epsilon: float = 1e-2,
-        *,
-        image: Tensor | None = None,
-        remember: bool = False,
-        private: bool = False,
+        self, epsilon: float = 1e-2, *, image: Tensor | None = None, remember: bool = False, private: bool = False
     ) -> None:
         super().__init__(0.0, image=image, remember=remember, private=private)
         self.stabilizer = epsilon

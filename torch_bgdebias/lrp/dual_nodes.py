@@ -77,13 +77,7 @@ class Layer(Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        y: Tensor,
-        a: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        excess: Tensor | None,
-        kind: Kind,
+        ctx: Any, y: Tensor, a: Tensor, weight: Tensor, bias: Tensor | None, excess: Tensor | None, kind: Kind
     ) -> Tensor:
         """A copy of ``y``."""
         ctx.set_materialize_grads(False)

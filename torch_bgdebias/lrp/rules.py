@@ -40,10 +40,7 @@ class _Trainable(BasicHook):  # type: ignore[misc]
                 inputs.append(layer_input)
                 outputs.append(modify_output(output))
             gradients = torch.autograd.grad(
-                outputs,
-                inputs,
-                grad_outputs=self.gradient_mapper(grad_output[0], outputs),
-                create_graph=create_graph,
+                outputs, inputs, grad_outputs=self.gradient_mapper(grad_output[0], outputs), create_graph=create_graph
             )
         relevance = self.reducer(inputs, gradients)
         return tuple(relevance if g is not None and g.shape == relevance.shape else None for g in grad_input)

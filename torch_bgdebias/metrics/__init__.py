@@ -23,13 +23,7 @@ from torch_bgdebias.metrics.functional import background_gap, decision_consisten
 from torch_bgdebias.metrics.intervals import mean_difference_interval, mean_interval
 from torch_bgdebias.metrics.padding import not_padding
 from torch_bgdebias.metrics.pixel_ratio import PixelRatio, PixelRatioValues, pixel_ratio
-from torch_bgdebias.metrics.planning import (
-    PlannedImages,
-    gap_power,
-    images_for_gap,
-    images_for_interval,
-    usual_changes,
-)
+from torch_bgdebias.metrics.planning import PlannedImages, gap_power, images_for_gap, images_for_interval, usual_changes
 from torch_bgdebias.metrics.statistics import (
     Interval,
     PermutationTest,

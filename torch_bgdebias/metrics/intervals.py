@@ -81,11 +81,7 @@ def mean_interval(
 
 
 def mean_difference_interval(
-    first: ArrayLike,
-    second: ArrayLike,
-    *,
-    groups: ArrayLike | None = None,
-    confidence: float = 0.95,
+    first: ArrayLike, second: ArrayLike, *, groups: ArrayLike | None = None, confidence: float = 0.95
 ) -> Interval:
     """mean(first) - mean(second), paired by image, with an interval.
 

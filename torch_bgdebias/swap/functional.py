@@ -8,14 +8,7 @@ import torch
 from torch import Tensor
 
 from torch_bgdebias.backgrounds.pool import Cells, Pool
-from torch_bgdebias.checks import (
-    check_finite,
-    check_image,
-    check_mask,
-    check_option,
-    describe,
-    values_readable,
-)
+from torch_bgdebias.checks import check_finite, check_image, check_mask, check_option, describe, values_readable
 from torch_bgdebias.compositing import FILLS, soft_edge, without_void
 from torch_bgdebias.swap.placement import NOT_MOVED, check_placement, moved_object
 from torch_bgdebias.swap.sampling import SwapParams

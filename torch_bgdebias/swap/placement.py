@@ -61,11 +61,7 @@ class Placement:
 
 
 def sample_placement(
-    batch: int,
-    placement: Placement,
-    *,
-    device: torch.device | None = None,
-    generator: torch.Generator | None = None,
+    batch: int, placement: Placement, *, device: torch.device | None = None, generator: torch.Generator | None = None
 ) -> Tensor:
     """Draw (B, 4) float32: scale, shift along y and x in [-1, 1] (1: to the far border), and -1 or 1 (mirrored)."""
     uniform = torch.rand(batch, 4, device=device, dtype=torch.float32, generator=generator)

@@ -143,13 +143,7 @@ def open_candidate(
     if args.classes not in (None, count):
         raise ValueError(f"--classes: expected the model's number of outputs, {count}, got {args.classes}")
     outputs = settle_outputs(
-        names,
-        count,
-        table=table,
-        known=loaded.classes,
-        key=key,
-        score=args.score,
-        imagenet9=args.layout == "imagenet9",
+        names, count, table=table, known=loaded.classes, key=key, score=args.score, imagenet9=args.layout == "imagenet9"
     )
     return Opened(candidate, model, data.labelled(outputs.labels), outputs, size)
 

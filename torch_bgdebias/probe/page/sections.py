@@ -12,12 +12,7 @@ from torch_bgdebias.probe.page import charts
 from torch_bgdebias.probe.page.charts import Chart
 from torch_bgdebias.probe.page.render import Section
 from torch_bgdebias.probe.results.measurement import Measurement
-from torch_bgdebias.probe.results.spelling import (
-    VARIANT_WORDS,
-    interval_of,
-    is_known,
-    percent,
-)
+from torch_bgdebias.probe.results.spelling import VARIANT_WORDS, interval_of, is_known, percent
 
 __all__ = ["curves_section", "footnotes_section", "gaps_section", "header", "scores_section", "settings_section",
            "variants_section"]  # fmt: skip

@@ -12,15 +12,7 @@ from torch_bgdebias.probe.page.bars import ForestBar, Scale, forest_bar, forest_
 from torch_bgdebias.probe.page.render import Section
 from torch_bgdebias.probe.results.comparison import Change, ModelComparison
 from torch_bgdebias.probe.results.measurement import JUDGED, ClassResult, Estimate, Measurement
-from torch_bgdebias.probe.results.spelling import (
-    VARIANT_WORDS,
-    interval_of,
-    is_known,
-    number,
-    p_words,
-    percent,
-    points,
-)
+from torch_bgdebias.probe.results.spelling import VARIANT_WORDS, interval_of, is_known, number, p_words, percent, points
 from torch_bgdebias.probe.results.summary import by_gap, may_be_chance, worst_sentence
 
 __all__ = ["classes_section", "overview_section"]

@@ -13,14 +13,7 @@ from torch_bgdebias.metrics.columns import Floats
 from torch_bgdebias.probe.results.columns import columns_of
 from torch_bgdebias.probe.results.images import Example, ImageResults
 from torch_bgdebias.probe.results.measurement import Estimate, Measurement, ScoreResult, VariantResult, versions_in_use
-from torch_bgdebias.probe.results.parts import (
-    classes_as_parts,
-    gap_of,
-    groups_as_parts,
-    mean_of,
-    results_of,
-    worst_of,
-)
+from torch_bgdebias.probe.results.parts import classes_as_parts, gap_of, groups_as_parts, mean_of, results_of, worst_of
 
 __all__ = ["measurement_of"]
 
