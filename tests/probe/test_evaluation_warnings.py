@@ -247,3 +247,16 @@ def test_a_data_set_with_other_classes_than_the_model_is_told():
 def test_what_does_not_fit_is_named(batch, options, error, text):
     with pytest.raises(error, match=text):
         measured(linear(), [batch], **options)
+
+
+def test_shares_of_some_kind_are_told():
+    """A softmax of which a class is left out: answers hold, but not how sure they are."""
+
+    class Shares(nn.Module):
+        def forward(self, image):
+            return nn.functional.pad(image.mean((2, 3)), (0, 1)).softmax(1)[:, :3]
+
+    _, messages = measured(Shares())
+    assert any("all values lie in [0, 1] and are taken for logits" in text for text in messages)
+    _, messages = measured(linear())
+    assert not any("taken for logits" in text for text in messages)

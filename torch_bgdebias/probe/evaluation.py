@@ -41,6 +41,11 @@ _SIGMOIDS = (
     "model output: the model takes a sigmoid of each class's logit: the class of the largest is its answer, and how "
     "sure it is is the softmax of the logits, which it was not trained for; pass logits= to say where the logits are"
 )
+_IN_UNIT = (
+    "model output: all values lie in [0, 1] and are taken for logits; if they are shares of some kind (likenesses, a "
+    "softmax of which classes were left out), answers and accuracies hold, but how sure they are, AUC and calibration "
+    "do not; pass logits= to say where the logits are"
+)
 #: from so many images on, one answer to all of them is no accident
 _MANY = 20
 #: share of the images that may be the same as others before it is told
@@ -209,6 +214,8 @@ def warnings_of(collected: Collected, settings: EvaluationSettings) -> list[str]
         messages.append(_SIGMOID if settings.task != "multiclass" else _SOFTMAX)
     if collected.sigmoids:
         messages.append(_SIGMOIDS)
+    if collected.in_unit and len(collected.images) >= _MANY:
+        messages.append(_IN_UNIT)
     if collected.soft:
         messages.append(
             "label: shares of classes are scored by the largest one: a prediction is right or wrong, however large the "

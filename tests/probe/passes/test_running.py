@@ -82,3 +82,19 @@ def test_superclasses_of_sigmoids_take_the_logits():
         answers.append(run(image, None, variant="original", number=0)[0].softmax(1))
         assert run.sigmoids is (one is torch.sigmoid)
     torch.testing.assert_close(*answers, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("end", "in_unit"),
+    [
+        (nn.Identity(), False),
+        (lambda z: z.softmax(1), False),
+        (torch.sigmoid, False),
+        (lambda z: z.softmax(1)[:, 1:], True),  # what is left adds up to less than 1
+    ],
+)
+def test_shares_that_are_neither_a_softmax_nor_a_sigmoid_are_noticed(end, in_unit):
+    run = ModelRun(Ends(end), EvaluationSettings(variants=["only_fg"]))
+    for number in range(2):
+        run(torch.rand(8, 3, 5, 5), None, variant="original", number=number)
+    assert run.in_unit is in_unit

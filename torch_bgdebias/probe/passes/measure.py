@@ -57,6 +57,7 @@ class Collected:
         no_embedding: why there is none although one was asked for.
         probabilities: whether the model's outputs were probabilities.
         sigmoids: whether the model takes a sigmoid of each class's logit.
+        in_unit: whether all outputs lie in [0, 1] and neither a softmax nor a sigmoid is seen.
         soft: whether labels were shares of classes, of which the largest counts.
         doubt: what in the first images speaks against their units; empty where nothing does.
         object_share: mean share of the picture that the masks call object, of images with one; NaN without any.
@@ -77,6 +78,7 @@ class Collected:
     object_share: float = math.nan
     object_edge_share: float = math.nan
     sigmoids: bool = False
+    in_unit: bool = False
     mask_peak: float = math.nan
     twins: Twins = dataclasses.field(default_factory=Twins)
 
@@ -171,6 +173,7 @@ class Evaluation:
             object_share=share,
             object_edge_share=edge,
             sigmoids=run.sigmoids,
+            in_unit=run.in_unit,
             mask_peak=float(covered[:, 2].max()),
             twins=Twins.joined(twins),
         )
@@ -310,6 +313,7 @@ def joined(parts: Sequence[Collected | None]) -> Collected:
         object_share=_mean_over_images(nonempty, "object_share"),
         object_edge_share=_mean_over_images(nonempty, "object_edge_share"),
         sigmoids=any(part.sigmoids for part in nonempty),
+        in_unit=all(part.in_unit for part in nonempty),
         mask_peak=max(part.mask_peak for part in nonempty),
         twins=Twins.joined([part.twins for part in nonempty]),
     )

@@ -36,6 +36,7 @@ class ModelRun:
         no_embedding: why there is none although one was asked for; empty otherwise.
         sigmoids: whether a model of several classes takes a sigmoid of each class's logit.
         probabilities: whether an output so far was a softmax already, or, with one logit or label sets, a sigmoid.
+        in_unit: whether all outputs of several classes so far lie in [0, 1] and neither softmax nor sigmoid is seen.
         doubt: what in the first images speaks against their units, empty where nothing does; ``None`` before them.
     """
 
@@ -44,6 +45,7 @@ class ModelRun:
         self.layer: str | None = None
         self.no_embedding = ""
         self.probabilities = False
+        self.in_unit = settings.task == "multiclass"
         self._sigmoid: bool | None = None  # not looked yet
         self.doubt: str | None = None
         self._key, self._joined = _taken_apart(settings.logits)
@@ -113,17 +115,24 @@ class ModelRun:
         logits = class_logits(output, self._key, size=len(image), task=settings.task, where=where)
         if settings.task != "multiclass":
             logits = self._without_sigmoid(logits, prepared)
-        elif are_probabilities(logits):
-            self.probabilities = True
-            logits = without_softmax(logits)
-        elif self._sigmoid or (self._sigmoid is None and _all_in_unit(logits)):
-            self._sigmoid = self._sigmoid or self._takes_sigmoid(prepared)
-            logits = undo_sigmoid(logits) if self._sigmoid else logits
+        else:
+            logits = self._without_shares(logits, prepared)
         if self._joined is not None:
             logits = self._joined(logits)
         if layer_tap is not None:
             _clear_tap(layer_tap)  # a second look at the output is none of the measurement's either
         return logits, embedding
+
+    def _without_shares(self, outputs: Tensor, prepared: Tensor) -> Tensor:
+        """Logits (B, K) also where the model has taken a softmax of them, or a sigmoid of each."""
+        if are_probabilities(outputs):
+            self.probabilities, self.in_unit = True, False
+            return without_softmax(outputs)
+        in_unit = _all_in_unit(outputs)
+        if self._sigmoid is None and in_unit:
+            self._sigmoid = self._takes_sigmoid(prepared)
+        self.in_unit &= in_unit and not self._sigmoid
+        return undo_sigmoid(outputs) if self._sigmoid else outputs
 
     def _without_sigmoid(self, logits: Tensor, prepared: Tensor) -> Tensor:
         """Logits (B, K) also where the model has taken a sigmoid of them, as it is seen to do in its first batch."""
