@@ -34,6 +34,7 @@ __all__ = [
     "original_module",
     "run_eagerly",
     "tap",
+    "uncompiled_name",
 ]
 
 #: how to find the logits in a model's output: index, key or attribute, function of the output, or None (a tensor)
@@ -99,10 +100,10 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
     for path, module in model.named_modules(remove_duplicate=False):
         if path and path == name:
             return module
-        if _plain(path):
-            layers.setdefault(_plain(path), module)  # the wrapper comes before what it wraps
-    if _plain(name) in layers:
-        return layers[_plain(name)]
+        if uncompiled_name(path):
+            layers.setdefault(uncompiled_name(path), module)  # the wrapper comes before what it wraps
+    if uncompiled_name(name) in layers:
+        return layers[uncompiled_name(name)]
     close_matches = difflib.get_close_matches(name, layers, n=5, cutoff=0.4) or list(layers)[-5:]
     raise LookupError(f"layer {name!r} is not in {type(model).__name__}; near names: {', '.join(close_matches)}")
 
@@ -116,14 +117,16 @@ def find_head(model: nn.Module, *, num_classes: int | None = None) -> tuple[str,
     Raises:
         LookupError: no linear layer, or more than one candidate; the message lists them.
     """
-    names = {id(m): _plain(n) for n, m in model.named_modules()}
+    names = {id(m): uncompiled_name(n) for n, m in model.named_modules()}
     ask = getattr(model, "get_classifier", None)
     if callable(ask):
         head = ask()
         if isinstance(head, nn.Linear) and id(head) in names:
             return names[id(head)], head
     linear = [
-        (_plain(n), m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and plain_type(m) is nn.Linear
+        (uncompiled_name(n), m)
+        for n, m in model.named_modules()
+        if isinstance(m, nn.Linear) and plain_type(m) is nn.Linear
     ]
     if not linear:
         raise LookupError(f"{type(model).__name__} has no nn.Linear layer: name the layer whose input is the embedding")
@@ -300,7 +303,8 @@ def _keeps_aspect(height: int, width: int, size: tuple[int, int], *, slack: floa
     return abs(height * size[1] / size[0] - width) < max(1, slack * width) and height <= size[0] and width <= size[1]
 
 
-def _plain(name: str) -> str:
+def uncompiled_name(name: str) -> str:
+    """A layer's name without the wrappers of ``torch.compile``."""
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from torch_bgdebias.checks import describe
-from torch_bgdebias.models import as_map, device_of, eval_mode, is_compiled, run_eagerly
+from torch_bgdebias.models import as_map, device_of, eval_mode, is_compiled, run_eagerly, uncompiled_name
 
 __all__ = ["LAST_STAGE", "LastStage", "last_stage"]
 
@@ -157,8 +157,8 @@ def _recorded(model: nn.Module, calls: list[_Call], size: tuple[int, int]) -> It
             stack.enter_context(run_eagerly())
         for name, module in model.named_modules():
             if name:
-                plain = ".".join(part for part in name.split(".") if part != "_orig_mod")
-                stack.callback(module.register_forward_pre_hook(enter(plain), with_kwargs=True).remove)
+                hook = enter(uncompiled_name(name))
+                stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
                 stack.callback(module.register_forward_hook(leave).remove)
         yield
 

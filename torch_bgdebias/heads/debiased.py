@@ -135,8 +135,8 @@ def fit_debiased_head(
     if swap is None:
         swap = BackgroundSwap("batch", different_class=False)
     views = embed_views(model, loader, swap, spec or BatchSpec(), layer, settings)
-    old = get_layer(model, layer)
-    num_classes = settings.num_classes or _number_of_classes(old, views.label)
+    old_head = get_layer(model, layer)
+    num_classes = settings.num_classes or _number_of_classes(old_head, views.label)
     weight = settings.original_weight
     scores: tuple[PenaltyScore, ...] = ()
     penalty, temperature, after = settings.penalties[0], 1.0, None
@@ -146,14 +146,14 @@ def fit_debiased_head(
         penalty = best_penalty(scores)
         if not _warn_at_chance(next(score for score in scores if score.penalty == penalty), num_classes):
             _warn_at_end(scores)
-        logits, judged = held_out_logits(views, num_classes, penalty, fold, original_weight=weight)
+        logits, judged_views = held_out_logits(views, num_classes, penalty, fold, original_weight=weight)
         if settings.calibrate:
-            temperature = fit_temperature(logits, judged, original_weight=weight)
-        after = view_figures(logits / temperature, judged)
+            temperature = fit_temperature(logits, judged_views, original_weight=weight)
+        after = view_figures(logits / temperature, judged_views)
     head = cooled(fit_logistic(views, num_classes, penalty, original_weight=weight), temperature)
-    if num_classes == 2 and getattr(old, "out_features", 2) == 1:  # one logit, of class 1
+    if num_classes == 2 and getattr(old_head, "out_features", 2) == 1:  # one logit, of class 1
         head = LinearHead(head.weight[1:] - head.weight[:1], head.bias[1:] - head.bias[:1])
-    before = _figures_of(old, views, num_classes)
+    before = _figures_of(old_head, views, num_classes)
     return DebiasedHead(head, layer, penalty, scores, len(views.label), temperature, before, after)
 
 
@@ -167,11 +167,11 @@ def _figures_of(layer: nn.Module, views: Views, num_classes: int) -> HeadFigures
         return view_figures(layer(views.embedding.to(parameter.dtype)).double(), views)
 
 
-def _warn_at_chance(chosen: PenaltyScore, num_classes: int) -> bool:
-    at_chance = chosen.swapped - 2 * chosen.error <= 1 / num_classes
+def _warn_at_chance(best: PenaltyScore, num_classes: int) -> bool:
+    at_chance = best.swapped - 2 * best.error <= 1 / num_classes
     if at_chance:
         warnings.warn(
-            f"the features cannot tell the {num_classes} classes before other backgrounds: {chosen.swapped:.0%} right "
+            f"the features cannot tell the {num_classes} classes before other backgrounds: {best.swapped:.0%} right "
             f"in cross-validation, where chance is {1 / num_classes:.0%}; a new last layer will not help, train the "
             "network with BackgroundSwap, or with more images",
             stacklevel=3,
@@ -188,6 +188,6 @@ def _warn_at_end(scores: tuple[PenaltyScore, ...]) -> None:
 
 def _number_of_classes(layer: nn.Module, label: Tensor) -> int:
     """The layer's own number of outputs, unless it was made for other classes (an ImageNet head)."""
-    present = int(label.max()) + 1
-    outputs = layer.out_features if isinstance(layer, nn.Linear) else present
-    return outputs if present <= outputs <= 2 * present else present
+    largest = int(label.max()) + 1
+    outputs = layer.out_features if isinstance(layer, nn.Linear) else largest
+    return outputs if largest <= outputs <= 2 * largest else largest

@@ -140,8 +140,8 @@ def fit_logistic(
 
 def weights_of_views(views: Views, num_classes: int, *, original_weight: float) -> Tensor:
     """(V * N,) what a view of an image counts: every class as much, originals beside 1 for the others; 1 in all."""
-    others = max(len(views.embedding) - views.originals, 1)
-    of_view = torch.full((len(views.embedding),), 1 / others, dtype=torch.float64, device=views.label.device)
+    n_swapped = max(len(views.embedding) - views.originals, 1)
+    of_view = torch.full((len(views.embedding),), 1 / n_swapped, dtype=torch.float64, device=views.label.device)
     of_view[: views.originals] = original_weight / views.originals
     count = torch.bincount(views.label, minlength=num_classes)
     weight = (1 / count.double())[views.label].repeat(len(of_view)) * of_view.repeat_interleave(len(views.label))
@@ -172,24 +172,31 @@ def choose_penalty(
         ValueError: a single group, which cannot be split.
     """
     strongest_first = sorted(penalties, reverse=True)
-    right = {penalty: views.embedding.new_zeros(views.embedding.shape[:2]) for penalty in penalties}
-    judged = torch.zeros_like(views.label, dtype=torch.bool)
+    is_right = {penalty: views.embedding.new_zeros(views.embedding.shape[:2]) for penalty in penalties}
+    tested = torch.zeros_like(views.label, dtype=torch.bool)
     for number in range(int(fold.max()) + 1):
         held_out = fold == number
-        test, rest = views.at(held_out.nonzero().flatten()), views.at((~held_out).nonzero().flatten())
-        if len(torch.unique(rest.label)) < num_classes:
+        test, training_views = views.at(held_out.nonzero().flatten()), views.at((~held_out).nonzero().flatten())
+        if len(torch.unique(training_views.label)) < num_classes:
             continue  # all images of a class are of one group: that class cannot be judged and fitted at once
-        judged |= held_out
+        tested |= held_out
         head = None
         for penalty in strongest_first:
             head = fit_logistic(
-                rest, num_classes, penalty, original_weight=original_weight, start=head, max_steps=_STEPS_OF_A_TRIAL
+                training_views,
+                num_classes,
+                penalty,
+                original_weight=original_weight,
+                start=head,
+                max_steps=_STEPS_OF_A_TRIAL,
             )
-            right[penalty][:, held_out] = (head.logits(test.embedding).argmax(-1) == test.label).to(views.embedding)
-    if not bool(judged.any()):
+            is_right[penalty][:, held_out] = (head.logits(test.embedding).argmax(-1) == test.label).to(views.embedding)
+    if not bool(tested.any()):
         raise ValueError("groups: expected at least two groups in every class to choose a penalty, or pass one penalty")
-    of_judged = views.at(judged.nonzero().flatten())
-    return tuple(_score(penalty, right[penalty][:, judged], of_judged, original_weight) for penalty in strongest_first)
+    of_judged = views.at(tested.nonzero().flatten())
+    return tuple(
+        _score(penalty, is_right[penalty][:, tested], of_judged, original_weight) for penalty in strongest_first
+    )
 
 
 def best_penalty(scores: Sequence[PenaltyScore]) -> float:
@@ -230,19 +237,19 @@ def words_on_end(scores: Sequence[PenaltyScore]) -> str:
     )
 
 
-def _score(penalty: float, right: Tensor, views: Views, original_weight: float) -> PenaltyScore:
+def _score(penalty: float, is_right: Tensor, views: Views, original_weight: float) -> PenaltyScore:
     """Balanced accuracies and their standard error from which answers (V, N) are right."""
-    right = right.double()
-    original, swapped = right[: views.originals].mean(0), right[views.originals :].mean(0)
+    is_right = is_right.double()
+    original, swapped = is_right[: views.originals].mean(0), is_right[views.originals :].mean(0)
     both = (original_weight * original + swapped) / (original_weight + 1)
     classes, of_class = torch.unique(views.label, return_inverse=True)
     count = torch.bincount(of_class).double()
     weight = 1 / (len(classes) * count[of_class])
     of_mean = torch.zeros_like(count).index_add_(0, of_class, both) / count
     _, of_group = torch.unique(views.group, return_inverse=True)
-    parts = both.new_zeros(int(of_group.max()) + 1).index_add_(0, of_group, weight * (both - of_mean[of_class]))
+    by_group = both.new_zeros(int(of_group.max()) + 1).index_add_(0, of_group, weight * (both - of_mean[of_class]))
     mean_original, mean_swapped, mean_both = (float((weight * value).sum()) for value in (original, swapped, both))
-    return PenaltyScore(penalty, mean_original, mean_swapped, mean_both, float(parts.square().sum().sqrt()))
+    return PenaltyScore(penalty, mean_original, mean_swapped, mean_both, float(by_group.square().sum().sqrt()))
 
 
 def _started(

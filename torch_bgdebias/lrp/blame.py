@@ -20,6 +20,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils import _pytree
 
 from torch_bgdebias.lrp.graph import nodes_behind
+from torch_bgdebias.models import uncompiled_name
 
 __all__ = [
     "LayerError",
@@ -104,7 +105,7 @@ def check_batch_norm(module: nn.Module) -> None:
             processes = torch.distributed.get_world_size(layer.process_group)
             if processes > 1:
                 raise RuntimeError(
-                    f"layer {_plain(name)!r} (SyncBatchNorm) shares a batch's statistics between {processes} "
+                    f"layer {uncompiled_name(name)!r} (SyncBatchNorm) shares a batch's statistics between {processes} "
                     "processes, through which relevance cannot be propagated: use BatchNorm, or evaluation mode there"
                 )
 
@@ -123,7 +124,7 @@ def check_visible(module: nn.Module) -> None:
             exported = any(isinstance(node.target, torch._ops.OpOverload) for node in layer.graph.nodes)
             kind = "exported" if exported else ""
         if kind:
-            layer_words = f"layer {_plain(name)!r}" if name else "the model"
+            layer_words = f"layer {uncompiled_name(name)!r}" if name else "the model"
             raise RuntimeError(
                 f"{layer_words} ({type(layer).__name__}) is {kind}, so that the rules of LRP cannot reach its "
                 "operations: pass the Python module that it was made from"
@@ -159,11 +160,6 @@ def _compiled(nodes: Sequence[Any], ends: Set[Any] = frozenset()) -> str:
         if kind:
             return kind
     return ""
-
-
-def _plain(name: str) -> str:
-    """The name without ``torch.compile``'s wrappers."""
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
 def _no_second_derivative(relevance: Tensor) -> str | None:
@@ -324,7 +320,7 @@ def _recorded(module: nn.Module) -> Iterator[list[_Call]]:
         for name, layer in module.named_modules():
             if layer is not module:
                 handles += [
-                    layer.register_forward_pre_hook(before(_plain(name)), with_kwargs=True, prepend=True),
+                    layer.register_forward_pre_hook(before(uncompiled_name(name)), with_kwargs=True, prepend=True),
                     layer.register_forward_hook(after, with_kwargs=True),
                 ]
         yield calls

@@ -43,7 +43,7 @@ from torch_bgdebias.probe.results.sensitivity import MaskSensitivity
 from torch_bgdebias.probe.results.summary import summary_text
 from torch_bgdebias.probe.sharing.fields import to_fiftyone
 from torch_bgdebias.probe.sharing.runs import to_mlflow, to_tensorboard, to_wandb
-from torch_bgdebias.records import parse_json
+from torch_bgdebias.records import fields_of, parse_json
 from torch_bgdebias.writing import write_text
 
 if TYPE_CHECKING:
@@ -355,5 +355,4 @@ def _further_sections(reports: Sequence[Measurement], compared: Sequence[ModelCo
 
 
 def _report(measurement: Measurement) -> BackgroundBiasReport:
-    fields = {field.name: getattr(measurement, field.name) for field in dataclasses.fields(measurement)}
-    return BackgroundBiasReport(**fields)
+    return BackgroundBiasReport(**fields_of(measurement))

@@ -134,20 +134,22 @@ class EvaluationSettings:
         """Refuse by name what needs one class an image where there are label sets or no labels."""
         for variant in self.variants or ():
             if variant in self._without_class:
-                why = "images have no label (BatchSpec(label=None))"
+                reason = "images have no label (BatchSpec(label=None))"
                 if self.task == "multilabel":
-                    why = "an image of task='multilabel' has no next class"
-                raise ValueError(f"variants: expected none that needs one class an image, got {variant!r}, but {why}")
+                    reason = "an image of task='multilabel' has no next class"
+                raise ValueError(
+                    f"variants: expected none that needs one class an image, got {variant!r}, but {reason}"
+                )
         if self.explain == "label" and (self.task == "multilabel" or self.spec.label is None):
-            why = "images have no label" if self.spec.label is None else "an image of task='multilabel' has several"
-            raise ValueError(f"explain: expected 'predicted', got 'label', but {why}")
+            reason = "images have no label" if self.spec.label is None else "an image of task='multilabel' has several"
+            raise ValueError(f"explain: expected 'predicted', got 'label', but {reason}")
         if self.task == "multilabel" and (self.spec.label is None or self.probabilities is False):
-            what = (
+            expected = (
                 "label: expected label sets in every batch"
                 if self.spec.label is None
                 else "probabilities: expected True"
             )
-            raise ValueError(f"{what} for task='multilabel'")
+            raise ValueError(f"{expected} for task='multilabel'")
 
     @property
     def _without_class(self) -> tuple[str, ...]:

@@ -129,8 +129,8 @@ class ModelComparison:
 
     def changes_of_accuracy(self) -> tuple[Estimate | None, Estimate | None]:
         """By how much accuracy changes on the images as they are, and on random backgrounds."""
-        given, on_random = (self.figures.get(f"accuracy/{variant}") for variant in ("original", "mixed_rand"))
-        return None if given is None else given.difference, None if on_random is None else on_random.difference
+        as_given, on_random = (self.figures.get(f"accuracy/{variant}") for variant in ("original", "mixed_rand"))
+        return None if as_given is None else as_given.difference, None if on_random is None else on_random.difference
 
     def changed_classes(self, figure: str = "bg_gap") -> list[ClassChange]:
         """Classes in which a figure changed significantly after correction, the largest change first."""
@@ -141,22 +141,22 @@ class ModelComparison:
     def summary(self) -> str:
         """The main changes as text, called as in a report's summary, in points where the figure is a share."""
         level, tests = 100 * float(self.settings["confidence"]), self.settings["tests"]
-        whose = f"{self.second} against {self.first}"
+        title = f"{self.second} against {self.first}"
         if self.differing:
-            whose += f", measured at other settings ({'; '.join(self.differing)})"
+            title += f", measured at other settings ({'; '.join(self.differing)})"
         measured = self.settings.get("images", ())
         of = f" of {' and '.join(map(str, measured))}" if self.n < max(measured, default=0) else ""
-        head = f"{whose}: {self.n} common images{of}, {level:g} % paired intervals, "
+        head = f"{title}: {self.n} common images{of}, {level:g} % paired intervals, "
         lines = [f"{head}paired permutation tests, p corrected for {tests['figures']} tests ({_method(self)})"]
         lines += [f"  {name} is not comparable: it was measured at other settings" for name in self.refused]
         before, after = self.gaps
         if is_known(before) and is_known(after):
             lines.append(f"  {plain_text(self._lead(before, after))}")
-        shown = [name for name in self.figures if is_main_figure(name)]
-        width = max((len(figure_title(name)) for name in shown), default=0)
-        lines += [f"  {figure_title(name):<{width}}  {_in_words(name, self.figures[name])}" for name in shown]
-        lines += _others_line(self, [name for name in self.figures if name not in shown])
-        lines += self._interval_and_test(shown)
+        main_figures = [name for name in self.figures if is_main_figure(name)]
+        width = max((len(figure_title(name)) for name in main_figures), default=0)
+        lines += [f"  {figure_title(name):<{width}}  {_in_words(name, self.figures[name])}" for name in main_figures]
+        lines += _others_line(self, [name for name in self.figures if name not in main_figures])
+        lines += self._interval_and_test(main_figures)
         figure = "bg_gap" if "bg_gap" in self.figures else "accuracy/original"
         if tests["classes"].get(figure):
             lines += _class_lines(self, figure)
@@ -170,18 +170,16 @@ class ModelComparison:
         cost = cost_sentence(*self.changes_of_accuracy())
         return (*change_sentence(self.second, before, after, differs=self.gap_differs, level=level), *cost)
 
-    def _interval_and_test(self, shown: Sequence[str]) -> list[str]:
+    def _interval_and_test(self, names: Sequence[str]) -> list[str]:
         """Why an interval may leave out 0 where p is large, if one of these does."""
         level = 1 - float(self.settings["confidence"])
-        changes = [self.figures[name] for name in shown]
-        two = [c for c in changes if (c.difference.low > 0 or c.difference.high < 0) and c.corrected >= level]
-        return [f"  {INTERVAL_AND_TEST}"] if two else []
+        changes = [self.figures[name] for name in names]
+        contradicting = [c for c in changes if (c.difference.low > 0 or c.difference.high < 0) and c.corrected >= level]
+        return [f"  {INTERVAL_AND_TEST}"] if contradicting else []
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain lists, numbers and text (NaN as ``None``), with the schema's name."""
-        named: dict[str, Any] = {"schema": COMPARISON_SCHEMA}
-        named |= {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
-        return named
+        return {"schema": COMPARISON_SCHEMA, **plain(self)}
 
     def to_json(self, path: str | Path) -> None:
         """Write `to_dict` as strict JSON."""

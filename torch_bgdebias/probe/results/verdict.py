@@ -79,9 +79,9 @@ def _change(before: Measurement, after: Measurement, comparison: ModelComparison
     sentence = change_sentence(after.model, old, new, differs=differs, level=before.confidence)
     settings: Sentence = ()
     if comparison is not None and comparison.differing:
-        what = "; ".join(comparison.differing)
+        differences = "; ".join(comparison.differing)
         settings = say(
-            strong("The two were measured at other settings"), f" ({what}), which may be part of the change. "
+            strong("The two were measured at other settings"), f" ({differences}), which may be part of the change. "
         )
     return (
         *settings,
@@ -139,8 +139,8 @@ def _accuracy_change(before: Measurement, after: Measurement, comparison: ModelC
     old, new = before.accuracy("mixed_rand"), after.accuracy("mixed_rand")
     if not is_known(old) or not is_known(new):
         return ()
-    moved = f" Accuracy on random backgrounds goes from {percent(old.value, 1)} to {percent(new.value, 1)}"
-    sentence: list[str | Words] = [f"{moved}{_own_accuracy_change(before, after)}."]
+    opening = f" Accuracy on random backgrounds goes from {percent(old.value, 1)} to {percent(new.value, 1)}"
+    sentence: list[str | Words] = [f"{opening}{_own_accuracy_change(before, after)}."]
     sentence += _no_better(before, after)
     sentence += _lost_on_own(before, after, comparison)
     worst_before, worst_after = before.worst_variant(), after.worst_variant()
