@@ -2,6 +2,7 @@
 
     python benchmarks/bench_probe.py                     2560 pictures of 64 pixels
     python benchmarks/bench_probe.py --images 5120 --size 128
+    python benchmarks/bench_probe.py --watching          what looking at every validation step costs, in processor time
 
 The floor is the share of passes over images that the probe's ``budget`` allows, 0.25 of the validation's. Two epochs a
 line: the first also gathers the backgrounds.
@@ -90,15 +91,59 @@ def measure(data: TensorDataset, *, figures: bool, batch: int) -> Timed:
     return probe
 
 
+class ValidationTime(pl.Callback):
+    """Processor time of the validations after the first one."""
+
+    def __init__(self) -> None:
+        self._start = 0.0
+        self.epochs: list[float] = []
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin."""
+        self._start = time.process_time()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End."""
+        if trainer.current_epoch:
+            self.epochs.append(time.process_time() - self._start)
+
+
+def watching(data: TensorDataset, *, batch: int, repeats: int = 3) -> tuple[float, float]:
+    """Processor time of a validation step, in ms, without the probe and with one that only looks; the least of them."""
+    steps = -(-len(data) // batch)
+    least = []
+    for probes in ([], [BackgroundBiasProbe(figures=False, every_n_epochs=1000)]):
+        clock = ValidationTime()
+        trainer = pl.Trainer(
+            max_epochs=1 + repeats, limit_train_batches=1, callbacks=[*probes, clock], accelerator="cpu", logger=False,
+            num_sanity_val_steps=0, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer.fit(Classifier(), DataLoader(data, batch_size=batch), DataLoader(data, batch_size=batch))
+        least.append(1000 * min(clock.epochs) / steps)
+    return least[0], least[1]
+
+
 def main() -> None:
     """Measure with figures off and on, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2560, help="in the validation set (default: %(default)s)")
     parser.add_argument("--size", type=int, default=64, help="side in pixels (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=64, help="images in a batch (default: %(default)s)")
+    parser.add_argument("--watching", action="store_true", help="only what looking at validation steps costs")
     args = parser.parse_args()
     logging.getLogger("pytorch_lightning").setLevel(logging.INFO)
     data = pictures(args.images, args.size, seed=0)
+    if args.watching:
+        without, with_it = watching(data, batch=args.batch)
+        print(
+            f"batches of {args.batch} images of {args.size} pixels, {torch.get_num_threads()} threads, torch", end=" "
+        )
+        print(
+            f"{torch.__version__}: {without:.1f} ms a step, {with_it:.1f} ms with the probe: {with_it - without:.1f} ms"
+        )
+        return
     measure(pictures(128, args.size, seed=1), figures=True, batch=args.batch)  # matplotlib's fonts, first passes
     print(f"\nresnet18, {args.images} images of {args.size} pixels, {torch.get_num_threads()} threads, torch", end=" ")
     print(f"{torch.__version__}\n")

@@ -140,3 +140,45 @@ def test_manual_optimisation_is_told_what_to_use_by_hand():
         )
         total.backward()
     assert module.head.weight.grad.isfinite().all()
+
+
+def timm_network():
+    timm = pytest.importorskip("timm")
+    net = timm.create_model("test_vit", img_size=32, num_classes=small.CLASSES)
+    return net, net.set_grad_checkpointing, lambda: net.set_grad_checkpointing(False)
+
+
+def transformers_network():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=8,
+        num_labels=small.CLASSES,
+    )  # fmt: skip
+    net = transformers.ViTForImageClassification(config)
+    return net, net.gradient_checkpointing_enable, net.gradient_checkpointing_disable
+
+
+def larger(self, batch, dataloader_idx):
+    image, label, mask = batch
+    return [F.interpolate(image, (32, 32)), label, F.interpolate(mask, (32, 32))]
+
+
+@pytest.mark.parametrize("make", [timm_network, transformers_network])
+def test_gradient_checkpointing_is_refused_and_without_it_the_training_runs(make):
+    net, switch_on, switch_off = make()
+
+    def training_step(self, batch, batch_idx):
+        output = self.net(batch[0])
+        return F.cross_entropy(getattr(output, "logits", output), batch[1])
+
+    def fit():
+        module = small.theirs(training_step=training_step, on_after_batch_transfer=larger)
+        module.net = net
+        small.trainer([ISNetCallback(network="net")], max_epochs=1).fit(module, small.loader())
+        assert small.weights(module).isfinite().all()
+
+    switch_on()
+    with pytest.raises(RuntimeError, match=r"torch.utils.checkpoint.*set_grad_checkpointing\(False\); transformers"):
+        fit()
+    switch_off()
+    fit()

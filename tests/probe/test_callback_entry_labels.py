@@ -161,3 +161,27 @@ def test_sets_of_labels_that_a_step_changes() -> None:
     _, report, said = measured(Scores, lambda module, x, y: step(module, x, y, 1), **options)
     assert report is None
     assert "judges by other labels" in said
+
+
+def metrics() -> dict[str, nn.Module]:
+    """Of torchmetrics: what keeps a table of hits or all scores, what asks whether scores are probabilities."""
+    kinds = pytest.importorskip("torchmetrics").classification
+    return {
+        "macro": kinds.MulticlassAccuracy(K, average="macro"),
+        "matrix": kinds.MulticlassConfusionMatrix(K),
+        "scores": kinds.MulticlassAUROC(K),
+        "binary": kinds.BinaryAccuracy(),
+        "binary scores": kinds.BinaryAUROC(),
+        "a threshold": kinds.BinaryAccuracy(threshold=0.3),
+    }
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["as they are", "other labels"])
+@pytest.mark.parametrize("name", ["macro", "matrix", "scores", "binary", "binary scores", "a threshold"])
+def test_metrics_of_torchmetrics(name: str, turned: bool) -> None:
+    binary, metric = name in ("binary", "binary scores", "a threshold"), metrics()[name]
+    kind, classes, options = (OneLogit, 2, {"task": "binary"}) if binary else (Scores, K, {})
+    step = lambda module, x, y: metric(module(x), (y + turned) % classes)  # noqa: E731
+    _, report, said = measured(kind, step, classes=classes, **options)
+    refused = turned or name == "a threshold"
+    assert (report is None) == ("does not measure" in said) == refused, said

@@ -202,7 +202,8 @@ def refusal(module: nn.Module, error: LayerError, rerun: Rerun | None, *, create
     if "torch.utils.checkpoint" in str(error):
         return RuntimeError(
             f"{layer or _own_forward_text(module)} runs again in the backward pass (torch.utils.checkpoint), where it "
-            "would not be explained: switch gradient checkpointing off"
+            "would not be explained: switch gradient checkpointing off (timm: model.set_grad_checkpointing(False); "
+            "transformers: model.gradient_checkpointing_disable())"
         )
     return RuntimeError(str(error)) if layer is None else _error(layer, str(error), twice=create_graph)
 

@@ -69,6 +69,7 @@ SMALLEST = {
     "a stable argsort": lambda d: torch.argsort(d, dim=1, stable=True)[:, :1],
     "all of a sort": lambda d: d.sort(1).indices,
     "the end of a sort downwards": lambda d: d.argsort(1, descending=True)[:, -1],
+    "turned round, the end": lambda d: d.argsort(1).flip(1)[:, -1],
     "its last ones": lambda d: d.sort(1, descending=True).indices[:, -2:],
 }
 
@@ -108,10 +109,13 @@ def test_of_what_has_no_classes_none_is_largest() -> None:
     z = logits()
     for judge in (lambda z: z.min(), lambda z: z.max(), lambda z: torch.max(z, -z)):
         assert watched(judge, z).answers.outputs == []
-    one = z[:, 0].clone()
-    for judge in (lambda s: s.sort(), lambda s: s.argsort()):
-        (output,) = watched(judge, one).answers.outputs
-        assert torch.equal(output, one[:8])
+    for judge in (
+        lambda s: s.sort(),
+        lambda s: s.argsort(0, descending=True),
+        lambda s: s.topk(3, 0),
+        lambda s: s.max(0),
+    ):
+        assert watched(judge, z[:, 0].clone()).answers.outputs == []  # an order of images
 
 
 #: losses and metrics of somebody's own, of a layer of the classes that is written as a function
@@ -206,6 +210,9 @@ OF_TWO = {
     "a difference": lambda z, p, y: 1 - ((p > 0.5).float() - y).abs().mean(),
     "counts": lambda z, p, y: [((p > 0.5) & (y == 1)).sum(), ((p > 0.5) & (y == 0)).sum()],
     "products": lambda z, p, y: ((p > 0.5).float() * y).sum() / y.sum(),
+    "sorted by score": lambda z, p, y: (
+        torch.arange(1, B + 1) - y.reshape(-1)[p.reshape(-1).argsort(descending=True)].cumsum(0)
+    ),
 }
 OTHERS_OF_TWO = {
     "the other way round": lambda y: 1 - y,

@@ -69,14 +69,20 @@ def test_what_may_be_no_labels_at_all_contradicts_nothing() -> None:
 
 def test_those_that_were_changed_least_count() -> None:
     labels = MetLabels(B)
-    labels.meet(1 - TWO, 1, columns=1)
-    labels.meet(1 - (1 - TWO), 2, columns=1)
+    labels.meet(1 - TWO, 1, TWO, columns=1)
+    labels.meet(1 - (1 - TWO), 2, TWO, columns=1)
     assert verdict(labels.agree(TWO)) == "seen other"
     labels.meet(TWO, 0, columns=1)
     assert verdict(labels.agree(TWO)) == "seen"
+    places = torch.arange(B)  # numbers of something else
+    beside = MetLabels(B)
+    beside.meet(places, 0, columns=1)
+    assert verdict(beside.agree(TWO)) == "seen other"
+    beside.meet(Y % 2 * 0 + TWO, 1, Y, columns=1)
+    assert verdict(beside.agree(TWO)) == "seen"
     unsure = MetLabels(B)
-    unsure.meet(torch.rand(B), 0, columns=1)
-    unsure.meet(Y + 1, 1, columns=1)
+    unsure.meet(torch.rand(B), 0, Y, columns=1)
+    unsure.meet(Y + 1, 1, Y, columns=1)
     assert verdict(unsure.agree(Y)) == "seen other"
 
 

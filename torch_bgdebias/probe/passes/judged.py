@@ -99,6 +99,7 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         packet, inputs = func.overloadpacket, _tensors_in((*args, *kwargs.values()))
         has_answer = any(self._origins.of(value).answer for value in inputs)
+        position = len(self._outputs)
         if inputs and (has_answer or not self._origins.knows(inputs[0])):
             self._note(packet, args, kwargs)
         mixed = has_answer and packet not in _LAYERS and self._meet_labels(packet, inputs)
@@ -106,8 +107,8 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._origins.follow(packet, inputs, args, result, mixed=mixed)
         if packet in _PRODUCTS and has_answer:
             self._set_last([result])
-        elif packet in _SORTING and has_answer and self._is_output(args[0]):
-            self._orders |= {id(tensor): (tensor, len(self._outputs) - 1) for tensor in _tensors_in([result])}
+        elif packet in _SORTING and len(self._outputs) > position:
+            self._orders |= {id(tensor): (tensor, position) for tensor in _tensors_in([result])}
         elif inputs and id(inputs[0]) in self._orders:
             self._take(packet, inputs[0], args, result)
         elif inputs and not has_answer:
@@ -170,15 +171,14 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _judge(self, packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         output = args[0].detach()
         dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
-        if packet in (_aten.max, _aten.min) and not isinstance(dim, int):  # of all numbers, or of two tensors
+        if packet in _PREDICTIONS and not _of_each_image(packet, output, dim):
             return
         largest = packet not in _SMALLEST
         if packet is _aten.topk:
             largest = kwargs.get("largest", args[3] if len(args) > 3 else True)
         elif packet in _SORTING:
             largest = kwargs.get("descending", args[2] if len(args) > 2 else False)
-        of_rows = output.ndim == 2 and output.shape[1] > 1 and dim != 0
-        self._outputs += self._parts_of([output if largest or not of_rows else -output])
+        self._outputs += self._parts_of([output if largest else -output])
 
     def _take(self, packet: Any, order: Tensor, args: tuple[Any, ...], result: Any) -> None:
         """Of what was sorted the end may be taken and not the beginning."""
@@ -194,9 +194,7 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not from_end:
             return
         self._outputs[position] = -self._outputs[position]
-        self._orders = {
-            key: value for key, value in self._orders.items() if packet is _aten.flip and value[0] is result
-        }
+        self._orders = {id(result): (result, position)} if packet is _aten.flip else {}
 
     def _meet_labels(self, packet: Any, inputs: Sequence[Tensor]) -> bool:
         """Whether labels are in an operation beside answers."""
@@ -209,8 +207,9 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for value in labels:
             classes = self._classes_behind(packet, value, answers[0])
             masks = packet in _PICKING and classes.dtype == torch.bool and classes.numel() == self._size
-            changes = self._origins.of(classes).changes
-            self._labels.meet(classes, changes, columns=columns, masks=masks, shares=packet in _TAKING)
+            origin = self._origins.of(classes)
+            shares = packet in _TAKING
+            self._labels.meet(classes, origin.changes, origin.root, columns=columns, masks=masks, shares=shares)
         for value in answers:
             if self._is_output(value) and not self._origins.of(value).mixed:
                 self._part(value)
@@ -258,6 +257,13 @@ def _tensors_in(values: Sequence[Any]) -> list[Tensor]:
     """In the order in which an operation is given them; lists of tensors are taken apart."""
     flattened = (x for value in values for x in (value if isinstance(value, list | tuple) else [value]))
     return [value for value in flattened if isinstance(value, Tensor)]
+
+
+def _of_each_image(packet: Any, output: Tensor, dim: object) -> bool:
+    """Whether an order or an extreme is one of each image's classes, and not of the images."""
+    if packet in (_aten.max, _aten.min) and not isinstance(dim, int):  # of all numbers, or of two tensors
+        return False
+    return output.ndim == 2 and output.shape[1] > 1 and (packet is _aten.topk or dim not in (0, -2))
 
 
 def _asks_for_range(packet: Any, at: object) -> bool:

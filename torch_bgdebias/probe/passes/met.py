@@ -78,8 +78,8 @@ class _Met(NamedTuple):
 class MetLabels:
     """Classes, or shares of them, that answers were compared with.
 
-    A step may make more of its labels than it judges by (``1 - y`` beside ``y``). So those count that were changed
-    least: of ``y2 * log(p) + (1 - y2) * log(1 - p)`` that is ``y2``.
+    A step may make more of its labels than it judges by (``1 - y`` beside ``y``). So of what was made of one tensor
+    that counts which was changed least: of ``y2 * log(p) + (1 - y2) * log(1 - p)`` it is ``y2``.
 
     Args:
         size: B, images in the batch.
@@ -88,7 +88,7 @@ class MetLabels:
 
     def __init__(self, size: int, *, sets: bool = False) -> None:
         self._size, self._sets = size, sets
-        self._met: dict[int, list[_Met]] = {}
+        self._met: dict[int, dict[int, list[_Met]]] = {}  # by what they were made of, and how often they were changed
         self._ids: dict[int, Tensor] = {}
         self._changed: list[tuple[Tensor, Tensor]] = []
 
@@ -99,12 +99,21 @@ class MetLabels:
             return True
         return value.ndim in (1, 2) and size in value.shape and (value.numel() == size or 0 in value.stride())
 
-    def meet(self, value: Tensor, changes: int, *, columns: int, masks: bool = False, shares: bool = False) -> None:
+    def meet(
+        self,
+        value: Tensor,
+        changes: int,
+        root: Tensor | None = None,
+        *,
+        columns: int,
+        masks: bool = False,
+        shares: bool = False,
+    ) -> None:
         """Answers and this are in one operation.
 
         Args:
             value: of which `could_be` is true.
-            changes: as of `Origin`.
+            changes, root: as of `Origin`.
             columns: numbers an image of the answers.
             masks: it says which images are taken: equal to the labels it counts, unequal it may be anything.
             shares: it is given to a loss, as labels.
@@ -112,7 +121,8 @@ class MetLabels:
         if id(value) not in self._ids:
             self._ids[id(value)] = value
             met = self._read(value.detach(), columns, shares=shares)
-            self._met.setdefault(changes, []).append(met._replace(sure=met.sure & (not masks)))
+            of_root = self._met.setdefault(id(value if root is None else root), {})
+            of_root.setdefault(changes, []).append(met._replace(sure=met.sure & (not masks)))
 
     def change(self, value: Tensor, root: Tensor) -> None:
         """Classes were made of others."""
@@ -123,16 +133,19 @@ class MetLabels:
         """Whether answers met these labels (B,) or (B, L); ``None`` where they met nothing and none were changed."""
         if not self._met and not self._changed:
             return None
-        seen = other = changed = torch.zeros((), dtype=torch.bool, device=label.device)
-        for changes in sorted(self._met):
-            equal = torch.stack([_equal(label, met.classes) for met in self._met[changes]]).any()
-            is_sure = torch.stack([met.sure.to(label.device) for met in self._met[changes]]).any()
-            other = other | (~seen & is_sure & ~equal)
-            seen = seen | is_sure | equal
+        seen = same = other = changed = torch.zeros((), dtype=torch.bool, device=label.device)
+        for of_root in self._met.values():
+            is_decided = torch.zeros_like(seen)
+            for changes in sorted(of_root):
+                equal = torch.stack([_equal(label, met.classes) for met in of_root[changes]]).any()
+                is_sure = torch.stack([met.sure.to(label.device) for met in of_root[changes]]).any()
+                same, other = same | (~is_decided & equal), other | (~is_decided & is_sure & ~equal)
+                is_decided = is_decided | is_sure | equal
+            seen = seen | is_decided
         for value, root in self._changed:
             ours = self._read(root, 0).classes
             changed = changed | (_equal(label, ours) & ~_equal(label, self._read(value, 0).classes))
-        return Agreement(seen, other, changed & ~seen)
+        return Agreement(seen, other & ~same, changed & ~seen)
 
     def _read(self, value: Tensor, columns: int, *, shares: bool = False) -> _Met:
         """One class an image (B,), or label sets (B, L), and whether they can be nothing else."""

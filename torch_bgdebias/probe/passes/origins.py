@@ -47,7 +47,7 @@ class Origin:
         answer: the network had a part in it.
         mixed: and so had labels.
         changes: operations that may have changed classes, where no network had a part in it.
-        root: what it was made of, before the first of those.
+        root: what it was made of.
         which: where it says something of classes that it was made of.
     """
 
@@ -64,8 +64,8 @@ _ANSWER, _MIXED, _PLAIN = Origin(answer=True), Origin(answer=True, mixed=True), 
 class Origins:
     """Follows the operations of one step.
 
-    Tensors of three and more dimensions are pictures or features. Of the others it holds those whose shape has the
-    batch's size in it, for the time of the step, since a tensor is known by being the same object.
+    Tensors of three and more dimensions are pictures or features. Of those of two it holds the ones whose shape has the
+    batch's size in it, and all smaller ones, for the time of the step: a tensor is known by being the same object.
 
     Args:
         size: B, images in the batch.
@@ -126,13 +126,11 @@ class Origins:
         return which if packet in _UNCHANGED and not as_numbers else None
 
     def _of_labels(self, packet: Any, inputs: Sequence[Tensor], origins: Sequence[Origin]) -> Origin:
-        changes = max(origin.changes for origin in origins)
-        root = next((origin.root for origin in origins if origin.root is not None), None)
-        if packet in _UNCHANGED:
-            return Origin(changes=changes, root=root)
-        roots = (value for value in inputs if value.ndim and self._size in value.shape)
-        return Origin(changes=changes + 1, root=next(roots, None) if root is None else root)
+        roots = [origin.root for origin in origins if origin.root is not None]
+        roots += [value for value in inputs if value.ndim and self._size in value.shape]
+        changes = max(origin.changes for origin in origins) + (packet not in _UNCHANGED)
+        return Origin(changes=changes, root=roots[0] if roots else None)
 
     def _note(self, value: Tensor, origin: Origin) -> None:
-        if value.ndim <= 2 and (self._size in value.shape or id(value) in self._known):
+        if value.ndim <= 1 or (value.ndim == 2 and (self._size in value.shape or id(value) in self._known)):
             self._known[id(value)] = (value, origin)
