@@ -94,3 +94,10 @@ def test_what_a_smaller_gap_costs_on_own_backgrounds_is_said() -> None:
 def test_a_small_or_uncertain_loss_on_own_backgrounds_is_not_made_one(same: float, n: int) -> None:
     reports = [make_report(same=0.9, rand=0.4, n=n), make_report("other", same=same, rand=0.8, n=n, seed=3)]
     assert "less accurate" not in marked(verdict(reports, compare_models(reports))[1])
+
+
+def test_what_was_unlearned_and_not_learned_is_said_once() -> None:
+    reports = [make_report(same=0.95, rand=0.25, n=800), make_report("other", same=0.45, rand=0.25, n=800, seed=1)]
+    text = marked(verdict(reports, compare_models(reports))[1])
+    assert text.count("<b>it has unlearned the background, and not learned the objects</b>") == 1
+    assert "points less accurate" not in text

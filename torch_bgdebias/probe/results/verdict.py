@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch_bgdebias.probe.results.comparison import ModelComparison
-from torch_bgdebias.probe.results.gaps import change_sentence, cost_sentence, judged_sentence, knows_nothing, side_of
+from torch_bgdebias.probe.results.gaps import (
+    change_sentence,
+    cost_sentence,
+    has_unlearned,
+    judged_sentence,
+    knows_nothing,
+    side_of,
+)
 from torch_bgdebias.probe.results.measurement import Estimate, Measurement
 from torch_bgdebias.probe.results.spelling import (
     VARIANT_WORDS,
@@ -142,7 +149,8 @@ def _accuracy_change(before: Measurement, after: Measurement, comparison: ModelC
     opening = f" Accuracy on random backgrounds goes from {percent(old.value, 1)} to {percent(new.value, 1)}"
     sentence: list[str | Words] = [f"{opening}{_own_accuracy_change(before, after)}."]
     sentence += _no_better(before, after)
-    sentence += _lost_on_own(before, after, comparison)
+    if not has_unlearned(*_changes_of_accuracy(before, after, comparison)):  # that has been said
+        sentence += _lost_on_own(before, after, comparison)
     worst_before, worst_after = before.worst_variant(), after.worst_variant()
     if worst_before and worst_after and worst_after[1].value < worst_before[1].value:
         now, then = (f"{percent(e.value, 1)} ({VARIANT_WORDS[variant]})" for variant, e in (worst_after, worst_before))
