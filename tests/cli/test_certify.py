@@ -27,7 +27,9 @@ def test_a_model_that_reads_the_background_is_right_where_the_background_says_so
     assert printed["right_on"] == [6, 0, 0, 0, 3]
     assert "classified right by trial_nets:Corner " in printed["sentence"]
     assert "drawn from walls" in printed["sentence"]
-    assert "covers nothing else" in (place / "bgdebias-certify/certificate.html").read_text(encoding="utf-8")
+    page = (place / "bgdebias-certify/certificate.html").read_text(encoding="utf-8")
+    assert "covers nothing else" in page
+    assert "Guessing among 3 classes gets 33.3 %: this certificate promises no more than that." in page
 
 
 def test_results_are_kept_and_errors_are_one_line(place, capsys):

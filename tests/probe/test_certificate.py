@@ -92,6 +92,8 @@ def test_the_page_and_the_file_say_what_is_covered(tmp_path):
     page = certificate.to_html(tmp_path / "c.html").read_text(encoding="utf-8")
     assert "With 95 % confidence at least 92.7 % of objects are classified right by net on a background" in page
     assert "It covers nothing else" in page
+    assert page.index("92.7 <span") < page.index("Classes, the least certain first") < page.index("What this covers")
+    assert "promises no more than that" not in page
     assert "a &lt;b&gt;folder&lt;/b&gt;" in page
     assert "It covers nothing else" in certificate.summary()
     always, never = certificate.right_on[-1], certificate.right_on[0]

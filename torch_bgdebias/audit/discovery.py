@@ -115,7 +115,12 @@ class Discovery:
         if suspicious:
             sentences.append(_ADVICE)
         else:
-            sentences.append(say("It is no proof: a cue that all pictures of a class share makes no group."))
+            sentences.append(
+                say(
+                    "It is no proof: a cue that all pictures of a class share makes no group. ",
+                    "bgdebias audit and bgdebias probe tell that.",
+                )
+            )
         if self.unreadable:
             names = first_few(name for name, _ in self.unreadable)
             sentences.append(say(f"{len(self.unreadable)} pictures cannot be read: {names}."))
