@@ -48,6 +48,23 @@ EQUIVALENT = {
     ("masks/grabcut.py", "share = 1 / (1 + np.exp(np.clip(background - foreground, -50, 50)))", "50 -> (50 * 2)"): (
         "a share of 2e-22 and one of 4e-44 add nothing to a count in float64, and a single one is 0 on any page"
     ),
+    ("clad/callback.py", "foreground = torch.full_like(key, -1)", "1 -> 2"): "whatever is below 0 is no class",
+    ("masks/outlines.py", "outside[0] = outside[-1] = outside[:, 0] = outside[:, -1] = True", "1 -> 2"): (
+        "the ring's last row is reached from its columns, and what is free in the row before lies open to it"
+    ),
+    ("metrics/pixel_ratio.py", "self.targets.append(torch.where(weight.bool(), group, -1).float())", "1 -> 2"): (
+        "whatever is below 0 is dropped"
+    ),
+    (
+        "audit/permuting.py",
+        "upper = -special.expm1(-np.exp(-np.maximum(excess, -30.0)))  # the chance of more",
+        "30.0 -> (30.0 * 2)",
+    ): "both are a chance of 1 in float64, and exp overflows at neither",
+    (
+        "probe/passes/entry.py",
+        "if self.weight.shape[0] == self.weight.shape[1] and torch.equal(self.weight, self.weight.diag().diag()):",
+        "0 -> 1",
+    ): "a matrix that is not square does not equal its diagonal's, which is",
     ("metrics/intervals.py", "if abs(a) < 1e-9:", "< -> <="): "a computed skewness is never that number exactly",
     ("lrp/input_layer.py", "below += (below >= 0).to(below.dtype).mul_(2 * epsilon).sub_(epsilon)", ">= -> >"): (
         "below is a sum of parts that are no less than 0: where it is 0 all of them are, and get 0 of any share"

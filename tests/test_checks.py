@@ -112,3 +112,12 @@ def test_mean_with_std():
         checks.check_mean_std(None, [1.0])
     with pytest.raises(ValueError, match="expected finite numbers"):
         checks.check_mean_std([float("nan")], [1.0])
+
+
+def test_a_volume_where_images_are_expected_is_called_so():
+    with pytest.raises(
+        ValueError, match=r"expected shape \(B, C, H, W\) .*; volumes \(B, C, D, H, W\) are not taken here"
+    ):
+        checks.check_image(torch.rand(2, 1, 4, 5, 6))
+    with pytest.raises(ValueError, match=r"with at least one pixel, got [^;]*$"):
+        checks.check_image(torch.rand(2, 4, 5))

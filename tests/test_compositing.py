@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from torch_bgdebias.compositing import bounding_boxes, box_mask, mean_fill, paste, tile_fill
+from torch_bgdebias.compositing import bounding_boxes, box_mask, mean_fill, object_share, paste, soft_edge, tile_fill
 
 
 def slow_box(mask: np.ndarray) -> tuple[int, int, int, int]:
@@ -166,3 +166,28 @@ def test_volumes_are_pasted_slice_by_slice():
         paste(front, mask[:, :, 0], behind)
     with pytest.raises(ValueError, match=r"background: expected shape \(2, 3, 4, 5, 6\)"):
         paste(front, mask, behind[:, :, 0])
+
+
+def test_a_mask_at_the_threshold_is_background(generator):
+    image = torch.rand(2, 3, 6, 7, generator=generator)
+    mask = torch.zeros(2, 1, 6, 7)
+    mask[:, :, 2:4, 3:5] = 0.5
+    for fill in (mean_fill, tile_fill):
+        assert torch.equal(fill(image, mask, threshold=0.5), image)
+        assert not torch.equal(fill(image, mask, threshold=0.49), image)
+
+
+def test_an_edge_fades_within_three_sigma_and_no_further():
+    mask = torch.zeros(1, 1, 40, 40)
+    mask[..., 20:] = 1
+    faded = soft_edge(mask, 2.0)[0, 0, 20]
+    assert faded[20:26].max() < 1
+    assert (faded[26:] == 1).all()
+
+
+def test_an_object_is_where_its_mask_is_above_one_half():
+    mask = torch.tensor([[0.0, 0.5, 0.51, 0.9], [1.0, 0.49, 0.75, 0.2]]).reshape(1, 1, 2, 4)
+    assert object_share(mask).item() == 4 / 8
+    void = torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]).reshape(1, 1, 2, 4)
+    assert object_share(mask, void).item() == 3 / 6
+    assert object_share(torch.stack([torch.zeros(2, 4), torch.ones(2, 4)])[:, None]).tolist() == [0, 1]

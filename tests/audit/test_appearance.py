@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from torch_bgdebias.audit.appearance import CORNERS, GRID, SIDE, appearance, corner_facts
+from torch_bgdebias.audit.appearance import CORNERS, GRID, SIDE, _cells, appearance, corner_facts
 
 
 @pytest.fixture
@@ -74,3 +74,14 @@ def test_corners_at_the_pictures_own_size():
     hidden[:4, :4] = True
     assert np.isnan(np.array(corner_facts(picture, hidden)[0]).reshape(2, 4, 10)[:, 0]).all()
     assert np.isnan(corner_facts(picture[:6, :6], None)[0]).all()
+
+
+def test_cells_are_a_row_a_picture():
+    values = torch.arange(2 * 3 * 4 * 4, dtype=torch.float32).reshape(2, 3, 4, 4)
+    weight = torch.ones(2, 1, 4, 4)
+    weight[0, :, :2, :2] = 0
+    cells = _cells(values, weight, 2)
+    assert cells.shape == (2, 12)
+    assert torch.isnan(cells[0, ::4]).all()
+    expected = torch.nn.functional.avg_pool2d(values[1:], 2).flatten(1)
+    torch.testing.assert_close(cells[1:], expected)

@@ -77,3 +77,16 @@ def test_place(random):
 def test_equal_pictures_are_no_groups():
     maps = np.full((40, 16, 16), 1 / 256, np.float32)
     assert clusters_of(maps, None, np.zeros(40, np.int64), seed=0) == []
+
+
+def test_pictures_of_two_kinds_are_two_groups():
+    """As many different pictures as groups are enough."""
+    maps = np.full((40, 16, 16), 1e-3, np.float32)
+    maps[:20, 2, 2] = maps[20:, 13, 13] = 1.0
+    maps /= maps.sum((1, 2), keepdims=True)
+    groups = clusters_of(maps, None, np.zeros(40, np.int64), seed=0)
+    assert {frozenset(group.rows[: group.size].tolist()) for group in groups} <= {
+        frozenset(range(20)),
+        frozenset(range(20, 40)),
+    }
+    assert groups

@@ -10,7 +10,7 @@ from hostile import HOSTILE
 
 from torch_bgdebias.audit import AuditReport
 from torch_bgdebias.audit.cues import CUES, cue_of
-from torch_bgdebias.audit.page import _map_picture
+from torch_bgdebias.audit.page import _cell, _map_picture
 from torch_bgdebias.audit.results import Finding, Giveaway, Reading
 from torch_bgdebias.audit.testing import ALL
 from torch_bgdebias.metrics.statistics import Interval
@@ -121,3 +121,13 @@ def test_tiles_that_are_not_known_are_lighter_and_those_beyond_chance_framed():
     for row, column in ((edge, middle), (edge + side - 1, middle), (middle, edge), (middle, edge + side - 1)):
         assert (picture[row, column] == 0).all()
     assert (picture[edge - 1, middle] == int(grey)).all()
+
+
+def test_a_cell_is_as_dark_as_its_area_is_far_from_one_half():
+    def shade(area):
+        reading = Reading(CUES[0], 0, 0.2, Interval(area, area - 0.01, area + 0.01, 50), "linear", 0)
+        cell = _cell(reading, 0.05)
+        return None if cell is None else cell.shade
+
+    assert [shade(area) for area in (0.3, 0.5, 0.75, 1.0)] == [0, 0, 0.25, 0.5]
+    assert shade(float("nan")) is None

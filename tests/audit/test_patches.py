@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from torch_bgdebias.audit.learners import ridge_scores, standardised
-from torch_bgdebias.audit.patches import PATCHES, _dictionary, patch_features
+from torch_bgdebias.audit.patches import PATCHES, _dead_leaves, _dictionary, patch_features
 from torch_bgdebias.metrics.auc import auc_interval
 
 SIDE = 128
@@ -73,3 +73,14 @@ def test_brightness_and_contrast_say_nothing_and_structure_does():
     for table in (features, darker):
         scores = ridge_scores(table, target, np.arange(count) // 2 % 5, 10.0)
         assert auc_interval(scores[:, 0], label).value > 0.99, "down or across"
+
+
+def test_discs_of_the_dictionary_are_pictures():
+    """Half as sharp as drawn, in [0, 1], with large areas of one colour."""
+    picture = _dead_leaves(torch.Generator().manual_seed(0))
+    assert picture.shape == (3, 64, 64)
+    assert picture.min() >= 0
+    assert picture.max() <= 1
+    assert 0.3 < picture.mean() < 0.7
+    assert (picture.diff(dim=2).abs() < 1e-6).float().mean() > 0.1
+    assert (picture[:, 1:-1] - picture[:, :-2]).abs().max() < 0.9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -82,3 +83,14 @@ def test_a_limit_stops_the_stream() -> None:
 def test_what_does_not_fit_is_named(items, options, error, text) -> None:
     with pytest.raises(error, match=text):
         background_bank(items, 4, **options)
+
+
+@pytest.mark.parametrize(
+    ("labels", "limit", "warned"), [("aaab", 3, True), ("abab", 3, False), ("aaa", 4, False), ("ab", 1, False)]
+)
+def test_a_limit_that_sees_one_label_is_told(labels, limit, warned) -> None:
+    items = [{"image": red(4, 4), "label": "ab".index(label)} for label in labels]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        background_bank(items, 4, label="label", limit=limit)
+    assert any(f"the first {limit} items are all of label 0" in str(one.message) for one in caught) is warned

@@ -9,7 +9,7 @@ import torch
 
 from torch_bgdebias import BackgroundBank, BackgroundSwap
 from torch_bgdebias.backgrounds.pool import as_pool
-from torch_bgdebias.backgrounds.units import looks_normalised
+from torch_bgdebias.backgrounds.units import doubt_beside_images, looks_normalised
 from torch_bgdebias.data import make_variant
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -65,3 +65,11 @@ def test_what_looks_normalised():
     assert looks_normalised(torch.tensor([[[[0.0, 1.6]]]]))
     assert not looks_normalised(torch.tensor([[[[-0.4, 1.4]]]]))  # overshoots of a resize
     assert not looks_normalised(torch.zeros(0, 3, 2, 2))
+
+
+@pytest.mark.parametrize(("ends", "doubted"), [((-0.5, 1.5), False), ((-0.51, 1.0), True), ((0.0, 1.51), True)])
+def test_images_within_half_a_range_of_zero_to_one_are_not_called_normalised(ends, doubted):
+    image = torch.linspace(*ends, 48).reshape(1, 3, 4, 4)
+    bank = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    text = doubt_beside_images(bank, None, None, image, name="bank")
+    assert ("as normalised ones do" in text) is doubted

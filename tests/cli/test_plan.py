@@ -52,3 +52,11 @@ def test_help_does_without_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_groups_are_counted_beside_images(capsys):
+    assert main(["plan", "--group-size", "2", "--correlation", "0.5"]) == 0
+    expected = images_for_gap(0.05, 0.8, group_size=2, correlation=0.5)
+    assert f"{expected.images:,} images in {expected.groups:,} groups of 2" in capsys.readouterr().out
+    assert main(["plan"]) == 0
+    assert "groups of" not in capsys.readouterr().out

@@ -290,3 +290,13 @@ def test_real_folder(shared_data):
     image, label, cover = data[100]
     assert (image.shape, cover.shape) == ((3, 64, 64), (1, 64, 64))
     assert 0 <= label < 19
+
+
+def test_what_the_share_of_foreground_leaves_out_is_counted(folder):
+    """Of 12 x 16 pixels the masks are 48, a quarter."""
+    assert MaskedImageFolder(folder).filtered == 0
+    mask(folder / "masks" / "cat" / "0.png", box=(0, 0, 12, 16))
+    assert MaskedImageFolder(folder).filtered == 0
+    assert len(MaskedImageFolder(folder)) == 6, "a foreground may be the whole picture"
+    less = MaskedImageFolder(folder, max_foreground=0.5)
+    assert (less.filtered, len(less)) == (1, 5)

@@ -122,3 +122,9 @@ def test_nothing_and_nonsense() -> None:
         calibration_error([2.0], [1])
     with pytest.raises(ValueError, match=r"specificity: expected in \[0, 1\], got 95"):
         sensitivity_at([0.1, 0.2], [0, 1], specificity=95)
+
+
+def test_the_last_two_bins_are_apart():
+    """0.95 that is right and 0.85 that is wrong do not make up for each other."""
+    assert calibration_error([0.95, 0.85], [1, 0], bins=10).error == pytest.approx((0.05 + 0.85) / 2)
+    assert calibration_error([0.05, 0.15], [0, 1], bins=10).error == pytest.approx((0.05 + 0.85) / 2)

@@ -183,3 +183,13 @@ def test_differences_near_one_are_covered() -> None:
         interval = auc_difference(first, second, truth).interval
         inside += interval.low <= 0 <= interval.high
     assert inside / trials > 0.94
+
+
+def test_no_difference_of_areas_is_beyond_one() -> None:
+    truth = np.repeat([0, 1], 6)
+    almost = np.where(np.arange(12) % 6 == 0, truth, 1 - truth).astype(float)
+    interval = auc_difference(truth + 0.0, almost, truth).interval
+    assert 0.5 < interval.value < 1
+    assert interval.high == 1
+    other = auc_difference(almost, truth + 0.0, truth).interval
+    assert (other.low, other.value) == (-1, -interval.value)

@@ -17,6 +17,8 @@ from torch_bgdebias.metrics import (
     paired_permutation_test,
     usual_changes,
 )
+from torch_bgdebias.metrics.intervals import changed_sides
+from torch_bgdebias.metrics.planning import _least_by_interval
 
 TRIALS = 2500
 CHANCE = 3 * math.sqrt(0.25 / TRIALS)  # 3 points; of powers near 1 far less
@@ -118,3 +120,25 @@ def test_intervals_of_groups_are_wilson_s_with_student_s_quantile():
     planned = images_for_interval(0.05, 0.8, group_size=4, correlation=0.5)
     assert planned.images == 4 * fewest
     assert planned.reached == pytest.approx(half(fewest))
+
+
+def test_least_of_changes_as_a_search_through_all_has_them():
+    """The smallest number whose interval is above 0, one more than there are where there is none."""
+    counts, n = np.arange(1, 16), 60
+    expected = [
+        next((k for k in range((count + 1) // 2, count + 1) if changed_sides(k / n, (count - k) / n, n, 0.05)[0] > 0),
+             count + 1)
+        for count in counts.tolist()
+    ]  # fmt: skip
+    least = _least_by_interval(counts, n, 0.05)
+    assert least.tolist() == expected
+    assert any(k == count for k, count in zip(expected, counts, strict=True)), "all of them, and no less"
+
+
+def test_few_groups_make_the_interval_wider_and_not_the_test():
+    """An interval of means of groups takes its quantile of Student's t."""
+    few = {"group_size": 4, "correlation": 0.5, "changed": 0.3}
+    test, interval = (gap_power(100, 0.15, 0.8, rule=rule, **few) for rule in ("test", "interval"))
+    assert interval < test - 0.01
+    test, interval = (gap_power(20_000, 0.01, 0.8, rule=rule, **few) for rule in ("test", "interval"))
+    assert interval == pytest.approx(test, abs=0.01)

@@ -189,6 +189,14 @@ def test_pictures_under_two_masks_are_told():
     assert not any("another mask" in text for text in messages)
 
 
+def test_one_picture_in_a_hundred_under_two_labels_is_no_fault_of_the_data():
+    image = torch.cat([IMAGE, torch.rand(95, *IMAGE.shape[1:], generator=torch.Generator().manual_seed(9)), IMAGE[:1]])
+    label = torch.cat([LABEL, torch.arange(95) % 3, (LABEL[:1] + 1) % 3])
+    mask = MASK[:1].expand(len(image), *MASK.shape[1:])
+    _, messages = measured(linear(), [(image, label, mask)])
+    assert not any("another label" in text for text in messages)
+
+
 class Named(TensorDataset):
     classes = ("cow", "ship")
 

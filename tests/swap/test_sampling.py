@@ -170,3 +170,8 @@ def test_bad_arguments_are_named():
         sample_swap_params((2, 3, 4, 4), torch.tensor([1, 2]), pattern="mix")
     with pytest.raises(ValueError, match="cells: expected a whole number of at least 1, got 0"):
         sample_swap_params((2, 3, 4, 4), torch.tensor([1, 2]), cells=0)
+
+
+def test_eight_cells_where_none_are_named():
+    assert sample_swap_params((3, 3, 9, 9), pattern="voronoi")["index"].shape == (3, 8)
+    assert sample_swap_params((3, 3, 9, 9))["index"].shape == (3, 1)

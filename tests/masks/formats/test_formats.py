@@ -152,3 +152,12 @@ def test_pictures_and_annotations_that_do_not_meet(pictures, capsys):
     (pictures / "all.json").write_text(json.dumps(small))
     assert main([*words, str(pictures / "all.json")]) == 1
     assert "expected the size (40, 51) (H, W) of its annotations, got (40, 50)" in capsys.readouterr().err
+
+
+def test_pictures_with_dots_in_their_names_are_found(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(coco([annotation(0, [[10, 5, 30, 5, 30, 25]])], ["cat.v2", "cat.v2.late"])))
+    annotations = Annotations.of(path)
+    assert annotations.key_of("images/cat.v2.png") == "cat.v2"
+    assert annotations.key_of("cat.v2.late.png") == "cat.v2.late"
+    assert annotations.key_of("cat.png") is None

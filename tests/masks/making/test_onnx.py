@@ -23,7 +23,7 @@ def red_squares(count=3, size=16):
     return torch.stack([truth, torch.zeros_like(truth), 1 - truth], 1), truth
 
 
-@pytest.mark.parametrize("batch", [1, 2, "n"])
+@pytest.mark.parametrize("batch", [1, 2, 5, "n"])
 @pytest.mark.parametrize("sigmoid", [True, False])
 def test_red_is_object_whatever_the_file_fixes(tmp_path, batch, sigmoid):
     path = small.save_onnx(tmp_path / "a.onnx", batch=batch, sigmoid=sigmoid, gain=9.0)

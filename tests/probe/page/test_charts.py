@@ -66,3 +66,25 @@ def test_names_stand_beside_the_middle_of_their_bars() -> None:
     for name, rows in zip(("first", "second"), (boxes[:2], boxes[2:]), strict=True):
         middle = (rows[0][1] + rows[-1][1] + rows[-1][3]) / 2
         assert middle + 2 <= names[name] <= middle + 5, "letters are about 8 high, and stand on their base line"
+
+
+def test_models_stand_in_the_middle_of_their_rows() -> None:
+    """Between the first line and the last, in even steps."""
+    known = [Estimate(0.1 * i, 0.1 * i - 0.05, 0.1 * i + 0.05, 10) for i in range(3)]
+    chart = charts.intervals([(f"m{i}", each) for i, each in enumerate(known)], label="x")
+    zero = next(shape for shape in chart.shapes if shape.style == "zero")
+    (_, top, _, bottom) = zero.at
+    heights = [shape.at[1] for shape in chart.shapes if shape.kind == "dot"]
+    step = (bottom - top) / 3
+    assert heights == pytest.approx([top + step * (i + 0.5) for i in range(3)])
+
+
+def test_a_line_over_epochs_reaches_from_none_to_all() -> None:
+    chart = charts.lines({"m": [0.0, 0.5, 1.0]}, label="x", colours={"m": 0})
+    dots = [shape.at for shape in chart.shapes if shape.kind == "dot"]
+    levels = sorted({shape.at[1] for shape in chart.shapes if shape.kind == "line" and shape.at[1] == shape.at[3]})
+    assert len(levels) == 6, "0 to 100 percent by 20"
+    assert 0 < levels[0] < levels[-1] < chart.height, "on the canvas"
+    assert dots[0][1] == pytest.approx(levels[-1])
+    assert dots[1][1] == pytest.approx((levels[0] + levels[-1]) / 2)
+    assert dots[2][1] == pytest.approx(levels[0])

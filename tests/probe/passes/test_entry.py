@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from torch_bgdebias.probe.passes.entry import (
+    ChannelMap,
     calls_by_module,
     compare_entries,
     other_networks,
@@ -182,3 +183,12 @@ def test_maps_of_more_than_four_channels_are_features(channels, seen):
     value = torch.rand(2, channels, 6, 6)
     assert (picture_in((None, 1), {"x": value}) is value) == seen
     assert (picture_in((value[:, :, None],), {}) is not None) == seen
+
+
+def test_a_map_is_described_by_its_numbers() -> None:
+    scaling = ChannelMap(torch.diag(torch.tensor([1.23456789, 2.0])), torch.tensor([0.5, -0.00004]))
+    assert repr(scaling) == "channels times [1.2346, 2.0] plus [0.5, -0.0], as in the module's own step"
+    order = ChannelMap(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.zeros(2))
+    assert "times [0.0, 1.0, 1.0, 0.0] plus [0.0, 0.0]" in repr(order)
+    grey = ChannelMap(torch.tensor([[0.299, 0.587, 0.114]]), torch.zeros(1))
+    assert "times [0.299, 0.587, 0.114] plus [0.0]" in repr(grey)

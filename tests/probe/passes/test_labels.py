@@ -46,6 +46,7 @@ def test_whole_numbers_in_columns_may_be_sets_and_are_not_guessed(kind) -> None:
         (torch.tensor([[1], [0]]), [1, 0], False),
         (torch.tensor([True, False]), [1, 0], False),
         (torch.tensor([[0.05], [0.95]]), [0, 1], True),
+        (torch.tensor([0.3, 1.0, 0.0]), [0, 1, 0], True),
     ],
 )
 def test_two_classes_of_one_logit(value, label, soft) -> None:

@@ -10,7 +10,7 @@ from probe_pages import make_report
 
 from torch_bgdebias.probe import compare_models
 from torch_bgdebias.probe.results.measurement import Estimate
-from torch_bgdebias.probe.results.verdict import pick_after, verdict
+from torch_bgdebias.probe.results.verdict import _differs, pick_after, verdict
 
 NAN = Estimate(math.nan, math.nan, math.nan, 0)
 
@@ -101,3 +101,11 @@ def test_what_was_unlearned_and_not_learned_is_said_once() -> None:
     text = marked(verdict(reports, compare_models(reports))[1])
     assert text.count("<b>it has unlearned the background, and not learned the objects</b>") == 1
     assert "points less accurate" not in text
+
+
+def test_gaps_whose_intervals_overlap_are_not_apart() -> None:
+    one = Estimate(0.20, 0.15, 0.25, 100)
+    for other, apart in (((0.24, 0.29), False), ((0.10, 0.16), False), ((0.26, 0.30), True), ((0.05, 0.14), True)):
+        assert _differs(one, Estimate(sum(other) / 2, *other, 100), None) is apart
+        assert _differs(Estimate(sum(other) / 2, *other, 100), one, None) is apart
+    assert not _differs(one, Estimate(0.4, math.nan, math.nan, 1), None)
