@@ -49,6 +49,9 @@ EQUIVALENT = {
         "a share of 2e-22 and one of 4e-44 add nothing to a count in float64, and a single one is 0 on any page"
     ),
     ("clad/callback.py", "foreground = torch.full_like(key, -1)", "1 -> 2"): "whatever is below 0 is no class",
+    ("data/correlated.py", "draws = torch.rand(13, generator=generator)", "13 -> (13 * 2)"): (
+        "the first thirteen are the same, and nobody takes another number of this generator"
+    ),
     ("masks/outlines.py", "outside[0] = outside[-1] = outside[:, 0] = outside[:, -1] = True", "1 -> 2"): (
         "the ring's last row is reached from its columns, and what is free in the row before lies open to it"
     ),
