@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torch_bgdebias.checks import check_image, check_mask, values_readable
-from torch_bgdebias.precision import working_dtype
+from torch_bgdebias.precision import autocast_off, working_dtype
 
 __all__ = [
     "FILLS",
@@ -119,9 +119,10 @@ def soft_edge(mask: Tensor, sigma: float) -> Tensor:
     weight = torch.softmax(-0.5 * (offset / sigma) ** 2, 0)
     axes = mask.ndim - 2
     blurred = F.pad(mask.to(dtype), (radius,) * (2 * axes), mode="replicate")
-    for axis in range(axes):
-        kernel = weight.view(1, 1, *_shape_along(axis, len(weight), axes))
-        blurred = F.conv2d(blurred, kernel) if axes == 2 else F.conv3d(blurred, kernel)
+    with autocast_off(mask):
+        for axis in range(axes):
+            kernel = weight.view(1, 1, *_shape_along(axis, len(weight), axes))
+            blurred = F.conv2d(blurred, kernel) if axes == 2 else F.conv3d(blurred, kernel)
     return mask * (2 * blurred - 1).clamp(0, 1).to(mask.dtype)
 
 
@@ -129,9 +130,10 @@ def tile_fill(image: Tensor, mask: Tensor, threshold: float = FOREGROUND_THRESHO
     """Remove the foreground: fill its bounding box by tiling the largest background rectangle beside it (Only-BG-T).
 
     Of the four strips beside the box (above and below over the full width, left and right over the full height) the
-    one with the most pixels is repeated over the plane, in place, and shows through the box. Ties go to above, below,
-    left, right in this order. Where the box is the whole image there is no strip: the whole image then becomes the mean
-    colour of its background pixels, or of all its pixels when there are none. No foreground: the image stays as it is.
+    one with the most pixels is repeated over the plane from where it lies, and shows through the box. Ties go to above,
+    below, left, right in this order. Where the box is the whole image there is no strip: the whole image then becomes
+    the mean colour of its background pixels, or of all its pixels when there are none. No foreground: the image stays
+    as it is.
     Of a volume it is the largest of six slabs, those in front of and behind the box first.
 
     Args:

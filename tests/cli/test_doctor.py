@@ -41,6 +41,16 @@ def test_what_is_missing_is_named_with_its_remedy(
     assert "pip install 'torch_bgdebias[models]'" in out
 
 
+def test_without_torch_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = doctor._version_of
+    monkeypatch.setattr(doctor, "_version_of", lambda name: None if name == "torch" else installed(name))
+    for name in ("_devices", "_kernel", "_lightning"):
+        monkeypatch.setattr(doctor, name, None)  # they import it
+    facts = doctor.findings()
+    assert facts["problems"] == ["torch is needed and not installed: pip install torch"]
+    assert facts["devices"] == facts["kernel"] == facts["lightning"] == {}
+
+
 def test_lightning_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> list[object]:
         raise ImportError("a callback needs Lightning")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from torch_bgdebias import evaluate_background_bias
@@ -76,6 +77,21 @@ def test_of_webdataset_and_back(tmp_path) -> None:
     for one, two in zip(read, MaskedItems(rows, ItemReader(32)), strict=True):
         assert torch.equal(one[0], two[0])
         assert torch.equal(one[2], two[2])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "I", "RGB", "LA", "RGBA", "CMYK"])
+def test_masks_of_any_mode(mode: str) -> None:
+    values = np.zeros((4, 4), np.uint8)
+    values[1:3, 1:3] = 255
+    item = {"image": np.zeros((4, 4, 3), np.uint8), "label": 0, "mask": Image.fromarray(values).convert(mode)}
+    assert torch.equal(ItemReader(4)(item, 0)[2], torch.from_numpy(values)[None] / 255)
+
+
+def test_a_mask_may_be_the_transparency() -> None:
+    cutout = Image.new("RGBA", (4, 4), (200, 30, 30, 0))
+    cutout.paste((10, 90, 10, 255), (1, 1, 3, 3))
+    item = {"image": np.zeros((4, 4, 3), np.uint8), "label": 0, "mask": cutout}
+    assert torch.equal(ItemReader(4)(item, 0)[2], F.pad(torch.ones(1, 2, 2), (1, 1, 1, 1)))
 
 
 @pytest.mark.parametrize(

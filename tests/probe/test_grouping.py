@@ -31,6 +31,12 @@ def test_names_go_with_as_many_folders_as_they_have(tmp_path: Path, text: str) -
     assert groups_from_csv(table(tmp_path, text), PATHS, "site") == ["A", "B", "A"]
 
 
+def test_whole_paths_are_names_as_well(tmp_path: Path) -> None:
+    paths = [f"{tmp_path}/{path}" for path in PATHS]
+    rows = [f"{paths[0]},A", f"{paths[1].removesuffix('.png')},B", f"{paths[2]},A"]
+    assert groups_from_csv(table(tmp_path, "\n".join(["file,site", *rows])), paths, "site") == ["A", "B", "A"]
+
+
 def test_another_column_holds_the_images(tmp_path: Path) -> None:
     path = table(tmp_path, "site,n,image\nA,1,cat/1.png\nB,2,cat/2.png\nC,3,dog/1.png\n")
     assert groups_from_csv(path, PATHS, "site", image_column="image") == ["A", "B", "C"]

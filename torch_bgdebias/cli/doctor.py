@@ -29,6 +29,8 @@ examples:
 #: import name -> what it is called in the package index, where that differs
 _DISTRIBUTIONS = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn"}
 _NEEDED = ("torch", "torchmetrics", "kornia", "numpy", "scipy", "pillow", "jinja2")
+#: the version of one of these that is not there
+_MISSING = "missing"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -62,11 +64,13 @@ def run(args: argparse.Namespace) -> int:
 def findings() -> dict[str, Any]:
     """What there is, by part, and ``problems``: a list of what has to be mended."""
     problems: list[str] = []
+    versions = _versions(problems)
+    has_torch = versions["torch"] != _MISSING  # without it nothing of the package can be asked
     parts = {
-        "versions": _versions(problems),
-        "devices": _devices(),
-        "kernel": _kernel(problems),
-        "lightning": _lightning(problems),
+        "versions": versions,
+        "devices": _devices() if has_torch else {},
+        "kernel": _kernel(problems) if has_torch else {},
+        "lightning": _lightning(problems) if has_torch else {},
         "optional_packages": _optional_packages(),
     }
     return {**parts, "problems": problems}
@@ -80,7 +84,7 @@ def _versions(problems: list[str]) -> dict[str, str]:
     }
     for name in _NEEDED:
         version = _version_of(name)
-        versions[name] = version or "missing"
+        versions[name] = version or _MISSING
         if version is None:
             problems.append(f"{name} is needed and not installed: pip install {name}")
     return versions

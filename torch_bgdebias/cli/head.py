@@ -30,7 +30,7 @@ __all__ = ["SCHEMA", "add_parser", "calibration_warnings", "criterion", "run"]
 #: name and version of the layout of what ``--json`` prints
 SCHEMA = "torch_bgdebias.head/1"
 
-#: by how much the calibration error grows before a word is said of it
+#: by how much the calibration error has to grow for a warning
 _WORSE = 0.02
 
 _DESCRIPTION = """\
@@ -99,11 +99,11 @@ def run(args: argparse.Namespace) -> int:
     from torch_bgdebias.heads.logistic import words_on_end
     from torch_bgdebias.writing import save_content
 
-    model, wanted, pictures = _opened(args)
+    model, preprocessing, pictures = _opened(args)
     if args.out.exists() and not args.overwrite:
         raise FileExistsError(f"out: {args.out} exists; pass --overwrite or another name")
     fitted = _fitted(args, model, pictures)
-    notes = notes_for_checkpoint(wanted, pictures.classes)
+    notes = notes_for_checkpoint(preprocessing, pictures.classes)
     save_content({"state_dict": fitted.apply_(model).state_dict(), NOTES: notes}, args.out)
     result = {
         "schema": SCHEMA,
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
         "classes": pictures.classes,
         "images": fitted.images,
         "penalty": fitted.penalty,
-        "preprocessing": wanted.to_dict(),
+        "preprocessing": preprocessing.to_dict(),
         "scores": [score._asdict() for score in fitted.scores],
         "criterion": criterion(fitted, args.original_weight) if fitted.scores else None,
         "best_at_end": fitted.best_at_end,
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         "before": _as_dict(fitted.before),
         "after": _as_dict(fitted.after),
     }
-    print(json.dumps(result, indent=1) if args.json else _text(args, fitted, wanted, len(pictures.classes)))
+    print(json.dumps(result, indent=1) if args.json else _text(args, fitted, preprocessing, len(pictures.classes)))
     for note in [words_on_end(fitted.scores), *calibration_warnings(fitted)]:
         if note:
             print(f"bgdebias head: note: {note}", file=sys.stderr)
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _opened(args: argparse.Namespace) -> tuple[nn.Module, Preprocessing, MaskedImageFolder]:
-    """The network on its device, what it wants of images, and the folder's pictures in those units."""
+    """The network on its device, how images enter it, and the folder's pictures in those units."""
     from torch_bgdebias.data import MaskedImageFolder
     from torch_bgdebias.named_models import load_model
 
@@ -143,12 +143,12 @@ def _opened(args: argparse.Namespace) -> tuple[nn.Module, Preprocessing, MaskedI
             was, here = ", ".join(loaded.classes), ", ".join(classes)
             raise ValueError(f"data: expected the classes that {args.checkpoint} was trained on ({was}), got {here}")
         classes = list(loaded.classes)  # its outputs stay in their order
-    wanted = loaded.preprocessing
+    preprocessing = loaded.preprocessing
     if args.mean is not None or args.std is not None:
-        wanted = replace(wanted, mean=args.mean, std=args.std, source="--mean and --std")
-    wanted = replace(wanted, size=args.size or wanted.size or 224)
-    pictures = MaskedImageFolder(args.data, transform=wanted, classes=classes, with_void=True, **masks)
-    return loaded.model.to(usable_device(args.device)), wanted, pictures
+        preprocessing = replace(preprocessing, mean=args.mean, std=args.std, source="--mean and --std")
+    preprocessing = replace(preprocessing, size=args.size or preprocessing.size or 224)
+    pictures = MaskedImageFolder(args.data, transform=preprocessing, classes=classes, with_void=True, **masks)
+    return loaded.model.to(usable_device(args.device)), preprocessing, pictures
 
 
 def _fitted(args: argparse.Namespace, model: nn.Module, pictures: MaskedImageFolder) -> DebiasedHead:
@@ -173,7 +173,7 @@ def _fitted(args: argparse.Namespace, model: nn.Module, pictures: MaskedImageFol
         )
 
 
-def _text(args: argparse.Namespace, fitted: DebiasedHead, wanted: Preprocessing, classes: int) -> str:
+def _text(args: argparse.Namespace, fitted: DebiasedHead, preprocessing: Preprocessing, classes: int) -> str:
     lines = [
         f"last layer {fitted.layer}: {classes} classes, {fitted.images} pictures and {args.copies} copies of each",
         "penalty   accuracy as it is   on other backgrounds   both   (balanced, by cross-validation)",
@@ -184,7 +184,7 @@ def _text(args: argparse.Namespace, fitted: DebiasedHead, wanted: Preprocessing,
         lines.append(f"{score.penalty:<9g} {shares}{mark}")
     lines += [criterion(fitted, args.original_weight)] if fitted.scores else []
     lines += _figures(fitted)
-    return "\n".join([*lines, "", f"Images enter as: {wanted.describe()}", f"Wrote {args.out}"])
+    return "\n".join([*lines, "", f"Images enter as: {preprocessing.describe()}", f"Wrote {args.out}"])
 
 
 def criterion(fitted: DebiasedHead, original_weight: float) -> str:
@@ -198,7 +198,9 @@ def criterion(fitted: DebiasedHead, original_weight: float) -> str:
 
 
 def _figures(fitted: DebiasedHead) -> list[str]:
-    """The last layers before and after beside each other."""
+    """The last layers before and after beside each other; nothing where the new one was not measured."""
+    if fitted.after is None:
+        return []
     lines = ["", "last layer   pictures as they are: right, sure, ECE   on other backgrounds: right, sure, ECE"]
     for name, figures in (("before", fitted.before), ("after", fitted.after)):
         if figures is not None:
@@ -207,8 +209,6 @@ def _figures(fitted: DebiasedHead) -> list[str]:
                 for of in figures
             ]
             lines.append(f"{name:<12} {cells[0]:>40}   {cells[1]:>39}")
-    if fitted.after is None:
-        return []
     lines.append(
         "sure: mean probability of the answer; ECE: expected calibration error. Before: the layer that was there; its "
         "network may have learned these pictures. After: each picture by a layer fitted without it, temperature "
@@ -218,7 +218,7 @@ def _figures(fitted: DebiasedHead) -> list[str]:
 
 
 def calibration_warnings(fitted: DebiasedHead) -> list[str]:
-    """Where the new layer's probabilities say less of its answers than the old one's did."""
+    """Warnings of pictures on which the new layer's probabilities are calibrated worse than the old one's were."""
     if fitted.before is None or fitted.after is None:
         return []
     notes = []

@@ -44,7 +44,7 @@ __all__ = ["MaskSizeError", "MaskedImageFolder", "MaskedSample", "MaskedTriple",
 
 #: pictures among which an object must be annotated
 _LOOK_AT = 48
-#: share of masks without an object that is told
+#: from this share of masks without an object on there is a warning
 _MANY_EMPTY = 0.1
 
 
@@ -209,12 +209,12 @@ class MaskedImageFolder(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         sample = self.samples[index]
         item = self._read(sample)
-        pair = (item.image.float().div_(255), item.mask.float().div_(255))
+        image, mask = item.image.float().div_(255), item.mask.float().div_(255)
         if self.with_void:
-            return with_void_of(pair[0], sample.label, pair[1], item.void.float(), self.transform)
+            return with_void_of(image, sample.label, mask, item.void.float(), self.transform)
         if self.transform is not None:
-            pair = self.transform(*pair)
-        return pair[0], sample.label, pair[1]
+            image, mask = self.transform(image, mask)
+        return image, sample.label, mask
 
     def image_id(self, index: int) -> str:
         """An id of sample ``index`` that depends on neither size nor units: the contents of its two files."""
@@ -236,11 +236,11 @@ class MaskedImageFolder(Dataset[Any]):
         Raises:
             ValueError: no ``size`` was given and the files are not all of one size.
         """
-        items = [self._read(sample) for sample in self.samples]
-        shapes = {tuple(triple.image.shape) for triple in items}
+        triples = [self._read(sample) for sample in self.samples]
+        shapes = {tuple(triple.image.shape) for triple in triples}
         if len(shapes) > 1:
             raise ValueError(f"size: expected (H, W) to stack images of {len(shapes)} sizes, got None")
-        images, masks = (torch.stack([triple[part] for triple in items]) for part in (0, 1))
+        images, masks = (torch.stack([triple[part] for triple in triples]) for part in (0, 1))
         return MaskedTensors(images, torch.tensor(self.labels), masks)
 
     def _read(self, sample: MaskedSample) -> MaskedTriple:

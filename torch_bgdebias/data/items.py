@@ -28,7 +28,7 @@ class ItemReader:
         image: where the picture is in an item: a key, or a position.
         label: where its class is: a whole number, or one of ``classes``.
         mask: where its mask is, of the picture's size: bool, floats in [0, 1], or bytes of two values of which 0 is
-            background.
+            background. Transparency, where a mask has some, is taken in place of its colours (without ``foreground``).
         foreground: values of the mask that are object, where it has others (label numbers).
         classes: names of the classes 0, 1, ...
         transform: applied to image and mask together, after resizing.
@@ -55,7 +55,7 @@ class ItemReader:
         plane = picture_of(value_at(item, self.mask, number), name=f"mask of item {number}")
         if plane.size != picture.size:
             raise ValueError(f"mask of item {number}: expected the picture's size {picture.size}, got {plane.size}")
-        cover = Image.fromarray(self._object(np.asarray(plane if plane.mode != "RGB" else plane.convert("L")), number))
+        cover = Image.fromarray(self._object(_one_channel(plane, labels=self.foreground is not None), number))
         resized = [x.resize((width, height), Image.Resampling.BILINEAR) for x in (picture, cover)]
         image = torch.from_numpy(np.array(resized[0])).permute(2, 0, 1).float() / 255
         mask: Tensor = torch.from_numpy(np.array(resized[1]))[None].float() / 255
@@ -65,7 +65,7 @@ class ItemReader:
         return image, label, mask
 
     def _object(self, values: NDArray[Any], number: int) -> NDArray[np.uint8]:
-        """255 where the mask says object."""
+        """255 where the mask says object; a soft edge stays as it is."""
         if self.foreground is not None:
             return np.where(np.isin(values, list(self.foreground)), 255, 0).astype(np.uint8)
         levels = np.unique(values)
@@ -108,7 +108,8 @@ class MaskedStream(IterableDataset[MaskedItem]):
     """Image, label and mask from a stream, such as a ``webdataset.WebDataset``; pictures may be undecoded.
 
     Args:
-        items: iterable that starts again each time.
+        items: iterable that starts again each time. With workers it has to share its items out among them itself, as
+            those of webdataset and ``datasets`` do: of a plain one every worker yields all.
         reader: how an item is read.
 
     Raises:
@@ -123,3 +124,19 @@ class MaskedStream(IterableDataset[MaskedItem]):
     def __iter__(self) -> Iterator[MaskedItem]:
         for number, item in enumerate(self.items):
             yield self.reader(item, number)
+
+
+def _one_channel(mask: Image.Image, *, labels: bool) -> NDArray[Any]:
+    """A mask's values (H, W): its transparency where it has some, else grey levels, or the numbers that it holds.
+
+    Args:
+        mask: of any mode.
+        labels: whether they are label numbers, which transparency holds none of.
+    """
+    if len(mask.getbands()) == 1:
+        return np.asarray(mask)
+    if "A" in mask.getbands() and not labels:
+        alpha = np.asarray(mask.getchannel("A"))
+        if alpha.min() == 0 or alpha.min() < alpha.max():
+            return alpha
+    return np.asarray(mask.convert("L"))

@@ -122,7 +122,7 @@ def _heaven(c: Canvas, dusk: float = 0.25) -> Tensor:
     """A sky without clouds: paler, or red, towards the horizon."""
     top = c.colour(_DAY)
     low = torch.where(c.chance(dusk) > 0, c.colour(_DUSK), top + 0.75 * (1 - top))
-    return blend(top, low, c.y.pow(1) * c.uniform(0.5, 1.1).clamp(max=1))
+    return blend(top, low, c.y * c.uniform(0.5, 1.1).clamp(max=1))
 
 
 def _sky(c: Canvas) -> Tensor:

@@ -51,7 +51,7 @@ FORMS = ("share", "paper")
 #: E of the form "share"
 SHARE_SATURATION = 0.1
 
-_FLOOR = 1e-10  # added to the mean relevance of the foreground
+_FLOOR = 1e-10  # added to the foreground's relevance, by which is divided
 _MOST = 7 * math.log(10.0)  # -log(1 - x) with x clamped at 1 - 1e-7
 
 
@@ -186,9 +186,9 @@ def background_term(
     pixels = mask.flatten(2)  # (B, 1, H W)
     measured = relevance.abs() if normalization == "absolute" else relevance
     area = pixels.sum(2) * relevance.shape[2]  # (B, 1)
-    has_background = area > 0
-    mean = _weighted_sum(measured.flatten(3), pixels).sum(2) / torch.where(has_background, area, 1.0)
-    mean = torch.where(has_background, mean + _FLOOR, expected / math.prod(relevance.shape[2:]))
+    has_foreground = area > 0
+    mean = _weighted_sum(measured.flatten(3), pixels).sum(2) / torch.where(has_foreground, area, 1.0)
+    mean = torch.where(has_foreground, mean + _FLOOR, expected / math.prod(relevance.shape[2:]))
     pooled = _pool_background(relevance, (1.0 - pixels).unsqueeze(1), rank_decay)
     ratio = pooled / (mean.abs().unsqueeze(-1) * saturation)
     return torch.log1p(ratio).clamp(max=_MOST).mean(-1)
@@ -248,8 +248,8 @@ def share_term(relevance: Tensor, mask: Tensor, *, saturation: float = SHARE_SAT
     pixels = mask.flatten(2)
     size = relevance.abs().flatten(3)
     inside, outside = _weighted_sum(size, pixels).sum(2), _weighted_sum(size, 1.0 - pixels).sum(2)
-    has_pixels = pixels.sum(2) > 0  # (B, 1)
-    return torch.log1p(outside / torch.where(has_pixels, inside * saturation + _FLOOR, 1.0))
+    has_foreground = pixels.sum(2) > 0  # (B, 1)
+    return torch.log1p(outside / torch.where(has_foreground, inside * saturation + _FLOOR, 1.0))
 
 
 def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:

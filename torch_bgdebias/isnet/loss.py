@@ -69,8 +69,8 @@ class ISNetLoss(nn.Module):
 
     The default form, "share", is log(1 + B / (E F)), B and F the sums of |relevance| on background and foreground: it
     does not depend on how large relevance is. On a pretrained network its gradient was 20 to 60 times that of the
-    cross-entropy, the papers' form's more than a thousand times. That form is ``ISNetLoss.paper()``; naming one of its
-    settings, from ``relevance_range`` to ``normalization`` and ``hidden_ranges``, asks for it as well.
+    cross-entropy, the papers' form's more than a thousand times. That form is ``ISNetLoss.paper()``; naming one of the
+    settings that it alone has (all to ``normalization`` but ``saturation``, and ``hidden_ranges``) asks for it as well.
 
     Args:
         relevance_range: (C1, C2), bounds for the sum of |relevance| over the foreground, (1, 25); measure them with

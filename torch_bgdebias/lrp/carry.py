@@ -57,10 +57,11 @@ class Step:
     """One operation on something that was made of the image.
 
     Attributes:
-        func: the torch function, its arguments and what it returned.
-        x: what it was done to, and how that was made.
+        func, args, kwargs: the torch function and its arguments.
+        y: what it returned.
+        x, route: what it was done to, and how that was made of the image.
         image: where the way begins.
-        route_of: how another tensor was made of the image, ``None`` if it was not.
+        route_of: says how another tensor was made of the image, ``None`` if it was not.
     """
 
     func: Callable[..., Any]
@@ -83,17 +84,17 @@ class Step:
         return self.func(bound, *self.args[1:], **self.kwargs)
 
 
-#: a step's route, or those of several outputs, or ``None`` where the way ends
+#: gives the route to a step's output, or those to several outputs, or ``None`` where the way ends
 Kind: TypeAlias = Callable[[Step], "Route | list[Route] | None"]
 
 
 def _expanded(bound: Tensor, batch: int) -> Tensor:
-    """For all samples, without copies."""
+    """A bound that is one sample's, or all samples', as all samples', without copies."""
     return bound.expand(batch, *bound.shape[1:])
 
 
 def _single(bound: Tensor, batch: int) -> Tensor:
-    """For one sample, where all have the same memory."""
+    """A bound as one sample's, where all samples share its memory; else as it is."""
     same_for_all = bound.ndim > 0 and bound.shape[0] == batch and bound.stride(0) == 0
     return bound[:1] if same_for_all else bound
 

@@ -47,7 +47,7 @@ class PassState:
         self.plain = plain
         self.image = image
         self.remember = remember
-        #: how tensors were made of the image, by the node that made them and their number among what it made
+        #: how tensors were made of the image, by the autograd node that made them and their number among its outputs
         self._routes: dict[tuple[Any, int], Route] = {}
         if remember and image is not None and image.grad_fn is not None:
             self._routes[image.grad_fn, image.output_nr] = start
@@ -59,12 +59,12 @@ class PassState:
 
     def agrees_with(self, other: PassState) -> bool:
         """Whether the rules of both are the same, so that one pass serves for both."""
-        own_input, other_input = (
+        own_rules, other_rules = (
             (type(p), p.epsilon, p.stabilizer, p.batch_norm, p.plain, p.remember, p.image if p.remember else None)
             for p in (self, other)
         )
         return all(
-            a is b or (not isinstance(a, Tensor) and a == b) for a, b in zip(own_input, other_input, strict=True)
+            a is b or (not isinstance(a, Tensor) and a == b) for a, b in zip(own_rules, other_rules, strict=True)
         )
 
     def skip(self, x: Tensor, weight: Tensor, *, boxed: bool = False) -> Skip:
@@ -84,23 +84,23 @@ class PassState:
         Returns:
             What it returned, in a tuple; ``None`` if it has not run.
         """
-        kind = STEPS.get(func) if self._routes else None
-        if kind is None:
+        routes_through = STEPS.get(func) if self._routes else None
+        if routes_through is None:
             return None
         operands = [args[0] if args else kwargs.get("input", kwargs.get("tensors")), *args[1:2], kwargs.get("other")]
         candidates = operands[0] if isinstance(operands[0], (tuple, list)) else operands
-        routes = ((x, self.route_of(x)) for x in candidates if isinstance(x, Tensor))
-        x, route = next(((x, route) for x, route in routes if route is not None), (None, None))
+        with_routes = ((x, self.route_of(x)) for x in candidates if isinstance(x, Tensor))
+        x, route = next(((x, route) for x, route in with_routes if route is not None), (None, None))
         if x is None or route is None:
             return None
         y = func(*args, **kwargs)
-        outputs = list(y) if isinstance(y, (tuple, list)) else [y]
+        results = list(y) if isinstance(y, (tuple, list)) else [y]
         step = Step(func, args, kwargs, y, x, route, self.image, self.route_of)
-        steps = kind(step)
+        routes = routes_through(step)
         step.forget()
-        for output, after in zip(outputs, steps if isinstance(steps, list) else [steps], strict=True):
-            if after is not None and isinstance(output, Tensor) and output.grad_fn is not None:
-                self._routes[output.grad_fn, output.output_nr] = after
+        for result, further in zip(results, routes if isinstance(routes, list) else [routes], strict=True):
+            if further is not None and isinstance(result, Tensor) and result.grad_fn is not None:
+                self._routes[result.grad_fn, result.output_nr] = further
         return (y,)
 
     def boxed_layer(self, x: Tensor) -> InputLayer | None:

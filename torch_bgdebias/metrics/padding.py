@@ -1,4 +1,4 @@
-"""Images that a distributed sampler repeats, so that all processes have equally many."""
+"""Images that a distributed sampler repeats at the end, so that all processes have equally many."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def not_padding(sampler: Any, start: int, size: int) -> Tensor:
         >>> list(last), not_padding(last, 0, 3).tolist()
         ([1, 3, 0], [True, True, False])
     """
-    positions = torch.arange(start, start + size)
     if not isinstance(sampler, DistributedSampler):
         return torch.ones(size, dtype=torch.bool)
+    positions = torch.arange(start, start + size)
     # images are dealt out in turns, and what was added to come out even is at the end
-    counts: Tensor = positions * sampler.num_replicas + sampler.rank < length_of(sampler.dataset)
-    return counts
+    is_own: Tensor = positions * sampler.num_replicas + sampler.rank < length_of(sampler.dataset)
+    return is_own

@@ -28,9 +28,9 @@ from torch_bgdebias.probe.passes.entry import (
     several_calls,
 )
 from torch_bgdebias.probe.passes.judged import ROWS, Judgements
+from torch_bgdebias.probe.passes.label_agreement import Agreements
 from torch_bgdebias.probe.passes.later import LaterSteps
 from torch_bgdebias.probe.passes.loading import rng_untouched
-from torch_bgdebias.probe.passes.met import Agreements
 
 __all__ = ["UNSEEN", "EntryWatch", "how_images_enter"]
 

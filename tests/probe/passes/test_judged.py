@@ -68,6 +68,8 @@ SMALLEST = {
     "argsort": lambda d: d.argsort(1)[:, 0],
     "a stable argsort": lambda d: torch.argsort(d, dim=1, stable=True)[:, :1],
     "all of a sort": lambda d: d.sort(1).indices,
+    "image by image": lambda d: [order[i][:2] for order in [d.argsort(1)] for i in range(B)],
+    "images the other way round": lambda d: d.argsort(1).flip(0)[:, 0],
     "the end of a sort downwards": lambda d: d.argsort(1, descending=True)[:, -1],
     "turned round, the end": lambda d: d.argsort(1).flip(1)[:, -1],
     "its last ones": lambda d: d.sort(1, descending=True).indices[:, -2:],
@@ -92,6 +94,8 @@ LARGEST = {
     "the last ones": lambda z: z.argsort(1)[:, -3:],
     "from the last places on": lambda z: z.argsort(1)[:, K - 2 :],
     "turned round": lambda z: z.argsort(1).flip(1)[:, :2],
+    "image by image": lambda z: [order[i][:2] for order in [z.argsort(1, descending=True)] for i in range(B)],
+    "the last image": lambda z: z.argsort(1, descending=True)[-1],
     "two largest values": lambda z: (v := z.sort(1).values)[:, -1] - v[:, -2],
 }
 
@@ -107,7 +111,14 @@ def test_of_scores_the_largest_is_judged(name: str, inference: bool) -> None:
 
 def test_of_what_has_no_classes_none_is_largest() -> None:
     z = logits()
-    for judge in (lambda z: z.min(), lambda z: z.max(), lambda z: torch.max(z, -z)):
+    for judge in (
+        lambda z: z.min(),
+        lambda z: z.max(),
+        lambda z: torch.max(z, -z),
+        lambda z: z.argmin(),
+        lambda z: z.topk(3, 0, largest=False),
+        lambda z: z.topk(3, dim=-2),
+    ):
         assert watched(judge, z).answers.outputs == []
     for judge in (
         lambda s: s.sort(),
@@ -159,6 +170,7 @@ WITH_LABELS = {
     "isin": lambda z, y: (z.argsort(1, descending=True)[:, :2] == y.unsqueeze(-1).expand(B, 2)).sum(),
     "a table of hits": lambda z, y: torch.bincount(y * K + z.argmax(1), minlength=K * K),
     "class by class": lambda z, y: [((z.argmax(1) == c) & (y == c)).sum() for c in range(K)],
+    "class by class, the class first": lambda z, y: [((c == z.argmax(1)) & (c == y)).sum() for c in torch.arange(K)],
     "class against rest": lambda z, y: [((z.argmax(1) == c) == (y == c)).sum() for c in range(K)],
     "recall of a class": lambda z, y: (z.argmax(1) == 2)[y == 2].float().mean(),
     "classes that are there": lambda z, y: [(z.argmax(1)[y == c] == c).sum() for c in torch.unique(y)],
@@ -347,6 +359,18 @@ def test_what_is_no_judgement_of_the_step_is_passed_over() -> None:
     assert inside.agree(Y) is None
 
 
+def test_steps_of_empty_batches_and_of_sparse_tensors_run_as_ever() -> None:
+    def judge(z, y):
+        torch.sparse.mm(torch.eye(len(z)).to_sparse(), z).sigmoid()
+        torch.eye(len(z), K).to_sparse() * z
+        return F.cross_entropy(z, y), (z.argmax(1) == y).sum(), (z > 0).sum()
+
+    with torch.inference_mode(), Judgements(0, lambda: True) as empty:
+        empty.answered(logits()[:0])
+        judge(logits()[:0], Y[:0])
+    assert verdict(watched(judge, logits(), Y), Y) == "same"
+
+
 def test_a_prediction_is_not_taken_for_the_label_it_is_compared_with() -> None:
     z = logits()
     for other in (Y, (z.argmax(1) + 1) % K):
@@ -366,6 +390,7 @@ def test_thresholds_are_noted(shape) -> None:
         assert answers.cut_elsewhere(z, task="binary") == elsewhere
     asked = watched(lambda z: ((z.sigmoid() >= 0) & (z.sigmoid() <= 1)).all(), z).answers
     assert asked.cuts == []
+    assert watched(lambda z: z.round(decimals=2), z).answers.cuts == []  # for a table
     for judge in (torch.round, torch.sign):
         (cut,) = watched(lambda z: judge(z.sigmoid() if judge is torch.round else z), z).answers.cuts  # noqa: B023
         assert cut.reshape(-1)[0] == pytest.approx(float(z.reshape(-1)[0]), abs=1e-4)

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from torch_bgdebias.probe.passes.entry import ChannelMap, Entry
+from torch_bgdebias.probe.passes.label_agreement import Agreements
 from torch_bgdebias.probe.passes.later import LaterSteps
-from torch_bgdebias.probe.passes.met import Agreements
 
 DOUBLED = ChannelMap(torch.eye(3) * 2, -torch.ones(3))
 

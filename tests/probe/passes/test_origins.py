@@ -44,13 +44,23 @@ def test_questions_about_classes_know_what_they_ask() -> None:
     origins, y = Origins(B), torch.arange(B) % K
     of_two = followed(origins, aten.eq, y, 2)
     not_of_two = followed(origins, aten.logical_not, of_two)
-    for which in (origins.of(of_two).which, origins.of(not_of_two).which):
-        assert which.classes is y
-        assert which.test == (aten.eq, 2)
+    for question in (origins.of(of_two).question, origins.of(not_of_two).question):
+        assert question.classes is y
+        assert (question.test, question.value) == (aten.eq, 2)
     numbers = followed(origins, aten._to_copy, of_two)
     assert origins.of(numbers).changes == 1
     flags = (y > 1).bool()
-    assert origins.of(followed(origins, aten.bitwise_not, flags)).which.classes is flags
+    assert origins.of(followed(origins, aten.bitwise_not, flags)).question.classes is flags
+
+
+def test_a_class_to_ask_for_may_be_a_tensor_on_either_side() -> None:
+    origins, y, two = Origins(B), torch.arange(B) % K, torch.tensor(2)
+    questions = [origins.of(followed(origins, aten.eq, *sides)).question for sides in ((y, two), (two, y))]
+    assert [question.classes is y for question in questions] == [True, True]
+    assert questions[0].same_as(questions[1])
+    for other in (followed(origins, aten.eq, y, 2), followed(origins, aten.eq, y, torch.tensor(2))):
+        assert not questions[0].same_as(origins.of(other).question)
+    assert origins.of(followed(origins, aten.eq, y, y)).question is None
 
 
 def test_tables_of_another_size_are_not_held() -> None:

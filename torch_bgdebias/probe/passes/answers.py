@@ -1,4 +1,4 @@
-"""Whether two networks' outputs say the same, and whether a step judges what a forward returns."""
+"""Compares outputs: whether two say the same of each image, and whether what a step judges is what forward returns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch_bgdebias.probe.passes.outputs import undo_sigmoid
 
 __all__ = ["Answers", "cut_at", "same_answers"]
 
-#: probabilities below this have lost their logit to rounding
+#: probabilities as near to 0 or 1 as this have lost their logit to rounding
 _LEAST = 1e-6
 
 
@@ -24,10 +24,10 @@ class Answers:
     """What a step takes losses and predictions of, of some rows of its batch: each (rows, K) or (rows,).
 
     Attributes:
-        outputs: what was judged.
+        outputs: what torch's losses, an argmax or an order were taken of.
         last: what the user's own losses and metrics begin with, or what the step returned.
         parts: what stands in the user's own operations that may be the beginning of a loss.
-        cuts: log odds above which a threshold says yes, from `cut_at`.
+        cuts: what was compared with a threshold, as `cut_at` gives it: above 0 where the threshold says yes.
     """
 
     outputs: list[Tensor] = field(default_factory=list)
@@ -37,25 +37,25 @@ class Answers:
 
     @property
     def candidates(self) -> list[Tensor]:
-        """Those of which one should be what forward returns: no labels that are written as 0 and 1. Waits."""
+        """Those of which one should be what forward returns; no one-hot labels. Waits for the device."""
         return next(filter(None, map(_without_labels, (self.outputs, self.last, self.parts))), [])
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """The same for steps that judge as many things of as many numbers."""
+        """Equal for steps that judge as many tensors of as many numbers an image, which `joined` can put together."""
         lists = (self.outputs, self.last, self.parts, self.cuts)
         return tuple(tuple(tuple(value.shape[1:]) for value in values) for values in lists)
 
     @classmethod
     def joined(cls, several: Sequence[Self]) -> Self:
-        """Those of several steps of one kind as of one."""
+        """The answers of several steps of one `kind`, as if they were one step's."""
         kinds = zip(*((answers.outputs, answers.last, answers.parts, answers.cuts) for answers in several), strict=True)
         return cls(*([torch.cat(steps) for steps in zip(*kind, strict=True)] for kind in kinds))
 
     def same(self, logits: Tensor, *, task: str, slack: float = 1) -> list[bool]:
-        """Which of the candidates are these. Waits for the device."""
-        exact = self._compare_cuts(logits, task, slack)
-        return [exact or same_answers(candidate, logits, task=task, slack=slack) for candidate in self.candidates]
+        """Whether each candidate says the same as these logits. Waits for the device."""
+        cut_at_half = self._compare_cuts(logits, task, slack)
+        return [cut_at_half or same_answers(candidate, logits, task=task, slack=slack) for candidate in self.candidates]
 
     def cut_elsewhere(self, logits: Tensor, *, task: str, slack: float = 1) -> bool:
         """Whether these are judged by thresholds, none of which is where the probability is a half."""
@@ -64,6 +64,7 @@ class Answers:
     def _compare_cuts(
         self, logits: Tensor, task: str, slack: float, change: Callable[[Tensor], Tensor] | None = None
     ) -> bool:
+        """Whether any of the cuts is the logits' own log odds but for a factor, ``change`` made to both."""
         margin = _margin(logits.double(), task)
         if margin is None:
             return False
@@ -92,14 +93,14 @@ def cut_at(values: Tensor, threshold: float | Tensor, *, below: bool = False) ->
         threshold: what they are compared with.
         below: it is the lower ones that are picked.
     """
-    shares = ((values >= 0) & (values <= 1)).all()
+    are_shares = ((values >= 0) & (values <= 1)).all()
     rounded = (values <= _LEAST) | (values >= 1 - _LEAST)
     if isinstance(threshold, Tensor):
-        at: float | Tensor = threshold.double().logit()
+        odds_at: float | Tensor = threshold.double().logit()
     else:
-        at = math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else math.inf
-    odds = torch.where(rounded, math.nan, undo_sigmoid(values) - at)
-    cut = torch.where(shares, odds, values.float() - threshold)
+        odds_at = math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else math.inf
+    odds = torch.where(rounded, math.nan, undo_sigmoid(values) - odds_at)
+    cut = torch.where(are_shares, odds, values.float() - threshold)
     return -cut if below else cut
 
 
@@ -109,7 +110,7 @@ def same_answers(first: Tensor, second: Tensor, *, task: str, slack: float = 1) 
     Of two classes one may have both columns, and the other one number an image.
 
     Args:
-        one, two: logits or probabilities.
+        first, second: logits or probabilities.
         task: ``"multiclass"``, where a row's logits may differ by a constant, ``"binary"`` or ``"multilabel"``.
         slack: times the usual tolerance.
     """
@@ -134,10 +135,12 @@ def same_answers(first: Tensor, second: Tensor, *, task: str, slack: float = 1) 
 
 
 def _without_labels(values: Sequence[Tensor]) -> list[Tensor]:
+    """Those that are no tables of 0 and 1."""
     return [x for x in values if x.ndim == 1 or x.shape[1] == 1 or not bool(((x == 0) | (x == 1)).all())]
 
 
 def _proportional(first: Tensor, second: Tensor, tolerance: float) -> bool:
+    """Whether one is the other times a factor above 0, or both are nearly 0."""
     if float(first.abs().max()) < tolerance > float(second.abs().max()):
         return True
     scale = (first * second).sum() / second.square().sum()

@@ -1,4 +1,8 @@
-"""Where the numbers of a step come from: from the network, from the labels, or from both."""
+"""Where the tensors of a step come from: from the network, from the batch's labels, or from both.
+
+An *answer* is an output of the network, or what was computed from one. All else is taken for something that may have
+been made of labels: how often it was changed is counted, and a question about classes (``y == 2``) remembers them.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["Origin", "Origins", "Which"]
+__all__ = ["Origin", "Origins", "Question"]
 
 _aten = torch.ops.aten
-#: these leave classes what they are: copies, shapes, and one-hot writing
+#: these leave classes what they are: copies, other shapes, one-hot encoding
 _UNCHANGED = frozenset(
     {
         *(_aten._to_copy, _aten.to, _aten.type_as, _aten.clone, _aten.detach, _aten.alias, _aten.lift_fresh),
@@ -27,16 +31,24 @@ _TESTS = frozenset({_aten.eq, _aten.ne, _aten.gt, _aten.ge, _aten.lt, _aten.le})
 _NEGATIONS = frozenset({_aten.logical_not, _aten.bitwise_not, _aten.neg})
 
 
-class Which(NamedTuple):
-    """What a tensor says of classes that it was made of.
+class Question(NamedTuple):
+    """What a tensor that says yes or no of each image was asked: ``y == 2``, ``~y``, also ``-y``.
 
     Attributes:
-        classes: that were compared with one value, or negated.
-        test: the operation, and the value where it has one.
+        classes: what was compared with one value, or negated.
+        test: the operation.
+        value: what they were compared with, a number or a tensor of one; ``None`` where they were negated.
     """
 
     classes: Tensor
-    test: tuple[object, object]
+    test: object
+    value: object = None
+
+    def same_as(self, other: Question) -> bool:
+        """Whether both ask the same, be it of other classes. Tensors are the same where they are one object."""
+        if self.test is not other.test or isinstance(self.value, Tensor) or isinstance(other.value, Tensor):
+            return self.test is other.test and self.value is other.value
+        return self.value == other.value
 
 
 @dataclass(frozen=True)
@@ -44,18 +56,18 @@ class Origin:
     """Where a tensor comes from.
 
     Attributes:
-        answer: the network had a part in it.
-        mixed: and so had labels.
-        changes: operations that may have changed classes, where no network had a part in it.
-        root: what it was made of.
-        which: where it says something of classes that it was made of.
+        answer: whether the network had a part in it.
+        mixed: whether labels had a part in it, too.
+        changes: of what is no answer, how many operations on the way to it may have changed classes.
+        root: the tensor at the beginning of that way that has the batch's size in its shape.
+        question: what was asked of classes, where it is the reply.
     """
 
     answer: bool = False
     mixed: bool = False
     changes: int = 0
     root: Tensor | None = None
-    which: Which | None = None
+    question: Question | None = None
 
 
 _ANSWER, _MIXED, _PLAIN = Origin(answer=True), Origin(answer=True, mixed=True), Origin()
@@ -64,8 +76,9 @@ _ANSWER, _MIXED, _PLAIN = Origin(answer=True), Origin(answer=True, mixed=True), 
 class Origins:
     """Follows the operations of one step.
 
-    Tensors of three and more dimensions are pictures or features. Of those of two it holds the ones whose shape has the
-    batch's size in it, and all smaller ones, for the time of the step: a tensor is known by being the same object.
+    A tensor is known by being the same object, so those that are noted are held for the time of the step: all of at
+    most one dimension, and of two where the batch's size is in the shape. Of three and more dimensions are pictures and
+    features, which count as answers.
 
     Args:
         size: B, images in the batch.
@@ -76,30 +89,30 @@ class Origins:
         self._known: dict[int, tuple[Tensor, Origin]] = {}
 
     def of(self, value: Tensor) -> Origin:
-        """Where it comes from; what is not known is no answer."""
+        """Where a tensor comes from; one that is not known is no answer."""
         if value.ndim > 2:
             return _ANSWER
         return self._known.get(id(value), (value, _PLAIN))[1]
 
     def knows(self, value: Tensor) -> bool:
-        """Whether it was made while somebody looked."""
+        """Whether where a tensor comes from was seen."""
         return value.ndim > 2 or id(value) in self._known
 
     def answered(self, output: Any) -> None:
-        """What a network returned."""
+        """Note what a network returned."""
         for value in tree_leaves(output):
             if isinstance(value, Tensor):
                 self._note(value, _ANSWER)
 
     def follow(self, packet: Any, inputs: Sequence[Tensor], args: Sequence[Any], result: Any, *, mixed: bool) -> None:
-        """After an operation.
+        """Note where the result of an operation comes from, once it has run.
 
         Args:
-            packet: which.
-            inputs: its tensors.
-            args: what it was called with.
-            result: what came out.
-            mixed: whether answers met labels in it.
+            packet: the operation, such as ``torch.ops.aten.eq``.
+            inputs: the tensors among its arguments, in their order.
+            args: its positional arguments.
+            result: what it returned.
+            mixed: whether it had labels beside answers.
         """
         origins = [self.of(value) for value in inputs]
         if any(origin.answer for origin in origins):
@@ -107,25 +120,25 @@ class Origins:
         elif not origins:
             return
         else:
-            origin = self._of_labels(packet, inputs, origins)
-        which = self._which(packet, inputs, args, result)
-        origin = dataclasses.replace(origin, which=which) if which is not None else origin
+            origin = self._without_answers(packet, inputs, origins)
+        question = self._question(packet, inputs, args, result)
+        origin = dataclasses.replace(origin, question=question) if question is not None else origin
         for value in result if isinstance(result, list | tuple) else [result]:
             if isinstance(value, Tensor):
                 self._note(value, origin)
 
-    def _which(self, packet: Any, inputs: Sequence[Tensor], args: Sequence[Any], result: Any) -> Which | None:
+    def _question(self, packet: Any, inputs: Sequence[Tensor], args: Sequence[Any], result: Any) -> Question | None:
         first = inputs[0]
-        if packet in _TESTS and all(value.ndim == 0 for value in inputs[1:]):
-            value = args[1] if len(args) > 1 else None
-            return Which(first, (packet, id(value) if isinstance(value, Tensor) else value))
-        which = self.of(first).which
+        tested = [value for value in inputs if value.ndim] if packet in _TESTS else []
+        if len(tested) == 1:  # y == 2, or a tensor of one number on either side
+            return Question(tested[0], packet, next((x for x in args[:2] if x is not tested[0]), None))
+        question = self.of(first).question
         if packet in _NEGATIONS and (first.dtype == torch.bool or packet is _aten.neg):
-            return which or Which(first, (packet, None))
+            return question or Question(first, packet)
         as_numbers = isinstance(result, Tensor) and first.dtype == torch.bool != result.dtype
-        return which if packet in _UNCHANGED and not as_numbers else None
+        return question if packet in _UNCHANGED and not as_numbers else None
 
-    def _of_labels(self, packet: Any, inputs: Sequence[Tensor], origins: Sequence[Origin]) -> Origin:
+    def _without_answers(self, packet: Any, inputs: Sequence[Tensor], origins: Sequence[Origin]) -> Origin:
         roots = [origin.root for origin in origins if origin.root is not None]
         roots += [value for value in inputs if value.ndim and self._size in value.shape]
         changes = max(origin.changes for origin in origins) + (packet not in _UNCHANGED)

@@ -45,7 +45,7 @@ def doubt_about_units(
         normalised: mean and standard deviation that ``image`` is said to have been normalised with.
         preprocess: what made ``prepared`` of ``image``.
     """
-    low, high = (float(x) for x in image.detach().float().aminmax())
+    low, high = _range(image)
     if normalised is not None and (doubt := _not_so_normalised(image, *normalised)):
         return doubt
     if doubt := _prepared_twice(image, prepared, preprocess):
@@ -76,8 +76,8 @@ def _prepared_twice(image: Tensor, prepared: Tensor, preprocess: object) -> str:
     """What shows that a preprocessing got other pixels than it is for: those of 0 to 1; empty where nothing does."""
     if preprocess is None:
         return ""
-    low, high = (float(x) for x in image.detach().float().aminmax())
-    dark, bright = (float(x) for x in prepared.detach().float().aminmax())
+    low, high = _range(image)
+    dark, bright = _range(prepared)
     if isinstance(preprocess, Preprocessing) and preprocess.mean is not None:
         if low < -OUTSIDE or high > 1 + OUTSIDE:
             return (
@@ -103,7 +103,7 @@ def _not_as_published(
     if not isinstance(config, Mapping):
         return ""
     mean, std = config.get("mean"), config.get("std")
-    low, high = (float(x) for x in prepared.detach().float().aminmax())
+    low, high = _range(prepared)
     if not mean or not std or not any(mean):
         return ""
     architecture = config.get("architecture") or type(model).__name__
@@ -126,7 +126,7 @@ def _not_as_published(
 
 def _not_so_normalised(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> str:
     """What shows that images were not normalised with this mean and std; empty where nothing does."""
-    low, high = (float(x) for x in image.detach().float().aminmax())
+    low, high = _range(image)
     if any(x != 0 for x in mean) and low >= 0 and high <= 1:
         return (
             f"mean, std: the images' pixels lie in [{low:.2g}, {high:.2g}], so they were not normalised with them; "
@@ -134,7 +134,7 @@ def _not_so_normalised(image: Tensor, mean: Sequence[float], std: Sequence[float
         )
     shape = (-1, *[1] * (image.ndim - 2))
     shift, scale = (torch.as_tensor(x, dtype=torch.float32, device=image.device).reshape(shape) for x in (mean, std))
-    dark, bright = (float(x) for x in (image.detach().float() * scale + shift).aminmax())
+    dark, bright = _range(image.detach().float() * scale + shift)
     beyond = dark < -OUTSIDE or bright > 1 + OUTSIDE
     # what 0.5 and 0.5 make of pictures reaches both ends of [-1, 1] and no further
     halves = -1.001 <= low < -0.95 and 0.95 < high <= 1.001 and (dark > 0.1 or bright < 0.9)
@@ -147,8 +147,14 @@ def _not_so_normalised(image: Tensor, mean: Sequence[float], std: Sequence[float
     )
 
 
+def _range(image: Tensor) -> tuple[float, float]:
+    """The smallest and the largest value. Waits for the device."""
+    low, high = image.detach().float().aminmax()
+    return float(low), float(high)
+
+
 def _same_constants(first: Sequence[float], second: Sequence[float]) -> bool:
-    """Whether two means are one to two digits; ImageNet's is written with three or more."""
+    """Whether two means, or deviations, agree to two digits; ImageNet's are written with three or more."""
     pairs = zip(first, second, strict=True) if len(first) == len(second) else ((x, y) for x in first for y in second)
     return all(abs(x - y) < 0.01 for x, y in pairs)
 
@@ -170,7 +176,7 @@ def _trained_batch_norms(model: nn.Module) -> list[tuple[str, nn.Module]]:
 def _first_to_run(
     layers: Sequence[tuple[str, nn.Module]], run: Callable[[], object]
 ) -> tuple[str, float, float] | None:
-    """Of the layer that gets the first map: its name, and by how much its input is wider and its mean off.
+    """Of the layer that gets the first map: its name, how many times wider its input is, and how far its mean is off.
 
     Which is the first is seen by running, since branches for training alone are often registered before the others.
     """
@@ -192,6 +198,10 @@ def _first_to_run(
 
 
 def _deviation_from_training(layer: nn.Module, features: Tensor) -> tuple[float, float]:
+    """How many times wider features are than in training, and by how many of its standard deviations their mean is off.
+
+    Medians over the channels.
+    """
     assert isinstance(layer, _NORMS)
     assert layer.running_mean is not None
     assert layer.running_var is not None

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from torch_bgdebias.probe.passes.met import Agreement, Agreements, MetLabels
+from torch_bgdebias.probe.passes.label_agreement import Agreement, Agreements, MetLabels
 
 B, K = 12, 5
 Y, TWO = torch.arange(B) % K, torch.arange(B) % 2
@@ -65,6 +65,20 @@ def test_what_may_be_no_labels_at_all_contradicts_nothing() -> None:
     assert not MetLabels(B).could_be(torch.rand(B + 1))
     assert not MetLabels(B).could_be(torch.rand(3, B))
     assert not MetLabels(B).could_be(torch.tensor(1))
+    assert met(torch.full((B,), float("inf")), Y) == ""
+
+
+def test_what_cannot_be_read_is_no_labels() -> None:
+    for size in (0, B):
+        assert not MetLabels(size).could_be(torch.ones(size, 0))
+        assert not MetLabels(size).could_be(torch.ones(size, dtype=torch.long).unsqueeze(1).expand(size, 0))
+    assert not MetLabels(0).could_be(torch.ones(0, K))
+    assert not MetLabels(B).could_be(torch.eye(B).to_sparse())
+    assert not MetLabels(B).could_be(torch.ones(B, dtype=torch.complex64))
+
+
+def test_of_labels_in_bytes_a_table_of_hits_is_read_as_well() -> None:
+    assert met(Y * 50 * 100, (Y * 50).byte()) == "seen"
 
 
 def test_those_that_were_changed_least_count() -> None:

@@ -1,4 +1,9 @@
-"""The labels that a step's answers meet: in a loss, in hits, in whatever somebody wrote by hand."""
+"""Whether a step judges by the labels of its batch, or by others.
+
+Labels *meet* answers (the network's outputs, and what is computed from them) where one operation is given both: a loss,
+a comparison that counts hits, whatever somebody wrote by hand. There they are read, in whatever form they are: classes,
+one-hot rows, 0 and 1, -1 and 1, smoothed.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +14,17 @@ from torch import Tensor
 
 __all__ = ["Agreement", "Agreements", "MetLabels"]
 
-#: more changed labels than these are not looked at
+#: of labels that the step has changed, so many are looked at
 _CHANGED = 8
 
 
 class Agreement(NamedTuple):
-    """Bool scalars on the labels' device, which has not been waited for.
+    """What one step says of its labels: bool scalars on their device, which has not been waited for.
 
     Attributes:
-        seen: labels were met that could be told.
-        other: they are others than those of the batch.
-        changed: none could be told, but the step made other labels of the batch's.
+        seen: whether answers met something that is labels for sure.
+        other: whether these are others than those of the batch.
+        changed: whether nothing was seen, while the step did make other labels of the batch's.
     """
 
     seen: Tensor
@@ -35,10 +40,10 @@ class Agreements:
         self._never_met = self._elsewhere = False
 
     def add(self, agreement: Agreement | None, *, predicted: bool = False) -> None:
-        """One step more.
+        """Count one more step in.
 
         Args:
-            agreement: ``None`` where answers met no labels in it.
+            agreement: of that step; ``None`` where answers met no labels in it.
             predicted: whether predictions were made in it, which somebody will compare with labels.
         """
         if agreement is None:
@@ -51,19 +56,23 @@ class Agreements:
 
     @property
     def unseen(self) -> str:
-        """Whether in some steps no labels could be told, ``"unseen"``, for predictions even, ``"elsewhere"``."""
+        """Empty where every step showed labels.
+
+        Else ``"elsewhere"`` where a step that showed none made predictions, which are compared with labels somewhere,
+        and ``"unseen"`` where none of those did.
+        """
         if self._elsewhere or self._any(3):
             return "elsewhere"
         return "unseen" if self._never_met or self._any(0) else ""
 
     @property
     def other(self) -> bool:
-        """In some they are others than those of the batch."""
+        """Whether in some steps they are others than those of the batch."""
         return self._any(1)
 
     @property
     def changed(self) -> bool:
-        """In some others were made of those of the batch, and what became of them was not seen."""
+        """Whether some steps made others of those of the batch, and what became of them was not seen."""
         return self._any(2)
 
     def _any(self, number: int) -> bool:
@@ -71,15 +80,17 @@ class Agreements:
 
 
 class _Met(NamedTuple):
+    """What answers met, as labels: classes (B,) or sets (B, L), and whether it can be nothing else."""
+
     classes: Tensor
     sure: Tensor
 
 
 class MetLabels:
-    """Classes, or shares of them, that answers were compared with.
+    """What answers met in one step, and what it says of the labels.
 
-    A step may make more of its labels than it judges by (``1 - y`` beside ``y``). So of what was made of one tensor
-    that counts which was changed least: of ``y2 * log(p) + (1 - y2) * log(1 - p)`` it is ``y2``.
+    A step may make more of its labels than it judges by: ``1 - y`` beside ``y``. So among tensors that were made of the
+    same one, those count that were changed least: in ``y2 * log(p) + (1 - y2) * log(1 - p)`` that is ``y2``.
 
     Args:
         size: B, images in the batch.
@@ -88,13 +99,15 @@ class MetLabels:
 
     def __init__(self, size: int, *, sets: bool = False) -> None:
         self._size, self._sets = size, sets
-        self._met: dict[int, dict[int, list[_Met]]] = {}  # by what they were made of, and how often they were changed
-        self._ids: dict[int, Tensor] = {}
+        self._met: dict[int, dict[int, list[_Met]]] = {}  # by the id of what it was made of, and how often it changed
+        self._held: dict[int, Tensor] = {}  # what was met, by its id: held, so that nothing else takes the id
         self._changed: list[tuple[Tensor, Tensor]] = []
 
     def could_be(self, value: Tensor) -> bool:
-        """Whether its shape is that of labels."""
+        """Whether a tensor's shape is that of labels: nothing of an empty batch, nothing sparse or complex."""
         size = self._size
+        if not value.numel() or value.layout != torch.strided or value.is_complex():
+            return False
         if value.ndim == 2 and value.shape[1] > 1 and len(value) == size:
             return True
         return value.ndim in (1, 2) and size in value.shape and (value.numel() == size or 0 in value.stride())
@@ -109,23 +122,23 @@ class MetLabels:
         masks: bool = False,
         shares: bool = False,
     ) -> None:
-        """Answers and this are in one operation.
+        """Note what is in one operation with answers.
 
         Args:
             value: of which `could_be` is true.
-            changes, root: as of `Origin`.
-            columns: numbers an image of the answers.
-            masks: it says which images are taken: equal to the labels it counts, unequal it may be anything.
-            shares: it is given to a loss, as labels.
+            changes, root: as of `torch_bgdebias.probe.passes.origins.Origin`.
+            columns: how many numbers the answers have for each image.
+            masks: whether it picks images. Where it equals the labels it is taken for them, else it may be anything.
+            shares: whether a loss of torch is given it as its labels.
         """
-        if id(value) not in self._ids:
-            self._ids[id(value)] = value
+        if id(value) not in self._held:
+            self._held[id(value)] = value
             met = self._read(value.detach(), columns, shares=shares)
             of_root = self._met.setdefault(id(value if root is None else root), {})
             of_root.setdefault(changes, []).append(met._replace(sure=met.sure & (not masks)))
 
     def change(self, value: Tensor, root: Tensor) -> None:
-        """Classes were made of others."""
+        """Note that whole numbers were made of others by an operation that may have changed classes."""
         if len(self._changed) < _CHANGED:
             self._changed.append((value, root))
 
@@ -133,6 +146,7 @@ class MetLabels:
         """Whether answers met these labels (B,) or (B, L); ``None`` where they met nothing and none were changed."""
         if not self._met and not self._changed:
             return None
+        label = label.long()
         seen = same = other = changed = torch.zeros((), dtype=torch.bool, device=label.device)
         for of_root in self._met.values():
             is_decided = torch.zeros_like(seen)
@@ -148,7 +162,7 @@ class MetLabels:
         return Agreement(seen, other & ~same, changed & ~seen)
 
     def _read(self, value: Tensor, columns: int, *, shares: bool = False) -> _Met:
-        """One class an image (B,), or label sets (B, L), and whether they can be nothing else."""
+        """A tensor of some form of labels as labels; the device is not waited for."""
         if value.ndim == 2 and value.numel() > self._size and 0 in value.stride():
             vector = value[0] if value.stride(0) == 0 else value[:, 0]  # the same for all columns or rows
             value = vector if len(vector) == self._size else value
@@ -157,7 +171,7 @@ class MetLabels:
         value = value.reshape(-1).to(torch.float64 if value.dtype == torch.float64 else torch.float32)
         low, high = value.amin(), value.amax()
         value = torch.where((low < 0) & (high <= 0), -value, value)  # -y
-        are_classes = ((value == value.round()) & (value >= 0)).all()
+        are_classes = ((value == value.round()) & (value >= 0) & value.isfinite()).all()
         are_two_levels = ((value == value.amin()) | (value == value.amax())).all() & (low < high)
         classes = torch.where(are_classes, value, (value > 0.5).to(value.dtype)).long()
         return _Met(classes, are_two_levels | (are_classes & ((classes != classes[0]).any() | (classes.amax() > 1))))
@@ -174,7 +188,7 @@ class MetLabels:
 
 
 def _equal(label: Tensor, classes: Tensor) -> Tensor:
-    """Whether they are the labels, or a multiple, as a table of hits counts them."""
+    """Whether classes are the labels, or the labels times K, as where hits are counted at ``y * K + prediction``."""
     classes = classes.to(label.device)
     if classes.shape != label.shape:
         return torch.zeros((), dtype=torch.bool, device=label.device)
