@@ -45,7 +45,7 @@ def test_the_first_result_is_there_while_the_others_train(
 
 
 def test_the_time_stands_beside_what_readme_says(small_reports: list[BackgroundBiasReport]) -> None:
-    assert f"; {README_SECONDS} s where nothing else ran)" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"({README_SECONDS} s on two quiet cores" in (ROOT / "README.md").read_text(encoding="utf-8")
     default = cli.build_parser()[0].parse_args(["demo"])
     said = demo_summary(default, small_reports, {"html": "page.html"}, 77.4)
     assert f"77 s (README: {README_SECONDS} s). Open page.html" in said
