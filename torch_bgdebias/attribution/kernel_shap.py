@@ -158,7 +158,7 @@ def kernel_shap(
         generator: for coalitions and pool, on the image's device.
 
     Raises:
-        ValueError: superpixels of another size, or too few coalitions to determine the values.
+        ValueError: no image, superpixels of another size, or too few coalitions to determine the values.
 
     Example:
         >>> import torch
@@ -169,6 +169,8 @@ def kernel_shap(
     """
     settings = KernelShapSettings(segments, samples, baseline, logits, probability, chunk)
     check_finite(check_image(image), name="image")
+    if len(image) == 0:
+        raise ValueError("image: expected at least one image, got none")
     segment = _segments(segments, image)
     with torch.no_grad(), eval_mode(model) if isinstance(model, nn.Module) else torch.no_grad():
         score = partial(settings.scores, model)

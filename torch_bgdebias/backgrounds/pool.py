@@ -360,4 +360,7 @@ def _check_finite_normalisation(mean: Tensor, std: Tensor, images: Tensor) -> No
         low, high = (float(value) for value in images.aminmax())
     if (max(-low, high) + float(mean.abs().max())) / float(std.min()) > torch.finfo(dtype).max:
         kind = str(dtype).removeprefix("torch.")
-        raise ValueError(f"images: expected pixels that {kind} holds when normalised, got {low:g} to {high:g}")
+        raise ValueError(
+            f"mean, std: expected values that keep the bank's normalised pixels within {kind}, got pixels from "
+            f"{low:g} to {high:g} with mean {mean.tolist()} and std {std.tolist()}; use a wider dtype"
+        )
