@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from torch_bgdebias.checkpoints import NOTES, read_checkpoint
 from torch_bgdebias.named_models import load_checkpoint
 
 
@@ -68,3 +69,28 @@ def test_averaged_weights_beside_the_models_are_spoken_of(tmp_path, ema):
     with pytest.warns(UserWarning, match=rf"x.pt holds model and {ema}: model is loaded; to have another, save it"):
         state = loaded(tmp_path, {ema: OTHER, "model": STATE})
     assert torch.equal(state["0.weight"], STATE["0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("beside", "classes"),
+    [
+        ({"hyper_parameters": {"class_names": ["dog", "cat"], "lr": 0.1}}, ("dog", "cat")),
+        ({"datamodule_hyper_parameters": {"data": {"class_to_idx": {"cat": 1, "dog": 0}}}}, ("dog", "cat")),
+        ({"idx_to_class": {0: "dog", 1: "cat"}}, ("dog", "cat")),
+        ({"hyper_parameters": {"classes": 2}}, None),
+        ({"hyper_parameters": {"classes": ["a", "b"]}, NOTES: {"classes": ["dog", "cat"]}}, ("dog", "cat")),
+    ],
+)
+def test_names_of_outputs_are_read_from_hyperparameters(tmp_path, beside, classes):
+    torch.save({"state_dict": STATE, **beside}, tmp_path / "x.ckpt")
+    assert read_checkpoint(tmp_path / "x.ckpt").classes == classes
+
+
+def test_two_orders_of_names_are_told(tmp_path):
+    torch.save(
+        {"state_dict": STATE, "classes": ["a", "b"], "hyper_parameters": {"classes": ["b", "a"]}}, tmp_path / "x"
+    )
+    with pytest.warns(
+        UserWarning, match=r"calls its outputs by classes, hyper_parameters.classes, which disagree: none"
+    ):
+        assert read_checkpoint(tmp_path / "x").classes is None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
-from torch_bgdebias.class_names import names_of_classes
+from torch_bgdebias.class_names import names_of_classes, names_of_outputs, names_within, require_same_order
 from torch_bgdebias.data import EXAMPLE_CLASSES, MaskedImageFolder, example_folder
 
 
@@ -61,3 +64,60 @@ def test_names_given_are_as_many_as_outputs():
 def test_classes_of_one_name_are_told_apart_by_their_numbers():
     assert named(Labelled(["crane", "cow", "crane"])) == ["crane (0)", "cow", "crane (2)"]
     assert named(Labelled(["a", "b", "c"]), given=["x", "x", "z"]) == ["x (0)", "x (1)", "z"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"class_names": ["cat", "dog"]},
+        {"hparams": {"classes": ("cat", "dog"), "lr": 0.1}},
+        {"class_to_idx": {"dog": 1, "cat": 0}},
+        {"idx_to_class": {1: "dog", 0: "cat"}, "num_classes": 2},
+        {"id2label": {"0": "cat", "1": "dog"}, "label2id": {"cat": 0, "dog": 1}},
+    ],
+)
+def test_names_are_read_from_settings(settings):
+    assert set(names_within(settings).values()) == {("cat", "dog")}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"classes": 2},
+        {"classes": ["0", "1"]},
+        {"id2label": {0: "LABEL_0", 1: "LABEL_1"}},
+        {"class_to_idx": {"cat": 1, "dog": 2}},
+        {"classes": ["cat"]},
+        {"names": {"class_names": {"a": {"b": ["cat", "dog"]}}}},
+        {"classes": {"cat": "dog"}},
+    ],
+)
+def test_what_is_no_order_of_names_is_passed_over(settings):
+    assert names_within(settings) == {}
+
+
+def network(**attributes):
+    model = nn.Linear(2, 3)
+    for name, value in attributes.items():
+        setattr(model, name, value)
+    return model
+
+
+def test_a_model_says_what_its_outputs_are_called():
+    names = ("dog", "cat", "cow")
+    assert names_of_outputs(network(config=SimpleNamespace(id2label=dict(enumerate(names))))) == (
+        "config.id2label",
+        names,
+    )
+    assert names_of_outputs(nn.DataParallel(network(hparams={"data": {"classes": list(names)}})))[1] == names
+    assert names_of_outputs(network(classes=list(names), class_names=["a", "b", "c"])) is None
+    assert names_of_outputs(network()) is None
+
+
+def test_the_same_names_in_another_order_are_refused():
+    model = network(class_names=["Dog", "polar_bear", "cow"])
+    text = r"classes are cow, dog, polar bear, \.\.\. .* outputs Dog, .* \(class_names\).*output\[:, \[2, 0, 1\]\]"
+    with pytest.raises(ValueError, match=text):
+        require_same_order(model, ["cow", "dog", "polar bear"])
+    for names in (["dog", "polar bear", "cow"], ["cow", "dog", "emu"], []):
+        require_same_order(model, names)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torch_bgdebias.class_names import names_within
 from torch_bgdebias.files import first_few
 from torch_bgdebias.preprocessing import Preprocessing
 
@@ -50,7 +51,7 @@ class Checkpoint:
         path: its file.
         state: name -> tensor, without the prefixes of data parallel and ``torch.compile``.
         preprocessing: what the network was trained with, where the checkpoint says so.
-        classes: what its outputs are called, where the checkpoint says so.
+        classes: what its outputs are called, where the checkpoint, or hyperparameters in it, say so.
     """
 
     path: Path
@@ -131,13 +132,26 @@ def read_checkpoint(path: Path) -> Checkpoint:
     state.pop("n_averaged", None)  # how many a torch.optim.swa_utils.AveragedModel is the mean of
     notes = content.get(NOTES) if isinstance(content, Mapping) else None
     if not isinstance(notes, Mapping):
-        return Checkpoint(path, state)
+        return Checkpoint(path, state, classes=_classes_within(content, path))
     noted, classes = notes.get("preprocessing"), notes.get("classes")
     try:
         preprocessing = Preprocessing.from_dict({**noted, "source": f"the checkpoint {path.name}"}) if noted else None
         return Checkpoint(path, state, preprocessing, tuple(map(str, classes)) if classes else None)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"checkpoint: {path}: {NOTES}: {error}") from error
+
+
+def _classes_within(content: Any, path: Path) -> tuple[str, ...] | None:
+    """What a training program noted of its outputs' names, beside the weights or among its hyperparameters."""
+    orders = names_within(content, 3) if isinstance(content, Mapping) else {}
+    if len(set(orders.values())) > 1:
+        warnings.warn(
+            f"checkpoint: {path} calls its outputs by {first_few(orders)}, which disagree: none of them is followed; "
+            "say with --labels which output each class is",
+            stacklevel=4,
+        )
+        return None
+    return next(iter(orders.values()), None)
 
 
 def _problem_text(problem: str, keys: list[str]) -> str:

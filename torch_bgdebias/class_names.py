@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from torch import nn
 from torch.utils.data import ConcatDataset
 
-__all__ = ["data_sets_within", "known_names", "names_of_classes", "plain_name", "told_apart"]
+from torch_bgdebias.models import original_module
+
+__all__ = [
+    "data_sets_within",
+    "known_names",
+    "names_of_classes",
+    "names_of_outputs",
+    "names_within",
+    "plain_name",
+    "require_same_order",
+    "told_apart",
+]
+
+#: under these names training programs, and models, keep what their outputs are called
+_PLACES = (
+    *("class_names", "classes", "label_names", "categories", "class_to_idx", "idx_to_class", "class_to_index"),
+    *("index_to_class", "label2id", "id2label", "label_to_idx", "idx_to_label"),
+)
+#: where a model keeps settings of its own: transformers, Lightning, timm
+_SETTINGS = ("config", "hparams", "pretrained_cfg")
+#: what transformers calls outputs that nobody named
+_NUMBERED = re.compile(r"(label|class)[ _-]?\d+|\d+", re.IGNORECASE)
 
 
 def names_of_classes(given: Sequence[str] | None, loader: Any, count: int) -> list[str]:
@@ -31,6 +54,72 @@ def names_of_classes(given: Sequence[str] | None, loader: Any, count: int) -> li
 def known_names(given: Sequence[str] | None, loader: Any) -> list[str]:
     """Names of the classes before it is known how many the model has; empty where nothing says them."""
     return _of_data(getattr(loader, "dataset", None), None) if given is None else [str(name) for name in given]
+
+
+def names_within(settings: Mapping[Any, Any], depth: int = 2) -> dict[str, tuple[str, ...]]:
+    """Every order of class names that settings hold, by their place in it: lists, name to number, number to name.
+
+    Args:
+        settings: hyperparameters, a configuration, what a checkpoint holds.
+        depth: how many mappings deep.
+    """
+    orders = {}
+    for key, value in settings.items():
+        name = str(key)
+        if name in _PLACES and (order := _order_within(value)):
+            orders[name] = order
+        elif depth > 1 and isinstance(value, Mapping):
+            orders.update({f"{name}.{inner}": order for inner, order in names_within(value, depth - 1).items()})
+    return orders
+
+
+def names_of_outputs(model: nn.Module) -> tuple[str, tuple[str, ...]] | None:
+    """Where a model says what its outputs are called, and their names; ``None`` where nothing or several things do."""
+    inner = original_module(model)
+    own = {name: vars(inner)[name] for name in _PLACES if name in vars(inner)}
+    orders = names_within(own, 1)
+    for name in _SETTINGS:
+        settings = getattr(inner, name, None)
+        values = settings if isinstance(settings, Mapping) else getattr(settings, "__dict__", {})
+        orders.update({f"{name}.{place}": order for place, order in names_within(values).items()})
+    return next(iter(orders.items())) if len(set(orders.values())) == 1 else None
+
+
+def require_same_order(model: nn.Module, names: Sequence[str]) -> None:
+    """Compare what a model calls its outputs with the data's classes.
+
+    Args:
+        model: which may say it in attributes, hyperparameters or a configuration.
+        names: of the data's classes in the order of their labels; empty where they are not known.
+
+    Raises:
+        ValueError: they are the same names in another order.
+    """
+    outputs = names_of_outputs(model)
+    if outputs is None or not names:
+        return
+    place, known = outputs
+    first, second = [plain_name(name) for name in known], [plain_name(name) for name in names]
+    if first != second and sorted(first) == sorted(second) and len(set(first)) == len(first):
+        order = [first.index(name) for name in second]
+        raise ValueError(
+            f"class_names: the data's classes are {', '.join(names[:5])}, ... in the order of their labels, and the "
+            f"model's outputs {', '.join(known[:5])}, ... ({place}), so that right answers would count as wrong: give "
+            f"logits=lambda output: output[:, {order if len(order) <= 20 else 'order'}], or, if the model says it "
+            "wrong, class_names= of its outputs"
+        )
+
+
+def _order_within(value: Any) -> tuple[str, ...]:
+    """Names by their numbers from 0; empty where there are none, or they are numbers themselves."""
+    if isinstance(value, Mapping):
+        pairs = [(name, number) if isinstance(name, str) and not name.isdecimal() else (number, name)
+                 for name, number in value.items()]  # fmt: skip
+        numbers = {str(number): name for name, number in pairs}
+        value = [numbers.get(str(number)) for number in range(len(pairs))]
+    if not isinstance(value, (list, tuple)) or len(value) < 2 or not all(isinstance(name, str) for name in value):
+        return ()
+    return () if all(_NUMBERED.fullmatch(name) for name in value) else tuple(value)
 
 
 def told_apart(names: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from torch_bgdebias._optional import require
 from torch_bgdebias.checkpoints import Checkpoint, read_checkpoint
+from torch_bgdebias.class_names import names_of_outputs
 from torch_bgdebias.names import INTERPOLATIONS
 from torch_bgdebias.preprocessing import Preprocessing
 
@@ -194,7 +195,8 @@ def _imported(module: str, attribute: str) -> LoadedModel:
             raise ValueError(f"model: {module}:{attribute}() failed: {error}; {hint}") from error
     if not isinstance(value, nn.Module):
         raise ValueError(f"model: {module}:{attribute} gave a {type(value).__name__}, expected a torch.nn.Module")
-    return LoadedModel(value)
+    known = names_of_outputs(value)
+    return LoadedModel(value, classes=None if known is None else known[1])
 
 
 def _near(name: str, names: list[str]) -> str:

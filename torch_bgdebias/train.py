@@ -122,7 +122,7 @@ class _MaskedFolders(DataBase):
         mirror: mirror training images at random.
         on_error: ``"raise"`` or ``"skip"`` unreadable files and missing masks.
         encoding: how the masks say what is object; this and the next three are those of ``MaskedImageFolder``.
-        foreground: values or labels that are object.
+        foreground: values or labels that are object, or a dict of each class's.
         void: values or labels that are neither.
         mask_suffix: what a mask's name has after its image's.
         masks: of the training images, where they are not in ``masks/``: a folder, or annotations.
@@ -147,7 +147,7 @@ class _MaskedFolders(DataBase):
         mirror: bool = True,
         on_error: str = "raise",
         encoding: str = "auto",
-        foreground: list[int | str] | None = None,
+        foreground: list[int | str] | dict[str, list[int | str]] | None = None,
         void: list[int | str] | None = None,
         mask_suffix: str = "",
         masks: str | None = None,

@@ -126,6 +126,8 @@ def test_linked_folders_and_files_count(folder):
         ("0.xml", "<annotation><filename>0.png</filename><object></object></annotation>", "PASCAL VOC"),
         ("0.json", {"size": [20, 24], "counts": "PPYo1"}, "run lengths"),
         ("all.xml", '<annotations><image id="0" name="0.png"></image></annotations>', "CVAT"),
+        ("train.csv", "ImageId,EncodedPixels\n0.png,3 4 23 4 43 4\n1.png,\n", "starts and lengths of runs"),
+        ("0.txt", "3 4 23 4 43 4 63 4", "starts and lengths of runs"),
     ],
 )
 def test_annotations_beside_the_pictures_are_noticed(folder, name, holds, kind):
@@ -133,6 +135,13 @@ def test_annotations_beside_the_pictures_are_noticed(folder, name, holds, kind):
     (folder / "images/cat" / name).write_text(holds if isinstance(holds, str) else json.dumps(holds))
     (folder / "images/cat/other.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match=rf"6 of 6 images have no mask: .*annotations \({kind}: {name}\)"):
+        MaskedImageFolder(folder)
+
+
+def test_numbers_in_a_table_are_no_runs(folder):
+    shutil.rmtree(folder / "masks")
+    (folder / "boxes.csv").write_text("image,box\n0.png,90 80 70 60 50 40\n1.png,3 4 23 4\n")
+    with pytest.raises(FileNotFoundError, match=r"6 of 6 images have no mask: [^;]*; add them, or make masks with"):
         MaskedImageFolder(folder)
 
 
@@ -229,12 +238,15 @@ def test_masks_without_folders_of_classes(folder):
 
 
 def test_masks_in_a_format_that_is_not_read(folder):
-    rename_masks(folder, lambda path: path.rename(path.with_suffix(".npz")))
-    with pytest.raises(FileNotFoundError, match=r"masks/cat holds 0.npz, which is not read: save masks as PNG or .npy"):
+    rename_masks(folder, lambda path: path.rename(path.with_suffix(".h5")))
+    with pytest.raises(FileNotFoundError, match=r"masks/cat holds 0.h5, which is not read: save masks as PNG or .npy$"):
         MaskedImageFolder(folder)
-    rename_masks(folder, lambda path: None)
-    for path in list((folder / "masks").rglob("*.npz")):
-        path.rename(path.with_name(f"mask{path.stem}.png"))
+    for path in list((folder / "masks").rglob("*.h5")):
+        path.rename(path.with_suffix(".nii.gz"))
+    with pytest.raises(FileNotFoundError, match=r"cat holds 0.nii.gz, which is not read: .*get_fdata\(\).* x before y"):
+        MaskedImageFolder(folder)
+    for path in list((folder / "masks").rglob("*.nii.gz")):
+        path.rename(path.with_name(f"mask{path.name.split('.')[0]}.png"))
     with pytest.raises(FileNotFoundError, match=r"masks/cat holds mask0.png, mask1.png, mask2.png; add them"):
         MaskedImageFolder(folder)
 

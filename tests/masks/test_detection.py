@@ -74,7 +74,6 @@ def test_what_cannot_be_known_is_shown(tmp_path, values, text):
         (areas(0.0, np.nan), r"values from nan to nan"),
         (areas(0.0, 3.5), r"fractions up to 3.5"),
         (np.where(INSIDE, -1, 0).astype(np.int8), r"values from -1 to 0; "),  # 255 as a signed byte
-        (np.stack([~INSIDE, INSIDE, INSIDE & False], 2).astype(np.uint8), r"\(1, 0, 0\), \(0, 1, 0\), and no black"),
     ],
 )
 def test_arrays_that_are_no_masks(tmp_path, values, text):
@@ -82,13 +81,49 @@ def test_arrays_that_are_no_masks(tmp_path, values, text):
         read_mask(written(tmp_path, values, "m.npy"))
 
 
-def test_a_channel_a_class_says_what_to_save(tmp_path):
-    for values in (np.stack([~INSIDE, INSIDE]), np.stack([~INSIDE, INSIDE], 2).astype(np.float32)):
-        with pytest.raises(
-            UnreadableImageError, match=r"an array \(H, W\) .*; of a channel a class save values.argmax"
-        ):
-            read_mask(written(tmp_path, values, "m.npy"))
-    assert int(read_mask(written(tmp_path, values.argmax(2), "m.npy")).sum()) == 80 * 255
+def channels(*masks, last=False, dtype=np.uint8):
+    return np.stack(masks, 2 if last else 0).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float32, np.float16])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("name", ["m.npy", "m.npz"])
+def test_a_channel_a_class_is_read(tmp_path, name, last, dtype):
+    left, right = INSIDE & (np.arange(24) < 10), INSIDE & (np.arange(24) >= 10)
+    nothing = np.zeros_like(INSIDE)
+    for masks in ((~INSIDE, INSIDE), (~INSIDE, left, right), (~INSIDE, INSIDE, nothing), (left, right)):
+        values = channels(*masks, last=last, dtype=dtype)
+        np.savez_compressed(tmp_path / name, values) if name == "m.npz" else np.save(tmp_path / name, values)
+        np.testing.assert_array_equal(read_mask(tmp_path / name)[0].numpy() == 255, INSIDE)
+        levels = set(load_mask(tmp_path / name).levels)
+        assert levels == ({0, 1} if masks[1] is INSIDE else {0, 1, 2})
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (channels(~INSIDE, INSIDE, INSIDE), "channels overlap: of an object a channel save values.any"),
+        (channels(~INSIDE * 0.7, INSIDE * 0.7, dtype=np.float32), "of a channel a class save values.argmax"),
+        (np.zeros((2, 3, 20, 24)), r"expected an array \(H, W\) of numbers, got array float64 \(2, 3, 20, 24\)$"),
+    ],
+)
+def test_channels_that_are_no_labels_say_what_to_save(tmp_path, values, text):
+    with pytest.raises(UnreadableImageError, match=text):
+        read_mask(written(tmp_path, values, "m.npy"))
+
+
+def test_archives_of_arrays_hold_one_mask(tmp_path, monkeypatch):
+    np.savez(tmp_path / "m.npz", mask=INSIDE, image=np.ones((3, 20, 24)))
+    assert int(read_mask(tmp_path / "m.npz").sum()) == 80 * 255
+    np.savez(tmp_path / "two.npz", a=INSIDE, b=INSIDE)
+    with pytest.raises(UnreadableImageError, match=r"two.npz: expected one array, or one called mask, got a, b; save"):
+        read_mask(tmp_path / "two.npz")
+    (tmp_path / "broken.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:99])
+    with pytest.raises(UnreadableImageError, match=r"unreadable mask file .*broken.npz"):
+        read_mask(tmp_path / "broken.npz")
+    monkeypatch.setattr("torch_bgdebias.masks.contents._MOST_BYTES", 400)
+    with pytest.raises(UnreadableImageError, match=r"m.npz: an array of \d+ bytes is not unpacked"):
+        read_mask(tmp_path / "m.npz")
 
 
 def test_a_wide_soft_edge_is_no_label_map(tmp_path):

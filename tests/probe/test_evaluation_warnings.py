@@ -46,6 +46,48 @@ def test_a_sigmoid_of_each_class_is_undone():
     assert not [m for m in measured(inside)[1] if "sigmoid" in m]
 
 
+class PerCent(nn.Module):
+    """What is written by hand shows no sigmoid."""
+
+    def forward(self, z):
+        return 100 / (1 + torch.exp(-9 * z))
+
+
+def test_per_cent_that_are_taken_for_logits_are_told():
+    plain, _ = measured(linear())
+    report, messages = measured(nn.Sequential(linear(), PerCent()))
+    assert [m for m in messages if "all values lie in [0, 100] and are taken for logits; if they are shares" in m]
+    np.testing.assert_array_equal(report.images.prediction["original"], plain.images.prediction["original"])
+    sets = [(IMAGE, torch.nn.functional.one_hot(LABEL, 3), MASK)]
+    _, messages = measured(nn.Sequential(linear(), PerCent()), sets, task="multilabel")
+    (advice,) = [m for m in messages if "which say yes above 0, that is always" in m]
+    assert "pass logits=lambda output: (output / 100).logit(1e-6)" in advice
+    mended, messages = measured(
+        nn.Sequential(linear(), PerCent()), sets, task="multilabel", logits=lambda output: (output / 100).logit(1e-6)
+    )
+    plain, _ = measured(linear(), sets, task="multilabel")
+    assert not [m for m in messages if "model output" in m]
+    np.testing.assert_array_equal(mended.images.prediction["original"], plain.images.prediction["original"])
+
+
+class OfThree(TensorDataset):
+    classes = ("cow", "dog", "emu")
+
+
+def test_a_model_with_the_classes_in_another_order_is_refused():
+    """Every answer of a perfect model was wrong."""
+    model, loader = linear(), DataLoader(OfThree(IMAGE, LABEL, MASK), 8)
+    model.class_names = ["emu", "cow", "dog"]
+    with pytest.raises(ValueError, match=r"outputs emu, cow, dog.*logits=lambda output: output\[:, \[1, 2, 0\]\]"):
+        measured(model, loader)
+    mended, _ = measured(model, loader, logits=lambda output: output[:, [1, 2, 0]])
+    plain, _ = measured(linear(), loader)
+    np.testing.assert_array_equal(mended.images.prediction["original"], (plain.images.prediction["original"] + 2) % 3)
+    assert measured(model, loader, class_names=["cow", "dog", "emu"])[0].class_names == ["cow", "dog", "emu"]
+    model.class_names = ["Kuh", "Hund", "Emu"]
+    assert measured(model, loader)[0].class_names == ["cow", "dog", "emu"]
+
+
 class Softmax(nn.Module):
     def __init__(self, dtype):
         super().__init__()

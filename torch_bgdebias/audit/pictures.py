@@ -17,7 +17,8 @@ from torch import Tensor
 
 from torch_bgdebias.batch import BatchSpec, value_at
 from torch_bgdebias.checks import describe
-from torch_bgdebias.data.folder import MaskedImageFolder, MaskSizeError
+from torch_bgdebias.data.folder import MaskedImageFolder
+from torch_bgdebias.data.reading import MaskSizeError
 from torch_bgdebias.data.settings import FolderSettings
 from torch_bgdebias.files import (
     EXTENSIONS,

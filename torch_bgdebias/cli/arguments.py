@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "choices",
+    "foreground_labels",
     "labels",
     "real",
     "refuse_half_units",
@@ -79,6 +80,19 @@ def choices(known: Collection[str]) -> Callable[[str], list[str]]:
 def labels(text: str) -> list[str]:
     """Values, label numbers or colours separated by commas; an empty text is none."""
     return [label.strip() for label in text.split(",") if label.strip()]
+
+
+def foreground_labels(text: str) -> list[str] | dict[str, list[str]]:
+    """Labels as `labels` has them, or those of each class: ``cat=8,9,dog=12``."""
+    if "=" not in text:
+        return labels(text)
+    by_class: dict[str, list[str]] = {}
+    for part in labels(text):
+        name, equals, label = part.rpartition("=")
+        if not equals and not by_class:
+            raise argparse.ArgumentTypeError(f"expected A,B or CLASS=A,B,CLASS=C, got {text!r}")
+        by_class.setdefault(name.strip() if equals else next(reversed(by_class)), []).append(label.strip())
+    return by_class
 
 
 def refuse_results(out: Path, files: Collection[str], *, overwrite: bool) -> None:

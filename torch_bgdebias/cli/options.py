@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from torch_bgdebias.cli.arguments import labels, real, whole
+from torch_bgdebias.cli.arguments import foreground_labels, labels, real, whole
 from torch_bgdebias.names import MASK_ENCODINGS, ON_ERROR, SUPERCLASS_SCORES
 
 __all__ = ["SHARED", "add_command", "add_mask_options", "add_options", "mask_options"]
@@ -111,8 +111,10 @@ def add_mask_options(parser: argparse.ArgumentParser, *, source: bool = True) ->
         add("--masks", type=Path, metavar="FILE_OR_DIR", help=help_text)
     help_text = "how masks say what is object (default: found out, or an error that shows what they hold)"
     add("--encoding", choices=MASK_ENCODINGS, default="auto", help=help_text)
-    help_text = "values, label numbers or #rrggbb that are object; 0 turns inverted masks round"
-    add("--foreground", type=labels, metavar="A,B", help=help_text)
+    help_text = (
+        "values, label numbers or #rrggbb that are object, of all classes or cat=8,dog=12; 0 turns inverted masks round"
+    )
+    add("--foreground", type=foreground_labels, metavar="A,B", help=help_text)
     add("--void", type=labels, metavar="A,B", help="those that are neither object nor background, '' for none")
     help_text = "what a mask's name has after its picture's: _mask for x_mask.png"
     add("--mask-suffix", default="", metavar="TEXT", help=help_text)

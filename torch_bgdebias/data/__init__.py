@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from torch_bgdebias.data.folder import (
         MaskedImageFolder as MaskedImageFolder,
         MaskedSample as MaskedSample,
-        MaskSizeError as MaskSizeError,
     )
     from torch_bgdebias.data.imagenet9 import (
         IMAGENET9_RANGES as IMAGENET9_RANGES,
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
         MaskedStream as MaskedStream,
     )
     from torch_bgdebias.data.places import load_places365 as load_places365
+    from torch_bgdebias.data.reading import MaskSizeError as MaskSizeError
     from torch_bgdebias.data.scenes import (
         SCENE_CATEGORIES as SCENE_CATEGORIES,
         Scenes as Scenes,
@@ -76,7 +76,7 @@ else:
             "torch_bgdebias.data.coverage": ["with_coverage"],
             "torch_bgdebias.data.digits": ["ThresholdMasked", "digits_with_masks", "mnist_with_masks", "read_idx"],
             "torch_bgdebias.data.examples": ["EXAMPLE_CLASSES", "example_folder", "example_loader"],
-            "torch_bgdebias.data.folder": ["MaskSizeError", "MaskedImageFolder", "MaskedSample"],
+            "torch_bgdebias.data.folder": ["MaskedImageFolder", "MaskedSample"],
             "torch_bgdebias.data.imagenet9": [
                 "IMAGENET9_RANGES",
                 "ImageNet9",
@@ -87,6 +87,7 @@ else:
             "torch_bgdebias.data.imagenet9_variants": ["ImageNet9Variants"],
             "torch_bgdebias.data.items": ["ItemReader", "MaskedItems", "MaskedStream"],
             "torch_bgdebias.data.places": ["load_places365"],
+            "torch_bgdebias.data.reading": ["MaskSizeError"],
             "torch_bgdebias.data.scenes": ["SCENE_CATEGORIES", "Scenes", "draw_scenes", "paint_scenes"],
             "torch_bgdebias.data.settings": ["FolderSettings"],
             "torch_bgdebias.data.tensors": ["MaskedTensorDataset", "MaskedTensors", "MaskedVoidItem"],

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from torch_bgdebias.data.class_folders import class_names
+from torch_bgdebias.data.own_labels import look_at_labels
 from torch_bgdebias.data.pairing import (
     MaskedSample,
     Pairs,
@@ -19,51 +20,31 @@ from torch_bgdebias.data.pairing import (
     missing_masks_text,
     pair,
     pictures_of,
-    size_advice,
 )
+from torch_bgdebias.data.reading import MaskedTriple, MaskSizeError, read_pair
 from torch_bgdebias.data.settings import FolderSettings
 from torch_bgdebias.data.tensors import JointTransform, MaskedTensors, with_void_of
-from torch_bgdebias.data.turned import fitting_turn, said_of_turned
+from torch_bgdebias.data.turned import said_of_turned
 from torch_bgdebias.files import (
     UnreadableImageError,
     as_tensor,
     content_id,
     first_few,
-    open_image,
-    resized,
     spread,
-    turned,
     white_level,
 )
 from torch_bgdebias.masks.annotated import AnnotatedMasks, holds_annotations
+from torch_bgdebias.masks.by_class import ClassMaskReader
 from torch_bgdebias.masks.encodings import Label, MaskEncoding, MaskEncodingError
 from torch_bgdebias.masks.formats.outlines import AnnotationError
 from torch_bgdebias.masks.reading import MaskReader
 
-__all__ = ["MaskSizeError", "MaskedImageFolder", "MaskedSample", "MaskedTriple", "read_pair"]
+__all__ = ["MaskedImageFolder", "MaskedSample"]
 
 #: pictures among which an object must be annotated
 _LOOK_AT = 48
 #: from this share of masks without an object on there is a warning
 _MANY_EMPTY = 0.1
-
-
-class MaskSizeError(ValueError):
-    """A mask has another size than its image; the message names both files and both sizes."""
-
-
-class MaskedTriple(NamedTuple):
-    """What an image and its mask hold, at one size.
-
-    Attributes:
-        image: (3, H, W) uint8.
-        mask: (1, H, W) uint8, 255 = foreground; 0 where it is void.
-        void: (1, H, W) bool, true where a pixel is neither object nor background.
-    """
-
-    image: Tensor
-    mask: Tensor
-    void: Tensor
 
 
 class MaskedImageFolder(Dataset[Any]):
@@ -83,7 +64,8 @@ class MaskedImageFolder(Dataset[Any]):
             (``.filtered`` counts); 0.04 and 0.64 leave objects of which something and behind which something is seen.
         classes: folders to take, in the order of their indices; by default all, by name, or by number.
         encoding: of the masks, as in ``MaskEncoding``, or one.
-        foreground, void: values, label numbers or colours that are object (``[0]`` turns masks round), or neither.
+        foreground, void: values, label numbers or colours that are object (``[0]`` turns masks round; ``{"cat": [8],
+            "dog": [12]}`` for each class), or neither.
         mask_suffix: what a mask's name has after its image's; without a folder ``masks/`` it is looked for beside it.
         white: value of white in images of more than 8 bits, by default found from all.
         interpolation: of the images' resize, ``"bilinear"``, ``"bicubic"`` or ``"nearest"``; masks are always bilinear.
@@ -113,7 +95,7 @@ class MaskedImageFolder(Dataset[Any]):
         min_foreground: float = 0.0,
         classes: Sequence[str] | None = None,
         encoding: str | MaskEncoding = "auto",
-        foreground: Sequence[Label | str] | None = None,
+        foreground: Sequence[Label | str] | Mapping[str, Sequence[Label | str]] | None = None,
         void: Sequence[Label | str] | None = None,
         mask_suffix: str = "",
         white: float | None = None,
@@ -153,10 +135,9 @@ class MaskedImageFolder(Dataset[Any]):
         pairs, drawn_masks = self._annotated_pairs(Path(str(source))) if annotated else (self._mask_pairs(), None)
         self.samples = self._paired(pairs)
         self.white = white_level([sample.image for sample in self.samples]) if white is None else white
-        strict, files = self.settings.on_error == "raise", [sample.mask for sample in self.samples]
         self._masks: MaskReader | AnnotatedMasks
         if drawn_masks is None:
-            self._masks = MaskReader.of_folder(files, self.settings.reading, root=self.root, strict=strict)
+            self._masks = self._reader()
             self._warn_of_empty(self._masks)
         else:
             self._masks = drawn_masks
@@ -171,6 +152,16 @@ class MaskedImageFolder(Dataset[Any]):
                 stacklevel=2,
             )
         self._leave_out()
+
+    def _reader(self) -> MaskReader:
+        strict, of_classes = self.settings.on_error == "raise", self.settings.of_classes
+        if of_classes is None:
+            files = [sample.mask for sample in self.samples]
+            masks = MaskReader.of_folder(files, self.settings.reading, root=self.root, strict=strict)
+            look_at_labels(masks, self.samples, self.classes, self.root)
+            return masks
+        by_class = {name: [s.mask for s in self.samples if s.label == i] for i, name in enumerate(self.classes)}
+        return ClassMaskReader.of_classes(by_class, self.settings.reading, of_classes, root=self.root, strict=strict)
 
     def _warn_of_empty(self, masks: MaskReader) -> None:
         if masks.empty >= _MANY_EMPTY * max(1, masks.looked_at) and not self.settings.min_foreground:
@@ -271,7 +262,8 @@ class MaskedImageFolder(Dataset[Any]):
         return pairs
 
     def _annotated_pairs(self, place: Path) -> tuple[Pairs, AnnotatedMasks]:
-        if self.settings.reading != MaskEncoding() or self.settings.mask_suffix:
+        is_said = self.settings.reading != MaskEncoding() or self.settings.of_classes is not None
+        if is_said or self.settings.mask_suffix:
             raise ValueError(
                 f"masks: expected no encoding, foreground, void or mask_suffix beside the annotations {place}, which "
                 "say by themselves what is object"
@@ -336,49 +328,6 @@ class MaskedImageFolder(Dataset[Any]):
 
         self.samples, small = _split(self.samples, reason)
         self.filtered = len(small)
-
-
-def read_pair(
-    image_path: Path,
-    mask_path: Path,
-    size: tuple[int, int] | None,
-    *,
-    masks: MaskReader | AnnotatedMasks | None = None,
-    white: float | None = None,
-    interpolation: str = "bilinear",
-) -> MaskedTriple:
-    """Read an image and its mask, and require that the files have one size.
-
-    A mask that was drawn on the pixels as stored, of a picture that its EXIF flag turns by 90 degrees, is turned along;
-    one with such a flag of its own that turns it away from its picture is read as it is stored.
-
-    Args:
-        image_path: the image.
-        mask_path: its mask.
-        size: (H, W) to resize to, ``None``: as they are.
-        masks: reads the mask; by default its encoding is found from the file alone. `AnnotatedMasks` know a mask by its
-            image.
-        white: as in ``open_image``.
-        interpolation: of the image.
-
-    Raises:
-        UnreadableImageError: one of them cannot be decoded.
-        MaskSizeError: their sizes differ.
-        MaskEncodingError: the mask does not say what is object.
-    """
-    image = open_image(image_path, white=white)
-    foreground, void = (masks or MaskReader(MaskEncoding(), {})).open(mask_path)
-    if image.size != foreground.size == image.size[::-1]:
-        fitting = fitting_turn(image_path, None if isinstance(masks, AnnotatedMasks) else mask_path)
-        foreground, void = turned(foreground, fitting), None if void is None else turned(void, fitting)
-    if image.size != foreground.size:
-        raise MaskSizeError(
-            f"mask {mask_path}: expected the size {(image.height, image.width)} (H, W) of its image {image_path}, "
-            f"got {(foreground.height, foreground.width)}; " + size_advice(image.size, foreground.size)
-        )
-    mask = as_tensor(resized(foreground, size))
-    is_void = torch.zeros_like(mask, dtype=torch.bool) if void is None else as_tensor(resized(void, size)) > 127
-    return MaskedTriple(as_tensor(resized(image, size, interpolation)), mask.masked_fill(is_void, 0), is_void)
 
 
 def _split(

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torch_bgdebias.checks import check_option, check_size, describe
-from torch_bgdebias.data.folder import MaskSizeError
+from torch_bgdebias.data.reading import MaskSizeError
 from torch_bgdebias.data.tensors import JointTransform, MaskedItem
 from torch_bgdebias.data.variants import VARIANTS
 from torch_bgdebias.files import (

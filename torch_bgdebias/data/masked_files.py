@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torch_bgdebias.checks import check_size
-from torch_bgdebias.data.folder import MaskSizeError
+from torch_bgdebias.data.reading import MaskSizeError
 from torch_bgdebias.data.tensors import JointTransform, with_void_of
 from torch_bgdebias.files import as_tensor, content_id, open_image, orientation, resized, turned
 

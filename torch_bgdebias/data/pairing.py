@@ -13,12 +13,22 @@ from typing import NamedTuple
 from torch_bgdebias.files import EXTENSIONS, category_folders, first_few, folder_listing, image_files, same_form, spread
 from torch_bgdebias.masks.annotated import AnnotatedMasks
 from torch_bgdebias.masks.contents import MASK_EXTENSIONS
-from torch_bgdebias.masks.formats.notice import RUN_LENGTHS, annotation_files
+from torch_bgdebias.masks.formats.notice import RUN_LENGTH_TABLE, RUN_LENGTHS, annotation_files
 from torch_bgdebias.unread import PICTURES_NOT_READ, apart, what_is_not_read
 
 __all__ = ["MaskedSample", "Pairs", "annotated_pairs", "missing_masks_text", "pair", "pictures_of", "size_advice"]
 
 _LOSSY = frozenset((".jfif", ".jpe", ".jpeg", ".jpg"))
+
+#: how masks in formats that are not read are opened
+_OPENED_BY = {
+    "mat": "scipy.io.loadmat(file) has arrays by name, MATLAB's h5py.File(file)[name][()].T",
+    "nii": "nibabel.load(file).get_fdata()[..., slice] has x before y: turn it as the picture is, often by .T",
+    "nrrd": "nrrd.read(file)[0] has x before y: save its transpose",
+    "dcm": "pydicom.dcmread(file).pixel_array, of a segmentation one array an object",
+    "pt": "numpy.save(file, torch.load(file).numpy())",
+    "pth": "numpy.save(file, torch.load(file).numpy())",
+}
 
 
 class MaskedSample(NamedTuple):
@@ -284,7 +294,11 @@ def _other_ending(root: Path, pairs: Pairs, suffix: str) -> str | None:
     folder = root / "masks" / relative.parent
     names = [path.name for path in sorted(folder.glob("*")) if path.name.startswith(f"{relative.stem}{suffix}.")]
     unread = [name for name in names if not name.endswith((".json", ".txt", ".xml"))]
-    return f"{folder} holds {first_few(unread)}, which is not read: save masks as PNG or .npy" if unread else None
+    if not unread:
+        return None
+    ending = unread[0].lower().removesuffix(".gz").rpartition(".")[2]
+    advice = f": {_OPENED_BY[ending]}" if ending in _OPENED_BY else ""
+    return f"{folder} holds {first_few(unread)}, which is not read: save masks as PNG or .npy{advice}"
 
 
 def _other_suffix(root: Path, pairs: Pairs, suffix: str) -> str | None:
@@ -315,6 +329,11 @@ def _annotations(root: Path, pairs: Pairs) -> str | None:
         advice = "their boxes are no masks: have them filled with --boxes"
     elif kind == RUN_LENGTHS:
         advice = "save them as PNG (pycocotools.mask.decode), or as one COCO file of all pictures"
+    elif kind == RUN_LENGTH_TABLE:
+        advice = (
+            "draw them into PNG: starts and lengths, of most competitions counted from 1 and down the columns, "
+            "mask.T.flat[start - 1 : start - 1 + length] = 255"
+        )
     else:
         above = next((root / part for part in ("images", "masks") if root / part in path.parents), path.parent)
         source = above if kind in ("LabelMe", "Supervisely", "YOLO") else path

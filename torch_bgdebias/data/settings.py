@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ __all__ = ["FolderSettings"]
 class FolderSettings:
     """Options of `torch_bgdebias.data.MaskedImageFolder`, which explains them.
 
-    ``reading`` holds ``encoding``, ``foreground`` and ``void`` in one.
+    ``reading`` holds ``encoding``, ``foreground`` and ``void`` in one, ``of_classes`` each class's own foreground.
 
     Raises:
         ValueError: an unknown option, or a number out of range.
@@ -28,7 +28,7 @@ class FolderSettings:
     min_foreground: float = 0.0
     classes: Sequence[str] | None = None
     encoding: str | MaskEncoding = "auto"
-    foreground: Sequence[Label | str] | None = None
+    foreground: Sequence[Label | str] | Mapping[str, Sequence[Label | str]] | None = None
     void: Sequence[Label | str] | None = None
     mask_suffix: str = ""
     white: float | None = None
@@ -47,7 +47,12 @@ class FolderSettings:
             raise ValueError(
                 f"max_foreground: expected at least min_foreground ({self.min_foreground}), got {self.max_foreground}"
             )
-        mask_encoding(self.encoding, self.foreground, self.void)
+        if (labels := self.of_classes) is not None:
+            if isinstance(self.encoding, MaskEncoding) and self.encoding.foreground is not None:
+                raise ValueError("foreground: expected it once, got it inside the MaskEncoding and beside it")
+            for of_class in labels.values():
+                MaskEncoding(foreground=of_class)  # type: ignore[arg-type]  # which makes a tuple of it
+        _ = self.reading
 
     @property
     def height_width(self) -> tuple[int, int] | None:
@@ -56,5 +61,12 @@ class FolderSettings:
 
     @property
     def reading(self) -> MaskEncoding:
-        """Encoding, foreground and void in one."""
-        return mask_encoding(self.encoding, self.foreground, self.void)
+        """Encoding, void, and a foreground that is the same for all classes in one."""
+        return mask_encoding(
+            self.encoding, None if isinstance(self.foreground, Mapping) else self.foreground, self.void
+        )
+
+    @property
+    def of_classes(self) -> Mapping[str, Sequence[Label | str]] | None:
+        """Each class's own foreground, where it was given by class."""
+        return self.foreground if isinstance(self.foreground, Mapping) else None

@@ -12,7 +12,7 @@ __all__ = ["fitting_turn", "said_of_turned"]
 
 #: so many pictures, and masks, are looked into
 _LOOK_AT = 500
-_NO_FLAGS = (".bmp", ".gif", ".npy", ".pgm", ".ppm")
+_NO_FLAGS = (".bmp", ".gif", ".npy", ".npz", ".pgm", ".ppm")
 #: what undoes a turn of 90 degrees; the others undo themselves
 _BACK = {6: 8, 8: 6}
 
@@ -25,7 +25,7 @@ def fitting_turn(image: Path, mask: Path | None) -> int:
         mask: the mask's, ``None`` where there is none. A flag of its own has been followed, and goes before the
             picture's: it was copied from the picture together with everything else that is not pixels.
     """
-    mask_turn = 1 if mask is None or mask.suffix.lower() == ".npy" else orientation(mask)
+    mask_turn = 1 if mask is None or mask.suffix.lower() in _NO_FLAGS else orientation(mask)
     return _BACK.get(mask_turn, mask_turn) if mask_turn > 4 else orientation(image)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,13 +13,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from torch_bgdebias.files import UnreadableImageError, decoded
+from torch_bgdebias.files import UnreadableImageError, decoded, first_few
 from torch_bgdebias.unread import pages
 
 __all__ = ["MASK_EXTENSIONS", "Colour", "MaskContents", "Plane", "load_mask", "voc_palette"]
 
 #: endings of arrays that are read as masks, beside those of images
-MASK_EXTENSIONS = frozenset((".npy",))
+MASK_EXTENSIONS = frozenset((".npy", ".npz"))
 
 #: (H, W), or (H, W, 3) of colours
 Plane: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -28,6 +29,8 @@ Colour = tuple[int, int, int]
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 #: how far the channels of a grey picture may lie apart after a lossy file
 _CHROMA_NOISE = 24
+#: an array that unpacks to more is taken for an attack
+_MOST_BYTES = 1 << 31
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +115,10 @@ class MaskContents:
 
 
 def load_mask(path: str | Path) -> MaskContents:
-    """Read a mask file: an image, or an array (.npy) of shape (H, W), (H, W, 1), (1, H, W), or (H, W, 3) uint8.
+    """Read a mask file: an image, or an array (.npy, .npz) of shape (H, W), (H, W, 1), (1, H, W), or (H, W, 3) uint8.
+
+    Of arrays of 0 and 1 with a channel a class or an object, (K, H, W) or (H, W, K), at most one of them 1 in a pixel,
+    labels are made: the channel's number where every pixel is of one, else 0 for none, and numbers from 1.
 
     Raises:
         FileNotFoundError: no such file.
@@ -120,7 +126,7 @@ def load_mask(path: str | Path) -> MaskContents:
             names it.
     """
     path = Path(path)
-    if path.suffix.lower() == ".npy":
+    if path.suffix.lower() in MASK_EXTENSIONS:
         return _from_array(path)
     picture = decoded(path)
     _require_one_page(path)
@@ -220,17 +226,60 @@ def _from_colours(path: Path, mode: str, colours: Plane, alpha: Plane | None, lo
 
 def _from_array(path: Path) -> MaskContents:
     try:
-        values = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
+        values = _only_array(path) if path.suffix.lower() == ".npz" else np.load(path, allow_pickle=False)
+    except (FileNotFoundError, UnreadableImageError):
         raise
     except Exception as error:  # numpy raises errors of many types on a damaged header
         raise UnreadableImageError(f"unreadable mask file {path}: {error}") from error
     mode = f"array {values.dtype} {values.shape}"
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
         values = values[0] if values.shape[0] == 1 else values[..., 0]
+    if values.ndim == 3 and (labels := _labels_of_channels(values)) is not None:
+        values = labels
     if values.ndim == 3 and values.shape[2] == 3 and values.dtype == np.uint8:
         return _from_colours(path, mode, values, None, False)
     if values.ndim != 2 or values.dtype.kind not in "biuf" or 0 in values.shape:
-        one_hot = "; of a channel a class save values.argmax(axis)" if values.ndim == 3 else ""
-        raise UnreadableImageError(f"mask file {path}: expected an array (H, W) of numbers, got {mode}{one_hot}")
+        raise UnreadableImageError(
+            f"mask file {path}: expected an array (H, W) of numbers, got {mode}{_advice_on_channels(values)}"
+        )
     return MaskContents(path, mode, "numbers", values.astype(np.uint8) if values.dtype == bool else values)
+
+
+def _only_array(path: Path) -> Plane:
+    """The one array of an archive, or the one called mask."""
+    with zipfile.ZipFile(path) as archive:
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+    if max(sizes.values(), default=0) > _MOST_BYTES:
+        raise UnreadableImageError(f"mask file {path}: an array of {max(sizes.values())} bytes is not unpacked")
+    with np.load(path, allow_pickle=False) as arrays:
+        names = arrays.files if len(arrays.files) == 1 else [name for name in arrays.files if name == "mask"]
+        if not names:
+            raise UnreadableImageError(
+                f"mask file {path}: expected one array, or one called mask, got {first_few(arrays.files)}; save the "
+                "mask alone"
+            )
+        values: Plane = arrays[names[0]]
+        return values
+
+
+def _labels_of_channels(values: Plane) -> Plane | None:
+    """Label numbers (H, W) of an array with a channel a class or an object; ``None`` where it is none.
+
+    Channels are the axis along which a pixel is at most one of them, the shorter one where both are so.
+    """
+    if values.dtype.kind not in "biuf" or 0 in values.shape or not bool(((values == 0) | (values == 1)).all()):
+        return None
+    for axis in sorted((0, 2), key=lambda axis: values.shape[axis]):
+        times = values.sum(axis, dtype=np.int64)
+        if times.max() <= 1:
+            channel = values.argmax(axis)
+            return channel if times.min() == 1 else np.where(times == 1, channel + 1, 0)
+    return None
+
+
+def _advice_on_channels(values: Plane) -> str:
+    if values.ndim != 3:
+        return ""
+    if values.dtype.kind in "biu" and bool(((values == 0) | (values == 1)).all()):
+        return "; channels overlap: of an object a channel save values.any(axis), of a class a channel one that counts"
+    return "; of a channel a class save values.argmax(axis), of probabilities 1 less that of the background"

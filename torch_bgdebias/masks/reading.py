@@ -14,9 +14,11 @@ from torch import Tensor
 from torch_bgdebias.files import UnreadableImageError, as_tensor, first_few, resized, spread
 from torch_bgdebias.masks.contents import MaskContents, Plane, load_mask
 from torch_bgdebias.masks.detection import by_alpha, refusal, resolve
-from torch_bgdebias.masks.encodings import MaskEncoding, MaskEncodingError
+from torch_bgdebias.masks.dithering import warn_of_dithering
+from torch_bgdebias.masks.encodings import Label, MaskEncoding, MaskEncodingError
 from torch_bgdebias.masks.foreground import foreground_of
 from torch_bgdebias.masks.outlines import warn_of_outlines
+from torch_bgdebias.masks.several import labels_within, not_numbered
 
 __all__ = ["MaskPicture", "MaskReader", "open_mask", "read_mask"]
 
@@ -100,6 +102,8 @@ class MaskReader:
     Attributes:
         has_void: whether some of the masks that ``of_folder`` looked at hold pixels that are neither.
         looked_at, empty: how many masks ``of_folder`` looked at, and how many of these hold no object.
+        several: a mask with several labels that all count as object although nobody said so, and its labels; ``None``
+            where there is none, or where they are numbered 1, 2, ... as instances are.
     """
 
     def __init__(self, wanted: MaskEncoding, encodings: Mapping[str, MaskEncoding]) -> None:
@@ -107,6 +111,7 @@ class MaskReader:
         self.encodings = dict(encodings)
         self.has_void = False
         self.looked_at = self.empty = 0
+        self.several: tuple[Path, frozenset[Label]] | None = None
 
     @classmethod
     def of_folder(
@@ -155,6 +160,7 @@ class MaskReader:
         if refused and (strict or not reader.encodings):
             raise refused[0][1]
         reader._require_measurable([mask for mask in masks if _group(mask, wanted) in reader.encodings], root)
+        reader._look_for_several(masks)
         return reader
 
     def open(self, path: str | Path) -> MaskPicture:
@@ -169,6 +175,26 @@ class MaskReader:
             Image.fromarray(foreground),
             None if void is None else Image.fromarray(void.astype(np.uint8) * np.uint8(255)),
         )
+
+    def labels_of(self, path: Path) -> frozenset[Label]:
+        """The labels in a mask that are object where all but background and void is; none where it cannot be read."""
+        try:
+            return self._labels_within(load_mask(path))
+        except (UnreadableImageError, FileNotFoundError):
+            return frozenset()  # named when the sample is read
+
+    def _labels_within(self, mask: MaskContents) -> frozenset[Label]:
+        encoding = self.encodings.get(_group(mask, self.wanted))
+        if encoding is None or encoding.kind not in ("index", "colour"):
+            return frozenset()
+        return labels_within(mask, encoding.void or ())
+
+    def _look_for_several(self, masks: Sequence[MaskContents]) -> None:
+        if self.wanted.kind != "auto" or self.wanted.foreground is not None:
+            return
+        labels = [(mask.path, self._labels_within(mask)) for mask in masks]
+        if not_numbered([in_mask for _, in_mask in labels]):
+            self.several = next(pair for pair in labels if len(pair[1]) > 1)
 
     def _planes(self, mask: MaskContents) -> tuple[Plane, Plane | None]:
         group = _group(mask, self.wanted)
@@ -206,6 +232,7 @@ class MaskReader:
                 "foreground=[...] with the values that are object"
             )
         warn_of_outlines([cover.inside for cover in covers], opening)
+        warn_of_dithering([cover.inside for cover in covers], opening)
         if self.wanted.foreground is not None:
             return
         edge = float(np.mean([np.mean([cover.share(side) for side in _SIDES]) for cover in covers]))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_bgdebias.checks import check_count
-from torch_bgdebias.class_names import known_names, names_of_classes
+from torch_bgdebias.class_names import known_names, names_of_classes, require_same_order
 from torch_bgdebias.models import eval_mode
 from torch_bgdebias.names import VARIANTS
 from torch_bgdebias.probe.passes.gathering import BackgroundPool, pool_for
@@ -41,10 +41,14 @@ _SIGMOIDS = (
     "model output: the model takes a sigmoid of each class's logit: the class of the largest is its answer, and how "
     "sure it is is the softmax of the logits, which it was not trained for; pass logits= to say where the logits are"
 )
-_IN_UNIT = (
-    "model output: all values lie in [0, 1] and are taken for logits; if they are shares of some kind (likenesses, a "
-    "softmax of which classes were left out), answers and accuracies hold, but how sure they are, AUC and calibration "
-    "do not; pass logits= to say where the logits are"
+_SHARES = (
+    "model output: all values lie in [0, {whole}] and are taken for logits; if they are shares of some kind "
+    "(likenesses, a softmax of which classes were left out), answers and accuracies hold, but how sure they "
+    "are, AUC and calibration do not; pass logits= to say where the logits are"
+)
+_SHARES_OF_YES = (
+    "model output: all values lie in [0, {whole}] and are taken for logits, which say yes above 0, that is always; if "
+    "they are probabilities pass logits=lambda output: (output / {whole}).logit(1e-6), or say where the logits are"
 )
 #: from so many images on, one answer to all of them is no accident
 _MANY = 20
@@ -98,7 +102,8 @@ def evaluate_background_bias(
 
     Raises:
         KeyError: a batch lacks what ``spec`` names (no masks, for instance).
-        TypeError, ValueError: what does not fit, by name: labels without an output, logits not finite, no batch.
+        TypeError, ValueError: what does not fit, by name: labels without an output, logits not finite, no batch, a
+            model that has the data's classes in another order.
 
     Example:
         >>> batch = (torch.rand(8, 3, 8, 8), torch.arange(8) % 2, torch.zeros(8, 1, 8, 8))
@@ -115,6 +120,8 @@ def evaluate_background_bias(
     files = known_files(loader) if effective.ids is None else None
     share = Share(loader, effective.spec, max_batches=max_batches, in_order=files is not None).need_order(effective)
     effective = effective if files is None else dataclasses.replace(effective, ids=files)
+    if class_names is None and effective.logits is None:
+        require_same_order(model, known_names(None, loader))
     evaluation = Evaluation(model, effective, device=device)
     for message in (no_embedding := evaluation.run.no_embedding, unshown_void(loader)):
         if message:
@@ -214,8 +221,9 @@ def warnings_of(collected: Collected, settings: EvaluationSettings) -> list[str]
         messages.append(_SIGMOID if settings.task != "multiclass" else _SOFTMAX)
     if collected.sigmoids:
         messages.append(_SIGMOIDS)
-    if collected.in_unit and len(collected.images) >= _MANY:
-        messages.append(_IN_UNIT)
+    if (collected.in_unit or collected.in_per_cent) and len(collected.images) >= _MANY:
+        text = _SHARES if settings.task == "multiclass" else _SHARES_OF_YES
+        messages.append(text.format(whole=1 if collected.in_unit else 100))
     if collected.soft:
         messages.append(
             "label: shares of classes are scored by the largest one: a prediction is right or wrong, however large the "

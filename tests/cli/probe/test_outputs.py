@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -135,6 +136,35 @@ def test_grey_models(capsys):
     assert "--channels: the model's first convolution takes 5; pictures have 1 or 3" in capsys.readouterr().err
     assert command("--model", "timm:test_resnet", "--channels", 1, "--size", 32, *WORDS) == 0
     assert printed(capsys)["preprocessing"]["mean"] == [0.5]
+
+
+def test_a_lightning_checkpoint_s_own_class_names_are_followed(place, capsys):
+    """Outputs in another order than the folders were measured as if they were in theirs: accuracy 0 for 100 %."""
+    (place / "own.py").write_text(
+        "from trial_nets import Corner\n"
+        "class Turned(Corner):\n"
+        "    def forward(self, x):\n        return super().forward(x)[:, [2, 0, 1]]\n"
+    )
+    words = ("--model", "own:Turned", "--checkpoint", "own.ckpt", *WORDS)
+    for names, text, rc in (
+        (["emu", "Cat", "dog"], "", 0),
+        (["emu", "cat", "cow"], "the model's outputs are called emu, cat, cow, and dog is not among them", 1),
+        (
+            ["emu", "cat", "cow", "dog"],
+            "note: 4 names of outputs are known (emu, cat, cow, dog) and the model has 3",
+            0,
+        ),
+    ):
+        state = {"scale": torch.tensor(8.0)}
+        torch.save({"state_dict": state, "hyper_parameters": {"class_names": names}}, place / "own.ckpt")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert command(*words, "--overwrite") == rc
+        captured = capsys.readouterr()
+        assert text in captured.err
+        if rc == 0:
+            accuracy = json.loads(captured.out)["accuracy"]["original"]["value"]
+            assert accuracy == (1 if len(names) == 3 else 0)
 
 
 def test_checkpoints_tell_outputs_names_and_images(place, capsys):

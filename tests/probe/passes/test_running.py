@@ -91,6 +91,7 @@ def test_superclasses_of_sigmoids_take_the_logits():
         (lambda z: z.softmax(1), False),
         (torch.sigmoid, False),
         (lambda z: z.softmax(1)[:, 1:], True),  # what is left adds up to less than 1
+        (lambda z: 1 / (1 + torch.exp(-z)), True),  # by hand
     ],
 )
 def test_shares_that_are_neither_a_softmax_nor_a_sigmoid_are_noticed(end, in_unit):
@@ -98,3 +99,50 @@ def test_shares_that_are_neither_a_softmax_nor_a_sigmoid_are_noticed(end, in_uni
     for number in range(2):
         run(torch.rand(8, 3, 5, 5), None, variant="original", number=number)
     assert run.in_unit is in_unit
+
+
+class OwnHeads(nn.Module):
+    """A head a class, each with its own sigmoid, as shares or in per cent."""
+
+    def __init__(self, outputs, whole, dtype=torch.float32):
+        super().__init__()
+        torch.manual_seed(0)
+        self.heads, self.whole, self.dtype = nn.ModuleList(nn.Linear(3, 1) for _ in range(outputs)), whole, dtype
+
+    def forward(self, image):
+        z = [head(image.mean((2, 3))).to(self.dtype) for head in self.heads]
+        return torch.cat([self.whole * one.sigmoid() for one in z] if self.whole else z, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("whole", [1, 100])
+@pytest.mark.parametrize(("task", "outputs"), [("multiclass", 4), ("multilabel", 4), ("binary", 1)])
+def test_sigmoids_of_heads_in_per_cent_are_undone(task, outputs, whole, dtype):
+    """They were taken for logits: a softmax of 73 and 12 is sure of anything, and 12 per cent said yes."""
+    settings, image = EvaluationSettings(variants=["only_fg"], task=task), torch.rand(8, 3, 5, 5)
+    answers = []
+    for model in (OwnHeads(outputs, whole, dtype), OwnHeads(outputs, None, dtype)):
+        run = ModelRun(model, settings)
+        answers.append([run(image, None, variant="original", number=n)[0] for n in (0, 1)][1])
+        assert not run.in_unit
+        assert not run.in_per_cent
+        assert (run.sigmoids, run.probabilities) == (
+            (task == "multiclass" and model.whole is not None),
+            (task != "multiclass" and model.whole is not None),
+        )
+    torch.testing.assert_close(*answers, atol=1e-3 if dtype is torch.float32 else 0.1, rtol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("end", "in_per_cent"),
+    [
+        (lambda z: 100 / (1 + torch.exp(-3 * z)), True),
+        (lambda z: 4 * z.relu(), False),
+        (lambda z: 100 * z, False),
+        (lambda z: 100 * z.softmax(1), False),
+    ],
+)
+def test_per_cent_of_which_no_sigmoid_is_seen_is_noticed(end, in_per_cent):
+    run = ModelRun(Ends(end), EvaluationSettings(variants=["only_fg"]))
+    run(torch.rand(8, 3, 5, 5, generator=torch.Generator().manual_seed(0)), None, variant="original", number=0)
+    assert run.in_per_cent is in_per_cent

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from torch_bgdebias.data.folder import MaskSizeError
+from torch_bgdebias.data.reading import MaskSizeError
 from torch_bgdebias.files import EXTENSIONS, as_tensor, image_files
 from torch_bgdebias.masks.contents import MASK_EXTENSIONS
 from torch_bgdebias.masks.encodings import MaskEncoding, mask_encoding

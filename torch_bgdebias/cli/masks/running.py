@@ -14,7 +14,7 @@ from torch_bgdebias.cli.masks.comparing import compare
 from torch_bgdebias.cli.masks.drawing import convert, draw
 from torch_bgdebias.cli.progress import note, progress
 from torch_bgdebias.files import first_few
-from torch_bgdebias.masks.formats.notice import annotation_files
+from torch_bgdebias.masks.formats.notice import RUN_LENGTH_TABLE, RUN_LENGTHS, annotation_files
 from torch_bgdebias.masks.making.detecting import BoxDetector
 from torch_bgdebias.masks.making.folder import MadeFolder, MakingSettings, make_masks, targets_of
 from torch_bgdebias.masks.making.named import licence_of, mask_maker
@@ -114,8 +114,10 @@ def _note_annotations(root: Path, pictures: list[Path]) -> None:
     if noticed:
         kinds = ", ".join(dict.fromkeys(kind for _, kind in noticed))
         files = first_few((path.name for path, _ in noticed), 3)
+        advice = "draw their outlines with --from, or give their boxes with --boxes"
+        if all(kind in (RUN_LENGTHS, RUN_LENGTH_TABLE) for _, kind in noticed):
+            advice = "they are not read either, but better than any guess: draw them into PNG"
         print(
-            f"bgdebias masks: note: there are annotations ({kinds}: {files}), which GrabCut does not use: draw their "
-            "outlines with --from, or give their boxes with --boxes",
+            f"bgdebias masks: note: there are annotations ({kinds}: {files}), which GrabCut does not use: {advice}",
             file=sys.stderr,
         )

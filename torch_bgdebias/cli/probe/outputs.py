@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch_bgdebias.class_names import plain_name
 from torch_bgdebias.data.imagenet9 import IMAGENET9_RANGES
 from torch_bgdebias.files import first_few
 from torch_bgdebias.models import LogitsKey
@@ -120,12 +121,20 @@ def settle_outputs(
     if len(names) > count:
         raise ValueError(_outside(len(names) - 1, names[-1], count))
     if count != len(names):
+        one_more = "; is the first one none of them, as in networks from TensorFlow?" if count == len(names) + 1 else ""
         raise ValueError(
             f"--data: the model has {count} outputs and the data {len(names)} classes ({', '.join(names[:4])}, ...): "
-            "say with --labels FILE which output each class folder is"
+            f"say with --labels FILE which output each class folder is{one_more}"
+        )
+    if known is not None and len(known) != count:
+        print(
+            f"bgdebias probe: note: {len(known)} names of outputs are known ({first_few(known, 4)}) and the model has "
+            f"{count}: they are passed over, and outputs taken in the order of the class folders",
+            file=sys.stderr,
         )
     if known is not None and len(known) == count:
-        strangers = [name for name in names if name not in known]
+        spelled = {plain_name(name) for name in known}
+        strangers = [name for name in names if plain_name(name) not in spelled] or names
         raise ValueError(
             f"--data: the model's outputs are called {first_few(known, 4)}, and {first_few(strangers, 4)} is not among "
             "them: say with --labels FILE which output each class folder is"
@@ -149,9 +158,16 @@ def _joined(names: Sequence[str], table: dict[str, list[int]]) -> list[list[str]
 
 
 def _by_name(names: Sequence[str], known: Sequence[str]) -> list[int] | None:
-    """The output of each class by its name; ``None`` where a name is missing, or stands for two outputs."""
-    places = {name: i for i, name in enumerate(known) if known.count(name) == 1}
-    return [places[name] for name in names] if all(name in places for name in names) else None
+    """The output of each class by its name; ``None`` where a name is missing, or stands for two outputs.
+
+    Where names do not agree as they are written, capitals, blanks and dashes count alike.
+    """
+    for spelled in (str, plain_name):
+        times = Counter(map(spelled, known))
+        places = {spelled(name): i for i, name in enumerate(known) if times[spelled(name)] == 1}
+        if all(spelled(name) in places for name in names) and len({spelled(name) for name in names}) == len(names):
+            return [places[spelled(name)] for name in names]
+    return None
 
 
 def _outside(label: int, name: str, count: int) -> str:

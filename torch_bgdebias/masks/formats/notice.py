@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["BOXES_ALONE", "RUN_LENGTHS", "annotation_files", "annotation_kind"]
+__all__ = ["BOXES_ALONE", "RUN_LENGTHS", "RUN_LENGTH_TABLE", "annotation_files", "annotation_kind"]
 
 #: kinds that hold boxes and no outlines
 BOXES_ALONE = ("PASCAL VOC", "YOLO boxes")
 
 #: COCO's run lengths without what COCO puts around them
 RUN_LENGTHS = "run lengths"
+#: starts and lengths in a table or a text, as competitions have them
+RUN_LENGTH_TABLE = "starts and lengths of runs"
 
+#: endings of files that are looked into
+_ENDINGS = (".csv", ".json", ".tsv", ".txt", ".xml")
+#: starts and lengths
+_NUMBERS = re.compile(r"\d+(?: \d+){5,}")
 #: what of a file is looked at
 _HEAD = 65536
 
@@ -70,21 +77,36 @@ def _yolo_kind(text: str) -> str | None:
 
 
 def annotation_files(folders: Iterable[Path], *, look_at: int = 20) -> list[tuple[Path, str]]:
-    """Annotation files directly in these folders, with their kinds; ``RUN_LENGTHS`` are not read, only noticed.
+    """Annotation files directly in these folders, with their kinds.
+
+    ``RUN_LENGTHS`` and ``RUN_LENGTH_TABLE`` are not read, only noticed.
 
     Args:
         folders: those that are not there are passed over.
-        look_at: how many JSON, XML and text files of each folder are opened.
+        look_at: how many JSON, XML, text and table files of each folder are opened.
     """
     noticed = []
     for folder in dict.fromkeys(folders):
         if not folder.is_dir():
             continue
-        candidates = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".json", ".txt", ".xml"))
+        candidates = sorted(path for path in folder.iterdir() if path.suffix.lower() in _ENDINGS)
         for path in candidates[:look_at]:
             kind = annotation_kind(path)
             if kind is None and path.suffix.lower() == ".json" and '"counts"' in (text := _head_of(path)):
                 kind = RUN_LENGTHS if '"size"' in text else None
+            if kind is None and path.suffix.lower() in (".csv", ".tsv", ".txt") and _holds_runs(_head_of(path)):
+                kind = RUN_LENGTH_TABLE
             if kind is not None:
                 noticed.append((path, kind))
     return noticed
+
+
+def _holds_runs(text: str) -> bool:
+    """Whether there are three runs or more in one field: starts that grow by more than the lengths between them."""
+    for match in _NUMBERS.finditer(text):
+        numbers = [int(number) for number in match.group().split()]
+        starts, lengths = numbers[::2], numbers[1::2]
+        ends = [start + length for start, length in zip(starts, lengths, strict=False)]
+        if all(end <= start for end, start in zip(ends, starts[1:], strict=False)) and min(lengths) > 0:
+            return True
+    return False

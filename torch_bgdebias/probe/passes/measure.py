@@ -57,7 +57,8 @@ class Collected:
         no_embedding: why there is none although one was asked for.
         probabilities: whether the model's outputs were probabilities.
         sigmoids: whether the model takes a sigmoid of each class's logit.
-        in_unit: whether all outputs lie in [0, 1] and neither a softmax nor a sigmoid is seen.
+        in_unit, in_per_cent: whether all outputs lie in [0, 1], or in [0, 100] and some above 50, and neither a softmax
+            nor a sigmoid is seen.
         soft: whether labels were shares of classes, of which the largest counts.
         doubt: what in the first images speaks against their units; empty where nothing does.
         object_share: mean share of the picture that the masks call object, of images with one; NaN without any.
@@ -79,6 +80,7 @@ class Collected:
     object_edge_share: float = math.nan
     sigmoids: bool = False
     in_unit: bool = False
+    in_per_cent: bool = False
     mask_peak: float = math.nan
     twins: Twins = dataclasses.field(default_factory=Twins)
 
@@ -174,6 +176,7 @@ class Evaluation:
             object_edge_share=edge,
             sigmoids=run.sigmoids,
             in_unit=run.in_unit,
+            in_per_cent=run.in_per_cent,
             mask_peak=float(covered[:, 2].max()),
             twins=Twins.joined(twins),
         )
@@ -314,6 +317,7 @@ def joined(parts: Sequence[Collected | None]) -> Collected:
         object_edge_share=_mean_over_images(nonempty, "object_edge_share"),
         sigmoids=any(part.sigmoids for part in nonempty),
         in_unit=all(part.in_unit for part in nonempty),
+        in_per_cent=all(part.in_per_cent for part in nonempty),
         mask_peak=max(part.mask_peak for part in nonempty),
         twins=Twins.joined([part.twins for part in nonempty]),
     )

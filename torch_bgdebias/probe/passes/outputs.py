@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ __all__ = ["TASKS", "class_logits", "log_odds_of", "logits_for", "sigmoid_taken"
 
 #: the least that a float32 probability tells from 0, and what one of 1.0 may have been rounded by
 _LEAST, _ROUNDED = 1e-38, 2.0**-25
+#: more of the sigmoids' columns are not compared with an output's
+_MOST_COLUMNS = 16384
 
 TASKS = ("multiclass", "binary", "multilabel")
 
@@ -78,15 +80,28 @@ def undo_sigmoid(share: Tensor) -> Tensor:
     return (p.clamp_min(_LEAST).log() - (1 - p).clamp_min(_ROUNDED).log()).float()
 
 
-def sigmoid_taken(run: Callable[[], Tensor]) -> bool:
-    """Whether what a model returns is a sigmoid's output, by watching the model compute it.
+def sigmoid_taken(run: Callable[[], Tensor], whole: float = 1.0) -> bool:
+    """Whether what a model returns is made of sigmoids' outputs, by watching the model compute it.
 
     Args:
         run: calls the model and returns its output.
+        whole: what they were multiplied with, 100 for per cent.
     """
     with _SigmoidWatch() as sigmoids:
         output = run()
-    return any(_same_memory(output, result) for result in sigmoids.outputs)
+    is_one = whole == 1 and any(_same_memory(output, result) for result in sigmoids.outputs)
+    return is_one or _made_of(output, sigmoids.outputs, whole)
+
+
+def _made_of(output: Tensor, sigmoids: Sequence[Tensor], whole: float) -> bool:
+    """Whether every column of an output, of several images, is one of the sigmoids' times ``whole``."""
+    size = len(output) if output.ndim else 0
+    tables = [x.reshape(size, -1).float() for x in sigmoids if size > 1 and x.ndim and len(x) == size]
+    if not tables or sum(table.shape[1] for table in tables) > _MOST_COLUMNS:
+        return False
+    columns, shares = torch.cat(tables, 1), output.reshape(size, -1).float() / whole
+    tolerance = 4 * torch.finfo(output.dtype).eps if output.is_floating_point() else 0.0
+    return all(bool(((columns - share[:, None]).abs().amax(0) <= tolerance).any()) for share in shares.T)
 
 
 class _SigmoidWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]

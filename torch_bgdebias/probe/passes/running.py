@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +22,9 @@ from torch_bgdebias.superclasses import Superclasses
 
 __all__ = ["ModelRun"]
 
+#: what shares are multiplied with: nothing, or to per cent
+_WHOLES = (1.0, 100.0)
+
 _LEFT_OUT = "feature consistency is left out, pass layer= to have it"
 
 
@@ -36,7 +40,6 @@ class ModelRun:
         no_embedding: why there is none although one was asked for; empty otherwise.
         sigmoids: whether a model of several classes takes a sigmoid of each class's logit.
         probabilities: whether an output so far was a softmax already, or, with one logit or label sets, a sigmoid.
-        in_unit: whether all outputs of several classes so far lie in [0, 1] and neither softmax nor sigmoid is seen.
         doubt: what in the first images speaks against their units, empty where nothing does; ``None`` before them.
     """
 
@@ -45,8 +48,9 @@ class ModelRun:
         self.layer: str | None = None
         self.no_embedding = ""
         self.probabilities = False
-        self.in_unit = settings.task == "multiclass"
         self._sigmoid: bool | None = None  # not looked yet
+        self._whole = 1.0  # what a sigmoid is multiplied with
+        self._extent = (math.inf, -math.inf)  # smallest and largest output so far
         self.doubt: str | None = None
         self._key, self._joined = _taken_apart(settings.logits)
         if settings.embeddings and settings.mixed:
@@ -56,6 +60,20 @@ class ModelRun:
     def sigmoids(self) -> bool:
         """See the class."""
         return self.settings.task == "multiclass" and bool(self._sigmoid)
+
+    @property
+    def in_unit(self) -> bool:
+        """Whether all outputs so far lie in [0, 1] and neither a softmax nor a sigmoid is seen."""
+        return self._are_shares and self._extent[1] <= 1
+
+    @property
+    def in_per_cent(self) -> bool:
+        """The same of [0, 100], some of them above 50."""
+        return self._are_shares and 50 < self._extent[1] <= 100
+
+    @property
+    def _are_shares(self) -> bool:
+        return not self.probabilities and not self._sigmoid and self._extent[0] >= 0
 
     @contextmanager
     def watching(self) -> Iterator[LayerTap | None]:
@@ -126,29 +144,34 @@ class ModelRun:
     def _without_shares(self, outputs: Tensor, prepared: Tensor) -> Tensor:
         """Logits (B, K) also where the model has taken a softmax of them, or a sigmoid of each."""
         if are_probabilities(outputs):
-            self.probabilities, self.in_unit = True, False
+            self.probabilities = True
             return without_softmax(outputs)
-        in_unit = _all_in_unit(outputs)
-        if self._sigmoid is None and in_unit:
-            self._sigmoid = self._takes_sigmoid(prepared)
-        self.in_unit &= in_unit and not self._sigmoid
-        return undo_sigmoid(outputs) if self._sigmoid else outputs
+        if self._takes_sigmoid(outputs, prepared):
+            return undo_sigmoid(outputs / self._whole)
+        return outputs
 
     def _without_sigmoid(self, logits: Tensor, prepared: Tensor) -> Tensor:
         """Logits (B, K) also where the model has taken a sigmoid of them, as it is seen to do in its first batch."""
-        if self._sigmoid is None:
-            values = 2 * logits[:, 1] if self.settings.task == "binary" else logits
-            self._sigmoid = _all_in_unit(values) and self._takes_sigmoid(prepared)
-            self.probabilities = self._sigmoid
-        if not self._sigmoid:
+        of_two = self.settings.task == "binary"
+        values = 2 * logits[:, 1] if of_two else logits
+        if not self._takes_sigmoid(values, prepared):
             return logits
-        if self.settings.task == "binary":
-            odds = undo_sigmoid(2 * logits[:, 1])
-            return torch.stack([-odds / 2, odds / 2], 1)
-        return undo_sigmoid(logits)
+        self.probabilities = True
+        odds = undo_sigmoid(values / self._whole)
+        return torch.stack([-odds / 2, odds / 2], 1) if of_two else odds
 
-    def _takes_sigmoid(self, prepared: Tensor) -> bool:
-        return sigmoid_taken(lambda: logits_of(self._call(prepared), self._key))
+    def _takes_sigmoid(self, values: Tensor, prepared: Tensor) -> bool:
+        """Whether outputs are sigmoids, as shares or in per cent, as the first batch shows."""
+        low, high = (float(value) for value in values.detach().aminmax())
+        if self._sigmoid is None:
+            candidates = [whole for whole in _WHOLES if low >= 0 and high <= whole]
+            taken = [whole for whole in candidates if sigmoid_taken(lambda: self._logits(prepared), whole)]
+            self._sigmoid, self._whole = bool(taken), (taken or [1.0])[0]
+        self._extent = min(low, self._extent[0]), max(high, self._extent[1])
+        return self._sigmoid
+
+    def _logits(self, prepared: Tensor) -> Tensor:
+        return logits_of(self._call(prepared), self._key)
 
     def _call(self, prepared: Tensor) -> Any:
         forward = self.settings.forward
@@ -196,10 +219,6 @@ class ModelRun:
 def _taken_apart(key: LogitsKey) -> tuple[LogitsKey, Superclasses | None]:
     """Where the logits are, and what joins several to one class once a softmax or sigmoid is undone."""
     return (key.logits, replace(key, logits=None)) if isinstance(key, Superclasses) else (key, None)
-
-
-def _all_in_unit(values: Tensor) -> bool:
-    return bool(((values >= 0) & (values <= 1)).all())
 
 
 def _clear_tap(layer_tap: LayerTap) -> None:
