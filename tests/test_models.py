@@ -171,6 +171,18 @@ def test_original_module_sees_through_wrappers():
     assert models.original_module(copy.deepcopy(inner)) is not inner
 
 
+def test_layers_that_are_copied_to_several_devices_are_refused_by_name():
+    wrapped = nn.DataParallel(small())
+    models.check_one_device(nn.Sequential(wrapped), what="reading")  # without devices it calls the module itself
+    wrapped.device_ids = [0, 1]
+    advice = r"copies of its layers on 2 devices .* and reading needs the layers themselves: pass .*\(.module\)"
+    with pytest.raises(TypeError, match="the model is an nn.DataParallel, which runs " + advice):
+        models.check_one_device(wrapped, what="reading")
+    with pytest.raises(TypeError, match="'1' of Sequential is an nn.DataParallel, which runs " + advice):
+        models.check_one_device(nn.Sequential(nn.ReLU(), wrapped), what="reading")
+    models.check_one_device(wrapped.module, what="reading")
+
+
 def test_a_layer_that_is_no_name_is_named():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     with pytest.raises(TypeError, match="layer: expected the name of a layer, got int 1, as model.named_modules"):

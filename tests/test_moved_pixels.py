@@ -42,6 +42,21 @@ def test_changes_are_told_once(change, times):
     assert len(warnings) == times
 
 
+def test_what_a_step_does_in_place_is_seen_on_copies_of_the_first_batches():
+    warnings, watch = [], ChangeWatch(lambda: warnings.append(1))
+    image = IMAGE.clone()
+    before = watch.before(image)
+    watch.look_at(image.mul_(0.5).add_(image.flip(0)), before)
+    assert len(warnings) == 1
+    assert watch.before(image) is image  # there is nothing more to say
+    watch = ChangeWatch(lambda: warnings.append(1))
+    for _ in range(8):
+        assert watch.before(image) is not image
+        watch.look_at(image, watch.before(image))
+    assert watch.before(image) is image
+    assert len(warnings) == 1
+
+
 def test_a_change_in_a_later_batch_is_seen():
     warnings = []
     watch = ChangeWatch(lambda: warnings.append(1))

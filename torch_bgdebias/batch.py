@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -10,11 +9,11 @@ from typing import Any, TypeAlias
 from torch import Tensor, serialization
 from torch.utils.data import default_collate
 
+from torch_bgdebias.batch_places import Step, inserted_at, removed_at, replaced_at, value_at_step
 from torch_bgdebias.checks import plain_tensor
 
 __all__ = ["BatchSpec", "MaskedBatch", "Place", "collate_masked", "value_at"]
 
-Step: TypeAlias = "int | str"
 #: index, key or attribute; a path of them, as a tuple or with dots; a function of the batch; or None
 Place: TypeAlias = "int | str | tuple[int | str, ...] | Callable[[Any], Tensor] | None"
 
@@ -112,7 +111,7 @@ class BatchSpec:
             place = self._place(field)
             if callable(place):
                 raise TypeError(f"{field}: expected a place that can be written to, got a function; pass a key or path")
-            batch = _changed(batch, _steps(batch, place), _constant(value))
+            batch = replaced_at(batch, _steps(batch, place), value)
         return batch
 
     def absent(self, batch: Any) -> bool:
@@ -124,7 +123,7 @@ class BatchSpec:
             if value is None:
                 return True
             try:
-                value = _value_at_step(value, step)
+                value = value_at_step(value, step)
             except (KeyError, IndexError, TypeError, AttributeError):
                 return False
         return value is None
@@ -143,7 +142,7 @@ class BatchSpec:
         named = type(batch) if taken and isinstance(batch, tuple) and hasattr(batch, "_fields") else None
         for field in self._hidden():  # from the back, so that indices stay right
             if field in taken:
-                batch = _removed(batch, _steps(batch, getattr(self, field)))
+                batch = removed_at(batch, _steps(batch, getattr(self, field)))
         return batch, taken if named is None else {**taken, _NAMED: named}
 
     def with_mask(self, batch: Any, taken: Mapping[str, Any]) -> Any:
@@ -155,7 +154,7 @@ class BatchSpec:
             steps = _steps(batch, getattr(self, field))
             if named is not None and isinstance(steps[-1], str) and len(steps) == 1 and steps[0] in named._fields:
                 steps = (named._fields.index(steps[0]),)
-            batch = _inserted(batch, steps, taken[field])
+            batch = inserted_at(batch, steps, taken[field])
         whole = named is not None and isinstance(batch, list | tuple) and len(batch) == len(named._fields)
         return named(*batch) if whole else batch
 
@@ -207,7 +206,7 @@ def value_at(
     value = batch
     for step in _steps(batch, place):
         try:
-            value = _value_at_step(value, step)
+            value = value_at_step(value, step)
         except (KeyError, IndexError, TypeError, AttributeError):
             then = f"; {hint}" if hint else ""
             raise KeyError(f"batch has no {name} at {place!r}; it holds {_contents_text(value)}{then}") from None
@@ -238,74 +237,12 @@ def _last_step(place: int | str | tuple[Step, ...]) -> Step:
     return place[-1] if isinstance(place, tuple) else place
 
 
-def _value_at_step(value: Any, step: Step) -> Any:
-    return value[step] if isinstance(value, Mapping) or isinstance(step, int) else getattr(value, step)
-
-
 def _contents_text(batch: Any) -> str:
     if isinstance(batch, Mapping):
         return f"keys {sorted(map(str, batch))}"
     if isinstance(batch, Sequence):
         return f"{len(batch)} item(s): " + ", ".join(type(item).__name__ for item in batch)
     return f"a {type(batch).__name__}"
-
-
-def _changed(batch: Any, steps: tuple[Step, ...], change: Callable[[Any], Any]) -> Any:
-    """A copy of the batch in which ``change`` was applied to what is at the end of the path."""
-    if not steps:
-        return change(batch)
-    return _replaced(batch, steps[0], _changed(_value_at_step(batch, steps[0]), steps[1:], change))
-
-
-def _constant(value: Any) -> Callable[[Any], Any]:
-    return lambda _: value
-
-
-def _removed(batch: Any, steps: tuple[Step, ...]) -> Any:
-    def shorter(holder: Any) -> Any:
-        step = steps[-1]
-        if isinstance(holder, Mapping):
-            new: Any = copy.copy(holder)
-            del new[step]
-            return new
-        if not isinstance(holder, list | tuple):
-            return holder  # a further attribute does no harm
-        index = step if isinstance(step, int) else holder._fields.index(step)  # type: ignore[union-attr]
-        index %= len(holder)
-        items = [item for i, item in enumerate(holder) if i != index]
-        return items if isinstance(holder, list) else tuple(items)
-
-    return _changed(batch, steps[:-1], shorter)
-
-
-def _inserted(batch: Any, steps: tuple[Step, ...], value: Any) -> Any:
-    def longer(holder: Any) -> Any:
-        step = steps[-1]
-        if isinstance(holder, list | tuple):
-            if not isinstance(step, int):
-                return holder  # it was a named tuple, which the module has made a plain one
-            index = step if step >= 0 else len(holder) + 1 + step
-            items = [*holder[:index], value, *holder[index:]]
-            return items if isinstance(holder, list) else tuple(items)
-        return _replaced(holder, step, value)
-
-    return _changed(batch, steps[:-1], longer)
-
-
-def _replaced(batch: Any, key: Step, value: Any) -> Any:
-    if isinstance(batch, tuple):
-        items = list(batch)
-        index = key if isinstance(key, int) else batch._fields.index(key)  # type: ignore[attr-defined]
-        items[index] = value
-        return type(batch)(*items) if hasattr(batch, "_fields") else type(batch)(items)
-    new: Any = copy.copy(batch)
-    if isinstance(key, int) or isinstance(batch, Mapping | list):
-        new[key] = value  # its own way of setting an item
-    elif dataclasses.is_dataclass(new):  # also a frozen one: this copy is not shared
-        object.__setattr__(new, key, value)
-    else:
-        setattr(new, key, value)
-    return new
 
 
 @dataclasses.dataclass

@@ -24,6 +24,7 @@ __all__ = [
     "LogitsKey",
     "as_map",
     "call_behind_output",
+    "check_one_device",
     "device_of",
     "dtype_of",
     "eval_mode",
@@ -76,6 +77,26 @@ def is_compiled(module: nn.Module) -> bool:
         hasattr(m, "_orig_mod") or m._compiled_call_impl is not None or getattr(m, "_compiler_ctx", None) is not None
         for m in module.modules()
     )
+
+
+def check_one_device(model: nn.Module, *, what: str) -> None:
+    """Refuse a model with parts that ``nn.DataParallel`` copies to several devices, out of sight of hooks.
+
+    Args:
+        model: the model.
+        what: what cannot be done with it.
+
+    Raises:
+        TypeError: it has such parts, or is one.
+    """
+    for name, part in model.named_modules():
+        if isinstance(part, nn.DataParallel) and len(part.device_ids or ()) > 1:
+            where = f"{name!r} of {type(model).__name__}" if name else "the model"
+            raise TypeError(
+                f"model: {where} is an nn.DataParallel, which runs copies of its layers on {len(part.device_ids)} "
+                f"devices with a part of the batch each, and {what} needs the layers themselves: pass the module "
+                "inside it (.module), or train with a process a device (DistributedDataParallel, strategy='ddp')"
+            )
 
 
 def get_layer(model: nn.Module, name: str) -> nn.Module:

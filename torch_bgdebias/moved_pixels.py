@@ -95,10 +95,18 @@ class ChangeWatch:
         self._warn, self._looks, self._warned = warn, 0, False
         self._flags: list[Tensor] = []
 
+    def before(self, image: Tensor) -> Tensor:
+        """The batch's images as they are before a step, which may work in place: copies, while a step is looked at."""
+        return image.detach().clone() if self._looks < _LOOKED_AT and not self._warned else image
+
     def look_at(self, model_input: Tensor, image: Tensor) -> None:
         """Compare what entered (B, C, H, W) with the batch's images of the same size, in a fit's first steps.
 
         Where looking is not free the answer waits for `say`.
+
+        Args:
+            model_input: what entered.
+            image: from `before`.
         """
         if self._looks >= _LOOKED_AT or self._warned:
             return

@@ -9,6 +9,7 @@ import pytest
 import small_training as small
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from torch_bgdebias import BatchSpec
@@ -250,3 +251,24 @@ def test_the_probe_measures_images_that_are_converted_late(where):
     image, label, mask = small.tensors()
     rounded = small.loader((image * 255).round() / 255, label, mask)
     assert numbers == measured(small.theirs(), rounded)
+
+
+class Copies(nn.DataParallel):
+    """As on two devices, of which a machine without any has none."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(module)
+        self.device_ids = [0, 1]
+
+    def forward(self, *args):
+        return self.module(*args)
+
+
+@pytest.mark.parametrize("name", ["clad", "isnet", "concepts"])
+def test_a_network_that_is_copied_to_several_devices_is_refused_by_name(name):
+    module = small.theirs()
+    module.net = Copies(module.net)
+    with pytest.raises(TypeError, match=r"'net' of Theirs is an nn.DataParallel.*strategy='ddp'"):
+        small.fit(module, small.CALLBACKS[name](), val=small.loader())
+    module.net = module.net.module
+    small.fit(module, small.CALLBACKS[name](), val=small.loader())

@@ -129,8 +129,10 @@ class Changing(CallsItsNetwork):
         (lambda image: image - 0.5, 0),
         (lambda image: image.clone(memory_format=torch.channels_last), 0),
         (lambda image: image.flip(3), 1),
+        (lambda image: image.mul_(0.6).add_(image.flip(0)), 1),
+        (lambda image: image.sub_(0.5), 0),
     ],
-    ids=["normalised", "copied", "flipped"],
+    ids=["normalised", "copied", "flipped", "mixed in place", "normalised in place"],
 )
 def test_images_are_swapped_as_they_enter_the_network_and_flips_are_told_of_once(change, messages):
     callback = CLADCallback(BackgroundSwap())

@@ -9,7 +9,7 @@ import warnings
 import pytest
 import torch
 from network_to_explain import PlainHeatmaps, assert_differ, assert_same, by_hand, data, loader, trainer
-from small_training import Module
+from small_training import NAMED, Module
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -212,6 +212,8 @@ CHANGES = {
     "some flips": (lambda x: torch.cat([x[:2].flip(3), x[2:]]), True),
     "crop": (lambda x: F.pad(x, (1, 1, 1, 1))[..., 2:, :-2], True),
     "mix": (lambda x: (x + x.roll(1, 0)) / 2, True),
+    "mix in place": (lambda x: x.mul_(0.6).add_(x.flip(0).mul_(0.4 / 0.6)), True),
+    "normalisation in place": (lambda x: x.sub_(0.4).div_(0.2), False),
     "normalisation": (lambda x: (x - 0.4) / torch.tensor([0.2, 0.3, 0.1]).view(3, 1, 1), False),
     "brightness": (lambda x: x * torch.linspace(0.5, 1.5, len(x)).view(-1, 1, 1, 1), False),
     "nothing": (lambda x: x, False),
@@ -232,6 +234,18 @@ def test_images_that_no_longer_fit_their_masks_are_noticed_once(kind, name):
     assert len(messages) == noticed
     assert all(where in text and "by more than a normalisation" in text for text in messages)
     assert not {"on_after_batch_transfer", "on_before_batch_transfer", "forward"} & set(vars(module))
+
+
+def test_images_that_a_step_exchanges_in_the_batch_itself_are_noticed():
+    class Exchanging(Module):
+        def training_step(self, batch, batch_idx):
+            batch["image"] = batch["image"].flip(3)
+            return F.cross_entropy(self(batch["image"]), batch.pop("label"))
+
+    rows = [dict(zip(("image", "label", "mask"), row, strict=True)) for row in smooth_loader().dataset]
+    for options in ({}, {"fraction": 0.5}):
+        with pytest.warns(UserWarning, match="training_step changes the images before"):
+            trainer(PlainHeatmaps(spec=NAMED, **options)).fit(Exchanging(), DataLoader(rows, batch_size=8))
 
 
 def test_the_advice_of_moving_both_is_quiet():

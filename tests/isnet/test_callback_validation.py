@@ -6,7 +6,7 @@ import pytest
 import torch
 from network_to_explain import Inner, PlainHeatmaps, assert_same, data, loader, trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
-from small_training import Module
+from small_training import NAMED, Module
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
@@ -53,6 +53,26 @@ def by_hand(net, rows, weight=0.6, prepare=lambda x: x):
         "pixel_ratio": pixel_ratio(explained.relevance, mask).nanmean(),
         "loss": (1 - weight) * entropy + weight * terms.loss.mean(),
     }
+
+
+class Emptying(Validated):
+    """Takes what it needs out of the batch."""
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch.pop("image")), batch.pop("label"))
+
+    def validation_step(self, batch, batch_idx):
+        return self.training_step(batch, batch_idx)
+
+
+def test_a_step_may_take_things_out_of_its_batch():
+    rows = [dict(zip(("image", "label", "mask"), data()[i], strict=True)) for i in range(3)]
+    run = trainer(PlainHeatmaps(weight=0.0, spec=NAMED, validate=True), max_epochs=1)
+    module = Emptying()
+    run.fit(module, DataLoader(rows, batch_size=3), DataLoader(rows, batch_size=3))
+    expected = by_hand(module.net, range(3), weight=0.0)
+    for name in WHAT:
+        torch.testing.assert_close(run.callback_metrics[f"isnet/val_{name}"], expected[name], rtol=1e-4, atol=1e-6)
 
 
 def part(*rows: int, batch_size: int = 3) -> DataLoader:

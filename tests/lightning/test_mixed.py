@@ -10,6 +10,7 @@ from accelerator import ACCELERATORS
 from torch.nn import functional as F
 
 from torch_bgdebias import BatchSpec
+from torch_bgdebias.batch import MaskedBatch
 from torch_bgdebias.lightning.mixed import MixWatch, are_mixed
 
 B, K = 8, 5
@@ -66,11 +67,45 @@ def test_one_warning_unless_masks_were_mixed_too() -> None:
     assert said([(image, mixed(0.6813), mask)], BatchSpec(label=None)) == 0
 
 
+PERMUTED = Y.flip(0)
+PAIRS = {
+    "a number": ((Y, PERMUTED, 0.3), True),
+    "of each image": ((Y, PERMUTED, torch.full((B,), 0.3)), True),
+    "a tensor of one": ((Y, PERMUTED, torch.tensor(0.3)), True),
+    "in a dict": ({"a": Y, "b": PERMUTED, "lam": 0.3}, True),
+    "nothing mixed": ((Y, PERMUTED, 1.0), False),
+    "with themselves": ((Y, Y, 0.3), False),
+    "other classes": ((Y, Y + 1, 0.3), False),
+    "weights": ((Y, PERMUTED, torch.linspace(0.1, 0.9, B)), False),
+    "without a share": ((Y, PERMUTED), False),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_two_classes_an_image_and_a_share(name: str) -> None:
+    target, expected = PAIRS[name]
+    image, mask = torch.rand(B, 3, 6, 6), torch.ones(B, 1, 6, 6)
+    parts = [*target.values()] if isinstance(target, dict) else [*target]
+    assert said([(image, target, mask)] * 2) == expected
+    assert said([(image, target, mask)], BatchSpec(label=(1, 0))) == expected
+    assert said([(image, *parts, mask)], BatchSpec(mask=-1)) == expected
+    assert said([MaskedBatch(image, target, mask)], BatchSpec(mask="mask")) == expected
+    named = {"image": image, "mask": mask, **{f"target {i}": part for i, part in enumerate(parts)}}
+    assert said([named], BatchSpec("image", "target 0", "mask")) == expected
+
+
+def test_the_background_s_class_is_no_second_one() -> None:
+    batch = (torch.rand(B, 3, 6, 6), Y, torch.ones(B, 1, 6, 6), PERMUTED, 0.3)
+    assert said([batch]) == 1
+    assert said([batch], BatchSpec(background_label=3)) == 0
+
+
 def test_nobody_waits_for_the_device() -> None:
     with ACCELERATORS["simulated"]() as device:
-        target, mask = (x.to(device.device) for x in (mixed(0.6813), torch.ones(B, 1, 4, 4)))
+        target, mask, y, other = (x.to(device.device) for x in (mixed(0.6813), torch.ones(B, 1, 4, 4), Y, PERMUTED))
         watch = MixWatch(BatchSpec(), "nothing fits")
         with device.no_waiting():
             watch.look_at((target, target, mask))
+            watch.look_at((target, (y, other, 0.3), mask))
         with pytest.warns(UserWarning, match="mixup and cutmix in the loader"):
             watch.say()

@@ -244,15 +244,17 @@ def test_weights_that_were_exchanged_for_the_validation_are_not_taken_for_the_va
         assert metrics["bias/acc_original"] == 1 if reads == "probe" else any("concepts/" in key for key in metrics)
 
 
-def test_a_forward_of_another_kind_is_told_what_to_pass() -> None:
+@pytest.mark.parametrize("error", [IndexError, AssertionError])
+def test_a_forward_of_another_kind_is_told_what_to_pass(error: type[Exception]) -> None:
     class OfBatches(Cheat):
         def forward(self, batch):
+            assert error is IndexError or isinstance(batch, dict)
             return self.reader(batch["image"])
 
         def validation_step(self, batch, batch_idx):
             self({"image": batch[0]})
 
-    with pytest.raises(IndexError) as caught:
+    with pytest.raises(error) as caught:
         fit(OfBatches(), BackgroundBiasProbe(), epochs=1)
     (note,) = caught.value.__notes__
     assert "BackgroundBiasProbe calls OfBatches(image); where its forward takes something else, pass Back" in note

@@ -85,6 +85,47 @@ def test_labels_of_one_logit_that_a_step_turns_round(step) -> None:
     assert metrics["bias/acc_original"] == 0
 
 
+def signs(y: Tensor) -> Tensor:
+    return 2.0 * y - 1
+
+
+#: losses of an answer times labels of -1 and 1
+MARGINS = {
+    "logistic": lambda z, y: F.softplus(-signs(y) * z),
+    "logistic, the product negated": lambda z, y: F.softplus(-(signs(y) * z)),
+    "logistic, labels turned round": lambda z, y: F.softplus((1 - 2.0 * y) * z),
+    "logarithm": lambda z, y: torch.log1p(torch.exp(-signs(y) * z)),
+    "exponential": lambda z, y: torch.exp(-(signs(y) * z) / 2),
+    "likelihood": lambda z, y: -F.logsigmoid(z * signs(y)),
+    "hinge": lambda z, y: torch.clamp(1 - signs(y) * z, min=0),
+    "hinge of whole numbers": lambda z, y: F.relu(1 - (2 * y - 1) * z),
+}
+
+
+@pytest.mark.parametrize("name", MARGINS)
+def test_which_way_a_loss_of_signs_goes(name: str) -> None:
+    loss = MARGINS[name]
+    _, report, said = measured(OneLogit, lambda m, x, y: m.log("loss", loss(m(x), y).mean()), classes=2, task="binary")
+    assert said == ""
+    assert report is not None
+    for turned in (lambda z, y: loss(-z, y), lambda z, y: loss(z, 1 - y)):
+        step = lambda m, x, y, turned=turned: m.log("loss", turned(m(x), y).mean())  # noqa: E731
+        _, report, said = measured(OneLogit, step, classes=2, task="binary")
+        assert report is None, said
+
+
+def test_a_check_of_what_was_computed_is_no_threshold() -> None:
+    def checked(module, x, y):
+        z = module(x)
+        assert (z < 1e4).all()
+        assert (z > -1e4).all()
+        module.log("acc", ((z > 0) == y).float().mean())
+
+    metrics, _, said = measured(OneLogit, checked, classes=2, task="binary")
+    assert said == ""
+    assert metrics["bias/acc_original"] == metrics["acc"]
+
+
 def test_a_threshold_that_is_not_at_a_half() -> None:
     def at(threshold):
         return lambda module, x, y: module.log("acc", ((torch.sigmoid(module(x)) > threshold) == y).float().mean())
@@ -144,6 +185,15 @@ def test_labels_in_numpy_are_taken_as_the_batch_has_them() -> None:
     metrics, report, said = measured(Scores, in_numpy(lambda y: table[y]), **advised)
     assert said == ""
     assert metrics["bias/acc_original"] == metrics["acc"]
+
+
+def test_labels_that_are_changed_in_place_before_numpy() -> None:
+    for change in (lambda y: y.sub_(1), lambda y: y.clone().sub_(1), lambda y: y.masked_fill_(y == 1, 2)):
+        _, report, said = measured(Scores, in_numpy(change))
+        assert report is None
+        assert "makes other labels of those of the batch" in said
+    _, report, said = measured(Scores, in_numpy(lambda y: y.clamp_(0, K)))
+    assert report is not None
 
 
 def test_sets_of_labels_that_a_step_changes() -> None:

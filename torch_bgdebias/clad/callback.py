@@ -21,7 +21,7 @@ from torch_bgdebias.clad.paired import Pair, PairedPass, paired_pass
 from torch_bgdebias.clad.settings import CLADSettings
 from torch_bgdebias.class_names import known_names, plain_name
 from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, Trainer, add_to_loss, answer_widths
-from torch_bgdebias.models import LogitsKey, find_head, get_layer, logits_of, original_module
+from torch_bgdebias.models import LogitsKey, check_one_device, find_head, get_layer, logits_of, original_module
 from torch_bgdebias.moved_pixels import ChangeWatch, Views
 from torch_bgdebias.records import fields_of
 from torch_bgdebias.swap.callback import SwappingCallback
@@ -201,6 +201,7 @@ class CLADCallback(SwappingCallback):
     def _prepare(self, module: LightningModule) -> None:
         """Find the layer, make the queue unless a checkpoint brought it, follow the module to its device."""
         super()._prepare(module)
+        check_one_device(module, what=type(self).__name__)
         self._changes, self._views, self._compared = ChangeWatch(self._warn_of_changes), None, False
         self._layer, head = self._find_layer(module)
         inner = original_module(head)
@@ -216,16 +217,17 @@ class CLADCallback(SwappingCallback):
         self._refresh_bank()
         generator = self._seeded(call.module)
         drawn: list[SwapParams] = []
+        image_before, void = self._changes.before(image), self.spec.void_of(call.batch)
 
         def positives(anchors: Tensor) -> Tensor:
             if anchors.shape == image.shape:
-                self._changes.look_at(anchors, image)
+                self._changes.look_at(anchors, image_before)
             # another class, unless the swap was made with different_class=False
             params = self.swap.generate_parameters(
                 anchors.shape, key, different_class=True, device=anchors.device, generator=generator
             )
             drawn.append(params)
-            swapped = self.swap(anchors.detach(), mask=mask, params=params, void=self.spec.void_of(call.batch))
+            swapped = self.swap(anchors.detach(), mask=mask, params=params, void=void)
             assert isinstance(swapped, Tensor), "one positional input gives one output"
             return swapped
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_bgdebias.checks import check_image, values_readable
-from torch_bgdebias.models import as_map, eval_mode, get_layer, original_module, tap
+from torch_bgdebias.models import as_map, check_one_device, eval_mode, get_layer, original_module, tap
 
 __all__ = ["ActivationReader", "choose_layers"]
 
@@ -39,6 +39,7 @@ class ActivationReader:
 
     Raises:
         LookupError: an unknown layer; the message lists near names.
+        TypeError: layers that ``nn.DataParallel`` copies to several devices.
         ValueError: no layers, or on reading: a layer whose output is no map, or holds values that are not finite.
 
     Example:
@@ -52,6 +53,7 @@ class ActivationReader:
             raise TypeError(f"layers: expected a list of names, got the string {layers!r}")
         if layers is not None and not len(layers):
             raise ValueError("layers: expected at least one name, got none; None chooses an early, middle and late one")
+        check_one_device(model, what="reading activations")
         for name in layers or ():
             get_layer(model, _split(name)[0])
         self.model = model

@@ -13,7 +13,7 @@ from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_finite, check_image, check_label, check_mask, describe
 from torch_bgdebias.heads.logistic import Views
 from torch_bgdebias.heads.settings import HeadSettings
-from torch_bgdebias.models import device_of, eval_mode, tap
+from torch_bgdebias.models import check_one_device, device_of, eval_mode, tap
 from torch_bgdebias.swap.module import BackgroundSwap
 
 __all__ = ["embed_views"]
@@ -103,6 +103,7 @@ def random_crop(image: Tensor, area: float, generator: torch.Generator) -> Tenso
 
 
 def _embed(model: nn.Module, layer: str, image: Tensor) -> Tensor:
+    check_one_device(model, what="reading embeddings")
     with tap(model, [layer]) as recorded:
         model(image)
     calls = recorded.inputs[layer]

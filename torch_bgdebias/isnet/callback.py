@@ -313,6 +313,7 @@ class ISNetCallback(TrainingStepCallback):
     def _explained(self, call: StepCall, generator: torch.Generator) -> tuple[Any, Explanation | None]:
         """Run the step and explain its own forward pass."""
         assert self._isnet is not None, "a training step runs after the network was found"
+        image = self._fit.before(self.spec.image_of(call.batch))
         with self._isnet.watching(*(self.settings.parts or (None, None))) as watch:
             output = call.run()
         if output is None:
@@ -320,7 +321,7 @@ class ISNetCallback(TrainingStepCallback):
         if not len(watch):
             raise self._not_called(call.module)
         index = self._fit.decisive_pass(loss_of(output), [watch.logits(number) for number in range(len(watch))])
-        self._fit.look_at(watch.entered(index), self.spec.image_of(call.batch))
+        self._fit.look_at(watch.entered(index), image)
         explanation = watch.explain(create_graph=True, index=index, generator=generator)
         self._fit.look_at_loss(loss_of(output), explanation.logits)
         return output, explanation
@@ -330,14 +331,14 @@ class ISNetCallback(TrainingStepCallback):
     ) -> tuple[Any, Explanation | None, Tensor | None]:
         """Run the step, then explain a random part of the images that entered the network; which part, too."""
         assert self._isnet is not None, "a training step runs after the network was found"
-        inputs: list[tuple[Tensor, Tensor]] = []
+        batch_image = self._fit.before(self.spec.image_of(call.batch))
+        inputs: list[Tensor] = []
         returned: list[Any] = []
 
         def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if torch.is_grad_enabled() and not inputs:  # the network may change it in place
                 argument = place_of_image(args, kwargs)
-                image = args[0] if argument is None else kwargs[argument]
-                inputs.append((image, image.detach().clone()))
+                inputs.append((args[0] if argument is None else kwargs[argument]).detach().clone())
 
         with around_calls(original_module(self._isnet.model), enter, lambda output: returned.append(output)):
             output = call.run()
@@ -345,8 +346,8 @@ class ISNetCallback(TrainingStepCallback):
             return None, None, None
         if not inputs:
             raise self._not_called(call.module)
-        (origin, image), batch_image = inputs[0], self.spec.image_of(call.batch)
-        self._fit.look_at(origin, batch_image)
+        image = inputs[0]
+        self._fit.look_at(image, batch_image)
         self._fit.look_at_loss(loss_of(output), logits_of(returned[-1], self.rules.logits))
         if self._fit.views is not None:
             image = image[self._fit.views]

@@ -36,8 +36,12 @@ class Fit:
         self._decisive: int | None = None
         self._changes = ChangeWatch(self._warn)
 
+    def before(self, image: Tensor) -> Tensor:
+        """The batch's images as they are before a step, for `look_at`."""
+        return image if self.views is not None else self._changes.before(image)
+
     def look_at(self, model_input: Tensor, image: Tensor) -> None:
-        """Compare what entered the network with the batch's images.
+        """Compare what entered the network with the batch's images as they were `before` the step.
 
         Raises:
             ValueError: the batch's masks cannot fit what entered.

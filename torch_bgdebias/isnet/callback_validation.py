@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,15 @@ from torch_bgdebias.moved_pixels import views_of
 from torch_bgdebias.seeds import derive_seed
 
 __all__ = ["Validation", "loader_names", "log_figures"]
+
+
+class _Content(NamedTuple):
+    """What a batch holds before a step, which may take things out of it."""
+
+    image: Tensor
+    mask: Tensor
+    void: Tensor | None
+    label: Tensor | None
 
 
 class Validation:
@@ -57,6 +66,7 @@ class Validation:
             KeyError: the batch has no masks.
             ValueError: other images than the batch's entered the network.
         """
+        content = _content_of(call.batch, self._spec)
         inputs: list[Tensor] = []
 
         def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -75,16 +85,16 @@ class Validation:
         number = derive_seed(self._seed, self.loader, self._batches)
         generator = torch.Generator(device).manual_seed(number)
         self._batches += 1
-        image = _rows_of_batch(inputs[0], self._spec.image_of(call.batch), self._called)
+        image = _rows_of_batch(inputs[0], content.image, self._called)
         explanation = self._isnet.explain(image, create_graph=False, generator=generator)
         with torch.no_grad():
-            return output, self._figures(call.batch, explanation, loss, weight)
+            return output, self._figures(content, explanation, loss, weight)
 
     def _figures(
-        self, batch: Any, explanation: Explanation, loss: ISNetLoss, weight: float
+        self, content: _Content, explanation: Explanation, loss: ISNetLoss, weight: float
     ) -> dict[str, tuple[Tensor, int]]:
         rank = explanation.relevance.ndim - 1
-        mask, void = loss_mask(self._spec.mask_of(batch), self._isnet.rules, rank), self._spec.void_of(batch)
+        mask, void = loss_mask(content.mask, self._isnet.rules, rank), content.void
         void_args = () if void is None else (void,)
         terms = loss.terms(explanation.relevance, mask, explanation.hidden, *void_args)
         size = len(explanation.logits)
@@ -100,16 +110,16 @@ class Validation:
                 is_known = ~values.isnan()
                 # an image without relevance says nothing of where it lies
                 figures[name] = (values.nan_to_num().sum() / is_known.sum().clamp(min=1), int(is_known.sum()))
-        entropy = self._entropy(batch, explanation.logits)
+        entropy = self._entropy(content.label, explanation.logits)
         if entropy is not None:
             figures["loss"] = ((1 - weight) * entropy + weight * heatmap_loss, size)
         return figures
 
-    def _entropy(self, batch: Any, logits: Tensor) -> Tensor | None:
+    def _entropy(self, label: Tensor | None, logits: Tensor) -> Tensor | None:
         """Cross-entropy of the answers; ``None`` where the labels are not of a kind that has one."""
-        if self._spec.label is None:
+        if label is None:
             return None
-        label = self._spec.label_of(batch).to(logits.device)
+        label = label.to(logits.device)
         if self._isnet.rules.multi_label:
             fits = label.shape == logits.shape
             return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype)) if fits else None
@@ -117,6 +127,11 @@ class Validation:
             return F.cross_entropy(logits, label.long())
         shares = label.shape == logits.shape and label.is_floating_point() and logits.shape[1] > 1
         return F.cross_entropy(logits, label.to(logits.dtype)) if shares else None
+
+
+def _content_of(batch: Any, spec: BatchSpec) -> _Content:
+    label = None if spec.label is None else spec.label_of(batch)
+    return _Content(spec.image_of(batch), spec.mask_of(batch), spec.void_of(batch), label)
 
 
 def _rows_of_batch(model_input: Tensor, image: Tensor, called: str) -> Tensor:

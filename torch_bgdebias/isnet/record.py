@@ -60,8 +60,6 @@ class HiddenOutput:
 class Record:
     """One forward pass: its input as a place to differentiate at, its output, and what was caught on the way."""
 
-    #: what the model was called with
-    origin: Tensor
     #: the image as it was, and the place in the graph where it entered
     value: Tensor
     place: Tensor | GradientEdge

@@ -29,7 +29,7 @@ from torch_bgdebias.lrp.blame import (
     where_infinite,
 )
 from torch_bgdebias.lrp.engine import FlexPass, running_pass
-from torch_bgdebias.models import get_layer, is_compiled, logits_of, original_module, run_eagerly
+from torch_bgdebias.models import check_one_device, get_layer, is_compiled, logits_of, original_module, run_eagerly
 from torch_bgdebias.precision import autocast_off
 from torch_bgdebias.sharded import check_not_flattened, parameters_whole
 
@@ -95,6 +95,7 @@ class Watch:
             stack.enter_context(run_eagerly())
         module = self._module
         check_not_flattened(module, what="ISNet")
+        check_one_device(module, what="ISNet")
         if self._rules.attribution == "lrp":
             check_visible(module)
         if self._first is self._last:
@@ -159,7 +160,7 @@ class Watch:
             # it already is a place of that pass's graph
             private = running.private and image is running.image
             edge = get_gradient_edge(image)
-            self._records.append(Record(image, image.clone(), edge, private, running, with_image, opened=False))
+            self._records.append(Record(image.clone(), edge, private, running, with_image, opened=False))
             return image
         private = not image.requires_grad
         value = image.detach().clone().requires_grad_() if private else image.clone()
@@ -168,7 +169,7 @@ class Watch:
         if running is not None and self._join_running(running, model_input):
             flex = running
         source = value if private else get_gradient_edge(image)
-        self._records.append(Record(image, value, source, private, flex, with_image, opened=flex is not running))
+        self._records.append(Record(value, source, private, flex, with_image, opened=flex is not running))
         if flex is not running:
             flex.open()
         return model_input
@@ -205,8 +206,8 @@ class Watch:
             self._records.remove(record)
 
     def entered(self, index: int = -1) -> Tensor:
-        """The images (B, C, H, W) of a recorded pass, the very tensor that the model was called with."""
-        return self._records[index].origin
+        """The images (B, C, H, W) of a recorded pass as they were when the model was called with them."""
+        return self._records[index].value
 
     def logits(self, index: int = -1) -> Tensor:
         """The logits (B, K) of a recorded pass."""

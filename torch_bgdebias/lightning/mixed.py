@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.batch import BatchSpec, MaskedBatch
 from torch_bgdebias.checks import values_readable
 
-__all__ = ["MixWatch", "are_mixed"]
+__all__ = ["MixWatch", "are_mixed", "has_pairs"]
 
 #: mixing is drawn anew for every batch, and leaves some as they are
 _LOOKED_AT = 8
@@ -19,6 +21,8 @@ _LOOKED_AT = 8
 _READERS = 12
 #: share of a mask's pixels that are neither object nor background where masks were mixed along with their images
 _BETWEEN = 0.01
+#: so many whole numbers an image are compared with one another
+_CLASSES = 4
 
 
 class MixWatch:
@@ -40,16 +44,35 @@ class MixWatch:
             return
         self._looks += 1
         try:
-            label, mask = self._spec.label_of(batch), self._spec.mask_of(batch)
+            mask = self._spec.mask_of(batch).detach()
         except (KeyError, TypeError):
             return
-        if not label.is_floating_point() or not label.numel() or label.ndim > 2:
+        mixed = self._has_mixed_targets(batch)
+        if mixed is None:
+            mixed = has_pairs(_parts_of(batch), len(mask), apart=self._background_label(batch))
+        if mixed is None:
             return
+        self._flags.append(mixed & ~_has_shades(mask).to(mixed.device))
+        if values_readable(mixed):
+            self.say()
+
+    def _has_mixed_targets(self, batch: Any) -> Tensor | None:
+        """Whether the labels are drawn shares of classes; ``None`` where they are no shares."""
+        try:
+            label = self._spec.label_of(batch)
+        except (KeyError, TypeError):
+            return None
+        if not label.is_floating_point() or not label.numel() or label.ndim > 2:
+            return None
         if label.numel() == len(label):  # shares of class 1
             label = torch.stack([1 - label.reshape(-1), label.reshape(-1)], 1)
-        self._flags.append(are_mixed(label.detach()) & ~_has_shades(mask.detach()))
-        if values_readable(label):
-            self.say()
+        return are_mixed(label.detach())
+
+    def _background_label(self, batch: Any) -> Tensor | None:
+        try:
+            return self._spec.background_label_of(batch)
+        except (KeyError, TypeError):
+            return None
 
     def say(self) -> None:
         """Warn if images seem to be mixed; waits for the device where they are on one."""
@@ -57,9 +80,10 @@ class MixWatch:
         if mixed and not self._warned:
             self._warned = True
             rank_zero_warn(
-                "the batches' targets are drawn shares of two classes, as mixup and cutmix in the loader make them, "
-                f"and masks show the object of one image: {self._consequence}. To mend it, mix the masks in the same "
-                "way (with the images' permutation and share), or leave mixing out"
+                "the batches' targets are drawn shares of two classes, as mixup and cutmix in the loader make them "
+                "(shares of all classes, or two classes and a share), and masks show the object of one image: "
+                f"{self._consequence}. To mend it, mix the masks in the same way (with the images' permutation and "
+                "share), or leave mixing out"
             )
 
 
@@ -79,6 +103,40 @@ def are_mixed(target: Tensor) -> Tensor:
     drawn = (second > 1e-2) & ((votes - votes.round()).abs() > 1e-4).all(1)
     mixed: Tensor = (are_shares & drawn & ((first + second - 1).abs() < 1e-3)).any()
     return mixed if classes > 2 else mixed & (first.amax() - first.amin() > 1e-3)  # smoothing is the same in all rows
+
+
+def has_pairs(parts: Sequence[Any], size: int, *, apart: Tensor | None = None) -> Tensor | None:
+    """Whether a batch holds (y_a, y_b, share): classes, the same in another order, and one share for all images.
+
+    Args:
+        parts: of a batch.
+        size: B, its images.
+        apart: (B,) classes that are no second ones: those of the backgrounds.
+
+    Returns:
+        Tensor | None: a bool scalar on their device; ``None`` where the batch has nothing of that shape.
+    """
+    tensors = [part.detach() for part in parts if isinstance(part, Tensor) and part is not apart]
+    counts = (torch.uint8, torch.int16, torch.int32, torch.int64)
+    classes = [x for x in tensors if x.shape == (size,) and x.dtype in counts][:_CLASSES]
+    shares = [x for x in tensors if x.is_floating_point() and x.numel() in (1, size) and x.ndim < 2]
+    are_shares = [(x > 0).all() & (x < 1).all() & (x == x.reshape(-1)[0]).all() for x in shares if x.numel()]
+    is_share = any(isinstance(part, float) and 0 < part < 1 for part in parts)
+    if len(classes) < 2 or not size or not (is_share or are_shares):
+        return None
+    pairs = [
+        (a != b).any() & (a.sort().values == b.to(a.device).sort().values).all()
+        for i, a in enumerate(classes) for b in classes[i + 1 :]
+    ]  # fmt: skip
+    same_classes = torch.stack(pairs).any()
+    return same_classes if is_share else same_classes & torch.stack(are_shares).any().to(same_classes.device)
+
+
+def _parts_of(batch: Any) -> list[Any]:
+    """Tensors and numbers in a batch, whatever holds them."""
+    if isinstance(batch, MaskedBatch):
+        batch = [batch.image, batch.label]
+    return tree_leaves(dict(batch) if isinstance(batch, Mapping) else batch)
 
 
 def _has_shades(mask: Tensor) -> Tensor:

@@ -96,6 +96,6 @@ def call_module(module: nn.Module, image: Tensor) -> Any:
         return module(image)
     except NotImplementedError as error:
         raise TypeError(f"{name} has no forward(image): {_FORWARD}") from error
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever somebody's forward raises at other arguments than it takes
         error.add_note(f"BackgroundBiasProbe calls {name}(image); where its forward takes something else, {_FORWARD}")
         raise

@@ -93,6 +93,9 @@ def test_thresholds(task: str) -> None:
         assert not Answers(cuts=[cut]).cut_elsewhere(p, task=task) or task == "multiclass"
     for cut in wrong:
         assert Answers(cuts=[cut]).cut_elsewhere(forward, task=task)
+    for check in (cut_at(z, 1e4, below=True), cut_at(z, -1e4), cut_at(z, torch.tensor(1e4))):  # of what was computed
+        assert not Answers(cuts=[check]).cut_elsewhere(forward, task=task)
+        assert Answers(cuts=[check, wrong[0]]).cut_elsewhere(forward, task=task)
     unsure = cut_at((p - 0.5).abs(), 0.3)
     assert not Answers(cuts=[unsure]).cut_elsewhere(forward, task=task)
     assert not Answers(cuts=[wrong[0]]).cut_elsewhere(torch.zeros_like(forward), task=task)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from torch_bgdebias.probe.passes.origins import Origins
+from torch_bgdebias.probe.passes.origins import Margin, Origins
 
 aten = torch.ops.aten
 B, K = 6, 4
@@ -61,6 +62,32 @@ def test_a_class_to_ask_for_may_be_a_tensor_on_either_side() -> None:
     for other in (followed(origins, aten.eq, y, 2), followed(origins, aten.eq, y, torch.tensor(2))):
         assert not questions[0].same_as(origins.of(other).question)
     assert origins.of(followed(origins, aten.eq, y, y)).question is None
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_which_way_a_loss_of_a_margin_goes(sign: int) -> None:
+    """``sign`` is that of the margin in what the loss is taken of."""
+
+    def falls(*steps, z_sign: int = 1) -> bool | None:
+        origins, z, margin = Origins(B), torch.randn(B), Margin()
+        origins.answered(z)
+        if z_sign < 0:
+            z = followed(origins, aten.neg, z)
+        value = aten.mul(z, torch.ones(B))
+        origins.follow(aten.mul, [z], [z], value, mixed=True, margin=margin)
+        for packet, *rest in steps:
+            value = followed(origins, packet, value, *rest)
+        return margin.falls
+
+    turn = [] if sign > 0 else [(aten.neg,)]
+    for loss in ((aten.softplus,), (aten.exp,), (aten.relu,), (aten.clamp_min, 0), (aten.clamp, 0)):
+        assert falls(*turn, loss) == (sign < 0)
+        assert falls((aten.rsub, 1), *turn, loss) == (sign > 0)
+        assert falls((aten.mul, -2.0), (aten.add, 1), (aten.view, (B, 1)), *turn, loss) == (sign > 0)
+        assert falls(*turn, loss, z_sign=-1) == (sign > 0)
+    assert falls(*turn, (aten.log_sigmoid,)) == (sign > 0)
+    assert falls(*turn, (aten.clamp, -1, 1)) is None
+    assert falls(*turn, (aten.abs,), (aten.softplus,)) is None
 
 
 def test_tables_of_another_size_are_not_held() -> None:

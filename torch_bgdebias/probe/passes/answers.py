@@ -17,6 +17,8 @@ __all__ = ["Answers", "cut_at", "same_answers"]
 
 #: probabilities as near to 0 or 1 as this have lost their logit to rounding
 _LEAST = 1e-6
+#: no logit is asked whether it is above this to say yes: its sigmoid is 1 in any precision
+_FAR = 100.0
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ class Answers:
 
 
 def cut_at(values: Tensor, threshold: float | Tensor, *, below: bool = False) -> Tensor:
-    """Log odds of values, which may be probabilities, minus those of a threshold; NaN where rounding has taken them.
+    """Log odds of values, which may be probabilities, minus those of a threshold.
+
+    NaN where rounding has taken them, and where the threshold is so far out that it says nothing of an answer.
 
     Args:
         values: (B,) or (B, K).
@@ -101,6 +105,10 @@ def cut_at(values: Tensor, threshold: float | Tensor, *, below: bool = False) ->
         odds_at = math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else math.inf
     odds = torch.where(rounded, math.nan, undo_sigmoid(values) - odds_at)
     cut = torch.where(are_shares, odds, values.float() - threshold)
+    if isinstance(threshold, Tensor):
+        cut = torch.where(threshold.abs() >= _FAR, math.nan, cut)
+    elif abs(threshold) >= _FAR:
+        cut = torch.full_like(cut, math.nan)
     return -cut if below else cut
 
 

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from torch_bgdebias.probe.passes.answers import Answers, cut_at
 from torch_bgdebias.probe.passes.label_agreement import Agreement, MetLabels
-from torch_bgdebias.probe.passes.origins import Origins
+from torch_bgdebias.probe.passes.origins import Margin, Origins
 
 __all__ = ["ROWS", "Judgements"]
 
@@ -61,6 +61,7 @@ _PRODUCTS = frozenset(
 #: what a sigmoid, a softmax or a loss that is written by hand has in it
 _BY_HAND = frozenset({_aten.exp, _aten.log})
 _COMPARISONS = frozenset({_aten.eq, _aten.ne})
+_TIMES = frozenset({_aten.mul, _aten.mul_})
 #: what takes or overwrites some elements of a tensor
 _PICKING = frozenset({_aten.index, _aten.masked_select, _aten.index_put, _aten.index_put_, _aten.masked_fill})
 #: layers, whose weights are no labels
@@ -103,9 +104,11 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
         position = len(self._outputs)
         if inputs and (has_answer or not self._origins.knows(inputs[0])):
             self._note(packet, args, kwargs)
-        mixed = has_answer and packet not in _LAYERS and self._meet_labels(packet, inputs)
+        earlier = _before_overwriting(func, inputs)
+        margin = Margin() if has_answer and packet in _TIMES else None
+        mixed = has_answer and packet not in _LAYERS and self._meet_labels(packet, inputs, margin)
         result = func(*args, **kwargs)
-        self._origins.follow(packet, inputs, args, result, mixed=mixed)
+        self._origins.follow(packet, inputs, args, result, mixed=mixed, margin=margin)
         if packet in _PRODUCTS and has_answer:
             self._set_last([result])
         elif packet in _SORTING and len(self._outputs) > position:
@@ -113,7 +116,7 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif inputs and id(inputs[0]) in self._orders:
             self._take_from_order(packet, inputs[0], args, result)
         elif inputs and not has_answer:
-            self._note_change(result)
+            self._note_change(result, earlier)
         return result
 
     @property
@@ -198,7 +201,7 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._outputs[position] = -self._outputs[position]
         self._orders = {id(result): (result, position)} if packet is _aten.flip else {}
 
-    def _meet_labels(self, packet: Any, inputs: Sequence[Tensor]) -> bool:
+    def _meet_labels(self, packet: Any, inputs: Sequence[Tensor], margin: Margin | None) -> bool:
         """Whether labels are in an operation beside answers."""
         answers = [value for value in inputs if value.ndim <= 2 and self._origins.of(value).answer]
         labels = [value for value in inputs if not self._origins.of(value).answer and self._labels.could_be(value)]
@@ -210,8 +213,12 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
             classes = self._classes_behind(packet, value, answers[0])
             masks = packet in _PICKING and classes.dtype == torch.bool and classes.numel() == self._size
             origin = self._origins.of(classes)
-            shares = packet in _TAKING
-            self._labels.meet(classes, origin.changes, origin.root, columns=columns, masks=masks, shares=shares)
+            if margin is not None and value.dtype != torch.bool:
+                margin.factor = value
+            self._labels.meet(
+                classes, origin.changes, origin.root, columns=columns, masks=masks, shares=packet in _TAKING,
+                margin=margin,
+            )  # fmt: skip
         for value in answers:
             if self._is_output(value) and not self._origins.of(value).mixed:
                 self._add_part(value)
@@ -231,12 +238,20 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
         return question.classes if asked_both or packet not in _COMPARISONS else value
 
-    def _note_change(self, result: Any) -> None:
-        """Whole numbers, one an image, that an operation may have made other classes of."""
+    def _note_change(self, result: Any, earlier: Tensor | None) -> None:
+        """Whole numbers, one an image, that an operation may have made other classes of.
+
+        Args:
+            result: what it returned.
+            earlier: what it has overwritten, where it works in place.
+        """
         if not isinstance(result, Tensor) or result.is_floating_point() or result.dtype == torch.bool:
             return
         origin = self._origins.of(result)
-        if origin.changes and origin.root is not None and result.numel() == origin.root.numel() == self._size:
+        if earlier is not None:
+            if earlier.numel() == self._size:
+                self._labels.change(result, earlier)
+        elif origin.changes and origin.root is not None and result.numel() == origin.root.numel() == self._size:
             self._labels.change(result, origin.root)
 
     def _set_last(self, values: Sequence[object]) -> None:
@@ -263,6 +278,15 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
             and value.ndim in (1, 2)
             and len(value) == self._size
         )
+
+
+def _before_overwriting(func: Any, inputs: Sequence[Tensor]) -> Tensor | None:
+    """Whole numbers, of one dimension or two, that an operation is about to work on in place; ``None``: it does not."""
+    if not func._schema.is_mutable or not inputs:
+        return None
+    value = inputs[0]
+    are_classes = value.ndim in (1, 2) and not value.is_floating_point() and value.dtype != torch.bool
+    return value.detach().clone() if are_classes and value.layout == torch.strided else None
 
 
 def _tensors_in(values: Sequence[Any]) -> list[Tensor]:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from torch_bgdebias.probe.passes.origins import Margin
+
 __all__ = ["Agreement", "Agreements", "MetLabels"]
 
 #: of labels that the step has changed, so many are looked at
@@ -84,6 +86,17 @@ class _Met(NamedTuple):
 
     classes: Tensor
     sure: Tensor
+    margin: Margin | None = None
+
+    def as_judged(self) -> Tensor:
+        """The classes; of -1 and 1 times an answer those to which the loss of their product drives the answer."""
+        factor = None if self.margin is None else self.margin.factor
+        if self.margin is None or self.margin.falls is None or factor is None or factor.numel() != self.classes.numel():
+            return self.classes
+        factor = factor.detach().reshape(self.classes.shape)
+        are_signs = (factor.amin() < 0) & (factor.amax() > 0)
+        wanted = factor > 0 if self.margin.falls else factor < 0
+        return torch.where(are_signs, wanted.long(), self.classes)
 
 
 class MetLabels:
@@ -121,6 +134,7 @@ class MetLabels:
         columns: int,
         masks: bool = False,
         shares: bool = False,
+        margin: Margin | None = None,
     ) -> None:
         """Note what is in one operation with answers.
 
@@ -130,12 +144,13 @@ class MetLabels:
             columns: how many numbers the answers have for each image.
             masks: whether it picks images. Where it equals the labels it is taken for them, else it may be anything.
             shares: whether a loss of torch is given it as its labels.
+            margin: of the answers and it, where the operation multiplies them.
         """
-        if id(value) not in self._held:
+        if id(value) not in self._held or margin is not None:
             self._held[id(value)] = value
             met = self._read(value.detach(), columns, shares=shares)
             of_root = self._met.setdefault(id(value if root is None else root), {})
-            of_root.setdefault(changes, []).append(met._replace(sure=met.sure & (not masks)))
+            of_root.setdefault(changes, []).append(met._replace(sure=met.sure & (not masks), margin=margin))
 
     def change(self, value: Tensor, root: Tensor) -> None:
         """Note that whole numbers were made of others by an operation that may have changed classes."""
@@ -151,7 +166,7 @@ class MetLabels:
         for of_root in self._met.values():
             is_decided = torch.zeros_like(seen)
             for changes in sorted(of_root):
-                equal = torch.stack([_equal(label, met.classes) for met in of_root[changes]]).any()
+                equal = torch.stack([_equal(label, met.as_judged()) for met in of_root[changes]]).any()
                 is_sure = torch.stack([met.sure.to(label.device) for met in of_root[changes]]).any()
                 same, other = same | (~is_decided & equal), other | (~is_decided & is_sure & ~equal)
                 is_decided = is_decided | is_sure | equal

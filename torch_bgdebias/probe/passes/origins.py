@@ -29,6 +29,15 @@ _UNCHANGED = frozenset(
 )
 _TESTS = frozenset({_aten.eq, _aten.ne, _aten.gt, _aten.ge, _aten.lt, _aten.le})
 _NEGATIONS = frozenset({_aten.logical_not, _aten.bitwise_not, _aten.neg})
+#: these add a number, or take one away
+_SHIFTS = frozenset({_aten.add, _aten.add_, _aten.sub, _aten.sub_})
+_SCALINGS = frozenset({_aten.mul, _aten.mul_, _aten.div, _aten.div_})
+#: what losses of a margin end in, and which grows with its argument: hinge, logistic, exponential
+_GROWING = frozenset(
+    {_aten.softplus, _aten.relu, _aten.relu_, _aten.clamp_min, _aten.clamp_min_, _aten.exp, _aten.exp_}
+)
+#: what is made as large as possible
+_LIKELIHOODS = frozenset({_aten.log_sigmoid, _aten.log_sigmoid_forward})
 
 
 class Question(NamedTuple):
@@ -51,6 +60,19 @@ class Question(NamedTuple):
         return self.value == other.value
 
 
+@dataclass
+class Margin:
+    """An answer times labels of -1 and 1, and which way the loss that is made of it goes.
+
+    Attributes:
+        factor: (B,) or (B, L), by which the answer was multiplied.
+        falls: whether the loss falls where the margin grows; ``None`` where none was met.
+    """
+
+    factor: Tensor | None = None
+    falls: bool | None = None
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a tensor comes from.
@@ -61,6 +83,8 @@ class Origin:
         changes: of what is no answer, how many operations on the way to it may have changed classes.
         root: the tensor at the beginning of that way that has the batch's size in its shape.
         question: what was asked of classes, where it is the reply.
+        margin: of which it is made by a shift, a scale or a change of sign.
+        grows: whether it grows with the margin, or an answer with what the network returned.
     """
 
     answer: bool = False
@@ -68,6 +92,8 @@ class Origin:
     changes: int = 0
     root: Tensor | None = None
     question: Question | None = None
+    margin: Margin | None = None
+    grows: bool = True
 
 
 _ANSWER, _MIXED, _PLAIN = Origin(answer=True), Origin(answer=True, mixed=True), Origin()
@@ -104,7 +130,16 @@ class Origins:
             if isinstance(value, Tensor):
                 self._note(value, _ANSWER)
 
-    def follow(self, packet: Any, inputs: Sequence[Tensor], args: Sequence[Any], result: Any, *, mixed: bool) -> None:
+    def follow(
+        self,
+        packet: Any,
+        inputs: Sequence[Tensor],
+        args: Sequence[Any],
+        result: Any,
+        *,
+        mixed: bool,
+        margin: Margin | None = None,
+    ) -> None:
         """Note where the result of an operation comes from, once it has run.
 
         Args:
@@ -113,10 +148,16 @@ class Origins:
             args: its positional arguments.
             result: what it returned.
             mixed: whether it had labels beside answers.
+            margin: what it makes of both, where it multiplies them.
         """
         origins = [self.of(value) for value in inputs]
         if any(origin.answer for origin in origins):
             origin = _MIXED if mixed or any(origin.mixed for origin in origins) else _ANSWER
+            if mixed and margin is not None and not any(origin.mixed for origin in origins):
+                grows = next(origin.grows for origin in origins if origin.answer)
+                origin = dataclasses.replace(_MIXED, margin=margin, grows=grows)
+            elif len(inputs) == 1:
+                origin = _of_one(packet, args, origins[0], origin)
         elif not origins:
             return
         else:
@@ -147,3 +188,26 @@ class Origins:
     def _note(self, value: Tensor, origin: Origin) -> None:
         if value.ndim <= 1 or (value.ndim == 2 and (self._size in value.shape or id(value) in self._known)):
             self._known[id(value)] = (value, origin)
+
+
+def _of_one(packet: Any, args: Sequence[Any], origin: Origin, otherwise: Origin) -> Origin:
+    """What becomes of an answer, or of a margin, in an operation without another tensor.
+
+    Args:
+        packet: the operation.
+        args: its positional arguments.
+        origin: of the tensor.
+        otherwise: of what the operation returns where it is no shift, no scale and no change of sign.
+    """
+    hinge = packet is _aten.clamp and len(args) > 1 and args[1] is not None and args[2:] in ((), (None,))
+    if packet in _GROWING or packet in _LIKELIHOODS or hinge:
+        if origin.margin is not None and origin.margin.falls is None:
+            origin.margin.falls = origin.grows == (packet in _LIKELIHOODS)
+        return otherwise
+    number = next((x for x in args if isinstance(x, int | float) and not isinstance(x, bool)), None)
+    scales = packet in _SCALINGS and number is not None
+    if packet in (_aten.neg, _aten.neg_, _aten.rsub) or (scales and number is not None and number < 0):
+        return dataclasses.replace(otherwise, margin=origin.margin, grows=not origin.grows)
+    if packet in _UNCHANGED or scales or (packet in _SHIFTS and number is not None):
+        return dataclasses.replace(otherwise, margin=origin.margin, grows=origin.grows)
+    return otherwise
