@@ -205,3 +205,16 @@ def test_transparency_that_is_the_same_everywhere_says_nothing(tmp_path, alpha):
     colours = np.random.default_rng(0).integers(0, 256, (4, 5, 3)).astype(np.uint8)
     Image.fromarray(np.dstack([colours, np.full((4, 5), alpha, np.uint8)])).save(tmp_path / "a.png")
     np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "a.png")), colours)
+
+
+def test_another_band_is_not_taken_for_transparency(tmp_path):
+    """Near infrared beside red, green and blue darkened the picture by its own brightness."""
+    colours = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    bands = np.random.default_rng(1).integers(1, 255, (20, 30)).astype(np.uint8)
+    Image.fromarray(np.dstack([colours, bands])).save(tmp_path / "a.tif")
+    with pytest.raises(UnreadableImageError, match=r"a.tif: its last channel is said .* 100% .*: is it another band"):
+        open_image(tmp_path / "a.tif")
+    bands[5:15, 5:15] = 255
+    bands[:3] = 0
+    Image.fromarray(np.dstack([colours, bands])).save(tmp_path / "b.tif")
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "b.tif"))[5:15, 5:15], colours[5:15, 5:15])

@@ -66,6 +66,8 @@ _FOREIGN = frozenset(
 )
 #: a white that is so many times another one leaves of that one's pictures an eighth of their brightness
 _MUCH_BRIGHTER = 8
+#: share of transparent and opaque pixels that a picture with transparency has at least
+_CLEAR = 0.05
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -159,7 +161,7 @@ def open_image(
     Raises:
         FileNotFoundError: no such file.
         UnreadableImageError: it cannot be decoded, or holds values outside of 0 to ``white``, or colours of 16 bits
-            with another white than 65535; the message names it.
+            with another white than 65535, or another band in place of transparency; the message names it.
     """
     picture = decoded(path, at_least=at_least, mode=mode)
     if is_deep(picture):
@@ -167,6 +169,8 @@ def open_image(
     elif picture.mode in DEEP_COLOURS and has_deep_colours(path):
         require_bright(picture, path, white)
     elif picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
+        if Path(path).suffix.lower() in (".tif", ".tiff"):
+            _require_transparency(picture, path)
         picture = _over_black(picture)
     try:
         return picture.convert(mode)
@@ -330,6 +334,22 @@ def _orientation_of(file: Image.Image) -> int:
     except Exception:  # damaged EXIF data beside a good picture
         return 1
     return value if value in _TRANSPOSED else 1
+
+
+def _require_transparency(picture: Image.Image, path: str | Path) -> None:
+    """Refuse a last channel that is said to be transparency and varies without ever being clear.
+
+    Raises:
+        UnreadableImageError: such a channel, another band of a satellite's for instance.
+    """
+    counts = picture.convert("RGBA").getchannel("A").histogram()
+    total = sum(counts)
+    if counts[0] + counts[255] < _CLEAR * total and max(counts) < total:
+        share = 1 - (counts[0] + counts[255]) / total
+        raise UnreadableImageError(
+            f"image file {path}: its last channel is said to be transparency, and {share:.0%} of its pixels are "
+            "neither transparent nor opaque: is it another band, such as near infrared? Save the picture as RGB without it"
+        )
 
 
 def _over_black(picture: Image.Image) -> Image.Image:

@@ -128,6 +128,8 @@ def test_linked_folders_and_files_count(folder):
         ("all.xml", '<annotations><image id="0" name="0.png"></image></annotations>', "CVAT"),
         ("train.csv", "ImageId,EncodedPixels\n0.png,3 4 23 4 43 4\n1.png,\n", "starts and lengths of runs"),
         ("0.txt", "3 4 23 4 43 4 63 4", "starts and lengths of runs"),
+        ("boxes.csv", "patientId;x;y;width;height\n0;10;10;9;9\n", "boxes in a table"),
+        ("0.txt", "0 0 0 1 0 1 1 0 1\n", "YOLO"),
     ],
 )
 def test_annotations_beside_the_pictures_are_noticed(folder, name, holds, kind):
@@ -141,6 +143,7 @@ def test_annotations_beside_the_pictures_are_noticed(folder, name, holds, kind):
 def test_numbers_in_a_table_are_no_runs(folder):
     shutil.rmtree(folder / "masks")
     (folder / "boxes.csv").write_text("image,box\n0.png,90 80 70 60 50 40\n1.png,3 4 23 4\n")
+    np.savetxt(folder / "images/cat/0.txt", INSIDE, fmt="%d")  # which is no outline of YOLO's
     with pytest.raises(FileNotFoundError, match=r"6 of 6 images have no mask: [^;]*; add them, or make masks with"):
         MaskedImageFolder(folder)
 
@@ -214,8 +217,21 @@ def test_what_lies_where_masks_were_looked_for_is_named(folder):
     with pytest.raises(FileNotFoundError, match=r"masks/cat holds mask_0.png: rename masks as their images"):
         MaskedImageFolder(folder)
     (folder / "masks").rename(folder / "annotations")
-    with pytest.raises(FileNotFoundError, match="no folder masks, but annotations: if it holds the masks, rename it"):
+    with pytest.raises(FileNotFoundError, match="but annotations: if it holds the masks, pass masks=.* or rename it$"):
         MaskedImageFolder(folder)
+
+
+def test_a_folder_of_masks_with_a_suffix_under_another_name(folder):
+    """MVTec AD's ground_truth: both options are said at once, and what is said opens the folder."""
+    rename_masks(folder, lambda path: path.rename(path.with_name(f"{path.stem}_mask.png")))
+    (folder / "masks").rename(folder / "ground_truth")
+    truth = folder / "ground_truth"
+    text = rf'pass masks="{truth}"; {truth}/cat holds 0_mask.png, 1_mask.png, 2_mask.png: pass mask_suffix="_mask"'
+    with pytest.raises(FileNotFoundError, match=text):
+        MaskedImageFolder(folder)
+    with pytest.raises(FileNotFoundError, match=rf'have no mask: {truth}/cat/0.png, .*: pass mask_suffix="_mask"'):
+        MaskedImageFolder(folder, masks=truth)
+    assert len(opened_in_silence(folder, masks=truth, mask_suffix="_mask")) == 6
 
 
 def test_maps_in_which_0_is_a_class_are_noticed(folder):
@@ -246,7 +262,11 @@ def test_masks_in_a_format_that_is_not_read(folder):
     with pytest.raises(FileNotFoundError, match=r"cat holds 0.nii.gz, which is not read: .*get_fdata\(\).* x before y"):
         MaskedImageFolder(folder)
     for path in list((folder / "masks").rglob("*.nii.gz")):
-        path.rename(path.with_name(f"mask{path.name.split('.')[0]}.png"))
+        path.rename(path.with_name(f"{path.name.split('.')[0]}_seg.nii.gz"))
+    with pytest.raises(FileNotFoundError, match=r"cat holds 0_seg.nii.gz, which is not read: .*nibabel"):
+        MaskedImageFolder(folder)
+    for path in list((folder / "masks").rglob("*.nii.gz")):
+        path.rename(path.with_name(f"mask{path.name.split('_')[0]}.png"))
     with pytest.raises(FileNotFoundError, match=r"masks/cat holds mask0.png, mask1.png, mask2.png; add them"):
         MaskedImageFolder(folder)
 

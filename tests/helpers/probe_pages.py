@@ -27,7 +27,8 @@ def make_report(
     rng = np.random.default_rng(seed)
     label = np.arange(n) % len(NAMES)
     chances = {"original": same, "mixed_same": same, "mixed_rand": rand, "only_bg_t": same - rand}
-    prediction = {v: np.where(rng.random(n) < p, label, (label + 1) % len(NAMES)) for v, p in chances.items()}
+    wrong = (label + 1 + np.arange(n) // len(NAMES) % (len(NAMES) - 1)) % len(NAMES)  # each of the others in turn
+    prediction = {v: np.where(rng.random(n) < p, label, wrong) for v, p in chances.items()}
     confidence = {v: rng.random(n).astype(np.float32) for v in chances}
     images = ImageResults(np.arange(first_id, first_id + n, dtype=np.uint64), label, prediction, confidence)
     images.background_label["mixed_rand"] = rng.integers(0, len(NAMES), n)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from mask_encoders import INSIDE, save
+from PIL import Image
 
 from torch_bgdebias.files import UnreadableImageError
 from torch_bgdebias.masks import MaskEncoding, MaskEncodingError, read_mask
@@ -131,6 +132,33 @@ def test_a_wide_soft_edge_is_no_label_map(tmp_path):
     noise = np.repeat(np.repeat(np.random.default_rng(0).integers(0, 3, (15, 20)), 4, 0), 4, 1)
     values = np.clip(ramp() + noise * np.where(ramp() > 127, -1, 1), 0, 254).astype(np.uint8)
     np.testing.assert_array_equal(read_mask(written(tmp_path, values)).numpy()[0], values)
+
+
+def resized_label(value, resample):
+    """An ellipse of one label, drawn at thrice its size."""
+    y, x = np.mgrid[:180, :240]
+    large = (np.hypot((y - 90) / 50, (x - 120) / 70) < 1) * value
+    return np.asarray(Image.fromarray(large.astype(np.uint8)).resize((80, 60), resample))
+
+
+@pytest.mark.parametrize("resample", ["BILINEAR", "BICUBIC", "HAMMING", "BOX"])
+@pytest.mark.parametrize("value", [5, 38, 128])
+def test_a_label_that_was_resized_has_soft_edges(tmp_path, value, resample):
+    """Every shade was object, so that objects grew by a pixel all around."""
+    values = resized_label(value, Image.Resampling[resample])
+    shares = read_mask(written(tmp_path, values))[0].numpy() / 255
+    np.testing.assert_allclose(shares, np.minimum(values / value, 1), atol=0.003)
+
+
+def test_labels_that_were_resized_together_are_refused(tmp_path):
+    both = np.concatenate([resized_label(10, Image.Resampling.BILINEAR), resized_label(26, Image.Resampling.BILINEAR)])
+    with pytest.raises(
+        MaskEncodingError, match=r"the labels 10, 26 with shades between them and 0, .*nearest neighbour"
+    ):
+        read_mask(written(tmp_path, both))
+    small = np.where(INSIDE, 1, 0)  # labels of a few pixels are none
+    small[7:9, 7:9], small[12, 8:12], small[6, 10] = 2, 3, 4
+    assert int(read_mask(written(tmp_path, small.astype(np.uint8), "small.png")).sum()) == 80 * 255
 
 
 def test_options_settle_it(tmp_path):

@@ -152,4 +152,8 @@ def _pictures_themselves(images: Path) -> str:
             f", but {len(names)} pictures whose names hold backslashes ({first_few(names, 2)}): they were unpacked by "
             "a program that takes folders for parts of names; unpack them again with another"
         )
-    return f", but {len(names)} pictures ({first_few(names, 2)}): move them into folders of classes, images/<class>/"
+    beside = [path.name for place in (images, images.parent) for path in place.iterdir()]
+    tables = sorted(name for name in beside if Path(name).suffix.lower() in _TABLES)
+    table = f"; {tables[0]} may have their classes: {_READ_TABLES}" if tables else ""
+    advice = f"move them into folders of classes, images/<class>/{table}"
+    return f", but {len(names)} pictures ({first_few(names, 2)}): {advice}"

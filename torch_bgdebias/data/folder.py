@@ -253,12 +253,8 @@ class MaskedImageFolder(Dataset[Any]):
             self.root, self.classes, self.settings.mask_suffix, None if mask_source is None else Path(mask_source)
         )
         if pairs.missing and (self.settings.on_error == "raise" or not pairs.samples):
-            if mask_source is None:
-                raise FileNotFoundError(missing_masks_text(self.root, pairs, self.settings.mask_suffix))
-            missing = first_few(pairs.missing)
-            raise FileNotFoundError(
-                f"{len(pairs.missing)} of {pairs.images} images have no mask in {mask_source}: {missing}"
-            )
+            mask_root = None if mask_source is None else Path(mask_source)
+            raise FileNotFoundError(missing_masks_text(self.root, pairs, self.settings.mask_suffix, mask_root))
         return pairs
 
     def _annotated_pairs(self, place: Path) -> tuple[Pairs, AnnotatedMasks]:

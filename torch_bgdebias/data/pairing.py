@@ -13,7 +13,7 @@ from typing import NamedTuple
 from torch_bgdebias.files import EXTENSIONS, category_folders, first_few, folder_listing, image_files, same_form, spread
 from torch_bgdebias.masks.annotated import AnnotatedMasks
 from torch_bgdebias.masks.contents import MASK_EXTENSIONS
-from torch_bgdebias.masks.formats.notice import RUN_LENGTH_TABLE, RUN_LENGTHS, annotation_files
+from torch_bgdebias.masks.formats.notice import BOX_TABLE, RUN_LENGTH_TABLE, RUN_LENGTHS, annotation_files
 from torch_bgdebias.unread import PICTURES_NOT_READ, apart, what_is_not_read
 
 __all__ = ["MaskedSample", "Pairs", "annotated_pairs", "missing_masks_text", "pair", "pictures_of", "size_advice"]
@@ -233,38 +233,49 @@ def size_advice(image: tuple[int, int], mask: tuple[int, int]) -> str:
     return "they have other shapes: was the mask drawn on another picture, or one of them cropped or turned?"
 
 
-def missing_masks_text(root: Path, pairs: Pairs, suffix: str) -> str:
-    """What to do about images without a mask: what lies where their masks were looked for, and which option fits."""
-    names = (f"masks/{p.relative_to(root / 'images').with_suffix('')}{suffix}.png" for p in pairs.missing)
+def missing_masks_text(root: Path, pairs: Pairs, suffix: str, masks: Path | None = None) -> str:
+    """What to do about images without a mask: what lies where their masks were looked for, and which option fits.
+
+    Args:
+        root: the data set's folder.
+        pairs: with images that miss their masks.
+        suffix: what a mask's name has after its image's.
+        masks: the masks' folder, where it is another one than ``root / "masks"``.
+    """
+    folder = masks or root / "masks"
+    shown = "masks" if masks is None else masks
+    names = (f"{shown}/{p.relative_to(root / 'images').with_suffix('')}{suffix}.png" for p in pairs.missing)
     text = f"{root}: {len(pairs.missing)} of {pairs.images} images have no mask: {first_few(names)}; "
     in_masks = (_other_suffix, _other_name, _without_folders, _other_ending)
-    hints = in_masks if (root / "masks").is_dir() else (_other_suffix, _other_folder)
-    texts = (hint(root, pairs, suffix) for hint in hints)
-    return text + (next(filter(None, texts), None) or _annotations(root, pairs) or _masks_to_make(root, pairs))
+    hints = in_masks if folder.is_dir() else (_other_suffix, _other_folder)
+    texts = (hint(root, folder, pairs, suffix) for hint in hints)
+    return text + (next(filter(None, texts), None) or _annotations(root, pairs) or _masks_to_make(root, folder, pairs))
 
 
-def _other_folder(root: Path, pairs: Pairs, suffix: str) -> str | None:
-    """Where there is no ``masks/``: a folder with the images' names under another one."""
+def _other_folder(root: Path, masks: Path, pairs: Pairs, suffix: str) -> str | None:
+    """Where there is no ``masks/``: a folder with the images' names under another one, such as MVTec's ground_truth."""
     for folder in category_folders(root):
         if folder.name != "images" and any(image_files(folder, extensions=EXTENSIONS | MASK_EXTENSIONS)):
-            return f"there is no folder masks, but {folder.name}: if it holds the masks, rename it to masks"
+            text = f'there is no folder {masks.name}, but {folder.name}: if it holds the masks, pass masks="{folder}"'
+            further = _other_suffix(root, folder, pairs, suffix)
+            return text + (f"; {further}" if further else f" (--masks {folder}), or rename it")
     return None
 
 
-def _other_name(root: Path, pairs: Pairs, suffix: str) -> str | None:
+def _other_name(root: Path, masks: Path, pairs: Pairs, suffix: str) -> str | None:
     """Masks that differ from what was looked for in capitals or blanks only, or begin with something more."""
     images = pairs.missing[0]
     relative = images.relative_to(root / "images")
-    mask_files = image_files(root / "masks", extensions=EXTENSIONS | MASK_EXTENSIONS)
+    mask_files = image_files(masks, extensions=EXTENSIONS | MASK_EXTENSIONS)
     for path in mask_files:
-        name = path.relative_to(root / "masks").with_suffix("")
+        name = path.relative_to(masks).with_suffix("")
         if _plain(name) == _plain(relative.with_suffix("")) + suffix.casefold():
-            mask_name = path.relative_to(root / "masks").as_posix()
+            mask_name = path.relative_to(masks).as_posix()
             difference = "capitals" if mask_name == _without_blanks(mask_name) else "blanks or capitals"
-            return f"masks/{mask_name} differs in {difference} only: rename it"
+            return f"{masks.name}/{mask_name} differs in {difference} only: rename it"
         if name.parent == relative.parent and name.name.endswith(f"_{relative.stem}"):
             folder = relative.parent.as_posix()
-            return f"masks/{folder} holds {path.name}: rename masks as their images, or end their names"
+            return f"{masks.name}/{folder} holds {path.name}: rename masks as their images, or end their names"
     return None
 
 
@@ -276,24 +287,23 @@ def _plain(name: Path) -> str:
     return _without_blanks(name.as_posix()).casefold()
 
 
-def _without_folders(root: Path, pairs: Pairs, suffix: str) -> str | None:
+def _without_folders(root: Path, masks: Path, pairs: Pairs, suffix: str) -> str | None:
     """Masks in ``masks/`` itself instead of in a folder a class."""
     names = {path.stem + suffix for path in pairs.missing}
-    files = [
-        path for path in image_files(root / "masks", extensions=EXTENSIONS | MASK_EXTENSIONS) if path.stem in names
-    ]
-    flat = [path.name for path in files if path.parent == root / "masks"]
+    files = [path for path in image_files(masks, extensions=EXTENSIONS | MASK_EXTENSIONS) if path.stem in names]
+    flat = [path.name for path in files if path.parent == masks]
     if not flat:
         return None
-    return f"{root / 'masks'} holds {first_few(flat, 3)} itself: move masks into folders of classes, masks/<class>/"
+    return f"{masks} holds {first_few(flat, 3)} itself: move masks into folders of classes, {masks.name}/<class>/"
 
 
-def _other_ending(root: Path, pairs: Pairs, suffix: str) -> str | None:
-    """A file of a mask's name in a format that is not read."""
+def _other_ending(root: Path, masks: Path, pairs: Pairs, suffix: str) -> str | None:
+    """A file of a mask's name, or that begins so, in a format that is not read."""
     relative = pairs.missing[0].relative_to(root / "images")
-    folder = root / "masks" / relative.parent
-    names = [path.name for path in sorted(folder.glob("*")) if path.name.startswith(f"{relative.stem}{suffix}.")]
-    unread = [name for name in names if not name.endswith((".json", ".txt", ".xml"))]
+    folder, stem = masks / relative.parent, f"{relative.stem}{suffix}"
+    names = [path.name for path in sorted(folder.glob("*")) if path.name.startswith(f"{stem}.")]
+    names += [path.name for path in sorted(folder.glob("*")) if _is_unread(path.name) and path.name.startswith(stem)]
+    unread = [name for name in dict.fromkeys(names) if not name.endswith((".json", ".txt", ".xml"))]
     if not unread:
         return None
     ending = unread[0].lower().removesuffix(".gz").rpartition(".")[2]
@@ -301,9 +311,13 @@ def _other_ending(root: Path, pairs: Pairs, suffix: str) -> str | None:
     return f"{folder} holds {first_few(unread)}, which is not read: save masks as PNG or .npy{advice}"
 
 
-def _other_suffix(root: Path, pairs: Pairs, suffix: str) -> str | None:
+def _is_unread(name: str) -> bool:
+    return Path(name.lower().removesuffix(".gz")).suffix in PICTURES_NOT_READ - MASK_EXTENSIONS
+
+
+def _other_suffix(root: Path, masks: Path, pairs: Pairs, suffix: str) -> str | None:
     for images in sorted({path.parent for path in pairs.missing}):
-        for folder in (root / "masks" / images.relative_to(root / "images"), images):
+        for folder in (masks / images.relative_to(root / "images"), images):
             mask_files = image_files(folder, extensions=EXTENSIONS | MASK_EXTENSIONS)
             rests = _suffixes_among(mask_files, [path for path in pairs.missing if path.parent == images], suffix)
             examples = first_few((path.name for path in mask_files if any(ending in path.stem for ending in rests)), 3)
@@ -325,7 +339,7 @@ def _annotations(root: Path, pairs: Pairs) -> str | None:
     kinds = first_few(dict.fromkeys(kind for _, kind in noticed))
     files = first_few((path.name for path, _ in noticed), 3)
     path, kind = noticed[0]
-    if kind in ("PASCAL VOC", "YOLO boxes"):
+    if kind in ("PASCAL VOC", "YOLO boxes", BOX_TABLE):
         advice = "their boxes are no masks: have them filled with --boxes"
     elif kind == RUN_LENGTHS:
         advice = "save them as PNG (pycocotools.mask.decode), or as one COCO file of all pictures"
@@ -338,14 +352,12 @@ def _annotations(root: Path, pairs: Pairs) -> str | None:
         above = next((root / part for part in ("images", "masks") if root / part in path.parents), path.parent)
         source = above if kind in ("LabelMe", "Supervisely", "YOLO") else path
         advice = f'pass masks="{source}" (--masks {source})'
-    return f"there are annotations ({kinds}: {files}); {advice}, or {_masks_to_make(root, pairs)}"
+    return f"there are annotations ({kinds}: {files}); {advice}, or {_masks_to_make(root, root / 'masks', pairs)}"
 
 
-def _masks_to_make(root: Path, pairs: Pairs) -> str:
-    beside = root / "masks" / pairs.missing[0].parent.relative_to(root / "images")
-    folder = next(
-        (candidate for candidate in (beside, root / "masks") if candidate.is_dir() and folder_listing(candidate)), None
-    )
+def _masks_to_make(root: Path, masks: Path, pairs: Pairs) -> str:
+    beside = masks / pairs.missing[0].parent.relative_to(root / "images")
+    folder = next((place for place in (beside, masks) if place.is_dir() and folder_listing(place)), None)
     holds = "" if folder is None else f"{folder} holds {first_few(folder_listing(folder))}; "
     return f"{holds}add them, or make masks with: bgdebias masks {root / 'images'} {root / 'masks'}"
 

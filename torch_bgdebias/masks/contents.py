@@ -105,6 +105,27 @@ class MaskContents:
         changes = changes[changes > 0]
         return float((changes <= step).mean()) if len(changes) else 0.0
 
+    @cached_property
+    def areas(self) -> frozenset[float]:
+        """The values that some pixel shares with all eight around it."""
+        low, high = self._around
+        return frozenset(np.unique(self.values[1:-1, 1:-1][low == high]).astype(float).tolist())
+
+    def between(self, values: Sequence[float]) -> float:
+        """Share of the pixels of these values, of any but the outermost, that have a lower and a higher one beside."""
+        low, high = self._around
+        middle = self.values[1:-1, 1:-1]
+        chosen = np.isin(middle, list(values))
+        return float(((low < middle) & (middle < high))[chosen].mean()) if chosen.any() else 1.0
+
+    @property
+    def _around(self) -> tuple[Plane, Plane]:
+        """The lowest and the highest of the nine values around each pixel but the outermost."""
+        if min(self.size) < 3:
+            return self.values[1:-1, 1:-1], self.values[1:-1, 1:-1]
+        windows = np.lib.stride_tricks.sliding_window_view(self.values, (3, 3))
+        return windows.min((2, 3)), windows.max((2, 3))
+
     def as_colours(self) -> Plane:
         """(H, W, 3) uint8."""
         if self.palette is not None:

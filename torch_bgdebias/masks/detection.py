@@ -16,6 +16,10 @@ __all__ = ["by_alpha", "refusal", "resolve"]
 
 VOC_VOID: Colour = (224, 224, 192)
 _BLACK: Colour = (0, 0, 0)
+#: share of thin values' pixels that lie between their neighbours where they are shades and no labels
+_BETWEEN = 0.8
+#: how far beyond labels, as a share of the largest, a sharp resize may go
+_BEYOND = 0.25
 #: labels up to here are taken for labels even where they form no areas
 _SMALL = 63
 
@@ -168,10 +172,30 @@ def _guess_labels(masks: Sequence[MaskContents], levels: list[float]) -> MaskEnc
         raise refusal(masks, f"the values {_levels_text(levels)}, and no 0 for background", _LABELS)
     if set(levels) <= _voc_greys() and 220 in levels:
         return MaskEncoding("index", void=(220,))
+    if len(levels) > 3 and (labels := _labels_between_shades(masks, levels)):
+        if len(labels) == 1:
+            return MaskEncoding("soft", void=(), white=labels[0])  # one label that was resized, with soft edges
+        contents = f"the labels {_levels_text(labels)} with shades between them and 0, as resizing makes them"
+        raise refusal(masks, contents, "resize label masks to the nearest neighbour (Image.Resampling.NEAREST)")
     many_levels = len(levels) > 2 and levels[-1] > _SMALL
     if many_levels and _share_in_areas(masks, (0,)) < 0.5:
         raise refusal(masks, f"{len(levels)} values up to {levels[-1]:g} that form no areas", _EITHER)
     return MaskEncoding("index", void=())
+
+
+def _labels_between_shades(masks: Sequence[MaskContents], levels: list[float]) -> list[float]:
+    """Values with areas, where most others are thin and lie between a lower and a higher one; empty where not.
+
+    What a sharp resize leaves beyond labels, above the largest and near 0, is passed over.
+    """
+    areas = {level for mask in masks for level in mask.areas}
+    labels = [level for level in levels if level in areas and level != 0]
+    thin = [level for level in levels if level not in areas]
+    if len(thin) < 2 or not labels or levels[-1] > (1 + _BEYOND) * labels[-1]:
+        return []
+    inner = [level for level in thin if _BEYOND * labels[-1] <= level <= labels[-1]]
+    shares = [mask.between(inner) for mask in masks if any(level in mask.levels for level in inner)]
+    return labels if shares and sum(shares) >= _BETWEEN * len(shares) else []
 
 
 def _guess_with_top(masks: Sequence[MaskContents], levels: list[float], top: float) -> MaskEncoding:
@@ -305,7 +329,8 @@ def _require_range(masks: Sequence[MaskContents]) -> None:
             raise refusal(
                 [mask],
                 f"values from {low:g} to {high:g}",
-                "masks hold none below 0 and none that is not finite: apply a sigmoid to logits, save labels from 0",
+                "masks hold none below 0 and none that is not finite: apply a sigmoid to logits, save labels from 0, "
+                "and for what is no data a label that void= names",
             )
 
 

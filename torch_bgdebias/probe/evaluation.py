@@ -23,6 +23,7 @@ from torch_bgdebias.probe.passes.loading import Share, known_files, rng_untouche
 from torch_bgdebias.probe.passes.measure import Collected, Evaluation, joined
 from torch_bgdebias.probe.passes.settings import EvaluationOptions, EvaluationSettings, ImageScore
 from torch_bgdebias.probe.report import BackgroundBiasReport, summarise
+from torch_bgdebias.probe.results.order import other_order
 
 __all__ = ["DEFAULT_VARIANTS", "EvaluationSettings", "ImageScore", "evaluate_background_bias", "report_of"]
 
@@ -139,8 +140,8 @@ def evaluate_background_bias(
         collected = joined([evaluation.collect(walk("images"), pool)])
     classes = len(np.unique(collected.images.label))
     messages = [message for message in warnings_of(collected, effective) if message != no_embedding]
-    if collected.doubt or (one_answer := _one_answer(collected)):
-        messages.append(collected.doubt or one_answer)
+    names = names_of_classes(class_names, loader, collected.num_classes)
+    messages.append(collected.doubt or _one_answer(collected) or _in_other_order(collected, names))
     messages.append(_shared_ids(collected, effective))
     one_class = collected.images.targets is None and collected.images.labelled
     messages += [_other_classes(class_names, loader, collected.num_classes)] * one_class
@@ -160,7 +161,7 @@ def evaluate_background_bias(
         effective,
         pool,
         model=type(model).__name__ if name is None else name,
-        class_names=names_of_classes(class_names, loader, collected.num_classes),
+        class_names=names,
         recorded=recorded,
     )
 
@@ -346,6 +347,12 @@ def _one_answer(collected: Collected) -> str:
         f"model output: class {int(predictions[0])} for all {len(images)} images, whatever their label: it is not "
         "trained, or they are not prepared as in its training, which is what preprocess= is for"
     )
+
+
+def _in_other_order(collected: Collected, class_names: Sequence[str]) -> str:
+    """What to say of answers that go with the labels as other classes do; empty for any other."""
+    order = other_order(collected.images, class_names)
+    return "" if order is None else f"model output: {order.what}: {order.remedy}"
 
 
 def _shared_ids(collected: Collected, settings: EvaluationSettings) -> str:

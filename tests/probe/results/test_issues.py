@@ -54,6 +54,16 @@ def test_a_model_that_guesses_is_named_first() -> None:
     assert "--labels" in first.remedy
 
 
+def test_outputs_in_another_order_are_named_in_place_of_guessing() -> None:
+    report = make_report(n=100)
+    report.images.prediction["original"] = (report.images.label + 1) % 4
+    first = issues([report])[0]
+    assert first.grave
+    assert "0 of 100 images as they are are right, and 100 would be with the outputs in another order" in first.what
+    assert first.remedy.startswith("Give logits=lambda output: output[:, ORDER]")
+    assert not [issue for issue in issues([report]) if "guessing" in issue.what]
+
+
 def test_few_images_get_the_number_that_is_needed() -> None:
     report = make_report(n=40)
     (issue,) = issues([report])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torch_bgdebias.files import first_few, same_form
 from torch_bgdebias.masks.formats.converting import Annotations
-from torch_bgdebias.masks.formats.notice import annotation_kind
+from torch_bgdebias.masks.formats.notice import BOX_COLUMNS, annotation_kind
 from torch_bgdebias.masks.formats.outlines import AnnotatedPicture, AnnotationError, Outline, Shape, drawn, picture_size
 from torch_bgdebias.masks.formats.reading import read_annotations
 from torch_bgdebias.masks.formats.voc import voc_objects
@@ -22,9 +22,8 @@ __all__ = ["BoxFile"]
 
 _NAME = ("image", "file_name", "filename", "file", "path", "name")
 _LABEL = ("label", "class", "category")
-#: columns of left, top, right, bottom
-_CORNERS = (("left", "top", "right", "bottom"), ("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"))
-_SIDES = ("x", "y", "width", "height")
+#: columns of left, top, right, bottom; and of left, top and sides
+*_CORNERS, _SIDES = BOX_COLUMNS
 
 
 class BoxFile:

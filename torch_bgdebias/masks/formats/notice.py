@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["BOXES_ALONE", "RUN_LENGTHS", "RUN_LENGTH_TABLE", "annotation_files", "annotation_kind"]
+__all__ = ["BOXES_ALONE", "BOX_TABLE", "RUN_LENGTHS", "RUN_LENGTH_TABLE", "annotation_files", "annotation_kind"]
 
 #: kinds that hold boxes and no outlines
 BOXES_ALONE = ("PASCAL VOC", "YOLO boxes")
@@ -16,10 +16,20 @@ RUN_LENGTHS = "run lengths"
 #: starts and lengths in a table or a text, as competitions have them
 RUN_LENGTH_TABLE = "starts and lengths of runs"
 
+#: a table of boxes, which `torch_bgdebias.masks.formats.boxes` reads
+BOX_TABLE = "boxes in a table"
+#: columns of a box in such a table
+BOX_COLUMNS = (
+    *(("left", "top", "right", "bottom"), ("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2")),
+    ("x", "y", "width", "height"),
+)
+
 #: endings of files that are looked into
 _ENDINGS = (".csv", ".json", ".tsv", ".txt", ".xml")
 #: starts and lengths
 _NUMBERS = re.compile(r"\d+(?: \d+){5,}")
+#: numbers in a line whose outline is the whole picture
+_CORNERS_OF_A_PICTURE = 11
 #: what of a file is looked at
 _HEAD = 65536
 
@@ -73,6 +83,8 @@ def _yolo_kind(text: str) -> str | None:
         return None
     if not all(-0.01 <= share <= 1.01 for share in shares):
         return None
+    if set(shares) <= {0, 1} and len(rows[0]) > _CORNERS_OF_A_PICTURE:  # a mask, number by number
+        return None
     return "YOLO boxes" if all(len(row) == 5 for row in rows) else "YOLO"
 
 
@@ -96,6 +108,8 @@ def annotation_files(folders: Iterable[Path], *, look_at: int = 20) -> list[tupl
                 kind = RUN_LENGTHS if '"size"' in text else None
             if kind is None and path.suffix.lower() in (".csv", ".tsv", ".txt") and _holds_runs(_head_of(path)):
                 kind = RUN_LENGTH_TABLE
+            if kind is None and path.suffix.lower() == ".csv" and _holds_boxes(_head_of(path)):
+                kind = BOX_TABLE
             if kind is not None:
                 noticed.append((path, kind))
     return noticed
@@ -110,3 +124,9 @@ def _holds_runs(text: str) -> bool:
         if all(end <= start for end, start in zip(ends, starts[1:], strict=False)) and min(lengths) > 0:
             return True
     return False
+
+
+def _holds_boxes(text: str) -> bool:
+    """Whether a table's first line names the columns of a box."""
+    names = {name.strip().strip('"').lower() for name in re.split("[,;\t]", text.partition("\n")[0])}
+    return any(names.issuperset(columns) for columns in BOX_COLUMNS)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from torch_bgdebias.probe.results.comparison import ModelComparison
 from torch_bgdebias.probe.results.gaps import NARROW, side_of
 from torch_bgdebias.probe.results.measurement import Measurement
+from torch_bgdebias.probe.results.order import other_order
 from torch_bgdebias.probe.results.spelling import interval_of, is_known, number, percent
 from torch_bgdebias.probe.results.summary import gap_covers
 
@@ -146,6 +147,10 @@ def _missing(report: Measurement) -> Iterator[Issue]:
 def _guessing(report: Measurement) -> Iterator[Issue]:
     accuracy, classes = report.accuracy("original"), len(report.class_names)
     if not is_known(accuracy) or report.images.targets is not None or classes < 2:
+        return
+    if (order := other_order(report.images, report.class_names)) is not None:
+        remedy = order.remedy[:1].upper() + order.remedy[1:]
+        yield Issue(f"{report.model}: {order.what}.", remedy if remedy.endswith("?") else f"{remedy}.", grave=True)
         return
     ends = interval_of(accuracy)
     if ends is not None and ends[0] <= 1 / classes:
