@@ -348,7 +348,7 @@ def _require_transparency(picture: Image.Image, path: str | Path) -> None:
         share = 1 - (counts[0] + counts[255]) / total
         raise UnreadableImageError(
             f"image file {path}: its last channel is said to be transparency, and {share:.0%} of its pixels are "
-            "neither transparent nor opaque: is it another band, such as near infrared? Save the picture as RGB without it"
+            "neither transparent nor opaque: is it another band, such as near infrared? Save the picture as RGB"
         )
 
 
