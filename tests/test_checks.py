@@ -82,6 +82,20 @@ def test_embeddings_and_finite():
         checks.check_finite(bad, name="anchor")
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_sum_that_overflows_is_no_infinity(dtype):
+    large = torch.full((3, 50), torch.finfo(dtype).max, dtype=dtype)
+    assert checks.all_finite(large)
+    assert checks.all_finite(large.repeat(2, 1) * torch.tensor([1, -1, 1, -1, 1, -1], dtype=dtype)[:, None])
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        with_bad = large.clone()
+        with_bad[1, 7] = bad
+        assert not checks.all_finite(with_bad)
+    opposite = torch.tensor([float("inf"), -float("inf")], dtype=dtype)
+    assert not checks.all_finite(opposite)
+    assert checks.all_finite(opposite[:0])
+
+
 def test_options():
     assert checks.check_option("paste", ("paste", "voronoi"), name="pattern") == "paste"
     with pytest.raises(ValueError, match="pattern: expected one of 'paste', 'voronoi', got 'mosaic'"):

@@ -13,7 +13,15 @@ from torch.nn import functional as F
 
 from torch_bgdebias.backgrounds.forbidden import ForbiddenPairs
 from torch_bgdebias.backgrounds.units import doubt_beside_images, doubtful, require_one_normalisation
-from torch_bgdebias.checks import check_both_or_none, check_finite, check_label, check_mask, describe, values_readable
+from torch_bgdebias.checks import (
+    all_finite,
+    check_both_or_none,
+    check_finite,
+    check_label,
+    check_mask,
+    describe,
+    values_readable,
+)
 from torch_bgdebias.class_names import plain_name
 from torch_bgdebias.compositing import fills_image, tile_fill
 from torch_bgdebias.ops import voronoi_composite
@@ -316,7 +324,7 @@ def in_image_units(
         None if part is None else torch.as_tensor(part, dtype=dtype, device=images.device) for part in (mean, std)
     )
     converted = in_units(images, mean, std, dtype)
-    if dtype == torch.float16 and values_readable(converted) and not bool(converted.isfinite().all()):
+    if dtype == torch.float16 and values_readable(converted) and not all_finite(converted):
         raise ValueError("images: expected backgrounds that fit float16 when normalised, got larger ones")
     return converted
 

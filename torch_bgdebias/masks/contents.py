@@ -65,8 +65,8 @@ class MaskContents:
     def levels(self) -> dict[float, int]:
         """Each value that occurs with its number of pixels, ascending; of numbers and labels."""
         if self.values.dtype == np.uint8:
-            counts = np.bincount(self.values.ravel(), minlength=1)
-            return {float(value): int(counts[value]) for value in np.flatnonzero(counts)}
+            histogram = Image.fromarray(self.values).histogram()
+            return {float(value): count for value, count in enumerate(histogram) if count}
         values, counts = np.unique(self.values, return_counts=True)
         return dict(zip(values.astype(float).tolist(), counts.tolist(), strict=True))
 

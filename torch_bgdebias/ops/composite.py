@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torch_bgdebias.checks import check_both_or_none, check_image, check_mask, describe, values_readable
+from torch_bgdebias.checks import all_finite, check_both_or_none, check_image, check_mask, describe, values_readable
 from torch_bgdebias.ops.library import composite
 from torch_bgdebias.ops.plain import composite_plain
 from torch_bgdebias.precision import working_dtype
@@ -87,7 +87,7 @@ def voronoi_composite(
 
 def _check_fits(composite: Tensor, foreground: Tensor) -> None:
     """Finite pixels give finite ones, unless the foreground's dtype does not hold them."""
-    if bool(composite.detach().isfinite().all()) or not bool(foreground.detach().isfinite().all()):
+    if all_finite(composite) or not all_finite(foreground):
         return
     kind = str(foreground.dtype).removeprefix("torch.")
     raise ValueError(f"bank: expected backgrounds that fit the foreground's {kind}, got larger ones")
