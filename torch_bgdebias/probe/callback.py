@@ -7,37 +7,22 @@ import math
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Unpack
 
-import torch
-import torch.distributed as dist
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from torch_bgdebias._deprecated import renamed_arguments, warn_renamed
 from torch_bgdebias.backgrounds.pool import BackgroundSource, Labelled, Pool
 from torch_bgdebias.batch import BatchSpec
-from torch_bgdebias.class_names import known_names, names_of_classes
 from torch_bgdebias.lightning import LightningModule, ReadingCallback, Trainer
-from torch_bgdebias.models import eval_mode
 from torch_bgdebias.names import METRICS
 from torch_bgdebias.probe.callback_entry import UNSEEN, EntryWatch, how_images_enter
-from torch_bgdebias.probe.callback_loaders import LoaderLimits, stage_loader
-from torch_bgdebias.probe.callback_settings import (
-    ProbeSettings,
-    call_module,
-    in_unit_range,
-    slash_in_names,
-    with_known_units,
-)
-from torch_bgdebias.probe.callback_transfer import BatchMove
-from torch_bgdebias.probe.evaluation import changing_images, report_of, warnings_of
+from torch_bgdebias.probe.callback_loaders import LoaderLimits
+from torch_bgdebias.probe.callback_measuring import Measured, Measuring, NotMeasuredError, from_all_ranks
+from torch_bgdebias.probe.callback_settings import ProbeSettings, call_module, slash_in_names
 from torch_bgdebias.probe.loggers import log_figures
 from torch_bgdebias.probe.passes.entry import joined_entries
-from torch_bgdebias.probe.passes.gathering import BackgroundPool, Gatherer, pool_for
-from torch_bgdebias.probe.passes.loading import Share, repeated_images, rng_untouched, unshown_void
-from torch_bgdebias.probe.passes.measure import Collected, Evaluation, joined
 from torch_bgdebias.probe.passes.settings import EvaluationSettings, MeasuringOptions
 from torch_bgdebias.probe.report import BackgroundBiasReport
 from torch_bgdebias.probe.results.scalars import scalars_of
@@ -133,23 +118,19 @@ class BackgroundBiasProbe(ReadingCallback):
             dataclasses.replace(start if settings is None else settings, **evaluation_options)
         )
         self.spec = self.settings.spec
-        self.loader: Iterable[Any] | None = None
-        self.backgrounds = backgrounds
         if not isinstance(loader_or_bank, Tensor | Labelled | Pool):
-            self.loader = loader_or_bank
+            loader, bank = loader_or_bank, backgrounds
         elif backgrounds is None:
-            self.backgrounds = loader_or_bank
+            loader, bank = None, loader_or_bank
         else:
             raise ValueError("backgrounds: expected None because the first argument is a bank already")
+        self._measuring = Measuring(loader, bank, self.limits, inference_mode=inference_mode)
         self._draws = figures
         #: the last report; the same on every process. ``None`` before the first, and where nothing was measured
         self.report: BackgroundBiasReport | None = None
-        self._pool: BackgroundPool | None = None
         self._started = math.nan
         self._informed = self._doubted = False
         self._problems: set[str] = set()  # that have been reported
-        self._normalised: bool | None = None  # whether the trainer's images are; not looked yet
-        self._left_out = 0  # images of the loader, where the budget leaves some of them out
         own_way = self.settings.preprocess is not None or self.settings.forward is not call_module
         self._entry = None
         if not own_way:
@@ -158,8 +139,8 @@ class BackgroundBiasProbe(ReadingCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget the backgrounds of an earlier run."""
         super().setup(trainer, pl_module, stage)
-        self._pool, self._informed, self._doubted, self._left_out = None, False, False, 0
-        self._normalised, self._problems = None, set()
+        self._measuring.forget()
+        self._informed, self._doubted, self._problems = False, False, set()
         if self._entry is not None:
             self._entry.forget()
         if slashes := slash_in_names(trainer.checkpoint_callbacks, self._prefix):
@@ -213,15 +194,13 @@ class BackgroundBiasProbe(ReadingCallback):
 
     def _read(self, trainer: Trainer, pl_module: LightningModule) -> Mapping[str, float]:
         start = time.perf_counter()
-        if self.loader is None:
-            stage_loader(trainer, self.limits.dataloader_idx)  # an error now where there is none of this index
+        self._measuring.check_loader(trainer)
         try:
-            settings = self._as_entered(pl_module)
-            if self.loader is None:  # the trainer's images are what its data module says
-                settings = with_known_units(settings, getattr(trainer, "datamodule", None))
-            self.report = self._measure(trainer, pl_module, settings)
-        except _NotMeasuredError as error:
+            measured = self._measuring.run(trainer, pl_module, self._as_entered(pl_module))
+        except NotMeasuredError as error:
             return self._without_numbers(pl_module, str(error))
+        self.report = measured.report
+        self._say_what_was_seen(measured)
         seconds = time.perf_counter() - start
         if self._draws and self._logs and trainer.is_global_zero and trainer.loggers:
             self._draw(trainer, self.report)
@@ -233,14 +212,14 @@ class BackgroundBiasProbe(ReadingCallback):
         """The settings with what the module's own step does to its images.
 
         Raises:
-            _NotMeasuredError: that, or whether the step judges what is measured, could not be seen.
+            NotMeasuredError: that, or whether the step judges what is measured, could not be seen.
         """
         if self._entry is None:
             return self.settings
-        entry = joined_entries([entry for entry in _from_all_ranks(self._entry.entry(module)) if entry is not None])
+        entry = joined_entries([entry for entry in from_all_ranks(self._entry.entry(module)) if entry is not None])
         problem, advice = UNSEEN if entry is None else (entry.problem, entry.advice)
         if entry is None or problem:
-            raise _NotMeasuredError(
+            raise NotMeasuredError(
                 f"{problem}, so handing it the batch's images may measure another network than the one in training; "
                 f"{advice or _ANOTHER}"
             )
@@ -255,92 +234,16 @@ class BackgroundBiasProbe(ReadingCallback):
             super()._without_numbers(module, problem)
         return dict.fromkeys(("worst_variant", "bg_gap", "abs_gap"), math.nan)
 
-    def _measure(
-        self, trainer: Trainer, pl_module: LightningModule, settings: EvaluationSettings
-    ) -> BackgroundBiasReport:
-        with rng_untouched(), eval_mode(pl_module), torch.no_grad():
-            share, loader, move = self._share(trainer, pl_module)
-            move.peek(share)
-            _refuse_problem(move)
-            if self.loader is None and settings.mean is None and with_known_units(settings, pl_module) is not settings:
-                settings = self._in_units_of_module(settings, pl_module, share)
-            evaluation = Evaluation(pl_module, settings, device=pl_module.device)
-            if self._pool is None and self.backgrounds is not None:
-                self._pool = pool_for(self.backgrounds, None, settings, known_names(None, loader))
-            elif self._pool is None and settings.mixed and settings.ready is None:
-                self._pool = self._gathered(evaluation, share)
-            with self._reading(), trainer.precision_plugin.forward_context():
-                of_this_rank = evaluation.collect(share, self._pool)
-        _refuse_problem(move)
-        collected = joined(_from_all_ranks(of_this_rank))
+    def _say_what_was_seen(self, measured: Measured) -> None:
+        name = type(self).__name__
         if not self._informed:
-            for message in filter(
-                None, (*warnings_of(collected, settings), unshown_void(loader), repeated_images(loader))
-            ):
-                rank_zero_info(f"{type(self).__name__}: {message}")
-            if changing := changing_images(collected, self._pool):  # later measurements may be of fewer images
-                rank_zero_warn(f"{type(self).__name__}: {changing}")
-        if evaluation.run.doubt and not self._doubted:
+            for note in measured.notes():
+                rank_zero_info(f"{name}: {note}")
+            if changing := measured.changing():  # later measurements may be of fewer images
+                rank_zero_warn(f"{name}: {changing}")
+        if measured.run.doubt and not self._doubted:
             self._doubted = True
-            rank_zero_warn(f"{type(self).__name__}: {evaluation.run.doubt}")
-        return self._report(trainer, pl_module, collected, settings, loader)
-
-    def _in_units_of_module(
-        self, settings: EvaluationSettings, pl_module: LightningModule, share: Share
-    ) -> EvaluationSettings:
-        """With the module's mean and std, unless the first images show that they were not normalised with them."""
-        if self._normalised is None:
-            first = next(iter(share), None)
-            self._normalised = first is not None and not in_unit_range(settings.spec.image_of(first[2]))
-            self._normalised = any(_from_all_ranks(self._normalised))
-        return with_known_units(settings, pl_module) if self._normalised else settings
-
-    def _report(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        collected: Collected,
-        settings: EvaluationSettings,
-        loader: Any,
-    ) -> BackgroundBiasReport:
-        recorded = {
-            "device": str(pl_module.device),
-            "epoch": trainer.current_epoch,
-            "processes": trainer.world_size,
-            "own_backgrounds": self.backgrounds is None,
-        }
-        return report_of(
-            collected,
-            settings,
-            self._pool,
-            model=type(pl_module).__name__,
-            class_names=names_of_classes(None, loader, collected.num_classes),
-            recorded=recorded,
-        )
-
-    def _reading(self) -> AbstractContextManager[None]:
-        return torch.inference_mode() if self.choices.inference_mode else torch.no_grad()
-
-    def _gathered(self, evaluation: Evaluation, share: Share) -> BackgroundPool:
-        with self._reading():
-            of_this_rank = evaluation.gather(share)
-        together = Gatherer(self.settings.max_backgrounds, self.settings.seed)
-        for entries in _from_all_ranks(of_this_rank.entries()):
-            together.add(entries)
-        return together.pool()
-
-    def _share(self, trainer: Trainer, pl_module: LightningModule) -> tuple[Share, Any, BatchMove]:
-        """This process's part of the images, moved to the device as the trainer moves a validation batch."""
-        index, spec = self.limits.dataloader_idx, self.settings.spec
-        move = BatchMove(trainer, pl_module, spec, index=index, own_loader=self.loader is not None)
-        loader, images, batches = self.loader, self.limits.max_images, None
-        if loader is None:
-            loader, allowed = stage_loader(trainer, index)
-            part = self.limits.part_of(loader, allowed, trainer.world_size, passes=2 + len(self.settings.variant_names))
-            images, batches, self._left_out = part
-        rank, world = trainer.global_rank, trainer.world_size
-        share = Share(loader, spec, rank=rank, world=world, max_images=images, max_batches=batches, move=move)
-        return share.need_order(self.settings), loader, move
+            rank_zero_warn(f"{name}: {measured.run.doubt}")
 
     def _inform_of_cost(self, report: BackgroundBiasReport, seconds: float, drawing: float, validation: float) -> None:
         if self._informed:
@@ -351,9 +254,11 @@ class BackgroundBiasProbe(ReadingCallback):
         took = f"{seconds:.2f} s, logging and figures {drawing:.2f} s"
         cost = f"{len(report.images)} images x {passes} forward passes took {took}{share}"
         rank_zero_info(f"{name}: {cost}; the first measurement also gathers the backgrounds")
-        if self._left_out and len(report.images) < _FEW:
+        if self._measuring.left_out and len(report.images) < _FEW:
             budget = self.limits.budget
-            subset = f"{len(report.images)} of {self._left_out} validation images, to stay within budget={budget}"
+            subset = (
+                f"{len(report.images)} of {self._measuring.left_out} validation images, to stay within budget={budget}"
+            )
             rank_zero_info(f"{name}: the figures rest on {subset}; budget=None measures them all")
 
     def _draw(self, trainer: Trainer, report: BackgroundBiasReport) -> None:
@@ -370,30 +275,9 @@ class BackgroundBiasProbe(ReadingCallback):
             self._entry.forget()
 
 
-class _NotMeasuredError(Exception):
-    """Why a measurement would have been of another network or of other backgrounds."""
-
-
-def _refuse_problem(move: BatchMove) -> None:
-    if problem := next(filter(None, _from_all_ranks(move.problem)), ""):
-        raise _NotMeasuredError(
-            f"{problem}, so the backgrounds that are exchanged would not be those around the objects; let the hooks "
-            "move image and mask together, or only while self.trainer.training"
-        )
-
-
 class ProbeOptions(MeasuringOptions, total=False):
     """The fields of `LoaderLimits` and of the evaluation's settings as keyword arguments."""
 
     max_images: int | None
     budget: float | None
     dataloader_idx: int
-
-
-def _from_all_ranks(value: Any) -> list[Any]:
-    """``value`` of every process, in rank order."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return [value]
-    values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return values

@@ -7,13 +7,17 @@ import math
 import pytest
 import torch
 
-from torch_bgdebias.probe.passes.answers import Answers, cut_at, same_answers
+from torch_bgdebias.probe.passes.answers import Answers, Judged, cut_at, same_answers
 
 B, K = 12, 5
 
 
 def logits(seed: int = 0, scale: float = 3.0) -> torch.Tensor:
     return torch.randn(B, K, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def answers(*values: torch.Tensor, role: str) -> Answers:
+    return Answers(tuple(Judged(value, role) for value in values))
 
 
 SAME = {
@@ -88,33 +92,36 @@ def test_thresholds(task: str) -> None:
     right = [cut_at(p, 0.5), cut_at(z, 0.0), cut_at(z, torch.tensor(0.0)), cut_at(1 - p, 0.5, below=True)]
     wrong = [cut_at(p, 0.3), cut_at(z, 0.5), cut_at(p, torch.tensor(0.7))]
     for cut in right:
-        assert not Answers(cuts=[cut]).cut_elsewhere(forward, task=task)
-        assert not Answers(cuts=[wrong[0], cut]).cut_elsewhere(forward, task=task)
-        assert not Answers(cuts=[cut]).cut_elsewhere(p, task=task) or task == "multiclass"
+        assert not answers(cut, role="cut").cut_elsewhere(forward, task=task)
+        assert not answers(wrong[0], cut, role="cut").cut_elsewhere(forward, task=task)
+        assert not answers(cut, role="cut").cut_elsewhere(p, task=task) or task == "multiclass"
     for cut in wrong:
-        assert Answers(cuts=[cut]).cut_elsewhere(forward, task=task)
+        assert answers(cut, role="cut").cut_elsewhere(forward, task=task)
     for check in (cut_at(z, 1e4, below=True), cut_at(z, -1e4), cut_at(z, torch.tensor(1e4))):  # of what was computed
-        assert not Answers(cuts=[check]).cut_elsewhere(forward, task=task)
-        assert Answers(cuts=[check, wrong[0]]).cut_elsewhere(forward, task=task)
+        assert not answers(check, role="cut").cut_elsewhere(forward, task=task)
+        assert answers(check, wrong[0], role="cut").cut_elsewhere(forward, task=task)
     unsure = cut_at((p - 0.5).abs(), 0.3)
-    assert not Answers(cuts=[unsure]).cut_elsewhere(forward, task=task)
-    assert not Answers(cuts=[wrong[0]]).cut_elsewhere(torch.zeros_like(forward), task=task)
+    assert not answers(unsure, role="cut").cut_elsewhere(forward, task=task)
+    assert not answers(wrong[0], role="cut").cut_elsewhere(torch.zeros_like(forward), task=task)
 
 
 def test_what_rounding_has_taken_is_not_compared() -> None:
     z = torch.tensor([-400.0, -2, 1, 3, 400])
     cut = cut_at(z.sigmoid(), 0.5)
     assert cut.isnan().tolist() == [True, False, False, False, True]
-    assert not Answers(cuts=[cut]).cut_elsewhere(z[:, None], task="binary")
+    assert not answers(cut, role="cut").cut_elsewhere(z[:, None], task="binary")
     assert math.isclose(float(cut_at(z.sigmoid(), 0.3)[2]), 1 - math.log(0.3 / 0.7), rel_tol=1e-5)
 
 
 def test_what_is_compared_with_a_forward() -> None:
     z, labels = logits(), torch.eye(K)[torch.arange(B) % K]
-    assert Answers([labels], [z], [z + 1]).candidates == [z]
-    assert Answers([], [], [z]).same(z.softmax(1), task="multiclass") == [True]
+    several = [Judged(labels, "output"), Judged(z, "last"), Judged(z + 1, "part")]
+    assert Answers(tuple(several)).candidates == [z]
+    assert answers(z, role="part").same(z.softmax(1), task="multiclass") == [True]
     assert Answers().same(z, task="multiclass") == []
-    two = Answers.joined([Answers([z[:4]], [z[:4, 0]]), Answers([z[4:]], [z[4:, 0]])])
-    assert torch.equal(two.outputs[0], z)
-    assert torch.equal(two.last[0], z[:, 0])
-    assert Answers([z]).kind != Answers([z, z]).kind != Answers([], [z]).kind
+    steps = [(Judged(z[rows], "output"), Judged(z[rows, 0], "last")) for rows in (slice(4), slice(4, None))]
+    two = Answers.joined([Answers(step) for step in steps])
+    assert torch.equal(two.of("output")[0], z)
+    assert torch.equal(two.of("last")[0], z[:, 0])
+    assert answers(z, role="output").kind != answers(z, z, role="output").kind != answers(z, role="last").kind
+    assert [answers(z, role=role).predict for role in ("output", "last", "part", "cut")] == [True, False, False, True]

@@ -49,7 +49,7 @@ STEPS = {
 def test_what_is_judged_is_noted_with_its_labels(name: str) -> None:
     z = logits()
     judged = watched(STEPS[name], z, Y)
-    (output,) = judged.answers.outputs
+    (output,) = judged.answers.of("output")
     assert same_answers(output, z, task="multiclass")
     takes_labels = name != "topk"
     assert verdict(judged, Y) == ("same" if takes_labels else "unseen")
@@ -81,7 +81,7 @@ SMALLEST = {
 def test_of_distances_the_smallest_is_judged(name: str, inference: bool) -> None:
     distances = logits().abs()
     judged = watched(SMALLEST[name], distances, inference=inference)
-    (output,) = judged.answers.outputs
+    (output,) = judged.answers.of("output")
     assert torch.equal(output, -distances[:8])
     assert not same_answers(output, distances, task="multiclass")
 
@@ -105,7 +105,7 @@ LARGEST = {
 def test_of_scores_the_largest_is_judged(name: str, inference: bool) -> None:
     z = logits()
     judged = watched(LARGEST[name], z, inference=inference)
-    (output,) = judged.answers.outputs
+    (output,) = judged.answers.of("output")
     assert torch.equal(output, z[:8])
 
 
@@ -119,14 +119,14 @@ def test_of_what_has_no_classes_none_is_largest() -> None:
         lambda z: z.topk(3, 0, largest=False),
         lambda z: z.topk(3, dim=-2),
     ):
-        assert watched(judge, z).answers.outputs == []
+        assert watched(judge, z).answers.of("output") == []
     for judge in (
         lambda s: s.sort(),
         lambda s: s.argsort(0, descending=True),
         lambda s: s.topk(3, 0),
         lambda s: s.max(0),
     ):
-        assert watched(judge, z[:, 0].clone()).answers.outputs == []  # an order of images
+        assert watched(judge, z[:, 0].clone()).answers.of("output") == []  # an order of images
 
 
 #: losses and metrics of somebody's own, of a layer of the classes that is written as a function
@@ -294,7 +294,7 @@ def test_what_meets_answers_and_is_no_label_contradicts_nothing() -> None:
 def test_what_is_taken_of_a_layer_is_known_by_what_it_is_taken_of(name: str, inference: bool) -> None:
     features, weight = torch.randn(B, 7), torch.randn(K, 7)
     judged = watched(lambda x: BY_HAND[name](F.linear(x, weight), Y), features, inference=inference)
-    assert judged.answers.outputs == []
+    assert judged.answers.of("output") == []
     seen = judged.answers.candidates
     assert seen
     assert all(same_answers(one, features @ weight.T, task="multiclass") for one in seen)
@@ -322,7 +322,7 @@ def test_what_a_step_returns_may_be_judged_by_others() -> None:
         judged.answered((z, other))
         other.softmax(1)
         judged.returned({"loss": z.sum(), "logits": z, "names": ["a"] * B})
-    assert [same_answers(one, z, task="multiclass") for one in judged.answers.last] == [False, True]
+    assert [same_answers(one, z, task="multiclass") for one in judged.answers.of("last")] == [False, True]
 
 
 def test_a_network_that_runs_is_left_alone() -> None:
@@ -342,7 +342,7 @@ def test_a_network_that_runs_is_left_alone() -> None:
         judged.resume(z)
         z.roll(1, 1).argmax(1)
     assert modes == [None]
-    assert [torch.equal(one, z.roll(1, 1)[:8]) for one in judged.answers.outputs] == [True]
+    assert [torch.equal(one, z.roll(1, 1)[:8]) for one in judged.answers.of("output")] == [True]
 
 
 def test_what_is_no_judgement_of_the_step_is_passed_over() -> None:
@@ -389,10 +389,10 @@ def test_thresholds_are_noted(shape) -> None:
         answers = watched(lambda z: z.sigmoid() > threshold, z).answers  # noqa: B023
         assert answers.cut_elsewhere(z, task="binary") == elsewhere
     asked = watched(lambda z: ((z.sigmoid() >= 0) & (z.sigmoid() <= 1)).all(), z).answers
-    assert asked.cuts == []
-    assert watched(lambda z: z.round(decimals=2), z).answers.cuts == []  # for a table
+    assert asked.of("cut") == []
+    assert watched(lambda z: z.round(decimals=2), z).answers.of("cut") == []  # for a table
     for judge in (torch.round, torch.sign):
-        (cut,) = watched(lambda z: judge(z.sigmoid() if judge is torch.round else z), z).answers.cuts  # noqa: B023
+        (cut,) = watched(lambda z: judge(z.sigmoid() if judge is torch.round else z), z).answers.of("cut")  # noqa: B023
         assert cut.reshape(-1)[0] == pytest.approx(float(z.reshape(-1)[0]), abs=1e-4)
     below = watched(lambda z: z.sigmoid() < 0.5, z).answers
-    assert below.cuts[0].reshape(-1)[0] == pytest.approx(-float(z.reshape(-1)[0]), abs=1e-4)
+    assert below.of("cut")[0].reshape(-1)[0] == pytest.approx(-float(z.reshape(-1)[0]), abs=1e-4)

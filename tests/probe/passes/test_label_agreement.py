@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from torch_bgdebias.probe.passes.label_agreement import Agreement, Agreements, MetLabels
+from torch_bgdebias.probe.passes.origins import Origin
 
 B, K = 12, 5
 Y, TWO = torch.arange(B) % K, torch.arange(B) % 2
@@ -44,7 +45,7 @@ def verdict(agreement: Agreement | None) -> str:
 def met(value: torch.Tensor, label: torch.Tensor, **options) -> str:
     labels = MetLabels(B)
     assert labels.could_be(value)
-    labels.meet(value, 0, columns=K, **options)
+    labels.meet(value, Origin(), columns=K, **options)
     return verdict(labels.agree(label))
 
 
@@ -60,8 +61,8 @@ def test_what_may_be_no_labels_at_all_contradicts_nothing() -> None:
     noise = [torch.rand(B, generator=generator), torch.rand(B, K, generator=generator), torch.ones(B)]
     for value in (*noise, torch.ones(B, dtype=torch.bool), torch.eye(B)[:, :B]):
         assert met(value, Y) == ""
-    assert met(TWO.bool(), Y, masks=True) == ""
-    assert met(TWO.bool(), TWO, masks=True) == "seen"
+    assert met(TWO.bool(), Y, picks_images=True) == ""
+    assert met(TWO.bool(), TWO, picks_images=True) == "seen"
     assert not MetLabels(B).could_be(torch.rand(B + 1))
     assert not MetLabels(B).could_be(torch.rand(3, B))
     assert not MetLabels(B).could_be(torch.tensor(1))
@@ -83,28 +84,28 @@ def test_of_labels_in_bytes_a_table_of_hits_is_read_as_well() -> None:
 
 def test_those_that_were_changed_least_count() -> None:
     labels = MetLabels(B)
-    labels.meet(1 - TWO, 1, TWO, columns=1)
-    labels.meet(1 - (1 - TWO), 2, TWO, columns=1)
+    labels.meet(1 - TWO, Origin(changes=1, root=TWO), columns=1)
+    labels.meet(1 - (1 - TWO), Origin(changes=2, root=TWO), columns=1)
     assert verdict(labels.agree(TWO)) == "seen other"
-    labels.meet(TWO, 0, columns=1)
+    labels.meet(TWO, Origin(), columns=1)
     assert verdict(labels.agree(TWO)) == "seen"
     places = torch.arange(B)  # numbers of something else
     beside = MetLabels(B)
-    beside.meet(places, 0, columns=1)
+    beside.meet(places, Origin(), columns=1)
     assert verdict(beside.agree(TWO)) == "seen other"
-    beside.meet(Y % 2 * 0 + TWO, 1, Y, columns=1)
+    beside.meet(Y % 2 * 0 + TWO, Origin(changes=1, root=Y), columns=1)
     assert verdict(beside.agree(TWO)) == "seen"
     unsure = MetLabels(B)
-    unsure.meet(torch.rand(B), 0, Y, columns=1)
-    unsure.meet(Y + 1, 1, Y, columns=1)
+    unsure.meet(torch.rand(B), Origin(changes=0, root=Y), columns=1)
+    unsure.meet(Y + 1, Origin(changes=1, root=Y), columns=1)
     assert verdict(unsure.agree(Y)) == "seen other"
 
 
 def test_shares_that_a_loss_was_given_are_labels() -> None:
     shares = F.one_hot(Y, K) * 0.6 + torch.rand(B, K, generator=torch.Generator().manual_seed(0)) * 0.1
     assert met(shares, Y.roll(1)) == ""
-    assert met(shares, Y.roll(1), shares=True) == "seen other"
-    assert met(shares, Y, shares=True) == met(shares, Y) == "seen"
+    assert met(shares, Y.roll(1), of_loss=True) == "seen other"
+    assert met(shares, Y, of_loss=True) == met(shares, Y) == "seen"
 
 
 def test_sets_of_labels() -> None:
@@ -112,7 +113,7 @@ def test_sets_of_labels() -> None:
     for form in (sets, sets.float(), sets.bool(), 2 * sets - 1, 0.9 * sets + 0.05):
         for given, said in ((form, "seen"), (form.roll(1, 1), "seen other")):
             labels = MetLabels(B, sets=True)
-            labels.meet(given, 0, columns=K)
+            labels.meet(given, Origin(), columns=K)
             assert verdict(labels.agree(sets)) == said
 
 
@@ -122,7 +123,7 @@ def test_labels_that_were_changed_and_never_met() -> None:
     labels.change((Y + 1) % K, Y)
     assert verdict(labels.agree(Y)) == "changed"
     assert verdict(labels.agree((Y + 1) % K)) == ""
-    labels.meet(Y, 0, columns=K)
+    labels.meet(Y, Origin(), columns=K)
     assert verdict(labels.agree(Y)) == "seen"
     counted = MetLabels(B)
     counted.change(Y * K, Y)
@@ -131,7 +132,7 @@ def test_labels_that_were_changed_and_never_met() -> None:
 
 def test_batches_of_one_image_and_of_one_class() -> None:
     one = MetLabels(1)
-    one.meet(torch.tensor([3]), 0, columns=K)
+    one.meet(torch.tensor([3]), Origin(), columns=K)
     assert verdict(one.agree(torch.tensor([3]))) == "seen"
     assert verdict(one.agree(torch.tensor([2]))) == "seen other"
     same = torch.full((B,), 3)

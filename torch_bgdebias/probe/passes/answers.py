@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Self
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch_bgdebias.probabilities import are_probabilities
 from torch_bgdebias.probe.passes.outputs import undo_sigmoid
 
-__all__ = ["Answers", "cut_at", "same_answers"]
+__all__ = ["Answers", "Judged", "Role", "cut_at", "same_answers"]
 
 #: probabilities as near to 0 or 1 as this have lost their logit to rounding
 _LEAST = 1e-6
@@ -21,38 +21,57 @@ _LEAST = 1e-6
 _FAR = 100.0
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What a step takes losses and predictions of, of some rows of its batch: each (rows, K) or (rows,).
+#: what makes a tensor a judged one, the surest first, as `Judged` explains
+Role: TypeAlias = Literal["output", "last", "part", "cut"]
+
+
+@dataclass(eq=False)
+class Judged:
+    """Some rows of a tensor that a step takes losses or predictions of, or may.
 
     Attributes:
-        outputs: what torch's losses, an argmax or an order were taken of.
-        last: what the user's own losses and metrics begin with, or what the step returned.
-        parts: what stands in the user's own operations that may be the beginning of a loss.
-        cuts: what was compared with a threshold, as `cut_at` gives it: above 0 where the threshold says yes.
+        values: (rows, K) or (rows,).
+        role: ``"output"``: torch's losses, an extreme or an order were taken of it; ``"last"``: the user's own losses
+            and metrics begin with it, or the step returned it; ``"part"``: it stands in the user's own operations, and
+            may be the beginning of a loss; ``"cut"``: it was compared with a threshold, and is what `cut_at` gives,
+            above 0 where the threshold says yes.
     """
 
-    outputs: list[Tensor] = field(default_factory=list)
-    last: list[Tensor] = field(default_factory=list)
-    parts: list[Tensor] = field(default_factory=list)
-    cuts: list[Tensor] = field(default_factory=list)
+    values: Tensor
+    role: Role
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a step judges, of some rows of its batch."""
+
+    judged: tuple[Judged, ...] = ()
+
+    def of(self, role: Role) -> list[Tensor]:
+        """The values of those with this role."""
+        return [judged.values for judged in self.judged if judged.role == role]
+
+    @property
+    def predict(self) -> bool:
+        """Whether predictions or losses of torch were made of them, or yes and no by a threshold."""
+        return any(judged.role in ("output", "cut") for judged in self.judged)
 
     @property
     def candidates(self) -> list[Tensor]:
         """Those of which one should be what forward returns; no one-hot labels. Waits for the device."""
-        return next(filter(None, map(_without_labels, (self.outputs, self.last, self.parts))), [])
+        roles: tuple[Role, ...] = ("output", "last", "part")
+        return next(filter(None, (_without_labels(self.of(role)) for role in roles)), [])
 
     @property
     def kind(self) -> tuple[object, ...]:
         """Equal for steps that judge as many tensors of as many numbers an image, which `joined` can put together."""
-        lists = (self.outputs, self.last, self.parts, self.cuts)
-        return tuple(tuple(tuple(value.shape[1:]) for value in values) for values in lists)
+        return tuple((judged.role, tuple(judged.values.shape[1:])) for judged in self.judged)
 
     @classmethod
-    def joined(cls, several: Sequence[Self]) -> Self:
+    def joined(cls, several: Sequence[Answers]) -> Answers:
         """The answers of several steps of one `kind`, as if they were one step's."""
-        kinds = zip(*((answers.outputs, answers.last, answers.parts, answers.cuts) for answers in several), strict=True)
-        return cls(*([torch.cat(steps) for steps in zip(*kind, strict=True)] for kind in kinds))
+        alike = zip(*(answers.judged for answers in several), strict=True)
+        return cls(tuple(Judged(torch.cat([one.values for one in steps]), steps[0].role) for steps in alike))
 
     def same(self, logits: Tensor, *, task: str, slack: float = 1) -> list[bool]:
         """Whether each candidate says the same as these logits. Waits for the device."""
@@ -64,25 +83,22 @@ class Answers:
         return not self._compare_cuts(logits, task, slack) and self._compare_cuts(logits, task, slack, _without_mean)
 
     def _compare_cuts(
-        self, logits: Tensor, task: str, slack: float, change: Callable[[Tensor], Tensor] | None = None
+        self, logits: Tensor, task: str, slack: float, change: Callable[[Tensor], Tensor] = lambda values: values
     ) -> bool:
         """Whether any of the cuts is the logits' own log odds but for a factor, ``change`` made to both."""
         margin = _margin(logits.double(), task)
         if margin is None:
             return False
-        tolerance = slack * (5e-2 if logits.dtype in (torch.float16, torch.bfloat16) else 5e-3)
-        for cut in self.cuts:
+        tolerance = _tolerance(logits, slack=slack)
+        for cut in self.of("cut"):
             rows = min(len(cut), len(margin))
             value, expected = (x[:rows].reshape(rows, -1).double() for x in (cut, margin))
             if value.shape != expected.shape:
                 continue
             is_known = value.isfinite() & expected.isfinite()
-            first, second = (x[is_known] if change is None else change(x[is_known]) for x in (value, expected))
-            if (
-                int(is_known.sum()) > 1
-                and float(second.abs().max()) > tolerance
-                and _proportional(first, second, tolerance)
-            ):
+            first, second = change(value[is_known]), change(expected[is_known])
+            says_something = len(second) > 1 and float(second.abs().max()) > tolerance
+            if says_something and _proportional(first, second, tolerance):
                 return True
         return False
 
@@ -122,8 +138,7 @@ def same_answers(first: Tensor, second: Tensor, *, task: str, slack: float = 1) 
         task: ``"multiclass"``, where a row's logits may differ by a constant, ``"binary"`` or ``"multilabel"``.
         slack: times the usual tolerance.
     """
-    low = any(x.dtype in (torch.float16, torch.bfloat16) for x in (first, second))
-    tolerance = slack * (5e-2 if low else 5e-3)
+    tolerance = _tolerance(first, second, slack=slack)
     rows = min(len(first), len(second))
     first, second = (x[:rows].reshape(rows, -1).double() for x in (first, second))
     of_two = task != "multilabel" and {first.shape[1], second.shape[1]} == {1, 2}
@@ -142,8 +157,13 @@ def same_answers(first: Tensor, second: Tensor, *, task: str, slack: float = 1) 
     return _proportional(first, second, tolerance)
 
 
+def _tolerance(*outputs: Tensor, slack: float) -> float:
+    low = any(output.dtype in (torch.float16, torch.bfloat16) for output in outputs)
+    return slack * (5e-2 if low else 5e-3)
+
+
 def _without_labels(values: Sequence[Tensor]) -> list[Tensor]:
-    """Those that are no tables of 0 and 1."""
+    """The tensors that are no tables of 0 and 1."""
     return [x for x in values if x.ndim == 1 or x.shape[1] == 1 or not bool(((x == 0) | (x == 1)).all())]
 
 

@@ -20,7 +20,10 @@ from torch import Tensor, nn
 from torch_bgdebias.probe.passes.judged import ROWS
 
 __all__ = [
+    "AS_FORWARD",
+    "ELSEWHERE",
     "EXACT",
+    "FORWARD",
     "LOW",
     "Call",
     "Calls",
@@ -38,6 +41,17 @@ __all__ = [
 _CHANNELS = 4
 #: of so many calls of a module the pictures are kept
 _CALLS = 16
+#: what to do about a step that judges something else than forward returns
+AS_FORWARD = "pass forward=lambda module, image: module(image) if forward is what the step judges, else what is"
+FORWARD = (
+    "pass forward=lambda module, image: ... (what the step judges, for these images), or logits= where that stands "
+    "elsewhere in the output"
+)
+#: a problem, and what to do about it
+ELSEWHERE = (
+    "its own step says yes from another threshold on than a probability of a half",
+    "pass forward=lambda module, image: ... (module(image) without a sigmoid, minus the threshold's log odds)",
+)
 #: of the largest value: differences of this size come of rounding, in float32 and in half precision
 EXACT, LOW = 1e-4, 2e-2
 
@@ -103,6 +117,10 @@ class Entry:
     partly: bool = False
     labels: str = ""
     training: bool = False
+
+    def with_problem(self, problem: str, advice: str = "") -> Entry:
+        """The same, but for this problem."""
+        return dataclasses.replace(self, compared=True, problem=problem, advice=advice)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,15 @@ one-hot rows, 0 and 1, -1 and 1, smoothed.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from torch_bgdebias.probe.passes.origins import Margin
+from torch_bgdebias.probe.passes.origins import Origin
 
 __all__ = ["Agreement", "Agreements", "MetLabels"]
 
@@ -24,7 +27,7 @@ class Agreement(NamedTuple):
     """What one step says of its labels: bool scalars on their device, which has not been waited for.
 
     Attributes:
-        seen: whether answers met something that is labels for sure.
+        seen: whether answers met what equals the labels, or can only be labels.
         other: whether these are others than those of the batch.
         changed: whether nothing was seen, while the step did make other labels of the batch's.
     """
@@ -81,22 +84,19 @@ class Agreements:
         return self._flags is not None and bool(self._flags[number])
 
 
-class _Met(NamedTuple):
-    """What answers met, as labels: classes (B,) or sets (B, L), and whether it can be nothing else."""
+@dataclass(frozen=True)
+class _Reading:
+    """A tensor that met answers, read as labels.
+
+    Attributes:
+        classes: (B,), or sets (B, L).
+        certain: bool scalar, whether it can be nothing else: not group numbers, weights or confidences.
+        origin: of the tensor.
+    """
 
     classes: Tensor
-    sure: Tensor
-    margin: Margin | None = None
-
-    def as_judged(self) -> Tensor:
-        """The classes; of -1 and 1 times an answer those to which the loss of their product drives the answer."""
-        factor = None if self.margin is None else self.margin.factor
-        if self.margin is None or self.margin.falls is None or factor is None or factor.numel() != self.classes.numel():
-            return self.classes
-        factor = factor.detach().reshape(self.classes.shape)
-        are_signs = (factor.amin() < 0) & (factor.amax() > 0)
-        wanted = factor > 0 if self.margin.falls else factor < 0
-        return torch.where(are_signs, wanted.long(), self.classes)
+    certain: Tensor
+    origin: Origin
 
 
 class MetLabels:
@@ -112,8 +112,9 @@ class MetLabels:
 
     def __init__(self, size: int, *, sets: bool = False) -> None:
         self._size, self._sets = size, sets
-        self._met: dict[int, dict[int, list[_Met]]] = {}  # by the id of what it was made of, and how often it changed
-        self._held: dict[int, Tensor] = {}  # what was met, by its id: held, so that nothing else takes the id
+        self._met: dict[
+            int, tuple[Tensor, _Reading]
+        ] = {}  # by a tensor's id, with it, so that nothing else takes the id
         self._changed: list[tuple[Tensor, Tensor]] = []
 
     def could_be(self, value: Tensor) -> bool:
@@ -126,31 +127,20 @@ class MetLabels:
         return value.ndim in (1, 2) and size in value.shape and (value.numel() == size or 0 in value.stride())
 
     def meet(
-        self,
-        value: Tensor,
-        changes: int,
-        root: Tensor | None = None,
-        *,
-        columns: int,
-        masks: bool = False,
-        shares: bool = False,
-        margin: Margin | None = None,
+        self, value: Tensor, origin: Origin, *, columns: int, picks_images: bool = False, of_loss: bool = False
     ) -> None:
         """Note what is in one operation with answers.
 
         Args:
             value: of which `could_be` is true.
-            changes, root: as of `torch_bgdebias.probe.passes.origins.Origin`.
+            origin: of the value.
             columns: how many numbers the answers have for each image.
-            masks: whether it picks images. Where it equals the labels it is taken for them, else it may be anything.
-            shares: whether a loss of torch is given it as its labels.
-            margin: of the answers and it, where the operation multiplies them.
+            picks_images: it is an index. Where it equals the labels it is taken for them, else it may be anything.
+            of_loss: a loss of torch is given it as its labels.
         """
-        if id(value) not in self._held or margin is not None:
-            self._held[id(value)] = value
-            met = self._read(value.detach(), columns, shares=shares)
-            of_root = self._met.setdefault(id(value if root is None else root), {})
-            of_root.setdefault(changes, []).append(met._replace(sure=met.sure & (not masks), margin=margin))
+        if id(value) not in self._met:
+            classes, is_certain = self._read(value.detach(), columns, of_loss=of_loss)
+            self._met[id(value)] = value, _Reading(classes, is_certain & (not picks_images), origin)
 
     def change(self, value: Tensor, root: Tensor) -> None:
         """Note that whole numbers were made of others by an operation that may have changed classes."""
@@ -163,43 +153,53 @@ class MetLabels:
             return None
         label = label.long()
         seen = same = other = changed = torch.zeros((), dtype=torch.bool, device=label.device)
-        for of_root in self._met.values():
+        for readings in self._by_root():
             is_decided = torch.zeros_like(seen)
-            for changes in sorted(of_root):
-                equal = torch.stack([_equal(label, met.as_judged()) for met in of_root[changes]]).any()
-                is_sure = torch.stack([met.sure.to(label.device) for met in of_root[changes]]).any()
-                same, other = same | (~is_decided & equal), other | (~is_decided & is_sure & ~equal)
-                is_decided = is_decided | is_sure | equal
+            for _, as_often_changed in itertools.groupby(readings, lambda reading: reading.origin.changes):
+                equal = is_certain = torch.zeros_like(seen)
+                for reading in as_often_changed:
+                    equal = equal | _equal(label, reading.classes)
+                    is_certain = is_certain | reading.certain.to(label.device)
+                same, other = same | (~is_decided & equal), other | (~is_decided & is_certain & ~equal)
+                is_decided = is_decided | is_certain | equal
             seen = seen | is_decided
         for value, root in self._changed:
-            ours = self._read(root, 0).classes
-            changed = changed | (_equal(label, ours) & ~_equal(label, self._read(value, 0).classes))
+            before, after = self._read(root, 0)[0], self._read(value, 0)[0]
+            changed = changed | (_equal(label, before) & ~_equal(label, after))
         return Agreement(seen, other & ~same, changed & ~seen)
 
-    def _read(self, value: Tensor, columns: int, *, shares: bool = False) -> _Met:
-        """A tensor of some form of labels as labels; the device is not waited for."""
+    def _by_root(self) -> Iterable[list[_Reading]]:
+        """Readings of what was made of the same tensor, the least changed first."""
+        groups: dict[int, list[_Reading]] = {}
+        for value, reading in self._met.values():
+            root = reading.origin.root
+            groups.setdefault(id(value if root is None else root), []).append(reading)
+        return (sorted(group, key=lambda reading: reading.origin.changes) for group in groups.values())
+
+    def _read(self, value: Tensor, columns: int, *, of_loss: bool = False) -> tuple[Tensor, Tensor]:
+        """Classes of a tensor in some form of labels, and whether it must be one; the device is not waited for."""
         if value.ndim == 2 and value.numel() > self._size and 0 in value.stride():
             vector = value[0] if value.stride(0) == 0 else value[:, 0]  # the same for all columns or rows
             value = vector if len(vector) == self._size else value
         if value.numel() > self._size:
-            return self._read_table(value, columns, shares=shares)
+            return self._read_table(value, columns, of_loss=of_loss)
         value = value.reshape(-1).to(torch.float64 if value.dtype == torch.float64 else torch.float32)
         low, high = value.amin(), value.amax()
         value = torch.where((low < 0) & (high <= 0), -value, value)  # -y
         are_classes = ((value == value.round()) & (value >= 0) & value.isfinite()).all()
         are_two_levels = ((value == value.amin()) | (value == value.amax())).all() & (low < high)
         classes = torch.where(are_classes, value, (value > 0.5).to(value.dtype)).long()
-        return _Met(classes, are_two_levels | (are_classes & ((classes != classes[0]).any() | (classes.amax() > 1))))
+        several = (classes != classes[0]).any() | (classes.amax() > 1)  # zeros, or ones, may be anything
+        return (classes, are_two_levels | (are_classes & several))
 
-    def _read_table(self, value: Tensor, columns: int, *, shares: bool) -> _Met:
+    def _read_table(self, value: Tensor, columns: int, *, of_loss: bool) -> tuple[Tensor, Tensor]:
+        """A table of as many columns as the answers have: shares of classes, one-hot rows, or sets of labels."""
         high, low = value.amax(), value.amin()
         are_two_levels = ((value == high) | (value == low)).all() & (low < high)
         if self._sets:
-            return _Met((value > 0.5).long(), are_two_levels | shares)
-        if value.shape[1] != columns and columns:
-            are_two_levels = torch.zeros_like(are_two_levels)
-        one_hot = are_two_levels & ((value == high).sum(1) == 1).all()
-        return _Met(value.to(torch.uint8 if value.dtype == torch.bool else value.dtype).argmax(1), one_hot | shares)
+            return ((value > 0.5).long(), are_two_levels | of_loss)
+        one_hot = are_two_levels & ((value == high).sum(1) == 1).all() & (not columns or value.shape[1] == columns)
+        return (value.to(torch.uint8 if value.dtype == torch.bool else value.dtype).argmax(1), one_hot | of_loss)
 
 
 def _equal(label: Tensor, classes: Tensor) -> Tensor:

@@ -58,11 +58,11 @@ class LaterSteps:
 
     def __init__(self, entry: Entry, plain: Plain, *, task: str = "multiclass") -> None:
         self._entry, self._plain, self._task = entry, plain, task
-        self._worst: Tensor | None = None
-        self._said = ""
-        self._waiting: list[_Step] = []
-        self._answered: list[tuple[Tensor, _Step]] = []
-        self._otherwise = self._elsewhere = False
+        self._largest_error: Tensor | None = None  # in multiples of what is allowed
+        self._problem = ""
+        self._waiting: list[_Step] = []  # for a plain call
+        self._answered: list[tuple[Tensor, Answers]] = []  # what plain calls returned, and what the steps judged
+        self._judges_otherwise = self._cuts_elsewhere = False
         self.steps, self.unanswered = 0, False
 
     @contextmanager
@@ -76,7 +76,7 @@ class LaterSteps:
         start = (_ROWS * self.steps) % max(1, len(image) - _ROWS + 1)
         rows = slice(start, start + _ROWS)
         judgements = Judgements(len(image), lambda: True, rows, sets=self._task == "multilabel")
-        if self._said or not len(image):
+        if self._problem or not len(image):
             yield judgements
             return
         entered = _EnteredImages(self._entry.at, image, rows)
@@ -92,7 +92,7 @@ class LaterSteps:
         if self._entry.at is not None:
             self._compare_entered(entered)
         answers = judgements.answers
-        if any(answers.kind) or self._entry.by_forward:
+        if answers.judged or self._entry.by_forward:
             self._queue(module, _Step(images, rows_of_sampled, entered.picture, answers))
 
     def forget_waiting(self) -> None:
@@ -105,40 +105,39 @@ class LaterSteps:
             self._call_plainly(module)
 
     def problem(self) -> str:
-        """What differed; empty where nothing did. Waits for the device."""
-        if not self._said and self._worst is not None and not float(self._worst) <= 1:
-            self._said = "the module's own step changes the images of some batches in another way (at random?)"
-        return self._said
+        """The difference in words; empty where there is none. Waits for the device."""
+        if not self._problem and self._largest_error is not None and not float(self._largest_error) <= 1:
+            self._problem = "the module's own step changes the images of some batches in another way (at random?)"
+        return self._problem
 
     def judges_otherwise(self) -> bool:
         """Whether some steps judged what forward does not return. Waits for the device."""
         self._compare_answers()
-        return self._otherwise
+        return self._judges_otherwise
 
     def cuts_elsewhere(self) -> bool:
         """Whether some judged it by a threshold that is not at a half. Waits for the device."""
         self._compare_answers()
-        return self._elsewhere
+        return self._cuts_elsewhere
 
     def _compare_answers(self) -> None:
-        kinds: dict[Any, list[tuple[Tensor, Answers]]] = {}
-        for answer, step in self._answered:
-            kinds.setdefault((step.judged.kind, tuple(answer.shape[1:])), []).append((answer, step.judged))
-        for steps in kinds.values():
-            answers = torch.cat([answer for answer, _ in steps])
-            judged = Answers.joined([answers_of_step for _, answers_of_step in steps])
-            same = judged.same(answers, task=self._task, slack=_ANSWERS_SLACK)
-            self._otherwise |= bool(same) and not any(same)
-            self._elsewhere |= judged.cut_elsewhere(answers, task=self._task, slack=_ANSWERS_SLACK)
+        alike: dict[object, list[tuple[Tensor, Answers]]] = {}
+        for logits, judged in self._answered:
+            alike.setdefault((judged.kind, tuple(logits.shape[1:])), []).append((logits, judged))
+        for steps in alike.values():
+            logits, judged = torch.cat([x for x, _ in steps]), Answers.joined([answers for _, answers in steps])
+            same = judged.same(logits, task=self._task, slack=_ANSWERS_SLACK)
+            self._judges_otherwise |= bool(same) and not any(same)
+            self._cuts_elsewhere |= judged.cut_elsewhere(logits, task=self._task, slack=_ANSWERS_SLACK)
         self._answered = []
 
     def _compare_entered(self, entered: _EnteredImages) -> None:
         if entered.calls != self._entry.calls:
-            self._said = f"in some of its own steps it runs {entered.calls} times, in others {self._entry.calls}"
+            self._problem = f"in some of its own steps it runs {entered.calls} times, in others {self._entry.calls}"
         if self._entry.by_forward:
             return
         if entered.other_shape:
-            self._said = f"in some of its own steps it is given images of {entered.other_shape}"
+            self._problem = f"in some of its own steps it is given images of {entered.other_shape}"
         for picture in entered.pixels:
             expected = _floating(entered.before)
             expected = expected if self._entry.arrives is None else self._entry.arrives(expected)
@@ -146,12 +145,13 @@ class LaterSteps:
 
     def _compare(self, picture: Tensor, expected: Tensor, *, low: bool) -> None:
         if picture.shape != expected.shape:
-            self._said = f"in some of its own steps it is given images of {tuple(picture.shape)}"
+            self._problem = f"in some of its own steps it is given images of {tuple(picture.shape)}"
             return
-        off = (picture.to(expected.dtype) - expected).abs().amax()
-        off = off / ((LOW if low else EXACT) * _SLACK * (1 + expected.abs().amax()))
-        off = off.nan_to_num(nan=0.0)  # images that are not finite are refused where they are measured
-        self._worst = off if self._worst is None else torch.maximum(self._worst, off)
+        error = (picture.to(expected.dtype) - expected).abs().amax()
+        error = error / ((LOW if low else EXACT) * _SLACK * (1 + expected.abs().amax()))
+        error = error.nan_to_num(nan=0.0)  # images that are not finite are refused where they are measured
+        largest = self._largest_error
+        self._largest_error = error if largest is None else torch.maximum(largest, error)
 
     def _queue(self, module: nn.Module, step: _Step) -> None:
         earlier = self._waiting[0].images if self._waiting else step.images
@@ -176,13 +176,13 @@ class LaterSteps:
                 picture = entered.picture[rows][step.rows]
                 self._compare(step.pictures, _floating(picture), low=_is_low(step.pictures) or _is_low(picture))
             if answers is not None and len(answers) == len(images):
-                self._answered.append((answers[rows][step.rows], step))
+                self._answered.append((answers[rows][step.rows], step.judged))
             else:
                 self.unanswered = True
 
 
 class _EnteredImages:
-    """What a module is given while a batch is under way.
+    """The pictures that a module is given while a batch is under way.
 
     Args:
         name: of the module; ``None`` for nothing.
