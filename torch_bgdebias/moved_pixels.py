@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from torch_bgdebias.checks import values_readable
+from torch_bgdebias.first_batches import FirstBatches
 
 __all__ = ["ChangeWatch", "Views", "more_than_pointwise", "same_images", "views_of"]
-
-#: random flips and crops leave some batches as they are
-_LOOKED_AT = 8
 
 #: which rows of the entering images are the batch's own, a slice that keeps their order
 Views = slice
@@ -84,42 +80,22 @@ def _is_normalised(view: Tensor, image: Tensor) -> bool:
     return shows and not bool(more_than_pointwise(view, image))
 
 
-class ChangeWatch:
-    """Warns, once, where images were changed by more than a normalisation before they entered a network.
-
-    Args:
-        warn: says so.
-    """
-
-    def __init__(self, warn: Callable[[], None]) -> None:
-        self._warn, self._looks, self._warned = warn, 0, False
-        self._flags: list[Tensor] = []
+class ChangeWatch(FirstBatches):
+    """Warns, once, where images were changed by more than a normalisation before they entered a network."""
 
     def before(self, image: Tensor) -> Tensor:
         """The batch's images as they are before a step, which may work in place: copies, while a step is looked at."""
-        return image.detach().clone() if self._looks < _LOOKED_AT and not self._warned else image
+        return image if self.enough else image.detach().clone()
 
     def look_at(self, model_input: Tensor, image: Tensor) -> None:
         """Compare what entered (B, C, H, W) with the batch's images of the same size, in a fit's first steps.
-
-        Where looking is not free the answer waits for `say`.
 
         Args:
             model_input: what entered.
             image: from `before`.
         """
-        if self._looks >= _LOOKED_AT or self._warned:
+        if self.enough:
             return
         self._looks += 1
         if not same_images(model_input, image):
-            self._flags.append(more_than_pointwise(model_input, image))
-            if values_readable(model_input):
-                self.say()
-
-    def say(self) -> None:
-        """Warn if images were found to be changed; waits for the device where they are on one."""
-        changed = any(bool(flag) for flag in self._flags)
-        self._flags = []
-        if changed and not self._warned:
-            self._warned = True
-            self._warn()
+            self._note(more_than_pointwise(model_input, image))

@@ -308,22 +308,11 @@ class ReadingCallback(LightningCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Record the weights that are validated."""
+        """Record the weights that are validated or tested."""
         if batch_idx == 0:
             self._weights.take(pl_module)
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Record the weights that are tested."""
-        if batch_idx == 0:
-            self._weights.take(pl_module)
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure and log."""

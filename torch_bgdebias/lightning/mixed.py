@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,12 +12,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from torch_bgdebias.batch import BatchSpec, MaskedBatch
-from torch_bgdebias.checks import values_readable
+from torch_bgdebias.first_batches import FirstBatches
 
 __all__ = ["MixWatch", "are_mixed", "has_pairs"]
 
-#: mixing is drawn anew for every batch, and leaves some as they are
-_LOOKED_AT = 8
 #: votes of so many readers are no mixtures
 _READERS = 12
 #: share of a mask's pixels that are neither object nor background where masks were mixed along with their images
@@ -25,7 +24,7 @@ _BETWEEN = 0.01
 _CLASSES = 4
 
 
-class MixWatch:
+class MixWatch(FirstBatches):
     """Warns, once, of batches whose images are mixtures of two and whose masks are not (mixup, cutmix in the loader).
 
     Args:
@@ -34,13 +33,18 @@ class MixWatch:
     """
 
     def __init__(self, spec: BatchSpec, consequence: str) -> None:
-        self._spec, self._consequence = spec, consequence
-        self._looks, self._warned = 0, False
-        self._flags: list[Tensor] = []
+        message = (
+            "the batches' targets are drawn shares of two classes, as mixup and cutmix in the loader make them "
+            "(shares of all classes, or two classes and a share), and masks show the object of one image: "
+            f"{consequence}. To mend it, mix the masks in the same way (with the images' permutation and share), or "
+            "leave mixing out"
+        )
+        super().__init__(functools.partial(rank_zero_warn, message))
+        self._spec = spec
 
     def look_at(self, batch: Any) -> None:
         """Look at a batch, in a fit's first steps; where looking is not free the answer waits for `say`."""
-        if self._looks >= _LOOKED_AT or self._warned or self._spec.label is None:
+        if self.enough or self._spec.label is None:
             return
         self._looks += 1
         try:
@@ -52,9 +56,7 @@ class MixWatch:
             mixed = has_pairs(_parts_of(batch), len(mask), apart=self._background_label(batch))
         if mixed is None:
             return
-        self._flags.append(mixed & ~_has_shades(mask).to(mixed.device))
-        if values_readable(mixed):
-            self.say()
+        self._note(mixed & ~_has_shades(mask).to(mixed.device))
 
     def _has_mixed_targets(self, batch: Any) -> Tensor | None:
         """Whether the labels are drawn shares of classes; ``None`` where they are no shares."""
@@ -73,18 +75,6 @@ class MixWatch:
             return self._spec.background_label_of(batch)
         except (KeyError, TypeError):
             return None
-
-    def say(self) -> None:
-        """Warn if images seem to be mixed; waits for the device where they are on one."""
-        mixed, self._flags = any(bool(flag) for flag in self._flags), []
-        if mixed and not self._warned:
-            self._warned = True
-            rank_zero_warn(
-                "the batches' targets are drawn shares of two classes, as mixup and cutmix in the loader make them "
-                "(shares of all classes, or two classes and a share), and masks show the object of one image: "
-                f"{self._consequence}. To mend it, mix the masks in the same way (with the images' permutation and "
-                "share), or leave mixing out"
-            )
 
 
 def are_mixed(target: Tensor) -> Tensor:

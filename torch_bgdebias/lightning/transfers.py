@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import values_readable
+from torch_bgdebias.first_batches import FirstBatches
 from torch_bgdebias.lightning.hiding import is_written
 from torch_bgdebias.lightning.packages import LightningModule, Trainer
 from torch_bgdebias.lightning.step import StepCall, wrap_method
@@ -19,11 +21,9 @@ from torch_bgdebias.moved_pixels import more_than_pointwise, same_images
 __all__ = ["TransferWatch"]
 
 _HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer")
-#: random flips and crops leave some batches as they are
-_LOOKED_AT = 8
 
 
-class TransferWatch:
+class TransferWatch(FirstBatches):
     """Warns, once, of hooks that change images by more than a normalisation and leave their masks as they are.
 
     Args:
@@ -32,9 +32,13 @@ class TransferWatch:
     """
 
     def __init__(self, spec: BatchSpec, consequence: str) -> None:
-        self._spec, self._consequence = spec, consequence
-        self._looks, self._warned = 0, False
-        self._flags: list[Tensor] = []
+        message = (
+            "the batch-transfer hooks (on_before_batch_transfer, on_after_batch_transfer) change the images that "
+            "training_step gets by more than a normalisation, and leave their masks as they are: "
+            f"{consequence}. To mend it, let the hook move image and mask together"
+        )
+        super().__init__(functools.partial(rank_zero_warn, message))
+        self._spec = spec
         self._restores: list[Callable[[], None]] = []
 
     def watch(self, trainer: Trainer, module: LightningModule) -> None:
@@ -49,12 +53,6 @@ class TransferWatch:
         while self._restores:
             self._restores.pop()()
 
-    def say(self) -> None:
-        """Warn if images were found to be changed; waits for the device where they are on one."""
-        if any(bool(flag) for flag in self._flags):
-            self._warn()
-        self._flags = []
-
     def _around(self, call: StepCall) -> Any:
         before = self._image_and_mask(call.batch)
         copies = None if before is None else [x.detach().clone() for x in before]  # hooks may work in place
@@ -65,26 +63,13 @@ class TransferWatch:
         return transferred
 
     def _look(self, before: Tensor, after: Tensor) -> None:
-        if before.shape != after.shape:
-            self._warn()
-        elif not same_images(after, before) and before.device == after.device:
-            moved = more_than_pointwise(after, before)
-            if not values_readable(after):
-                self._flags.append(moved)
-            elif bool(moved):
-                self._warn()
         self._looks += 1
-        if self._looks >= _LOOKED_AT or self._warned:
+        if before.shape != after.shape:
+            self._note(torch.tensor(True))
+        elif not same_images(after, before) and before.device == after.device:
+            self._note(more_than_pointwise(after, before))
+        if self.enough:
             self.leave()
-
-    def _warn(self) -> None:
-        if not self._warned:
-            self._warned = True
-            rank_zero_warn(
-                "the batch-transfer hooks (on_before_batch_transfer, on_after_batch_transfer) change the images that "
-                "training_step gets by more than a normalisation, and leave their masks as they are: "
-                f"{self._consequence}. To mend it, let the hook move image and mask together"
-            )
 
     def _image_and_mask(self, batch: Any) -> tuple[Tensor, Tensor] | None:
         try:

@@ -7,6 +7,7 @@ one-hot rows, 0 and 1, -1 and 1, smoothed.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_bgdebias.probe.passes.origins import Origin
+from torch_bgdebias.probe.passes.origins import Margin, Origin
 
 __all__ = ["Agreement", "Agreements", "MetLabels"]
 
@@ -91,12 +92,24 @@ class _Reading:
     Attributes:
         classes: (B,), or sets (B, L).
         certain: bool scalar, whether it can be nothing else: not group numbers, weights or confidences.
-        origin: of the tensor.
+        origin: of the tensor; its root is the tensor itself where nothing else is.
+        margin: of the answers and the tensor, where it was multiplied with them.
     """
 
     classes: Tensor
     certain: Tensor
     origin: Origin
+    margin: Margin | None = None
+
+    def as_judged(self) -> Tensor:
+        """The classes; of -1 and 1 times an answer those to which the loss of their product drives the answer."""
+        factor = None if self.margin is None else self.margin.factor
+        if self.margin is None or self.margin.falls is None or factor is None or factor.numel() != self.classes.numel():
+            return self.classes
+        factor = factor.detach().reshape(self.classes.shape)
+        are_signs = (factor.amin() < 0) & (factor.amax() > 0)
+        driven_to = factor > 0 if self.margin.falls else factor < 0
+        return torch.where(are_signs, driven_to.long(), self.classes)
 
 
 class MetLabels:
@@ -112,9 +125,8 @@ class MetLabels:
 
     def __init__(self, size: int, *, sets: bool = False) -> None:
         self._size, self._sets = size, sets
-        self._met: dict[
-            int, tuple[Tensor, _Reading]
-        ] = {}  # by a tensor's id, with it, so that nothing else takes the id
+        self._met: list[_Reading] = []
+        self._held: dict[int, Tensor] = {}  # what was met, by its id: held, so that nothing else takes the id
         self._changed: list[tuple[Tensor, Tensor]] = []
 
     def could_be(self, value: Tensor) -> bool:
@@ -127,7 +139,14 @@ class MetLabels:
         return value.ndim in (1, 2) and size in value.shape and (value.numel() == size or 0 in value.stride())
 
     def meet(
-        self, value: Tensor, origin: Origin, *, columns: int, picks_images: bool = False, of_loss: bool = False
+        self,
+        value: Tensor,
+        origin: Origin,
+        *,
+        columns: int,
+        picks_images: bool = False,
+        of_loss: bool = False,
+        margin: Margin | None = None,
     ) -> None:
         """Note what is in one operation with answers.
 
@@ -137,10 +156,13 @@ class MetLabels:
             columns: how many numbers the answers have for each image.
             picks_images: it is an index. Where it equals the labels it is taken for them, else it may be anything.
             of_loss: a loss of torch is given it as its labels.
+            margin: of the answers and it, where the operation multiplies them.
         """
-        if id(value) not in self._met:
+        if id(value) not in self._held or margin is not None:
+            self._held[id(value)] = value
+            origin = origin if origin.root is not None else dataclasses.replace(origin, root=value)
             classes, is_certain = self._read(value.detach(), columns, of_loss=of_loss)
-            self._met[id(value)] = value, _Reading(classes, is_certain & (not picks_images), origin)
+            self._met.append(_Reading(classes, is_certain & (not picks_images), origin, margin))
 
     def change(self, value: Tensor, root: Tensor) -> None:
         """Note that whole numbers were made of others by an operation that may have changed classes."""
@@ -158,7 +180,7 @@ class MetLabels:
             for _, as_often_changed in itertools.groupby(readings, lambda reading: reading.origin.changes):
                 equal = is_certain = torch.zeros_like(seen)
                 for reading in as_often_changed:
-                    equal = equal | _equal(label, reading.classes)
+                    equal = equal | _equal(label, reading.as_judged())
                     is_certain = is_certain | reading.certain.to(label.device)
                 same, other = same | (~is_decided & equal), other | (~is_decided & is_certain & ~equal)
                 is_decided = is_decided | is_certain | equal
@@ -171,9 +193,8 @@ class MetLabels:
     def _by_root(self) -> Iterable[list[_Reading]]:
         """Readings of what was made of the same tensor, the least changed first."""
         groups: dict[int, list[_Reading]] = {}
-        for value, reading in self._met.values():
-            root = reading.origin.root
-            groups.setdefault(id(value if root is None else root), []).append(reading)
+        for reading in self._met:
+            groups.setdefault(id(reading.origin.root), []).append(reading)
         return (sorted(group, key=lambda reading: reading.origin.changes) for group in groups.values())
 
     def _read(self, value: Tensor, columns: int, *, of_loss: bool = False) -> tuple[Tensor, Tensor]:
