@@ -58,6 +58,12 @@ EXACT = {
     "a cast": (lambda x: x.to(torch.float64).contiguous(memory_format=torch.channels_last), Net()),
     "channels in another order": (lambda x: x[:, [2, 1, 0]], Net(weight=PLAIN[:, [2, 1, 0]].clone())),
     "channels flipped": (lambda x: x.flip(1), Net(weight=PLAIN.flip(1))),
+    "channels flipped by name": (lambda x: torch.flip(x, dims=[-3]), Net(weight=PLAIN.flip(1))),
+    "channels flipped among others": (lambda x: x.flip(1, 2).flip((2,)), Net(weight=PLAIN.flip(1))),
+    "channels rolled": (lambda x: torch.roll(x, 1, 1).roll(1, dims=(1,)), Net(weight=PLAIN.roll(-2, 1))),
+    "channels selected": (
+        lambda x: torch.index_select(x, 1, index=torch.tensor([2, 1, 0])), Net(weight=PLAIN[:, [2, 1, 0]].clone()),
+    ),
     "channels one by one": (
         lambda x: torch.cat([x[:, 2].unsqueeze(1), x[:, 0:1], x[:, 1:2]], 1), Net(weight=PLAIN[:, [1, 2, 0]].clone()),
     ),
@@ -196,6 +202,10 @@ NO_WAY = {
     "bicubic": lambda x: F.interpolate(x, (9, 9), mode="bicubic"),
     "a clamp": lambda x: x.clamp(-1, 1),
     "another batch order": lambda x: x[[1, 0]],
+    "another batch order, selected": lambda x: x.index_select(-4, torch.tensor([1, 0])),
+    "another batch order, flipped": lambda x: x.flip(1, 0).flip(1),
+    "another batch order, rolled": lambda x: torch.roll(x, shifts=1, dims=0),
+    "rolled as one row": lambda x: x.roll(1),
     "a product with itself": lambda x: x * x.mean(),
     "a division by itself": lambda x: 1 / (x + 10),
 }

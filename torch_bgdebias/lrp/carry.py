@@ -17,7 +17,7 @@ What is no such function (bicubic resizing, a lookup, a clamp) ends the way: the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -128,17 +128,25 @@ def _reshape(step: Step) -> Route | None:
 
 def _moved(step: Step) -> Route | None:
     """The same for each sample: flips, shifts and choices along the other dimensions, patches, pooling."""
-    if step.func in (torch.flip, Tensor.flip, torch.roll, Tensor.roll):
-        dims = step.kwargs.get("dims", step.args[-1] if len(step.args) > 1 else None)
-        if step.func in (torch.roll, Tensor.roll) and "dims" not in step.kwargs and len(step.args) < 3:
-            return None
-        axes = step.args[1:] if step.func in (torch.flip, Tensor.flip) and isinstance(dims, int) else dims
-        numbers = [axes] if isinstance(axes, int) else list(axes or ())
-        if not numbers or any(d % step.x.ndim == 0 for d in numbers):
-            return None
-    if step.func in (torch.index_select, Tensor.index_select) and bind(step.args, step.kwargs, "input", dim=0)[1] == 0:
+    dims = _dims_moved(step)
+    if dims is None or any(dim % step.x.ndim == 0 for dim in dims):
         return None
     return _mapped(step, step.again)
+
+
+def _dims_moved(step: Step) -> Sequence[int] | None:
+    """Along which dimensions values change their places; ``None`` where they are moved as one long row."""
+    if step.func in (torch.flip, Tensor.flip):
+        dims = step.kwargs.get("dims", step.args[1:])
+        dims = dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims
+    elif step.func in (torch.roll, Tensor.roll):
+        dims = bind(step.args, step.kwargs, "input", shifts=None, dims=())[2]
+    elif step.func in (torch.index_select, Tensor.index_select):
+        dims = bind(step.args, step.kwargs, "input", dim=None)[1]
+    else:
+        return ()
+    dims = (dims,) if isinstance(dims, int) else dims
+    return dims or None
 
 
 def _getitem(step: Step) -> Route | list[Route] | None:
@@ -206,7 +214,7 @@ def _scale_or_shift(step: Step) -> Route | None:
 
 
 def _arithmetic(func: Any, c: Any) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """What an operation with ``c`` does to weights and to values."""
+    """The functions that an operation with ``c`` applies to weights and to values."""
     if func in _PLUS:
         return (lambda g: g), (lambda v: v + c)
     if func in _MINUS:
