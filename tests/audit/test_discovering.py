@@ -55,6 +55,7 @@ def test_marked_pictures_come_first_and_the_model_stays(data):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     discovery = gradient(model, data)
     assert set(discovery.pictures(0, 15).tolist()) == set(range(40, 55))
+    assert set(discovery.pictures().tolist()) <= set(range(40, 55))  # no more than the group has
     assert discovery.clusters[0].label == 1
     assert "top left" in discovery.summary().splitlines()[1]
     assert model.training

@@ -133,6 +133,14 @@ def test_no_masks_says_what_to_do():
         fit(Module(), CLADCallback(BackgroundSwap()), train=loader(*tensors()[:2]))
 
 
+def test_a_queue_that_stays_empty_is_told_once_in_every_fit():
+    callback = CLADCallback(BackgroundSwap("batch", "voronoi"))
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="its queue is empty") as caught:
+            fit(Module(), callback, max_epochs=3)
+        assert sum("CLADCallback added nothing in this epoch" in str(one.message) for one in caught) == 1
+
+
 def test_bad_settings_are_named():
     class Bare(CallsItsNetwork):
         def __init__(self):

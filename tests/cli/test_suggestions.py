@@ -43,6 +43,7 @@ def test_what_is_unknown_is_named_first(argv: list[str], said: str, capsys: pyte
             "got mixed_randd; did you mean mixed_rand?",
         ),
         (["completion", "bsh"], "shell: expected one of bash, zsh, fish, got bsh; did you mean bash?"),
+        (["probe", "--size", "²"], "bgdebias probe: error: --size: expected a whole number of at least 1, got ²"),
         (["probe", "--size", "none"], "bgdebias probe: error: --size: expected a whole number of at least 1, got none"),
     ],
 )

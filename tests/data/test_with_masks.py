@@ -145,3 +145,36 @@ def test_bytes_of_nought_and_one_are_a_mask():
     assert (cover.max(), cover.sum()) == (1, 16)
     shades = (np.arange(64).reshape(8, 8) * 4).astype(np.uint8)
     assert WithMasks([(torch.rand(3, 8, 8), 0)], [shades])[0][2].max() == torch.tensor(252 / 255)
+
+
+def test_a_palette_shows_its_colours():
+    """Its indices taken for shades of grey would be another picture."""
+    picture = Image.fromarray(np.tile(np.arange(2, dtype=np.uint8), (4, 2)), "P")
+    picture.putpalette([255, 0, 0, 0, 0, 255])
+    image, _, _ = WithMasks([(picture, 0)], torch.ones(1, 4, 4))[0]
+    assert image[:, 0, 0].tolist() == [1, 0, 0]
+    assert image[:, 0, 1].tolist() == [0, 0, 1]
+    deep = Image.fromarray(np.full((4, 4), 3000, np.uint16))
+    with pytest.raises(TypeError, match=r"picture: expected 8 bits a channel, got mode 'I;16'"):
+        WithMasks([(deep, 0)], torch.ones(1, 4, 4))[0]
+
+
+MASKS_THAT_SAY_NOTHING = {
+    "green object": (np.eye(8, dtype=np.uint8)[..., None] * np.array([0, 255, 0], np.uint8), "got colours"),
+    "floats up to 255": (torch.eye(8) * 255, r"got \[0, 255\]"),
+    "not a number": (torch.full((8, 8), float("nan")), r"got \[nan, nan\]"),
+    "unknown as -1": (torch.eye(8).long() * 2 - 1, r"got label numbers \(-1, 1\)"),
+}
+
+
+@pytest.mark.parametrize("name", MASKS_THAT_SAY_NOTHING)
+def test_masks_that_do_not_say_what_is_object_are_refused(name):
+    mask, text = MASKS_THAT_SAY_NOTHING[name]
+    with pytest.raises(ValueError, match=f"mask 0: .*{text}"):
+        WithMasks([(torch.rand(3, 8, 8), 0)], [mask])[0]
+
+
+def test_a_grey_mask_may_have_three_channels():
+    grey = np.repeat(np.eye(8, dtype=np.uint8)[..., None] * 255, 3, 2)
+    for mask in (grey, Image.fromarray(grey), Image.fromarray(grey).convert("RGBA")):
+        assert torch.equal(WithMasks([(torch.rand(3, 8, 8), 0)], [mask])[0][2][0], torch.eye(8))

@@ -76,6 +76,10 @@ def test_foreground_0_turns_round(tmp_path, kind):
     [
         ({"kind": "mask"}, r"encoding: expected one of 'auto', .* got 'mask'"),
         ({"foreground": (1.5,)}, r"foreground: expected whole numbers from 0 or colours .* got 1.5"),
+        ({"foreground": ((1.0, 0.5, 0.0),)}, r"foreground: expected whole numbers .* got \(1.0, 0.5, 0.0\)"),
+        ({"foreground": (float("nan"),)}, r"foreground: expected whole numbers from 0 or colours .* got nan"),
+        ({"white": 0}, r"white: expected the value of full foreground, above 0, got 0"),
+        ({"white": -255.0}, r"white: expected the value of full foreground, above 0, got -255.0"),
         ({"void": ("red",)}, r"void: expected whole numbers .* got 'red'"),
         ({"foreground": ()}, r"foreground: expected some labels, got none"),
         ({"foreground": (1, 2), "void": (2,)}, r"void: expected other labels than foreground, got 2 in both"),

@@ -59,8 +59,9 @@ class Discovery:
     unreadable: Sequence[tuple[str, str]]
 
     def pictures(self, cluster: int = 0, count: int = 50) -> NDArray[np.int64]:
-        """Positions in the data set of the ``count`` most typical pictures of a group, the first by default."""
-        return np.asarray(self.index[self.clusters[cluster].rows[:count]])
+        """Positions in the data set of a group's most typical pictures, ``count`` or all that it has."""
+        group = self.clusters[cluster]
+        return np.asarray(self.index[group.rows[: min(count, group.size)]])
 
     def summary(self) -> str:
         """A few lines for a terminal."""
@@ -109,7 +110,7 @@ class Discovery:
         write_text(path, page)
 
     def _verdict(self) -> list[Sentence]:
-        """What the first screen says."""
+        """The sentences of the first screen."""
         suspicious = [group for group in self.clusters if group.suspicion >= SUSPICIOUS]
         sentences = [_suspicious_sentence(suspicious, self.classes)]
         if suspicious:

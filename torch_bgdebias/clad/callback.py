@@ -133,8 +133,7 @@ class CLADCallback(SwappingCallback):
         self._one_logit = False
         self._changes = ChangeWatch(self._warn_of_changes)
         self._views: Views | None = None
-        self._compared = False
-        self._empty_told = False
+        self._compared = self._warned_of_empty = False
 
     def state_dict(self) -> dict[str, Any]:
         """The queue, batches seen and the seed (the same on every rank), and the position of a streamed bank."""
@@ -185,9 +184,9 @@ class CLADCallback(SwappingCallback):
         """Warn, once a fit, if a whole epoch had no negatives to contrast with."""
         super().on_train_epoch_end(trainer, pl_module)
         self._changes.say()
-        if self._empty_told or self.loss is None or bool(self.loss.queue.fill.any()):
+        if self._warned_of_empty or self.loss is None or bool(self.loss.queue.fill.any()):
             return
-        self._empty_told = True
+        self._warned_of_empty = True
         rank_zero_warn(
             "CLADCallback added nothing in this epoch: its queue is empty, as no image has had a background of one "
             "other class. A pattern of several backgrounds (pattern='voronoi') has none: take BackgroundSwap() or a "
@@ -202,7 +201,8 @@ class CLADCallback(SwappingCallback):
         """Find the layer, make the queue unless a checkpoint brought it, follow the module to its device."""
         super()._prepare(module)
         check_one_device(module, what=type(self).__name__)
-        self._changes, self._views, self._compared = ChangeWatch(self._warn_of_changes), None, False
+        self._changes, self._views = ChangeWatch(self._warn_of_changes), None
+        self._compared = self._warned_of_empty = False
         self._layer, head = self._find_layer(module)
         inner = original_module(head)
         self._one_logit = isinstance(inner, nn.Linear) and inner.out_features == 1

@@ -32,9 +32,13 @@ def whole(least: int) -> Callable[[str], int]:
     """A whole number of at least ``least``."""
 
     def number(text: str) -> int:
-        if not text.strip().lstrip("-").isdigit() or int(text) < least:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
             raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text}")
-        return int(text)
+        return value
 
     return number
 
@@ -56,7 +60,7 @@ def real(least: float, most: float = math.inf) -> Callable[[str], float]:
 
 
 def _as_share(text: str, most: float) -> str:
-    """What to write for per cent where a share is expected."""
+    """A hint on how to write per cent where a share is expected."""
     try:
         percent = float(text.removesuffix("%"))
     except ValueError:
@@ -64,14 +68,14 @@ def _as_share(text: str, most: float) -> str:
     return f"; {percent:g} % is {percent / 100:g}" if most <= 1 < percent <= 100 or text.endswith("%") else ""
 
 
-def choices(known: Collection[str]) -> Callable[[str], list[str]]:
-    """Names separated by commas, each one of ``known``; an empty text is no name."""
+def choices(options: Collection[str]) -> Callable[[str], list[str]]:
+    """Names separated by commas, each one of ``options``; an empty text is no name."""
 
     def names(text: str) -> list[str]:
         names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-        if unknown := [name for name in names if name not in known]:
-            hint = did_you_mean(unknown[0], known)
-            raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}, got {', '.join(unknown)}{hint}")
+        if unknown := [name for name in names if name not in options]:
+            hint = did_you_mean(unknown[0], options)
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(options)}, got {', '.join(unknown)}{hint}")
         return names
 
     return names

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torch_bgdebias.data.tensors import JointTransform
+from torch_bgdebias.depth import is_deep
 from torch_bgdebias.masks.reading import read_mask
 
 __all__ = ["WithMasks"]
@@ -37,7 +38,9 @@ class WithMasks(Dataset[tuple[Tensor, Any, Tensor]]):
             (``AugmentationSequential``; ``data_keys`` are given), or any function of (image, mask) that returns both.
 
     Raises:
-        ValueError: a mask of another size than its image, or of label numbers, or as many masks as there are not items.
+        ValueError: a mask of another size than its image, of label numbers or colours, or numbers outside [0, 1]; as
+            many masks as there are not items.
+        TypeError: a picture of more than 8 bits.
 
     Example:
         >>> pictures = [(torch.rand(3, 4, 4), 0), (torch.rand(3, 4, 4), 1)]
@@ -59,7 +62,7 @@ class WithMasks(Dataset[tuple[Tensor, Any, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Any, Tensor]:
         picture, label = self.dataset[index][:2]
-        pixels = _tensor(picture)
+        pixels = _tensor(_eight_bits(picture) if isinstance(picture, Image.Image) else picture)
         image = _as_unit_range(pixels)
         mask = _mask(self.masks(index) if callable(self.masks) else self.masks[index], index)
         if mask.shape[1:] != image.shape[1:]:
@@ -76,21 +79,37 @@ def _mask(value: Any, index: int) -> Tensor:
     """(1, H, W) in [0, 1]; of files as they are read everywhere."""
     if isinstance(value, str | Path):
         return _as_unit_range(read_mask(value))
-    tensor = _tensor(value)[:1]
+    planes = _tensor(value)
+    tensor = planes[:1]
+    if len(planes) > 2 and not bool((planes[1:3] == tensor).all()):
+        raise ValueError(
+            f"mask {index}: expected one channel, got colours; pass the file's path, which is read by what it holds, "
+            "or mask == colour in all channels"
+        )
+    if tensor.is_floating_point() and not bool(((tensor >= 0) & (tensor <= 1)).all()):
+        low, high = float(tensor.min()), float(tensor.max())
+        raise ValueError(f"mask {index}: expected numbers from 0 to 1, or bytes from 0 to 255, got [{low:g}, {high:g}]")
     if tensor.is_floating_point() or tensor.dtype == torch.bool:
         return _as_unit_range(tensor)
-    largest = int(tensor.max())
+    smallest, largest = int(tensor.min()), int(tensor.max())
     between = tensor[(tensor > 0) & (tensor < _WHITE)]
     palette = isinstance(value, Image.Image) and value.mode == "P"
-    if largest <= 1 and not palette:
+    if smallest >= 0 and largest <= 1 and not palette:
         return tensor.float()
     if palette or tensor.dtype != torch.uint8 or (between.numel() and int(between.max()) <= _MOST_LABELS):
-        held = ", ".join(map(str, sorted(set(tensor.flatten().tolist()))[:8]))
+        examples = ", ".join(map(str, sorted(set(tensor.flatten().tolist()))[:8]))
         raise ValueError(
-            f"mask {index}: expected numbers from 0 to 1, or bytes from 0 to 255, got label numbers ({held}); pass the "
-            "file's path, which is read by what it holds, or mask == label, or mask > 0 where 0 alone is background"
+            f"mask {index}: expected numbers from 0 to 1, or bytes from 0 to 255, got label numbers ({examples}); pass "
+            "the file's path, which is read by what it holds, or mask == label, or mask > 0 where 0 alone is background"
         )
     return _as_unit_range(tensor)
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """A picture in grey or RGB: what another mode holds is no brightness (indices of a palette, inks)."""
+    if is_deep(picture):
+        raise TypeError(f"picture: expected 8 bits a channel, got mode {picture.mode!r}; pass a tensor in [0, 1]")
+    return picture if picture.mode in ("1", "L", "RGB") else picture.convert("RGB")
 
 
 def _tensor(value: Any) -> Tensor:

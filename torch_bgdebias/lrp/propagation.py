@@ -51,6 +51,7 @@ def relevance(
         logits (B, K) and relevance (B, M, C, H, W), or (B, M, C, D, H, W).
 
     Raises:
+        TypeError: ``composite`` is none of zennit's.
         ValueError: relevance or logits that are not finite (seen on the CPU; the message names the layer where that
             begins), a target that does not fit, or a composite with canonizers together with ``create_graph``.
         RuntimeError: no gradient path from the logits to the image, or, with ``create_graph``, a layer that cannot be

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -39,7 +40,8 @@ class MaskEncoding:
         white: the value of full foreground in binary and soft masks; ``None``: by the type of the values.
 
     Raises:
-        ValueError: unknown kind, labels that are neither whole numbers nor colours, or given as both.
+        ValueError: unknown kind, labels that are neither whole numbers nor colours, or given as both; ``white`` that
+            is not above 0.
     """
 
     kind: str = "auto"
@@ -54,6 +56,8 @@ class MaskEncoding:
             if value is not None:
                 labels = [value] if isinstance(value, int | str) else value
                 object.__setattr__(self, name, tuple(colour_of(label, name=name) for label in labels))
+        if self.white is not None and not 0 < self.white < math.inf:
+            raise ValueError(f"white: expected the value of full foreground, above 0, got {self.white}")
         if self.foreground == ():
             raise ValueError("foreground: expected some labels, got none")
         in_both = set(self.foreground or ()) & set(self.void or ())
@@ -96,8 +100,12 @@ def colour_of(label: object, *, name: str) -> Label:
             pass
     if isinstance(label, str) and label.strip().isdecimal():
         return int(label)
-    if isinstance(label, tuple | list) and len(label) == 3 and all(0 <= int(channel) <= 255 for channel in label):
+    if isinstance(label, tuple | list) and len(label) == 3 and all(_is_whole(part) and part <= 255 for part in label):
         return int(label[0]), int(label[1]), int(label[2])
-    if isinstance(label, int | np.integer | float) and int(label) == label and label >= 0:
+    if _is_whole(label):
         return int(label)
     raise ValueError(f"{name}: expected whole numbers from 0 or colours (r, g, b) or '#rrggbb', got {label!r}")
+
+
+def _is_whole(value: object) -> TypeGuard[int | np.integer | float]:
+    return isinstance(value, int | np.integer | float) and bool(0 <= value < math.inf and int(value) == value)

@@ -91,16 +91,15 @@ def predicted_class(preds: Tensor, *, name: str) -> Tensor:
     """Predicted classes (B,) int64 from logits (B, K), or the classes themselves.
 
     Raises:
-        TypeError: float predictions that are not (B, K).
-        ValueError: NaN or infinite logits, where reading them is free.
+        TypeError: predictions that are neither floats nor whole numbers.
+        ValueError: logits that are not (B, K) with K > 1, classes that are not (B,); NaN or infinite logits, where
+            reading them is free.
     """
-    if isinstance(preds, Tensor) and preds.is_floating_point():
-        if preds.ndim != 2 or preds.shape[1] == 0:
-            raise ValueError(f"{name}: expected logits (B, K) or predicted classes (B,), got {describe(preds)}")
-        return check_finite(preds.detach(), name=name).argmax(1)
-    if not isinstance(preds, Tensor) or preds.ndim != 1:
-        raise ValueError(f"{name}: expected logits (B, K) or predicted classes (B,), got {describe(preds)}")
-    return check_label(preds, preds.shape[0], name=name)
+    is_logits = isinstance(preds, Tensor) and preds.is_floating_point()
+    if not isinstance(preds, Tensor) or preds.ndim != 1 + is_logits or (is_logits and preds.shape[1] < 2):
+        hint = "; K > 1: of one logit pass the classes, (logit > 0).long()" if is_logits else ""
+        raise ValueError(f"{name}: expected logits (B, K) or predicted classes (B,), got {describe(preds)}{hint}")
+    return check_finite(preds.detach(), name=name).argmax(1) if is_logits else check_label(preds, len(preds), name=name)
 
 
 def sample_groups(
