@@ -133,17 +133,17 @@ class BatchSpec:
 
         What is not there stays away: batches of two pass as they are.
         """
-        taken: dict[str, Any] = {}
+        hidden: dict[str, Any] = {}
         for field in self._hidden():
             try:
-                taken[field] = self._lookup(batch, field)
+                hidden[field] = self._lookup(batch, field)
             except KeyError:
                 continue
-        named = type(batch) if taken and isinstance(batch, tuple) and hasattr(batch, "_fields") else None
+        named = type(batch) if hidden and isinstance(batch, tuple) and hasattr(batch, "_fields") else None
         for field in self._hidden():  # from the back, so that indices stay right
-            if field in taken:
+            if field in hidden:
                 batch = removed_at(batch, _steps(batch, getattr(self, field)))
-        return batch, taken if named is None else {**taken, _NAMED: named}
+        return batch, hidden if named is None else {**hidden, _NAMED: named}
 
     def with_mask(self, batch: Any, taken: Mapping[str, Any]) -> Any:
         """The batch with the values that `without_mask` removed, at their original places."""
@@ -160,8 +160,8 @@ class BatchSpec:
 
     def _hidden(self) -> list[str]:
         """Fields to take out, later indices first."""
-        given = [field for field in _HIDDEN if getattr(self, field) is not None and not callable(getattr(self, field))]
-        return sorted(given, key=lambda field: str(_last_step(getattr(self, field))).zfill(9), reverse=True)
+        fields = [field for field in _HIDDEN if getattr(self, field) is not None and not callable(getattr(self, field))]
+        return sorted(fields, key=lambda field: str(_last_step(getattr(self, field))).zfill(9), reverse=True)
 
     def _place(self, field: str) -> int | str | tuple[Step, ...] | Callable[[Any], Tensor]:
         place: Place = getattr(self, field)

@@ -185,7 +185,7 @@ def _read(path: Path) -> Any:
 
 
 def _advice_on_networks(path: Path) -> str:
-    """What to do with a file of TorchScript or of an exported program; empty for any other."""
+    """Advice on a file of TorchScript or of an exported program; empty for any other."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

@@ -51,9 +51,9 @@ def names_of_classes(given: Sequence[str] | None, loader: Any, count: int) -> li
     return told_apart(_of_data(getattr(loader, "dataset", None), count)) or [str(i) for i in range(count)]
 
 
-def known_names(given: Sequence[str] | None, loader: Any) -> list[str]:
+def known_names(names: Sequence[str] | None, loader: Any) -> list[str]:
     """Names of the classes before it is known how many the model has; empty where nothing says them."""
-    return _of_data(getattr(loader, "dataset", None), None) if given is None else [str(name) for name in given]
+    return _of_data(getattr(loader, "dataset", None), None) if names is None else [str(name) for name in names]
 
 
 def names_within(settings: Mapping[Any, Any], depth: int = 2) -> dict[str, tuple[str, ...]]:

@@ -307,7 +307,7 @@ def require_files(paths: Sequence[Path], root: str | Path) -> None:
 
 
 def _entries(directory: str) -> list[os.DirEntry[str]]:
-    """What lies in a directory, but for hidden entries and foreign ones."""
+    """The entries of a directory, but for hidden and foreign ones."""
     with os.scandir(directory) as listing:
         return [entry for entry in listing if entry.name[0] != "." and entry.name.lower() not in _FOREIGN]
 

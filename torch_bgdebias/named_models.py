@@ -107,7 +107,7 @@ def _timm(name: str, num_classes: int | None, *, pretrained: bool, channels: int
 
 
 def _timm_preprocessing(model: nn.Module, name: str) -> Preprocessing:
-    """What timm's own data config says, which also knows of models that were made for another size."""
+    """The preprocessing of timm's own data config, which also knows of models that were made for another size."""
     from timm.data import resolve_data_config
 
     config = resolve_data_config({}, model=model)
@@ -138,7 +138,7 @@ def _torchvision(name: str, num_classes: int | None, *, pretrained: bool, channe
 
 
 def _torchvision_preprocessing(model: nn.Module, weights: Any) -> Preprocessing:
-    """What the published weights' transform does, for a network without them too: there is no other source.
+    """The preprocessing of the published weights, for a network without them too: there is no other source.
 
     A vision transformer is made for one size, which for published weights may be another than for none.
     """

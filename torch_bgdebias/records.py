@@ -108,15 +108,15 @@ class Unpacker:
         return numbers.astype(np.float32)
 
     def _bytes(self, packed: Record, size: int, shape: list[int]) -> bytes:
-        place = packed.at("zlib_base64")
+        field = packed.at("zlib_base64")
         unpacking = zlib.decompressobj()
         try:
             pixels = unpacking.decompress(base64.b64decode(packed.text("zlib_base64")), size + 1)
         except (ValueError, zlib.error) as error:
-            raise ValueError(f"{place}: {error}") from error
+            raise ValueError(f"{field}: {error}") from error
         if len(pixels) != size or unpacking.unconsumed_tail:
             size_words = "more" if len(pixels) > size else len(pixels)
-            raise ValueError(f"{place}: expected {size} bytes as its shape {shape} says, got {size_words}")
+            raise ValueError(f"{field}: expected {size} bytes as its shape {shape} says, got {size_words}")
         self.left -= size
         return pixels
 
@@ -233,7 +233,7 @@ class Record:
 
 
 def _range(dtype: np.dtype[Any]) -> tuple[float, float]:
-    """As Python's numbers, which compare with any other exactly."""
+    """The ends of a type's range as Python's numbers, which compare with any other exactly."""
     if dtype.kind in "iu":
         return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
     return float(np.finfo(dtype).min), float(np.finfo(dtype).max)

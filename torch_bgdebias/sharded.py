@@ -16,7 +16,7 @@ __all__ = ["check_not_flattened", "local_part", "parameters_whole", "plain_type"
 
 
 class _Holds:
-    """How many blocks keep a part's parameters whole, and what the part did with them before."""
+    """The number of blocks that keep a part's parameters whole, and what the part did with them before."""
 
     def __init__(self) -> None:
         self._counts: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
@@ -93,6 +93,6 @@ def check_not_flattened(model: nn.Module, *, what: str) -> None:
 
 
 def _reshards(part: Any) -> bool:
-    """What the part does by itself: torch sets this and does not say it, so its own note is read, if it is there."""
+    """Whether the part reshards by itself: torch sets this and does not say it, so its own note is read."""
     groups = getattr(part._get_fsdp_state(), "_fsdp_param_groups", None) or ()
     return all(getattr(group, "reshard_after_backward", True) for group in groups)

@@ -126,7 +126,7 @@ def _calls_of(model: nn.Module, image: Tensor | None) -> list[_Call]:
 
 @contextmanager
 def _drawing_apart(device: torch.device) -> Iterator[None]:
-    """What the model draws at random does not move the program's generators."""
+    """Leave the program's generators as they were, whatever the model draws."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield
 
@@ -164,7 +164,7 @@ def _recorded(model: nn.Module, calls: list[_Call], size: tuple[int, int]) -> It
 
 
 def _side(tensor: Tensor | None, size: tuple[int, int]) -> float:
-    """Of a map or of patches, as the root of its area; 0 for what is neither."""
+    """The side of a map or of patches, as the root of its area; 0 for what is neither."""
     try:
         height, width = as_map(tensor, size).shape[-2:]
     except ValueError:
@@ -173,7 +173,7 @@ def _side(tensor: Tensor | None, size: tuple[int, int]) -> float:
 
 
 def _after_last_halving(calls: list[_Call]) -> LastStage | None:
-    """Of the last halving that something learned precedes: the outermost call that is no more than it."""
+    """The outermost call that is no more than the last halving that something learned precedes."""
     for halving in reversed([call for call in calls if call.halves]):
         for call in (halving_call for halving_call in reversed([halving, *_around(halving)]) if halving_call.halves):
             first = _first_that_learns(calls, calls.index(call))
@@ -184,7 +184,7 @@ def _after_last_halving(calls: list[_Call]) -> LastStage | None:
 
 
 def _share_before(calls: list[_Call], stage: LastStage) -> float:
-    """Of the parameters of the layers that map maps to maps."""
+    """The share of parameters, of the layers that map maps to maps, that come before a stage."""
     begin = next(i for i, call in enumerate(calls) if call.name == stage.first)
     parameters = [
         sum(p.numel() for p in call.module.parameters(recurse=False)) if call.side_out > 1 else 0 for call in calls

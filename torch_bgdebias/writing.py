@@ -98,7 +98,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _errors_name(target: Path) -> Iterator[None]:
-    """What the disk says of an open file says nothing of its name."""
+    """Add the target's name to an error of the disk about an open file, which names none."""
     try:
         yield
     except OSError as error:

@@ -191,7 +191,7 @@ def kernel_shap(
 
 
 class _Absent:
-    """What absent superpixels show."""
+    """The pixels that absent superpixels show."""
 
     def __init__(self, baseline: Baseline, image: Tensor, generator: torch.Generator | None) -> None:
         self.generator = generator

@@ -173,7 +173,7 @@ def _cells(values: Tensor, weight: Tensor, grid: int) -> Tensor:
 
 
 def _border(image: Tensor, grey: Tensor, weight: Tensor) -> Tensor:
-    """Of a strip along each side: mean colour, spread of brightness, mean step, shares near black and near white."""
+    """Mean colour, spread of brightness, mean step, shares near black and near white of a strip along each side."""
     width = max(2, round(_STRIP * SIDE))
     everything, strip = slice(None), slice(0, width)
     last = slice(SIDE - width, SIDE)
@@ -189,7 +189,7 @@ def _border(image: Tensor, grey: Tensor, weight: Tensor) -> Tensor:
 
 
 def _places(image: Tensor, grey: Tensor, weight: Tensor) -> Tensor:
-    """Of every cell of the GRID x GRID grid: mean colour (3), spread, mean step, brightest and darkest pixel."""
+    """Mean colour (3), spread, mean step, brightest and darkest pixel of every cell of the GRID x GRID grid."""
     padded = F.pad(grey, (1, 0, 1, 0), mode="replicate")
     steps = (padded[:, :, 1:, 1:] - padded[:, :, :-1, :-1]).abs()
     mean = _cells(torch.cat([image, grey.square(), steps], 1), weight, GRID).reshape(len(image), 5, -1)

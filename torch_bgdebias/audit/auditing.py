@@ -130,7 +130,7 @@ def tests_of(gathered: Gathered, units: NDArray[np.int64], options: AuditSetting
 
 @dataclasses.dataclass
 class _Audit:
-    """What the steps of an audit share."""
+    """State that the steps of an audit share."""
 
     options: AuditSettings
     gathered: Gathered
@@ -296,7 +296,7 @@ def _values_of_pictures(name: str, values: Values, gathered: Gathered, source: P
 
 
 def _table_keys(path: Path | None, root: Path) -> list[str]:
-    """What a table may call a picture."""
+    """Names that a table may have for a picture."""
     if path is None:
         return []
     below = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name

@@ -128,9 +128,9 @@ def _source(dataset: Any, spec: BatchSpec | None, preprocess: Preprocessing) -> 
     return source
 
 
-def _attribution(model: nn.Module, wanted: str, layer: str | None, logits: LogitsKey) -> tuple[Attribution, str]:
+def _attribution(model: nn.Module, method: str, layer: str | None, logits: LogitsKey) -> tuple[Attribution, str]:
     """The function that explains, and its name."""
-    if wanted == "lrp" or (wanted == "auto" and layer is None and importlib.util.find_spec("zennit") is not None):
+    if method == "lrp" or (method == "auto" and layer is None and importlib.util.find_spec("zennit") is not None):
         from torch_bgdebias.attribution import lrp
 
         return lambda image, label: lrp(model, image, label, logits=logits), "LRP"

@@ -116,7 +116,7 @@ def duration(seconds: float) -> str:
 
 
 def _add_facts(parts: _Columns, index: int, picture: Picture, source: PictureSource) -> Box | None:
-    """What does not need the pixels in a batch."""
+    """Add the facts that do not need the pixels in a batch."""
     box = None if picture.mask is None else object_box(picture.mask)
     height, width = picture.pixels.shape[:2]
     parts.labels.append(picture.label)
@@ -140,7 +140,7 @@ def _add_facts(parts: _Columns, index: int, picture: Picture, source: PictureSou
 
 
 def _measure(parts: _Columns, batch: list[tuple[Picture, Box | None]], embed: Embed | None) -> None:
-    """What pixels say, a batch at a time."""
+    """Measure the pixels of a batch."""
     images, outside = [], []
     for picture, box in batch:
         resized = Image.fromarray(picture.pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR)

@@ -197,7 +197,7 @@ def as_source(
 
 
 def _is_path_and_label(sample: object) -> bool:
-    """As torchvision's ``ImageFolder`` lists its samples."""
+    """Whether a sample is a pair (path, label), as torchvision's ``ImageFolder`` lists them."""
     return isinstance(sample, tuple) and len(sample) == 2 and isinstance(sample[0], str | Path)
 
 

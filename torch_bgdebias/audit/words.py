@@ -160,7 +160,7 @@ def same_words(report: AuditResult, fact: Fact) -> str:
 
 
 def _advice_lines(report: AuditResult) -> list[str]:
-    """What to do, each advice once, with the cues that it is for."""
+    """Lines of advice, each once, with the cues that it is for."""
     cues = dict.fromkeys(finding.reading.cue for finding in report.findings)
     order = [cue.name for cue in CUES]
     titles: dict[Advice, list[str]] = {}

@@ -31,7 +31,7 @@ def numbered_as(pool: Pool, names: Sequence[str], needed: Sequence[str], *, opti
 
 
 def _mismatch_text(categories: Sequence[str], names: Sequence[str], needed: Sequence[str], option: str) -> str:
-    """What to say of names that do not fit; by the names alone, since reading labels would wait for the device."""
+    """The warning about names that do not fit; by the names alone, since reading labels would wait for the device."""
     by_number = "If category 0 goes with class 0, 1 with 1 and so on, pass background_labels=bank.labels, or a bank "
     by_number += "without names: BackgroundBank(bank.images, bank.labels)"
     variants = " and ".join(needed)

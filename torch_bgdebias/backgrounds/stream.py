@@ -215,7 +215,7 @@ class StreamedBackgroundBank(BackgroundBank):
         return None if labels is None else torch.tensor([labels[file] for file in files])
 
     def _file_at(self, cursor: int) -> int:
-        """Which file comes at a position of the endless sequence of shuffled rounds."""
+        """The file at a position of the endless sequence of shuffled rounds."""
         number, position = divmod(cursor, len(self.files.paths))
         if self._round is None or self._round[0] != number:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, number))

@@ -6,10 +6,9 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from torch_bgdebias.cli.arguments import labels, real, refuse_results, require_inputs, whole, writable
-from torch_bgdebias.cli.options import add_command, add_mask_options, add_options, mask_options
+from torch_bgdebias.cli.options import Subparsers, add_command, add_mask_options, add_options, mask_options
 
 __all__ = ["add_parser", "run"]
 
@@ -35,7 +34,7 @@ examples:
 _GROUPS_HELP = "pattern that takes what belongs together from a file's path below the classes' folder, or a column"
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add ``audit`` to the command line."""
     parser = add_command(
         subparsers,

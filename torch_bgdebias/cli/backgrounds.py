@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch_bgdebias.cli.arguments import require_inputs, whole, writable
-from torch_bgdebias.cli.options import add_command, add_options
+from torch_bgdebias.cli.options import Subparsers, add_command, add_options
 from torch_bgdebias.cli.progress import note
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add ``backgrounds`` with its two actions to the command line."""
     parser = add_command(
         subparsers,
@@ -77,13 +77,13 @@ def add_parser(subparsers: Any) -> None:
     _add_filter(actions)
 
 
-def _add_action(actions: Any, name: str, about: str, epilog: str) -> argparse.ArgumentParser:
+def _add_action(actions: Subparsers, name: str, about: str, epilog: str) -> argparse.ArgumentParser:
     parser = add_command(actions, name, about=about, description=f"{about[0].upper()}{about[1:]}.", epilog=epilog)
     add_options(parser, "--json", "--debug")
     return parser
 
 
-def _add_generate(actions: Any) -> None:
+def _add_generate(actions: Subparsers) -> None:
     parser = _add_action(actions, "generate", "make backgrounds into a folder", _GENERATE_EPILOG)
     add = parser.add_argument
     add("output", metavar="OUT", type=Path, help="folder for the pictures")
@@ -101,7 +101,7 @@ def _add_generate(actions: Any) -> None:
     add_options(parser, "--device")
 
 
-def _add_filter(actions: Any) -> None:
+def _add_filter(actions: Subparsers) -> None:
     parser = _add_action(actions, "filter", "drop backgrounds in which a classifier sees a class", _FILTER_EPILOG)
     add = parser.add_argument
     add("input", metavar="IN", type=Path, help="folder of backgrounds")

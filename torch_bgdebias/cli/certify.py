@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from torch_bgdebias.cli.arguments import (
     refuse_half_units,
@@ -15,7 +14,7 @@ from torch_bgdebias.cli.arguments import (
     whole,
     writable,
 )
-from torch_bgdebias.cli.options import add_command, add_mask_options, add_options
+from torch_bgdebias.cli.options import Subparsers, add_command, add_mask_options, add_options
 
 __all__ = ["add_parser", "run"]
 
@@ -35,7 +34,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add ``certify`` to the command line."""
     parser = add_command(
         subparsers,
@@ -116,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _weights_named(args: argparse.Namespace) -> str:
-    """Which weights: a certificate of a recipe would be one of nothing."""
+    """The weights in words: a certificate of a recipe would be one of nothing."""
     if args.name:
         return str(args.name)
     return str(args.model if args.checkpoint is None else args.checkpoint.name)

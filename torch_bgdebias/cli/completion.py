@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from torch_bgdebias.cli.options import add_command
+from torch_bgdebias.cli.options import Subparsers, add_command
 
 __all__ = ["SHELLS", "add_parser", "run", "script"]
 
@@ -48,7 +48,7 @@ class Words(NamedTuple):
     options: dict[str, list[str]]
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add ``completion`` to the command line."""
     parser = add_command(
         subparsers,
@@ -76,7 +76,7 @@ def script(shell: str, commands: Mapping[str, argparse.ArgumentParser]) -> str:
 
 
 def _tables(name: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, Words]]:
-    """What may follow a command and each command below it."""
+    """The words that may follow a command and each command below it."""
     nested = parser.get_default("commands") or {}
     values: list[str] = list(nested)
     options: dict[str, list[str]] = {}

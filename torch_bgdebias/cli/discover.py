@@ -7,10 +7,10 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch_bgdebias.cli.arguments import refuse_half_units, refuse_results, require_inputs, usable_device, writable
-from torch_bgdebias.cli.options import add_command, add_options
+from torch_bgdebias.cli.options import Subparsers, add_command, add_options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,7 +40,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add ``discover`` to the command line."""
     parser = add_command(
         subparsers,
@@ -122,9 +122,9 @@ def _opened(args: argparse.Namespace) -> _Opened:
     model = ready_model(loaded.model, device)
     if table is None and loaded.classes is None:
         warn_of_order(source.root, names)
-    wanted = wanted_images(args, loaded, channels_of(model, args.channels))
+    preprocessing = wanted_images(args, loaded, channels_of(model, args.channels))
     key = logits_key(args.logits)
-    grey = wanted(torch.full((3, 2, 2), 0.5))
+    grey = preprocessing(torch.full((3, 2, 2), 0.5))
     settled = settle_outputs(
         names,
         count_outputs(model, grey[None].to(device), key),
@@ -136,7 +136,7 @@ def _opened(args: argparse.Namespace) -> _Opened:
     )
     source.classes = tuple(settled.names)
     source.labels = [settled.labels[label] for label in source.labels]
-    return _Opened(model, source, wanted, settled.logits)
+    return _Opened(model, source, preprocessing, settled.logits)
 
 
 def _loaded(args: argparse.Namespace, classes: int) -> LoadedModel:

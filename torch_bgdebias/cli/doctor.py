@@ -12,7 +12,7 @@ from typing import Any
 
 from torch_bgdebias._version import __version__
 from torch_bgdebias.cli.colours import coloured
-from torch_bgdebias.cli.options import add_command, add_options
+from torch_bgdebias.cli.options import Subparsers, add_command, add_options
 
 __all__ = ["SCHEMA", "add_parser", "findings", "run"]
 
@@ -33,7 +33,7 @@ _NEEDED = ("torch", "torchmetrics", "kornia", "numpy", "scipy", "pillow", "jinja
 _MISSING = "missing"
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add ``doctor`` to the command line."""
     parser = add_command(
         subparsers,

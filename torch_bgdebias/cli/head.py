@@ -16,7 +16,7 @@ from torch_bgdebias.cli.arguments import (
     usable_device,
     whole,
 )
-from torch_bgdebias.cli.options import add_command, add_mask_options, add_options, mask_options
+from torch_bgdebias.cli.options import Subparsers, add_command, add_mask_options, add_options, mask_options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,7 +52,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add ``head`` to the command line."""
     parser = add_command(
         subparsers,

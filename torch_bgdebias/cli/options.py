@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch_bgdebias.cli.arguments import foreground_labels, labels, real, whole
 from torch_bgdebias.names import MASK_ENCODINGS, ON_ERROR, SUPERCLASS_SCORES
 
-__all__ = ["SHARED", "add_command", "add_mask_options", "add_options", "mask_options"]
+__all__ = ["SHARED", "Subparsers", "add_command", "add_mask_options", "add_options", "mask_options"]
+
+#: what a command's parser is added to
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 _SWITCH: dict[str, Any] = {"action": "store_true"}
 _COUNT: dict[str, Any] = {"type": whole(1), "metavar": "N"}
@@ -80,12 +83,13 @@ SHARED: dict[str, dict[str, Any]] = {
 }
 
 
-def add_command(subparsers: Any, name: str, *, about: str, description: str, epilog: str) -> argparse.ArgumentParser:
+def add_command(
+    subparsers: Subparsers, name: str, *, about: str, description: str, epilog: str
+) -> argparse.ArgumentParser:
     """Add a command's parser; its texts are printed as written, without wrapping."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    return subparsers.add_parser(
         name, help=about, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    return parser
 
 
 def add_options(parser: argparse.ArgumentParser, *names: str, **changes: Any) -> None:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from torch_bgdebias.cli.arguments import real, whole
-from torch_bgdebias.cli.options import add_command, add_options
+from torch_bgdebias.cli.options import Subparsers, add_command, add_options
 
 __all__ = ["SCHEMA", "add_parser", "run"]
 
@@ -35,7 +35,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add ``plan`` to the command line."""
     parser = add_command(
         subparsers,

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch_bgdebias.cli.arguments import refuse_results, require_inputs
 from torch_bgdebias.cli.colours import tell
-from torch_bgdebias.cli.options import add_command, add_options
+from torch_bgdebias.cli.options import Subparsers, add_command, add_options
 
 __all__ = ["add_parser", "run"]
 
@@ -24,7 +24,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add ``report`` to the command line."""
     parser = add_command(
         subparsers,

@@ -28,9 +28,9 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message.removeprefix('argument ')}\n")
 
 
-def did_you_mean(word: str, known: Collection[str]) -> str:
-    """``"; did you mean --model?"``, or nothing where no known word is near."""
-    close_matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+def did_you_mean(word: str, words: Collection[str]) -> str:
+    """``"; did you mean --model?"``, or nothing where none of the words is near."""
+    close_matches = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
     return f"; did you mean {close_matches[0]}?" if close_matches else ""
 
 

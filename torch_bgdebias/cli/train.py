@@ -14,6 +14,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from torch_bgdebias.cli.options import Subparsers
 from torch_bgdebias.cli.yaml_files import require_bounded
 
 __all__ = ["EXAMPLE", "SCHEMA", "add_parser", "condensed", "run"]
@@ -75,7 +76,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add ``train`` to the command line; what follows it is Lightning's to read, options too."""
     parser = subparsers.add_parser(
         "train",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch_bgdebias.cli.arguments import choices, require_inputs, writable
-from torch_bgdebias.cli.options import add_command, add_mask_options, add_options, mask_options
+from torch_bgdebias.cli.options import Subparsers, add_command, add_mask_options, add_options, mask_options
 from torch_bgdebias.cli.progress import note, progress
 from torch_bgdebias.names import VARIANTS
 
@@ -36,7 +36,7 @@ examples:
 _BATCH = 64
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add ``variants`` to the command line."""
     parser = add_command(
         subparsers,

@@ -179,7 +179,7 @@ def concept_iou(vectors: Tensor, activations: Tensor, masks: Tensor, void: Tenso
 
 
 class _Targets(NamedTuple):
-    """What the maps are compared with."""
+    """The masks that the maps are compared with."""
 
     masks: Tensor  # (N, H, W)
     void: Tensor | None  # (N, H, W) bool

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from torch_bgdebias._optional import require
 from torch_bgdebias.checks import check_option, check_share
@@ -214,7 +214,7 @@ class ImageNetS(MaskedFiles):
                 self.labels.append(self.classes.index(name))
         require_files(self.masks, root)
 
-    def _ids(self, index: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+    def _ids(self, index: int) -> NDArray[np.int32]:
         colours = np.asarray(decoded(self.masks[index]).convert("RGB")).astype(np.int32)
         return colours[..., 0] + 256 * colours[..., 1]
 

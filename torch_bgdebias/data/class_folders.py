@@ -143,7 +143,7 @@ def _holds_pictures(folder: Path) -> bool:
 
 
 def _pictures_themselves(images: Path) -> str:
-    """What to say of pictures that lie in no folder of a class; empty where there are none."""
+    """A warning about pictures that lie in no folder of a class; empty where there are none."""
     names = [path.name for path in sorted(images.iterdir()) if path.suffix.lower() in EXTENSIONS]
     if not names:
         return ""

@@ -148,8 +148,8 @@ class ImageNet9(Dataset[MaskedItem]):
             return image, sample.label  # type: ignore[return-value]  # asked for: a data set without masks
         grey = _read_mask(sample.mask)
         if grey.size != picture.size:
-            wanted, mask_size = (picture.height, picture.width), (grey.height, grey.width)
-            raise MaskSizeError(f"mask {sample.mask}: expected the size {wanted} of {sample.image}, got {mask_size}")
+            size, mask_size = (picture.height, picture.width), (grey.height, grey.width)
+            raise MaskSizeError(f"mask {sample.mask}: expected the size {size} of {sample.image}, got {mask_size}")
         mask = as_tensor(resized(grey, self.size)).float().div_(255)
         if self.transform is not None:
             image, mask = self.transform(image, mask)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -21,9 +22,9 @@ from torch_bgdebias.files import as_tensor, content_id, open_image, orientation,
 __all__ = ["Flags", "Grey", "MaskedFiles", "as_bytes"]
 
 #: (H, W) of 0 to 255
-Grey = np.ndarray[Any, np.dtype[np.uint8]]
+Grey = NDArray[np.uint8]
 #: (H, W)
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
+Flags = NDArray[np.bool_]
 
 
 class MaskedFiles(Dataset[Any]):

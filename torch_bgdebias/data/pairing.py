@@ -253,7 +253,7 @@ def missing_masks_text(root: Path, pairs: Pairs, suffix: str, masks: Path | None
 
 
 def _other_folder(root: Path, masks: Path, pairs: Pairs, suffix: str) -> str | None:
-    """Where there is no ``masks/``: a folder with the images' names under another one, such as MVTec's ground_truth."""
+    """A folder with the images' names under another one, such as MVTec's ground_truth, where there is no ``masks/``."""
     for folder in category_folders(root):
         if folder.name != "images" and any(image_files(folder, extensions=EXTENSIONS | MASK_EXTENSIONS)):
             text = f'there is no folder {masks.name}, but {folder.name}: if it holds the masks, pass masks="{folder}"'
@@ -363,7 +363,7 @@ def _masks_to_make(root: Path, masks: Path, pairs: Pairs) -> str:
 
 
 def _suffixes_among(mask_files: Sequence[Path], missing: Sequence[Path], suffix: str) -> list[str]:
-    """What files have after the names of these images, each for at least half of them."""
+    """The endings that files have after the names of these images, each for at least half of them."""
     looked_at = [path.stem for path in spread(missing, 50)]
     rests = Counter(
         ending

@@ -278,7 +278,7 @@ def _choose(
 
 
 def _class_sizes(labels: Tensor, available: Tensor) -> Tensor:
-    """How many available images there are of the class of each image, (B, N)."""
+    """The number of available images of each image's class, (B, N)."""
     group = torch.searchsorted(labels.sort().values, labels.contiguous())  # one number a class, without a host read
     counts = torch.zeros_like(available, dtype=torch.int64).scatter_add_(
         1, group.expand_as(available), available.long()

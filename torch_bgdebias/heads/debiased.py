@@ -158,7 +158,7 @@ def fit_debiased_head(
 
 
 def _figures_of(layer: nn.Module, views: Views, num_classes: int) -> HeadFigures | None:
-    """Those of the layer that was there, if its outputs are the classes of the fit."""
+    """The figures of the layer that was there, if its outputs are the classes of the fit."""
     outputs = getattr(layer, "out_features", 0)
     if outputs != num_classes and (outputs, num_classes) != (1, 2):
         return None

@@ -111,7 +111,7 @@ class GradientBalance:
 
 
 def _norm(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """Of a loss's gradient over all parameters, in float32."""
+    """The norm of a loss's gradient over all parameters, in float32."""
     gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
     norms = [
         torch.linalg.vector_norm(g.detach(), dtype=working_dtype(g.dtype)).float() for g in gradients if g is not None

@@ -135,7 +135,7 @@ def _content_of(batch: Any, spec: BatchSpec) -> _Content:
 
 
 def _rows_of_batch(model_input: Tensor, image: Tensor, called: str) -> Tensor:
-    """Those of the images that entered which are the batch's own."""
+    """The rows of the images that entered which are the batch's own."""
     if model_input.shape == image.shape:
         return model_input
     views = views_of(model_input, image)

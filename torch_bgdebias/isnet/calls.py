@@ -27,7 +27,7 @@ class _Hooked(threading.local):
 
 
 class _Forward:
-    """What stands in for a module's ``forward``: a direct call of it is a call, too. Copies of the module have their
+    """A stand-in for a module's ``forward``: a direct call of it is a call, too. Copies of the module have their
     own forward, as pickled ones do."""
 
     def __init__(self, module: nn.Module, before: Before, after: After) -> None:

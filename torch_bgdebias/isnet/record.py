@@ -165,7 +165,7 @@ class Record:
         return torch.stack(contributions).sum(0) if len(contributions) > 1 else contributions[0]
 
     def _hidden_places(self) -> list[list[tuple[GradientEdge, Tensor]]]:
-        """Where each of the hidden layers has its relevance, and what the values there were."""
+        """The places of each hidden layer's relevance, and the values there."""
         return [self.flex.places(output.edge, output.value) for output in self.hidden.values()]
 
     def _hidden_map(self, name: str, values: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:

@@ -292,7 +292,7 @@ class Watch:
                 raise ValueError(f"{error}; {origin}") from error
 
     def _rerun(self, record: Record, target: Target, index: int = 0) -> Rerun | None:
-        """How to run a recorded pass again, which takes a model that can be called by itself."""
+        """A function that runs a recorded pass again, which takes a model that can be called by itself."""
         return functools.partial(self._rerun_pass, record, target, index) if self._first is self._last else None
 
     def _rerun_pass(

@@ -76,7 +76,7 @@ class _Link:
 
 
 class _Around:
-    """What stands in for a method. In a copy of the module, or a pickled one, its own method does.
+    """A stand-in for a method. In a copy of the module, or a pickled one, its own method does.
 
     It is held by the module alone (as its attribute), so a module that nobody else holds is collected as ever.
     """

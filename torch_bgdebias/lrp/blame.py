@@ -154,7 +154,7 @@ def check_reached(module: nn.Module, logits: Tensor, start: GradientEdge, rerun:
 
 
 def _compiled(nodes: Sequence[Any], ends: Set[Any] = frozenset()) -> str:
-    """What made a compiled function that lies between these nodes and the ends, "" if there is none."""
+    """The origin of a compiled function between these nodes and the ends, "" if there is none."""
     for node in nodes_behind(nodes, ends):
         kind = next((kind for name, kind in _COMPILED.items() if node.name().endswith(name)), "")
         if kind:
@@ -163,7 +163,7 @@ def _compiled(nodes: Sequence[Any], ends: Set[Any] = frozenset()) -> str:
 
 
 def _no_second_derivative(relevance: Tensor) -> str | None:
-    """What torch is going to say when ``relevance`` is differentiated, if that is a refusal; ``None`` if it is not.
+    """The error with which torch refuses to differentiate ``relevance``; ``None`` where it does not refuse.
 
     Found are operations without a second derivative, functions that are marked ``once_differentiable`` and the first
     derivatives of torchvision's operators. cuDNN's recurrent layers find out only while they are differentiated.

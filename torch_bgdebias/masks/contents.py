@@ -201,7 +201,7 @@ def _is_lossy(path: Path) -> bool:
 
 
 def _alpha_of(picture: Image.Image) -> Plane | None:
-    """How opaque each pixel is; ``None`` where all are so alike, which says nothing."""
+    """The opacity of each pixel; ``None`` where it is the same everywhere, which says nothing."""
     alpha = np.asarray(picture.convert("RGBA"))[..., 3]
     return None if 0 < alpha.min() == alpha.max() else alpha
 

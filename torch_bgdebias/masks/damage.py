@@ -108,7 +108,7 @@ class Boxed:
     name: str = "boxes"
 
     def __call__(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-        """Where each mask's bounding box is; nothing where there is no object."""
+        """Each mask's bounding box, filled; an empty mask where there is no object."""
         height, width = mask.shape[2:]
         return box_mask(bounding_boxes(mask), (height, width)).to(mask.dtype)
 
@@ -154,7 +154,7 @@ class Made:
         return f"by {self.maker.name}"
 
     def __call__(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-        """What the maker makes of the images."""
+        """The masks that the maker makes of the images."""
         made_masks = checked_masks(self.maker(image, Hints.none(len(image))), image, self.maker.name)
         return made_masks.mask[:, None].to(mask.dtype)
 

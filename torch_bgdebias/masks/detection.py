@@ -304,7 +304,7 @@ def _all_levels(masks: Sequence[MaskContents]) -> list[float]:
 
 
 def _share_in_areas(masks: Sequence[MaskContents], apart_from: Sequence[float]) -> float:
-    """Of the masks that have other values than these, the share of such pixels that lie in areas."""
+    """The share of pixels with other values than these that lie in areas, of the masks that have such."""
     shares = [mask.flat(apart_from) for mask in masks if not set(mask.levels) <= set(apart_from)]
     return sum(shares) / len(shares) if shares else 1.0
 
@@ -335,7 +335,7 @@ def _require_range(masks: Sequence[MaskContents]) -> None:
 
 
 def _voc_greys() -> set[float]:
-    """What VOC's label colours become when a program turns the masks grey."""
+    """The grey levels of VOC's label colours once a program has turned the masks grey."""
     red, green, blue = voc_palette().astype(int).T
     return set(((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(float).tolist())
 

@@ -120,7 +120,7 @@ def _expected_overlap(colours: Any, is_object: Any, models: tuple[Any, Any]) -> 
 
 
 def _log_density(colours: Any, model: Any) -> Any:
-    """Of OpenCV's mixture: five weights, five means, five covariances, one after the other."""
+    """The log density of OpenCV's mixture: five weights, five means, five covariances, one after the other."""
     weights, means, spreads = model[:5], model[5:20].reshape(5, 3), model[20:].reshape(5, 3, 3)
     terms = [np.full(len(colours), -700.0)]
     for weight, mean, spread in zip(weights, means, spreads, strict=True):

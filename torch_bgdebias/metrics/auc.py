@@ -191,7 +191,7 @@ def _standard_error(influence: Floats, unit: NDArray[np.int64]) -> float:
 
 
 def _ends_of_extreme(value: float, fewest: int, labels: int, confidence: float) -> tuple[float, float]:
-    """What an area of exactly 0 or 1 leaves possible, of so many positive and negative images that are paired off."""
+    """The interval of an area of exactly 0 or 1, of so many positive and negative images that are paired off."""
     bound = float(((1 - confidence) / 2 / labels) ** (1 / fewest))
     return (bound, 1.0) if value == 1 else (0.0, 1 - bound)
 

@@ -206,7 +206,7 @@ def _from_parts(
 
 
 def _bisect(still: Callable[[float], bool], low: float, high: float) -> float:
-    """Where ``still`` turns from true to false between the two."""
+    """The value between the two at which ``still`` turns from true to false."""
     for _ in range(_STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if still(middle) else (low, middle)

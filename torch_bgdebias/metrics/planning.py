@@ -234,12 +234,12 @@ def _fewest(enough: Callable[[int], bool], group_size: int) -> int:
 
 
 def _least_by_test(counts: NDArray[np.int64], error: float) -> Floats:
-    """Of so many images that changed sides, how many of one kind give p <= error."""
+    """The least number of one kind that gives p <= error, of so many images that changed sides."""
     return np.asarray(stats.binom.isf(error / 2, counts, 0.5) + 1, np.float64)
 
 
 def _least_by_interval(counts: NDArray[np.int64], n: int, error: float) -> Floats:
-    """Of so many images that changed sides, how many of one kind move the interval's lower end above 0."""
+    """The least number of one kind that moves the interval's lower end above 0, of so many that changed sides."""
 
     def shown(plus: int, count: int) -> bool:
         return changed_sides(plus / n, (count - plus) / n, n, error)[0] > 0

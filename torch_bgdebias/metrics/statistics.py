@@ -282,7 +282,7 @@ def _fair_binomial(count: int) -> Floats:
 
 @functools.lru_cache(maxsize=65536)  # classes of one size have few different counts
 def _sign_test_p(positive: int, m: int) -> float:
-    """Of m signs, both equally likely: chance that one kind is as rare as this, or rarer."""
+    """Chance that, of m signs that are equally likely, one kind is as rare as this, or rarer."""
     fewer = min(positive, m - positive)
     return min(1.0, 2 * float(special.bdtr(fewer, m, 0.5)))
 

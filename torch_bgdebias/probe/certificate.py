@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from torch_bgdebias.backgrounds.pool import BackgroundSource
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_count
 from torch_bgdebias.class_names import names_of_classes
@@ -22,7 +23,7 @@ from torch_bgdebias.models import LogitsKey, device_of, eval_mode
 from torch_bgdebias.probe.page.certificate import certificate_section
 from torch_bgdebias.probe.page.render import page_html
 from torch_bgdebias.probe.passes.drawing import DrawnAnswers, answers_on_draws
-from torch_bgdebias.probe.passes.gathering import pool_for
+from torch_bgdebias.probe.passes.gathering import BackgroundPool, pool_for
 from torch_bgdebias.probe.passes.grouping import GroupSource
 from torch_bgdebias.probe.passes.identity import KnownFiles
 from torch_bgdebias.probe.passes.loading import Share, known_files, rng_untouched, unshown_void
@@ -162,7 +163,7 @@ class BackgroundCertificate:
 def certify_backgrounds(
     model: nn.Module,
     loader: Iterable[Any],
-    backgrounds: Any,
+    backgrounds: BackgroundPool | BackgroundSource,
     *,
     source: str,
     per_object: int = 8,

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from torch_bgdebias.backgrounds.pool import BackgroundSource
 from torch_bgdebias.checks import check_count
 from torch_bgdebias.class_names import known_names, names_of_classes, require_same_order
 from torch_bgdebias.models import eval_mode
@@ -68,7 +69,7 @@ def evaluate_background_bias(
     loader: Iterable[Any],
     *,
     settings: EvaluationSettings | None = None,
-    backgrounds: Any = None,
+    backgrounds: BackgroundPool | BackgroundSource | None = None,
     background_labels: Tensor | None = None,
     class_names: Sequence[str] | None = None,
     device: torch.device | str | None = None,
@@ -236,7 +237,7 @@ def warnings_of(collected: Collected, settings: EvaluationSettings) -> list[str]
 
 
 def _repeated_pictures(collected: Collected, settings: EvaluationSettings) -> str:
-    """What to say where many images are others once more, which no interval knows; empty where few are."""
+    """A warning where many images are others once more, which no interval knows; empty where few are."""
     if isinstance(settings.ids, int | str) or settings.unit is not None:
         return ""
     different = len(np.unique(np.stack([collected.images.id, collected.images.label.astype(np.uint64)]), axis=1).T)
@@ -251,7 +252,7 @@ def _repeated_pictures(collected: Collected, settings: EvaluationSettings) -> st
 
 
 def _faint_masks(collected: Collected) -> str:
-    """What to say of masks that reach white nowhere; empty for any other."""
+    """A warning about masks that reach white nowhere; empty for any other."""
     if not 0 < collected.mask_peak < _FAINT:
         return ""
     return (
@@ -262,7 +263,7 @@ def _faint_masks(collected: Collected) -> str:
 
 
 def _pictures_under_two_labels(collected: Collected) -> str:
-    """What to say of pictures that are there under two labels; empty where hardly any is."""
+    """A warning about pictures that are there under two labels; empty where hardly any is."""
     if collected.images.targets is not None or not collected.images.labelled:
         return ""
     twice = collected.twins.under_two_labels()
@@ -275,7 +276,7 @@ def _pictures_under_two_labels(collected: Collected) -> str:
 
 
 def _two_masks(collected: Collected) -> str:
-    """What to say of pictures that are there under two masks; empty where hardly any is."""
+    """A warning about pictures that are there under two masks; empty where hardly any is."""
     twice = collected.twins.under_two_masks()
     if twice <= _REPEATED * len(collected.images):
         return ""
@@ -287,7 +288,7 @@ def _two_masks(collected: Collected) -> str:
 
 
 def _other_classes(class_names: Sequence[str] | None, loader: Any, count: int) -> str:
-    """What to say of a data set whose classes are others in number than the model's outputs; empty otherwise."""
+    """A warning about a data set with more or fewer classes than the model has outputs; empty otherwise."""
     names = known_names(None, loader) if class_names is None else []
     if not names or len(names) == count:
         return ""
@@ -299,7 +300,7 @@ def _other_classes(class_names: Sequence[str] | None, loader: Any, count: int) -
 
 
 def changing_images(collected: Collected, pool: BackgroundPool | None, files: KnownFiles | None = None) -> str:
-    """What to say where the second pass over a loader brought other images than the first; empty where it did not."""
+    """A warning where the second pass over a loader brought other images than the first; empty where it did not."""
     if pool is None:
         return ""
     share = pool.met_again(collected.images.label, collected.images.id)
@@ -336,7 +337,7 @@ def _no_gap(collected: Collected, settings: EvaluationSettings) -> str:
 
 
 def _one_answer(collected: Collected) -> str:
-    """What to say of a model that answers all images alike, whose figures show nothing; empty for any other."""
+    """A warning about a model that answers all images alike, whose figures show nothing; empty for any other."""
     images = collected.images
     predictions = np.unique(images.prediction["original"])
     if images.targets is not None or not images.labelled or len(images) < _MANY:
@@ -356,7 +357,7 @@ def _in_other_order(collected: Collected, class_names: Sequence[str]) -> str:
 
 
 def _shared_ids(collected: Collected, settings: EvaluationSettings) -> str:
-    """What to say of ids that several images have; empty where none has, or the batches bring no ids."""
+    """A warning about ids that several images have; empty where none has, or the batches bring no ids."""
     images = collected.images
     _, counts = np.unique(np.stack([images.id, images.label.astype(np.uint64)]), axis=1, return_counts=True)
     shared = int(counts[counts > 1].sum())

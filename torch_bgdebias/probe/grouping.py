@@ -126,7 +126,7 @@ def _matched(paths: Sequence[Path], groups: dict[str, str], table: str) -> list[
 
 
 def _spellings(path: Path) -> list[str]:
-    """How a table may call a file: with all its folders, with ever fewer, each with and without its ending."""
+    """The names that a table may have for a file: all its folders, ever fewer, each with and without its ending."""
     parts = PurePosixPath(_posix(str(path))).parts
     endings = [PurePosixPath(*parts[start:]) for start in range(len(parts))]
     return [str(name) for ending in endings if ending.name for name in (ending, ending.with_suffix(""))]

@@ -343,7 +343,7 @@ def report_html(
 
 
 def _further_sections(reports: Sequence[Measurement], compared: Sequence[ModelComparison | None]) -> list[Section]:
-    """What only some measurements have."""
+    """The sections that only some measurements have."""
     sections = []
     if any(r.images.log_odds and r.images.labelled for r in reports):
         sections.append(performance_section(reports, compared))

@@ -274,9 +274,9 @@ class BackgroundSwap(MixAugmentationBaseV2):  # type: ignore[misc]
                 )
 
 
-def _as_given(mask: Tensor, given: Tensor) -> Tensor:
+def _as_given(mask: Tensor, like: Tensor) -> Tensor:
     """In the shape and dtype of the mask that the user passed; bool where the object covers half of a pixel."""
-    return (mask >= 0.5 if given.dtype == torch.bool else mask.to(given.dtype)).reshape(given.shape)
+    return (mask >= 0.5 if like.dtype == torch.bool else mask.to(like.dtype)).reshape(like.shape)
 
 
 class _WarnOnce:

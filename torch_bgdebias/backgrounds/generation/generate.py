@@ -256,7 +256,7 @@ class _Writer:
 
 
 def _maker(source: Any, model_free: bool, settings: dict[str, Any]) -> tuple[Any, str]:
-    """What makes the pictures, and its name for the records."""
+    """The source of the pictures, and its name for the records."""
     if not model_free:
         pipeline = TextToImage(source, **settings)
         return pipeline, pipeline.name

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from torch_bgdebias.cli.arguments import real, require_inputs, whole
-from torch_bgdebias.cli.options import add_command, add_options
+from torch_bgdebias.cli.options import Subparsers, add_command, add_options
 from torch_bgdebias.names import DEMO_METHODS
 
 __all__ = ["add_parser", "run"]
@@ -38,7 +37,7 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add ``demo`` to the command line."""
     parser = add_command(
         subparsers,

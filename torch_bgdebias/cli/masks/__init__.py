@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from torch_bgdebias.cli.arguments import real, require_inputs
-from torch_bgdebias.cli.options import add_command, add_mask_options, add_options
+from torch_bgdebias.cli.options import Subparsers, add_command, add_mask_options, add_options
 
 __all__ = ["add_parser", "run"]
 
@@ -46,7 +45,7 @@ label takes that label's outlines alone.
 """
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the command's parser."""
     parser = add_command(
         subparsers,

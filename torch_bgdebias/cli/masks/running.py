@@ -46,7 +46,7 @@ def run_masks(args: argparse.Namespace) -> int:
 
 
 def _next(root: Path, masks: Path) -> str:
-    """How the masks are used: what takes a folder wants its pictures in ``images/``."""
+    """The next step with the masks: commands that take a folder want its pictures in ``images/``."""
     if root.name != "images":
         return f"before bgdebias probe, move the folders of classes in {root} into {root / 'images'}"
     beside = "" if masks.resolve() == (root.parent / "masks").resolve() else f" --masks {masks}"
@@ -95,7 +95,7 @@ def _detector(name: str, checkpoint: Path | None, device: torch.device) -> BoxDe
 
 
 def _print_doubts(summary: MadeFolder) -> None:
-    """What a maker was not sure of, and masks that hold nothing."""
+    """Print the pictures of which a maker was not sure, and masks that hold nothing."""
     if summary.empty:
         print(f"{len(summary.empty)} masks are empty: {first_few(summary.empty, 3)}")
     if summary.confidence:

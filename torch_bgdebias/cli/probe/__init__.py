@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from torch_bgdebias.cli.arguments import choices, real, require_inputs, whole
-from torch_bgdebias.cli.options import add_command, add_mask_options, add_options
+from torch_bgdebias.cli.options import Subparsers, add_command, add_mask_options, add_options
 from torch_bgdebias.names import ATTRIBUTIONS, CONCEPT_METHODS, VARIANTS
 
 __all__ = ["add_parser", "run"]
@@ -67,7 +66,7 @@ _GROUPS_HELP = (
 _QUALITY_HELP = "measure again with worse masks too; IOU: how yours overlap with drawn ones (bgdebias masks --compare)"
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add ``probe`` to the command line."""
     parser = add_command(
         subparsers,

@@ -138,7 +138,7 @@ def open_data(args: argparse.Namespace, preprocessing: Preprocessing) -> ProbeDa
 
 
 def _left_out(items: Any) -> tuple[Note, ...]:
-    """What a data set lacks."""
+    """A sentence about pictures that a data set leaves out."""
     notes: list[Note] = []
     if isinstance(items, VOCObjects) and items.skipped:
         notes += [Note("pictures left out", items.skipped, True), Note("left out", "without an object", False)]

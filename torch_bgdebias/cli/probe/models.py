@@ -199,7 +199,7 @@ def count_outputs(model: nn.Module, image: Tensor, key: LogitsKey) -> int:
 
 
 def _output_text(output: object) -> str:
-    """What a model returned, so that --logits can name a part of it."""
+    """A model's output in words, so that --logits can name a part of it."""
     if isinstance(output, tuple | list):
         return f"a {type(output).__name__} of {', '.join(f'{i}: {describe(x)}' for i, x in enumerate(output))}"
     if isinstance(output, dict):

@@ -157,14 +157,14 @@ def _joined(names: Sequence[str], table: dict[str, list[int]]) -> list[list[str]
     return list(groups.values())
 
 
-def _by_name(names: Sequence[str], known: Sequence[str]) -> list[int] | None:
+def _by_name(names: Sequence[str], output_names: Sequence[str]) -> list[int] | None:
     """The output of each class by its name; ``None`` where a name is missing, or stands for two outputs.
 
     Where names do not agree as they are written, capitals, blanks and dashes count alike.
     """
     for spelled in (str, plain_name):
-        times = Counter(map(spelled, known))
-        places = {spelled(name): i for i, name in enumerate(known) if times[spelled(name)] == 1}
+        times = Counter(map(spelled, output_names))
+        places = {spelled(name): i for i, name in enumerate(output_names) if times[spelled(name)] == 1}
         if all(spelled(name) in places for name in names) and len({spelled(name) for name in names}) == len(names):
             return [places[spelled(name)] for name in names]
     return None

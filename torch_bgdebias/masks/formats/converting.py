@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from torch_bgdebias.files import first_few, open_image, orientation, same_form
 from torch_bgdebias.masks.formats.notice import annotation_kind
@@ -108,7 +108,7 @@ class Annotations:
         fitting = [key for key in keys if f"/{key}".endswith(f"/{name}") or f"/{name}".endswith(f"/{key}")]
         return fitting[0] if len(fitting) == 1 else None
 
-    def mask(self, path: Path, name: str, category: str | None = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def mask(self, path: Path, name: str, category: str | None = None) -> NDArray[np.uint8]:
         """The mask of a picture, (H, W): 1 object, 0 background, 255 void.
 
         Where the picture's class is called as a label is, that label's shapes are its object, else all are. The mask
@@ -137,7 +137,7 @@ class Annotations:
         except ValueError as error:
             raise AnnotationError(f"{path}: {error}") from error
 
-    def drawn_alone(self, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def drawn_alone(self, name: str) -> NDArray[np.uint8]:
         """The mask of a picture that need not be there, in the size that its annotations say.
 
         Raises:

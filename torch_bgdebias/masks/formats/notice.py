@@ -63,7 +63,7 @@ def annotation_kind(path: Path) -> str | None:
 
 
 def _head_of(path: Path) -> str:
-    """How a file begins; empty where it cannot be read."""
+    """The beginning of a file; empty where it cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.read(_HEAD).decode("utf-8-sig", errors="replace")

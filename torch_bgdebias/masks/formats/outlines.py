@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = [
     "AnnotatedPicture",
@@ -20,7 +20,7 @@ __all__ = [
     "run_lengths_of_plane",
 ]
 
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
+Flags = NDArray[np.bool_]
 #: of a picture: a size that a file merely says must not fill the memory
 MOST_PIXELS = 2**27
 #: (x, y) of each corner
@@ -67,7 +67,7 @@ class AnnotatedPicture:
     shapes: tuple[Shape, ...]
 
 
-def drawn(shapes: Sequence[Shape], size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def drawn(shapes: Sequence[Shape], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Shapes as a label map (H, W): 1 object, 0 background, 255 void (a crowd that no object covers).
 
     Raises:

@@ -57,7 +57,7 @@ def read_annotations(path: Path) -> list[AnnotatedPicture]:
 
 
 def _filling(path: Path) -> str:
-    """What to do with boxes."""
+    """Advice on boxes, which are no masks."""
     return f"a box is no mask; let a maker fill the boxes: bgdebias masks IN OUT --with grabcut --boxes {path}"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from torch_bgdebias.masks.formats.outlines import (
@@ -75,7 +76,7 @@ def _label_studio_shapes(result: dict[str, Any]) -> Iterator[Shape]:
         )
 
 
-def brush_plane(packed: Sequence[int], height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def brush_plane(packed: Sequence[int], height: int, width: int) -> NDArray[np.uint8]:
     """A brushed mask (H, W), 0 to 255: the last of four channels that Label Studio packs.
 
     The packing is thi.ng's: 32 bits of the number of values, 5 of a value's width less one, four times 4 of the widths

@@ -110,7 +110,7 @@ def _colour(index: int) -> Colour:
 
 
 def _classes_in(contents: MaskContents, names: Mapping[Colour, str]) -> dict[str, Flags]:
-    """Where each label of a label map is; what no label list has is called by its colour."""
+    """The area of each label of a label map; what no label list has is called by its colour."""
     colours = contents.as_colours() if contents.values.ndim == 3 or contents.palette is not None else None
     if colours is None:  # indices as grey values
         colours = voc_palette()[contents.values.astype(np.uint8)]
@@ -126,7 +126,7 @@ def _classes_in(contents: MaskContents, names: Mapping[Colour, str]) -> dict[str
 
 
 def _objects_in(contents: MaskContents, folder: Path) -> dict[str, Flags]:
-    """Where each label of a map of object numbers is: number i is the i-th object of the picture's XML."""
+    """The area of each label of a map of object numbers: number i is the i-th object of the picture's XML."""
     path = folder / "Annotations" / f"{contents.path.stem}.xml"
     if contents.values.ndim != 2:
         raise AnnotationError(f"{contents.path}: expected numbers of objects (a palette file), got {contents.mode}")

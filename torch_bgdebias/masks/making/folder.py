@@ -277,7 +277,7 @@ class _Work:
         return self._category_of(path) if "text" in self.maker.takes else None
 
     def _category_of(self, path: Path) -> str | None:
-        """What the picture's object is called."""
+        """The name of the picture's object."""
         if self.options.prompt == "":
             return None
         parts = path.relative_to(self.root).parts
@@ -333,7 +333,7 @@ def _write(target: Path, mask: Tensor, confidence: float, threshold: float | Non
 
 
 def _summarise(summary: MadeFolder, targets: dict[Path, Path], out: Path) -> None:
-    """What the masks say of themselves, those of an earlier run too."""
+    """A summary of the masks' records, those of an earlier run too."""
     for target in targets.values():
         if target.exists():
             name = target.relative_to(out).as_posix()

@@ -61,7 +61,7 @@ def transformers_maker(model: str, *, device: torch.device) -> _Maker:
 
 
 class _Maker:
-    """What they share: weights on a device, licence, images as the processor wants them."""
+    """Base of the makers: weights on a device, licence, images as the processor wants them."""
 
     takes: frozenset[str] = frozenset()
     needs: frozenset[str] = frozenset()

@@ -23,7 +23,7 @@ _MUTED = "muted"
 
 
 class _Layout(NamedTuple):
-    """Where a chart's parts stand: width, margins, height kept for a name above its row, letters of a name."""
+    """The places of a chart's parts: width, margins, height kept for a name above its row, letters of a name."""
 
     width: int
     left: int

@@ -370,7 +370,7 @@ def _has_foreground(mask: Tensor) -> Tensor:
 
 
 def _mean_over_images(parts: Sequence[Collected], name: str) -> float:
-    """Of the images with an object, over processes."""
+    """The mean over all processes' images with an object."""
     weighed = [(len(part.images) - part.without_foreground, getattr(part, name)) for part in parts]
     weighed = [(count, share) for count, share in weighed if count]
     return sum(count * share for count, share in weighed) / sum(c for c, _ in weighed) if weighed else math.nan
@@ -381,13 +381,13 @@ def _finite(values: Tensor) -> NDArray[np.float32]:
     return np.where(np.isfinite(numbers), numbers, np.float32(np.nan))
 
 
-def checked_device(model: nn.Module, wanted: torch.device | str | None) -> torch.device:
+def checked_device(model: nn.Module, asked_device: torch.device | str | None) -> torch.device:
     """Where to evaluate: where the model is.
 
     Raises:
         ValueError: another device was asked for.
     """
-    device = None if wanted is None else torch.device(wanted)
+    device = None if asked_device is None else torch.device(asked_device)
     model_device = device_of(model, "cpu" if device is None else device)
     if device is not None and (
         model_device.type != device.type or (device.index is not None and model_device.index != device.index)

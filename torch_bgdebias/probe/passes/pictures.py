@@ -73,7 +73,7 @@ class Twins(NamedTuple):
 
 
 def _count_with_other_value(keys: NDArray[np.uint64], values: NDArray[Any]) -> int:
-    """How many of N images share their key (N,) with one that has another value (N,)."""
+    """The number of images that share their key (N,) with one that has another value (N,)."""
     pairs = np.unique(np.stack([keys, values.astype(np.uint64)], 1), axis=0)
     repeated, n_values = np.unique(pairs[:, 0], return_counts=True)
     return int(np.isin(keys, repeated[n_values > 1]).sum())

@@ -217,7 +217,7 @@ class ModelRun:
 
 
 def _taken_apart(key: LogitsKey) -> tuple[LogitsKey, Superclasses | None]:
-    """Where the logits are, and what joins several to one class once a softmax or sigmoid is undone."""
+    """A key to the logits, and what joins several to one class once a softmax or sigmoid is undone."""
     return (key.logits, replace(key, logits=None)) if isinstance(key, Superclasses) else (key, None)
 
 

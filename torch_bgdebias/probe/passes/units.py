@@ -73,7 +73,7 @@ def doubt_about_units(
 
 
 def _prepared_twice(image: Tensor, prepared: Tensor, preprocess: object) -> str:
-    """What shows that a preprocessing got other pixels than it is for: those of 0 to 1; empty where nothing does."""
+    """Signs that a preprocessing got other pixels than those in [0, 1] that it is for; empty where there are none."""
     if preprocess is None:
         return ""
     low, high = _range(image)
@@ -98,7 +98,7 @@ def _prepared_twice(image: Tensor, prepared: Tensor, preprocess: object) -> str:
 def _not_as_published(
     model: nn.Module, prepared: Tensor, stated: tuple[Sequence[float] | None, Sequence[float] | None] | None
 ) -> str:
-    """What timm says of a network that shows nothing itself, beside other pixels or another normalisation."""
+    """A warning by timm's data about a network that shows nothing itself, beside other pixels or normalisation."""
     config = getattr(original_module(model), "pretrained_cfg", None)  # timm's own attribute, on its models alone
     if not isinstance(config, Mapping):
         return ""
@@ -125,7 +125,7 @@ def _not_as_published(
 
 
 def _not_so_normalised(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> str:
-    """What shows that images were not normalised with this mean and std; empty where nothing does."""
+    """Signs that images were not normalised with this mean and std; empty where there are none."""
     low, high = _range(image)
     if any(x != 0 for x in mean) and low >= 0 and high <= 1:
         return (
@@ -160,7 +160,7 @@ def _same_constants(first: Sequence[float], second: Sequence[float]) -> bool:
 
 
 def _trained_batch_norms(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Those that have seen training, by name."""
+    """The batch norms that have seen training, by name."""
     trained: list[tuple[str, nn.Module]] = []
     for name, layer in model.named_modules():
         if isinstance(layer, _NORMS) and layer.running_mean is not None and layer.running_var is not None:
@@ -176,7 +176,7 @@ def _trained_batch_norms(model: nn.Module) -> list[tuple[str, nn.Module]]:
 def _first_to_run(
     layers: Sequence[tuple[str, nn.Module]], run: Callable[[], object]
 ) -> tuple[str, float, float] | None:
-    """Of the layer that gets the first map: its name, how many times wider its input is, and how far its mean is off.
+    """Name of the layer that gets the first map, how many times wider its input is, and how far its mean is off.
 
     Which is the first is seen by running, since branches for training alone are often registered before the others.
     """
@@ -198,7 +198,7 @@ def _first_to_run(
 
 
 def _deviation_from_training(layer: nn.Module, features: Tensor) -> tuple[float, float]:
-    """How many times wider features are than in training, and by how many of its standard deviations their mean is off.
+    """Width of features as a multiple of that in training, and their mean's distance in its standard deviations.
 
     Medians over the channels.
     """

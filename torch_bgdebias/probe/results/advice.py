@@ -121,8 +121,8 @@ def _nothing_shown(report: Measurement, later: bool) -> list[Step]:
 
 def _longer(report: Measurement, comparison: ModelComparison) -> list[Step]:
     """After a training that took the shortcut away and ended before the objects were learned."""
-    given, _ = comparison.changes_of_accuracy()
-    lost = "" if given is None else f"{number(-given.value)} points of "
+    on_given, _ = comparison.changes_of_accuracy()
+    lost = "" if on_given is None else f"{number(-on_given.value)} points of "
     return [
         Step(f"Do not use {report.model} yet: it lost {lost}accuracy on the images as they are, and learned no object "
              "for it. Objects take more steps to learn than backgrounds: train it several times as long.", "longer"),

@@ -163,7 +163,7 @@ class ModelComparison:
         return "\n".join(lines)
 
     def _lead(self, before: Estimate, after: Estimate) -> Sentence:
-        """What became of the gap, and what that costs; of a model that knows nothing neither."""
+        """The gap's change and its cost, or that models were not shown to know the classes."""
         if self.guessing:
             return say(f"{' and '.join(self.guessing)}: not shown to know the classes, so no bias can be judged.")
         level = float(self.settings["confidence"])

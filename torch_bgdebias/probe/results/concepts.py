@@ -57,8 +57,8 @@ class ConceptFit:
     @property
     def mean_cosine(self) -> float:
         """Over the concepts that have vectors; NaN without any."""
-        known = [value for value in self.cosine.values() if not math.isnan(value)]
-        return sum(known) / len(known) if known else math.nan
+        cosines = [value for value in self.cosine.values() if not math.isnan(value)]
+        return sum(cosines) / len(cosines) if cosines else math.nan
 
 
 @dataclasses.dataclass(frozen=True)

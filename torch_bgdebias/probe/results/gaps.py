@@ -188,18 +188,18 @@ def change_sentence(model: str, before: Estimate, after: Estimate, *, differs: b
     return say("With ", name, ", ", strong(points_now), f" are left{in_brackets}: {share_gone} of the loss is gone.")
 
 
-def has_unlearned(given: Estimate | None, on_random: Estimate | None) -> bool:
+def has_unlearned(on_given: Estimate | None, on_random: Estimate | None) -> bool:
     """Whether a later model lost accuracy on the images as they are and is not shown to have gained any elsewhere.
 
     Its gap may be smaller all the same: what it read off the background is gone, and nothing has come in its place.
 
     Args:
-        given: change of the accuracy on the images as they are, later minus first.
+        on_given: change of the accuracy on the images as they are, later minus first.
         on_random: change of that on random backgrounds.
     """
-    if not is_known(given) or not is_known(on_random):
+    if not is_known(on_given) or not is_known(on_random):
         return False
-    return given.value <= -_UNLEARNED and given.high < 0 and not on_random.low > 0
+    return on_given.value <= -_UNLEARNED and on_given.high < 0 and not on_random.low > 0
 
 
 def cost_sentence(change: Estimate | None, on_random: Estimate | None = None) -> Sentence:
@@ -264,6 +264,6 @@ def _turned_round(name: Words, before: Estimate, after: Estimate, in_brackets: s
 
 
 def _either_way(gap: Estimate) -> str:
-    """How large a loss the interval leaves possible, on either kind of background; rounded as elsewhere."""
+    """The largest loss that the interval leaves possible, on either kind of background; rounded as elsewhere."""
     on_random, on_own = (max(end, 0.0) for end in (gap.high, -gap.low))
     return f"{number(on_random)} points on random backgrounds, or of {number(on_own)} on the own class's,"

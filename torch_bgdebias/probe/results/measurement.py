@@ -208,8 +208,8 @@ class Measurement:
         number falls with both, so it is what to choose a checkpoint by.
         """
         measured = [(v, self.variants[v].accuracy) for v in JUDGED if v in self.variants]
-        known = [(name, estimate) for name, estimate in measured if math.isfinite(estimate.value)]
-        return min(known, key=lambda item: item[1].value) if known else None
+        accuracies = [(name, estimate) for name, estimate in measured if math.isfinite(estimate.value)]
+        return min(accuracies, key=lambda item: item[1].value) if accuracies else None
 
 
 def versions_in_use() -> dict[str, str]:

@@ -205,8 +205,8 @@ def _calibration(images: ImageResults, name: str) -> tuple[float, float]:
 
 def _mean_of_ends(estimates: Sequence[Estimate]) -> Estimate:
     """Mean of estimates that may be correlated in any way: its error is at most the mean of theirs."""
-    known = [e for e in estimates if math.isfinite(e.value)]
-    if not known:
+    finite = [e for e in estimates if math.isfinite(e.value)]
+    if not finite:
         return Estimate(math.nan, math.nan, math.nan, 0)
-    value, low, high = (float(np.mean([getattr(e, end) for e in known])) for end in ("value", "low", "high"))
-    return Estimate(value, low, high, max(e.n for e in known))
+    value, low, high = (float(np.mean([getattr(e, end) for e in finite])) for end in ("value", "low", "high"))
+    return Estimate(value, low, high, max(e.n for e in finite))

@@ -73,11 +73,11 @@ class MaskSensitivity:
         return None if any(math.isnan(change) for change in changes) else max(changes)
 
     def chance(self) -> str:
-        """How precisely a change is known on these images, in words; empty if unknown."""
-        known = [row.chance for row in self.rows[1:] if math.isfinite(row.chance)]
-        if not known:
+        """The precision of a change on these images, in words; empty if unknown."""
+        chances = [row.chance for row in self.rows[1:] if math.isfinite(row.chance)]
+        if not chances:
             return ""
-        return f" On {self.rows[0].images} images each change is known to ± {100 * max(known):.1f} points at worst."
+        return f" On {self.rows[0].images} images each change is known to ± {100 * max(chances):.1f} points at worst."
 
     def trusted_from(self, tolerance: float = TOLERANCE, figure: str = "bg_gap") -> float | None:
         """The smallest overlap from which no figure changed by more than ``tolerance``; ``None`` if all did."""

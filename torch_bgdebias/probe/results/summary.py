@@ -97,10 +97,10 @@ def _spell_variant(where: str) -> str:
 
 
 def _largest_gaps(rows: Sequence[ClassResult], confidence: float) -> str:
-    known = [c for c in by_gap(rows)[:5] if is_known(c.bg_gap)]
+    largest = [c for c in by_gap(rows)[:5] if is_known(c.bg_gap)]
     return ", ".join(
         f"{c.name} {number(c.bg_gap.value)} (n = {c.n}{', may be chance' if may_be_chance(c, confidence) else ''})"
-        for c in known
+        for c in largest
         if c.bg_gap
     )
 

@@ -108,8 +108,8 @@ def _changes_of_accuracy(
     """
     if comparison is not None:
         return comparison.changes_of_accuracy()
-    given, on_random = (_apart(before.accuracy(variant), after.accuracy(variant)) for variant in _COMPARED)
-    return given, on_random
+    on_given, on_random = (_apart(before.accuracy(variant), after.accuracy(variant)) for variant in _COMPARED)
+    return on_given, on_random
 
 
 def _apart(old: Estimate | None, new: Estimate | None) -> Estimate | None:
@@ -176,7 +176,7 @@ def _own_accuracy_change(before: Measurement, after: Measurement) -> str:
 
 
 def _lost_on_own(before: Measurement, after: Measurement, comparison: ModelComparison | None) -> list[str | Words]:
-    """What a smaller gap costs where backgrounds are as usual, if that is much and beyond chance."""
+    """The cost of a smaller gap where backgrounds are as usual, if that is much and beyond chance."""
     old, new = before.accuracy("mixed_same"), after.accuracy("mixed_same")
     if not is_known(old) or not is_known(new) or old.value - new.value < _MUCH:
         return []
