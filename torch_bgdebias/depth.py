@@ -18,6 +18,7 @@ __all__ = [
     "has_depth",
     "is_deep",
     "require_bright",
+    "require_eight_bits",
     "white_of",
 ]
 
@@ -38,6 +39,15 @@ class UnreadableImageError(OSError):
 def is_deep(picture: Image.Image) -> bool:
     """Whether a decoded picture is grey of more than 8 bits, or of floats."""
     return picture.mode.startswith("I") or picture.mode == "F"
+
+
+def require_eight_bits(picture: Image.Image, *, name: str) -> None:
+    """Refuse what Pillow would convert by cutting off all values above 255: which one is white, it does not say."""
+    if is_deep(picture):
+        raise TypeError(
+            f"{name}: expected a picture of 8 bits a channel, got mode {picture.mode!r}; divide its values by that of "
+            "white and give floats in [0, 1], or bytes"
+        )
 
 
 def has_depth(path: Path) -> bool:

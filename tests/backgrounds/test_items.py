@@ -76,6 +76,12 @@ def test_a_limit_stops_the_stream() -> None:
         ([], {}, ValueError, "items: expected at least one item"),
         ([{"pixels": red(4, 4)}], {}, KeyError, "item 0: expected something at 'image', got keys pixels"),
         ([{"image": "x.jpg"}], {}, TypeError, "image of item 0: expected a picture"),
+        (
+            [{"image": Image.fromarray(np.full((4, 4), 3000, np.uint16))}],
+            {},
+            TypeError,
+            r"image of item 0: expected a picture of 8 bits a channel, got mode 'I;16'",
+        ),
         ([{"image": torch.full((3, 4, 4), 2.0)}], {}, ValueError, r"expected floats in \[0, 1\], got \[2, 2\]"),
         ([{"image": red(4, 4), "s": "sea"}], {"label": "s"}, ValueError, "label of item 0: expected a whole number"),
     ],

@@ -123,6 +123,13 @@ def test_what_is_not_clear_is_refused(change, text) -> None:
         MaskedItems([item], ItemReader(2, classes=["dog"]))[0]
 
 
+def test_pictures_of_more_than_8_bits_are_refused() -> None:
+    """Pillow makes white of all above 255, which is most of a picture of 12 bits."""
+    item = {"image": Image.fromarray(np.full((2, 2), 3000, np.uint16)), "label": 0, "mask": np.eye(2, dtype=bool)}
+    with pytest.raises(TypeError, match=r"image of item 0: expected a picture of 8 bits a channel, got mode 'I;16'"):
+        ItemReader(2)(item, 0)
+
+
 def test_an_iterator_is_no_stream() -> None:
     with pytest.raises(TypeError, match="items: expected an iterable that starts again"):
         MaskedStream(iter([]), ItemReader(2))

@@ -155,7 +155,7 @@ def test_a_palette_shows_its_colours():
     assert image[:, 0, 0].tolist() == [1, 0, 0]
     assert image[:, 0, 1].tolist() == [0, 0, 1]
     deep = Image.fromarray(np.full((4, 4), 3000, np.uint16))
-    with pytest.raises(TypeError, match=r"picture: expected 8 bits a channel, got mode 'I;16'"):
+    with pytest.raises(TypeError, match=r"image: expected a picture of 8 bits a channel, got mode 'I;16'"):
         WithMasks([(deep, 0)], torch.ones(1, 4, 4))[0]
 
 

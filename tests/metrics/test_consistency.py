@@ -241,7 +241,9 @@ def test_bad_input() -> None:
     logits = torch.randn(2, 3)
     with pytest.raises(ValueError, match=r"same: expected logits \(B, K\) or predicted classes \(B,\), got float32"):
         background_gap(torch.randn(2), logits, target)
-    with pytest.raises(ValueError, match=r"same: .* got float32 \(2, 1\).*; K > 1: of one logit pass the classes"):
+    with pytest.raises(
+        ValueError, match=r"same: .* got float32 tensor of shape \(2, 1\); K > 1: of one logit pass the classes"
+    ):
         background_gap(torch.randn(2, 1), logits, target)  # its largest column is 0 whatever it says
     with pytest.raises(ValueError, match=r"rand: expected finite values, got NaN or infinity in sample\(s\) \[1\]"):
         background_gap(logits, torch.tensor([[0.0, 1.0], [0.0, float("nan")]]), target)

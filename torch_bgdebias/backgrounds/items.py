@@ -15,8 +15,9 @@ from torch import Tensor
 
 from torch_bgdebias.backgrounds.bank import BackgroundBank
 from torch_bgdebias.checks import check_count, describe
+from torch_bgdebias.depth import require_eight_bits
 
-__all__ = ["Place", "background_bank", "picture_of", "sides_of", "value_at"]
+__all__ = ["Place", "background_bank", "colour_picture_of", "label_of", "picture_of", "sides_of", "value_at"]
 
 #: where something is in an item: a key of a mapping, or a position in a tuple
 Place: TypeAlias = str | int
@@ -67,7 +68,7 @@ def background_bank(
             break
         is_image_alone = label is None and isinstance(item, Tensor | np.ndarray | Image.Image | bytes)
         value = item if is_image_alone else value_at(item, image, number)
-        picture = picture_of(value, name=f"image of item {number}").convert("RGB")
+        picture = colour_picture_of(value, name=f"image of item {number}")
         fitted = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
         pictures.append(torch.from_numpy(np.array(fitted)).permute(2, 0, 1))
         if label is not None:
@@ -115,6 +116,17 @@ def label_of(value: Any, classes: Sequence[str] | None, number: int) -> int:
         accepted = "" if classes is None else f" or one of {', '.join(classes)}"
         raise ValueError(f"label of item {number}: expected a whole number{accepted}, got {describe(value)}")
     return int(value)
+
+
+def colour_picture_of(value: Any, *, name: str) -> Image.Image:
+    """As `picture_of`, in RGB.
+
+    Raises:
+        TypeError, ValueError: as there; a picture of more than 8 bits.
+    """
+    picture = picture_of(value, name=name)
+    require_eight_bits(picture, name=name)
+    return picture.convert("RGB")
 
 
 def picture_of(value: Any, *, name: str) -> Image.Image:

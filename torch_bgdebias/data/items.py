@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from torch_bgdebias.backgrounds.items import Place, label_of, picture_of, sides_of, value_at
+from torch_bgdebias.backgrounds.items import Place, colour_picture_of, label_of, picture_of, sides_of, value_at
 from torch_bgdebias.data.tensors import JointTransform, MaskedItem
 
 __all__ = ["ItemReader", "MaskedItems", "MaskedStream"]
@@ -51,7 +51,7 @@ class ItemReader:
                 object.
         """
         height, width = sides_of(self.size)
-        picture = picture_of(value_at(item, self.image, number), name=f"image of item {number}").convert("RGB")
+        picture = colour_picture_of(value_at(item, self.image, number), name=f"image of item {number}")
         plane = picture_of(value_at(item, self.mask, number), name=f"mask of item {number}")
         if plane.size != picture.size:
             raise ValueError(f"mask of item {number}: expected the picture's size {picture.size}, got {plane.size}")

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torch_bgdebias.data.tensors import JointTransform
-from torch_bgdebias.depth import is_deep
+from torch_bgdebias.depth import require_eight_bits
 from torch_bgdebias.masks.reading import read_mask
 
 __all__ = ["WithMasks"]
@@ -107,8 +107,7 @@ def _mask(value: Any, index: int) -> Tensor:
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """A picture in grey or RGB: what another mode holds is no brightness (indices of a palette, inks)."""
-    if is_deep(picture):
-        raise TypeError(f"picture: expected 8 bits a channel, got mode {picture.mode!r}; pass a tensor in [0, 1]")
+    require_eight_bits(picture, name="image")
     return picture if picture.mode in ("1", "L", "RGB") else picture.convert("RGB")
 
 
