@@ -89,7 +89,8 @@ def test_everything(
         for learner, table in tables_of(view, seed + number).items():
             of_learner = []
             for label in tested:
-                statistic = np.concatenate([_statistic(learner, table, part) for part in _centred(orders, label)])
+                measure = strongest if learner in _LARGEST else explained
+                statistic = np.concatenate([measure(table, part) for part in _centred(orders, label)])
                 of_learner.append(levelled(statistic) if learner in _LARGEST else statistic)
                 names.append((view.cue, view.name, learner, label))
             if len(tested) > 1:
@@ -196,10 +197,6 @@ def _over_all_classes(statistics: Sequence[NDArray[np.float64]]) -> NDArray[np.f
     table = np.stack(statistics)
     spread = np.maximum(table.std(1, keepdims=True), 1e-12)
     return np.asarray(((table - table.mean(1, keepdims=True)) / spread).sum(0))
-
-
-def _statistic(learner: str, table: Floats, labels: Floats) -> NDArray[np.float64]:
-    return strongest(table, labels) if learner in _LARGEST else explained(table, labels)
 
 
 def _place_shares(places: Sequence[tuple[int, Floats]], labels: Floats) -> NDArray[np.float64]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any, ClassVar, ParamSpec
 
 import torch
@@ -17,7 +16,7 @@ from torch_bgdebias._deprecated import warn_renamed
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_label, describe
 from torch_bgdebias.clad.loss import CLADLoss
-from torch_bgdebias.clad.paired import Pair, PairedPass, paired_pass
+from torch_bgdebias.clad.paired import Pair, paired_pass
 from torch_bgdebias.clad.settings import CLADSettings
 from torch_bgdebias.class_names import known_names, plain_name
 from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, Trainer, add_to_loss, answer_widths
@@ -231,7 +230,9 @@ class CLADCallback(SwappingCallback):
             assert isinstance(swapped, Tensor), "one positional input gives one output"
             return swapped
 
-        with self._paired(call.module, image, positives) as paired:
+        with paired_pass(
+            call.module, self._layer, image, positives, joint=self.settings.joint, views=self._views
+        ) as paired:
             output = call.run()
             if output is None:  # the user's step skips this batch
                 return None
@@ -242,11 +243,6 @@ class CLADCallback(SwappingCallback):
             self._check_answers(output, pair)
         extra = self._loss(call.module, pair, key, drawn[-1]["background_label"], foreground, target)
         return add_to_loss(output, extra)
-
-    def _paired(
-        self, module: LightningModule, image: Tensor, positives: Callable[[Tensor], Tensor]
-    ) -> AbstractContextManager[PairedPass]:
-        return paired_pass(module, self._layer, image, positives, joint=self.settings.joint, views=self._views)
 
     def _note_views(self, views: Views | None) -> None:
         if views is not None and self._views is None:

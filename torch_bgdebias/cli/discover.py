@@ -88,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
             say=lambda text: print(f"bgdebias discover: {text}", file=sys.stderr, flush=True),
         )
         page = args.out / "discover.html"
-        discovery.to_html(page, title=f"What {_name(args)} looks at")
+        name = args.name or (args.model if args.checkpoint is None else args.checkpoint.name)
+        discovery.to_html(page, title=f"What {name} looks at")
         discovery.to_json(args.out / "discover.json")
     if args.json:
         print(json.dumps(discovery.to_dict(), indent=1, allow_nan=False))
@@ -152,7 +153,3 @@ def _loaded(args: argparse.Namespace, classes: int) -> LoadedModel:
     return load_model(
         args.model, num_classes=outputs, checkpoint=args.checkpoint, pretrained=args.pretrained, channels=args.channels
     )
-
-
-def _name(args: argparse.Namespace) -> str:
-    return str(args.name or (args.model if args.checkpoint is None else args.checkpoint.name))

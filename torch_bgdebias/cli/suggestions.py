@@ -34,10 +34,6 @@ def did_you_mean(word: str, words: Collection[str]) -> str:
     return f"; did you mean {close_matches[0]}?" if close_matches else ""
 
 
-def _listed(commands: Collection[str]) -> str:
-    return f"; there are {', '.join(commands)}"
-
-
 def options_of(parser: argparse.ArgumentParser) -> list[str]:
     """The long options of a command, as its usage shows them."""
     return sorted({*re.findall(r"(?<![\w-])--[\w-]+", parser.format_usage()), "--debug", "--help"})
@@ -67,6 +63,7 @@ def refuse_unknown(words: Sequence[str], parser: argparse.ArgumentParser) -> Non
             parser.error(f"unknown option {word}{did_you_mean(f'-{word}', options)}")
         elif commands and not word.startswith("-"):
             if word not in commands:
-                parser.error(f"unknown command {word!r}{did_you_mean(word, commands) or _listed(commands)}")
+                hint = did_you_mean(word, commands) or f"; there are {', '.join(commands)}"
+                parser.error(f"unknown command {word!r}{hint}")
             refuse_unknown(words[position + 1 :], commands[word])
             return

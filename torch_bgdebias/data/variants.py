@@ -212,7 +212,7 @@ def make_variant(
             pool = as_pool(backgrounds, labels=background_labels, masks=background_masks, mean=mean, std=std)
             pool = settings.numbered(pool)
         elif background_labels is None and background_masks is None and exclude is None:
-            pool = _own_backgrounds(without_void(image, mask, void), mask, label)
+            pool = Pool(without_void(image, mask, void), label, masks=mask, usable=~fills_image(mask), own=True)
             exclude = torch.arange(len(image), device=image.device)
         else:
             raise ValueError("backgrounds: expected with background_labels, background_masks or exclude, got None")
@@ -229,11 +229,6 @@ def make_variant(
 def _per_channel(values: Tensor, image: Tensor) -> Tensor:
     """Numbers (C,) as images of flat colours."""
     return values.view(-1, *[1] * (image.ndim - 2)).expand_as(image)
-
-
-def _own_backgrounds(image: Tensor, mask: Tensor, label: Tensor) -> Pool:
-    """The batch's own images, their foregrounds to be tiled over."""
-    return Pool(image, label, masks=mask, usable=~fills_image(mask), own=True)
 
 
 def _check_choice(pool: Pool, exclude: Tensor | None, image: Tensor, name: str) -> Tensor | None:

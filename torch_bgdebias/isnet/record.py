@@ -126,7 +126,8 @@ class Record:
         Raises:
             RuntimeError: no gradient path leads to the image.
         """
-        layers, hidden = self.flex.input_layers if at_input else [], self._hidden_places()
+        layers = self.flex.input_layers if at_input else []
+        hidden = [self.flex.places(output.edge, output.value) for output in self.hidden.values()]
         edges = [edge for targets in hidden for edge, _ in targets]
         targets = [*([self.place] if at_input else []), *(layer.output for layer in layers), *edges]
         if not scalar.requires_grad:
@@ -163,10 +164,6 @@ class Record:
                 )
                 contributions.append(working_precision(contribution))
         return torch.stack(contributions).sum(0) if len(contributions) > 1 else contributions[0]
-
-    def _hidden_places(self) -> list[list[tuple[GradientEdge, Tensor]]]:
-        """The places of each hidden layer's relevance, and the values there."""
-        return [self.flex.places(output.edge, output.value) for output in self.hidden.values()]
 
     def _hidden_map(self, name: str, values: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
         """Relevance at a hidden layer: its output times the gradient, as maps (B, c, h, w)."""

@@ -171,17 +171,13 @@ def split(
 
 def _objects(root: Path | None, size: int, notes: list[str]) -> Objects:
     if root is None:
-        return _digits(size)
+        return Objects(digits_with_masks(size), tuple(map(str, range(10))), "handwritten digits of scikit-learn")
     if not root.is_dir():
         raise FileNotFoundError(f"--foregrounds: expected a folder, got {root}, which is not there")
     objects = _mnist(root, size) if _idx_files(root) else _masked_folder(root, size, notes)
     if len(objects.classes) < 2:
         raise ValueError(f"--foregrounds: expected at least 2 classes in {root}, got {list(objects.classes)}")
     return objects
-
-
-def _digits(size: int) -> Objects:
-    return Objects(digits_with_masks(size), tuple(map(str, range(10))), "handwritten digits of scikit-learn")
 
 
 def _masked_folder(root: Path, size: int, notes: list[str]) -> Objects:

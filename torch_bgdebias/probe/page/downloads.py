@@ -57,7 +57,8 @@ def classes_csv(reports: Sequence[Measurement]) -> str:
     writer.writerow(_HEAD)
     for report in reports:
         for grouping, name, count, figure, estimate, p in _lines(report):
-            numbers = [_digits(x) for x in (estimate.value, estimate.low, estimate.high, p)]
+            values = (estimate.value, estimate.low, estimate.high, p)
+            numbers = [f"{value:.6g}" if math.isfinite(value) else "" for value in values]
             texts = [_escape_formula(text) for text in (report.model, grouping, name)]
             writer.writerow([*texts, count, figure, *numbers])
     return table.getvalue()
@@ -93,10 +94,6 @@ def _figures(row: ClassResult) -> Iterator[tuple[str, Estimate]]:
     yield from ((f"accuracy/{variant}", estimate) for variant, estimate in row.accuracy.items())
     if row.bg_gap is not None:
         yield "bg_gap", row.bg_gap
-
-
-def _digits(value: float) -> str:
-    return f"{value:.6g}" if math.isfinite(value) else ""
 
 
 def _escape_formula(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from torch_bgdebias.probe.page.bars import ForestBar, Scale, forest_bar, forest_scale
 from torch_bgdebias.probe.page.render import Section
 from torch_bgdebias.probe.results.comparison import Change, ModelComparison
-from torch_bgdebias.probe.results.measurement import JUDGED, ClassResult, Estimate, Measurement
+from torch_bgdebias.probe.results.measurement import JUDGED, ClassResult, Estimate, Measurement, VariantResult
 from torch_bgdebias.probe.results.spelling import VARIANT_WORDS, interval_of, is_known, number, p_words, percent, points
 from torch_bgdebias.probe.results.summary import by_gap, may_be_chance, worst_sentence
 
@@ -227,15 +227,24 @@ def _figures(reports: Sequence[Measurement]) -> list[Figure]:
     variants = [v for v in VARIANT_WORDS if any(v in r.variants for r in reports)]
     mixed = next((v for v in ("mixed_rand", "mixed_next", "mixed_same") if v in variants), None)
     rows = [Figure("BG-Gap, points", "bg_gap", lambda r: r.bg_gap, "points", "gap")]
-    rows += [Figure(VARIANT_WORDS[v].capitalize(), f"accuracy/{v}", partial(_accuracy, v), "%") for v in variants]
+    rows += [
+        Figure(VARIANT_WORDS[v].capitalize(), f"accuracy/{v}", partial(Measurement.accuracy, variant=v), "%")
+        for v in variants
+    ]
     if any(r.images.targets is not None for r in reports):
         rows += [
-            Figure(f"All labels right, {VARIANT_WORDS[v]}", f"exact_match/{v}", partial(_exact, v), "%")
+            Figure(
+                f"All labels right, {VARIANT_WORDS[v]}",
+                f"exact_match/{v}",
+                _of_variant(v, lambda result: result.exact_match),
+                "%",
+            )
             for v in JUDGED
             if v in variants
         ]
     if mixed:
-        decisions, features = partial(_decisions, mixed), partial(_features, mixed)
+        decisions = _of_variant(mixed, lambda result: result.decision_consistency)
+        features = _of_variant(mixed, lambda result: result.feature_consistency)
         words = VARIANT_WORDS[mixed]
         rows.append(Figure(f"Decisions kept, {words}", f"decision_consistency/{mixed}", decisions, "%", "decisions"))
         rows.append(Figure(f"Features kept, {words}", f"feature_consistency/{mixed}", features, "cosine", "features"))
@@ -246,20 +255,10 @@ def _figures(reports: Sequence[Measurement]) -> list[Figure]:
     return rows
 
 
-def _accuracy(variant: str, report: Measurement) -> Estimate | None:
-    return report.accuracy(variant)
-
-
-def _exact(variant: str, report: Measurement) -> Estimate | None:
-    return report.variants[variant].exact_match if variant in report.variants else None
-
-
-def _decisions(variant: str, report: Measurement) -> Estimate | None:
-    return report.variants[variant].decision_consistency if variant in report.variants else None
-
-
-def _features(variant: str, report: Measurement) -> Estimate | None:
-    return report.variants[variant].feature_consistency if variant in report.variants else None
+def _of_variant(
+    variant: str, read: Callable[[VariantResult], Estimate | None]
+) -> Callable[[Measurement], Estimate | None]:
+    return lambda report: read(report.variants[variant]) if variant in report.variants else None
 
 
 def _score(name: str, report: Measurement) -> Estimate | None:

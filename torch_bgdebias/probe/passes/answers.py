@@ -80,7 +80,9 @@ class Answers:
 
     def cut_elsewhere(self, logits: Tensor, *, task: str, slack: float = 1) -> bool:
         """Whether these are judged by thresholds, none of which is where the probability is a half."""
-        return not self._compare_cuts(logits, task, slack) and self._compare_cuts(logits, task, slack, _without_mean)
+        return not self._compare_cuts(logits, task, slack) and self._compare_cuts(
+            logits, task, slack, lambda x: x - x.mean()
+        )
 
     def _compare_cuts(
         self, logits: Tensor, task: str, slack: float, change: Callable[[Tensor], Tensor] = lambda values: values
@@ -200,10 +202,6 @@ def _margin_of_two(values: Tensor) -> tuple[Tensor, Tensor]:
     """Log odds (B, 1) of the second of two classes, and where they are known."""
     logits, is_known = _log_odds(values, "multiclass")
     return logits[:, 1:] - logits[:, :1], is_known.all(1, keepdim=True)
-
-
-def _without_mean(value: Tensor) -> Tensor:
-    return value - value.mean()
 
 
 def _centred(values: Tensor, is_known: Tensor) -> Tensor:

@@ -43,9 +43,9 @@ def named_attributions(
     if isinstance(attributions, Mapping):
         return dict(attributions)
     by_name: dict[str, Attribution] = {
-        "grad_cam": partial(_grad_cam, logits=logits),
+        "grad_cam": partial(grad_cam, logits=logits),
         "kernel_shap": partial(_kernel_shap, logits=logits, samples=samples, chunk=chunk, seed=seed),
-        "lrp": partial(_lrp, logits=logits),
+        "lrp": partial(lrp, logits=logits),
         "isnet": _isnet,
     }
     return {
@@ -67,17 +67,9 @@ def run_attribution(name: str, attribution: Attribution, model: nn.Module, image
     return check_finite(heatmap.detach().float().sum(1, keepdim=True), name=f"attributions[{name!r}]")
 
 
-def _grad_cam(model: nn.Module, image: Tensor, target: Tensor, *, logits: LogitsKey) -> Tensor:
-    return grad_cam(model, image, target, logits=logits)
-
-
 def _kernel_shap(model: nn.Module, image: Tensor, target: Tensor, **settings: Any) -> Tensor:
     generator = torch.Generator(image.device).manual_seed(settings.pop("seed"))
     return kernel_shap(model, image, target, generator=generator, baseline="mean", **settings).attribution
-
-
-def _lrp(model: nn.Module, image: Tensor, target: Tensor, *, logits: LogitsKey) -> Tensor:
-    return lrp(model, image, target, logits=logits)
 
 
 def _isnet(model: nn.Module, image: Tensor, target: Tensor) -> Tensor:

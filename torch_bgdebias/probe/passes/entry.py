@@ -287,12 +287,10 @@ def other_networks(step: Calls, plain: Calls, outputs: int) -> dict[str, Tensor]
         if answers and not in_plain:
             candidates[name] = answers[0]
     return {
-        name: answer for name, answer in candidates.items() if not any(_is_part(name, other) for other in candidates)
+        name: answer
+        for name, answer in candidates.items()
+        if not any(name.startswith(f"{other}.") for other in candidates)
     }
-
-
-def _is_part(child: str, parent: str) -> bool:
-    return child.startswith(f"{parent}.")
 
 
 def _first_shared_module(step: Calls, plain: Calls) -> str | None:

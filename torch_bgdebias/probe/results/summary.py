@@ -68,9 +68,10 @@ def worst_sentence(worst: WorstPart, noun: str, confidence: float) -> str:
     """The worst class or group in words: its accuracy with the interval that is corrected for being the worst."""
     ends = interval_of(worst.accuracy)
     level, where = f"{100 * confidence:g}%", VARIANT_WORDS[worst.variant]
+    where = "the images as given" if where == "as given" else where
     between = "no interval" if ends is None else f"{level} interval {number(ends[0])} to {number(ends[1])}"
     return (
-        f"worst {noun}: {worst.name}, {percent(worst.accuracy.value, 1)} right on {_spell_variant(where)} ({between}, "
+        f"worst {noun}: {worst.name}, {percent(worst.accuracy.value, 1)} right on {where} ({between}, "
         f"corrected for being the worst of {worst.among} accuracies); none is below {percent(worst.floor, 1)}"
     )
 
@@ -90,10 +91,6 @@ def gap_covers(measurement: Measurement) -> str:
 def _coverage_note(measurement: Measurement) -> str:
     covers = gap_covers(measurement)
     return f" (of the {covers}, that stand on both)" if covers else ""
-
-
-def _spell_variant(where: str) -> str:
-    return "the images as given" if where == "as given" else where
 
 
 def _largest_gaps(rows: Sequence[ClassResult], confidence: float) -> str:
