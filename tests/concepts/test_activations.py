@@ -204,3 +204,16 @@ def test_layers_that_run_twice_are_not_chosen():
             return self.relu(self.b(self.relu(self.a(x))))
 
     assert list(ActivationReader(Shared())(torch.rand(2, 3, 8, 8))) == ["a", "b"]
+
+
+def test_a_forward_of_ones_own_is_run_on_timm_s_models_too():
+    """Their own ``forward_intermediates`` knows nothing of it."""
+    model, images = timm.create_model("resnet18", num_classes=3), torch.rand(2, 3, 64, 64)
+
+    def darker(net, image):
+        return net(image / 4)
+
+    maps = ActivationReader(model, forward=darker)(images)
+    assert list(maps) == ["layer1", "layer2", "layer4"]
+    for name, layer_map in ActivationReader(model)(images / 4).items():
+        torch.testing.assert_close(maps[name], layer_map)

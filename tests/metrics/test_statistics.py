@@ -312,3 +312,15 @@ def test_one_that_dominates_is_drawn():
     d = np.r_[rng.uniform(0.5, 1, 250) * rng.choice([-1, 1], 250), 50.0]
     first, second = (paired_permutation_test(d, np.zeros(251), n_resamples=999, seed=seed).p_value for seed in (0, 1))
     assert first != second
+
+
+@pytest.mark.parametrize("off", [0.0, 1e-6, 1e-5, 1e-4, 9e-3, 1.1e-2])
+def test_means_that_are_nearly_equal(off) -> None:
+    """A saddlepoint next to 0 is a difference of two huge numbers: it came out as a p-value of -4000."""
+    rng = np.random.default_rng(5)
+    changes = (rng.random(401) + 0.1) * np.where(np.arange(401) % 2, 1, -1)
+    changes[0] = 0
+    changes[0] = off * np.sqrt(np.square(changes).sum()) - changes.sum()
+    test = paired_permutation_test(changes, np.zeros(401))
+    assert not test.exact
+    assert test.p_value == pytest.approx(2 * stats.norm.sf(off), rel=1e-3)

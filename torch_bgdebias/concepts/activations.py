@@ -1,7 +1,7 @@
 """Activation maps (B, C, h, w) of any model, by layer name or at an early, a middle and a late layer.
 
 Layers are read with hooks (`torch_bgdebias.models.tap`) and, where the layers were chosen here and the model is
-timm's, with ``forward_intermediates``, which ends after the last layer that is wanted.
+timm's and run as it is, with ``forward_intermediates``, which ends after the last layer that is wanted.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ActivationReader:
         for name in layers or ():
             get_layer(model, _split(name)[0])
         self.model = model
-        self.forward = forward or _default_forward(model)
+        self.forward, self._own_forward = forward or _default_forward(model), forward is not None
         self.layers: tuple[str, ...] | None = None if layers is None else tuple(dict.fromkeys(layers))
         self._timm: dict[str, int] | None = None
 
@@ -67,7 +67,8 @@ class ActivationReader:
         with eval_mode(self.model), torch.no_grad():
             if self.layers is None:
                 self.layers = choose_layers(self.model, images[:1], forward=self.forward)
-                self._timm = _timm_places(self.model, self.layers)
+                places = {} if self._own_forward else _timm_places(self.model, self.layers)
+                self._timm = places if len(places) == len(self.layers) else None
             maps = self._from_timm(images) if self._timm else self._from_hooks(images)
         for name, layer_map in maps.items():
             if values_readable(layer_map) and not bool(torch.isfinite(layer_map).all()):

@@ -204,10 +204,9 @@ def _has_channels_last(layer: nn.Module, output: Tensor, image: Tensor) -> bool:
             features.add(module.normalized_shape[-1])
     _, height, *sides, channels = output.shape
     pairs = zip(sides, image.shape[3:], strict=True)
-    same_shape = all(
-        abs(height * side / image.shape[2] - side_here) < 1 for side_here, side in pairs
-    )  # as the image's, but for
-    return channels in features and height not in features and same_shape  # rounding
+    # as the image's, but for rounding
+    same_shape = all(abs(height * side / image.shape[2] - side_here) < 1 for side_here, side in pairs)
+    return channels in features and height not in features and same_shape
 
 
 def _value_times_gradient(value: Tensor, gradient: Tensor) -> Tensor:

@@ -37,6 +37,8 @@ _EXACT = 14  # up to 2**14 sign patterns are counted out instead of drawn
 #: from so many differences on, of which none has more than this share of the squares, the sum of their random signs is
 #: not drawn either: a saddlepoint approximation is right to a hundredth of its p-value, 9999 drawn patterns are not
 _MANY, _LARGEST = 200, 0.05
+#: this near to 0, in standard deviations, the saddlepoint is lost in rounding and the normal distribution is right
+_NEAR = 1e-2
 _SPAN = 20_000  # whole numbers whose sizes add up to this have their sum's distribution computed instead
 
 
@@ -254,8 +256,8 @@ def _saddlepoint_p(sizes: Floats, total: float) -> float:
     """
     spread = math.sqrt(float(np.square(sizes).sum()))
     d, s = sizes / spread, total / spread
-    if s < 1e-6:
-        return 1.0
+    if s < _NEAR:
+        return 2 * float(special.ndtr(-s))
 
     def slope(t: float) -> float:
         return float((d * np.tanh(t * d)).sum()) - s
