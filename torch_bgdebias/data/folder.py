@@ -142,6 +142,7 @@ class MaskedImageFolder(Dataset[Any]):
         else:
             self._masks = drawn_masks
             drawn_masks.require_objects([s.image for s in spread(self.samples, _LOOK_AT)], Path(str(source)))
+            drawn_masks.warn_of_labels(Path(str(source)))
         for message in said_of_turned(self.samples, annotated=drawn_masks is not None):
             warnings.warn(f"{self.root}: {message}", stacklevel=2)
         if self.settings.with_void is None and self.has_void:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from torch_bgdebias.files import EXTENSIONS, image_files, same_form
+from torch_bgdebias.files import EXTENSIONS, first_few, image_files, same_form
 from torch_bgdebias.masks.contents import MASK_EXTENSIONS
 from torch_bgdebias.masks.encodings import MaskEncodingError
 from torch_bgdebias.masks.formats.converting import KINDS, Annotations
@@ -114,6 +115,23 @@ class AnnotatedMasks:
             f"masks: {place}: expected an object in some pictures, got none in {len(pictures)} looked at; its "
             f"labels are {', '.join(sorted(self.annotations.labels)) or 'none'}, the classes {', '.join(classes)}"
         )
+
+    def warn_of_labels(self, place: Path) -> None:
+        """Say so where several things are taken for one object since no label is called as their pictures' class is."""
+        nameless = {c for c in {category for _, category in self._names.values()} if not self.annotations.label_of(c)}
+        joined = []
+        for name, category in self._names.values():
+            picture = self.annotations.find(name) if category in nameless else None
+            if picture is not None and len({shape.label for shape in picture.shapes if not shape.crowd}) > 1:
+                joined.append(name)
+        if joined:
+            labels = first_few(sorted(self.annotations.labels))
+            warnings.warn(
+                f"masks: {place}: no label is called {first_few(sorted(nameless))} (it has {labels}), so that all that "
+                f"is outlined is the object of such a picture, in {len(joined)} of them things of several labels "
+                f"({first_few(joined, 3)}); call folders as the labels of their objects if these alone are meant",
+                stacklevel=3,
+            )
 
     def _labels(self, picture: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         name, category = self._names[picture]

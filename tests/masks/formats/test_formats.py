@@ -115,7 +115,7 @@ def test_cvat(tmp_path):
             coco([annotation(9, [[1, 2, 3, 4, 5, 6]])]),
             r"a.json: expected COCO annotations, got a damaged file \(KeyError",
         ),
-        (labelme([polygon("cat", kind="mask")]), r"a.json: expected outlines, got a shape of kind 'mask'"),
+        (labelme([polygon("cat", kind="ellipse")]), r"a.json: expected outlines, got a shape of kind 'ellipse'"),
         ({"shapes": 3, "imageHeight": 1}, r"a.json: expected LabelMe annotations, got a damaged file"),
         ({"x": 1}, r"a.json: expected annotations of .* or YOLO, got something else"),
     ],

@@ -75,6 +75,18 @@ def datumaro(annotation):
     return json.dumps({"categories": {"label": {"labels": [{"name": "cat"}]}}, "items": [item]})
 
 
+def part_of_png():
+    """The holed object's box as labelme packs it."""
+    file = io.BytesIO()
+    Image.fromarray(HOLED[5:25, 10:30]).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def labelme(shape):
+    picture = {"imagePath": "0.png", "imageHeight": SIZE[0], "imageWidth": SIZE[1]}
+    return json.dumps({"shapes": [{"label": "cat", **shape}], **picture})
+
+
 WITHOUT_CORNER = INSIDE.copy()
 WITHOUT_CORNER[5, 10] = False
 HOLED = INSIDE.copy()
@@ -126,6 +138,20 @@ WRITTEN = {
         datumaro({"type": "mask", "label_id": 0, "rle": {"counts": list(run_lengths_of_plane(INSIDE)), "size": SIZE}}),
         INSIDE,
     ),
+    "LabelMe mask": (
+        "0.json",
+        labelme({"shape_type": "mask", "points": [[10, 5], [29, 24]], "mask": part_of_png()}),
+        HOLED,
+    ),
+    "LabelMe rectangle": ("0.json", labelme({"shape_type": "rectangle", "points": CORNERS}), INSIDE),
+    "LabelMe rotation": ("0.json", labelme({"shape_type": "rotation", "points": CORNERS}), INSIDE),
+    "CVAT mask": (
+        "a.xml",
+        f'<annotations><image id="0" name="0.png" width="{SIZE[1]}" height="{SIZE[0]}"><mask label="cat" left="10" '
+        f'top="5" width="20" height="20" rle="{", ".join(map(str, run_lengths_of_plane(HOLED[5:25, 10:30].T)))}"/>'
+        "</image></annotations>",
+        HOLED,
+    ),
     "YOLO": ("0.txt", "0 " + " ".join(f"{value}" for corner in SHARES for value in corner) + "\r\n", INSIDE),
 }
 
@@ -156,6 +182,11 @@ def test_the_same_pixels(pictures, name, capsys):
         ("a.json", label_studio(result("ellipselabels", {"ellipselabels": ["cat"]})), "got 'ellipselabels'"),
         ("a.json", supervisely({"classTitle": "cat", "geometryType": "cuboid"}), "got 'cuboid'"),
         ("a.json", datumaro({"type": "bbox", "label_id": 0, "bbox": [1, 2, 3, 4]}), "a box is no mask"),
+        (
+            "a.json",
+            labelme({"shape_type": "mask", "points": [[0, 0]], "mask": part_of_png()}).replace("40", "19"),
+            r"expected a bitmap of at most \(19, 50\) \(H, W\), got \(20, 20\)",
+        ),
         ("a.txt", "0 0.5 0.5 0.2 0.2\n", "YOLO boxes: boxes alone"),
         ("a.txt", "0 0.5 0.5 0.2 0.2 0.3 0.3\n1 0.1 0.1 0.2 0.2\n", "line 2: expected a class and the corners"),
     ],
@@ -164,6 +195,60 @@ def test_what_is_no_mask_is_named(tmp_path, file, text, message):
     (tmp_path / file).write_text(text)
     with pytest.raises(AnnotationError, match=message):
         Annotations.of(tmp_path / file)
+
+
+YAMLS = {
+    "list": "train: ../images\nnc: 2\nnames: ['dog', \"cat\"]\nother: [1]\n",
+    "list of two lines": "names: [dog,\n  cat]  # two\n",
+    "numbers": "names:\n  0: dog\n  1: cat\nnc: 2\n",
+    "dashes": "names:\n- dog\n- cat\n\nnc: 2\n",
+    "in braces": "{}\nnames: {1: cat, 0: dog}\n",
+}
+
+
+@pytest.mark.parametrize("text", YAMLS.values(), ids=list(YAMLS))
+def test_yolo_s_numbers_are_named_by_the_data_s_yaml(pictures, text):
+    """Without names no label was that of the class's folder, and a dog beside the cat was part of it."""
+    corners = " ".join(str(value) for corner in SHARES for value in corner)
+    other = "0 0.8 0.8 0.9 0.8 0.9 0.9\n"
+    place = pictures / "notes" / "cat"
+    place.mkdir(parents=True)
+    (place / "0.txt").write_text(f"1 {corners}\n{other}")
+    text_of_warning = r"no label is called cat \(it has 0, 1\), so that all .* in 1 of them things of .*cat/0"
+    with pytest.warns(UserWarning, match=text_of_warning):
+        data = MaskedImageFolder(pictures, masks=pictures / "notes")
+    assert data[0][2].sum() > INSIDE.sum()
+    (pictures / "notes" / "data.yaml").write_text(text)
+    data = MaskedImageFolder(pictures, masks=pictures / "notes")
+    np.testing.assert_array_equal(data[0][2][0].numpy() > 0.5, INSIDE)
+
+
+def test_labels_and_folders_are_compared_without_capitals_and_dashes(pictures):
+    (pictures / "images" / "cat").rename(pictures / "images" / "Big_cat")
+    shapes = [
+        {"label": "big-Cat", "points": CORNERS, "shape_type": "polygon"},
+        {"label": "dog", "points": [[40, 30], [49, 30], [49, 39]], "shape_type": "polygon"},
+    ]
+    (pictures / "0.json").write_text(json.dumps({**json.loads(labelme({"points": []})), "shapes": shapes}))
+    data = MaskedImageFolder(pictures, masks=pictures / "0.json")
+    np.testing.assert_array_equal(data[0][2][0].numpy() > 0.5, INSIDE)
+
+
+def test_outlines_of_a_larger_copy_are_refused(pictures):
+    """COCO without sizes, of photographs that were halved since: what lay beyond the picture was cut off."""
+    flat = [2 * value for corner in CORNERS for value in corner]
+    content = {
+        "images": [{"id": 0, "file_name": "0.png"}],
+        "annotations": [{"id": 1, "image_id": 0, "category_id": 7, "segmentation": [flat]}],
+        "categories": [{"id": 7, "name": "cat"}],
+    }
+    (pictures / "a.json").write_text(json.dumps(content))
+    with pytest.raises(AnnotationError, match=r"0.png: expected outlines within .* reach to x = 60, y = 50: .* larger"):
+        MaskedImageFolder(pictures, masks=pictures / "a.json")[0]
+    content["annotations"][0]["segmentation"] = [[value / 2 for value in flat]]
+    (pictures / "a.json").write_text(json.dumps(content))
+    data = MaskedImageFolder(pictures, masks=pictures / "a.json")
+    np.testing.assert_array_equal(data[0][2][0].numpy() > 0.5, INSIDE)
 
 
 def test_other_text_is_no_annotation(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from torch_bgdebias.class_names import plain_name
 from torch_bgdebias.files import first_few, open_image, orientation, same_form
 from torch_bgdebias.masks.formats.notice import annotation_kind
 from torch_bgdebias.masks.formats.outlines import AnnotatedPicture, Shape, drawn
@@ -16,7 +17,8 @@ from torch_bgdebias.masks.formats.voc import read_voc, voc_folders
 
 __all__ = ["KINDS", "Annotations"]
 
-
+#: how many times a picture's sides outlines may reach beyond it
+_BEYOND = 1.05
 #: tools that write a file for each picture
 _ONE_A_PICTURE = ("LabelMe", "Supervisely", "YOLO")
 #: what is read, for messages
@@ -37,7 +39,7 @@ class Annotations:
         self._by_name: dict[str, list[str]] = {}
         for key in self.pictures:
             self._by_name.setdefault(key.rsplit("/", 1)[-1], []).append(key)
-        self.labels = {shape.label.casefold() for picture in self.pictures.values() for shape in picture.shapes}
+        self.labels = {plain_name(shape.label) for picture in self.pictures.values() for shape in picture.shapes}
 
     @classmethod
     def of(cls, place: Path, stems: Collection[str] | None = None) -> Annotations:
@@ -132,6 +134,8 @@ class Annotations:
         shown_size, size = (height, width), picture.size or (height, width)
         if size != shown_size and not (size == shown_size[::-1] and orientation(path) > 4):
             raise AnnotationError(f"{path}: expected the size {size} (H, W) of its annotations, got {shown_size}")
+        if picture.size is None:
+            _require_within(picture.shapes, shown_size, path)
         try:
             return drawn(self.meant(picture, name, category), size)
         except ValueError as error:
@@ -153,12 +157,15 @@ class Annotations:
 
     def meant(self, picture: AnnotatedPicture, name: str, category: str | None) -> tuple[Shape, ...]:
         """The shapes that are a picture's object: its class's own where the class is called as a label is, else all."""
-        folder = name.split("/", 1)[0] if "/" in name else ""
-        categories = [word.casefold() for word in (category or folder, (category or folder).rsplit("/", 1)[-1])]
-        label = next((word for word in categories if word in self.labels), None)
+        label = self.label_of(category or (name.split("/", 1)[0] if "/" in name else ""))
         if label is None:
             return picture.shapes
-        return tuple(shape for shape in picture.shapes if shape.crowd or shape.label.casefold() == label)
+        return tuple(shape for shape in picture.shapes if shape.crowd or plain_name(shape.label) == label)
+
+    def label_of(self, category: str) -> str | None:
+        """The label that is called as a class is, or as the last of its folders; ``None`` where none is."""
+        categories = (plain_name(category), plain_name(category.rsplit("/", 1)[-1]))
+        return next((word for word in categories if word in self.labels), None)
 
     def require(self, names: Sequence[str], place: Path) -> None:
         """Raise AnnotationError that lists pictures about which nothing is said, or the same as about another."""
@@ -172,3 +179,14 @@ class Annotations:
         for name, picture in of.items():
             if (first := owner.setdefault(id(picture), name)) != name:
                 raise AnnotationError(f"{place}: expected names with folders, got one that fits {first} and {name}")
+
+
+def _require_within(shapes: Sequence[Shape], size: tuple[int, int], path: Path) -> None:
+    """Raise AnnotationError where outlines in pixels reach far beyond a picture of which they say no size."""
+    points = [point for shape in shapes if not shape.relative for outline in shape.polygons for point in outline]
+    x, y = (max((point[axis] for point in points), default=0.0) for axis in (0, 1))
+    if x > _BEYOND * size[1] or y > _BEYOND * size[0]:
+        raise AnnotationError(
+            f"{path}: expected outlines within the picture, {size} (H, W), got some that reach to x = {x:g}, "
+            f"y = {y:g}: they were drawn on a larger copy, of which they say no size; give that, or scale them"
+        )

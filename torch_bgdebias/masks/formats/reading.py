@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import xml.etree.ElementTree as ElementTree
@@ -9,10 +10,27 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from torch_bgdebias.masks.formats.notice import BOXES_ALONE, annotation_kind
-from torch_bgdebias.masks.formats.outlines import AnnotatedPicture, AnnotationError, Outline, Shape, picture_size
+from torch_bgdebias.masks.formats.outlines import (
+    AnnotatedPicture,
+    AnnotationError,
+    Flags,
+    Outline,
+    Shape,
+    from_run_lengths,
+    picture_size,
+    run_lengths_of_plane,
+)
 from torch_bgdebias.masks.formats.run_lengths import run_lengths_of
-from torch_bgdebias.masks.formats.tools import read_datumaro, read_label_studio, read_supervisely, read_yolo
+from torch_bgdebias.masks.formats.tools import (
+    plane_of_png,
+    read_datumaro,
+    read_label_studio,
+    read_supervisely,
+    read_yolo,
+)
 
 __all__ = ["AnnotationError", "read_annotations"]
 
@@ -63,18 +81,18 @@ def _filling(path: Path) -> str:
 
 def _labelme(path: Path) -> Iterable[AnnotatedPicture]:
     content = _json(path)
-    shapes = [_labelme_shape(shape) for shape in content["shapes"]]
     name = str(content.get("imagePath") or path.with_suffix(".jpg").name).replace("\\", "/").rsplit("/", 1)[-1]
     height, width = content.get("imageHeight"), content.get("imageWidth")
     size = picture_size(height, width) if height and width else None
+    shapes = [_labelme_shape(shape, size) for shape in content["shapes"]]
     yield AnnotatedPicture(name, size, tuple(shape for shape in shapes if shape is not None))
 
 
-def _labelme_shape(shape: dict[str, Any]) -> Shape | None:
+def _labelme_shape(shape: dict[str, Any], size: tuple[int, int] | None) -> Shape | None:
     kind = shape.get("shape_type") or "polygon"
     points = [(float(x), float(y)) for x, y in shape["points"]]
     label = str(shape["label"])
-    if kind == "polygon":
+    if kind in ("polygon", "rotation") or (kind == "rectangle" and len(points) > 2):  # X-AnyLabeling names all corners
         return Shape(label, (tuple(points),))
     if kind == "rectangle":
         return Shape(label, (_box(*points[0], *points[1]),))
@@ -83,6 +101,9 @@ def _labelme_shape(shape: dict[str, Any]) -> Shape | None:
         return Shape(label, (_circle(x, y, math.dist((x, y), edge)),))
     if kind in ("point", "line", "linestrip", "points"):
         return None  # nothing has an area there
+    if kind == "mask" and size is not None:
+        plane = plane_of_png(base64.b64decode(shape["mask"]), points[0], size)
+        return Shape(label, runs=run_lengths_of_plane(plane))
     raise AnnotationError(f"expected outlines, got a shape of kind {kind!r}; let the tool export PNG masks")
 
 
@@ -113,7 +134,7 @@ def _coco(path: Path) -> Iterable[AnnotatedPicture]:
 
 def _cvat(path: Path) -> Iterable[AnnotatedPicture]:
     for image in ElementTree.fromstring(path.read_text(encoding="utf-8-sig")).iter("image"):
-        shapes = []
+        shapes, size = [], picture_size(image.attrib["height"], image.attrib["width"])
         for element in sorted(image, key=lambda element: int(element.get("z_order", "0"))):
             label = str(element.get("label"))
             if element.tag == "polygon":
@@ -122,10 +143,22 @@ def _cvat(path: Path) -> Iterable[AnnotatedPicture]:
             elif element.tag == "box":
                 edges = (float(element.attrib[name]) for name in ("xtl", "ytl", "xbr", "ybr"))
                 shapes.append(Shape(label, (_box(*edges),)))
+            elif element.tag == "mask":
+                shapes.append(Shape(label, runs=run_lengths_of_plane(_cvat_mask(element, size))))
             elif element.tag not in ("tag", "points", "polyline"):
                 raise AnnotationError(f"expected polygons, got <{element.tag}>; let CVAT export PNG masks")
-        size = picture_size(image.attrib["height"], image.attrib["width"])
         yield AnnotatedPicture(image.attrib["name"], size, tuple(shapes))
+
+
+def _cvat_mask(element: ElementTree.Element, size: tuple[int, int]) -> Flags:
+    """A brushed mask: run lengths along the rows of its box, beginning with background."""
+    left, top, width, height = (int(element.attrib[name]) for name in ("left", "top", "width", "height"))
+    runs = [int(count) for count in element.attrib["rle"].split(",")]
+    if min(left, top) < 0 or left + width > size[1] or top + height > size[0]:
+        raise AnnotationError(f"expected a mask within {size} (H, W), got {height} x {width} at ({left}, {top})")
+    plane: Flags = np.zeros(size, bool)
+    plane[top : top + height, left : left + width] = from_run_lengths(runs, (width, height)).T
+    return plane
 
 
 def _box(left: float, top: float, right: float, bottom: float) -> Outline:

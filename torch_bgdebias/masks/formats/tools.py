@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import math
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -26,8 +28,13 @@ from torch_bgdebias.masks.formats.outlines import (
 )
 from torch_bgdebias.masks.formats.run_lengths import run_lengths_of
 
-__all__ = ["brush_plane", "read_datumaro", "read_label_studio", "read_supervisely", "read_yolo"]
+__all__ = ["brush_plane", "plane_of_png", "read_datumaro", "read_label_studio", "read_supervisely", "read_yolo"]
 
+#: files that name YOLO's classes, a line each, and those of settings that do
+_NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
+_DATA_FILES = ("data.yaml", "dataset.yaml")
+#: a larger class number in settings is none
+_MOST_NAMES = 100_000
 _NO_AREA = ("choices", "keypointlabels", "labels", "number", "rating", "taxonomy", "textarea", "vectorlabels")
 
 
@@ -130,13 +137,26 @@ def _supervisely_shape(entry: dict[str, Any], size: tuple[int, int]) -> Shape | 
         return Shape(label, (((left, top), (right + 1, top), (right + 1, bottom + 1), (left, bottom + 1)),))
     if kind == "bitmap":
         packed = base64.b64decode(entry["bitmap"]["data"])
-        bitmap = np.asarray(Image.open(io.BytesIO(_unpacked(packed, size))).convert("RGBA"))
-        inside = bitmap[..., 3] > 0 if bitmap[..., 3].min() < 255 else bitmap[..., 0] > 0
-        x, y = entry["bitmap"]["origin"]
-        plane: Flags = np.zeros(size, bool)
-        plane[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+        plane = plane_of_png(_unpacked(packed, size), entry["bitmap"]["origin"], size)
         return Shape(label, runs=run_lengths_of_plane(plane))
     raise AnnotationError(f"expected polygons, rectangles or bitmaps, got {kind!r}; let Supervisely export masks")
+
+
+def plane_of_png(content: bytes, corner: Sequence[float], size: tuple[int, int]) -> Flags:
+    """A packed mask, by its transparency where it has some, at its corner (x, y) in a picture of ``size`` (H, W).
+
+    Raises:
+        AnnotationError: it is larger than the picture.
+    """
+    picture = Image.open(io.BytesIO(content))
+    if picture.height > size[0] or picture.width > size[1]:
+        raise AnnotationError(f"expected a bitmap of at most {size} (H, W), got {picture.size[::-1]}")
+    bitmap = np.asarray(picture.convert("RGBA"))
+    inside = bitmap[..., 3] > 0 if bitmap[..., 3].min() < 255 else bitmap[..., 0] > 0
+    x, y = (int(value) for value in corner)
+    plane: Flags = np.zeros(size, bool)
+    plane[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+    return plane
 
 
 def _unpacked(packed: bytes, size: tuple[int, int]) -> bytes:
@@ -180,8 +200,7 @@ def read_datumaro(path: Path) -> Iterable[AnnotatedPicture]:
 
 def read_yolo(path: Path) -> Iterable[AnnotatedPicture]:
     """One text file a picture: a class number and the corners of an outline in shares of the picture, a line each."""
-    names = path.parent / "classes.txt"
-    classes = names.read_text(encoding="utf-8-sig").split("\n") if names.is_file() else []
+    classes = _yolo_names(path.parent)
     shapes = []
     for row, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         number, *corners = line.split()
@@ -190,9 +209,37 @@ def read_yolo(path: Path) -> Iterable[AnnotatedPicture]:
                 f"line {row}: expected a class and the corners of an outline, got {len(corners)} numbers"
             )
         values = [float(corner) for corner in corners]
-        label = classes[int(number)].strip() if 0 <= int(number) < len(classes) else number
+        label = classes[int(number)] if 0 <= int(number) < len(classes) else number
         shapes.append(Shape(label, (_outline(zip(values[::2], values[1::2], strict=True)),), relative=True))
     yield AnnotatedPicture(path.stem, None, tuple(shapes))
+
+
+def _yolo_names(folder: Path) -> list[str]:
+    """What class numbers are called: by a list of names, or the data's YAML, in the folder or in the two above it."""
+    for place in (folder, *folder.parents[:2]):
+        for path in (place / name for name in _NAME_FILES):
+            if path.is_file():
+                return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        for path in (place / name for name in _DATA_FILES):
+            if path.is_file() and (names := _names_in_yaml(path.read_text(encoding="utf-8-sig"))):
+                return names
+    return []
+
+
+def _names_in_yaml(text: str) -> list[str]:
+    """The names under ``names:``, as a list or by their numbers, in either of YAML's ways to write them."""
+    _, colon, rest = f"\n{text}".partition("\nnames:")
+    first, *below = rest.split("\n") if colon else [""]
+    if (opening := first.strip()[:1]) in ("[", "{"):
+        entries = re.split("[,\n]", rest.strip()[1:].partition("]" if opening == "[" else "}")[0])
+    else:
+        entries = list(itertools.takewhile(lambda line: line[:1] in ("-", " ", "\t"), below))
+    plain = [re.sub(r"^-\s+", "", entry.strip()) for entry in entries if entry.strip()]
+    numbered = [pair for entry in plain if (pair := re.fullmatch(r"(\d+)\s*:\s*(.*)", entry))]
+    if len(numbered) == len(plain):
+        by_number = {int(pair.group(1)): pair.group(2) for pair in numbered if int(pair.group(1)) < _MOST_NAMES}
+        plain = [by_number.get(number, str(number)) for number in range(max(by_number, default=-1) + 1)]
+    return [entry.strip("'\" ") for entry in plain]
 
 
 def _outline(points: Iterable[Sequence[float]]) -> Outline:
