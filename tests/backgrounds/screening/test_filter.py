@@ -12,8 +12,19 @@ from four_kinds import NAMES, pictures
 from PIL import Image
 
 from torch_bgdebias.backgrounds import BackgroundBank, StreamedBackgroundBank
+from torch_bgdebias.backgrounds.screening.filter import FilterStep
 from torch_bgdebias.backgrounds.screening.viewer import Viewer
 from torch_bgdebias.swap import BackgroundSwap
+
+
+def test_a_step_names_the_classes_that_were_seen_alone():
+    unseen = {f"bird {i}": 0 for i in range(95)}
+    assert str(FilterStep("net", 5, 40, 3, {"ostrich": 3, **unseen})) == "net (top 5) removed 3 of 40 (ostrich in 3)"
+    assert str(FilterStep("net", 5, 40, 0, unseen)) == "net (top 5) removed 0 of 40 (none seen)"
+    several = {str(i): 9 - i for i in range(7)}
+    assert str(FilterStep("net", 5, 40, 9, {**unseen, **several})).endswith(
+        "(0 in 9, 1 in 8, 2 in 7, 3 in 6, 4 in 5 and 2 more classes)"
+    )
 
 
 def test_a_trained_network_finds_what_is_forbidden(network, tmp_path):

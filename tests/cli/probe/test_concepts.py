@@ -22,6 +22,11 @@ class See(nn.Module):
         self.pixels, self.head = nn.Identity(), nn.Linear(3, 2)
     def forward(self, x):
         return self.head(self.pixels(x).mean((2, 3)))
+
+class Grey(See):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(1, 2)
 """
 
 
@@ -53,8 +58,19 @@ def place(tmp_path, monkeypatch):
     sys.modules.pop("concept_nets", None)
 
 
-def command(*words):
-    fixed = ("--model", "concept_nets:See", "--data", "data", "--size", "12", "--device", "cpu", "--attributions", "")
+def command(*words, model="See"):
+    fixed = (
+        "--model",
+        f"concept_nets:{model}",
+        "--data",
+        "data",
+        "--size",
+        "12",
+        "--device",
+        "cpu",
+        "--attributions",
+        "",
+    )
     return cli.main(["probe", *fixed, "--variants", "mixed_rand", "--concept-layers", "pixels", *map(str, words)])
 
 
@@ -97,3 +113,13 @@ def test_the_report_keeps_them(place, capsys):
     assert cli.main(["report", "out/report.json", "--out", "again.html", "--overwrite", "--json"]) == 0
     biased_pairs = json.loads(capsys.readouterr().out)["models"][0]["biased_concepts"]
     assert [(x["concept"], x["background"]) for x in biased_pairs] == [(r.concept, r.category) for r in table.biased]
+
+
+def test_grey_pictures_get_grey_backgrounds(place):
+    assert command("--channels", 1, "--concepts", "places", "--out", "out", model="Grey") == 0
+    assert ConceptTransfer.from_json("out/concepts.json").vectors["pixels"].shape[-1] == 1
+
+
+def test_backgrounds_without_categories_are_named(place, capsys):
+    assert command("--concepts", "places/red", "--out", "out") == 1
+    assert "--concepts: expected a folder of pictures a category in places/red, got" in capsys.readouterr().err

@@ -57,9 +57,10 @@ class FilterStep:
     by_foreground: dict[int, int] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
-        most_frequent = sorted(self.by_class.items(), key=lambda item: -item[1])
-        class_words = ", ".join(f"{name} in {count}" for name, count in most_frequent[:5] if count)
-        more = f" and {len(most_frequent) - 5} more classes" if len(most_frequent) > 5 else ""
+        seen = {name: count for name, count in self.by_class.items() if count}
+        most_frequent = sorted(seen.items(), key=lambda item: -item[1])
+        class_words = ", ".join(f"{name} in {count}" for name, count in most_frequent[:5])
+        more = f" and {len(seen) - 5} more classes" if len(seen) > 5 else ""
         removed = f"removed {self.dropped} of {self.before}"
         if self.by_foreground:
             removed = "keeps " + ", ".join(f"class {c} from {n}" for c, n in list(self.by_foreground.items())[:5])

@@ -37,12 +37,14 @@ def measure_concepts(
     """Fit and test what ``--concepts`` asks for. Writes concepts.json, with every picture's IoU and the vectors.
 
     Raises:
-        ValueError: no class has two pictures.
+        ValueError: no class has two pictures, or the backgrounds lie in no folders of categories.
         FileNotFoundError: no backgrounds.
     """
     fit, test, classes = _fit_and_test_halves(data.dataset, names, args.concept_images, args.seed, device)
-    bank = BackgroundBank.from_folder(args.concepts, (fit.images.shape[2], fit.images.shape[3]), on_error=args.on_error)
-    assert bank.labels is not None
+    channels, height, width = fit.images.shape[1:]
+    bank = BackgroundBank.from_folder(args.concepts, (height, width), channels=channels, on_error=args.on_error)
+    if bank.labels is None:
+        raise ValueError(f"--concepts: expected a folder of pictures a category in {args.concepts}, got pictures alone")
     categories = {
         name: _swap_onto_bank(BackgroundBank(bank.images[bank.labels == i]), data, args.seed)
         for i, name in enumerate(bank.classes or ())
