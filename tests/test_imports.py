@@ -22,9 +22,9 @@ TESTS = sorted(Path(__file__).resolve().parent.rglob("*.py"))
 #: files beneath all rooms, the lowest first: each may import those above it in this list
 GROUND_FLOOR = (
     "names", "seeds", "_version", "_deprecated", "_optional", "_lazy", "checks", "first_batches", "moved_pixels",
-    "writing", "records", "precision", "batch_places", "batch", "sharded", "models", "stages", "class_names", "subsets",
-    "probabilities", "superclasses", "preprocessing", "depth", "files", "unread", "ops", "compositing", "checkpoints",
-    "named_models",
+    "writing", "records", "precision", "batch_places", "batch", "calls", "sharded", "models", "stages", "class_names",
+    "subsets", "probabilities", "superclasses", "preprocessing", "depth", "files", "unread", "ops", "compositing",
+    "checkpoints", "named_models",
 )  # fmt: skip
 #: room -> the rooms that it may import, beside itself and the ground floor
 ARROWS: dict[str, set[str]] = {

@@ -107,6 +107,7 @@ SWAP_OPTIONS = {"schedule": lambda epoch, step: 0.5, "start_epoch": 1, "refresh"
 CLAD_OPTIONS = {
     "num_classes": 3, "weight": 0.5, "plus": True, "num_negatives": 5, "temperature": 0.3, "layer": "net.5",
     "joint": True, "label_of": torch.flatten, "criterion": F.cross_entropy, "logits": 0, "max_batch": 9, "refresh": 3,
+    "forward": lambda module, image: module(image),
 }  # fmt: skip
 
 

@@ -272,3 +272,34 @@ def test_a_network_that_is_copied_to_several_devices_is_refused_by_name(name):
         small.fit(module, small.CALLBACKS[name](), val=small.loader())
     module.net = module.net.module
     small.fit(module, small.CALLBACKS[name](), val=small.loader())
+
+
+def by_the_training_step(self, batch, batch_idx):
+    self.log("val_loss", self.training_step(batch, batch_idx))
+
+
+def by_itself(self, batch, batch_idx):
+    self.log("val_loss", F.cross_entropy(self(batch[0]), batch[-1]))
+
+
+def image_first_label_last(self, batch, batch_idx):
+    image, label = batch
+    return F.cross_entropy(self(image), label)
+
+
+@pytest.mark.parametrize("name", small.CALLBACKS)
+def test_a_validation_step_may_call_the_training_step(name):
+    """Its loss is that of the images as they are, and the training goes on as if it had its own."""
+    image, label, mask = small.tensors()
+    batches = small.loader(image, mask, label)
+    outcomes = []
+    for step in (by_the_training_step, by_itself):
+        module = small.theirs(training_step=image_first_label_last, validation_step=step)
+        callback = small.CALLBACKS[name](BatchSpec(label=2, mask=1, hide_mask=True))
+        run = small.fit(module, callback, train=batches, val=batches)
+        outcomes.append((small.weights(module), run.callback_metrics))
+    (weights, logged), (expected, expected_logged) = outcomes
+    assert torch.equal(weights, expected)
+    assert sorted(logged) == sorted(expected_logged)
+    for key in set(logged) - {"bias/seconds"}:
+        torch.testing.assert_close(logged[key], expected_logged[key], equal_nan=True)

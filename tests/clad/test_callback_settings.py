@@ -141,18 +141,97 @@ def test_a_queue_that_stays_empty_is_told_once_in_every_fit():
         assert sum("CLADCallback added nothing in this epoch" in str(one.message) for one in caught) == 1
 
 
-def test_bad_settings_are_named():
-    class Bare(CallsItsNetwork):
-        def __init__(self):
-            super().__init__()
-            self.body, self.head = self.net[:-1], self.net[-1]
-            del self.net
+class Bare(CallsItsNetwork):
+    """Its step calls body and head one after the other."""
 
+    def __init__(self, change=lambda image: image):
+        super().__init__()
+        self.body, self.head, self.change = self.net[:-1], self.net[-1], change
+        del self.net
+
+    def classify(self, image):
+        return self.head(self.body(self.change(image)))
+
+
+class WithForward(Bare):
+    """The same with a forward, which knows nothing of the change."""
+
+    def forward(self, image):
+        return self.head(self.body(image))
+
+
+class CallsForward(WithForward):
+    """Its step calls the forward, which runs no hooks."""
+
+    def classify(self, image):
+        return self.forward(self.change(image))
+
+
+def test_a_forward_that_works_in_place_is_refused():
+    class InPlace(CallsForward):
+        def forward(self, image):
+            return super().forward(image.sub_(0.4).div_(0.2))
+
+    with pytest.raises(LookupError, match="InPlace.forward changes the batch's images in place.*forward=lambda"):
+        fit(InPlace(), CLADCallback(BackgroundSwap()))
+    fit(InPlace(), CLADCallback(BackgroundSwap(), forward=lambda module, image: module.head(module.body(image))))
+
+
+def test_of_a_forward_that_does_more_than_its_network_the_network_is_called_again():
+    class Mixing(Module):
+        def forward(self, image, label):
+            self.calls = getattr(self, "calls", 0) + 1
+            return self.net(image), label
+
+        def training_step(self, batch, batch_idx):
+            logits, label = self.forward(batch[0], batch[1])
+            loss = F.cross_entropy(logits, label)
+            self.losses.append(loss.detach().clone())
+            return loss
+
+    module, expected = Mixing(), Module()
+    for each in (module, expected):
+        fit(each, CLADCallback(BackgroundSwap(), plus=True))
+    assert module.calls == 3
+    torch.testing.assert_close(torch.stack(module.totals), torch.stack(expected.totals))
+
+
+CHANGES = {"as they are": lambda image: image, "normalised": lambda image: (image - 0.4) / 0.2}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("kind", ["forward", "parts", "parts with a forward"])
+def test_positives_enter_as_the_images_do(kind, change):
+    """As where the step calls its network: what it does to the images before is done to the positives too."""
+
+    class Hooked(CallsItsNetwork):
         def classify(self, image):
-            return self.head(self.body(image))
+            return self.net(CHANGES[change](image))
 
-    with pytest.raises(LookupError, match="no module around 'head' was called with the images.*has no forward"):
+    expected = Hooked()
+    fit(expected, CLADCallback(BackgroundSwap(), plus=True))
+    make = {"forward": CallsForward, "parts": Bare, "parts with a forward": WithForward}[kind]
+    module = make(CHANGES[change])
+    options = {} if kind == "forward" else {"forward": lambda module, image: module.head(module.body(image))}
+    if kind == "parts with a forward":
+        if change == "normalised":
+            with pytest.raises(LookupError, match=r"training_step changes them \(a normalisation\?\).*forward=lambda"):
+                fit(make(CHANGES[change]), CLADCallback(BackgroundSwap(), plus=True))
+        else:
+            options = {}
+    fit(module, CLADCallback(BackgroundSwap(), plus=True, **options))
+    torch.testing.assert_close(torch.stack(module.totals), torch.stack(expected.totals))
+    assert all("forward" not in vars(part) for part in module.modules())
+
+
+def test_bad_settings_are_named():
+    without = "no module around 'head' was called with the images.*has no forward; pass CLADCallback\\(forward=lambda"
+    with pytest.raises(LookupError, match=without):
         fit(Bare(), CLADCallback(BackgroundSwap()))
+    with pytest.raises(TypeError, match="forward: expected a function of \\(module, image\\), got str"):
+        CLADCallback(BackgroundSwap(), forward="net")
+    with pytest.raises(ValueError, match="forward: .*; pass joint=False"):
+        CLADCallback(BackgroundSwap(), forward=lambda module, image: module(image), joint=True)
     with pytest.raises(LookupError, match="joint: no module around 'head' .*; pass joint=False"):
         fit(Bare(), CLADCallback(BackgroundSwap(), joint=True))
     with pytest.raises(TypeError, match="swap: expected a BackgroundSwap, got str 'batch'"):
@@ -214,13 +293,10 @@ def test_views_of_which_none_is_the_batch_s_own_are_refused():
 def test_of_views_through_parts_of_a_module_none_is_guessed():
     class Parts(Module):
         def training_step(self, batch, batch_idx):
-            image, label = batch[:2]
-            return F.cross_entropy(self.forward(torch.cat([image, image.flip(3)])), torch.cat([label, label]))
-
-        def forward(self, image):
+            image, label = torch.cat([batch[0], batch[0].flip(3)]), torch.cat([batch[1], batch[1]])
             for layer in self.net:
                 image = layer(image)
-            return image
+            return F.cross_entropy(image, label)
 
     with pytest.raises(ValueError, match="hands 2 views of each image to parts of the module, not to one"):
         fit(Parts(), CLADCallback(BackgroundSwap()))

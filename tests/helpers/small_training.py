@@ -216,7 +216,7 @@ def make_probe(spec: BatchSpec | None = None, **options: Any) -> BackgroundBiasP
 
 
 def make_concepts(spec: BatchSpec | None = None, **options: Any) -> ConceptProbeCallback:
-    return ConceptProbeCallback((samples(), samples()), layers=["net.0"], epochs=1, **options)
+    return ConceptProbeCallback((samples(), samples()), spec, layers=["net.0"], epochs=1, **options)
 
 
 #: callbacks that change the training

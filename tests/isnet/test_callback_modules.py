@@ -9,7 +9,7 @@ import warnings
 import pytest
 import torch
 from network_to_explain import PlainHeatmaps, assert_differ, assert_same, by_hand, data, loader, trainer
-from small_training import NAMED, Module
+from small_training import NAMED, Module, network
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -350,3 +350,26 @@ def test_watches_that_are_closed_in_another_order_leave_nothing():
     assert len(first) == len(second) == 1
     assert "forward" not in vars(net)
     assert not net._forward_hooks
+
+
+class OneNumber(Module):
+    """One logit an image, as a column or without the second dimension."""
+
+    def __init__(self, column: bool) -> None:
+        super().__init__(network(1))
+        self.column = column
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net(image) if self.column else self.net(image).squeeze(-1)
+
+    def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits.reshape(-1), (target > 1).float())
+
+
+@pytest.mark.parametrize("variant", ["selective", "stochastic", "dual", "original"])
+def test_one_logit_may_have_no_column(variant):
+    modules = [OneNumber(column) for column in (True, False)]
+    for module in modules:
+        trainer(PlainHeatmaps(variant, validate=True)).fit(module, loader(), loader())
+    assert_same(*modules, rtol=0, atol=0)
+    assert_differ(modules[0], OneNumber(True))

@@ -61,8 +61,7 @@ class Emptying(Validated):
     def training_step(self, batch, batch_idx):
         return F.cross_entropy(self(batch.pop("image")), batch.pop("label"))
 
-    def validation_step(self, batch, batch_idx):
-        return self.training_step(batch, batch_idx)
+    validation_step = training_step
 
 
 def test_a_step_may_take_things_out_of_its_batch():

@@ -101,3 +101,44 @@ def test_other_precisions_measure_about_the_same(precision):
         return callback.result.values("features.1")
 
     np.testing.assert_allclose(fitted(precision=precision), fitted(), atol=0.1)
+
+
+def test_a_forward_of_another_kind_is_told_what_to_pass():
+    class OfBatches(Module):
+        def forward(self, batch):
+            return super().forward(batch["image"])
+
+        def training_step(self, batch, _):
+            return F.cross_entropy(self({"image": batch[0]}), batch[1])
+
+        validation_step = training_step
+
+    class Without(OfBatches):
+        forward = pl.LightningModule.forward
+
+        def training_step(self, batch, _):
+            return F.cross_entropy(self.head(self.features(batch[0]).mean((2, 3))), batch[1])
+
+        validation_step = training_step
+
+    def fit(module, **options):
+        callback = ConceptProbeCallback((samples(0), samples(1)), layers=["features.1"], size=8, epochs=1, **options)
+        data = torch.utils.data.TensorDataset(samples(2).images, samples(2).concepts)
+        loader = torch.utils.data.DataLoader(data, batch_size=3)
+        trainer = pl.Trainer(
+            max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=callback,
+        )  # fmt: skip
+        trainer.fit(module, loader, loader)
+        return callback.result
+
+    with pytest.raises(IndexError) as caught:
+        fit(OfBatches())
+    assert "ConceptProbeCallback calls OfBatches(image); where its forward takes" in caught.value.__notes__[0]
+    with pytest.raises(TypeError, match=r"Without has no forward\(image\): pass ConceptProbeCallback\(forward="):
+        fit(Without())
+    for module, forward in (
+        (OfBatches(), lambda module, image: module({"image": image})),
+        (Without(), lambda module, image: module.features(image)),
+    ):
+        assert fit(module, forward=forward) is not None

@@ -135,3 +135,26 @@ def test_what_is_judged_when_the_validation_ends_is_not_seen() -> None:
     advised = measured(Neighbours(), forward=lambda module, image: module(image))
     assert advised[2] == ""
     assert advised[0]["bias/acc_original"] == 1
+
+
+def test_a_loss_of_shares_is_judged_whatever_the_end_of_the_validation_does() -> None:
+    """One-hot labels in a loss, and predictions in numpy for the end, as camera traps' classifiers have them."""
+
+    class Collects(Cheat):
+        def __init__(self, turned: int = 0) -> None:
+            super().__init__()
+            self.turned, self.kept = turned, []
+
+        def validation_step(self, batch, batch_idx):
+            logits, label = self(batch[0]), one_hot((batch[1] + self.turned) % K)
+            self.log("val_loss", F.cross_entropy(logits, label))
+            self.kept.append((logits.cpu().numpy(), label.cpu().numpy()))
+
+        def on_validation_epoch_end(self):
+            self.kept.clear()
+
+    metrics, report, said = measured(Collects())
+    assert said == ""
+    assert report is not None
+    assert metrics["bias/acc_original"] == 1
+    assert measured(Collects(1))[1] is None

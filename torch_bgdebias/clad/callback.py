@@ -16,7 +16,7 @@ from torch_bgdebias._deprecated import warn_renamed
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_label, describe
 from torch_bgdebias.clad.loss import CLADLoss
-from torch_bgdebias.clad.paired import Pair, paired_pass
+from torch_bgdebias.clad.paired import Forward, Pair, paired_pass
 from torch_bgdebias.clad.settings import CLADSettings
 from torch_bgdebias.class_names import known_names, plain_name
 from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, Trainer, add_to_loss, answer_widths
@@ -72,8 +72,8 @@ class CLADCallback(SwappingCallback):
         seed: of the draws.
         refresh: images that a `StreamedBackgroundBank` exchanges a step.
         log: log, do not, or log under this prefix instead of ``clad``.
-        num_classes, weight, plus, num_negatives, temperature, layer, joint, label_of, criterion, logits, max_batch: see
-            `CLADSettings`.
+        num_classes, weight, plus, num_negatives, temperature, layer, joint, label_of, criterion, logits, forward,
+            max_batch: see `CLADSettings`.
 
     Raises:
         TypeError: ``swap`` is no BackgroundSwap, ``weight`` neither a number nor a function.
@@ -106,6 +106,7 @@ class CLADCallback(SwappingCallback):
         label_of: Callable[[Tensor], Tensor] | None = None,
         criterion: Callable[[Tensor, Tensor], Tensor] | None = None,
         logits: LogitsKey = None,
+        forward: Forward | None = None,
         seed: int = 0,
         refresh: int = 8,
         max_batch: int | None = None,
@@ -122,6 +123,7 @@ class CLADCallback(SwappingCallback):
             label_of=label_of,
             criterion=criterion,
             logits=logits,
+            forward=forward,
             max_batch=max_batch,
         )
         options = fields_of(self.settings)
@@ -132,7 +134,7 @@ class CLADCallback(SwappingCallback):
         self._one_logit = False
         self._changes = ChangeWatch(self._warn_of_changes)
         self._views: Views | None = None
-        self._compared = self._warned_of_empty = False
+        self._compared = self._entered = self._warned_of_empty = False
 
     def state_dict(self) -> dict[str, Any]:
         """The queue, batches seen and the seed (the same on every rank), and the position of a streamed bank."""
@@ -201,7 +203,7 @@ class CLADCallback(SwappingCallback):
         super()._prepare(module)
         check_one_device(module, what=type(self).__name__)
         self._changes, self._views = ChangeWatch(self._warn_of_changes), None
-        self._compared = self._warned_of_empty = False
+        self._compared = self._entered = self._warned_of_empty = False
         self._layer, head = self._find_layer(module)
         inner = original_module(head)
         self._one_logit = isinstance(inner, nn.Linear) and inner.out_features == 1
@@ -230,12 +232,16 @@ class CLADCallback(SwappingCallback):
             assert isinstance(swapped, Tensor), "one positional input gives one output"
             return swapped
 
+        own = self.settings
         with paired_pass(
-            call.module, self._layer, image, positives, joint=self.settings.joint, views=self._views
+            call.module, self._layer, image, positives, joint=own.joint, views=self._views, forward=own.forward
         ) as paired:
             output = call.run()
             if output is None:  # the user's step skips this batch
                 return None
+            if not self._entered:
+                self._entered = True
+                paired.check_parts()
             pair = paired.finish()
         self._note_views(paired.views)
         if self.settings.plus and not self._compared:

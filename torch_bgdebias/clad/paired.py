@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from torch_bgdebias.calls import around_calls
 from torch_bgdebias.checks import describe
-from torch_bgdebias.models import LayerTap, get_layer, tap
-from torch_bgdebias.moved_pixels import Views, views_of
+from torch_bgdebias.models import LayerTap, get_layer, original_module, tap
+from torch_bgdebias.moved_pixels import Views, same_images, views_of
 
-__all__ = ["Pair", "PairedPass", "paired_pass"]
+__all__ = ["Forward", "Pair", "PairedPass", "paired_pass"]
+
+#: takes images, as they enter the network, through a module
+Forward: TypeAlias = "Callable[[nn.Module, Tensor], Any]"
 
 
 class Pair(NamedTuple):
@@ -37,12 +42,13 @@ class PairedPass:
     """One training step's look at the network: which module took the images, with which arguments, what came out.
 
     The network is the outermost module around ``layer`` that is called with the images, or with several views of them
-    in one batch, of which those are looked at that are the images themselves. It is watched, never changed; with
-    ``joint`` its input is extended and its output cut back for the one call.
+    in one batch, of which those are looked at that are the images themselves; where none is, one whose ``forward`` is.
+    It is watched, never changed; with ``joint`` its input is extended and its output cut back for the one call.
 
     Attributes:
         network: it, once it was called.
         views: which rows of what it was given are the batch's own images.
+        entered: where a step calls parts one after the other, the images as the first of them was given them.
     """
 
     def __init__(
@@ -54,12 +60,16 @@ class PairedPass:
         layer_tap: LayerTap,
         joint: bool,
         views: Views | None,
+        forward: Forward | None,
     ) -> None:
-        self.module, self.layer, self.image = module, layer, image
+        self.module, self.layer, self.image, self._forward = module, layer, image, forward
         self.second, self.seen, self.joint, self.views = positives, layer_tap, joint, views
         self.network: nn.Module | None = None
+        self.entered: Tensor | None = None
         self._rows, self._size = slice(None), len(image)
         self._open = False
+        self._forward_call: tuple[nn.Module, tuple[Any, ...], dict[str, Any]] | None = None
+        self._forward_image: tuple[Tensor, int] | None = None
         self._repeat: Callable[[], Any] | None = None
         self._output: Any = None
 
@@ -69,6 +79,7 @@ class PairedPass:
         Raises:
             LookupError: the images went another way, or the layer was not used.
         """
+        self._take_forward_call()
         embeddings, batch, size = self.seen.inputs[self.layer], self.image.shape[0], self._size
         if not embeddings:
             raise LookupError(
@@ -108,6 +119,24 @@ class PairedPass:
         extend = _extend(image, positive, rows)
         return tree_map(extend, args), tree_map(extend, kwargs)
 
+    def enter_forward(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note a call of something around the layer, be it of its ``forward`` alone, which runs no hooks."""
+        if self.network is None and self._forward_call is None:
+            self._forward_call = network, args, kwargs
+            image = _image_among((args, kwargs), self.image)
+            self._forward_image = None if image is None else (image, image._version)
+
+    def _take_forward_call(self) -> None:
+        """Where no module took the images, one whose forward did is the network."""
+        if self.network is not None or self._forward_call is None or self.joint or self._forward is not None:
+            return
+        if self._forward_image is not None and self._forward_image[0]._version != self._forward_image[1]:
+            raise LookupError(
+                f"network: {type(self._forward_call[0]).__name__}.forward changes the batch's images in place, and "
+                f"would change those with other backgrounds a second time; {_PARTS}"
+            )
+        self.enter(*self._forward_call)
+
     def _views_among(self, arguments: Any) -> Tensor | None:
         """Several views of the images in one batch, if that is what entered; the batch's own are noted."""
         batch = len(self.image)
@@ -141,13 +170,37 @@ class PairedPass:
         self._output = tree_map(lambda x: _tail(x, size, batch), output)
         return tree_map(lambda x: _head(x, size, batch), output)
 
+    def enter_part(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Forward pre-hook of everything that is not around the layer: parts that the step calls by themselves."""
+        if self.network is None and self.entered is None:
+            self.entered = _image_among((args, kwargs), self.image)
+
     def _call_again(self) -> Any:
         if self._repeat is not None:
             return self._repeat()
+        image = self.image if self.entered is None or self.entered.shape != self.image.shape else self.entered
+        if self._forward is not None:
+            return self._forward(self.module, self.second(image))
         if not _has_forward(self.module):
-            raise LookupError(f"network: {_NO_ENTRY.format(layer=self.layer)}, and the module has no forward")
-        self.network = self.module  # the step went around its hooks (self.forward(image)); they are not to act now
+            raise LookupError(f"network: {_NO_ENTRY.format(layer=self.layer)}, and the module has no forward; {_PARTS}")
+        self.network = self.module  # its hooks are not to act now
         return self.module(self.second(self.image))
+
+    def check_parts(self) -> None:
+        """Refuse parts that were given other images than the module's forward would be. Waits for the device.
+
+        Raises:
+            LookupError: the step changes them before.
+        """
+        self._take_forward_call()
+        if self._repeat is not None or self.joint or self._forward is not None or self.entered is None:
+            return
+        entered, image = self.entered.detach(), self.image.detach()
+        if not same_images(entered, image) and not (entered.shape == image.shape and bool((entered == image).all())):
+            raise LookupError(
+                f"network: {_NO_ENTRY.format(layer=self.layer)}: training_step changes them (a normalisation?) and "
+                f"hands them to parts, where {type(self.module).__name__}.forward would get them unchanged; {_PARTS}"
+            )
 
 
 @contextmanager
@@ -159,6 +212,7 @@ def paired_pass(
     *,
     joint: bool = False,
     views: Views | None = None,
+    forward: Forward | None = None,
 ) -> Iterator[PairedPass]:
     """Watch a training step inside the block, and take a second batch through the same network.
 
@@ -171,16 +225,24 @@ def paired_pass(
             samples are doubled, and what it returns is cut back to the user's part.
         views: which rows are the batch's own images where several views enter, from an earlier `PairedPass`; finding
             them waits for the device.
+        forward: takes the second batch through the module where the step calls no module around the layer with the
+            images, but parts one after the other; ``None``: the module's own.
 
     Yields:
         PairedPass: run the user's step, then `PairedPass.finish`.
     """
     get_layer(module, layer)
     with tap(module, [layer]) as layer_tap, ExitStack() as stack:
-        paired = PairedPass(module, layer, image, second, layer_tap, joint, views)
-        for outer in _modules_around(module, layer):
+        paired = PairedPass(module, layer, image, second, layer_tap, joint, views, forward)
+        around = _modules_around(module, layer)
+        for outer in around:
             stack.callback(outer.register_forward_pre_hook(paired.enter, with_kwargs=True).remove)
             stack.callback(outer.register_forward_hook(paired.leave, with_kwargs=True).remove)
+            if not joint and original_module(outer) is outer:
+                enter = functools.partial(paired.enter_forward, outer)
+                stack.enter_context(around_calls(outer, enter, lambda _: None))
+        for part in _parts_beside(module, around):
+            stack.callback(part.register_forward_pre_hook(paired.enter_part, with_kwargs=True).remove)
         yield paired
 
 
@@ -200,12 +262,23 @@ def as_vectors(embedding: Any, batch: int, layer: str) -> Tensor:
 
 
 _NO_ENTRY = "no module around {layer!r} was called with the images of the batch"
+_PARTS = (
+    "pass CLADCallback(forward=lambda module, image: ...), which takes images as they enter the first of the parts "
+    "through all of them"
+)
 
 
 def _modules_around(module: nn.Module, layer: str) -> list[nn.Module]:
     """The modules that contain the layer, outermost first, compiled wrappers and what they wrap among them."""
     target = get_layer(module, layer)
     return [m for m in module.modules() if m is not target and any(inner is target for inner in m.modules())]
+
+
+def _parts_beside(module: nn.Module, around: list[nn.Module]) -> list[nn.Module]:
+    """The children of the modules around the layer that are not around it themselves."""
+    inside = {id(outer) for outer in around}
+    children = [child for outer in (around or [module]) for child in outer.children()]
+    return [child for child in children if id(child) not in inside and not isinstance(child, torch.jit.ScriptModule)]
 
 
 def _image_among(arguments: Any, image: Tensor) -> Tensor | None:

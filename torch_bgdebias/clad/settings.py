@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_bgdebias.checks import describe
 from torch_bgdebias.clad.functional import check_temperature
 from torch_bgdebias.clad.loss import CLADLoss
+from torch_bgdebias.clad.paired import Forward
 from torch_bgdebias.models import LogitsKey
 
 __all__ = ["CLADSettings"]
@@ -38,12 +39,15 @@ class CLADSettings:
         criterion: loss of (logits, target) for ``plus``; by default cross-entropy, for class labels only, and of one
             logit its binary form.
         logits: where the logits are in what the network returns, for ``plus`` with a ``layer`` of one's own.
+        forward: how the module takes images with other backgrounds where its step calls no network with the images, but
+            parts one after the other: ``lambda module, image: module.head(module.backbone(image))``, for images as they
+            enter the first part; ``None``: its own forward.
         max_batch: with several processes, the most images of any process's batch (the loader's batch size): the step
             then never waits for the device. ``None``: any batches will do, and each step waits for their sizes.
 
     Raises:
-        TypeError: ``weight`` neither a number nor a function.
-        ValueError: a number out of range.
+        TypeError: ``weight`` neither a number nor a function, ``forward`` no function.
+        ValueError: a number out of range, ``forward`` beside ``joint``.
     """
 
     num_classes: int | None = None
@@ -56,12 +60,17 @@ class CLADSettings:
     label_of: Callable[[Tensor], Tensor] | None = None
     criterion: Criterion | None = None
     logits: LogitsKey = None
+    forward: Forward | None = None
     max_batch: int | None = None
 
     def __post_init__(self) -> None:
         weight = self.weight
         if not callable(weight) and (isinstance(weight, bool) or not isinstance(weight, int | float)):
             raise TypeError(f"weight: expected a number or a function of (epoch, step), got {describe(weight)}")
+        if self.forward is not None and not callable(self.forward):
+            raise TypeError(f"forward: expected a function of (module, image), got {describe(self.forward)}")
+        if self.forward is not None and self.joint:
+            raise ValueError("forward: takes the images with other backgrounds by themselves; pass joint=False")
         check_temperature(self.temperature)
         self.new_loss(1 if self.num_classes is None else self.num_classes)
 

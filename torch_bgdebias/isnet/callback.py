@@ -12,13 +12,14 @@ from torch import Tensor
 
 from torch_bgdebias._deprecated import warn_renamed
 from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.calls import around_calls
 from torch_bgdebias.checks import describe
 from torch_bgdebias.isnet.balance import GradientBalance
 from torch_bgdebias.isnet.calibration import RelevanceRange
 from torch_bgdebias.isnet.callback_calibration import measured_range
 from torch_bgdebias.isnet.callback_fit import Fit, loss_of, ways_to_name_it
 from torch_bgdebias.isnet.callback_validation import Validation, loader_names, log_figures
-from torch_bgdebias.isnet.calls import around_calls, place_of_image
+from torch_bgdebias.isnet.calls import place_of_image
 from torch_bgdebias.isnet.class_masks import dimming_mask, loss_mask
 from torch_bgdebias.isnet.dimming import BackgroundDimming
 from torch_bgdebias.isnet.loss import NO_RANGE, ISNetLoss
@@ -230,7 +231,7 @@ class ISNetCallback(TrainingStepCallback):
     def _validate(self, call: StepCall) -> Any:
         """Run a validation step, then explain what entered the network."""
         module = call.module
-        if self.spec.absent(call.batch):
+        if module.trainer.training or self.spec.absent(call.batch):  # or a training step that calls this one
             return call.run()
         if self._validation is None:
             self._validation = Validation(self._explainer(module), self.spec, self._called(module), self.seed)

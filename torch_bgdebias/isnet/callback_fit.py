@@ -99,7 +99,8 @@ class Fit:
         if self._decides:
             return
         link, widths = link_to_loss(loss, logits), answer_widths(loss)
-        if link == "features" or (link == "logits" and widths and logits.shape[1] not in widths):
+        width = logits.shape[1] if logits.ndim > 1 else 1
+        if link == "features" or (link == "logits" and widths and width not in widths):
             raise RuntimeError(
                 f"network: {self.called} returned a {describe(logits.detach())} that goes through further layers "
                 "before it becomes training_step's loss: these are features and no logits, and explaining them would "

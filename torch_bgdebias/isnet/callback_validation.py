@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torch_bgdebias.batch import BatchSpec
+from torch_bgdebias.calls import around_calls
 from torch_bgdebias.checks import describe
-from torch_bgdebias.isnet.calls import around_calls, place_of_image
+from torch_bgdebias.isnet.calls import place_of_image
 from torch_bgdebias.isnet.class_masks import loss_mask
 from torch_bgdebias.isnet.loss import ISNetLoss
 from torch_bgdebias.isnet.record import Explanation
@@ -123,6 +124,8 @@ class Validation:
         if self._isnet.rules.multi_label:
             fits = label.shape == logits.shape
             return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype)) if fits else None
+        if logits.ndim == 1:  # one logit an image
+            return None
         if label.ndim == 1 and not label.is_floating_point() and len(label) == len(logits) and logits.shape[1] > 1:
             return F.cross_entropy(logits, label.long())
         shares = label.shape == logits.shape and label.is_floating_point() and logits.shape[1] > 1

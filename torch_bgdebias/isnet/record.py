@@ -30,7 +30,7 @@ class Explanation:
     """Heatmaps of one forward pass.
 
     Attributes:
-        logits: (B, K), what the model returned.
+        logits: (B, K), or (B,) of one logit: what the model returned.
         relevance: (B, M, C, H, W), at least float32: M heatmaps an image, at the input; C is 0 where the rules leave
             the input out (``at_input=False``). Of volumes (B, M, C, D, H, W).
         hidden: the same at the outputs of the layers of ``deep_supervision``, (B, M, c, h, w) each.

@@ -45,7 +45,7 @@ def explained(
 
     Args:
         variant: see `ISNet`; "dual" gives two (M = 2): what LRP-z+ and LRP-epsilon propagate.
-        logits: (B, K).
+        logits: (B, K), or (B,) of one logit.
         target: classes, weights or a function (`torch_bgdebias.lrp.scalars.chosen`) instead of the variant's
             own choice.
         selective_eps: e of the papers' form of the selective variant; ``None`` for exact log-odds.
@@ -54,6 +54,8 @@ def explained(
         positive: the first of the dual variant is the sum of the positive logits rather than of all.
         generator: for the random choices, on the logits' device.
     """
+    if logits.ndim == 1:
+        logits = logits[:, None]
     if logits.ndim != 2:
         raise ValueError(f"model output: expected logits (B, K), got {describe(logits)}")
     logits = working_precision(logits)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
+from torch_bgdebias.calls import around_calls
 from torch_bgdebias.checks import check_finite, check_image
-from torch_bgdebias.isnet.calls import around_calls, given_image, place_of_image
+from torch_bgdebias.isnet.calls import given_image, place_of_image
 from torch_bgdebias.isnet.record import Explanation, Record, WithImage
 from torch_bgdebias.isnet.rules import PixelBox, Rules
 from torch_bgdebias.isnet.targets import Target

@@ -242,6 +242,8 @@ class TrainingStepCallback(LightningCallback):
             self._ready = True
 
     def _around(self, call: StepCall) -> Any:
+        if not call.module.trainer.training:  # a validation step that calls the training step
+            return call.run()
         self._make_ready(call.module)
         step_number = self.steps
         if self._mixtures is not None:

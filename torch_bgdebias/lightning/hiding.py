@@ -29,9 +29,16 @@ def hide_mask(trainer: Trainer, module: LightningModule, owner: object, spec: Ba
     Several callbacks may hide the same mask: the later ones find it gone.
     """
 
+    inside: list[StepCall] = []
+
     def without(call: StepCall) -> Any:
-        call.batch, _ = spec.without_mask(call.batch)
-        return call.run()
+        if not inside:  # a step that another one calls is given what that one has
+            call.batch, _ = spec.without_mask(call.batch)
+        inside.append(call)
+        try:
+            return call.run()
+        finally:
+            inside.pop()
 
     def around_transfer(call: StepCall) -> Any:
         call.batch, hidden = spec.without_mask(call.batch)

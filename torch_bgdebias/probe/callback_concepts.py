@@ -17,6 +17,7 @@ from torch_bgdebias.concepts.activations import Forward
 from torch_bgdebias.concepts.experiment import Variant
 from torch_bgdebias.concepts.settings import ConceptOptions, ConceptSettings
 from torch_bgdebias.lightning import LightningModule, ReadingCallback, Trainer
+from torch_bgdebias.probe.callback_settings import call_with_advice
 from torch_bgdebias.probe.passes.loading import rng_untouched
 
 __all__ = ["ConceptProbeCallback"]
@@ -98,7 +99,9 @@ class ConceptProbeCallback(ReadingCallback):
     def _read(self, trainer: Trainer, pl_module: LightningModule) -> Mapping[str, float]:
         def forward(module: nn.Module, image: Tensor) -> object:
             with trainer.precision_plugin.forward_context():  # around the module alone: it may exchange torch's dtype
-                return module(image) if self._forward is None else self._forward(module, image)
+                if self._forward is not None:
+                    return self._forward(module, image)
+                return call_with_advice(module, image, who=type(self).__name__)
 
         with rng_untouched():
             probe = ConceptProbe(pl_module, self.layers, forward=forward, settings=self.settings)

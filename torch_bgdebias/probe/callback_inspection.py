@@ -40,12 +40,13 @@ class Inspector:
     def __init__(self, *, task: str, logits: LogitsKey) -> None:
         self.task, self._logits = task, logits
 
-    def run(self, call: StepCall, image: Tensor) -> tuple[Any, Judgements, Entry | None]:
+    def run(self, call: StepCall, image: Tensor, label: Tensor | None) -> tuple[Any, Judgements, Entry | None]:
         """Run a step: what it returned, what it judged, and how that compares; ``None`` for an empty batch.
 
         Args:
             call: of the step.
             image: (B, C, H, W) of its batch, which the step does not change.
+            label: (B,) classes or (B, L) sets of its batch, where they are of a kind that can be compared.
         """
         with ExitStack() as stack:
             step = stack.enter_context(calls_by_module(call.module))
@@ -57,7 +58,12 @@ class Inspector:
         if not len(image):
             return output, judgements, None
         with rng_untouched(), call.module.trainer.precision_plugin.forward_context():
-            return output, judgements, self._compared(call.module, step, judgements.answers, image)
+            entry = self._compared(call.module, step, judgements.answers, image)
+            judges_nothing = not judgements.answers.of("output") and (label is None or not judgements.met(label))
+        if judges_nothing and entry.compared and not entry.problem and (hook := _judges_at_the_end(call.module)):
+            problem = f"its own step judges nothing, and what its {hook} does is not seen"
+            entry = entry.with_problem(problem, AS_FORWARD)
+        return output, judgements, entry
 
     def run_training(self, call: StepCall, image: Tensor) -> tuple[Any, Entry | None]:
         """As `run`; only how images enter: what a training step judges may differ by dropout and by what is drawn."""
@@ -105,8 +111,6 @@ class Inspector:
         elif candidates:
             problem = f"its own step judges {_shape_text(candidates)} that its forward does not return"
             entry = entry.with_problem(problem, FORWARD)
-        if not judged.of("output") and entry.compared and not entry.problem and (hook := _judges_at_the_end(module)):
-            return entry.with_problem(f"its own step judges nothing, and what its {hook} does is not seen", AS_FORWARD)
         if not entry.problem and judged.cut_elsewhere(logits_in_step, task=self.task):
             return entry.with_problem(*ELSEWHERE)
         return entry

@@ -13,9 +13,7 @@ from torch_bgdebias.names import METRICS
 from torch_bgdebias.preprocessing import Preprocessing
 from torch_bgdebias.probe.passes.settings import EvaluationSettings
 
-_FORWARD = "pass BackgroundBiasProbe(forward=lambda module, image: ...), which returns the model's output"
-
-__all__ = ["ProbeSettings", "call_module", "in_unit_range", "slash_in_names", "with_known_units"]
+__all__ = ["ProbeSettings", "call_module", "call_with_advice", "in_unit_range", "slash_in_names", "with_known_units"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,12 +88,23 @@ def in_unit_range(image: Tensor) -> bool:
 
 
 def call_module(module: nn.Module, image: Tensor) -> Any:
-    """``module(image)``, and what to do about it where its forward is another one, or there is none."""
-    name = type(module).__name__
+    """``module(image)`` for the probe."""
+    return call_with_advice(module, image, who="BackgroundBiasProbe")
+
+
+def call_with_advice(module: nn.Module, image: Tensor, *, who: str) -> Any:
+    """``module(image)``, and what to do about it where its forward is another one, or there is none.
+
+    Args:
+        module: the user's.
+        image: (B, C, H, W).
+        who: calls it.
+    """
+    name, advice = type(module).__name__, f"pass {who}(forward=lambda module, image: ...), which returns the model's"
     try:
         return module(image)
     except NotImplementedError as error:
-        raise TypeError(f"{name} has no forward(image): {_FORWARD}") from error
+        raise TypeError(f"{name} has no forward(image): {advice} output") from error
     except Exception as error:  # whatever somebody's forward raises at other arguments than it takes
-        error.add_note(f"BackgroundBiasProbe calls {name}(image); where its forward takes something else, {_FORWARD}")
+        error.add_note(f"{who} calls {name}(image); where its forward takes something else, {advice} output")
         raise

@@ -113,6 +113,11 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Whether the step judges by these labels, (B,) or sets (B, L); ``None`` where answers met none."""
         return self._labels.agree(label)
 
+    def met(self, label: Tensor) -> bool:
+        """Whether answers met something that is labels for sure. Waits for the device."""
+        agreement = self.agree(label) if len(label) else None
+        return agreement is not None and bool(agreement.seen)
+
     def _note(self, operation: Operation) -> Judged | None:
         """Keep an operation's first argument where it is judged, or may be; returns what is judged for sure."""
         first = operation.args[0] if operation.args else None
