@@ -310,3 +310,18 @@ def test_shares_of_some_kind_are_told():
     assert any("all values lie in [0, 1] and are taken for logits" in text for text in messages)
     _, messages = measured(linear())
     assert not any("taken for logits" in text for text in messages)
+
+
+def test_masks_of_other_pictures_are_told():
+    """Names that begin with 0 on one side and with 1 on the other: every picture had its neighbour's mask."""
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.randint(1, 9, (96, 2), generator=generator).tolist()
+    image, mask = torch.rand(96, 3, 16, 16, generator=generator) * 0.2, torch.zeros(96, 1, 16, 16)
+    for i, (y, x) in enumerate(corners):
+        mask[i, :, y : y + 5, x : x + 5] = 1
+    image, label = image + 0.4 * mask, torch.arange(96) % 3
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(768, 3))
+    for shown, is_told in ((mask, False), (mask.roll(1, 0), True), (mask[:1].expand_as(mask), False)):
+        _, messages = measured(model, DataLoader(TensorDataset(image, label, shown), 32))
+        assert any("are they masks of other pictures" in text for text in messages) is is_told

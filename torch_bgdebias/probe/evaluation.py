@@ -60,6 +60,8 @@ _REPEATED = 0.02
 _MET = 0.95
 #: a mask that is object anywhere reaches more than this, soft edges and all
 _FAINT = 0.75
+#: masks that must be seen, and standard errors by which their edges fit their own pictures better than other ones
+_ENOUGH_MASKS, _FITTING = 64, 2.0
 #: share of the pictures' edges that objects hardly ever cover
 _INVERTED = 0.5
 
@@ -232,7 +234,12 @@ def warnings_of(collected: Collected, settings: EvaluationSettings) -> list[str]
             "share was"
         )
     messages += [_no_gap(collected, settings), _repeated_pictures(collected, settings)]
-    messages += [_faint_masks(collected), _pictures_under_two_labels(collected), _two_masks(collected)]
+    messages += [
+        _faint_masks(collected),
+        _masks_of_others(collected),
+        _pictures_under_two_labels(collected),
+        _two_masks(collected),
+    ]
     return [message for message in messages if message]
 
 
@@ -259,6 +266,19 @@ def _faint_masks(collected: Collected) -> str:
         f"mask: the largest value of all masks is {collected.mask_peak:.2g}, where that of an object's inside is 1: "
         "label numbers or levels of grey divided by 255? Objects are blended with the background by it, or "
         "not there at all; mask > 0 makes objects of labels"
+    )
+
+
+def _masks_of_others(collected: Collected) -> str:
+    """What to say of masks whose edges fit other images as well as their own; empty for any other."""
+    fits = collected.fits[np.isfinite(collected.fits)]
+    spread = float(fits.std(ddof=1)) if len(fits) >= _ENOUGH_MASKS else 0.0
+    if spread == 0 or float(fits.mean()) >= _FITTING * spread / len(fits) ** 0.5:
+        return ""
+    return (
+        f"mask: of {len(fits)} images the masks' edges lie on edges of their own pictures no more than those of other "
+        "images' masks do: are they masks of other pictures (names that are shifted by one, another order), of another "
+        "crop, or turned otherwise? Look at some of them"
     )
 
 

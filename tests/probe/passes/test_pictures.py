@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
-from torch_bgdebias.probe.passes.pictures import Twins, object_shares, picture_hashes
+from torch_bgdebias.probe.passes.pictures import Twins, edge_fits, object_shares, picture_hashes
 
 
 def test_shares_by_hand():
     mask = torch.zeros(2, 1, 4, 5)
     mask[0, 0, :2] = 0.75
     mask[1, 0, 1, 2] = 0.04  # fainter than an object's edge
-    whole, edge, largest = object_shares(mask).T
+    whole, edge, largest, fit = object_shares(mask).T
+    assert np.isnan(fit).all()
     np.testing.assert_allclose(whole, [0.5, 0])
     np.testing.assert_allclose(edge, [(5 + 0 + 2 + 2) / 18, 0])
     np.testing.assert_allclose(largest, [0.75, 0.04], rtol=1e-6)
@@ -39,3 +41,38 @@ def test_two_masks_of_one_picture_and_label_are_counted():
     assert Twins.joined(parts).under_two_labels() == 2
     assert Twins.of(image, label, torch.zeros(5, 1, 8, 8)).under_two_masks() == 0
     assert Twins.joined([]).under_two_masks() == 0
+
+
+def scenes(n, side):
+    """Objects of other colours than what is behind them, on smooth backgrounds with noise, and their masks."""
+    generator = torch.Generator().manual_seed(0)
+    image = 0.3 * torch.rand(n, 3, 1, 1, generator=generator) + 0.1 * torch.rand(n, 3, side, side, generator=generator)
+    mask = torch.zeros(n, 1, side, side)
+    for one, corner in zip(mask, torch.randint(2, side // 2, (n, 2), generator=generator).tolist(), strict=True):
+        one[0, corner[0] : corner[0] + side // 3, corner[1] : corner[1] + side // 3] = 1
+    image = torch.where(mask > 0, image + 0.3, image)
+    return image, mask
+
+
+@pytest.mark.parametrize("side", [30, 64, 200])
+def test_edges_fit_those_of_the_own_picture(side):
+    image, mask = scenes(24, side)
+    fits = edge_fits(image, mask)
+    assert (fits > 0).float().mean() > 0.9
+    torch.testing.assert_close(edge_fits((image - 0.5) / 0.1, mask), fits / 0.1, rtol=1e-3, atol=1e-5)  # in any units
+    wrong = edge_fits(image, mask.roll(5, 0))
+    assert abs(float(wrong.mean())) < 0.5 * float(edge_fits(image, mask).mean())
+
+
+def test_fits_that_are_not_known():
+    image, mask = scenes(4, 30)
+    assert torch.equal(edge_fits(image, mask[:1].expand(4, -1, -1, -1)), torch.zeros(4))  # the same mask for all
+    mask[2] = 0
+    assert torch.isnan(edge_fits(image, mask)).tolist() == [
+        False,
+        False,
+        True,
+        True,
+    ]  # of the third and before the next
+    assert torch.isnan(edge_fits(image[:, :, None], mask[:, :, None])).all()
+    np.testing.assert_array_equal(object_shares(mask, image)[:, 3], edge_fits(image, mask).numpy())

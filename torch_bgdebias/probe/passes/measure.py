@@ -36,7 +36,6 @@ __all__ = ["Batches", "Collected", "Evaluation", "checked_device", "joined", "me
 #: batches with the positions (B,) of their images and which of them count (B,)
 Batches: TypeAlias = Iterable[tuple[NDArray[np.int64], NDArray[np.bool_], Any]]
 
-
 #: batches whose results are laid together: many small columns among the batches' large tensors would keep the memory of
 #: those from being used again (10 KB an image of a thousand classes)
 _TOGETHER = 16
@@ -57,13 +56,13 @@ class Collected:
         no_embedding: why there is none although one was asked for.
         probabilities: whether the model's outputs were probabilities.
         sigmoids: whether the model takes a sigmoid of each class's logit.
-        in_unit, in_per_cent: whether all outputs lie in [0, 1], or in [0, 100] and some above 50, and neither a softmax
-            nor a sigmoid is seen.
+        in_unit, in_per_cent: whether outputs lie in [0, 1], or in [0, 100], as `ModelRun` says.
         soft: whether labels were shares of classes, of which the largest counts.
         doubt: what in the first images speaks against their units; empty where nothing does.
         object_share: mean share of the picture that the masks call object, of images with one; NaN without any.
         object_edge_share: the same of the picture's outermost pixels.
         mask_peak: the largest value of any mask.
+        fits: (N,) how well each mask's edges fit its picture's (`edge_fits`), NaN where that was not looked at.
         twins: which pictures are there more than once.
     """
 
@@ -82,6 +81,7 @@ class Collected:
     in_unit: bool = False
     in_per_cent: bool = False
     mask_peak: float = math.nan
+    fits: NDArray[np.float64] = dataclasses.field(default_factory=lambda: np.zeros(0))
     twins: Twins = dataclasses.field(default_factory=Twins)
 
     def counts(self, settings: EvaluationSettings, pool: BackgroundPool | None) -> dict[str, int]:
@@ -135,8 +135,7 @@ class Evaluation:
         parts: list[ImageResults] = []
         together: list[ImageResults] = []
         num_classes, soft = settings.num_classes, False
-        shares: list[NDArray[np.float64]] = []
-        twins: list[Twins] = []
+        shares, twins = list[NDArray[np.float64]](), list[Twins]()
         with run.watching() as layer_tap:
             for number, (positions, counted, batch) in enumerate(batches):
                 images = read_batch(batch, positions, counted, number, settings, self.device)
@@ -151,8 +150,8 @@ class Evaluation:
                 if len(parts) == _TOGETHER:
                     together.append(merge(parts))
                     parts.clear()
-                soft = soft or images.soft
-                shares.append(object_shares(images.mask))
+                soft |= images.soft
+                shares.append(object_shares(images.mask, images.image if number < _TOGETHER else None))
                 twins.append(Twins.of(images.image, images.label, images.mask))
         if num_classes is None or not (together or parts):
             return None
@@ -161,7 +160,7 @@ class Evaluation:
             images_seen.cosine.clear()
         covered = np.concatenate(shares)
         objects = covered[covered[:, 0] > 0]
-        share, edge, _ = objects.mean(0).tolist() if len(objects) else (math.nan,) * 3
+        share, edge, *_ = objects.mean(0).tolist() if len(objects) else (math.nan,) * 2
         return Collected(
             images=images_seen,
             num_classes=num_classes,
@@ -178,6 +177,7 @@ class Evaluation:
             in_unit=run.in_unit,
             in_per_cent=run.in_per_cent,
             mask_peak=float(covered[:, 2].max()),
+            fits=covered[:, 3],
             twins=Twins.joined(twins),
         )
 
@@ -319,6 +319,7 @@ def joined(parts: Sequence[Collected | None]) -> Collected:
         in_unit=all(part.in_unit for part in nonempty),
         in_per_cent=all(part.in_per_cent for part in nonempty),
         mask_peak=max(part.mask_peak for part in nonempty),
+        fits=np.concatenate([part.fits for part in nonempty]),
         twins=Twins.joined([part.twins for part in nonempty]),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,26 +11,58 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import max_pool2d, pad
 
 from torch_bgdebias.compositing import FOREGROUND_THRESHOLD
 
-__all__ = ["Twins", "object_shares", "picture_hashes"]
+__all__ = ["Twins", "edge_fits", "object_shares", "picture_hashes"]
 
 #: of a side so many rows and columns tell pictures from each other
 _LOOKED_AT = 64
+#: and so many show where edges are
+_OUTLINED_AT = 64
 #: spreads small numbers over 64 bits
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
-def object_shares(mask: Tensor) -> NDArray[np.float64]:
-    """(B, 3) share of the picture that is object, share of its outermost pixels, and the mask's largest value."""
+def object_shares(mask: Tensor, image: Tensor | None = None) -> NDArray[np.float64]:
+    """(B, 4) share of the picture that is object, share of its outermost pixels, the mask's largest value, its fit.
+
+    The fit is that of `edge_fits`; NaN without ``image``.
+    """
     inside = (mask[:, 0] > FOREGROUND_THRESHOLD).float()
     sides = [inside.select(axis, end) for axis in range(1, inside.ndim) for end in (0, -1)]
     edge = torch.cat([side.flatten(1) for side in sides], 1).mean(1)
     share = inside.mean(tuple(range(1, inside.ndim)))
     largest = mask.flatten(1).amax(1).float()
-    shares: NDArray[np.float64] = torch.stack([share, edge, largest], 1).cpu().numpy().astype(np.float64)
+    fits = torch.full_like(share, math.nan) if image is None else edge_fits(image, mask)
+    shares: NDArray[np.float64] = torch.stack([share, edge, largest, fits], 1).cpu().numpy().astype(np.float64)
     return shares
+
+
+def edge_fits(image: Tensor, mask: Tensor) -> Tensor:
+    """(B,) how much stronger a picture's edges are where its own mask's are than where the next image's mask has them.
+
+    NaN without edges of both masks, and of volumes.
+
+    Args:
+        image: (B, C, H, W) in any units.
+        mask: (B, 1, H, W).
+    """
+    if image.ndim != 4:
+        return torch.full((len(image),), math.nan, device=image.device)
+    steps = [slice(None, None, max(1, side // _OUTLINED_AT)) for side in image.shape[-2:]]
+    pixels, inside = (x.detach()[..., steps[0], steps[1]].float() for x in (image, mask))
+    strength = max_pool2d(_changes(pixels), 5, 1, 2).flatten(1)  # which forgives outlines that lie two pixels off
+    outline = (_changes((inside > 0.5).float()) > 0).float().flatten(1)
+    own, others = ((strength * place).sum(1) / place.sum(1) for place in (outline, outline.roll(1, 0)))
+    return own - others
+
+
+def _changes(pixels: Tensor) -> Tensor:
+    """(B, 1, H, W) differences to the pixels above and to the left, summed over them, mean of the channels."""
+    across = pad((pixels[..., 1:] - pixels[..., :-1]).abs().mean(1, keepdim=True), (1, 0))
+    return across + pad((pixels[..., 1:, :] - pixels[..., :-1, :]).abs().mean(1, keepdim=True), (0, 0, 1, 0))
 
 
 def picture_hashes(image: Tensor) -> NDArray[np.uint64]:
