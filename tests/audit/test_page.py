@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import numpy as np
+import pytest
 from hostile import HOSTILE
 
 from torch_bgdebias.audit import AuditReport
@@ -65,6 +67,21 @@ def test_first_screen_says_who_by_what_how_surely_and_what_to_do(tmp_path):
     for words in ("BackgroundSwap or CLAD in training", "frames, rulers, lettering along the border", "and 2 more"):
         assert words in first
     assert "places beyond chance (0.40)" in page
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_goes_with_a_finding_leads_to_instructions_on_the_page(masked, tmp_path):
+    report(["ship", "plane", "car"], masked=masked).to_html(tmp_path / "a.html")
+    page = (tmp_path / "a.html").read_text()
+    named = set(re.findall(r"href='#how-([a-z]+)'", page[: page.index("Every class and every cue")]))
+    assert named == ({"swap"} if masked else {"swap", "masks"})
+    assert set(re.findall(r"id='how-([a-z]+)'", page)) == named
+    given = report(["ship", "plane"])
+    corners = [finding for finding in given.findings if finding.reading.cue.name == "corners"]
+    dataclasses.replace(given, findings=corners).to_html(tmp_path / "b.html")
+    assert "(how: <a href='#how-isnet'>ISNet</a>, <a href='#how-swap'>swap</a>)" in (tmp_path / "b.html").read_text()
+    report(["ship", "plane"], alarms=False).to_html(tmp_path / "b.html")
+    assert "how-" not in (tmp_path / "b.html").read_text().replace("how > div", "")
 
 
 def test_all_classes_together_are_no_further_class(tmp_path):

@@ -70,7 +70,7 @@ def test_an_existing_file_is_left_alone(data, tmp_path, capsys):
     out = tmp_path / "fixed.pt"
     out.write_text("mine")
     assert main(arguments(data, out)) == 1
-    assert "exists; pass --overwrite or another name" in capsys.readouterr().err
+    assert "exists already; pass --overwrite or another name" in capsys.readouterr().err
     assert out.read_text() == "mine"
     assert main(arguments(data, out, "--overwrite")) == 0
     text = capsys.readouterr().out
@@ -89,9 +89,27 @@ def test_a_wrong_model_is_named_before_a_file_that_is_there(data, tmp_path, caps
     assert "overwrite" not in err
 
 
-def test_no_folder_to_write_into(data, tmp_path, capsys):
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_loaded(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch_bgdebias.named_models.load_model", pytest.fail)
     assert main(arguments(data, tmp_path / "nowhere" / "fixed.pt")) == 1
-    assert "there is no folder" in capsys.readouterr().err
+    assert f"there is no folder {tmp_path / 'nowhere'}" in capsys.readouterr().err
+    assert main(arguments(data, tmp_path)) == 1
+    assert f"--out: expected a file to write, got {tmp_path}: it is a folder" in capsys.readouterr().err
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)  # root may write anywhere
+    assert main(arguments(data, tmp_path / "fixed.pt")) == 1
+    assert capsys.readouterr().err == f"bgdebias head: error: --out: cannot write into {tmp_path}: Permission denied\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_there_is_told_before_anything_is_computed(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch_bgdebias.heads.fit_debiased_head", pytest.fail)
+    (tmp_path / "fixed.pt").write_text("mine")
+    assert main(arguments(data, tmp_path / "fixed.pt")) == 1
+    assert "fixed.pt exists already; pass --overwrite or another name" in capsys.readouterr().err
 
 
 def test_a_checkpoint_s_normalisation_and_order_of_classes_stay(data, tmp_path, capsys):

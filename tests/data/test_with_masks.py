@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from torch_bgdebias.data import MaskEncoding, MaskEncodingError
 from torch_bgdebias.data.with_masks import WithMasks
 
 
@@ -178,3 +179,19 @@ def test_a_grey_mask_may_have_three_channels():
     grey = np.repeat(np.eye(8, dtype=np.uint8)[..., None] * 255, 3, 2)
     for mask in (grey, Image.fromarray(grey), Image.fromarray(grey).convert("RGBA")):
         assert torch.equal(WithMasks([(torch.rand(3, 8, 8), 0)], [mask])[0][2][0], torch.eye(8))
+
+
+def test_what_a_file_alone_does_not_tell_can_be_said(tmp_path):
+    """A grey mask of few shades: its error names ``encoding``, and so does the class."""
+    values = np.zeros((8, 8), np.uint8)
+    values[2:6, 2:6], values[3:5, 3:5] = 128, 255
+    Image.fromarray(values).save(tmp_path / "a.png")
+    pairs = [(torch.rand(3, 8, 8), 0)]
+    with pytest.raises(MaskEncodingError, match='say encoding="soft"'):
+        WithMasks(pairs, [tmp_path / "a.png"])[0]
+    for encoding, inner in (("soft", 128 / 255), (MaskEncoding("index", foreground=(255,)), 0.0)):
+        _, _, mask = WithMasks(pairs, [tmp_path / "a.png"], encoding=encoding)[0]
+        assert float(mask[0, 2, 2]) == pytest.approx(inner)
+        assert float(mask[0, 3, 3]) == 1.0
+    with pytest.raises(ValueError, match="encoding: expected one of"):
+        WithMasks(pairs, [tmp_path / "a.png"], encoding="soggy")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -124,6 +126,55 @@ def test_the_strongest_within_one_error_of_the_best_is_taken():
 
     assert best_penalty([score(1.0, 0.6), score(0.1, 0.69), score(0.01, 0.7)]) == 0.1
     assert best_penalty([score(1.0, 0.6), score(0.1, 0.69), score(0.01, 0.7, error=0.005)]) == 0.01
+
+
+def test_the_search_goes_on_while_the_best_is_at_an_end(monkeypatch):
+    """With accuracies by a rule: how far it goes, by which steps, and that it starts from the nearest solution."""
+    v = views()
+    fold = dealt_folds(v, 4, torch.Generator().manual_seed(0))
+    starts: list[tuple[float, float | None]] = []
+
+    def search(peak: float, **options) -> tuple[float, ...]:
+        starts.clear()
+
+        def fit(views, num_classes, penalty, *, start, **_):
+            starts.append((penalty, None if start is None else float(start.bias[0])))
+            return logistic.LinearHead(torch.zeros(num_classes, 5).double(), torch.full((num_classes,), penalty))
+
+        def score(penalty, is_right, views, original_weight):
+            both = 0.9 - 0.1 * abs(math.log10(penalty / peak))
+            return PenaltyScore(penalty, both, both, both, 0.01)
+
+        monkeypatch.setattr(logistic, "fit_logistic", fit)
+        monkeypatch.setattr(logistic, "_score", score)
+        return tuple(s.penalty for s in choose_penalty(v, 3, (0.03, 0.1, 0.3, 1.0, 3.0), fold, **options))
+
+    start = (3.0, 1.0, 0.3, 0.1, 0.03)
+    assert search(0.3, beyond=True) == start
+    assert search(1e-3) == start, "those that were asked for, and no others"
+    assert search(1e-3, beyond=True) == (*start, 0.01, 0.003, 0.001, 0.0003), "one past the best"
+    assert starts[::4][-1] == (0.0003, pytest.approx(0.001))
+    assert search(100.0, beyond=True) == (300.0, 100.0, 30.0, 10.0, *start)
+    assert starts[::4][-2:] == [(100.0, pytest.approx(30.0)), (300.0, pytest.approx(100.0))]
+    assert search(1e-9, beyond=True) == (*start, 0.01, 0.003, 0.001, 0.0003, 0.0001, 3e-5), "three decades and no more"
+    assert search(1e9, beyond=True)[:2] == (3000.0, 1000.0)
+
+
+def test_what_was_left_by_the_range_is_won_by_the_search():
+    """Many weak and noisy features, of which a stronger penalty makes more."""
+    generator = torch.Generator().manual_seed(0)
+    label = torch.arange(80) % 2
+    signal = 0.2 * (2 * label.float()[:, None] - 1).expand(-1, 100)
+    v = Views(signal + torch.randn(3, 80, 100, generator=generator), label, torch.arange(80))
+    fold = dealt_folds(v, 4, torch.Generator().manual_seed(0))
+    narrow = choose_penalty(v, 2, (1e-3, 1e-2), fold)
+    wide = choose_penalty(v, 2, (1e-3, 1e-2), fold, beyond=True)
+    assert end_of_range(narrow) == "strongest"
+    assert [s.penalty for s in wide] == [0.1, 0.03, 0.01, 0.001], "0.1 is no better than 0.03: no end any more"
+    assert max(s.both for s in wide) > max(s.both for s in narrow)
+    for penalty in (1e-3, 1e-2):  # the same scores as before
+        of = [next(s for s in scores if s.penalty == penalty) for scores in (narrow, wide)]
+        assert of[0] == of[1]
 
 
 def test_the_end_of_the_range_is_told_where_it_holds_the_best():

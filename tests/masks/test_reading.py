@@ -9,6 +9,7 @@ from mask_encoders import ENCODERS, INSIDE, VOC_PALETTE, paletted
 from PIL import Image
 
 from torch_bgdebias.data import MaskedImageFolder, MaskEncoding, MaskEncodingError
+from torch_bgdebias.masks import read_mask
 
 
 def make(root, write, n=4, classes=("cat", "dog")):
@@ -225,6 +226,20 @@ def cut_out(path, transparent, dark):
     colours[0] = 0
     picture.putpalette(colours.ravel().tolist())
     picture.save(path.with_suffix(".png"), transparency=transparent)
+
+
+def test_the_edge_of_a_cut_out_is_no_label(tmp_path):
+    """Shades that form areas in a grey file may be labels; of transparency they are shares, in a file alone too."""
+    alpha = np.zeros(INSIDE.shape, np.uint8)
+    alpha[INSIDE] = 255
+    rows, columns = np.nonzero(INSIDE)
+    alpha[rows.min(), INSIDE[rows.min()]], alpha[:, columns.max()] = 3, np.where(INSIDE[:, columns.max()], 128, 0)
+    picture = np.random.default_rng(0).integers(0, 255, (*INSIDE.shape, 3), np.uint8)
+    cut = Image.fromarray(np.dstack([picture, alpha]), "RGBA")
+    cut.save(tmp_path / "alone.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "alone.png")[0].numpy(), alpha)
+    data = MaskedImageFolder(make(tmp_path / "many", lambda path, i: cut.save(path.with_suffix(".png"))))
+    np.testing.assert_array_equal((255 * data[0][2][0].numpy()).round(), alpha)
 
 
 @pytest.mark.parametrize("dark", [False, True])

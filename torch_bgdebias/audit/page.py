@@ -16,6 +16,7 @@ from torch_bgdebias.audit.templating import environment, jpeg
 from torch_bgdebias.audit.words import advice_for, area_words, same_words, title_of, verdict
 from torch_bgdebias.probe.page.pictures import embedded
 from torch_bgdebias.probe.page.render import Section
+from torch_bgdebias.probe.results.advice import How
 from torch_bgdebias.probe.results.spelling import p_words
 
 __all__ = ["audit_page"]
@@ -34,7 +35,7 @@ def audit_page(report: AuditResult, title: str) -> str:
         _maps_section(report),
         _pictures_section(report),
     ]
-    sections.append(_record_section(report))
+    sections += [_how_section(report), _record_section(report)]
     present = [section for section in sections if section is not None]
     return environment().get_template("page.html").render(title=title, sections=present, version=__version__)
 
@@ -59,10 +60,11 @@ class Row:
     apart: str
     method: str
     check: str
+    how: tuple[How, ...]
 
 
 def _first_screen(report: AuditResult) -> Section:
-    rows = [_row(report, fact) for fact in facts_of(_strongest_of_each_cue(report), by_class=False)]
+    rows = _rows(report)
     return Section(
         "audit_first.html",
         {
@@ -72,6 +74,16 @@ def _first_screen(report: AuditResult) -> Section:
             "tests": report.tests,
         },
     )
+
+
+def _how_section(report: AuditResult) -> Section | None:
+    """The instructions to which the first screen's rows point."""
+    shown = list(dict.fromkeys(name for row in _rows(report)[:_FIRST] for name in row.how))
+    return Section("how.html", {"shown": shown}, anchor="how", heading="What to do, and how") if shown else None
+
+
+def _rows(report: AuditResult) -> list[Row]:
+    return [_row(report, fact) for fact in facts_of(_strongest_of_each_cue(report), by_class=False)]
 
 
 def _strongest_of_each_cue(report: AuditResult) -> list[Finding]:
@@ -99,6 +111,7 @@ def _row(report: AuditResult, fact: Fact) -> Row:
         str(reading.apart) if reading.apart else "few",
         advices[0].method,
         "; ".join(dict.fromkeys(advice.check for advice in advices)),
+        advices[0].how,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch_bgdebias.audit.cues import CUES, Cue
 from torch_bgdebias.audit.facts import Fact, facts_of
 from torch_bgdebias.audit.results import AuditResult, Finding, Reading
+from torch_bgdebias.probe.results.advice import How
 from torch_bgdebias.probe.results.spelling import Sentence, p_words, plain_text, say, strong
 
 __all__ = ["Advice", "advice_for", "area_words", "same_words", "summary_lines", "title_of", "verdict"]
@@ -20,18 +21,29 @@ class Advice:
     Attributes:
         method: of this package, or another remedy.
         check: what to look at by hand.
+        how: the instructions that the page gives for it, by name.
     """
 
     method: str
     check: str
+    how: tuple[How, ...] = ()
 
 
 _SWAP = "BackgroundSwap or CLAD in training, then bgdebias probe"
+_BOTH: tuple[How, ...] = ("isnet", "swap")
 _BY_CUE = {
-    "border": Advice("ISNet, or BackgroundSwap; or crop the border away", "frames, rulers, lettering along the border"),
-    "corners": Advice("ISNet, or BackgroundSwap; or cover the corners", "marks, stamps and time codes in the corners"),
-    "places": Advice("ISNet, or BackgroundSwap; or cover the place", "what stands at the place that the map shows"),
-    "sharpness": Advice("one resolution for all, BackgroundSwap", "whether classes come from other cameras or sizes"),
+    "border": Advice(
+        "ISNet, or BackgroundSwap; or crop the border away", "frames, rulers, lettering along the border", _BOTH
+    ),
+    "corners": Advice(
+        "ISNet, or BackgroundSwap; or cover the corners", "marks, stamps and time codes in the corners", _BOTH
+    ),
+    "places": Advice(
+        "ISNet, or BackgroundSwap; or cover the place", "what stands at the place that the map shows", _BOTH
+    ),
+    "sharpness": Advice(
+        "one resolution for all, BackgroundSwap", "whether classes come from other cameras or sizes", ("swap",)
+    ),
     "box": Advice(
         "random crops and shifts in training", "whether place and size belong to the object or to its photographer"
     ),
@@ -43,7 +55,7 @@ _BY_CUE = {
     "names": Advice("split by source (groups=)", "whether the name's parts are sites, devices or persons"),
 }
 _BY_KIND = {
-    "background": Advice(_SWAP, "what the backgrounds of the pictures shown share"),
+    "background": Advice(_SWAP, "what the backgrounds of the pictures shown share", ("swap",)),
     "source": Advice("split by it (groups=), balance it over the classes", "how often each class has each value"),
     "whole": Advice("none yet: the object may be the reason", "the object's own brightness, size and texture"),
 }
@@ -62,7 +74,7 @@ def advice_for(cue: Cue, *, masked: bool) -> Advice:
     """The advice for a finding of that cue."""
     advice = _BY_CUE.get(cue.name) or _BY_KIND[cue.kind]
     if not masked and cue.kind == "background":
-        return Advice(f"{_WITHOUT_MASKS}; {advice.method}", advice.check)
+        return Advice(f"{_WITHOUT_MASKS}; {advice.method}", advice.check, ("masks", *advice.how))
     return advice
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "usable_device",
     "whole",
     "writable",
+    "writable_file",
 ]
 
 
@@ -151,6 +152,24 @@ def writable(out: Path, *, name: str) -> Path:
             return out
     except OSError as error:
         raise OSError(f"{name}: cannot write into {out}: {error.strerror or error}") from error
+
+
+def writable_file(out: Path, *, name: str) -> None:
+    """Prove that a file can be written, before time is spent on what goes into it.
+
+    Args:
+        out: the file to write; one that is there stays as it is.
+        name: the option that named it.
+
+    Raises:
+        OSError: it is a folder, or its folder is missing or cannot be written into.
+    """
+    if out.is_dir():
+        raise IsADirectoryError(f"{name}: expected a file to write, got {out}: it is a folder")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"{name}: expected a file to write, got {out}: there is no folder {out.parent}")
+    if out.is_file() or not out.exists():  # pipes and devices are written straight
+        writable(out.parent, name=name)
 
 
 def usable_device(wanted: str | None) -> torch.device:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch_bgdebias.cli.arguments import (
     real,
+    refuse_results,
     require_inputs,
     usable_device,
     whole,
+    writable_file,
 )
 from torch_bgdebias.cli.options import Subparsers, add_command, add_mask_options, add_options, mask_options
 
@@ -68,7 +70,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--copies", type=whole(1), default=4, metavar="N", help="other backgrounds a picture (default: %(default)s)")
     about = "of the pictures as they are, beside 1 for all copies (default: %(default)s)"
     add("--original-weight", type=real(0), default=0.5, metavar="X", help=about)
-    about = "to choose from, separated by commas (default: 0.03,0.1,0.3,1,3)"
+    about = "to choose from, separated by commas (default: 0.03,0.1,0.3,1,3, and on while the last one is best)"
     add("--penalties", type=_penalties, metavar="X,X", help=about)
     add("--layer", metavar="LAYER", help="the last linear layer (default: found by itself)")
     add_options(parser, "--size", "--mean", "--std")
@@ -93,15 +95,13 @@ def _penalties(text: str) -> tuple[float, ...]:
 def run(args: argparse.Namespace) -> int:
     """Load, fit, write the state dict, print what was chosen."""
     require_inputs(args, "data", "checkpoint", "masks")
-    if not args.out.parent.is_dir():
-        raise FileNotFoundError(f"out: there is no folder {args.out.parent}")
+    writable_file(args.out, name="--out")
     from torch_bgdebias.checkpoints import NOTES, notes_for_checkpoint
     from torch_bgdebias.heads.logistic import words_on_end
     from torch_bgdebias.writing import save_content
 
     model, preprocessing, pictures = _opened(args)
-    if args.out.exists() and not args.overwrite:
-        raise FileExistsError(f"out: {args.out} exists; pass --overwrite or another name")
+    refuse_results(args.out, (), overwrite=args.overwrite)
     fitted = _fitted(args, model, pictures)
     notes = notes_for_checkpoint(preprocessing, pictures.classes)
     save_content({"state_dict": fitted.apply_(model).state_dict(), NOTES: notes}, args.out)
@@ -161,7 +161,7 @@ def _fitted(args: argparse.Namespace, model: nn.Module, pictures: MaskedImageFol
     import torch
     from torch.utils.data import DataLoader
 
-    from torch_bgdebias.heads import HeadSettings, fit_debiased_head
+    from torch_bgdebias.heads import fit_debiased_head
 
     order = torch.Generator().manual_seed(args.seed)  # shuffled: the other backgrounds are those of the batch
     loader = DataLoader(pictures, batch_size=args.batch_size, shuffle=True, num_workers=args.workers, generator=order)
@@ -172,7 +172,7 @@ def _fitted(args: argparse.Namespace, model: nn.Module, pictures: MaskedImageFol
             loader,
             copies=args.copies,
             original_weight=args.original_weight,
-            penalties=args.penalties or HeadSettings.penalties,
+            penalties=args.penalties,
             layer=args.layer,
             num_classes=len(pictures.classes),
             seed=args.seed,

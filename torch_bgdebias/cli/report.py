@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from torch_bgdebias.cli.arguments import refuse_results, require_inputs
+from torch_bgdebias.cli.arguments import refuse_results, require_inputs, writable_file
 from torch_bgdebias.cli.colours import tell
 from torch_bgdebias.cli.options import Subparsers, add_command, add_options
 
@@ -48,13 +48,11 @@ def run(args: argparse.Namespace) -> int:
     from torch_bgdebias.probe import BackgroundBiasReport, compare_models
     from torch_bgdebias.probe.results.pairing import nothing_in_common
 
+    writable_file(args.out, name="--out")
     reports = [
         BackgroundBiasReport.from_parquet(file) if file.suffix == ".parquet" else BackgroundBiasReport.from_json(file)
         for file in args.files
     ]
-    if args.out.is_dir() or not args.out.parent.is_dir():
-        reason = "it is a folder" if args.out.is_dir() else f"there is no folder {args.out.parent}"
-        raise ValueError(f"--out: expected a file to write, got {args.out}: {reason}")
     refuse_results(args.out, (), overwrite=args.overwrite)
     if len({report.model for report in reports}) < len(reports):  # before and after of one file's name
         for report, file in zip(reports, args.files, strict=True):

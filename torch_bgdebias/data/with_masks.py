@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from torch_bgdebias.data.tensors import JointTransform
 from torch_bgdebias.depth import require_eight_bits
+from torch_bgdebias.masks.encodings import MaskEncoding
 from torch_bgdebias.masks.reading import read_mask
 
 __all__ = ["WithMasks"]
@@ -36,6 +37,7 @@ class WithMasks(Dataset[tuple[Tensor, Any, Tensor]]):
         transform: applied to image and mask together: of torchvision (v2, over its tv_tensors), albumentations
             (``A.Compose``, which gets bytes where the data set yields bytes or pictures), kornia
             (``AugmentationSequential``; ``data_keys`` are given), or any function of (image, mask) that returns both.
+        encoding: how files say what is object, where that cannot be seen: a kind, or a ``MaskEncoding``.
 
     Raises:
         ValueError: a mask of another size than its image, of label numbers or colours, or numbers outside [0, 1]; as
@@ -49,10 +51,13 @@ class WithMasks(Dataset[tuple[Tensor, Any, Tensor]]):
         (1, torch.Size([1, 4, 4]))
     """
 
-    def __init__(self, dataset: Any, masks: Masks, transform: Any = None) -> None:
+    def __init__(
+        self, dataset: Any, masks: Masks, transform: Any = None, *, encoding: MaskEncoding | str = "auto"
+    ) -> None:
         if not callable(masks) and len(masks) != len(dataset):
             raise ValueError(f"masks: expected one for each of {len(dataset)} items, got {len(masks)}")
         self.dataset, self.masks = dataset, masks
+        self.encoding = MaskEncoding(encoding) if isinstance(encoding, str) else encoding
         self.transform = None if transform is None else _joint_transform(transform)
         # what its pipelines are written for: A.Normalize() divides by 255
         self._takes_bytes = "albumentations" in _packages_of(transform)
@@ -64,7 +69,7 @@ class WithMasks(Dataset[tuple[Tensor, Any, Tensor]]):
         picture, label = self.dataset[index][:2]
         pixels = _tensor(_eight_bits(picture) if isinstance(picture, Image.Image) else picture)
         image = _as_unit_range(pixels)
-        mask = _mask(self.masks(index) if callable(self.masks) else self.masks[index], index)
+        mask = _mask(self.masks(index) if callable(self.masks) else self.masks[index], index, self.encoding)
         if mask.shape[1:] != image.shape[1:]:
             raise ValueError(
                 f"mask {index}: expected the image's size {tuple(image.shape[1:])}, got {tuple(mask.shape[1:])}; "
@@ -75,10 +80,10 @@ class WithMasks(Dataset[tuple[Tensor, Any, Tensor]]):
         return image, label, mask
 
 
-def _mask(value: Any, index: int) -> Tensor:
+def _mask(value: Any, index: int, encoding: MaskEncoding) -> Tensor:
     """(1, H, W) in [0, 1]; of files as they are read everywhere."""
     if isinstance(value, str | Path):
-        return _as_unit_range(read_mask(value))
+        return _as_unit_range(read_mask(value, encoding=encoding))
     planes = _tensor(value)
     tensor = planes[:1]
     if len(planes) > 2 and not bool((planes[1:3] == tensor).all()):

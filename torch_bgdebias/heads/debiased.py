@@ -24,7 +24,7 @@ from torch_bgdebias.heads.logistic import (
     fit_logistic,
     words_on_end,
 )
-from torch_bgdebias.heads.settings import HeadOptions, HeadSettings
+from torch_bgdebias.heads.settings import PENALTIES, HeadOptions, HeadSettings
 from torch_bgdebias.models import find_head, get_layer
 from torch_bgdebias.swap.module import BackgroundSwap
 
@@ -139,10 +139,12 @@ def fit_debiased_head(
     num_classes = settings.num_classes or _number_of_classes(old_head, views.label)
     weight = settings.original_weight
     scores: tuple[PenaltyScore, ...] = ()
-    penalty, temperature, after = settings.penalties[0], 1.0, None
-    if len(settings.penalties) > 1:
+    penalties = settings.penalties or PENALTIES
+    penalty, temperature, after = penalties[0], 1.0, None
+    if len(penalties) > 1:
         fold = dealt_folds(views, settings.folds, torch.Generator().manual_seed(settings.seed))
-        scores = choose_penalty(views, num_classes, settings.penalties, fold, original_weight=weight)
+        beyond = settings.penalties is None
+        scores = choose_penalty(views, num_classes, penalties, fold, original_weight=weight, beyond=beyond)
         penalty = best_penalty(scores)
         if not _warn_at_chance(next(score for score in scores if score.penalty == penalty), num_classes):
             _warn_at_end(scores)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -26,6 +27,8 @@ __all__ = [
 
 #: of L-BFGS for each fold and penalty, from the solution of the penalty before: accuracies no longer change after it
 _STEPS_OF_A_TRIAL = 40
+#: penalties beyond those of the start, two a decade
+_FARTHEST = 6
 
 
 class LinearHead(NamedTuple):
@@ -155,6 +158,7 @@ def choose_penalty(
     fold: Tensor,
     *,
     original_weight: float = 0.5,
+    beyond: bool = False,
 ) -> tuple[PenaltyScore, ...]:
     """Cross-validate the penalties, strongest first.
 
@@ -164,6 +168,8 @@ def choose_penalty(
         penalties: to try.
         fold: (N,) which fold an image is in, see `dealt_folds`.
         original_weight: as in `fit_logistic`.
+        beyond: try further ones, two a decade, while the best is the weakest or the strongest of those that were tried;
+            at most three decades.
 
     Returns:
         One score a penalty; see `best_penalty`.
@@ -171,32 +177,64 @@ def choose_penalty(
     Raises:
         ValueError: a single group, which cannot be split.
     """
-    strongest_first = sorted(penalties, reverse=True)
-    is_right = {penalty: views.embedding.new_zeros(views.embedding.shape[:2]) for penalty in penalties}
-    tested = torch.zeros_like(views.label, dtype=torch.bool)
-    for number in range(int(fold.max()) + 1):
-        held_out = fold == number
-        test, training_views = views.at(held_out.nonzero().flatten()), views.at((~held_out).nonzero().flatten())
-        if len(torch.unique(training_views.label)) < num_classes:
-            continue  # all images of a class are of one group: that class cannot be judged and fitted at once
-        tested |= held_out
-        head = None
-        for penalty in strongest_first:
+    trials = _Trials(views, num_classes, fold, original_weight)
+    scores = [trials.score(penalty) for penalty in sorted(penalties, reverse=True)]
+    for _ in range(_FARTHEST if beyond else 0):
+        end = end_of_range(scores)
+        if end is None:
+            break
+        if end == "weakest":
+            scores.append(trials.score(_next_penalty(scores[-1].penalty, -1)))
+        else:
+            scores.insert(0, trials.score(_next_penalty(scores[0].penalty, 1)))
+    return tuple(scores)
+
+
+class _Trials:
+    """Penalties tried on the same folds; each starts from the solution of the weakest or strongest one before."""
+
+    def __init__(self, views: Views, num_classes: int, fold: Tensor, original_weight: float) -> None:
+        self.views, self.num_classes, self.original_weight = views, num_classes, original_weight
+        held_out = [fold == number for number in range(int(fold.max()) + 1)]
+        # where all images of a class are of one group, that class cannot be judged and fitted at once
+        self.held_out = [rows for rows in held_out if len(torch.unique(views.label[~rows])) == num_classes]
+        if not self.held_out:
+            raise ValueError(
+                "groups: expected at least two groups in every class to choose a penalty, or pass one penalty"
+            )
+        self.weakest: tuple[float, Sequence[LinearHead | None]] = (math.inf, [None] * len(self.held_out))
+        self.strongest: tuple[float, Sequence[LinearHead | None]] = (0.0, self.weakest[1])
+
+    def score(self, penalty: float) -> PenaltyScore:
+        """What heads of this penalty reach on the images that they were not fitted on."""
+        starts = self.strongest[1] if penalty > self.strongest[0] > 0 else self.weakest[1]
+        is_right = self.views.embedding.new_zeros(self.views.embedding.shape[:2])
+        heads = []
+        for rows, start in zip(self.held_out, starts, strict=True):
             head = fit_logistic(
-                training_views,
-                num_classes,
+                self.views.at((~rows).nonzero().flatten()),
+                self.num_classes,
                 penalty,
-                original_weight=original_weight,
-                start=head,
+                original_weight=self.original_weight,
+                start=start,
                 max_steps=_STEPS_OF_A_TRIAL,
             )
-            is_right[penalty][:, held_out] = (head.logits(test.embedding).argmax(-1) == test.label).to(views.embedding)
-    if not bool(tested.any()):
-        raise ValueError("groups: expected at least two groups in every class to choose a penalty, or pass one penalty")
-    of_judged = views.at(tested.nonzero().flatten())
-    return tuple(
-        _score(penalty, is_right[penalty][:, tested], of_judged, original_weight) for penalty in strongest_first
-    )
+            test = self.views.at(rows.nonzero().flatten())
+            is_right[:, rows] = (head.logits(test.embedding).argmax(-1) == test.label).to(is_right)
+            heads.append(head)
+        if penalty > self.strongest[0]:
+            self.strongest = (penalty, heads)
+        if penalty < self.weakest[0]:
+            self.weakest = (penalty, heads)
+        judged = torch.stack(self.held_out).any(0)
+        of_judged = self.views.at(judged.nonzero().flatten())
+        return _score(penalty, is_right[:, judged], of_judged, self.original_weight)
+
+
+def _next_penalty(penalty: float, direction: int) -> float:
+    """The next one of 1, 3, 10, 30, ... towards stronger (1) or weaker (-1) ones."""
+    half_decades = round(2 * math.log10(penalty)) + direction
+    return float(f"{3 if half_decades % 2 else 1}e{half_decades // 2}")
 
 
 def best_penalty(scores: Sequence[PenaltyScore]) -> float:

@@ -7,7 +7,10 @@ from typing import TypedDict
 
 from torch_bgdebias.checks import check_count
 
-__all__ = ["HeadOptions", "HeadSettings"]
+__all__ = ["PENALTIES", "HeadOptions", "HeadSettings"]
+
+#: where the search for the best penalty begins
+PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
 
 
 class HeadOptions(TypedDict, total=False):
@@ -16,7 +19,7 @@ class HeadOptions(TypedDict, total=False):
     copies: int
     crop_area: float
     original_weight: float
-    penalties: tuple[float, ...]
+    penalties: tuple[float, ...] | None
     folds: int
     calibrate: bool
     layer: str | None
@@ -37,7 +40,8 @@ class HeadSettings:
             what goes with the usual background is worth something on images with the usual background: 0 leaves them
             out.
         penalties: to choose from by cross-validation, on images and swapped images weighed as in the fit: the strongest
-            within one standard error of the best. A single one is taken as it is.
+            within one standard error of the best. A single one is taken as it is. ``None``: 0.03 to 3 and, while the
+            best is the last one on its side, up to three decades beyond.
         folds: of the cross-validation.
         calibrate: divide the logits by a temperature, fitted to the same folds' images, so that probabilities are about
             as high as answers are right; a strong penalty makes them low. The answers stay. Not with one penalty.
@@ -56,7 +60,7 @@ class HeadSettings:
     copies: int = 4
     crop_area: float = 1.0
     original_weight: float = 0.5
-    penalties: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0)
+    penalties: tuple[float, ...] | None = None
     folds: int = 4
     calibrate: bool = True
     layer: str | None = None
@@ -69,7 +73,8 @@ class HeadSettings:
         check_count(self.folds, name="folds", least=2)
         if not 0 < self.crop_area <= 1:
             raise ValueError(f"crop_area: expected a share in (0, 1], 1 for no crops, got {self.crop_area!r}")
-        if not self.penalties or not all(penalty > 0 for penalty in self.penalties):
+        given = self.penalties
+        if given is not None and not (given and all(penalty > 0 for penalty in given)):
             raise ValueError(f"penalties: expected numbers above 0, got {self.penalties!r}")
         if not self.original_weight >= 0:
             raise ValueError(f"original_weight: expected a number of at least 0, got {self.original_weight!r}")

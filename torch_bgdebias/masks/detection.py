@@ -22,6 +22,8 @@ _BETWEEN = 0.8
 _BEYOND = 0.25
 #: labels up to here are taken for labels even where they form no areas
 _SMALL = 63
+#: in a channel of transparency
+_OPAQUE = 255
 
 
 def resolve(masks: Sequence[MaskContents], encoding: MaskEncoding) -> MaskEncoding:
@@ -242,6 +244,9 @@ def _resolve_alpha(masks: Sequence[MaskContents], encoding: MaskEncoding) -> Mas
         raise refusal(masks, "no transparency", 'encoding="alpha" needs some; leave encoding out')
     if encoding.kind == "auto":
         _require_agreement(masks)
+    levels = _all_levels(planes)
+    if encoding.foreground is None and (levels[0], levels[-1]) == (0, _OPAQUE):  # between them: edges, no labels
+        return dataclasses.replace(encoding, kind="alpha", white=float(_OPAQUE), void=())
     inner = resolve(planes, dataclasses.replace(encoding, kind="auto"))
     if inner.kind == "index":  # one level, whatever it is: a cover that can be seen through
         inner = dataclasses.replace(inner, white=max(_all_levels(planes)))

@@ -17,6 +17,7 @@ from torch_bgdebias.backgrounds.pool import BackgroundSource, Labelled, Pool
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.lightning import LightningModule, ReadingCallback, Trainer
 from torch_bgdebias.names import METRICS
+from torch_bgdebias.probe.callback_course import FitCourse
 from torch_bgdebias.probe.callback_entry import UNSEEN, EntryWatch, how_images_enter
 from torch_bgdebias.probe.callback_loaders import LoaderLimits
 from torch_bgdebias.probe.callback_measuring import Measured, Measuring, NotMeasuredError, from_all_ranks
@@ -128,6 +129,7 @@ class BackgroundBiasProbe(ReadingCallback):
         self._draws = figures
         #: the last report; the same on every process. ``None`` before the first, and where nothing was measured
         self.report: BackgroundBiasReport | None = None
+        self._course = FitCourse()
         self._started = math.nan
         self._informed = self._doubted = False
         self._problems: set[str] = set()  # that have been reported
@@ -140,6 +142,7 @@ class BackgroundBiasProbe(ReadingCallback):
         """Forget the backgrounds of an earlier run."""
         super().setup(trainer, pl_module, stage)
         self._measuring.forget()
+        self._course.begin(self.report)
         self._informed, self._doubted, self._problems = False, False, set()
         if self._entry is not None:
             self._entry.forget()
@@ -150,6 +153,10 @@ class BackgroundBiasProbe(ReadingCallback):
         """Look at the first training steps, where the module's own validation step shows nothing."""
         if self._entry is not None:
             self._entry.start_training(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say in a line what became of gap and accuracy, and warn where accuracy was lost for nothing."""
+        self._course.close(type(self).__name__, self.report)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Stop watching the module, and say so where a fit was never measured."""
@@ -200,6 +207,7 @@ class BackgroundBiasProbe(ReadingCallback):
         except NotMeasuredError as error:
             return self._without_numbers(pl_module, str(error))
         self.report = measured.report
+        self._course.take(self.report, trainer.current_epoch)
         self._say_what_was_seen(measured)
         seconds = time.perf_counter() - start
         if self._draws and self._logs and trainer.is_global_zero and trainer.loggers:

@@ -21,8 +21,8 @@ from torch_bgdebias.probe.results.verdict import pick_after
 __all__ = ["HOW", "How", "Step", "evidence", "next_steps", "shown_classes", "which_classes"]
 
 #: what a page can show how to do
-How: TypeAlias = Literal["swap", "longer", "head", "isnet", "again", "more"]
-HOW: tuple[How, ...] = ("swap", "longer", "head", "isnet", "again", "more")
+How: TypeAlias = Literal["masks", "swap", "longer", "head", "isnet", "again", "more"]
+HOW: tuple[How, ...] = ("masks", "swap", "longer", "head", "isnet", "again", "more")
 
 
 @dataclasses.dataclass(frozen=True)
