@@ -9,7 +9,7 @@ from probe_toy import ToyImages, cheat
 from torch.utils.data import DataLoader, Subset
 
 from torch_bgdebias.probe import evaluate_background_bias
-from torch_bgdebias.subsets import labels_of, spread_positions
+from torch_bgdebias.subsets import batched, labels_of, spread_positions
 
 ORDERS = {
     "sorted": np.repeat(np.arange(5), 80),
@@ -69,3 +69,10 @@ def test_a_loader_that_cannot_be_spread_says_which_classes_are_missing() -> None
     batches = [(data.images[i], data.labels[i], data.masks[i]) for i in torch.split(order, 10)]
     with pytest.warns(UserWarning, match=r"max_batches: the loader's first 2 batches hold 1 of the model's 4 classes"):
         evaluate_background_bias(cheat(), batches, max_batches=2, variants=["only_fg"])
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(0, []), (3, [3]), (4, [4]), (9, [4, 4, 1])])
+def test_batches_of_items(count, sizes):
+    batches = list(batched(iter(range(count)), 4))
+    assert [len(batch) for batch in batches] == sizes
+    assert [item for batch in batches for item in batch] == list(range(count))

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Iterator, Sized
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler
 
-__all__ = ["in_plain_order", "labels_of", "length_of", "over_positions", "spread_batches", "spread_positions"]
+__all__ = [
+    "batched",
+    "in_plain_order",
+    "labels_of",
+    "length_of",
+    "over_positions",
+    "spread_batches",
+    "spread_positions",
+]
 
 _GOLDEN = (5**0.5 - 1) / 2
+
+T = TypeVar("T")
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of ``size``, the last of which may be shorter."""
+    remaining = iter(items)
+    return iter(lambda: list(islice(remaining, size)), [])
 
 
 def length_of(dataset: object) -> int:

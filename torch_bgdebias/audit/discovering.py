@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from torch_bgdebias.checks import check_count, check_option
 from torch_bgdebias.data.class_folders import warn_of_order
 from torch_bgdebias.models import LogitsKey, device_of, dtype_of, find_head, original_module
 from torch_bgdebias.preprocessing import Preprocessing
+from torch_bgdebias.subsets import batched
 
 __all__ = ["discover"]
 
@@ -88,7 +89,7 @@ def discover(
     tell = say or (lambda _: None)
     tell(f"{'pictures' if source.total is None else f'{source.total:,} pictures'}, {method}")
     expected, start = min(source.total or 0, images or source.total or 0), time.monotonic()
-    for batch in _batches(source.pictures(images, seed)):
+    for batch in batched(source.pictures(images, seed), _BATCH):
         image, label = _tensors([picture for _, picture in batch], preprocess, device_of(model))
         image = image.to(dtype=dtype_of(model, image.dtype))
         head = head if maps else _head(model, image[:1])
@@ -145,17 +146,6 @@ def _head(model: nn.Module, image: Tensor) -> str | None:
     except (LookupError, ValueError):
         return None
     return head
-
-
-def _batches(pictures: Iterator[tuple[int, Picture]]) -> Iterator[list[tuple[int, Picture]]]:
-    batch: list[tuple[int, Picture]] = []
-    for item in pictures:
-        batch.append(item)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _tensors(pictures: list[Picture], preprocess: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from torch_bgdebias.audit.file_facts import FileFacts, fact_table, file_facts, n
 from torch_bgdebias.audit.patches import patch_features
 from torch_bgdebias.audit.pictures import Picture, PictureSource
 from torch_bgdebias.audit.regions import Box, box_facts, object_box, outside_of
+from torch_bgdebias.subsets import batched
 
 __all__ = ["Embed", "Gathered", "Say", "duration", "gather", "thumbnail"]
 
@@ -88,25 +89,17 @@ def gather(source: PictureSource, limit: int | None, seed: int, *, embed: Embed 
         say: receives the number of pictures, and after the first ones the time that the rest will take.
     """
     parts = _Columns()
-    batch: list[tuple[Picture, Box | None]] = []
     expected = source.total if limit is None or source.total is None else min(limit, source.total)
     count_words = "pictures, how many is not known yet" if source.total is None else f"{source.total:,} pictures"
     if expected is not None and source.total is not None and expected < source.total:
         count_words += f", of which {expected:,} are looked at (images= or --images for more)"
     say(count_words)
     start = time.monotonic()
-    estimated = False
-    for index, picture in source.pictures(limit, seed):
-        batch.append((picture, _add_facts(parts, index, picture, source)))
-        if len(batch) == _BATCH:
-            _measure(parts, batch, embed)
-            batch = []
-            if not estimated and expected is not None and expected > 10 * _BATCH:
-                seconds = (time.monotonic() - start) * expected / len(parts.labels)
-                say(f"about {duration(seconds)} to read them")
-            estimated = True
-    if batch:
-        _measure(parts, batch, embed)
+    for pictures in batched(source.pictures(limit, seed), _BATCH):
+        _measure(parts, [(picture, _add_facts(parts, index, picture, source)) for index, picture in pictures], embed)
+        if len(parts.labels) == _BATCH and expected is not None and expected > 10 * _BATCH:
+            seconds = (time.monotonic() - start) * expected / _BATCH
+            say(f"about {duration(seconds)} to read them")
     return _gathered(parts)
 
 

@@ -8,6 +8,8 @@ feature (`torch_bgdebias.audit.kinds`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -137,29 +139,34 @@ def half_hat(features: Floats, penalty: float) -> Floats:
 
 def ridge_scores(features: Floats, target: Floats, folds: Folds, penalty: float) -> NDArray[np.float64]:
     """Held-out scores (N, K) of targets (N, K), each fold's by a ridge regression on the others."""
-    scores = np.zeros(target.shape)
-    for fold in np.unique(folds):
-        rows = folds == fold
-        train = np.asarray(features[~rows], np.float64)
-        targets = np.asarray(target[~rows], np.float64)
-        centre = train.mean(0)
-        inner = (train - centre).T @ (train - centre) + penalty * np.eye(train.shape[1])
-        weights = np.linalg.solve(inner, (train - centre).T @ (targets - targets.mean(0)))
-        predictions = (features[rows] - centre) @ weights
-        scores[rows] = predictions - predictions.mean(0)
-    return scores
+
+    def predicted(train: Floats, targets: Floats, test: Floats) -> Floats:
+        inner = train.T @ train + penalty * np.eye(train.shape[1])
+        return np.asarray(test @ np.linalg.solve(inner, train.T @ targets))
+
+    return _held_out(features, target, folds, predicted)
 
 
 def single_scores(features: Floats, target: Floats, folds: Folds) -> NDArray[np.float64]:
     """Held-out scores (N, K) by the one feature that goes best with each target on the other folds."""
+
+    def predicted(train: Floats, targets: Floats, test: Floats) -> Floats:
+        slope = train.T @ targets / np.maximum(train.std(0), 1e-9)[:, None]
+        best = np.abs(slope).argmax(0)
+        return np.asarray(test[:, best] * np.sign(slope[best, np.arange(target.shape[1])]))
+
+    return _held_out(features, target, folds, predicted)
+
+
+def _held_out(
+    features: Floats, target: Floats, folds: Folds, predicted: Callable[[Floats, Floats, Floats], Floats]
+) -> NDArray[np.float64]:
+    """Each fold's predictions by the others, their mean taken out; features and targets come centred on those."""
     scores = np.zeros(target.shape)
     for fold in np.unique(folds):
         rows = folds == fold
-        train = np.asarray(features[~rows], np.float64)
-        targets = np.asarray(target[~rows], np.float64)
-        slope = (train - train.mean(0)).T @ (targets - targets.mean(0)) / np.maximum(train.std(0), 1e-9)[:, None]
-        best = np.abs(slope).argmax(0)
-        sign = np.sign(slope[best, np.arange(target.shape[1])])
-        predictions = features[rows][:, best] * sign
+        train, targets = np.asarray(features[~rows], np.float64), np.asarray(target[~rows], np.float64)
+        centre = train.mean(0)
+        predictions = predicted(train - centre, targets - targets.mean(0), features[rows] - centre)
         scores[rows] = predictions - predictions.mean(0)
     return scores

@@ -22,6 +22,7 @@ from torch_bgdebias.backgrounds.generation.sources import (
     versions,
 )
 from torch_bgdebias.checks import check_count, check_size, describe
+from torch_bgdebias.subsets import batched
 from torch_bgdebias.writing import marked_folder, save_png
 
 __all__ = ["Generation", "GenerationSettings", "generate_backgrounds", "write_backgrounds"]
@@ -185,7 +186,7 @@ def write_backgrounds(
     with marked_folder(root):
         writer = _Writer(root, make, origin, settings.seed, versions(make))
         for category, prompt in table.items():
-            for requests in _batches(writer.missing(category, prompt, settings.n), settings.batch_size):
+            for requests in batched(writer.missing(category, prompt, settings.n), settings.batch_size):
                 writer.make(category, prompt, requests)
     return Generation(root, writer.made, writer.kept, writer.repeated, writer.size_of_first())
 
@@ -300,17 +301,6 @@ def _seed(seed: int, category: str, number: int, attempt: int) -> int:
 
 def _file(category: str, number: int) -> str:
     return f"{category}/{number:06d}.png"
-
-
-def _batches(numbers: Iterator[int], batch_size: int) -> Iterator[list[int]]:
-    batch: list[int] = []
-    for number in numbers:
-        batch.append(number)
-        if len(batch) == batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _checked(images: Any, count: int) -> Tensor:

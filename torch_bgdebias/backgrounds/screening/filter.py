@@ -16,6 +16,7 @@ from torch_bgdebias.backgrounds.screening.classes import ClassNames
 from torch_bgdebias.backgrounds.screening.seen import SeenCache, cache_folder, content_keys
 from torch_bgdebias.backgrounds.screening.viewer import Classifier, Viewer
 from torch_bgdebias.checks import check_count
+from torch_bgdebias.subsets import batched
 
 __all__ = [
     "FilterSettings",
@@ -173,15 +174,9 @@ def screen_files(files: ImageFiles, settings: FilterSettings) -> tuple[list[int]
     positions: list[int] = []
 
     def batches() -> Iterator[Tensor]:
-        batch: list[Tensor] = []
-        for position, image in files.readable():
-            positions.append(position)
-            batch.append(image)
-            if len(batch) == settings.batch_size:
-                yield torch.stack(batch)
-                batch.clear()
-        if batch:
-            yield torch.stack(batch)
+        for batch in batched(files.readable(), settings.batch_size):
+            positions.extend(position for position, _ in batch)
+            yield torch.stack([image for _, image in batch])
 
     screening = screened(batches(), settings, settings.lists().values())
     return positions, screening

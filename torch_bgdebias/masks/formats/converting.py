@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,33 +54,31 @@ class Annotations:
             AnnotationError: one cannot be read, or two say what is in one picture.
         """
         if folders := voc_folders(place):
-            return cls._of_voc(folders, stems)
+            read = (entry for folder in folders for entry in read_voc(folder, stems))
+            return cls._of_named((path, picture.name, picture) for path, picture in read)
         files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if annotation_kind(path))
         if not files:
             raise FileNotFoundError(f"{place}: expected annotations of {KINDS}, found none")
-        pictures: dict[str, AnnotatedPicture] = {}
-        sources: dict[str, Path] = {}
-        for path in files:
+
+        def named(path: Path) -> Iterator[tuple[str, AnnotatedPicture]]:
             # some write one file a picture, in its folder; the others name folders themselves
             one_picture = annotation_kind(path) in _ONE_A_PICTURE and path != place
             folder = path.parent.relative_to(place).as_posix() if one_picture else "."
             for picture in read_annotations(path):
-                key = same_form(picture.name if folder == "." else f"{folder}/{picture.name}")
-                if key in pictures:
-                    raise AnnotationError(f"{path}: expected each picture once, got {key} again; take one file away")
-                pictures[key], sources[key] = picture, path
-        return cls(pictures, sources)
+                yield picture.name if folder == "." else f"{folder}/{picture.name}", picture
+
+        return cls._of_named((path, *pair) for path in files for pair in named(path))
 
     @classmethod
-    def _of_voc(cls, folders: Sequence[Path], stems: Collection[str] | None) -> Annotations:
+    def _of_named(cls, entries: Iterable[tuple[Path, str, AnnotatedPicture]]) -> Annotations:
+        """Of files, the pictures' names and what the files say of them."""
         pictures: dict[str, AnnotatedPicture] = {}
         sources: dict[str, Path] = {}
-        for folder in folders:
-            for path, picture in read_voc(folder, stems):
-                key = same_form(picture.name)
-                if key in pictures:
-                    raise AnnotationError(f"{path}: expected each picture once, got {key} again; take one file away")
-                pictures[key], sources[key] = picture, path
+        for path, name, picture in entries:
+            key = same_form(name)
+            if key in pictures:
+                raise AnnotationError(f"{path}: expected each picture once, got {key} again; take one file away")
+            pictures[key], sources[key] = picture, path
         return cls(pictures, sources)
 
     @property
