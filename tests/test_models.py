@@ -151,6 +151,14 @@ def test_modes_come_back_one_by_one():
     assert [m.training for m in model.modules()] == before
 
 
+def test_logits_of_one_place_an_image_are_a_table():
+    logits = torch.rand(4, 3)
+    assert torch.equal(models.logits_of(logits[:, :, None, None]), logits)
+    assert torch.equal(models.logits_of({"logits": logits[:, :, None, None, None]}), logits)
+    for other in (torch.rand(4, 3, 1, 2), torch.rand(4, 1, 3), torch.rand(4)):
+        assert models.logits_of(other) is other
+
+
 def test_logits_of():
     logits = torch.rand(2, 3)
     assert models.logits_of(logits) is logits

@@ -161,7 +161,7 @@ def find_head(model: nn.Module, *, num_classes: int | None = None) -> tuple[str,
 
 
 def logits_of(output: Any, key: LogitsKey = None) -> Tensor:
-    """The logits in a model's output.
+    """The logits in a model's output; those of one place an image, (B, K, 1, 1), as (B, K).
 
     Args:
         output: a tensor, or a tuple, mapping or object that holds the logits.
@@ -181,6 +181,8 @@ def logits_of(output: Any, key: LogitsKey = None) -> Tensor:
         contents = list(output) if isinstance(output, Mapping) else type(output).__name__
         hint = "pass logits=, the key, index or function that finds them"
         raise TypeError(f"model output: no logits at {key!r}, it is {contents}; {hint}")
+    if logits.ndim > 2 and set(logits.shape[2:]) == {1}:  # a network of convolutions alone: one place an image
+        return logits.flatten(1)
     return logits
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import types
+import warnings
 
 import numpy as np
 import pytest
@@ -195,3 +196,37 @@ def test_what_a_file_alone_does_not_tell_can_be_said(tmp_path):
         assert float(mask[0, 3, 3]) == 1.0
     with pytest.raises(ValueError, match="encoding: expected one of"):
         WithMasks(pairs, [tmp_path / "a.png"], encoding="soggy")
+
+
+def written(folder, values):
+    """Paths of masks with these values."""
+    paths = [folder / f"{number}.png" for number in range(len(values))]
+    for path, value in zip(paths, values, strict=True):
+        Image.fromarray(np.asarray(value, np.uint8)).save(path)
+    return paths
+
+
+def test_paths_are_looked_at_together(tmp_path):
+    """Inverted files, several labels in a picture and void were taken as they came."""
+    inside = np.zeros((16, 16), bool)
+    inside[4:10, 4:12] = True
+    pictures = [(torch.rand(3, 16, 16), 0)] * 4
+    with pytest.raises(ValueError, match=r"masks: masks \(4 looked at.* inverted\?"):
+        WithMasks(pictures, written(tmp_path, [~inside * 255] * 4))
+    data = WithMasks(pictures, written(tmp_path, [~inside] * 4), encoding=MaskEncoding(foreground=(0,)))
+    np.testing.assert_array_equal(data[0][2][0].numpy() > 0.5, inside)
+    two = np.where(inside, np.where(np.arange(16) < 7, 7, 15), 0)
+    two[15] = 255
+    with pytest.warns(UserWarning, match="masks") as caught:
+        data = WithMasks(pictures, list(map(str, written(tmp_path, [two] * 4))))
+    messages = [str(warning.message) for warning in caught]
+    assert any("masks hold several labels in a picture" in text and "7, 15" in text for text in messages)
+    assert any("some pixels are void" in text for text in messages)
+    assert data[0][2].sum() == inside.sum()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        paths = written(tmp_path, [inside * 255] * 4)
+        assert WithMasks(pictures, paths)[3][2].sum() == inside.sum()
+        assert WithMasks(pictures, paths.__getitem__)[3][2].sum() == inside.sum()
+    own = WithMasks(pictures, written(tmp_path, [two] * 4), encoding=MaskEncoding("index", (15,), ()))
+    assert own[0][2].sum() == (two == 15).sum()

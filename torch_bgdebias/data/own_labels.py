@@ -13,7 +13,7 @@ from torch_bgdebias.masks.encodings import Label, MaskEncodingError
 from torch_bgdebias.masks.reading import MaskReader
 from torch_bgdebias.masks.several import own_labels, shared_labels
 
-__all__ = ["look_at_labels"]
+__all__ = ["look_at_labels", "said_of_several"]
 
 #: masks that are read, of a class at most and at least, and of all at most where there are not too many classes
 _OF_A_CLASS, _LEAST, _OF_ALL = 12, 2, 600
@@ -35,21 +35,13 @@ def look_at_labels(masks: MaskReader, samples: Sequence[MaskedSample], classes: 
     """
     if masks.several is None:
         return
-    example, labels = masks.several
-    is_coloured = any(isinstance(label, tuple) for label in labels)
-    all_option = f'encoding="{"colour" if is_coloured else "index"}"'
-    opening = f"{root}: masks hold several labels in a picture ({example.parent.name}/{example.name}: {_listed(labels)}"
     look_at = max(_LEAST, min(_OF_A_CLASS, _OF_ALL // max(1, len(classes))))
     of_class = [[sample.mask for sample in samples if sample.label == label] for label in range(len(classes))]
     by_class = [[masks.labels_of(path) for path in spread(paths, look_at)] for paths in of_class]
     own = own_labels(by_class)
     others = shared_labels(by_class, own)
     if sum(map(bool, own)) < 2 or not others:
-        warnings.warn(
-            f"{opening}): all but background and void are taken for one object; say {all_option} if that is right, or "
-            "foreground=[...] with the labels that are object",
-            stacklevel=3,
-        )
+        warnings.warn(f"{root}: {said_of_several(masks)}", stacklevel=3)
         return
     with_own = [(name, of_one) for name, of_one in zip(classes, own, strict=True) if of_one]
     without = [name for name, of_one in zip(classes, own, strict=True) if not of_one]
@@ -57,10 +49,32 @@ def look_at_labels(masks: MaskReader, samples: Sequence[MaskedSample], classes: 
     words = ",".join(f"{name}={','.join(map(str, of_one))}" for name, of_one in options.items())
     rest = f" and of {first_few(without)}, which have none that all their masks hold" if without else ""
     raise MaskEncodingError(
-        f"{opening}), and nearly all masks of a class hold one of its own: is what is beside it ({_listed(others)}) "
-        f"part of the object, or another one? Say {all_option} if all is one object, or with each class's own labels "
-        f"foreground={json.dumps(options, ensure_ascii=False)} (--foreground '{words}'){rest}"
+        f"{root}: {_opening(masks)}, and nearly all masks of a class hold one of its own: is what is beside it "
+        f"({_listed(others)}) part of the object, or another one? Say {_all_option(masks)} if all is one object, or "
+        f"with each class's own labels foreground={json.dumps(options, ensure_ascii=False)} (--foreground "
+        f"'{words}'){rest}"
     )
+
+
+def said_of_several(masks: MaskReader) -> str:
+    """What to say of masks with several labels in a picture that count as one object; empty where there are none."""
+    if masks.several is None:
+        return ""
+    return (
+        f"{_opening(masks)}: all but background and void are taken for one object; say {_all_option(masks)} if that is "
+        "right, or foreground=[...] with the labels that are object"
+    )
+
+
+def _opening(masks: MaskReader) -> str:
+    assert masks.several is not None
+    example, labels = masks.several
+    return f"masks hold several labels in a picture ({example.parent.name}/{example.name}: {_listed(labels)})"
+
+
+def _all_option(masks: MaskReader) -> str:
+    assert masks.several is not None
+    return f'encoding="{"colour" if any(isinstance(label, tuple) for label in masks.several[1]) else "index"}"'
 
 
 def _listed(labels: frozenset[Label]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,10 +13,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from torch_bgdebias.data.own_labels import said_of_several
 from torch_bgdebias.data.tensors import JointTransform
 from torch_bgdebias.depth import require_eight_bits
+from torch_bgdebias.files import as_tensor
 from torch_bgdebias.masks.encodings import MaskEncoding
-from torch_bgdebias.masks.reading import read_mask
+from torch_bgdebias.masks.reading import MaskReader
 
 __all__ = ["WithMasks"]
 
@@ -37,11 +40,12 @@ class WithMasks(Dataset[tuple[Tensor, Any, Tensor]]):
         transform: applied to image and mask together: of torchvision (v2, over its tv_tensors), albumentations
             (``A.Compose``, which gets bytes where the data set yields bytes or pictures), kornia
             (``AugmentationSequential``; ``data_keys`` are given), or any function of (image, mask) that returns both.
-        encoding: how files say what is object, where that cannot be seen: a kind, or a ``MaskEncoding``.
+        encoding: how files say what is object, where that cannot be seen: a kind, or a ``MaskEncoding``. A sequence of
+            paths is looked at together, as a folder's are.
 
     Raises:
         ValueError: a mask of another size than its image, of label numbers or colours, or numbers outside [0, 1]; as
-            many masks as there are not items.
+            many masks as there are not items; files of masks that look inverted or hold no object.
         TypeError: a picture of more than 8 bits.
 
     Example:
@@ -58,6 +62,7 @@ class WithMasks(Dataset[tuple[Tensor, Any, Tensor]]):
             raise ValueError(f"masks: expected one for each of {len(dataset)} items, got {len(masks)}")
         self.dataset, self.masks = dataset, masks
         self.encoding = MaskEncoding(encoding) if isinstance(encoding, str) else encoding
+        self._reader = _reader_of(masks, self.encoding)
         self.transform = None if transform is None else _joint_transform(transform)
         # what its pipelines are written for: A.Normalize() divides by 255
         self._takes_bytes = "albumentations" in _packages_of(transform)
@@ -69,7 +74,8 @@ class WithMasks(Dataset[tuple[Tensor, Any, Tensor]]):
         picture, label = self.dataset[index][:2]
         pixels = _tensor(_eight_bits(picture) if isinstance(picture, Image.Image) else picture)
         image = _as_unit_range(pixels)
-        mask = _mask(self.masks(index) if callable(self.masks) else self.masks[index], index, self.encoding)
+        value = self.masks(index) if callable(self.masks) else self.masks[index]
+        mask = _of_file(Path(value), self._reader) if isinstance(value, str | Path) else _mask(value, index)
         if mask.shape[1:] != image.shape[1:]:
             raise ValueError(
                 f"mask {index}: expected the image's size {tuple(image.shape[1:])}, got {tuple(mask.shape[1:])}; "
@@ -80,10 +86,27 @@ class WithMasks(Dataset[tuple[Tensor, Any, Tensor]]):
         return image, label, mask
 
 
-def _mask(value: Any, index: int, encoding: MaskEncoding) -> Tensor:
-    """(1, H, W) in [0, 1]; of files as they are read everywhere."""
-    if isinstance(value, str | Path):
-        return _as_unit_range(read_mask(value, encoding=encoding))
+def _reader_of(masks: Masks, encoding: MaskEncoding) -> MaskReader:
+    """Of a sequence of paths one that has looked at them together, and warned of what their items have no place for."""
+    if callable(masks) or not len(masks) or not all(isinstance(mask, str | Path) for mask in masks):
+        return MaskReader(encoding, {})
+    reader = MaskReader.of_folder([Path(mask) for mask in masks], encoding, root="masks")
+    if several := said_of_several(reader):
+        warnings.warn(f"{several} (encoding=MaskEncoding(foreground=...))", stacklevel=4)
+    if reader.has_void:
+        warnings.warn(
+            "masks: some pixels are void, neither object nor background, and count as background", stacklevel=4
+        )
+    return reader
+
+
+def _of_file(path: Path, reader: MaskReader) -> Tensor:
+    """(1, H, W) in [0, 1]."""
+    return _as_unit_range(as_tensor(reader.open(path).foreground))
+
+
+def _mask(value: Any, index: int) -> Tensor:
+    """(1, H, W) in [0, 1]."""
     planes = _tensor(value)
     tensor = planes[:1]
     if len(planes) > 2 and not bool((planes[1:3] == tensor).all()):

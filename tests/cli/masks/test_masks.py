@@ -53,6 +53,19 @@ def test_compare_prints_the_overlap(folder, capsys):
     assert "(2)" in out
 
 
+def test_given_masks_with_several_labels_are_told(folder, capsys):
+    """Of VOC's masks all objects together were what made ones were compared with."""
+    for path in (folder / "truth").rglob("*.png"):
+        inside = np.asarray(Image.open(path)) > 0
+        labels = np.where(np.arange(inside.shape[1]) % 8 < 4, 7, 15)
+        Image.fromarray(np.where(inside, labels, 0).astype(np.uint8)).save(path)
+    assert command(folder, folder / "masks", "--compare", folder / "truth") == 0
+    assert "note: " in (err := capsys.readouterr().err)
+    assert "masks hold several labels in a picture" in err
+    assert command(folder, folder / "masks", "--compare", folder / "truth", "--encoding", "index") == 0
+    assert "several labels" not in capsys.readouterr().err
+
+
 def test_the_overlap_is_the_overlap(folder, capsys):
     """Masks that are there are kept, so a known one gives a known number."""
     for name in ("cat/a", "cat/b", "dog/c"):

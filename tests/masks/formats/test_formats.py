@@ -145,7 +145,7 @@ def test_pictures_and_annotations_that_do_not_meet(pictures, capsys):
     assert main([*words, str(pictures)]) == 1
     assert "expected each picture once, got cat/0.png again" in capsys.readouterr().err
     assert main([*words, str(pictures / "images")]) == 1
-    assert "Supervisely, Datumaro, YOLO or a VOCdevkit, found none" in capsys.readouterr().err
+    assert "Supervisely, Datumaro, VIA, YOLO or a VOCdevkit, found none" in capsys.readouterr().err
     (pictures / "again.json").unlink()
     small = coco([annotation(0, [[1, 1, 5, 1, 5, 5]])])
     small["images"][0]["width"] = 51

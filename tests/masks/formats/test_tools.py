@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import zlib
 
 import numpy as np
@@ -82,11 +83,18 @@ def part_of_png():
     return base64.b64encode(file.getvalue()).decode()
 
 
+def via(*places):
+    """A project of VIA's, whose file names have the file's size added."""
+    regions = [{"shape_attributes": place, "region_attributes": {"kind": "cat"}} for place in places]
+    return json.dumps({"_via_img_metadata": {"0.png99": {"filename": "0.png", "size": 99, "regions": regions}}})
+
+
 def labelme(shape):
     picture = {"imagePath": "0.png", "imageHeight": SIZE[0], "imageWidth": SIZE[1]}
     return json.dumps({"shapes": [{"label": "cat", **shape}], **picture})
 
 
+ROWS, COLUMNS = np.mgrid[: SIZE[0], : SIZE[1]]
 WITHOUT_CORNER = INSIDE.copy()
 WITHOUT_CORNER[5, 10] = False
 HOLED = INSIDE.copy()
@@ -152,6 +160,17 @@ WRITTEN = {
         "</image></annotations>",
         HOLED,
     ),
+    "VIA polygon": (
+        "via.json",
+        via({"name": "polygon", "all_points_x": [x for x, _ in CORNERS], "all_points_y": [y for _, y in CORNERS]}),
+        INSIDE,
+    ),
+    "VIA rect": ("via.json", via({"name": "rect", "x": 10, "y": 5, "width": 20, "height": 20}), INSIDE),
+    "VIA ellipse": (
+        "via.json",
+        via({"name": "ellipse", "cx": 20, "cy": 15, "rx": 8, "ry": 4, "theta": math.pi / 2}),
+        np.hypot((ROWS + 0.5 - 15) / 8, (COLUMNS + 0.5 - 20) / 4) < 1,
+    ),
     "YOLO": ("0.txt", "0 " + " ".join(f"{value}" for corner in SHARES for value in corner) + "\r\n", INSIDE),
 }
 
@@ -182,6 +201,7 @@ def test_the_same_pixels(pictures, name, capsys):
         ("a.json", label_studio(result("ellipselabels", {"ellipselabels": ["cat"]})), "got 'ellipselabels'"),
         ("a.json", supervisely({"classTitle": "cat", "geometryType": "cuboid"}), "got 'cuboid'"),
         ("a.json", datumaro({"type": "bbox", "label_id": 0, "bbox": [1, 2, 3, 4]}), "a box is no mask"),
+        ("a.json", via({"name": "cuboid"}), "expected polygons, rectangles, circles or ellipses, got 'cuboid'"),
         (
             "a.json",
             labelme({"shape_type": "mask", "points": [[0, 0]], "mask": part_of_png()}).replace("40", "19"),

@@ -73,7 +73,7 @@ def add_parser(subparsers: Subparsers) -> None:
     help_text = "border that is background, share of the size (%(default)s)"
     add("--margin", type=float, default=0.05, metavar="X", help=f"grabcut: {help_text}")
     add("--iterations", type=int, default=5, metavar="N", help="grabcut: how many (%(default)s)")
-    help_text = "draw what LabelMe, COCO, CVAT, Label Studio, Supervisely, Datumaro, YOLO or a VOCdevkit hold"
+    help_text = "draw what LabelMe, COCO, CVAT, Label Studio, Supervisely, Datumaro, VIA, YOLO or a VOCdevkit hold"
     add("--from", dest="annotations", metavar="FILE_OR_DIR", type=Path, help=help_text)
     add("--to", metavar="DIR", type=Path, help="convert: folder for the masks")
     add("--images", metavar="DIR", type=Path, help="convert: the pictures, where annotations do not say their sizes")

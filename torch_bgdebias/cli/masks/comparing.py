@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
 
+from torch_bgdebias.data.own_labels import said_of_several
 from torch_bgdebias.data.reading import MaskSizeError
 from torch_bgdebias.files import EXTENSIONS, as_tensor, image_files
 from torch_bgdebias.masks.contents import MASK_EXTENSIONS
@@ -22,6 +24,8 @@ def compare(args: argparse.Namespace, targets: Mapping[Path, Path]) -> None:
     """Print the intersection over union of masks with the given ones of the same names, by class."""
     given_masks = _given_masks(args.compare, args.mask_suffix)
     reader = MaskReader.of_folder(list(given_masks.values()), mask_encoding(args.encoding, args.foreground, args.void))
+    if note := said_of_several(reader):
+        print(f"bgdebias masks: note: {args.compare}: {note}", file=sys.stderr)
     scores: dict[str, list[float]] = {}
     for target in targets.values():
         name = target.relative_to(args.output)

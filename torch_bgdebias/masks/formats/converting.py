@@ -22,7 +22,7 @@ _BEYOND = 1.05
 #: tools that write a file for each picture
 _ONE_A_PICTURE = ("LabelMe", "Supervisely", "YOLO")
 #: what is read, for messages
-KINDS = "LabelMe, COCO, CVAT, Label Studio, Supervisely, Datumaro, YOLO or a VOCdevkit"
+KINDS = "LabelMe, COCO, CVAT, Label Studio, Supervisely, Datumaro, VIA, YOLO or a VOCdevkit"
 
 
 class Annotations:

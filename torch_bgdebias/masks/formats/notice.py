@@ -37,8 +37,8 @@ _HEAD = 65536
 def annotation_kind(path: Path) -> str | None:
     """The tool or format that wrote a file, or ``None``.
 
-    ``"LabelMe"``, ``"COCO"``, ``"CVAT"``, ``"Label Studio"``, ``"Supervisely"``, ``"Datumaro"``, ``"YOLO"``; ``"PASCAL
-    VOC"`` and ``"YOLO boxes"``, which hold no outlines.
+    ``"LabelMe"``, ``"COCO"``, ``"CVAT"``, ``"Label Studio"``, ``"Supervisely"``, ``"Datumaro"``, ``"VIA"``, ``"YOLO"``;
+    ``"PASCAL VOC"`` and ``"YOLO boxes"``, which hold no outlines.
     """
     text = _head_of(path)
     if path.suffix.lower() == ".json":
@@ -46,6 +46,8 @@ def annotation_kind(path: Path) -> str | None:
             return "LabelMe"
         if '"original_width"' in text and '"from_name"' in text:
             return "Label Studio"
+        if '"regions"' in text and '"shape_attributes"' in text:
+            return "VIA"
         if '"objects"' in text and '"geometryType"' in text:
             return "Supervisely"
         if '"items"' in text and '"label_id"' in text:

@@ -29,12 +29,13 @@ from torch_bgdebias.masks.formats.tools import (
     read_datumaro,
     read_label_studio,
     read_supervisely,
+    read_via,
     read_yolo,
 )
 
 __all__ = ["AnnotationError", "read_annotations"]
 
-_READERS = "LabelMe, COCO, CVAT, Label Studio, Supervisely, Datumaro or YOLO"
+_READERS = "LabelMe, COCO, CVAT, Label Studio, Supervisely, Datumaro, VIA or YOLO"
 
 
 def read_annotations(path: Path) -> list[AnnotatedPicture]:
@@ -51,6 +52,7 @@ def read_annotations(path: Path) -> list[AnnotatedPicture]:
         "Label Studio": read_label_studio,
         "Supervisely": read_supervisely,
         "Datumaro": read_datumaro,
+        "VIA": read_via,
         "YOLO": read_yolo,
     }
     reader = readers.get(kind or "")

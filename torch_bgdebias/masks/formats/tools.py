@@ -1,4 +1,4 @@
-"""Readers of further annotation tools: Label Studio, Supervisely and Datumaro (JSON), YOLO polygons (text)."""
+"""Readers of further annotation tools: Label Studio, Supervisely, Datumaro and VIA (JSON), YOLO polygons (text)."""
 
 from __future__ import annotations
 
@@ -28,11 +28,21 @@ from torch_bgdebias.masks.formats.outlines import (
 )
 from torch_bgdebias.masks.formats.run_lengths import run_lengths_of
 
-__all__ = ["brush_plane", "plane_of_png", "read_datumaro", "read_label_studio", "read_supervisely", "read_yolo"]
+__all__ = [
+    "brush_plane",
+    "plane_of_png",
+    "read_datumaro",
+    "read_label_studio",
+    "read_supervisely",
+    "read_via",
+    "read_yolo",
+]
 
 #: files that name YOLO's classes, a line each, and those of settings that do
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 _DATA_FILES = ("data.yaml", "dataset.yaml")
+#: of what is drawn for a circle
+_CORNERS = 64
 #: a larger class number in settings is none
 _MOST_NAMES = 100_000
 _NO_AREA = ("choices", "keypointlabels", "labels", "number", "rating", "taxonomy", "textarea", "vectorlabels")
@@ -196,6 +206,39 @@ def read_datumaro(path: Path) -> Iterable[AnnotatedPicture]:
                 raise AnnotationError(f"{item['id']}: has a box and no outline: a box is no mask")
         name = str(picture.get("path") or item["id"])
         yield AnnotatedPicture(name, None if size is None else (size[0], size[1]), tuple(shapes))
+
+
+def read_via(path: Path) -> Iterable[AnnotatedPicture]:
+    """VGG Image Annotator's JSON, of a project or exported: polygons, rectangles, circles and ellipses in pixels."""
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    for entry in content.get("_via_img_metadata", content).values():
+        regions = entry["regions"].values() if isinstance(entry["regions"], dict) else entry["regions"]
+        shapes = [shape for region in regions if (shape := _via_shape(region)) is not None]
+        yield AnnotatedPicture(str(entry["filename"]), None, tuple(shapes))
+
+
+def _via_shape(region: dict[str, Any]) -> Shape | None:
+    place, said = region["shape_attributes"], list(region.get("region_attributes", {}).values())
+    value = said[0] if said else "object"
+    label = str(
+        next((name for name, chosen in value.items() if chosen), "object") if isinstance(value, dict) else value
+    )
+    kind = place["name"]
+    if kind in ("polygon", "polyline"):
+        outline = _outline(zip(place["all_points_x"], place["all_points_y"], strict=True))
+        return Shape(label, (outline,)) if kind == "polygon" else None
+    if kind == "rect":
+        left, top, right, bottom = place["x"], place["y"], place["x"] + place["width"], place["y"] + place["height"]
+        return Shape(label, (_outline([(left, top), (right, top), (right, bottom), (left, bottom)]),))
+    if kind in ("circle", "ellipse"):
+        across, down = (place["r"], place["r"]) if kind == "circle" else (place["rx"], place["ry"])
+        lean, turns = place.get("theta", 0.0), [2 * math.pi * corner / _CORNERS for corner in range(_CORNERS)]
+        offsets = [(across * math.cos(turn), down * math.sin(turn)) for turn in turns]
+        c, s = math.cos(lean), math.sin(lean)
+        return Shape(label, (_outline((place["cx"] + c * x - s * y, place["cy"] + s * x + c * y) for x, y in offsets),))
+    if kind == "point":
+        return None
+    raise AnnotationError(f"expected polygons, rectangles, circles or ellipses, got {kind!r}")
 
 
 def read_yolo(path: Path) -> Iterable[AnnotatedPicture]:
