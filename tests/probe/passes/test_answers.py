@@ -125,3 +125,21 @@ def test_what_is_compared_with_a_forward() -> None:
     assert torch.equal(two.of("last")[0], z[:, 0])
     assert answers(z, role="output").kind != answers(z, z, role="output").kind != answers(z, role="last").kind
     assert [answers(z, role=role).predict for role in ("output", "last", "part", "cut")] == [True, False, False, True]
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel"])
+def test_logits_that_lie_between_0_and_1_by_chance_are_logits(task: str) -> None:
+    """As those of a network that is not trained yet: nearly the same for all images."""
+    z = 0.2 + 0.02 * torch.rand(B, K if task == "multilabel" else 1, generator=torch.Generator().manual_seed(1))
+    p = z.sigmoid()
+    assert same_answers(p, z, task=task)
+    assert same_answers(z, p, task=task)
+    assert not same_answers(z.flip(0), p, task=task)
+    assert not Answers((Judged(cut_at(p, 0.5), "cut"),)).cut_elsewhere(z, task=task)
+    assert Answers((Judged(cut_at(p, 0.3), "cut"),)).cut_elsewhere(z, task=task)
+    if task == "binary":
+        columns = torch.cat([-z / 2, z / 2], 1)
+        for one in (z, z[:, 0], p):
+            assert same_answers(one, columns, task=task)
+            assert same_answers(columns, one, task=task)
+            assert not same_answers(one, columns.flip(1), task=task)

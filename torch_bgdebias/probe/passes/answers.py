@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -88,11 +89,8 @@ class Answers:
         self, logits: Tensor, task: str, slack: float, change: Callable[[Tensor], Tensor] = lambda values: values
     ) -> bool:
         """Whether any of the cuts is the logits' own log odds but for a factor, ``change`` made to both."""
-        margin = _margin(logits.double(), task)
-        if margin is None:
-            return False
         tolerance = _tolerance(logits, slack=slack)
-        for cut in self.of("cut"):
+        for cut, margin in itertools.product(self.of("cut"), _margins(logits.double(), task)):
             rows = min(len(cut), len(margin))
             value, expected = (x[:rows].reshape(rows, -1).double() for x in (cut, margin))
             if value.shape != expected.shape:
@@ -147,16 +145,20 @@ def same_answers(first: Tensor, second: Tensor, *, task: str, slack: float = 1) 
     if (first.shape != second.shape and not of_two) or not bool(first.isfinite().all() & second.isfinite().all()):
         return False
     task = "binary" if of_two else task
-    (first, first_known), (second, second_known) = (
-        _margin_of_two(x) if of_two and x.shape[1] == 2 else _log_odds(x, task) for x in (first, second)
+    firsts, seconds = (
+        [_margin_of_two(x)] if of_two and x.shape[1] == 2 else _readings(x, task) for x in (first, second)
     )
-    both_known = first_known & second_known
+    return any(_say_the_same(one, other, task, tolerance) for one, other in itertools.product(firsts, seconds))
+
+
+def _say_the_same(first: _Reading, second: _Reading, task: str, tolerance: float) -> bool:
+    both_known = first.is_known & second.is_known
+    values, others = first.log_odds, second.log_odds
     if task == "multiclass":
-        first, second = _centred(first, both_known), _centred(second, both_known)
-    first, second = first * both_known, second * both_known
-    if task == "multiclass" and not bool((both_known.sum(1) > 1).any()):  # rounded to one class an image
-        return torch.equal(first_known.double().argmax(1), second_known.double().argmax(1))
-    return _proportional(first, second, tolerance)
+        values, others = _centred(values, both_known), _centred(others, both_known)
+        if not bool((both_known.sum(1) > 1).any()):  # rounded to one class an image
+            return torch.equal(first.is_known.double().argmax(1), second.is_known.double().argmax(1))
+    return _proportional(values * both_known, others * both_known, tolerance)
 
 
 def _tolerance(*outputs: Tensor, slack: float) -> float:
@@ -177,31 +179,39 @@ def _proportional(first: Tensor, second: Tensor, tolerance: float) -> bool:
     return bool(scale > 0) and bool((first - scale * second).abs().max() <= tolerance * first.abs().max())
 
 
-def _log_odds(values: Tensor, task: str) -> tuple[Tensor, Tensor]:
-    """Values without a softmax or a sigmoid, and where they are known."""
-    everywhere = torch.ones_like(values, dtype=torch.bool)
+class _Reading(NamedTuple):
+    """Outputs without a softmax or a sigmoid, and where they are known."""
+
+    log_odds: Tensor
+    is_known: Tensor
+
+
+def _readings(values: Tensor, task: str) -> list[_Reading]:
+    """What values may be: within [0, 1] probabilities, or logits that all lie there by chance, as before a training."""
+    as_they_are = _Reading(values, torch.ones_like(values, dtype=torch.bool))
     if task == "multiclass":
         if values.shape[1] > 1 and are_probabilities(values):
-            return values.clamp_min(_LEAST).log(), values > _LEAST
-        return values, everywhere
+            return [_Reading(values.clamp_min(_LEAST).log(), values > _LEAST)]
+        return [as_they_are]
     if bool(((values >= 0) & (values <= 1)).all()):
-        return undo_sigmoid(values).double(), (values > _LEAST) & (values < 1 - _LEAST)
-    return values, everywhere
+        is_known = (values > _LEAST) & (values < 1 - _LEAST)
+        return [_Reading(undo_sigmoid(values).double(), is_known), as_they_are]
+    return [as_they_are]
 
 
-def _margin(logits: Tensor, task: str) -> Tensor | None:
-    """Log odds that are above 0 where a model says yes; ``None`` where there are more than two classes."""
+def _margins(logits: Tensor, task: str) -> list[Tensor]:
+    """Log odds that are above 0 where a model says yes, as they may be read; none of more than two classes."""
     table = logits.reshape(len(logits), -1)
     if task == "multiclass" and table.shape[1] != 2:
-        return None
-    values, is_known = _margin_of_two(table) if task == "multiclass" else _log_odds(table, task)
-    return torch.where(is_known, values, math.nan)
+        return []
+    readings = [_margin_of_two(table)] if task == "multiclass" else _readings(table, task)
+    return [torch.where(reading.is_known, reading.log_odds, math.nan) for reading in readings]
 
 
-def _margin_of_two(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Log odds (B, 1) of the second of two classes, and where they are known."""
-    logits, is_known = _log_odds(values, "multiclass")
-    return logits[:, 1:] - logits[:, :1], is_known.all(1, keepdim=True)
+def _margin_of_two(values: Tensor) -> _Reading:
+    """Log odds (B, 1) of the second of two classes."""
+    logits, is_known = _readings(values, "multiclass")[0]
+    return _Reading(logits[:, 1:] - logits[:, :1], is_known.all(1, keepdim=True))
 
 
 def _centred(values: Tensor, is_known: Tensor) -> Tensor:
