@@ -96,6 +96,11 @@ def test_exporters_say_their_own_colours(tmp_path):
     (tmp_path / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\nwidget:250,50,83::\n")
     ((_, picture),) = read_voc(tmp_path)
     assert sorted(shape.label for shape in picture.shapes) == ["#010203", "widget"]
+    (tmp_path / "labelmap.txt").write_text("bird:128,128,0::\nbird:64,128,0::\nvoid:224,224,192::\nvoid:1,1,1::\n")
+    palette_png(tmp_path / "SegmentationClass" / "a.png", label_map())
+    ((_, picture),) = read_voc(tmp_path)
+    areas = {shape.label: int((drawn((shape,), SIZE) > 0).sum()) for shape in picture.shapes}
+    assert areas["bird"] == 4 * 4 + 5 * 8  # what two colours are called alike is one label
     (tmp_path / "labelmap.txt").write_text("widget:red::\n")
     with pytest.raises(AnnotationError, match="line 1: expected label:red,green,blue:parts:actions, got"):
         list(read_voc(tmp_path))

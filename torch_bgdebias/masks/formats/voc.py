@@ -121,7 +121,7 @@ def _classes_in(contents: MaskContents, names: Mapping[Colour, str]) -> dict[str
         if not any(colour):
             continue
         label = "void" if colour == _VOID_COLOUR else names.get(colour, "#{:02x}{:02x}{:02x}".format(*colour))
-        planes[label] = packed == value
+        planes[label] = (packed == value) | planes.get(label, False)
     return planes
 
 
