@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from torch_bgdebias.probe.passes.operations import Operation
 from torch_bgdebias.probe.passes.origins import Margin, Origins
 
 aten = torch.ops.aten
 B, K = 6, 4
 
 
+def operation(packet, *args) -> Operation:
+    return Operation(SimpleNamespace(overloadpacket=packet), args, {})
+
+
 def followed(origins: Origins, packet, *args, mixed: bool = False):
     result = packet(*args)
-    origins.follow(packet, [x for x in args if isinstance(x, torch.Tensor)], args, result, mixed=mixed)
+    origins.follow(operation(packet, *args), result, mixed=mixed)
     return result
 
 
@@ -74,7 +81,7 @@ def test_which_way_a_loss_of_a_margin_goes(sign: int) -> None:
         if z_sign < 0:
             z = followed(origins, aten.neg, z)
         value = aten.mul(z, torch.ones(B))
-        origins.follow(aten.mul, [z], [z], value, mixed=True, margin=margin)
+        origins.follow(operation(aten.mul, z), value, mixed=True, margin=margin)
         for packet, *rest in steps:
             value = followed(origins, packet, value, *rest)
         return margin.falls

@@ -67,7 +67,7 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
         margin = Margin() if has_answer and operation.kind in operations.TIMES else None
         mixed = has_answer and operation.kind not in operations.LAYERS and self._meet_labels(operation, margin)
         result = func(*args, **kwargs)
-        self._origins.follow(operation.kind, inputs, args, result, mixed=mixed, margin=margin)
+        self._origins.follow(operation, result, mixed=mixed, margin=margin)
         if operation.kind in operations.PRODUCTS and has_answer:
             self._replace_last([result])
         elif operation.kind in operations.ORDERS and judged is not None:

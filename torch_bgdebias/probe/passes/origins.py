@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from torch_bgdebias.probe.passes.operations import Operation
+
 __all__ = ["Origin", "Origins", "Question"]
 
 _aten = torch.ops.aten
@@ -112,17 +114,17 @@ class Origins:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._known: dict[int, tuple[Tensor, Origin]] = {}
+        self._held: dict[int, tuple[Tensor, Origin]] = {}
 
     def of(self, value: Tensor) -> Origin:
         """Where a tensor comes from; one that is not known is no answer."""
         if value.ndim > 2:
             return _ANSWER
-        return self._known.get(id(value), (value, _PLAIN))[1]
+        return self._held.get(id(value), (value, _PLAIN))[1]
 
     def knows(self, value: Tensor) -> bool:
-        """Whether where a tensor comes from was seen."""
-        return value.ndim > 2 or id(value) in self._known
+        """Whether the tensor was noted, so that it is known where it comes from."""
+        return value.ndim > 2 or id(value) in self._held
 
     def answered(self, output: Any) -> None:
         """Note what a network returned."""
@@ -130,84 +132,72 @@ class Origins:
             if isinstance(value, Tensor):
                 self._note(value, _ANSWER)
 
-    def follow(
-        self,
-        packet: Any,
-        inputs: Sequence[Tensor],
-        args: Sequence[Any],
-        result: Any,
-        *,
-        mixed: bool,
-        margin: Margin | None = None,
-    ) -> None:
+    def follow(self, operation: Operation, result: Any, *, mixed: bool, margin: Margin | None = None) -> None:
         """Note where the result of an operation comes from, once it has run.
 
         Args:
-            packet: the operation, such as ``torch.ops.aten.eq``.
-            inputs: the tensors among its arguments, in their order.
-            args: its positional arguments.
+            operation: with its arguments.
             result: what it returned.
             mixed: whether it had labels beside answers.
             margin: what it makes of both, where it multiplies them.
         """
-        origins = [self.of(value) for value in inputs]
-        if any(origin.answer for origin in origins):
-            origin = _MIXED if mixed or any(origin.mixed for origin in origins) else _ANSWER
-            if mixed and margin is not None and not any(origin.mixed for origin in origins):
-                grows = next(origin.grows for origin in origins if origin.answer)
-                origin = dataclasses.replace(_MIXED, margin=margin, grows=grows)
-            elif len(inputs) == 1:
-                origin = _of_one(packet, args, origins[0], origin)
-        elif not origins:
+        origins = [self.of(value) for value in operation.inputs]
+        if not origins:
             return
+        if not any(origin.answer for origin in origins):
+            origin = self._without_answers(operation, origins)
+        elif mixed and margin is not None and not any(origin.mixed for origin in origins):
+            grows = next(origin.grows for origin in origins if origin.answer)
+            origin = dataclasses.replace(_MIXED, margin=margin, grows=grows)
         else:
-            origin = self._without_answers(packet, inputs, origins)
-        question = self._question(packet, inputs, args, result)
-        origin = dataclasses.replace(origin, question=question) if question is not None else origin
+            origin = _MIXED if mixed or any(origin.mixed for origin in origins) else _ANSWER
+            origin = _of_one(operation, origins[0], origin) if len(origins) == 1 else origin
+        if (question := self._question(operation, result)) is not None:
+            origin = dataclasses.replace(origin, question=question)
         for value in result if isinstance(result, list | tuple) else [result]:
             if isinstance(value, Tensor):
                 self._note(value, origin)
 
-    def _question(self, packet: Any, inputs: Sequence[Tensor], args: Sequence[Any], result: Any) -> Question | None:
-        first = inputs[0]
-        tested = [value for value in inputs if value.ndim] if packet in _TESTS else []
+    def _question(self, operation: Operation, result: Any) -> Question | None:
+        kind, first = operation.kind, operation.inputs[0]
+        tested = [value for value in operation.inputs if value.ndim] if kind in _TESTS else []
         if len(tested) == 1:  # y == 2, or a tensor of one number on either side
-            return Question(tested[0], packet, next((x for x in args[:2] if x is not tested[0]), None))
+            return Question(tested[0], kind, next((x for x in operation.args[:2] if x is not tested[0]), None))
         question = self.of(first).question
-        if packet in _NEGATIONS and (first.dtype == torch.bool or packet is _aten.neg):
-            return question or Question(first, packet)
+        if kind in _NEGATIONS and (first.dtype == torch.bool or kind is _aten.neg):
+            return question or Question(first, kind)
         as_numbers = isinstance(result, Tensor) and first.dtype == torch.bool != result.dtype
-        return question if packet in _UNCHANGED and not as_numbers else None
+        return question if kind in _UNCHANGED and not as_numbers else None
 
-    def _without_answers(self, packet: Any, inputs: Sequence[Tensor], origins: Sequence[Origin]) -> Origin:
+    def _without_answers(self, operation: Operation, origins: Sequence[Origin]) -> Origin:
         roots = [origin.root for origin in origins if origin.root is not None]
-        roots += [value for value in inputs if value.ndim and self._size in value.shape]
-        changes = max(origin.changes for origin in origins) + (packet not in _UNCHANGED)
+        roots += [value for value in operation.inputs if value.ndim and self._size in value.shape]
+        changes = max(origin.changes for origin in origins) + (operation.kind not in _UNCHANGED)
         return Origin(changes=changes, root=roots[0] if roots else None)
 
     def _note(self, value: Tensor, origin: Origin) -> None:
-        if value.ndim <= 1 or (value.ndim == 2 and (self._size in value.shape or id(value) in self._known)):
-            self._known[id(value)] = (value, origin)
+        if value.ndim <= 1 or (value.ndim == 2 and (self._size in value.shape or id(value) in self._held)):
+            self._held[id(value)] = (value, origin)
 
 
-def _of_one(packet: Any, args: Sequence[Any], origin: Origin, otherwise: Origin) -> Origin:
+def _of_one(operation: Operation, origin: Origin, otherwise: Origin) -> Origin:
     """What becomes of an answer, or of a margin, in an operation without another tensor.
 
     Args:
-        packet: the operation.
-        args: its positional arguments.
+        operation: with its arguments.
         origin: of the tensor.
         otherwise: of what the operation returns where it is no shift, no scale and no change of sign.
     """
-    hinge = packet is _aten.clamp and len(args) > 1 and args[1] is not None and args[2:] in ((), (None,))
-    if packet in _GROWING or packet in _LIKELIHOODS or hinge:
+    kind, args = operation.kind, operation.args
+    hinge = kind is _aten.clamp and len(args) > 1 and args[1] is not None and args[2:] in ((), (None,))
+    if kind in _GROWING or kind in _LIKELIHOODS or hinge:
         if origin.margin is not None and origin.margin.falls is None:
-            origin.margin.falls = origin.grows == (packet in _LIKELIHOODS)
+            origin.margin.falls = origin.grows == (kind in _LIKELIHOODS)
         return otherwise
     number = next((x for x in args if isinstance(x, int | float) and not isinstance(x, bool)), None)
-    scales = packet in _SCALINGS and number is not None
-    if packet in (_aten.neg, _aten.neg_, _aten.rsub) or (scales and number is not None and number < 0):
+    scale = number if kind in _SCALINGS else None
+    if kind in (_aten.neg, _aten.neg_, _aten.rsub) or (scale is not None and scale < 0):
         return dataclasses.replace(otherwise, margin=origin.margin, grows=not origin.grows)
-    if packet in _UNCHANGED or scales or (packet in _SHIFTS and number is not None):
+    if kind in _UNCHANGED or scale is not None or (kind in _SHIFTS and number is not None):
         return dataclasses.replace(otherwise, margin=origin.margin, grows=origin.grows)
     return otherwise
