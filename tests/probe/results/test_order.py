@@ -45,7 +45,37 @@ def test_one_output_in_front_is_told():
     assert "Give logits=lambda output: output[:, 1:]" in order.remedy
 
 
-def test_distances_are_told():
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_distances_are_told_by_the_smallest(share):
+    """They may follow an order, too: the farthest of three on a line."""
+    rng, label = np.random.default_rng(0), np.repeat(np.arange(3), 30)
+    own = noisy(label, share, 3)
+    distances = 1 + rng.random((90, 3))
+    distances[np.arange(90), own], distances[np.arange(90), (own + 1) % 3] = 0.1, 3
+    images = results(label, distances.argmax(1))
+    assert "another order" in other_order(images, NAMES[:3]).what
+    images.log_odds["original"] = distances.astype(np.float32)
+    order = other_order(images, NAMES[:3])
+    assert f"of {(own == label).sum()} the smallest output is the label's" in order.what
+    assert "logits=lambda output: -output" in order.remedy
+
+
+def test_outputs_in_another_order_are_no_distances():
+    answer = np.argsort(AS_TEXT)[LABEL]
+    images = results(LABEL, answer)
+    images.log_odds["original"] = np.random.default_rng(0).random((120, 12)).astype(np.float32)
+    images.log_odds["original"][np.arange(120), answer] = 9
+    assert "in another order" in other_order(images, NAMES).what
+
+
+def test_two_classes_that_are_exchanged_are_told():
+    label = np.repeat(np.arange(2), 20)
+    images = results(label, 1 - label)
+    images.log_odds["original"] = np.where(np.arange(2) == label[:, None], -1, 1).astype(np.float32)
+    assert "output[:, [1, 0]]" in other_order(images, NAMES[:2]).remedy
+
+
+def test_worse_than_guessing_is_told():
     """The farthest of three classes is no order: two classes are farthest from the third."""
     label = np.repeat(np.arange(3), 30)
     order = other_order(results(label, np.array([2, 2, 0])[label]), NAMES[:3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -51,7 +52,26 @@ def other_order(images: ImageResults, class_names: Sequence[str]) -> OtherOrder 
     labels, answers = images.label[is_known], answers[is_known]
     if len(labels) < _MANY or len(np.unique(labels)) < 2 or len(np.unique(answers)) < 2:
         return None
+    odds = images.log_odds.get("original")
+    if (
+        odds is not None
+        and odds.shape[1] > 2
+        and (smallest := _smallest_counts(labels, answers, odds[is_known].argmin(1)))
+    ):
+        return smallest
     return _as_others(labels, answers, class_names) or _worse_than_guessing(labels, answers, len(class_names))
+
+
+def _smallest_counts(labels: Column, answers: Column, last: Column) -> OtherOrder | None:
+    n_right, n_smallest = int((labels == answers).sum()), int((labels == last).sum())
+    if n_smallest < _FOLLOW * len(labels) or n_smallest - n_right < _least_difference(labels):
+        return None
+    return OtherOrder(
+        f"{n_right} of {len(labels)} images as they are are right, and of {n_smallest} the smallest output is the "
+        "label's",
+        "are they distances or losses? Give logits=lambda output: -output; if they are not, the model reads something "
+        "else than the class",
+    )
 
 
 def _as_others(labels: Column, answers: Column, class_names: Sequence[str]) -> OtherOrder | None:
@@ -60,11 +80,11 @@ def _as_others(labels: Column, answers: Column, class_names: Sequence[str]) -> O
     n_following = sum(int(of_label.max()) for of_label in counts.values())
     n_right = int((labels == answers).sum())
     is_order = len(set(usual.values())) >= _DISTINCT * len(usual)
-    least = max(_MORE * len(labels), _BELOW * len(labels) ** 0.5)
-    if not is_order or n_following < _FOLLOW * len(labels) or n_following - n_right < least:
+    if not is_order or n_following < _FOLLOW * len(labels) or n_following - n_right < _least_difference(labels):
         return None
     pairs = (f"{class_names[label]} as {class_names[answer]}" for label, answer in usual.items() if label != answer)
-    remedy = "give logits=lambda output: output[:, ORDER], or map the labels (target_transform; --labels)"
+    order = "ORDER" if len(class_names) > 2 else "[1, 0]"
+    remedy = f"give logits=lambda output: output[:, {order}], or map the labels (target_transform; --labels)"
     if {answer - label for label, answer in usual.items()} == {1}:
         remedy = "is there one more output in front of the classes? Give logits=lambda output: output[:, 1:]"
     return OtherOrder(
@@ -72,6 +92,11 @@ def _as_others(labels: Column, answers: Column, class_names: Sequence[str]) -> O
         f"another order ({first_few(pairs, 4)})",
         f"{remedy}; if the order is right, the model reads something else than the class",
     )
+
+
+def _least_difference(labels: Column) -> float:
+    """By how many images another reading must be right more often."""
+    return max(_MORE * len(labels), _BELOW * math.sqrt(len(labels)))
 
 
 def _worse_than_guessing(labels: Column, answers: Column, classes: int) -> OtherOrder | None:
