@@ -273,3 +273,29 @@ def test_features_are_not_trained_as_if_they_were_classes():
     )
     fit(Prototypes(), near)
     fit(Prototypes(), CLADCallback(BackgroundSwap(), num_classes=CLASSES))
+
+
+class TwoQuestions(Module):
+    """Classes, and the camera that took the picture, of the same features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.classes, self.camera = self.net[:-1], nn.Linear(96, CLASSES), nn.Linear(96, 9)
+
+    def forward(self, image):
+        features = self.net(image)
+        return self.classes(features), self.camera(features)
+
+    def training_step(self, batch, batch_idx):
+        logits, camera = self(batch[0])
+        return F.cross_entropy(logits, batch[1]) + F.cross_entropy(camera, batch[1] * 2)
+
+
+def test_of_heads_that_answer_two_questions_none_is_guessed():
+    message = "takes losses of 4 and 9 numbers an image.*name their layer, 'camera' or 'classes', or pass plus=False"
+    with pytest.raises(ValueError, match=message):
+        fit(TwoQuestions(), CLADCallback(BackgroundSwap(), plus=True))
+    fit(TwoQuestions(), CLADCallback(BackgroundSwap()))
+    named = CLADCallback(BackgroundSwap(), plus=True, layer="classes", logits=0)
+    fit(TwoQuestions(), named)
+    assert named.loss.queue.num_classes == CLASSES

@@ -52,6 +52,13 @@ def _accept_num_classes_second(init: Callable[P, None]) -> Callable[P, None]:
     return call
 
 
+def _linear_layers(module: nn.Module, widths: set[int]) -> list[str]:
+    """Names of the linear layers with so many outputs."""
+    return [
+        name for name, layer in module.named_modules() if isinstance(layer, nn.Linear) and layer.out_features in widths
+    ]
+
+
 class CLADCallback(SwappingCallback):
     """Adds ``weight * CLAD`` (and CE(x+) for CLAD+) to the loss of every training step.
 
@@ -246,7 +253,7 @@ class CLADCallback(SwappingCallback):
         self._note_views(paired.views)
         if self.settings.plus and not self._compared:
             self._compared = True
-            self._check_answers(output, pair)
+            self._check_answers(call.module, output, pair)
         extra = self._loss(call.module, pair, key, drawn[-1]["background_label"], foreground, target)
         return add_to_loss(output, extra)
 
@@ -295,8 +302,16 @@ class CLADCallback(SwappingCallback):
         own_layer = self.settings.layer is not None
         return logits_of(pair.output if own_layer else pair.layer_output, self.settings.logits if own_layer else None)
 
-    def _check_answers(self, output: Any, pair: Pair) -> None:
+    def _check_answers(self, module: LightningModule, output: Any, pair: Pair) -> None:
         logits, widths = self._logits(pair), answer_widths(output)
+        if self.settings.criterion is None and self.settings.layer is None and logits.ndim == 2:
+            others = _linear_layers(module, widths - {logits.shape[1]})
+            if others and logits.shape[1] in widths:
+                raise ValueError(
+                    f"layer: training_step takes losses of {' and '.join(map(str, sorted(widths)))} numbers an image, "
+                    f"and which of them are the classes of the labels that CLAD+ takes is not known; name their layer, "
+                    f"{self._layer!r} or {' or '.join(map(repr, others))}, or pass plus=False"
+                )
         if self.settings.criterion is None and logits.ndim == 2 and widths and logits.shape[1] not in widths:
             raise ValueError(
                 f"layer: expected {' or '.join(map(str, sorted(widths)))} numbers an image, as many as training_step "
