@@ -129,6 +129,19 @@ def test_outputs_that_are_no_tensor(pack, key):
     torch.testing.assert_close(isnet(x), expected.logits)
 
 
+class Gated(nn.Module):
+    """Experts, and what a gate makes of their detached answers."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts, self.gate = nn.ModuleList([small(), small()]), small()
+
+    def forward(self, image):
+        experts = torch.stack([expert(image) for expert in self.experts], 1)
+        weights = self.gate(image)[:, :2].softmax(1)
+        return experts, (experts.detach() * weights[..., None]).sum(1)
+
+
 def test_refusals_name_what_is_wrong():
     x = picture()
     with pytest.raises(TypeError, match="no logits at None"):
@@ -139,6 +152,10 @@ def test_refusals_name_what_is_wrong():
         ISNet(Wrapped(lambda z: z.detach())).explain(x)
     with pytest.raises(RuntimeError, match="pass logits, not probabilities"):
         ISNet(Wrapped(lambda z: z.softmax(1))).explain(x)
+    gated = Gated()
+    with pytest.raises(RuntimeError, match=r"a gate's softmax weighs answers that are detached.*\(logits=...\)"):
+        ISNet(gated, logits=1).explain(x)
+    assert ISNet(gated, logits=lambda output: output[0][:, 0]).explain(x).relevance.abs().sum() > 0
     with pytest.raises(ValueError, match="variant: expected one of"):
         ISNet(small(), "dial")
     with pytest.raises(ValueError, match="epsilon: expected a number >= 0"):

@@ -183,7 +183,8 @@ class Record:
             return RuntimeError(CUT_OFF)
         return RuntimeError(
             f"{NO_PATH} in the relevance pass, in which attention weights and all other softmaxes count as constants: "
-            "pass logits, not probabilities"
+            "pass logits, not probabilities; where a gate's softmax weighs answers that are detached, those of one "
+            "expert (logits=...)"
         )
 
 
