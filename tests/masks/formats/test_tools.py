@@ -201,6 +201,11 @@ def test_the_same_pixels(pictures, name, capsys):
         ("a.json", label_studio(result("ellipselabels", {"ellipselabels": ["cat"]})), "got 'ellipselabels'"),
         ("a.json", supervisely({"classTitle": "cat", "geometryType": "cuboid"}), "got 'cuboid'"),
         ("a.json", datumaro({"type": "bbox", "label_id": 0, "bbox": [1, 2, 3, 4]}), "a box is no mask"),
+        (
+            "a.json",
+            labelme({"shape_type": "mask", "points": [[0, 0]], "mask": part_of_png()[:80]}),
+            "a.json: expected a picture in a bitmap, got another or a damaged one",
+        ),
         ("a.json", via({"name": "cuboid"}), "expected polygons, rectangles, circles or ellipses, got 'cuboid'"),
         (
             "a.json",

@@ -156,12 +156,16 @@ def plane_of_png(content: bytes, corner: Sequence[float], size: tuple[int, int])
     """A packed mask, by its transparency where it has some, at its corner (x, y) in a picture of ``size`` (H, W).
 
     Raises:
-        AnnotationError: it is larger than the picture.
+        AnnotationError: it is larger than the picture, or damaged.
     """
-    picture = Image.open(io.BytesIO(content))
-    if picture.height > size[0] or picture.width > size[1]:
+    try:
+        picture = Image.open(io.BytesIO(content))
+        is_larger = picture.height > size[0] or picture.width > size[1]
+        bitmap = np.asarray(Image.new("RGBA", (1, 1)) if is_larger else picture.convert("RGBA"))
+    except Exception as error:  # PIL's decoders raise errors of many types on damaged files
+        raise AnnotationError(f"expected a picture in a bitmap, got another or a damaged one: {error}") from error
+    if is_larger:
         raise AnnotationError(f"expected a bitmap of at most {size} (H, W), got {picture.size[::-1]}")
-    bitmap = np.asarray(picture.convert("RGBA"))
     inside = bitmap[..., 3] > 0 if bitmap[..., 3].min() < 255 else bitmap[..., 0] > 0
     x, y = (int(value) for value in corner)
     plane: Flags = np.zeros(size, bool)
