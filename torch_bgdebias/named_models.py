@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import sys
@@ -59,7 +60,9 @@ def load_model(
     """
     family, _, model_name = name.partition(":")
     if not model_name:
-        hint = "; a file holds weights, and is a checkpoint of one of these" if Path(name).is_file() else ""
+        hint = (
+            "; a file holds weights, and is a checkpoint of one of these" if Path(name).is_file() else _families(name)
+        )
         raise ValueError(f"model: expected timm:NAME, torchvision:NAME or package.module:attribute, got {name!r}{hint}")
     if family not in ("timm", "torchvision"):
         if pretrained:
@@ -76,6 +79,16 @@ def load_model(
         outputs = content.outputs_beside(loaded.model)
         loaded = loaded if outputs is None else make(outputs)
     return _with_checkpoint(loaded, content)
+
+
+def _families(name: str) -> str:
+    """Which of the two packages have a model of that name."""
+    known: dict[str, list[str]] = {}
+    for family, module in (("torchvision", "torchvision.models"), ("timm", "timm")):
+        with contextlib.suppress(ImportError):
+            known[family] = importlib.import_module(module).list_models()
+    having = [f"{family}:{name}" for family, names in known.items() if name in names]
+    return f"; did you mean {' or '.join(having)}?" if having else ""
 
 
 def load_checkpoint(model: nn.Module, path: Path) -> None:

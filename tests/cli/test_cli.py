@@ -68,8 +68,24 @@ def test_without_a_command_help_goes_to_stderr(capsys: pytest.CaptureFixture[str
 def test_usage_errors(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(argv) == 2
     err = capsys.readouterr().err
-    assert err.splitlines()[-1].startswith(("bgdebias: error: ", "bgdebias demo: error: "))
-    assert ("usage:" in err) is (argv != ["demo", "--epochs"]), "of a value that is missing a line says enough"
+    assert err.startswith(("bgdebias: error: ", "bgdebias demo: error: "))
+    assert len(err.splitlines()) == 1, "twenty lines of usage hide what is wrong"
+    assert ("--help says more" in err) is (argv != ["demo", "--epochs"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["help"], "usage: bgdebias [-h]"),
+        (["help", "probe"], "usage: bgdebias probe"),
+        (["version"], "torch_bgdebias 0."),
+    ],
+)
+def test_help_and_version_need_no_dashes(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out.startswith(said)
+    assert cli.main(["help", "prob"]) == 2
+    assert "unknown command 'prob'; did you mean probe?" in capsys.readouterr().err
 
 
 def test_options_may_be_cut_short_and_values_may_look_like_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,7 +96,7 @@ def test_bad_input(folder, capsys):
     assert command(folder / "in", out, "--names", "no_fg", "--size", 8, "--overwrite") == 0
     (folder / "file").write_text("")
     assert command(folder / "in", folder / "file") == 1
-    assert "OUT: cannot write into" in capsys.readouterr().err
+    assert "OUT: expected a folder, got the file" in capsys.readouterr().err
     Image.new("RGB", (16, 16)).save(folder / "in/images/cat/0.jpg")
     assert command(folder / "in", folder / "other") == 1
     assert "would both become cat/0.png: rename one" in capsys.readouterr().err

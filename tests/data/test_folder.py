@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 
 import numpy as np
@@ -268,8 +269,32 @@ def test_folders_of_classes_without_images_around_them_are_told_where_to_go(tmp_
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.jpg").touch()
-    with pytest.raises(FileNotFoundError, match="if cat, dog are classes, move them into a folder .*images, and their"):
+    text = "if cat, dog are classes, say masks= .*MASKS/cat/x.png for .*move them into a folder .*images, with"
+    with pytest.raises(FileNotFoundError, match=text):
         MaskedImageFolder(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["outside", "inside", "beside"])
+def test_class_folders_in_the_root_where_masks_are_said_to_lie_elsewhere(folder, tmp_path_factory, place):
+    """As torchvision's ImageFolder has them."""
+    wanted = MaskedImageFolder(folder)
+    root = tmp_path_factory.mktemp("bare") / "pictures"
+    shutil.copytree(folder / "images", root)
+    masks = {"outside": root.parent / "cover", "inside": root / "cover", "beside": root}[place]
+    for path in (folder / "masks").rglob("*.png"):
+        target = masks / path.parent.name / (path.name if place != "beside" else f"{path.stem}_mask.png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    data = MaskedImageFolder(root, **({"mask_suffix": "_mask"} if place == "beside" else {"masks": masks}))
+    assert (data.classes, data.labels) == (wanted.classes, wanted.labels)
+    assert data.image_root == root
+    assert wanted.image_root == folder / "images"
+    for one, other in zip(data, wanted, strict=True):
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[2], other[2])
+    (root / "cat" / "1.png").rename(root / "cat" / "further.png")
+    with pytest.raises(FileNotFoundError, match=r"\d of \d images have no mask: .*cat/further((?!if it holds).)*$"):
+        MaskedImageFolder(root, **({"mask_suffix": "_mask"} if place == "beside" else {"masks": masks}))
 
 
 def test_folders_that_are_not_one(tmp_path):

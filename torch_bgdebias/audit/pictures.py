@@ -237,8 +237,8 @@ def picture_files(root: Path, *, classes: Sequence[str] | None = None, white: fl
 
 
 def _folder(root: Path, options: FolderSettings) -> Files:
-    marks_objects = (root / "masks").is_dir() or options.mask_suffix or options.masks
-    if (root / "images").is_dir() and marks_objects:
+    said = options.mask_suffix or options.masks
+    if said or ((root / "images").is_dir() and (root / "masks").is_dir()):
         return _masked_folder(root, options)
     return picture_files(root, classes=options.classes, white=options.white)
 
@@ -254,7 +254,7 @@ def _masked_folder(root: Path, options: FolderSettings) -> Files:
 
 
 def _of_masked(data: MaskedImageFolder) -> Files:
-    source = _files(data.classes, data.root / "images", [s.image for s in data.samples], data.labels)
+    source = _files(data.classes, data.image_root, [s.image for s in data.samples], data.labels)
     source.masked = data
     for path, reason in data.skipped:
         reasons = source.left_out if reason.startswith(("no mask", "several masks")) else source.unreadable

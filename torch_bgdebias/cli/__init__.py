@@ -81,7 +81,7 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, Callable[[argpars
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``bgdebias`` with ``argv`` (``sys.argv`` when ``None``) and return its exit code."""
     parser, runs = build_parser()
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = _asking_for_help(list(sys.argv[1:] if argv is None else argv))
     try:
         refuse_unknown(arguments, parser)
         args = parser.parse_args(arguments)
@@ -106,6 +106,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             mark = coloured("error:", "error", sys.stderr)
             print(f"bgdebias {args.command}: {mark} {_with_options(one_line(error), args.options)}", file=sys.stderr)
         return 1
+
+
+def _asking_for_help(words: list[str]) -> list[str]:
+    """``help``, ``help COMMAND`` and ``version`` as the options that they stand for."""
+    if words[:1] == ["help"]:
+        return [*words[1:2], "--help"]
+    return ["--version"] if words == ["version"] else words
 
 
 @contextlib.contextmanager

@@ -146,6 +146,8 @@ def refuse_half_units(args: argparse.Namespace) -> None:
 
 def writable(out: Path, *, name: str) -> Path:
     """Make the folder and prove that files can be written, before time is spent on what goes into it."""
+    if out.is_file():
+        raise NotADirectoryError(f"{name}: expected a folder, got the file {out}")
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):

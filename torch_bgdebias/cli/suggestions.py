@@ -15,12 +15,12 @@ _CHOICE = re.compile(r"(argument [^:]+): invalid choice: (.+) \(choose from (.+)
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reports a wrong value in one line with the likely intended one, without the usage."""
+    """An argument parser that reports what is wrong in one line with the likely intended word, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         """Leave with exit code 2."""
         if not message.startswith("argument "):
-            super().error(message)
+            self.exit(2, f"{self.prog}: error: {message} ({self.prog} --help says more)\n")
         if (match := _CHOICE.match(message)) is not None:
             argument, value, choices_text = match.groups()
             value, choices = value.strip("'\""), [choice.strip("'\"") for choice in choices_text.split(", ")]
@@ -58,7 +58,12 @@ def refuse_unknown(words: Sequence[str], parser: argparse.ArgumentParser) -> Non
         option = word.partition("=")[0]
         if option.startswith("--"):
             if not any(full.startswith(option) for full in options):
-                parser.error(f"unknown option {option}{did_you_mean(option, options)}")
+                place = option.removeprefix("--").upper()
+                by_place = place in parser.format_usage().split()[-2:]
+                hint = (
+                    f"; {place} stands by itself: {parser.prog} {place}" if by_place else did_you_mean(option, options)
+                )
+                parser.error(f"unknown option {option}{hint}")
         elif re.match(r"-[A-Za-z]", word) and word[:2] not in re.findall(r"(?<![\w-])-\w", parser.format_usage()):
             parser.error(f"unknown option {word}{did_you_mean(f'-{word}', options)}")
         elif commands and not word.startswith("-"):

@@ -91,7 +91,7 @@ def _targets(data: MaskedImageFolder) -> list[Path]:
     """<class>/<name>.png of every sample; two pictures with one name would be one file."""
     owner: dict[Path, Path] = {}
     for sample in data.samples:
-        target = sample.image.relative_to(data.root / "images").with_suffix(".png")
+        target = sample.image.relative_to(data.image_root).with_suffix(".png")
         if target in owner:
             raise ValueError(f"{owner[target]} and {sample.image} would both become {target}: rename one")
         owner[target] = sample.image

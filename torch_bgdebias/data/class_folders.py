@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch_bgdebias.files import EXTENSIONS, category_folders, first_few, folder_listing
 
-__all__ = ["class_names", "no_images_text", "warn_of_order"]
+__all__ = ["class_names", "no_images_text", "pictures_root", "warn_of_order"]
 
 #: names of the parts of a data set, one folder above its classes
 _SPLITS = frozenset(("dev", "test", "testing", "train", "training", "trainval", "val", "valid", "validation"))
@@ -22,12 +22,37 @@ _READ_TABLES = (
 )
 
 
-def class_names(root: Path, wanted: Sequence[str] | None = None) -> list[str]:
+def pictures_root(root: Path, *, masks_elsewhere: bool) -> Path:
+    """The folder of the classes' folders.
+
+    Args:
+        root: the data set's folder.
+        masks_elsewhere: masks are said to lie elsewhere or beside the images: without ``images`` the classes may then
+            lie in ``root`` itself, as torchvision's ``ImageFolder`` has them.
+
+    Returns:
+        ``root/images``, or ``root``.
+    """
+    images = root / "images"
+    if not masks_elsewhere or images.is_dir() or not root.is_dir():
+        return images
+    return root if any(_holds_pictures(folder) for folder in category_folders(root)) else images
+
+
+def class_names(
+    root: Path,
+    wanted: Sequence[str] | None = None,
+    *,
+    images: Path | None = None,
+    masks: Path | None = None,
+) -> list[str]:
     """The classes of ``root/images`` in label order: by name; by number where all names are whole numbers.
 
     Args:
         root: the data set's folder.
         wanted: the classes to take, in their order; a name may hold slashes (``"a/abbey"``).
+        images: the folder of the classes, where it is another one.
+        masks: the folder of masks, which is no class where it lies among the classes.
 
     Raises:
         FileNotFoundError: no ``images`` folder, or none in it.
@@ -35,10 +60,11 @@ def class_names(root: Path, wanted: Sequence[str] | None = None) -> list[str]:
         ValueError: wanted classes that are not there or come twice, folders whose names look alike, or parts in place
             of classes.
     """
-    images = root / "images"
+    images = root / "images" if images is None else images
     if not images.is_dir():
         raise FileNotFoundError(f"{root}: {no_images_text(root)}")
-    there = [path.name for path in category_folders(images)]
+    no_class = None if masks is None else masks.resolve()
+    there = [path.name for path in category_folders(images) if path.resolve() != no_class]
     if not there:
         raise FileNotFoundError(f"{images}: expected one folder per class, found none{_pictures_themselves(images)}")
     if wanted is not None:
@@ -132,8 +158,8 @@ def _advice(root: Path, there: Sequence[Path]) -> str:
     if classes := [path.name for path in there if path.is_dir() and _holds_pictures(path)]:
         name = classes[0]
         return (
-            f"; if {first_few(classes, 3)} are classes, move them into a folder {root / 'images'}, and their masks are "
-            f"{root / 'masks' / name}/x.png beside {root / 'images' / name}/x.jpg"
+            f"; if {first_few(classes, 3)} are classes, say masks= (--masks) where their masks are, MASKS/{name}/x.png "
+            f"for {root / name}/x.jpg, or move them into a folder {root / 'images'}, with masks in {root / 'masks'}"
         )
     return ""
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from torch_bgdebias.data.class_folders import class_names
+from torch_bgdebias.data.class_folders import class_names, pictures_root
 from torch_bgdebias.data.own_labels import look_at_labels
 from torch_bgdebias.data.pairing import (
     MaskedSample,
@@ -71,12 +71,12 @@ class MaskedImageFolder(Dataset[Any]):
         interpolation: of the images' resize, ``"bilinear"``, ``"bicubic"`` or ``"nearest"``; masks are always bilinear.
         with_void: items ``MaskedVoidItem`` with void; ``transform`` gets a mask of two channels. ``None``: none, warns.
         masks: a folder of masks other than ``masks/``, or an annotation tool's file or folder, of which a class's own
-            label is its object where there is one, else all that is outlined.
+            label is its object where there is one, else all that is outlined. Class folders may then lie in ``root``.
         settings: all options but ``transform`` in one object, instead of the keywords.
 
     Attributes:
         classes, class_to_idx: class names by index, and the other way round.
-        samples: list of ``MaskedSample(image, mask, label)``.
+        image_root, samples: the folder of the class folders, and list of ``MaskedSample(image, mask, label)``.
         skipped, filtered: what ``on_error="skip"`` left out, list of (file, reason); how many their foreground did.
 
     Raises:
@@ -128,10 +128,12 @@ class MaskedImageFolder(Dataset[Any]):
         self.with_void, self.interpolation = bool(self.settings.with_void), self.settings.interpolation
         self.skipped: list[tuple[Path, str]] = []
         self.filtered = 0
-        self.classes = class_names(self.root, self.settings.classes)
-        self.class_to_idx = {name: index for index, name in enumerate(self.classes)}
         source, white = self.settings.masks, self.settings.white
-        annotated = source is not None and holds_annotations(Path(source))
+        place = None if source is None else Path(source)
+        self.image_root = pictures_root(self.root, masks_elsewhere=bool(place or self.settings.mask_suffix))
+        self.classes = class_names(self.root, self.settings.classes, images=self.image_root, masks=place)
+        self.class_to_idx = {name: index for index, name in enumerate(self.classes)}
+        annotated = place is not None and holds_annotations(place)
         pairs, drawn_masks = self._annotated_pairs(Path(str(source))) if annotated else (self._mask_pairs(), None)
         self.samples = self._paired(pairs)
         self.white = white_level([sample.image for sample in self.samples]) if white is None else white
@@ -251,7 +253,11 @@ class MaskedImageFolder(Dataset[Any]):
     def _mask_pairs(self) -> Pairs:
         mask_source = self.settings.masks
         pairs = pair(
-            self.root, self.classes, self.settings.mask_suffix, None if mask_source is None else Path(mask_source)
+            self.root,
+            self.classes,
+            self.settings.mask_suffix,
+            None if mask_source is None else Path(mask_source),
+            self.image_root,
         )
         if pairs.missing and (self.settings.on_error == "raise" or not pairs.samples):
             mask_root = None if mask_source is None else Path(mask_source)
@@ -265,10 +271,10 @@ class MaskedImageFolder(Dataset[Any]):
                 f"masks: expected no encoding, foreground, void or mask_suffix beside the annotations {place}, which "
                 "say by themselves what is object"
             )
-        pictures = pictures_of(self.root, self.classes)
-        names = {path: (path.relative_to(self.root / "images").as_posix(), self.classes[i]) for path, i in pictures}
+        pictures = pictures_of(self.image_root, self.classes)
+        names = {path: (path.relative_to(self.image_root).as_posix(), self.classes[i]) for path, i in pictures}
         masks = AnnotatedMasks.of(place, names)
-        pairs = annotated_pairs(pictures, masks)
+        pairs = annotated_pairs(self.image_root, pictures, masks)
         if pairs.missing and (self.settings.on_error == "raise" or not pairs.samples):
             raise FileNotFoundError(
                 f"masks: {len(pairs.missing)} of {pairs.images} images have no annotations in {place}: "
@@ -281,7 +287,7 @@ class MaskedImageFolder(Dataset[Any]):
 
     def _paired(self, pairs: Pairs) -> list[MaskedSample]:
         if not pairs.images:
-            raise FileNotFoundError(f"{self.root / 'images'}: no image files in {len(self.classes)} class folder(s)")
+            raise FileNotFoundError(f"{self.image_root}: no image files in {len(self.classes)} class folder(s)")
         doubled = [f"{image.name}: {first_few(path.name for path in several)}" for image, several in pairs.doubled]
         if doubled and self.settings.on_error == "raise":
             raise ValueError(

@@ -44,12 +44,14 @@ class Pairs:
     """The samples of a folder, and the images for which there is no one mask.
 
     Args:
+        image_root: the folder of the classes' folders.
         samples: images with their masks.
         missing: images without a mask.
         doubled: images with several masks, of which none is better than the others.
         previews: images with one mask and pictures of the same name that are none.
     """
 
+    image_root: Path
     samples: list[MaskedSample] = field(default_factory=list)
     missing: list[Path] = field(default_factory=list)
     doubled: list[tuple[Path, list[Path]]] = field(default_factory=list)
@@ -61,7 +63,9 @@ class Pairs:
         return len(self.samples) + len(self.missing) + len(self.doubled)
 
 
-def pair(root: Path, classes: Sequence[str], suffix: str = "", masks: Path | None = None) -> Pairs:
+def pair(
+    root: Path, classes: Sequence[str], suffix: str = "", masks: Path | None = None, images: Path | None = None
+) -> Pairs:
     """Find each image's mask: the file of the same class and name, whatever its ending.
 
     Args:
@@ -70,50 +74,54 @@ def pair(root: Path, classes: Sequence[str], suffix: str = "", masks: Path | Non
         classes: folders in ``images/``, in label order.
         suffix: what a mask's name has after its image's: ``"_mask"`` for ``x_mask.png``.
         masks: the masks' folder, where it is another one.
+        images: the folder of the classes' folders, where it is another one.
     """
-    pairs = Pairs()
-    mask_root = masks or (root / "masks" if (root / "masks").is_dir() or not suffix else root / "images")
-    beside = mask_root == root / "images"
+    image_root = images or root / "images"
+    pairs = Pairs(image_root)
+    mask_root = masks or (root / "masks" if (root / "masks").is_dir() or not suffix else image_root)
+    beside = mask_root == image_root
     counts, unread, unpaired = [], [], []
     for label, name in enumerate(classes):
         files = _mask_index(_same_folder(mask_root, name))
-        images, further = apart(image_files(root / "images" / name, extensions=EXTENSIONS | PICTURES_NOT_READ))
+        pictures, further = apart(image_files(image_root / name, extensions=EXTENSIONS | PICTURES_NOT_READ))
         unread += [path for path in further if not suffix or not path.stem.endswith(suffix)]  # .npy is read as a mask
         if suffix and beside:  # a picture's mask lies beside it and is no picture itself
-            names = {path.with_suffix("") for path in images}
-            images = [p for p in images if p.with_name(p.stem.removesuffix(suffix)) not in names - {p.with_suffix("")}]
-        counts.append((name, images))
-        for image in images:
-            _add_image(pairs, image, image.relative_to(root / "images" / name), files, label, suffix)
+            names = {path.with_suffix("") for path in pictures}
+            pictures = [
+                p for p in pictures if p.with_name(p.stem.removesuffix(suffix)) not in names - {p.with_suffix("")}
+            ]
+        counts.append((name, pictures))
+        for picture in pictures:
+            _add_image(pairs, picture, picture.relative_to(image_root / name), files, label, suffix)
         if not beside:
             used_masks = {sample.mask for sample in pairs.samples}
             unused_masks = {
                 key: paths for key, paths in files.items() if key.endswith(suffix) and not used_masks & set(paths)
             }
-            instance_masks = _instance_masks(pairs, root / "images" / name, unused_masks)
+            instance_masks = _instance_masks(pairs, image_root / name, unused_masks)
             unpaired += [path for paths in unused_masks.values() for path in paths if path not in instance_masks]
-    _warn_of_folders(root / "images", counts, unread)
+    _warn_of_folders(image_root, counts, unread)
     _warn_of_left_over(root, pairs, unpaired)
     return pairs
 
 
-def pictures_of(root: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
-    """Every image with its label, class by class."""
+def pictures_of(image_root: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
+    """Every image in the classes' folders with its label, class by class."""
     by_class, unread = [], []
     for name in classes:
-        images, further = apart(image_files(root / "images" / name, extensions=EXTENSIONS | PICTURES_NOT_READ))
+        images, further = apart(image_files(image_root / name, extensions=EXTENSIONS | PICTURES_NOT_READ))
         by_class.append((name, images))
         unread += further
-    _warn_of_folders(root / "images", by_class, unread)
+    _warn_of_folders(image_root, by_class, unread)
     return [(path, label) for label, (_, paths) in enumerate(by_class) for path in paths]
 
 
-def annotated_pairs(pictures: Sequence[tuple[Path, int]], masks: AnnotatedMasks) -> Pairs:
+def annotated_pairs(image_root: Path, pictures: Sequence[tuple[Path, int]], masks: AnnotatedMasks) -> Pairs:
     """Images with the annotation files that say what is in them.
 
     Where annotations fit two images, since their names have no folders, neither has a mask of its own.
     """
-    pairs = Pairs()
+    pairs = Pairs(image_root)
     twins = {picture: twin for two_pictures in masks.shared() for picture, twin in (two_pictures, two_pictures[::-1])}
     for picture, label in pictures:
         file = masks.file_of(picture)
@@ -244,7 +252,7 @@ def missing_masks_text(root: Path, pairs: Pairs, suffix: str, masks: Path | None
     """
     folder = masks or root / "masks"
     shown = "masks" if masks is None else masks
-    names = (f"{shown}/{p.relative_to(root / 'images').with_suffix('')}{suffix}.png" for p in pairs.missing)
+    names = (f"{shown}/{p.relative_to(pairs.image_root).with_suffix('')}{suffix}.png" for p in pairs.missing)
     text = f"{root}: {len(pairs.missing)} of {pairs.images} images have no mask: {first_few(names)}; "
     in_masks = (_other_suffix, _other_name, _without_folders, _other_ending)
     hints = in_masks if folder.is_dir() else (_other_suffix, _other_folder)
@@ -255,7 +263,11 @@ def missing_masks_text(root: Path, pairs: Pairs, suffix: str, masks: Path | None
 def _other_folder(root: Path, masks: Path, pairs: Pairs, suffix: str) -> str | None:
     """A folder with the images' names under another one, such as MVTec's ground_truth, where there is no ``masks/``."""
     for folder in category_folders(root):
-        if folder.name != "images" and any(image_files(folder, extensions=EXTENSIONS | MASK_EXTENSIONS)):
+        if (
+            root != pairs.image_root
+            and folder.name != "images"
+            and any(image_files(folder, extensions=EXTENSIONS | MASK_EXTENSIONS))
+        ):
             text = f'there is no folder {masks.name}, but {folder.name}: if it holds the masks, pass masks="{folder}"'
             further = _other_suffix(root, folder, pairs, suffix)
             return text + (f"; {further}" if further else f" (--masks {folder}), or rename it")
@@ -265,7 +277,7 @@ def _other_folder(root: Path, masks: Path, pairs: Pairs, suffix: str) -> str | N
 def _other_name(root: Path, masks: Path, pairs: Pairs, suffix: str) -> str | None:
     """Masks that differ from what was looked for in capitals or blanks only, or begin with something more."""
     images = pairs.missing[0]
-    relative = images.relative_to(root / "images")
+    relative = images.relative_to(pairs.image_root)
     mask_files = image_files(masks, extensions=EXTENSIONS | MASK_EXTENSIONS)
     for path in mask_files:
         name = path.relative_to(masks).with_suffix("")
@@ -299,7 +311,7 @@ def _without_folders(root: Path, masks: Path, pairs: Pairs, suffix: str) -> str 
 
 def _other_ending(root: Path, masks: Path, pairs: Pairs, suffix: str) -> str | None:
     """A file of a mask's name, or that begins so, in a format that is not read."""
-    relative = pairs.missing[0].relative_to(root / "images")
+    relative = pairs.missing[0].relative_to(pairs.image_root)
     folder, stem = masks / relative.parent, f"{relative.stem}{suffix}"
     names = [path.name for path in sorted(folder.glob("*")) if path.name.startswith(f"{stem}.")]
     names += [path.name for path in sorted(folder.glob("*")) if _is_unread(path.name) and path.name.startswith(stem)]
@@ -317,7 +329,7 @@ def _is_unread(name: str) -> bool:
 
 def _other_suffix(root: Path, masks: Path, pairs: Pairs, suffix: str) -> str | None:
     for images in sorted({path.parent for path in pairs.missing}):
-        for folder in (masks / images.relative_to(root / "images"), images):
+        for folder in (masks / images.relative_to(pairs.image_root), images):
             mask_files = image_files(folder, extensions=EXTENSIONS | MASK_EXTENSIONS)
             rests = _suffixes_among(mask_files, [path for path in pairs.missing if path.parent == images], suffix)
             examples = first_few((path.name for path in mask_files if any(ending in path.stem for ending in rests)), 3)
@@ -356,10 +368,10 @@ def _annotations(root: Path, pairs: Pairs) -> str | None:
 
 
 def _masks_to_make(root: Path, masks: Path, pairs: Pairs) -> str:
-    beside = masks / pairs.missing[0].parent.relative_to(root / "images")
+    beside = masks / pairs.missing[0].parent.relative_to(pairs.image_root)
     folder = next((place for place in (beside, masks) if place.is_dir() and folder_listing(place)), None)
     holds = "" if folder is None else f"{folder} holds {first_few(folder_listing(folder))}; "
-    return f"{holds}add them, or make masks with: bgdebias masks {root / 'images'} {root / 'masks'}"
+    return f"{holds}add them, or make masks with: bgdebias masks {pairs.image_root} {masks}"
 
 
 def _suffixes_among(mask_files: Sequence[Path], missing: Sequence[Path], suffix: str) -> list[str]:

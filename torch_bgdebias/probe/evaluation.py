@@ -366,7 +366,8 @@ def _one_answer(collected: Collected) -> str:
         return ""
     return (
         f"model output: class {int(predictions[0])} for all {len(images)} images, whatever their label: it is not "
-        "trained, or they are not prepared as in its training, which is what preprocess= is for"
+        "trained, or by too few batches for the running statistics of its batch norms, or they are not prepared as in "
+        "its training, which is what preprocess= is for"
     )
 
 

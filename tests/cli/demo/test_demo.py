@@ -92,7 +92,7 @@ def test_out_that_cannot_be_written_is_said_before_training(
 ) -> None:
     monkeypatch.setattr(running, "load", lambda *_, **__: pytest.fail("data were read first"))
     (tmp_path / "file").write_text("x")
-    assert "--out: cannot write into" in error_of(["--out", str(tmp_path / "file")], capsys)
+    assert "--out: expected a folder, got the file" in error_of(["--out", str(tmp_path / "file")], capsys)
     assert "--out: cannot write into" in error_of(["--out", str(tmp_path / "file" / "below")], capsys)
     if os.geteuid() != 0:  # root writes anywhere
         (tmp_path / "locked").mkdir(mode=0o500)

@@ -104,7 +104,7 @@ def test_missing_masks_and_empty_classes_are_told(place, capsys):
 @pytest.mark.parametrize(
     ("model", "text"),
     [
-        ("resnet18", "expected timm:NAME, torchvision:NAME or package.module:attribute, got 'resnet18'"),
+        ("resnet18", "package.module:attribute, got 'resnet18'; did you mean torchvision:resnet18 or timm:resnet18?"),
         ("torchvision:resnet81", "torchvision has no classifier 'resnet81'; near names: resnet18"),
         ("timm:resnet81", "timm has no 'resnet81'; near names: resnet18"),
         ("no_such_module:net", "cannot import no_such_module"),

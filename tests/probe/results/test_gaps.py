@@ -219,6 +219,23 @@ def test_of_a_model_that_knows_nothing_no_bias_is_judged(
     assert ("Find out why A knows nothing" in page) is nothing
 
 
+def test_one_answer_to_everything_is_a_guess_however_common_the_class_is() -> None:
+    """Three quarters of the images are of one class: it is right on them, far above 1 in 2, and without a gap."""
+    label = np.array([0, 0, 0, 1] * 50)
+    one = np.zeros(200, np.int64)
+
+    def measured(answers: dict[str, np.ndarray]) -> str:
+        confidence = {name: np.full(200, 0.9, np.float32) for name in answers}
+        images = ImageResults(np.arange(200, dtype=np.uint64), label, answers, confidence)
+        return summarise(images, model="A", class_names=["maple", "lime"]).summary()
+
+    names = ("original", "mixed_same", "mixed_rand")
+    text = measured(dict.fromkeys(names, one))
+    assert "A answers maple to every image, as it is and on other backgrounds, and so is right on 75.0%" in text
+    assert "no dependence on the background can be shown" not in text
+    assert "to every image" not in measured({**dict.fromkeys(names, one), "original": label}), "it knows some"
+
+
 def test_a_later_model_that_knows_nothing_is_no_cure() -> None:
     before, after = report("before", 0.9, 0.5), report("after", 0.25, 0.25, original=0.25)
     (comparison,) = compare_models([before, after])

@@ -46,9 +46,9 @@ def run_masks(args: argparse.Namespace) -> int:
 
 
 def _next(root: Path, masks: Path) -> str:
-    """The next step with the masks: commands that take a folder want its pictures in ``images/``."""
+    """The next step with the masks."""
     if root.name != "images":
-        return f"before bgdebias probe, move the folders of classes in {root} into {root / 'images'}"
+        return f"measure a model on them: bgdebias probe --model MODEL --data {root} --masks {masks}"
     beside = "" if masks.resolve() == (root.parent / "masks").resolve() else f" --masks {masks}"
     return f"measure a model on them: bgdebias probe --model MODEL --data {root.parent}{beside}"
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.cli.options import mask_options
 from torch_bgdebias.data import ImageNet9, ImageNet9Variants, MaskedImageFolder, VOCObjects
-from torch_bgdebias.data.class_folders import no_images_text
+from torch_bgdebias.data.class_folders import no_images_text, pictures_root
 from torch_bgdebias.files import category_folders, first_few
 from torch_bgdebias.names import VARIANTS
 from torch_bgdebias.preprocessing import Preprocessing
@@ -109,10 +109,11 @@ def class_names(args: argparse.Namespace) -> list[str]:
         return list(ImageNet9.classes)
     if args.layout == "voc":
         return list(VOCObjects.classes)
-    root = args.data / "images"
+    root = pictures_root(args.data, masks_elsewhere=args.masks is not None or bool(args.mask_suffix))
     if not root.is_dir():
         raise FileNotFoundError(f"--data: {args.data}: {no_images_text(args.data)}")
-    return [path.name for path in category_folders(root)]
+    no_class = None if args.masks is None else args.masks.resolve()
+    return [path.name for path in category_folders(root) if path.resolve() != no_class]
 
 
 def open_data(args: argparse.Namespace, preprocessing: Preprocessing) -> ProbeData:

@@ -164,7 +164,11 @@ def targets_of(root: Path, out: Path) -> dict[Path, Path]:
         FileNotFoundError: no pictures. ValueError: two with one mask, or a mask in a picture's place.
     """
     inside = out.resolve()
-    pictures = [path for path in image_files(root) if inside == root.resolve() or inside not in path.resolve().parents]
+    if inside == root.resolve():
+        raise ValueError(
+            f"OUT: expected another folder than IN, whose pictures masks would lie among; got {out} for both"
+        )
+    pictures = [path for path in image_files(root) if inside not in path.resolve().parents]
     if not pictures:
         raise FileNotFoundError(f"{root}: expected a folder with pictures, found none")
     owners: dict[Path, Path] = {}

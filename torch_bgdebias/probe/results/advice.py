@@ -92,7 +92,8 @@ def next_steps(reports: Sequence[Measurement], comparisons: Sequence[ModelCompar
         return _longer(report, comparison)
     if knows_nothing(report) is not None:
         return [Step(f"Find out why {report.model} knows nothing: the order of the classes (--labels), the "
-                     "normalisation (--mean, --std), the size (--size), the checkpoint. Then measure again.",
+                     "normalisation (--mean, --std), the size (--size), the checkpoint; batch norms need some hundred "
+                     "steps. Then measure again.",
                      "again")]  # fmt: skip
     if comparison is not None and not comparison.gap_differs and side_of(reports[0].bg_gap) != "neither":
         return [_more(report), *_methods(report)[:3]]

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from torch_bgdebias.probe.results.measurement import JUDGED, Estimate, Measurement
+from torch_bgdebias.probe.results.naming import class_label
 from torch_bgdebias.probe.results.spelling import (
     Sentence,
     Words,
@@ -60,12 +63,20 @@ def side_of(gap: Estimate | None) -> Side:
 def knows_nothing(measurement: Measurement) -> Sentence | None:
     """What to say of a model that is nowhere shown to be right more often than by guessing; ``None`` for any other.
 
+    One class as the answer to every image, whatever stands behind it, is a guess too, however common the class is.
+
     Nowhere: neither on the images as they are, nor on backgrounds of the own class or of random ones. The distance of
     two such accuracies says nothing of what a model looks at, to whichever side it is.
     """
     classes, accuracy = len(measurement.class_names), measurement.accuracy("original")
     if measurement.images.targets is not None or classes < 2 or not is_known(accuracy):
         return None
+    if (answer := _only_answer(measurement)) is not None:
+        return say(
+            strong(measurement.model), " ", strong(f"answers {class_label(measurement, answer)} to every image"),
+            f", as it is and on other backgrounds, and so is right on {percent(accuracy.value, 1)}: it is not shown ",
+            "to know the classes. No bias can be judged of a model that knows nothing.",
+        )  # fmt: skip
     measured = [e for e in map(measurement.accuracy, JUDGED) if is_known(e)]
     ends = [interval_of(estimate) for estimate in measured]
     chance = 1 / classes
@@ -85,6 +96,15 @@ def knows_nothing(measurement: Measurement) -> Sentence | None:
         f"{percent(accuracy.value, 1)} of the images as they are ({interval}), and guessing gets {percent(chance, 1)}. "
         f"No bias can be judged of a model that knows nothing; its BG-Gap{of_gap} says nothing.{wrong}",
     )  # fmt: skip
+
+
+def _only_answer(measurement: Measurement) -> int | None:
+    """The class that is the answer to all images in all that is judged, of several classes; else ``None``."""
+    images = measurement.images
+    answers = [images.prediction[name][images.valid(name)] for name in JUDGED if name in images.prediction]
+    classes = np.unique(np.concatenate(answers)) if answers else np.empty(0)
+    several = len(np.unique(images.label[images.label >= 0])) > 1
+    return int(classes[0]) if len(classes) == 1 and several and len(answers) > 1 else None
 
 
 def bias_sentence(model: str, gap: Estimate | None, level: float, guesses: str = "") -> Sentence:

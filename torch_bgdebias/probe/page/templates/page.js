@@ -61,5 +61,5 @@ for (const table of document.querySelectorAll("table.sortable")) {
     show();
   }
 }
-// Paper cannot be opened: what is folded up on the screen is printed.
-addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("details")) part.open = true; });
+// Paper cannot be opened: what is folded up on the screen is printed, but for confusion matrices, which fill pages.
+addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("details:not(.long)")) part.open = true; });
