@@ -118,3 +118,35 @@ def test_a_step_or_a_reading_must_be_written():
 def test_bad_options_are_named(options, text):
     with pytest.raises(TypeError, match=text):
         LightningCallback(**options)
+
+
+class ThreeLooks(torch.optim.SGD):
+    """Evaluates the loss three times a step, as a line search does."""
+
+    def step(self, closure=None):
+        for _ in range(3):
+            loss = closure()
+        return loss
+
+
+@pytest.mark.parametrize("name", small.TRAINING)
+def test_an_optimiser_may_evaluate_a_batch_several_times(name):
+    """Each time with the same draws, or a line search would compare losses of other images; it is one batch seen."""
+    losses = []
+
+    def training_step(self, batch, batch_idx):
+        loss = self.criterion(self(batch[0]), batch[1])
+        losses.append((batch_idx, float(loss.detach())))
+        return loss
+
+    def configure_optimizers(self):
+        return ThreeLooks(self.parameters(), lr=0.0)
+
+    callback = small.TRAINING[name]()
+    module = small.theirs(training_step=training_step, configure_optimizers=configure_optimizers)
+    module.net = small.network(norm=False)
+    small.fit(module, callback, max_epochs=1)
+    assert callback.steps == 3
+    for number in range(3):  # the weights stay
+        (loss,) = {loss for batch_idx, loss in losses if batch_idx == number}
+        assert losses.count((number, loss)) == 3

@@ -175,6 +175,8 @@ class TrainingStepCallback(LightningCallback):
 
     #: training batches seen
     steps: int = 0
+    #: the trainer's number of the last one
+    _batch: int | None = None
     _ready: bool = False
     _transfers: TransferWatch | None = None
     _mixtures: MixWatch | None = None
@@ -184,7 +186,7 @@ class TrainingStepCallback(LightningCallback):
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             self._refuse(pl_module)
-            self._ready = False
+            self._ready, self._batch = False, None
             if trainer.global_step == 0 and trainer.current_epoch == 0:  # not a fit that goes on where one ended
                 self._begin()
             self._restores.append(wrap_training_step(pl_module, self, self._around, trainer=trainer))
@@ -195,7 +197,7 @@ class TrainingStepCallback(LightningCallback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the random draws from a checkpoint."""
-        self.steps, self.seed = int(state_dict["steps"]), int(state_dict["seed"])
+        self.steps, self.seed, self._batch = int(state_dict["steps"]), int(state_dict["seed"]), None
 
     def _step(self, call: StepCall) -> Any:
         raise NotImplementedError(f"{type(self).__name__} goes around a training step and must say how")
@@ -245,7 +247,10 @@ class TrainingStepCallback(LightningCallback):
         if not call.module.trainer.training:  # a validation step that calls the training step
             return call.run()
         self._make_ready(call.module)
-        step_number = self.steps
+        batch = call.module.trainer.fit_loop.total_batch_idx
+        if batch == self._batch:  # an optimiser that evaluates the loss of a batch several times (LBFGS, SAM)
+            self.steps -= 1
+        step_number, self._batch = self.steps, batch
         if self._mixtures is not None:
             self._mixtures.look_at(call.batch)
         # of several loaders one may have run out: the module's step knows what to do with the others' batches
