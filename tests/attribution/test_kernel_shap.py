@@ -202,3 +202,10 @@ def test_probabilities_of_a_network_that_ends_in_a_softmax_are_explained_once():
     expected = kernel_shap(network().eval(), image, 1, **options)
     explained = kernel_shap(nn.Sequential(network(), nn.Softmax(1)).eval(), image, 1, **options)
     torch.testing.assert_close(explained.values, expected.values, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("coalitions", [sample_coalitions(6, 62), sample_coalitions(3, 6), torch.eye(4)])
+def test_coalitions_are_of_the_superpixels(coalitions):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2))
+    with pytest.raises(ValueError, match=r"coalitions: expected bool \(S, 4\), got (bool|float32) tensor of shape"):
+        kernel_shap(model, torch.rand(1, 3, 4, 4), segments=(2, 2), coalitions=coalitions)

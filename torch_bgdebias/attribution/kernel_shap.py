@@ -158,7 +158,8 @@ def kernel_shap(
         generator: for coalitions and pool, on the image's device.
 
     Raises:
-        ValueError: no image, superpixels of another size, or too few coalitions to determine the values.
+        ValueError: no image, superpixels of another size, coalitions of another number of them, or too few to determine
+            the values.
 
     Example:
         >>> import torch
@@ -174,9 +175,11 @@ def kernel_shap(
     segment = _segments(segments, image)
     with torch.no_grad(), eval_mode(model) if isinstance(model, nn.Module) else torch.no_grad():
         score = partial(settings.scores, model)
+        features = int(segment.max()) + 1
         if coalitions is None:
-            features = int(segment.max()) + 1
             coalitions = sample_coalitions(features, samples, generator=generator, device=image.device)
+        elif coalitions.dtype != torch.bool or coalitions.ndim != 2 or coalitions.shape[1] != features:
+            raise ValueError(f"coalitions: expected bool (S, {features}), got {describe(coalitions)}")
         full = check_finite(score(image), name="logits")
         classes = target_class(full, target)
         absent = _Absent(baseline, image, generator)

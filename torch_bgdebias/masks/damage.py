@@ -132,7 +132,7 @@ class Exchanged:
         return f"{100 * self.share:g} % of another image"
 
     def __call__(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-        """Masks of the next image of the batch; of a single one its own, turned round."""
+        """Masks of the image before in the batch; of a single one its own, turned round."""
         exchanged = torch.rand(len(mask), generator=generator) < self.share
         other_masks = mask.roll(1, 0) if len(mask) > 1 else mask.flip(2, 3)
         return torch.where(exchanged[:, None, None, None], other_masks, mask)
