@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import sys
-import types
 import warnings
 
 import pytest
 
 from torch_bgdebias._deprecated import REMOVED_IN, renamed_arguments, warn_renamed
-from torch_bgdebias._lazy import lazy, renamed_names
 from torch_bgdebias._version import __version__
 
 
@@ -76,43 +73,6 @@ def test_the_warning_points_at_the_caller():
     with pytest.warns(DeprecationWarning, match="^old is now new; ") as caught:
         renamed()
     assert caught[0].filename == __file__
-
-
-@pytest.fixture
-def module(monkeypatch):
-    """A module without names of its own, importable by its name."""
-    value = types.ModuleType("bgdebias_test_face")
-    monkeypatch.setitem(sys.modules, value.__name__, value)
-    return value
-
-
-def test_moved_and_renamed_names_of_a_file(module):
-    module.__getattr__ = renamed_names(module.__name__, {"Ordered": "collections:OrderedDict"})
-    with pytest.warns(DeprecationWarning, match="bgdebias_test_face.Ordered is now collections.OrderedDict"):
-        from bgdebias_test_face import Ordered
-    from collections import OrderedDict
-
-    assert Ordered is OrderedDict
-    with pytest.raises(AttributeError, match="module 'bgdebias_test_face' has no attribute 'Orderd'"):
-        _ = module.Orderd
-
-
-def test_renamed_names_of_a_face(module):
-    names, module.__getattr__, module.__dir__ = lazy(
-        module.__name__, {"collections": ["OrderedDict"]}, renamed={"Ordered": "OrderedDict"}
-    )
-    assert names == ["OrderedDict"]
-    assert "Ordered" not in dir(module)
-    with pytest.warns(
-        DeprecationWarning, match="bgdebias_test_face.Ordered is now bgdebias_test_face.OrderedDict"
-    ) as w:
-        old = module.Ordered
-    assert len(w) == 1
-    assert w[0].filename == __file__
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert module.OrderedDict is old
-    assert "OrderedDict" in vars(module)  # the next look-up is an ordinary one
 
 
 @pytest.mark.parametrize("name", ["BackgroundBank", "generate_backgrounds", "screen"])

@@ -18,7 +18,7 @@ from torch_bgdebias.class_names import names_of_outputs
 from torch_bgdebias.names import INTERPOLATIONS
 from torch_bgdebias.preprocessing import Preprocessing
 
-__all__ = ["LoadedModel", "imported", "load_checkpoint", "load_model"]
+__all__ = ["LoadedModel", "imported", "load_model"]
 
 
 class LoadedModel(NamedTuple):
@@ -89,18 +89,6 @@ def _families(name: str) -> str:
             known[family] = importlib.import_module(module).list_models()
     having = [f"{family}:{name}" for family, names in known.items() if name in names]
     return f"; did you mean {' or '.join(having)}?" if having else ""
-
-
-def load_checkpoint(model: nn.Module, path: Path) -> None:
-    """Load a checkpoint into a model, every key of it.
-
-    Data parallel's and ``torch.compile``'s prefixes are taken off, and those of modules around the model (a
-    LightningModule), where the rest then fits exactly.
-
-    Raises:
-        FileNotFoundError: no such file. ValueError: no state dict in it, or one that does not fit.
-    """
-    read_checkpoint(path).load_into(model)
 
 
 def _with_checkpoint(loaded: LoadedModel, content: Checkpoint) -> LoadedModel:

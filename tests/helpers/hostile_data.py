@@ -21,6 +21,7 @@ from hostile_readers import Reader, Small, changed_number, report
 from PIL import Image
 
 from torch_bgdebias.backgrounds.screening.seen import SeenCache
+from torch_bgdebias.checkpoints import read_checkpoint
 from torch_bgdebias.cli.backgrounds import _lines
 from torch_bgdebias.cli.probe.outputs import read_labels
 from torch_bgdebias.concepts import ConceptTransfer
@@ -30,7 +31,6 @@ from torch_bgdebias.data.imagenet9 import _read_mask
 from torch_bgdebias.files import read_image
 from torch_bgdebias.masks.contents import load_mask
 from torch_bgdebias.masks.formats.voc import read_voc, voc_objects
-from torch_bgdebias.named_models import load_checkpoint
 from torch_bgdebias.probe import BackgroundBiasReport
 from torch_bgdebias.probe.report import report_html
 
@@ -173,7 +173,7 @@ def safetensors(folder: Path, draw: random.Random) -> None:
 
     path = folder / "head.safetensors"
     path.write_bytes(changed_bytes(save(Small().state_dict()), draw))
-    load_checkpoint(Small(), path)
+    read_checkpoint(path).load_into(Small())
 
 
 def transfer(folder: Path, draw: random.Random) -> None:

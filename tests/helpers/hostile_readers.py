@@ -21,12 +21,11 @@ from PIL import Image
 from torch import nn
 
 from torch_bgdebias.backgrounds import BackgroundBank
-from torch_bgdebias.checkpoints import NOTES, notes_for_checkpoint
+from torch_bgdebias.checkpoints import NOTES, notes_for_checkpoint, read_checkpoint
 from torch_bgdebias.cli import train
 from torch_bgdebias.masks import MakingSettings, make_masks, mask_maker
 from torch_bgdebias.masks.formats.boxes import BoxFile
 from torch_bgdebias.masks.formats.converting import Annotations
-from torch_bgdebias.named_models import load_checkpoint
 from torch_bgdebias.preprocessing import Preprocessing
 from torch_bgdebias.probe import BackgroundBiasReport, evaluate_background_bias, groups_from_csv
 
@@ -154,7 +153,7 @@ def checkpoint(folder: Path, draw: random.Random) -> None:
     file = io.BytesIO()
     torch.save(content, file)
     path.write_bytes(changed_bytes(file.getvalue(), draw) if kind == 2 else file.getvalue())
-    load_checkpoint(model, path)
+    read_checkpoint(path).load_into(model)
 
 
 def bank(folder: Path, draw: random.Random) -> None:
