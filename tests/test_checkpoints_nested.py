@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from torch_bgdebias.checkpoints import NOTES, read_checkpoint
-from torch_bgdebias.named_models import load_checkpoint
 
 
 def network(seed):
@@ -27,7 +26,7 @@ def under(prefix, state=STATE):
 def loaded(tmp_path, content):
     torch.save(content, tmp_path / "x.pt")
     model = network(3)
-    load_checkpoint(model, tmp_path / "x.pt")
+    read_checkpoint(tmp_path / "x.pt").load_into(model)
     return model.state_dict()
 
 
