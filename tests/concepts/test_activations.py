@@ -141,6 +141,8 @@ def test_swin_windows_are_put_together():
         before = model.layers[0].blocks[0](model.patch_embed(images()))
         expected = block._attn(block.norm1(before))
     torch.testing.assert_close(activation, expected.permute(0, 3, 1, 2))
+    deeper = ActivationReader(model, ["layers.0.blocks.1.attn.proj"])(images())["layers.0.blocks.1.attn.proj"]
+    assert torch.equal(deeper, activation)  # the last thing that this attention does
 
 
 def test_bad_layers():
