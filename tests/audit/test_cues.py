@@ -1,4 +1,4 @@
-"""What an audit's learners look at: what the object's box explains is taken from the background, and from that alone."""
+"""What an audit's learners look at: what an object's box explains is taken from the background, from that alone."""
 
 import numpy as np
 

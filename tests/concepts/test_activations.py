@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from torch import nn
@@ -143,6 +145,8 @@ def test_swin_windows_are_put_together():
     torch.testing.assert_close(activation, expected.permute(0, 3, 1, 2))
     deeper = ActivationReader(model, ["layers.0.blocks.1.attn.proj"])(images())["layers.0.blocks.1.attn.proj"]
     assert torch.equal(deeper, activation)  # the last thing that this attention does
+    first = nn.Sequential(OrderedDict(embed=model.patch_embed, early=model.layers[0].blocks[0], block=block))
+    assert torch.equal(ActivationReader(first, ["block.attn"])(images())["block.attn"], activation)
 
 
 def test_bad_layers():
