@@ -72,17 +72,19 @@ def test_an_exception_leaves_the_old_file(tmp_path, error):
 
 
 @posix
-def test_a_full_disk_leaves_the_old_file_and_an_error(tmp_path):
+@pytest.mark.parametrize("call", ["write_text({}, 'new' * 40_000)", "save_content([torch.rand(9000)] * 3, {})"])
+def test_a_full_disk_leaves_the_old_file_and_an_error(tmp_path, call):
+    """torch's archive closes itself with an error of its own behind that of the disk."""
     code = f"""
-        import resource, signal
-        from torch_bgdebias.writing import write_text
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # a write beyond it fails, as on a full disk
+        import resource, signal, torch
+        from torch_bgdebias.writing import save_content, write_text
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # a write beyond it fails, as on a full disk
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        write_text({str(tmp_path / "file")!r}, "new" * 1000)
+        {call.format(repr(str(tmp_path / "file")))}
     """
     write_text(tmp_path / "file", "old")
     run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
-    assert "OSError" in run.stderr
+    assert run.stderr.splitlines()[-1].startswith("OSError: [Errno 27] File too large")
     assert (tmp_path / "file").read_text() == "old"
     assert names(tmp_path) == ["file"]
 

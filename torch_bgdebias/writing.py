@@ -161,9 +161,26 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def save_content(content: object, path: str | os.PathLike[str]) -> None:
-    """``torch.save`` atomically."""
+    """``torch.save`` atomically.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     with whole_file(path) as file:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # of its archive, which closes itself behind what the disk said
+            if (of_disk := _of_disk(error)) is None:
+                raise
+            raise of_disk from None
+
+
+def _of_disk(error: BaseException) -> OSError | None:
+    """The error of the disk in whose handling another one came."""
+    earlier = error.__context__
+    while earlier is not None and not isinstance(earlier, OSError):
+        earlier = earlier.__context__
+    return earlier
 
 
 def save_png(picture: Tensor, path: str | os.PathLike[str]) -> None:
