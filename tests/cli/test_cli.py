@@ -78,6 +78,7 @@ def test_usage_errors(argv: list[str], capsys: pytest.CaptureFixture[str]) -> No
     [
         (["help"], "usage: bgdebias [-h]"),
         (["help", "probe"], "usage: bgdebias probe"),
+        (["help", "backgrounds", "filter"], "usage: bgdebias backgrounds filter"),
         (["version"], "torch_bgdebias 0."),
     ],
 )

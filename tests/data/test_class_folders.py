@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 
@@ -11,6 +12,9 @@ from PIL import Image
 
 from torch_bgdebias import cli
 from torch_bgdebias.data import MaskedImageFolder
+from torch_bgdebias.data.class_folders import folder_names
+
+NAMES = ("cat", "dog")
 
 
 @pytest.fixture
@@ -97,3 +101,32 @@ def test_what_is_no_folder_of_classes_is_named(data, place, text, capsys):
         assert cli.main(["probe", "--model", "nowhere:net", "--data", str(given)]) == 1
         assert "--data: " in (said := capsys.readouterr().err)
         assert re.search(text, said)
+
+
+@pytest.mark.parametrize("masks", ["truth/masks", "annotations/instances.json", "annotations"])
+def test_a_folder_that_holds_masks_alone_is_no_class(data, masks):
+    """It was one where the masks lay deeper in it, and the labels of all others went up by one."""
+    place = data / masks
+    place.parent.mkdir(exist_ok=True)
+    if masks == "truth/masks":
+        (data / "masks").rename(place)
+    else:
+        shutil.rmtree(data / "masks")
+        entries = [{"id": i, "file_name": f"{name}/0.png", "height": 8, "width": 8} for i, name in enumerate(NAMES)]
+        outlines = [
+            {"id": i, "image_id": i, "category_id": i, "segmentation": [[1, 1, 6, 1, 6, 6, 1, 6]]} for i in (0, 1)
+        ]
+        categories = [{"id": i, "name": name} for i, name in enumerate(NAMES)]
+        content = {"images": entries, "annotations": outlines, "categories": categories}
+        (data / "annotations").mkdir(exist_ok=True)
+        (data / "annotations/instances.json").write_text(json.dumps(content))
+    for name in NAMES:
+        (data / "images" / name).rename(data / name)
+    (data / "images").rmdir()
+    folder = MaskedImageFolder(data, masks=place)
+    assert folder.classes == list(NAMES)
+    assert [sample.label for sample in folder.samples] == [0, 1]
+    (data / "cat" / "more").mkdir()
+    shutil.move(data / "cat" / "0.png", data / "cat" / "more" / "0.png")
+    (data / "cat" / "a.json").write_text("{}")
+    assert "cat" in folder_names(data, data / "cat" / "a.json"), "a class that holds pictures, too"

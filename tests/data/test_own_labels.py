@@ -125,3 +125,40 @@ def test_foregrounds_by_class_name_all_classes(tmp_path):
     with pytest.raises(ValueError, match="masks: expected no encoding, foreground, void"):
         (tmp_path / "a.json").write_text('{"images": [], "annotations": [], "categories": []}')
         MaskedImageFolder(root, masks=tmp_path / "a.json", foreground={"cow": [10], "horse": [13]})
+
+
+def test_instances_of_a_few_pixels_have_numbers_too(tmp_path):
+    """Without their numbers the others were no instances any more, and every folder of cells was warned of."""
+
+    def write(path, name, i):
+        instances = np.kron(np.where(FIRST, 1, np.where(SECOND, 3, 0)), np.ones((8, 8)))
+        instances[0, :4] = 2
+        save(instances.astype(np.uint8), path.with_suffix(".png"))
+        Image.new("RGB", instances.shape[::-1]).save(tmp_path / f"images/{name}/{i}.png")
+
+    build(tmp_path, write)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert MaskedImageFolder(tmp_path)[0][2].sum() == 64 * (FIRST.sum() + SECOND.sum()) + 4
+
+
+@pytest.mark.parametrize("foreground", [{"1": "10", "2": 13}, {1: [10], 2: ["13"]}])
+def test_one_label_stands_for_a_list_and_a_number_for_a_name(tmp_path, foreground):
+    """The text "10" was read as the labels 1 and 0."""
+    root = build(tmp_path, lambda path, name, i: WRITERS["numbers"](path, {"1": "cow", "2": "horse"}[name], i), "12")
+    data = MaskedImageFolder(root, foreground=foreground, void=[255])
+    for _, _, mask in data:
+        np.testing.assert_array_equal(mask[0].numpy() > 0.5, FIRST)
+    with pytest.raises(ValueError, match=r"got those of 1, 3; not in both: 2, 3"):
+        MaskedImageFolder(root, foreground={1: [10], 3: [13]})
+
+
+def test_a_message_says_how_many_classes_it_leaves_out(tmp_path):
+    classes = [f"class{number:02d}" for number in range(42)]
+
+    def write(path, name, i):
+        index = np.where(FIRST, 10 + classes.index(name), np.where(SECOND, 99, 0))
+        save(index.astype(np.uint8), path.with_suffix(".png"))
+
+    with pytest.raises(MaskEncodingError, match=r"class39=49'\), and of 2 classes more$"):
+        MaskedImageFolder(build(tmp_path, write, classes, 2))

@@ -230,3 +230,11 @@ def test_paths_are_looked_at_together(tmp_path):
         assert WithMasks(pictures, paths.__getitem__)[3][2].sum() == inside.sum()
     own = WithMasks(pictures, written(tmp_path, [two] * 4), encoding=MaskEncoding("index", (15,), ()))
     assert own[0][2].sum() == (two == 15).sum()
+
+
+def test_what_an_interpolation_rounds_beyond_1_is_1():
+    mask = torch.nn.functional.interpolate(torch.ones(1, 1, 100, 100), (37, 41), mode="bilinear", antialias=True)[0]
+    assert float(mask.max()) > 1
+    assert float(WithMasks([(torch.rand(3, 37, 41), 0)], [mask])[0][2].max()) == 1
+    with pytest.raises(ValueError, match=r"numbers from 0 to 1.* got \[1.01, 1.01\]"):
+        WithMasks([(torch.rand(3, 37, 41), 0)], [mask * 1.01])[0]

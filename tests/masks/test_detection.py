@@ -161,6 +161,33 @@ def test_labels_that_were_resized_together_are_refused(tmp_path):
     assert int(read_mask(written(tmp_path, small.astype(np.uint8), "small.png")).sum()) == 80 * 255
 
 
+@pytest.mark.parametrize("places", [(np.s_[29, 20:24], np.s_[29, 26:28]), (np.s_[0, 5:9], np.s_[5:9, -1])])
+def test_small_things_between_labels_and_at_the_edge_are_no_shades(tmp_path, places):
+    """One mask of six holds them; where things touch, their pixels lie between the labels beside them."""
+    labels = np.zeros((60, 80), np.uint8)
+    labels[10:30, 10:40], labels[30:50, 15:60] = 2, 9
+    small = labels.copy()
+    small[places[0]], small[places[1]] = 5, 7
+    paths = [written(tmp_path, small if i == 0 else labels, f"{i}.png") for i in range(6)]
+    reader = MaskReader.of_folder(paths, MaskEncoding())
+    for path, values in zip(paths, [small, *[labels] * 5], strict=True):
+        np.testing.assert_array_equal(np.asarray(reader.open(path).foreground) > 0, values > 0)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_areas_and_what_lies_between_are_those_of_every_pixel_s_surroundings(tmp_path, dtype):
+    values = np.random.default_rng(0).integers(0, 3, (17, 23)).astype(dtype)
+    values[3:8, 4:9] = 7
+    contents = load_mask(written(tmp_path, values, "m.npy"))
+    around = {(y, x): values[y - 1 : y + 2, x - 1 : x + 2] for y in range(1, 16) for x in range(1, 22)}
+    areas_by_hand = {values[place] for place, window in around.items() if (window == values[place]).all()}
+    assert 7 in areas_by_hand
+    assert contents.areas == areas_by_hand
+    between = [window.min() < 1 < window.max() for place, window in around.items() if values[place] == 1]
+    assert contents.between([1]) == pytest.approx(np.mean(between))
+    assert contents.between([8]) is None
+
+
 def test_options_settle_it(tmp_path):
     trimap = written(tmp_path, areas(2, 1, 3).astype(np.uint8))
     picture = MaskReader(MaskEncoding(foreground=(1,), void=(3,)), {}).open(trimap)

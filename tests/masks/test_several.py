@@ -33,6 +33,7 @@ def test_labels_are_read_without_background_void_and_traces(tmp_path):
     assert labels_within(load_mask(tmp_path / "lossy.jpg"), ()) == frozenset()
     save(INSIDE.astype(np.uint8), tmp_path / "one.png")
     assert labels_within(load_mask(tmp_path / "one.png"), ()) == {1}
+    assert labels_within(load_mask(tmp_path / "grey.png"), (255,), traces=True) == {7, 15, 99}
 
 
 @pytest.mark.parametrize(

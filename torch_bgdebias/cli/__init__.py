@@ -109,9 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _asking_for_help(words: list[str]) -> list[str]:
-    """``help``, ``help COMMAND`` and ``version`` as the options that they stand for."""
+    """``help``, ``help COMMAND`` (with its action) and ``version`` as the options that they stand for."""
     if words[:1] == ["help"]:
-        return [*words[1:2], "--help"]
+        return [*words[1:], "--help"]
     return ["--version"] if words == ["version"] else words
 
 

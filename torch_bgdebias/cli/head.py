@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _opened(args: argparse.Namespace) -> tuple[nn.Module, Preprocessing, MaskedImageFolder]:
     """The network on its device, how images enter it, and the folder's pictures in those units."""
-    from torch_bgdebias.class_names import plain_name
+    from torch_bgdebias.cli.probe.outputs import outputs_by_name
     from torch_bgdebias.data import MaskedImageFolder
     from torch_bgdebias.named_models import load_model
 
@@ -140,15 +140,14 @@ def _opened(args: argparse.Namespace) -> tuple[nn.Module, Preprocessing, MaskedI
     outputs = None if args.pretrained else len(classes)
     loaded = load_model(args.model, num_classes=outputs, checkpoint=args.checkpoint, pretrained=args.pretrained)
     if args.checkpoint is not None and loaded.classes is not None:
-        folders = {plain_name(name): name for name in classes}
-        known = [plain_name(name) for name in loaded.classes]
-        if sorted(known) != sorted(folders):
+        places = outputs_by_name(classes, loaded.classes)
+        if places is None or len(loaded.classes) != len(classes):
             was, here = ", ".join(loaded.classes), ", ".join(classes)
             raise ValueError(
                 f"data: expected the classes that {args.checkpoint} was trained on ({was}), got {here}; if they are "
                 "the same rename the folders"
             )
-        classes = [folders[name] for name in known]  # its outputs stay in their order
+        classes = [classes[places.index(output)] for output in range(len(classes))]  # its outputs stay in their order
     preprocessing = loaded.preprocessing
     if args.mean is not None or args.std is not None:
         preprocessing = replace(preprocessing, mean=args.mean, std=args.std, source="--mean and --std")

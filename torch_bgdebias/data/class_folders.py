@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch_bgdebias.files import EXTENSIONS, category_folders, first_few, folder_listing
+from torch_bgdebias.files import EXTENSIONS, category_folders, first_few, folder_listing, image_files
 
-__all__ = ["class_names", "no_images_text", "pictures_root", "warn_of_order"]
+__all__ = ["class_names", "folder_names", "no_images_text", "pictures_root", "warn_of_order"]
 
 #: names of the parts of a data set, one folder above its classes
 _SPLITS = frozenset(("dev", "test", "testing", "train", "training", "trainval", "val", "valid", "validation"))
@@ -39,6 +39,27 @@ def pictures_root(root: Path, *, masks_elsewhere: bool) -> Path:
     return root if any(_holds_pictures(folder) for folder in category_folders(root)) else images
 
 
+def folder_names(images: Path, masks: Path | None = None) -> list[str]:
+    """The names of the classes' folders, in label order.
+
+    Args:
+        images: the folder that they lie in.
+        masks: where masks or annotations are: neither their folder nor one that holds nothing else is a class.
+    """
+    there = category_folders(images)
+    if masks is not None:
+        place = masks.resolve()
+        there = [path for path in there if not _holds_masks_alone(path, place)]
+    return [path.name for path in there]
+
+
+def _holds_masks_alone(folder: Path, masks: Path) -> bool:
+    own = folder.resolve()
+    if own == masks or own not in masks.parents:
+        return own == masks
+    return all(masks in path.resolve().parents for path in image_files(folder))
+
+
 def class_names(
     root: Path,
     wanted: Sequence[str] | None = None,
@@ -52,7 +73,7 @@ def class_names(
         root: the data set's folder.
         wanted: the classes to take, in their order; a name may hold slashes (``"a/abbey"``).
         images: the folder of the classes, where it is another one.
-        masks: the folder of masks, which is no class where it lies among the classes.
+        masks: as in `folder_names`.
 
     Raises:
         FileNotFoundError: no ``images`` folder, or none in it.
@@ -63,8 +84,7 @@ def class_names(
     images = root / "images" if images is None else images
     if not images.is_dir():
         raise FileNotFoundError(f"{root}: {no_images_text(root)}")
-    no_class = None if masks is None else masks.resolve()
-    there = [path.name for path in category_folders(images) if path.resolve() != no_class]
+    there = folder_names(images, masks)
     if not there:
         raise FileNotFoundError(f"{images}: expected one folder per class, found none{_pictures_themselves(images)}")
     if wanted is not None:

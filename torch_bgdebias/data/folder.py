@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torch_bgdebias.data.class_folders import class_names, pictures_root
-from torch_bgdebias.data.own_labels import look_at_labels
+from torch_bgdebias.data.own_labels import look_at_labels, masks_by_class
 from torch_bgdebias.data.pairing import (
     MaskedSample,
     Pairs,
@@ -163,7 +163,7 @@ class MaskedImageFolder(Dataset[Any]):
             masks = MaskReader.of_folder(files, self.settings.reading, root=self.root, strict=strict)
             look_at_labels(masks, self.samples, self.classes, self.root)
             return masks
-        by_class = {name: [s.mask for s in self.samples if s.label == i] for i, name in enumerate(self.classes)}
+        by_class = dict(zip(self.classes, masks_by_class(self.samples, len(self.classes)), strict=True))
         return ClassMaskReader.of_classes(by_class, self.settings.reading, of_classes, root=self.root, strict=strict)
 
     def _warn_of_empty(self, masks: MaskReader) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from torch_bgdebias.data.pairing import MaskedSample
@@ -13,12 +13,20 @@ from torch_bgdebias.masks.encodings import Label, MaskEncodingError
 from torch_bgdebias.masks.reading import MaskReader
 from torch_bgdebias.masks.several import own_labels, shared_labels
 
-__all__ = ["look_at_labels", "said_of_several"]
+__all__ = ["look_at_labels", "masks_by_class", "said_of_several"]
 
 #: masks that are read, of a class at most and at least, and of all at most where there are not too many classes
 _OF_A_CLASS, _LEAST, _OF_ALL = 12, 2, 600
 #: so many classes' labels are listed in a message
 _LISTED = 40
+
+
+def masks_by_class(samples: Iterable[MaskedSample], n_classes: int) -> list[list[Path]]:
+    """Of each class the masks."""
+    masks: list[list[Path]] = [[] for _ in range(n_classes)]
+    for sample in samples:
+        masks[sample.label].append(sample.mask)
+    return masks
 
 
 def look_at_labels(masks: MaskReader, samples: Sequence[MaskedSample], classes: Sequence[str], root: Path) -> None:
@@ -36,7 +44,7 @@ def look_at_labels(masks: MaskReader, samples: Sequence[MaskedSample], classes: 
     if masks.several is None:
         return
     look_at = max(_LEAST, min(_OF_A_CLASS, _OF_ALL // max(1, len(classes))))
-    of_class = [[sample.mask for sample in samples if sample.label == label] for label in range(len(classes))]
+    of_class = masks_by_class(samples, len(classes))
     by_class = [[masks.labels_of(path) for path in spread(paths, look_at)] for paths in of_class]
     own = own_labels(by_class)
     others = shared_labels(by_class, own)
@@ -47,7 +55,8 @@ def look_at_labels(masks: MaskReader, samples: Sequence[MaskedSample], classes: 
     without = [name for name, of_one in zip(classes, own, strict=True) if not of_one]
     options = {name: [_plain(label) for label in of_one] for name, of_one in with_own[:_LISTED]}
     words = ",".join(f"{name}={','.join(map(str, of_one))}" for name, of_one in options.items())
-    rest = f" and of {first_few(without)}, which have none that all their masks hold" if without else ""
+    rest = f", and of {len(with_own) - _LISTED} classes more" if len(with_own) > _LISTED else ""
+    rest += f" and of {first_few(without)}, which have none that all their masks hold" if without else ""
     raise MaskEncodingError(
         f"{root}: {_opening(masks)}, and nearly all masks of a class hold one of its own: is what is beside it "
         f"({_listed(others)}) part of the object, or another one? Say {_all_option(masks)} if all is one object, or "

@@ -91,14 +91,15 @@ def pair(
                 p for p in pictures if p.with_name(p.stem.removesuffix(suffix)) not in names - {p.with_suffix("")}
             ]
         counts.append((name, pictures))
+        n_before = len(pairs.samples)
         for picture in pictures:
             _add_image(pairs, picture, picture.relative_to(image_root / name), files, label, suffix)
         if not beside:
-            used_masks = {sample.mask for sample in pairs.samples}
+            used_masks = {sample.mask for sample in pairs.samples[n_before:]}
             unused_masks = {
                 key: paths for key, paths in files.items() if key.endswith(suffix) and not used_masks & set(paths)
             }
-            instance_masks = _instance_masks(pairs, image_root / name, unused_masks)
+            instance_masks = _instance_masks(pairs, n_before, image_root / name, unused_masks)
             unpaired += [path for paths in unused_masks.values() for path in paths if path not in instance_masks]
     _warn_of_folders(image_root, counts, unread)
     _warn_of_left_over(root, pairs, unpaired)
@@ -172,7 +173,7 @@ def _add_image(
         pairs.doubled.append((image, candidates))
 
 
-def _instance_masks(pairs: Pairs, folder: Path, others: dict[str, list[Path]]) -> set[Path]:
+def _instance_masks(pairs: Pairs, n_before: int, folder: Path, others: dict[str, list[Path]]) -> set[Path]:
     """Masks ``x_1``, ``x_2`` beside the mask ``x`` of an image: one an instance, so that none is the image's mask.
 
     Their images count as having several masks. Where images are called so themselves, it may be one that is missing.
@@ -182,11 +183,10 @@ def _instance_masks(pairs: Pairs, folder: Path, others: dict[str, list[Path]]) -
     for key, paths in others.items():
         if base := numbered.fullmatch(key):
             bases.setdefault(base[1], []).extend(paths)
-    of_class = {
-        sample.image.relative_to(folder).with_suffix("").as_posix(): sample
-        for sample in pairs.samples
-        if folder in sample.image.parents
-    }
+    if not bases:
+        return set()
+    names = (sample.image.relative_to(folder).with_suffix("").as_posix() for sample in pairs.samples[n_before:])
+    of_class = dict(zip(names, pairs.samples[n_before:], strict=True))
     if any((base := numbered.fullmatch(name)) and base[1] in of_class for name in of_class):
         return set()
     with_others = {name: sample for name, sample in of_class.items() if same_form(name) in bases}

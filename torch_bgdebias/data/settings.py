@@ -68,5 +68,7 @@ class FolderSettings:
 
     @property
     def of_classes(self) -> Mapping[str, Sequence[Label | str]] | None:
-        """Each class's own foreground, where it was given by class."""
-        return self.foreground if isinstance(self.foreground, Mapping) else None
+        """Each class's own foreground, where it was given by class; YAML has numbers for names such as 1 and 2."""
+        if not isinstance(self.foreground, Mapping):
+            return None
+        return {str(name): labels for name, labels in self.foreground.items()}

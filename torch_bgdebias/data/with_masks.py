@@ -24,6 +24,8 @@ __all__ = ["WithMasks"]
 
 #: object in bytes; values up to the second, with nothing between them, number labels and are no shades
 _WHITE, _MOST_LABELS = 255, 40
+#: so far beyond 0 and 1 an interpolation may round
+_ROUNDING = 1e-3
 #: mask of the item at an index: a tensor, an array or a picture
 Masks: TypeAlias = "Sequence[Any] | Callable[[int], Any]"
 
@@ -114,10 +116,14 @@ def _mask(value: Any, index: int) -> Tensor:
             f"mask {index}: expected one channel, got colours; pass the file's path, which is read by what it holds, "
             "or mask == colour in all channels"
         )
-    if tensor.is_floating_point() and not bool(((tensor >= 0) & (tensor <= 1)).all()):
-        low, high = float(tensor.min()), float(tensor.max())
-        raise ValueError(f"mask {index}: expected numbers from 0 to 1, or bytes from 0 to 255, got [{low:g}, {high:g}]")
-    if tensor.is_floating_point() or tensor.dtype == torch.bool:
+    if tensor.is_floating_point():
+        if not bool(((tensor >= -_ROUNDING) & (tensor <= 1 + _ROUNDING)).all()):
+            low, high = float(tensor.min()), float(tensor.max())
+            raise ValueError(
+                f"mask {index}: expected numbers from 0 to 1, or bytes from 0 to 255, got [{low:g}, {high:g}]"
+            )
+        return tensor.float().clamp(0, 1)
+    if tensor.dtype == torch.bool:
         return _as_unit_range(tensor)
     smallest, largest = int(tensor.min()), int(tensor.max())
     between = tensor[(tensor > 0) & (tensor < _WHITE)]

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torch_bgdebias.masks.encodings import Label, MaskEncoding, colour_of
+from torch_bgdebias.masks.encodings import Label, MaskEncoding
 from torch_bgdebias.masks.reading import MaskPicture, MaskReader
 
 __all__ = ["ClassMaskReader"]
@@ -57,12 +57,14 @@ class ClassMaskReader(MaskReader):
         if unlike := sorted(set(files) ^ set(foreground)):
             raise ValueError(
                 f"foreground: expected labels of each class, {', '.join(files)}, got those of "
-                f"{', '.join(map(str, foreground))}; not in both: {', '.join(unlike[:6])}"
+                f"{', '.join(foreground)}; not in both: {', '.join(unlike[:6])}"
             )
         readers: dict[Path, MaskReader] = {}
         for name, paths in files.items():
-            labels = tuple(colour_of(label, name="foreground") for label in foreground[name])
-            encoding = dataclasses.replace(wanted, foreground=labels)
+            encoding = dataclasses.replace(
+                wanted,
+                foreground=foreground[name],  # type: ignore[arg-type]  # which makes a tuple of labels, or of one
+            )
             look_at = max(_LEAST, _LOOK_AT // len(files))
             reader = MaskReader.of_folder(paths, encoding, look_at=look_at, root=f"{root}: {name}", strict=strict)
             readers.update(dict.fromkeys(paths, reader))

@@ -111,20 +111,23 @@ class MaskContents:
         low, high = self._around
         return frozenset(np.unique(self.values[1:-1, 1:-1][low == high]).astype(float).tolist())
 
-    def between(self, values: Sequence[float]) -> float:
-        """Share of the pixels of these values, of any but the outermost, that have a lower and a higher one beside."""
+    def between(self, values: Sequence[float]) -> float | None:
+        """Share of the pixels of these values that have a lower and a higher one beside, of any but the outermost.
+
+        ``None`` where no other than the outermost have such a value.
+        """
         low, high = self._around
         middle = self.values[1:-1, 1:-1]
         chosen = np.isin(middle, list(values))
-        return float(((low < middle) & (middle < high))[chosen].mean()) if chosen.any() else 1.0
+        return float(((low < middle) & (middle < high))[chosen].mean()) if chosen.any() else None
 
     @property
     def _around(self) -> tuple[Plane, Plane]:
         """The lowest and the highest of the nine values around each pixel but the outermost."""
         if min(self.size) < 3:
             return self.values[1:-1, 1:-1], self.values[1:-1, 1:-1]
-        windows = np.lib.stride_tricks.sliding_window_view(self.values, (3, 3))
-        return windows.min((2, 3)), windows.max((2, 3))
+        low, high = (_of_three(_of_three(self.values, pick).T, pick).T for pick in (np.minimum, np.maximum))
+        return low, high
 
     def as_colours(self) -> Plane:
         """(H, W, 3) uint8."""
@@ -133,6 +136,11 @@ class MaskContents:
             table[: len(self.palette)] = self.palette[:256]
             return np.take(table, self.values, axis=0)
         return self.values if self.values.ndim == 3 else np.repeat(self.values[..., None], 3, axis=2)
+
+
+def _of_three(values: Plane, pick: np.ufunc) -> Plane:
+    """The lowest, or highest, of each value, the one above it and the one below it: (H - 2, W)."""
+    return np.asarray(pick(pick(values[:-2], values[1:-1]), values[2:]))
 
 
 def load_mask(path: str | Path) -> MaskContents:

@@ -186,18 +186,20 @@ def _guess_labels(masks: Sequence[MaskContents], levels: list[float]) -> MaskEnc
 
 
 def _labels_between_shades(masks: Sequence[MaskContents], levels: list[float]) -> list[float]:
-    """Values with areas, where most others are thin and lie between a lower and a higher one; empty where not.
+    """Values with areas, where more others are thin and lie between a lower and a higher one; empty where not.
 
-    What a sharp resize leaves beyond labels, above the largest and near 0, is passed over.
+    Such shades are in most masks: things of a few pixels, which some masks hold, are labels as others are. What a sharp
+    resize leaves beyond labels, above the largest and near 0, is passed over.
     """
     areas = {level for mask in masks for level in mask.areas}
     labels = [level for level in levels if level in areas and level != 0]
     thin = [level for level in levels if level not in areas]
-    if len(thin) < 2 or not labels or levels[-1] > (1 + _BEYOND) * labels[-1]:
+    if len(thin) < 2 or len(thin) <= len(labels) or not labels or levels[-1] > (1 + _BEYOND) * labels[-1]:
         return []
     inner = [level for level in thin if _BEYOND * labels[-1] <= level <= labels[-1]]
-    shares = [mask.between(inner) for mask in masks if any(level in mask.levels for level in inner)]
-    return labels if shares and sum(shares) >= _BETWEEN * len(shares) else []
+    labelled = [mask for mask in masks if any(level in mask.levels for level in labels)]
+    shares = [share for mask in labelled if (share := mask.between(inner)) is not None]
+    return labels if 2 * len(shares) > len(labelled) and sum(shares) >= _BETWEEN * len(shares) else []
 
 
 def _guess_with_top(masks: Sequence[MaskContents], levels: list[float], top: float) -> MaskEncoding:

@@ -183,18 +183,18 @@ class MaskReader:
         except (UnreadableImageError, FileNotFoundError):
             return frozenset()  # named when the sample is read
 
-    def _labels_within(self, mask: MaskContents) -> frozenset[Label]:
+    def _labels_within(self, mask: MaskContents, *, traces: bool = False) -> frozenset[Label]:
         encoding = self.encodings.get(_group(mask, self.wanted))
         if encoding is None or encoding.kind not in ("index", "colour"):
             return frozenset()
-        return labels_within(mask, encoding.void or ())
+        return labels_within(mask, encoding.void or (), traces=traces)
 
     def _look_for_several(self, masks: Sequence[MaskContents]) -> None:
         if self.wanted.kind != "auto" or self.wanted.foreground is not None:
             return
-        labels = [(mask.path, self._labels_within(mask)) for mask in masks]
-        if not_numbered([in_mask for _, in_mask in labels]):
-            self.several = next(pair for pair in labels if len(pair[1]) > 1)
+        several = [(mask.path, labels) for mask in masks if len(labels := self._labels_within(mask)) > 1]
+        if several and not_numbered([self._labels_within(mask, traces=True) for mask in masks]):
+            self.several = several[0]
 
     def _planes(self, mask: MaskContents) -> tuple[Plane, Plane | None]:
         group = _group(mask, self.wanted)

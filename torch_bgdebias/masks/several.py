@@ -20,9 +20,15 @@ _OWN, _ELSEWHERE = 0.9, 0.5
 _ENOUGH = 2
 
 
-def labels_within(mask: MaskContents, void: Sequence[Label]) -> frozenset[Label]:
-    """The labels in a mask of label numbers or colours, without 0, black, void and what is there in traces alone."""
-    least = max(_LEAST, _LEAST_SHARE * mask.size[0] * mask.size[1])
+def labels_within(mask: MaskContents, void: Sequence[Label], *, traces: bool = False) -> frozenset[Label]:
+    """The labels in a mask of label numbers or colours, without 0, black, void and what is there in traces alone.
+
+    Args:
+        mask: the mask.
+        void: labels that are neither object nor background.
+        traces: take the smallest areas, too.
+    """
+    least = 1 if traces else max(_LEAST, _LEAST_SHARE * mask.size[0] * mask.size[1])
     if mask.values.ndim == 3 or mask.kind == "colours":
         if mask.lossy or len(mask.colours) > _COLOURS:
             return frozenset()
@@ -33,7 +39,11 @@ def labels_within(mask: MaskContents, void: Sequence[Label]) -> frozenset[Label]
 
 
 def not_numbered(labels: Sequence[frozenset[Label]]) -> bool:
-    """Whether some masks hold several labels and not all are numbered 1, 2, ... as instances are."""
+    """Whether some masks hold several labels and not all are numbered 1, 2, ... as instances are.
+
+    Args:
+        labels: of each mask, the smallest ones too: an instance of a few pixels has a number.
+    """
     several = any(len(in_mask) > 1 for in_mask in labels)
     return several and not all(in_mask == frozenset(range(1, len(in_mask) + 1)) for in_mask in labels)
 

@@ -10,6 +10,7 @@ import torch
 from probe_command import command
 
 from torch_bgdebias.checkpoints import NOTES, notes_for_checkpoint
+from torch_bgdebias.cli.probe.outputs import outputs_by_name
 from torch_bgdebias.named_models import load_model
 from torch_bgdebias.preprocessing import Preprocessing
 from torch_bgdebias.probe import BackgroundBiasReport
@@ -242,3 +243,16 @@ def test_another_number_of_outputs_than_the_model_has(capsys):
     """It was passed over for models of one's own, which are made without arguments."""
     assert command("--model", "trial_nets:Small", *WORDS, "--classes", "5") == 1
     assert "--classes: expected the model's number of outputs, 3, got 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "known", "places"),
+    [
+        (["t-shirt", "t_shirt"], ["t_shirt", "t-shirt"], [1, 0]),  # as they are written, or they would be one
+        (["Big cat", "dog"], ["dog", "big_cat", "emu"], [1, 0]),
+        (["big cat", "dog"], ["dog", "big_cat", "big-cat"], None),
+        (["Dog", "dog"], ["dog", "cat"], None),
+    ],
+)
+def test_classes_go_by_their_names_before_capitals_and_dashes_are_passed_over(names, known, places):
+    assert outputs_by_name(names, known) == places

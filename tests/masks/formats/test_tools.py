@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import time
 import zlib
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 from torch_bgdebias.cli import main
 from torch_bgdebias.data import MaskedImageFolder
 from torch_bgdebias.masks.formats.converting import Annotations
-from torch_bgdebias.masks.formats.notice import annotation_kind
+from torch_bgdebias.masks.formats.notice import annotation_files, annotation_kind
 from torch_bgdebias.masks.formats.outlines import AnnotationError, from_run_lengths, run_lengths_of_plane
 from torch_bgdebias.masks.formats.tools import brush_plane
 
@@ -274,6 +275,29 @@ def test_outlines_of_a_larger_copy_are_refused(pictures):
     (pictures / "a.json").write_text(json.dumps(content))
     data = MaskedImageFolder(pictures, masks=pictures / "a.json")
     np.testing.assert_array_equal(data[0][2][0].numpy() > 0.5, INSIDE)
+
+
+def test_circles_may_reach_beyond_the_picture(pictures):
+    """They are drawn from the middle, so that one at the border does; its middle lies within."""
+    height, width = INSIDE.shape
+    circle = {"name": "circle", "cx": width - 5, "cy": height / 2, "r": 15}
+    entry = {"filename": "0.png", "regions": [{"shape_attributes": circle, "region_attributes": {"name": "cat"}}]}
+    (pictures / "via.json").write_text(json.dumps({"0.png1": entry}))
+    mask = MaskedImageFolder(pictures, masks=pictures / "via.json")[0][2][0].numpy() > 0.5
+    y, x = np.mgrid[:height, :width]
+    assert (mask != (np.hypot(y - height / 2, x - width + 5) <= 15)).mean() < 0.03
+    circle["cx"] = 2 * (width - 5)
+    (pictures / "via.json").write_text(json.dumps({"0.png1": entry}))
+    with pytest.raises(AnnotationError, match="expected outlines within .* a larger copy"):
+        MaskedImageFolder(pictures, masks=pictures / "via.json")[0]
+
+
+def test_long_numbers_are_looked_through_at_once(tmp_path):
+    """Each digit was taken for the beginning of another number: 20 s for 40 kB of a mask as text."""
+    (tmp_path / "mask.txt").write_text("0110" * 10000)
+    start = time.process_time()
+    assert annotation_files([tmp_path]) == []
+    assert time.process_time() - start < 2
 
 
 def test_other_text_is_no_annotation(tmp_path):

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.cli.options import mask_options
 from torch_bgdebias.data import ImageNet9, ImageNet9Variants, MaskedImageFolder, VOCObjects
-from torch_bgdebias.data.class_folders import no_images_text, pictures_root
-from torch_bgdebias.files import category_folders, first_few
+from torch_bgdebias.data.class_folders import folder_names, no_images_text, pictures_root
+from torch_bgdebias.files import first_few
 from torch_bgdebias.names import VARIANTS
 from torch_bgdebias.preprocessing import Preprocessing
 
@@ -112,8 +112,7 @@ def class_names(args: argparse.Namespace) -> list[str]:
     root = pictures_root(args.data, masks_elsewhere=args.masks is not None or bool(args.mask_suffix))
     if not root.is_dir():
         raise FileNotFoundError(f"--data: {args.data}: {no_images_text(args.data)}")
-    no_class = None if args.masks is None else args.masks.resolve()
-    return [path.name for path in category_folders(root) if path.resolve() != no_class]
+    return folder_names(root, args.masks)
 
 
 def open_data(args: argparse.Namespace, preprocessing: Preprocessing) -> ProbeData:

@@ -15,7 +15,7 @@ from torch_bgdebias.files import first_few
 from torch_bgdebias.models import LogitsKey
 from torch_bgdebias.superclasses import Superclasses
 
-__all__ = ["Outputs", "read_labels", "settle_outputs"]
+__all__ = ["Outputs", "outputs_by_name", "read_labels", "settle_outputs"]
 
 NONE_OF_THEM = "none of them"
 
@@ -116,7 +116,7 @@ def settle_outputs(
         ranges = IMAGENET9_RANGES.values()
         groups = [[output for first, last in some for output in range(first, last + 1)] for some in ranges]
         return Outputs(list(range(len(names))), [*names, NONE_OF_THEM], Superclasses(groups, logits=key), True)
-    if known is not None and len(known) == count and (places := _by_name(names, known)) is not None:
+    if known is not None and len(known) == count and (places := outputs_by_name(names, known)) is not None:
         return Outputs(places, list(known), key)
     if len(names) > count:
         raise ValueError(_outside(len(names) - 1, names[-1], count))
@@ -157,7 +157,7 @@ def _joined(names: Sequence[str], table: dict[str, list[int]]) -> list[list[str]
     return list(groups.values())
 
 
-def _by_name(names: Sequence[str], output_names: Sequence[str]) -> list[int] | None:
+def outputs_by_name(names: Sequence[str], output_names: Sequence[str]) -> list[int] | None:
     """The output of each class by its name; ``None`` where a name is missing, or stands for two outputs.
 
     Where names do not agree as they are written, capitals, blanks and dashes count alike.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch_bgdebias.class_names import plain_name
 from torch_bgdebias.files import first_few, open_image, orientation, same_form
 from torch_bgdebias.masks.formats.notice import annotation_kind
-from torch_bgdebias.masks.formats.outlines import AnnotatedPicture, Shape, drawn
+from torch_bgdebias.masks.formats.outlines import AnnotatedPicture, Outline, Shape, drawn
 from torch_bgdebias.masks.formats.reading import AnnotationError, read_annotations
 from torch_bgdebias.masks.formats.voc import read_voc, voc_folders
 
@@ -181,10 +181,17 @@ class Annotations:
 
 def _require_within(shapes: Sequence[Shape], size: tuple[int, int], path: Path) -> None:
     """Raise AnnotationError where outlines in pixels reach far beyond a picture of which they say no size."""
-    points = [point for shape in shapes if not shape.relative for outline in shape.polygons for point in outline]
+    outlines = [(shape, outline) for shape in shapes if not shape.relative for outline in shape.polygons if outline]
+    points = [point for shape, outline in outlines for point in ([_middle(outline)] if shape.is_round else outline)]
     x, y = (max((point[axis] for point in points), default=0.0) for axis in (0, 1))
     if x > _BEYOND * size[1] or y > _BEYOND * size[0]:
         raise AnnotationError(
             f"{path}: expected outlines within the picture, {size} (H, W), got some that reach to x = {x:g}, "
             f"y = {y:g}: they were drawn on a larger copy, of which they say no size; give that, or scale them"
         )
+
+
+def _middle(outline: Outline) -> tuple[float, float]:
+    """The mean of an outline's corners."""
+    x, y = np.mean(outline, axis=0)
+    return float(x), float(y)

@@ -26,8 +26,8 @@ BOX_COLUMNS = (
 
 #: endings of files that are looked into
 _ENDINGS = (".csv", ".json", ".tsv", ".txt", ".xml")
-#: starts and lengths
-_NUMBERS = re.compile(r"\d+(?: \d+){5,}")
+#: starts and lengths; from a number's first digit on, or a long one would be tried from each of its digits
+_NUMBERS = re.compile(r"(?<!\d)\d+(?: \d+){5,}")
 #: numbers in a line whose outline is the whole picture
 _CORNERS_OF_A_PICTURE = 11
 #: what of a file is looked at

@@ -42,6 +42,7 @@ class Shape:
         crowd: a group that is not outlined one by one: neither object nor background.
         holes: outlines that are cut out of it.
         relative: whether x and y are shares of the picture's width and height.
+        is_round: whether the outline is that of a circle or an ellipse, which may reach beyond the picture.
     """
 
     label: str
@@ -50,6 +51,7 @@ class Shape:
     crowd: bool = False
     holes: tuple[Outline, ...] = ()
     relative: bool = False
+    is_round: bool = False
 
 
 @dataclass(frozen=True)

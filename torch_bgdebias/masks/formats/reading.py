@@ -100,7 +100,7 @@ def _labelme_shape(shape: dict[str, Any], size: tuple[int, int] | None) -> Shape
         return Shape(label, (_box(*points[0], *points[1]),))
     if kind == "circle":
         (x, y), edge = points[0], points[1]
-        return Shape(label, (_circle(x, y, math.dist((x, y), edge)),))
+        return Shape(label, (_circle(x, y, math.dist((x, y), edge)),), is_round=True)
     if kind in ("point", "line", "linestrip", "points"):
         return None  # nothing has an area there
     if kind == "mask" and size is not None:

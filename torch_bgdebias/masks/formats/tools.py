@@ -239,7 +239,8 @@ def _via_shape(region: dict[str, Any]) -> Shape | None:
         lean, turns = place.get("theta", 0.0), [2 * math.pi * corner / _CORNERS for corner in range(_CORNERS)]
         offsets = [(across * math.cos(turn), down * math.sin(turn)) for turn in turns]
         c, s = math.cos(lean), math.sin(lean)
-        return Shape(label, (_outline((place["cx"] + c * x - s * y, place["cy"] + s * x + c * y) for x, y in offsets),))
+        outline = _outline((place["cx"] + c * x - s * y, place["cy"] + s * x + c * y) for x, y in offsets)
+        return Shape(label, (outline,), is_round=True)
     if kind == "point":
         return None
     raise AnnotationError(f"expected polygons, rectangles, circles or ellipses, got {kind!r}")
