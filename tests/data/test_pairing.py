@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 import unicodedata
 import warnings
 
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from torch_bgdebias.data import MaskedImageFolder
+from torch_bgdebias.data.pairing import pair
 
 INSIDE = np.zeros((20, 24), bool)
 INSIDE[5:15, 6:14] = True
@@ -330,3 +332,16 @@ def test_blanks_at_the_end_of_a_folder_are_named(folder):
     (folder / "masks/dog").rename(folder / "masks/Dog ")
     with pytest.raises(FileNotFoundError, match=r"masks/Dog /0.png differs in blanks or capitals only: rename it"):
         MaskedImageFolder(folder)
+
+
+def test_many_classes_are_paired_as_fast_as_their_pictures_are_listed(tmp_path):
+    """Every class looked through the pictures of all before it: a minute for 10 pictures each of 1000 classes."""
+    classes = [f"class{number:03d}" for number in range(400)]
+    for part in ("images", "masks"):
+        for name in classes:
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(5):
+                (tmp_path / part / name / f"{i}.png").touch()
+    start = time.process_time()
+    assert len(pair(tmp_path, classes).samples) == 2000
+    assert time.process_time() - start < 1.5
