@@ -358,3 +358,12 @@ def test_categories_that_are_not_called_like_the_classes_are_told():
     assert not warned([f"class {c}" for c in range(CLASSES)])
     assert not warned(None)
     assert not warned([f"scene {c}" for c in range(CLASSES)], label_of=lambda target: target)
+
+
+def test_keys_in_checkpoints_of_before_there_was_a_forward_are_the_same():
+    def key(**options):
+        return CLADCallback(BackgroundSwap(), **options).state_key
+
+    assert "'forward'" not in key()
+    assert "'logits': None, 'max_batch': None, 'seed': 3}" in key(seed=3)
+    assert key(forward=lambda module, image: module(image)) != key()

@@ -7,8 +7,12 @@ from types import SimpleNamespace
 import pytest
 import small_training as small
 import torch
+from PIL import Image
 
+from torch_bgdebias.backgrounds import StreamedBackgroundBank
+from torch_bgdebias.callbacks import BackgroundSwapCallback
 from torch_bgdebias.lightning.base import LightningCallback, ReadingCallback, TrainingStepCallback
+from torch_bgdebias.swap import BackgroundSwap
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -150,3 +154,14 @@ def test_an_optimiser_may_evaluate_a_batch_several_times(name):
     for number in range(3):  # the weights stay
         (loss,) = {loss for batch_idx, loss in losses if batch_idx == number}
         assert losses.count((number, loss)) == 3
+
+
+def test_a_stream_goes_on_once_a_batch_however_often_an_optimiser_evaluates_it(tmp_path):
+    for number in range(6):
+        Image.new("RGB", (small.SIDE, small.SIDE), (40 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    bank = StreamedBackgroundBank.from_folder(tmp_path, small.SIDE, 2)
+    module = small.theirs(configure_optimizers=lambda self: ThreeLooks(self.parameters(), lr=0.0))
+    refreshed = []
+    bank.refresh = lambda count: refreshed.append(module.global_step)
+    small.fit(module, BackgroundSwapCallback(BackgroundSwap(bank, different_class=False), refresh=1), max_epochs=1)
+    assert refreshed == [0, 1, 2]

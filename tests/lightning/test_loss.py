@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from torch_bgdebias.lightning import answer_widths
+from torch_bgdebias.lightning import answer_widths, binary_widths
 
 LABEL = torch.arange(6) % 4
 LOSSES = {
@@ -34,3 +34,21 @@ def test_softmaxes_of_the_network_are_not_the_loss_s() -> None:
     gate, head = nn.Linear(3, 7), nn.Linear(7, 4)
     image = torch.rand(6, 3)
     assert answer_widths(F.cross_entropy(head(gate(image).softmax(1)), LABEL)) == {4}
+
+
+ROWS = F.one_hot(LABEL, 4).float()
+BINARY = {
+    "of logits": (lambda z: F.binary_cross_entropy_with_logits(z, ROWS, reduction="none").sum(1).mean(), {4}),
+    "of sigmoids, of a dict": (lambda z: {"loss": 2 * F.binary_cross_entropy(z.sigmoid(), ROWS)}, {4}),
+    "one logit": (lambda z: F.binary_cross_entropy_with_logits(z[:, :1], ROWS[:, :1]), {1}),
+    "one number": (lambda z: F.binary_cross_entropy_with_logits(z[:, 0], ROWS[:, 0]), set()),
+    "a softmax": (lambda z: F.cross_entropy(z, LABEL), set()),
+    "gates behind a softmax": (lambda z: F.cross_entropy(z.sigmoid() * z, LABEL), set()),
+    "nothing": (lambda z: None, set()),
+}
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_widths_of_binary_losses(name: str) -> None:
+    loss, widths = BINARY[name]
+    assert binary_widths(loss(nn.Linear(3, 4)(torch.rand(6, 3)))) == widths

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import warnings
 
 import pytest
@@ -88,8 +90,8 @@ def test_the_changes_are_those_of_the_comparison() -> None:
 
 
 def test_only_common_images_are_compared_and_a_model_that_knew_nothing_unlearns_nothing() -> None:
-    course = FitCourse()
-    course.begin(None)
+    course, module = FitCourse(), nn.Identity()
+    course.begin(module, None)
     course.take(make_report(first_id=0), 3)
     text, unlearned = course.words(make_report("later", same=0.3, rand=0.3, first_id=200, seed=1))
     assert text.startswith("from the end of epoch 3 to the end of the fit")
@@ -97,18 +99,40 @@ def test_only_common_images_are_compared_and_a_model_that_knew_nothing_unlearns_
     assert unlearned
     assert course.words(make_report(first_id=1000)) == ("", False)
     assert course.words(None) == ("", False)
-    course.begin(make_report(same=0.2, rand=0.2))
+    course.begin(module, make_report(same=0.2, rand=0.2))
     text, unlearned = course.words(make_report("later", same=0.05, rand=0.05, seed=1))
     assert "from before the fit" in text
     assert not unlearned
 
 
 def test_gains_are_given_without_a_price() -> None:
-    course = FitCourse()
-    course.begin(make_report(same=0.9, rand=0.4))
+    course, module = FitCourse(), nn.Identity()
+    course.begin(module, None)
+    course.begin(module, make_report(same=0.9, rand=0.4))
     text, unlearned = course.words(make_report("later", same=0.8, rand=0.8, seed=1))
     assert not unlearned
     assert "It costs" in text, "less accurate as they are"
     assert "unlearned" not in text
     text, _ = course.words(make_report("later", same=0.97, rand=0.97, seed=1))
     assert "It costs" not in text
+
+
+def test_another_module_is_not_compared_with_the_one_before(caplog) -> None:
+    """Folds of a cross-validation: each has a module of its own, and all of them one probe."""
+    probe = BackgroundBiasProbe(figures=False)
+    fit(Becomes(cheat(), cheat()), probe, epochs=2)
+    with caplog.at_level("INFO"), warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*to the end of the fit")
+        caplog.clear()
+        fit(Becomes(guesser(), guesser()), probe, epochs=2)
+    (text,) = lines(caplog)
+    assert "from the end of epoch 0 to the end of the fit" in text
+    assert "accuracy on the images as they are from 25.0% to 25.0%" in text
+
+
+def test_copies_know_no_module() -> None:
+    probe, module = BackgroundBiasProbe(figures=False), Becomes(cheat(), honest())
+    fit(module, probe, epochs=1)
+    course = pickle.loads(pickle.dumps(copy.deepcopy(probe)))._course
+    course.begin(module, make_report())
+    assert course.before is None

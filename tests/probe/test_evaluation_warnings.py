@@ -319,6 +319,7 @@ def test_masks_of_other_pictures_are_told():
     image, mask = torch.rand(96, 3, 16, 16, generator=generator) * 0.2, torch.zeros(96, 1, 16, 16)
     for i, (y, x) in enumerate(corners):
         mask[i, :, y : y + 5, x : x + 5] = 1
+        mask[i, :, y, x : x + 2] = 0
     image, label = image + 0.4 * mask, torch.arange(96) % 3
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(768, 3))

@@ -15,11 +15,12 @@ from torch.utils._pytree import tree_leaves
 from torch_bgdebias._deprecated import warn_renamed
 from torch_bgdebias.batch import BatchSpec
 from torch_bgdebias.checks import check_label, describe
+from torch_bgdebias.clad.callback_answers import check_answers
 from torch_bgdebias.clad.loss import CLADLoss
 from torch_bgdebias.clad.paired import Forward, Pair, paired_pass
 from torch_bgdebias.clad.settings import CLADSettings
 from torch_bgdebias.class_names import known_names, plain_name
-from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, Trainer, add_to_loss, answer_widths
+from torch_bgdebias.lightning import LightningModule, Schedule, StepCall, Trainer, add_to_loss
 from torch_bgdebias.models import LogitsKey, check_one_device, find_head, get_layer, logits_of, original_module
 from torch_bgdebias.moved_pixels import ChangeWatch, Views
 from torch_bgdebias.records import fields_of
@@ -50,13 +51,6 @@ def _accept_num_classes_second(init: Callable[P, None]) -> Callable[P, None]:
         init(*args, **kwargs)
 
     return call
-
-
-def _linear_layers(module: nn.Module, widths: set[int]) -> list[str]:
-    """Names of the linear layers with so many outputs."""
-    return [
-        name for name, layer in module.named_modules() if isinstance(layer, nn.Linear) and layer.out_features in widths
-    ]
 
 
 class CLADCallback(SwappingCallback):
@@ -134,6 +128,8 @@ class CLADCallback(SwappingCallback):
             max_batch=max_batch,
         )
         options = fields_of(self.settings)
+        if forward is None:  # keys in checkpoints of earlier versions have no such option
+            del options["forward"]
         super().__init__(swap, spec, refresh=refresh, seed=seed, log=log, options=options)
         #: queue and loss, from a fit's first step, or a checkpoint, on
         self.loss: CLADLoss | None = None
@@ -253,7 +249,9 @@ class CLADCallback(SwappingCallback):
         self._note_views(paired.views)
         if self.settings.plus and not self._compared:
             self._compared = True
-            self._check_answers(call.module, output, pair)
+            if own.criterion is None:
+                logits, is_named = self._logits(pair), own.layer is not None
+                check_answers(call.module, output, logits, target, layer=self._layer, is_named=is_named)
         extra = self._loss(call.module, pair, key, drawn[-1]["background_label"], foreground, target)
         return add_to_loss(output, extra)
 
@@ -301,23 +299,6 @@ class CLADCallback(SwappingCallback):
     def _logits(self, pair: Pair) -> Tensor:
         own_layer = self.settings.layer is not None
         return logits_of(pair.output if own_layer else pair.layer_output, self.settings.logits if own_layer else None)
-
-    def _check_answers(self, module: LightningModule, output: Any, pair: Pair) -> None:
-        logits, widths = self._logits(pair), answer_widths(output)
-        if self.settings.criterion is None and self.settings.layer is None and logits.ndim == 2:
-            others = _linear_layers(module, widths - {logits.shape[1]})
-            if others and logits.shape[1] in widths:
-                raise ValueError(
-                    f"layer: training_step takes losses of {' and '.join(map(str, sorted(widths)))} numbers an image, "
-                    f"and which of them are the classes of the labels that CLAD+ takes is not known; name their layer, "
-                    f"{self._layer!r} or {' or '.join(map(repr, others))}, or pass plus=False"
-                )
-        if self.settings.criterion is None and logits.ndim == 2 and widths and logits.shape[1] not in widths:
-            raise ValueError(
-                f"layer: expected {' or '.join(map(str, sorted(widths)))} numbers an image, as many as training_step "
-                f"takes its loss of, got {logits.shape[1]} from {self._layer!r}, which CLAD+ would take for classes: "
-                "name the layer of the classes, pass criterion= for another loss of the positives, or plus=False"
-            )
 
     def _classify(self, pair: Pair, target: Tensor) -> Tensor:
         logits = self._logits(pair)

@@ -17,6 +17,8 @@ Link: TypeAlias = Literal["logits", "features", "none"]
 _PRODUCTS = ("Addmm", "MmBackward", "Bmm", "Baddbmm", "MvBackward", "Convolution", "Convolve", "LinearBackward")
 #: parts of the names of nodes that turn logits into probabilities, or into a loss
 _DECISIONS = ("Softmax", "Sigmoid", "BinaryCrossEntropy", "MarginLoss", "SoftMargin")
+#: parts of the names of nodes that give the same values in another shape
+_SHAPES = ("ViewBackward", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze")
 
 
 def link_to_loss(loss: Tensor, logits: Tensor) -> Link:
@@ -30,9 +32,11 @@ def link_to_loss(loss: Tensor, logits: Tensor) -> Link:
         loss: what the training step returned.
         logits: (B, K), what the network returned.
     """
-    goal = logits.grad_fn
+    goal: Any = logits.grad_fn
     if goal is None or loss.grad_fn is None:
         return "none"
+    while _has_name(goal, _SHAPES):  # the step may have put what the network returned in this shape itself
+        goal = goal.next_functions[0][0]
     visited: set[tuple[Any, bool]] = set()
     pending: list[tuple[Any, bool]] = [(loss.grad_fn, False)]
     behind: list[Any] = []  # nodes of layers, which are not passed at first

@@ -13,7 +13,7 @@ from torch_bgdebias.lightning.base import (
     device_number,
 )
 from torch_bgdebias.lightning.hiding import is_written
-from torch_bgdebias.lightning.loss import add_to_loss, answer_widths, gradients_allowed
+from torch_bgdebias.lightning.loss import add_to_loss, answer_widths, binary_widths, gradients_allowed
 from torch_bgdebias.lightning.packages import LightningModule, Trainer, installed
 from torch_bgdebias.lightning.step import StepCall, StepChange, wrap_training_step
 
@@ -28,6 +28,7 @@ __all__ = [
     "TrainingStepCallback",
     "add_to_loss",
     "answer_widths",
+    "binary_widths",
     "device_number",
     "gradients_allowed",
     "installed",

@@ -177,6 +177,8 @@ class TrainingStepCallback(LightningCallback):
     steps: int = 0
     #: the trainer's number of the last one
     _batch: int | None = None
+    #: whether an optimiser evaluates that one once more (LBFGS, SAM)
+    _again: bool = False
     _ready: bool = False
     _transfers: TransferWatch | None = None
     _mixtures: MixWatch | None = None
@@ -248,7 +250,8 @@ class TrainingStepCallback(LightningCallback):
             return call.run()
         self._make_ready(call.module)
         batch = call.module.trainer.fit_loop.total_batch_idx
-        if batch == self._batch:  # an optimiser that evaluates the loss of a batch several times (LBFGS, SAM)
+        self._again = batch == self._batch
+        if self._again:
             self.steps -= 1
         step_number, self._batch = self.steps, batch
         if self._mixtures is not None:

@@ -142,7 +142,7 @@ class BackgroundBiasProbe(ReadingCallback):
         """Forget the backgrounds of an earlier run."""
         super().setup(trainer, pl_module, stage)
         self._measuring.forget()
-        self._course.begin(self.report)
+        self._course.begin(pl_module, self.report)
         self._informed, self._doubted, self._problems = False, False, set()
         if self._entry is not None:
             self._entry.forget()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
+from typing import Any
+
 import numpy as np
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+from torch import nn
 
 from torch_bgdebias.metrics.intervals import mean_difference_interval
 from torch_bgdebias.probe.results.columns import columns_of
@@ -30,10 +34,21 @@ class FitCourse:
     def __init__(self) -> None:
         self.before: Measurement | None = None
         self.since = ""
+        self._module: weakref.ref[nn.Module] | None = None
 
-    def begin(self, earlier: Measurement | None) -> None:
-        """A run of the trainer starts; ``earlier`` is what was measured before it."""
-        self.before, self.since = earlier, "before the fit" if earlier is not None else ""
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_module": None}  # a reference that does not hold cannot be pickled
+
+    def begin(self, module: nn.Module, earlier: Measurement | None) -> None:
+        """A run of the trainer starts.
+
+        Args:
+            module: that is run; where it is another one than in the run before, nothing is known of it.
+            earlier: what was measured in the run before.
+        """
+        is_same = self._module is not None and self._module() is module
+        self.before, self._module = earlier if is_same else None, weakref.ref(module)
+        self.since = "before the fit" if self.before is not None else ""
 
     def take(self, report: Measurement, epoch: int) -> None:
         """Keep the first measurement of a run where there is none from before it."""

@@ -68,7 +68,7 @@ class SwappingCallback(TrainingStepCallback):
             self.swap.bank.to(module.device)
 
     def _refresh_bank(self) -> None:
-        if isinstance(self.swap.bank, StreamedBackgroundBank):
+        if isinstance(self.swap.bank, StreamedBackgroundBank) and not self._again:
             self.swap.bank.refresh(min(self.refresh, len(self.swap.bank)))
 
 

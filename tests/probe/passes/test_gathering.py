@@ -43,7 +43,7 @@ def test_random_class_is_uniform_and_never_the_own_image() -> None:
     class Spy(Reader):
         def forward(self, image):
             seen.append(image.clone())
-            return super().forward(image)
+            return super().forward(image) - 1  # below 0: no sigmoid's outputs, for which the model would be watched
 
     report = evaluate_background_bias(
         Spy(0, 0, 0), DataLoader(data, batch_size=400), variants=["mixed_same", "mixed_rand"]
@@ -66,7 +66,7 @@ def test_agrees_with_make_variant_where_there_is_no_choice() -> None:
     class Spy(Reader):
         def forward(self, image):
             seen.append(image.clone())
-            return super().forward(image)
+            return super().forward(image) - 1  # below 0: no sigmoid's outputs, for which the model would be watched
 
     evaluate_background_bias(Spy(0, 0, 0), [data[:]], variants=["mixed_next"], num_classes=K)
     expected = make_variant(data.images, data.masks, data.labels, "mixed_next", num_classes=K)
@@ -82,7 +82,7 @@ def test_variants_follow_make_variant_with_normalisation() -> None:
     class Spy(Reader):
         def forward(self, image):
             seen.append(image.clone())
-            return super().forward(image)
+            return super().forward(image) - 1  # below 0: no sigmoid's outputs, for which the model would be watched
 
     evaluate_background_bias(Spy(0, 0, 0), [data[:]], variants=["only_fg", "only_bg_b"], mean=mean, std=std)
     for name, image in zip(("only_fg", "only_bg_b"), seen[1:], strict=True):

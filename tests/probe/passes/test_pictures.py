@@ -50,6 +50,7 @@ def scenes(n, side):
     mask = torch.zeros(n, 1, side, side)
     for one, corner in zip(mask, torch.randint(2, side // 2, (n, 2), generator=generator).tolist(), strict=True):
         one[0, corner[0] : corner[0] + side // 3, corner[1] : corner[1] + side // 3] = 1
+        one[0, corner[0] : corner[0] + side // 6, corner[1] : corner[1] + side // 6] = 0  # it is no box
     image = torch.where(mask > 0, image + 0.3, image)
     return image, mask
 
@@ -76,3 +77,10 @@ def test_fits_that_are_not_known():
     ]  # of the third and before the next
     assert torch.isnan(edge_fits(image[:, :, None], mask[:, :, None])).all()
     np.testing.assert_array_equal(object_shares(mask, image)[:, 3], edge_fits(image, mask).numpy())
+
+
+def test_fits_of_boxes_around_objects_are_not_known():
+    image, mask = scenes(4, 30)
+    mask[1] = 0
+    mask[1, :, 3:12, 5:20] = 1
+    assert torch.isnan(edge_fits(image, mask)).tolist() == [False, True, False, False]

@@ -63,7 +63,7 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
         judged = None
         if inputs and (has_answer or not self._origins.knows(inputs[0])):
             judged = self._note(operation)
-        earlier = operation.overwritten()
+        earlier = operation.overwritten(self._size)
         margin = Margin() if has_answer and operation.kind in operations.TIMES else None
         mixed = has_answer and operation.kind not in operations.LAYERS and self._meet_labels(operation, margin)
         result = func(*args, **kwargs)
@@ -216,8 +216,7 @@ class Judgements(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         origin = self._origins.of(result)
         if earlier is not None:
-            if earlier.numel() == self._size:
-                self._labels.change(result, earlier)
+            self._labels.change(result, earlier)
         elif origin.changes and origin.root is not None and result.numel() == origin.root.numel() == self._size:
             self._labels.change(result, origin.root)
 

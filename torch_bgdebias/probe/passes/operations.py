@@ -117,12 +117,17 @@ class Operation:
             return None
         return cut_at(values, threshold, below=self.kind in (_aten.lt, _aten.le))
 
-    def overwritten(self) -> Tensor | None:
-        """A copy of the whole numbers, of one dimension or two, that it works on in place; ``None``: it does not."""
+    def overwritten(self, size: int) -> Tensor | None:
+        """A copy of the whole numbers, ``size`` of them, that it works on in place; ``None`` where it does not."""
         if not self._func._schema.is_mutable or not self.inputs:
             return None
         value = self.inputs[0]
-        are_classes = value.ndim in (1, 2) and not value.is_floating_point() and value.dtype != torch.bool
+        are_classes = (
+            value.numel() == size
+            and value.ndim in (1, 2)
+            and not value.is_floating_point()
+            and value.dtype != torch.bool
+        )
         return value.detach().clone() if are_classes and value.layout == torch.strided else None
 
     def takes_end(self, classes: int) -> bool:

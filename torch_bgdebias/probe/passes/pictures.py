@@ -43,7 +43,7 @@ def object_shares(mask: Tensor, image: Tensor | None = None) -> NDArray[np.float
 def edge_fits(image: Tensor, mask: Tensor) -> Tensor:
     """(B,) how much stronger a picture's edges are where its own mask's are than where the next image's mask has them.
 
-    NaN without edges of both masks, and of volumes.
+    NaN without edges of both masks, of masks that are boxes, which lie around objects, and of volumes.
 
     Args:
         image: (B, C, H, W) in any units.
@@ -56,7 +56,12 @@ def edge_fits(image: Tensor, mask: Tensor) -> Tensor:
     strength = max_pool2d(_changes(pixels), 5, 1, 2).flatten(1)  # which forgives outlines that lie two pixels off
     outline = (_changes((inside > 0.5).float()) > 0).float().flatten(1)
     own, others = ((strength * place).sum(1) / place.sum(1) for place in (outline, outline.roll(1, 0)))
-    return own - others
+    return torch.where(_are_boxes(inside[:, 0] > 0.5), math.nan, own - others)
+
+
+def _are_boxes(inside: Tensor) -> Tensor:
+    """(B,) whether an object (B, H, W) fills all rows and columns that it has a pixel in."""
+    return (inside == (inside.any(1, keepdim=True) & inside.any(2, keepdim=True))).flatten(1).all(1)
 
 
 def _changes(pixels: Tensor) -> Tensor:

@@ -162,7 +162,7 @@ class ModelRun:
 
     def _takes_sigmoid(self, values: Tensor, prepared: Tensor) -> bool:
         """Whether outputs are sigmoids, as shares or in per cent, as the first batch shows."""
-        low, high = (float(value) for value in values.detach().aminmax())
+        low, high = torch.stack(values.detach().aminmax()).tolist()
         if self._sigmoid is None:
             candidates = [whole for whole in _WHOLES if low >= 0 and high <= whole]
             taken = [whole for whole in candidates if sigmoid_taken(lambda: self._logits(prepared), whole)]
