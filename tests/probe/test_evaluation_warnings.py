@@ -323,6 +323,8 @@ def test_masks_of_other_pictures_are_told():
     image, label = image + 0.4 * mask, torch.arange(96) % 3
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(768, 3))
-    for shown, is_told in ((mask, False), (mask.roll(1, 0), True), (mask[:1].expand_as(mask), False)):
+    wide = nn.functional.max_pool2d(mask, 7, 1, 3)
+    neighbours = [(mask.roll(shift, 0), True) for shift in (1, -1)]
+    for shown, is_told in ((mask, False), *neighbours, (mask[:1].expand_as(mask), False), (wide, False)):
         _, messages = measured(model, DataLoader(TensorDataset(image, label, shown), 32))
         assert any("are they masks of other pictures" in text for text in messages) is is_told

@@ -175,9 +175,8 @@ class EntryWatch:
                 return call.run()
             image = picture
         if len(self._entries) < _BATCHES:
-            output, judgements, entry = self._inspector.run(
-                call, image.detach().clone(), label
-            )  # steps may work in place
+            image = image.detach().clone()  # steps may work in place
+            output, judgements, entry = self._inspector.run(call, image, label)
             if entry is not None:
                 self._entries.append(entry)
         else:

@@ -60,7 +60,7 @@ _REPEATED = 0.02
 _MET = 0.95
 #: a mask that is object anywhere reaches more than this, soft edges and all
 _FAINT = 0.75
-#: masks that must be seen, and standard errors by which their edges fit their own pictures better than other ones
+#: masks that must be seen, and standard errors by which their edges fit their own pictures otherwise than other ones
 _ENOUGH_MASKS, _FITTING = 64, 2.0
 #: share of the pictures' edges that objects hardly ever cover
 _INVERTED = 0.5
@@ -270,10 +270,11 @@ def _faint_masks(collected: Collected) -> str:
 
 
 def _masks_of_others(collected: Collected) -> str:
-    """What to say of masks whose edges fit other images as well as their own; empty for any other."""
+    """A warning about masks whose edges fit other images as well as their own; empty for any other."""
     fits = collected.fits[np.isfinite(collected.fits)]
     spread = float(fits.std(ddof=1)) if len(fits) >= _ENOUGH_MASKS else 0.0
-    if spread == 0 or float(fits.mean()) >= _FITTING * spread / len(fits) ** 0.5:
+    # of masks with a wide margin the own one's edges fit worse: those of others cross the object
+    if spread == 0 or abs(float(fits.mean())) >= _FITTING * spread / len(fits) ** 0.5:
         return ""
     return (
         f"mask: of {len(fits)} images the masks' edges lie on edges of their own pictures no more than those of other "

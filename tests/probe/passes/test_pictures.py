@@ -70,11 +70,11 @@ def test_fits_that_are_not_known():
     assert torch.equal(edge_fits(image, mask[:1].expand(4, -1, -1, -1)), torch.zeros(4))  # the same mask for all
     mask[2] = 0
     assert torch.isnan(edge_fits(image, mask)).tolist() == [
-        False,
+        True,
         False,
         True,
-        True,
-    ]  # of the third and before the next
+        False,
+    ]  # of the third, and of the first, which is compared with its mask
     assert torch.isnan(edge_fits(image[:, :, None], mask[:, :, None])).all()
     np.testing.assert_array_equal(object_shares(mask, image)[:, 3], edge_fits(image, mask).numpy())
 

@@ -41,7 +41,7 @@ def object_shares(mask: Tensor, image: Tensor | None = None) -> NDArray[np.float
 
 
 def edge_fits(image: Tensor, mask: Tensor) -> Tensor:
-    """(B,) how much stronger a picture's edges are where its own mask's are than where the next image's mask has them.
+    """(B,) how much stronger a picture's edges are where its own mask's are than where another image's mask has them.
 
     NaN without edges of both masks, of masks that are boxes, which lie around objects, and of volumes.
 
@@ -55,7 +55,8 @@ def edge_fits(image: Tensor, mask: Tensor) -> Tensor:
     pixels, inside = (x.detach()[..., steps[0], steps[1]].float() for x in (image, mask))
     strength = max_pool2d(_changes(pixels), 5, 1, 2).flatten(1)  # which forgives outlines that lie two pixels off
     outline = (_changes((inside > 0.5).float()) > 0).float().flatten(1)
-    own, others = ((strength * place).sum(1) / place.sum(1) for place in (outline, outline.roll(1, 0)))
+    other_outline = outline.roll(len(outline) // 2, 0)  # of no neighbour, whose mask may be there by a name's shift
+    own, others = ((strength * place).sum(1) / place.sum(1) for place in (outline, other_outline))
     return torch.where(_are_boxes(inside[:, 0] > 0.5), math.nan, own - others)
 
 
