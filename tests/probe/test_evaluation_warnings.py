@@ -315,15 +315,15 @@ def test_shares_of_some_kind_are_told():
 def test_masks_of_other_pictures_are_told():
     """Names that begin with 0 on one side and with 1 on the other: every picture had its neighbour's mask."""
     generator = torch.Generator().manual_seed(0)
-    corners = torch.randint(1, 9, (96, 2), generator=generator).tolist()
-    image, mask = torch.rand(96, 3, 16, 16, generator=generator) * 0.2, torch.zeros(96, 1, 16, 16)
+    corners = torch.randint(1, 21, (96, 2), generator=generator).tolist()
+    image, mask = torch.rand(96, 3, 32, 32, generator=generator) * 0.2, torch.zeros(96, 1, 32, 32)
     for i, (y, x) in enumerate(corners):
-        mask[i, :, y : y + 5, x : x + 5] = 1
+        mask[i, :, y : y + 10, x : x + 10] = 1
         mask[i, :, y, x : x + 2] = 0
     image, label = image + 0.4 * mask, torch.arange(96) % 3
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(768, 3))
-    wide = nn.functional.max_pool2d(mask, 7, 1, 3)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 3))
+    wide = nn.functional.max_pool2d(mask, 13, 1, 6)
     neighbours = [(mask.roll(shift, 0), True) for shift in (1, -1)]
     for shown, is_told in ((mask, False), *neighbours, (mask[:1].expand_as(mask), False), (wide, False)):
         _, messages = measured(model, DataLoader(TensorDataset(image, label, shown), 32))

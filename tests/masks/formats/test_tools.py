@@ -229,6 +229,8 @@ YAMLS = {
     "numbers": "names:\n  0: dog\n  1: cat\nnc: 2\n",
     "dashes": "names:\n- dog\n- cat\n\nnc: 2\n",
     "in braces": "{}\nnames: {1: cat, 0: dog}\n",
+    "commas in quotes": "names: {0: 'dog, or wolf', 1: cat}\n",
+    "comments": "names:  # two\n  # of them\n\n  0: dog # the first\n\n  1: cat  # the second\nnc: 2\n",
 }
 
 

@@ -59,15 +59,28 @@ def scenes(n, side):
 def test_edges_fit_those_of_the_own_picture(side):
     image, mask = scenes(24, side)
     fits = edge_fits(image, mask)
-    assert (fits > 0).float().mean() > 0.9
-    torch.testing.assert_close(edge_fits((image - 0.5) / 0.1, mask), fits / 0.1, rtol=1e-3, atol=1e-5)  # in any units
+    assert fits.isfinite().float().mean() > 0.5
+    assert (fits[fits.isfinite()] > 0).float().mean() > 0.9
+    in_other_units = edge_fits((image - 0.5) / 0.1, mask)
+    torch.testing.assert_close(in_other_units, fits / 0.1, rtol=1e-3, atol=1e-5, equal_nan=True)
     wrong = edge_fits(image, mask.roll(5, 0))
-    assert abs(float(wrong.mean())) < 0.5 * float(edge_fits(image, mask).mean())
+    assert abs(float(wrong.nanmean())) < 0.5 * float(fits.nanmean())
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_outlines_that_hardly_lie_apart_say_nothing(moved):
+    """Half of the masks are moved by so much: road signs of one video were told to have those of other pictures."""
+    image, mask = scenes(1, 64)
+    image, mask = image.repeat(8, 1, 1, 1), mask.repeat(8, 1, 1, 1)
+    mask[:4] = mask[:4].roll((moved, moved), (2, 3))
+    assert edge_fits(image, mask).isnan().all()
+    mask[:4] = mask[:4].roll((5, 5), (2, 3))
+    assert edge_fits(image, mask).isfinite().all()
 
 
 def test_fits_that_are_not_known():
-    image, mask = scenes(4, 30)
-    assert torch.equal(edge_fits(image, mask[:1].expand(4, -1, -1, -1)), torch.zeros(4))  # the same mask for all
+    image, mask = scenes(4, 64)
+    assert edge_fits(image, mask[:1].expand(4, -1, -1, -1)).isnan().all()  # the same mask for all
     mask[2] = 0
     assert torch.isnan(edge_fits(image, mask)).tolist() == [
         True,
@@ -80,7 +93,7 @@ def test_fits_that_are_not_known():
 
 
 def test_fits_of_boxes_around_objects_are_not_known():
-    image, mask = scenes(4, 30)
+    image, mask = scenes(4, 64)
     mask[1] = 0
     mask[1, :, 3:12, 5:20] = 1
     assert torch.isnan(edge_fits(image, mask)).tolist() == [False, True, False, False]

@@ -41,6 +41,8 @@ __all__ = [
 #: files that name YOLO's classes, a line each, and those of settings that do
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 _DATA_FILES = ("data.yaml", "dataset.yaml")
+#: names between commas, in quotes where they hold some themselves, with their numbers or without
+_ENTRIES = re.compile(r"(?:\d+\s*:\s*)?(?:'[^'\n]*'|\"[^\"\n]*\"|[^,\s][^,\n]*)")
 #: of what is drawn for a circle
 _CORNERS = 64
 #: a larger class number in settings is none
@@ -279,9 +281,10 @@ def _names_in_yaml(text: str) -> list[str]:
     _, colon, rest = f"\n{text}".partition("\nnames:")
     first, *below = rest.split("\n") if colon else [""]
     if (opening := first.strip()[:1]) in ("[", "{"):
-        entries = re.split("[,\n]", rest.strip()[1:].partition("]" if opening == "[" else "}")[0])
+        entries = _ENTRIES.findall(rest.strip()[1:].partition("]" if opening == "[" else "}")[0])
     else:
-        entries = list(itertools.takewhile(lambda line: line[:1] in ("-", " ", "\t"), below))
+        entries = list(itertools.takewhile(lambda line: line[:1] in ("", "-", " ", "\t", "#"), below))
+    entries = [re.sub(r"(^|\s+)#.*", "", entry) for entry in entries]
     plain = [re.sub(r"^-\s+", "", entry.strip()) for entry in entries if entry.strip()]
     numbered = [pair for entry in plain if (pair := re.fullmatch(r"(\d+)\s*:\s*(.*)", entry))]
     if len(numbered) == len(plain):

@@ -21,6 +21,8 @@ __all__ = ["Twins", "edge_fits", "object_shares", "picture_hashes"]
 _LOOKED_AT = 64
 #: and so many show where edges are
 _OUTLINED_AT = 64
+#: share of an outline that must lie apart from the other one for them to be compared
+_APART = 0.25
 #: spreads small numbers over 64 bits
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -43,7 +45,8 @@ def object_shares(mask: Tensor, image: Tensor | None = None) -> NDArray[np.float
 def edge_fits(image: Tensor, mask: Tensor) -> Tensor:
     """(B,) how much stronger a picture's edges are where its own mask's are than where another image's mask has them.
 
-    NaN without edges of both masks, of masks that are boxes, which lie around objects, and of volumes.
+    Outlines are compared where they lie apart; NaN where they hardly do (frames of a video, objects that are all taken
+    in the middle), without edges of both masks, of masks that are boxes, which lie around objects, and of volumes.
 
     Args:
         image: (B, C, H, W) in any units.
@@ -53,16 +56,28 @@ def edge_fits(image: Tensor, mask: Tensor) -> Tensor:
         return torch.full((len(image),), math.nan, device=image.device)
     steps = [slice(None, None, max(1, side // _OUTLINED_AT)) for side in image.shape[-2:]]
     pixels, inside = (x.detach()[..., steps[0], steps[1]].float() for x in (image, mask))
-    strength = max_pool2d(_changes(pixels), 5, 1, 2).flatten(1)  # which forgives outlines that lie two pixels off
-    outline = (_changes((inside > 0.5).float()) > 0).float().flatten(1)
-    other_outline = outline.roll(len(outline) // 2, 0)  # of no neighbour, whose mask may be there by a name's shift
-    own, others = ((strength * place).sum(1) / place.sum(1) for place in (outline, other_outline))
-    return torch.where(_are_boxes(inside[:, 0] > 0.5), math.nan, own - others)
+    strength = _around(_changes(pixels))  # which forgives outlines that lie two pixels off
+    outline = (_changes((inside > 0.5).float()) > 0).float()
+    other = outline.roll(len(outline) // 2, 0)  # of no neighbour, whose mask may be there by a name's shift
+    own_fit, other_fit = (_mean_apart(strength, *pair) for pair in ((outline, other), (other, outline)))
+    return torch.where(_are_boxes(inside[:, 0] > 0.5), math.nan, own_fit - other_fit)
+
+
+def _mean_apart(strength: Tensor, outline: Tensor, other: Tensor) -> Tensor:
+    """(B,) mean strength on an outline where it lies apart from another one; NaN where it hardly does."""
+    apart = outline * (1 - _around(other))
+    n_apart, n_all = apart.sum((1, 2, 3)), outline.sum((1, 2, 3))
+    return torch.where(n_apart > _APART * n_all, (strength * apart).sum((1, 2, 3)) / n_apart, math.nan)
 
 
 def _are_boxes(inside: Tensor) -> Tensor:
     """(B,) whether an object (B, H, W) fills all rows and columns that it has a pixel in."""
     return (inside == (inside.any(1, keepdim=True) & inside.any(2, keepdim=True))).flatten(1).all(1)
+
+
+def _around(values: Tensor) -> Tensor:
+    """The largest value up to two pixels away."""
+    return max_pool2d(values, 5, 1, 2)
 
 
 def _changes(pixels: Tensor) -> Tensor:
