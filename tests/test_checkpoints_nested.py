@@ -76,6 +76,7 @@ def test_averaged_weights_beside_the_models_are_spoken_of(tmp_path, ema):
         ({"hyper_parameters": {"class_names": ["dog", "cat"], "lr": 0.1}}, ("dog", "cat")),
         ({"datamodule_hyper_parameters": {"data": {"class_to_idx": {"cat": 1, "dog": 0}}}}, ("dog", "cat")),
         ({"idx_to_class": {0: "dog", 1: "cat"}}, ("dog", "cat")),
+        ({"classes": ["Big dog", "cat"], "hyper_parameters": {"classes": ["big_dog", "cat"]}}, ("Big dog", "cat")),
         ({"hyper_parameters": {"classes": 2}}, None),
         ({"hyper_parameters": {"classes": ["a", "b"]}, NOTES: {"classes": ["dog", "cat"]}}, ("dog", "cat")),
     ],

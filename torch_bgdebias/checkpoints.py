@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torch_bgdebias.class_names import names_within
+from torch_bgdebias.class_names import names_within, plain_name
 from torch_bgdebias.files import first_few
 from torch_bgdebias.preprocessing import Preprocessing
 
@@ -144,7 +144,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _classes_within(content: Any, path: Path) -> tuple[str, ...] | None:
     """What a training program noted of its outputs' names, beside the weights or among its hyperparameters."""
     orders = names_within(content, 3) if isinstance(content, Mapping) else {}
-    if len(set(orders.values())) > 1:
+    if len({tuple(map(plain_name, order)) for order in orders.values()}) > 1:
         warnings.warn(
             f"checkpoint: {path} calls its outputs by {first_few(orders)}, which disagree: none of them is followed; "
             "say with --labels which output each class is",
