@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 import numpy as np
 import pytest
@@ -85,6 +86,17 @@ def test_the_overlap_is_the_overlap(folder, capsys):
     assert f"mean {np.mean(shares):.3f}" in out
     command(folder, folder / "masks", "--compare", folder / "truth", "--overwrite")
     assert "3 masks written" in capsys.readouterr().out
+
+
+def test_the_next_step_can_be_taken(folder, capsys, monkeypatch):
+    """Pictures that lie in no folder of a class cannot be measured as they are."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    (folder / "images").rename(folder / "all")
+    for place, sorting in ((folder / "all", False), (folder / "all/dog", True)):
+        command(place, folder / "out" / place.name)
+        printed = capsys.readouterr().err
+        assert ("move pictures and masks into folders of classes" in printed) is sorting
+        assert f"bgdebias probe --model MODEL --data {place} --masks {folder / 'out' / place.name}" in printed
 
 
 def test_flat_folders_and_one_picture(folder, capsys):

@@ -13,7 +13,7 @@ from torch_bgdebias.cli.arguments import usable_device
 from torch_bgdebias.cli.masks.comparing import compare
 from torch_bgdebias.cli.masks.drawing import convert, draw
 from torch_bgdebias.cli.progress import note, progress
-from torch_bgdebias.files import first_few
+from torch_bgdebias.files import category_folders, first_few
 from torch_bgdebias.masks.formats.notice import RUN_LENGTH_TABLE, RUN_LENGTHS, annotation_files
 from torch_bgdebias.masks.making.detecting import BoxDetector
 from torch_bgdebias.masks.making.folder import MadeFolder, MakingSettings, make_masks, targets_of
@@ -48,7 +48,9 @@ def run_masks(args: argparse.Namespace) -> int:
 def _next(root: Path, masks: Path) -> str:
     """The next step with the masks."""
     if root.name != "images":
-        return f"measure a model on them: bgdebias probe --model MODEL --data {root} --masks {masks}"
+        sort = f"move pictures and masks into folders of classes, {root}/CLASS and {masks}/CLASS; "
+        first = "" if category_folders(root) else sort
+        return f"{first}measure a model on them: bgdebias probe --model MODEL --data {root} --masks {masks}"
     beside = "" if masks.resolve() == (root.parent / "masks").resolve() else f" --masks {masks}"
     return f"measure a model on them: bgdebias probe --model MODEL --data {root.parent}{beside}"
 
