@@ -66,6 +66,35 @@ def test_pixels_in_01_into_a_network_of_normalised_ones(network):
     )
 
 
+def small_features(batches):
+    """A network whose first features are so small that the variance of 1 it began with outweighs theirs for long."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    nn.init.normal_(model[0].weight, std=0.01, generator=generator)
+    for _ in range(batches):
+        model(pictures(16, generator))
+    return model.eval()
+
+
+def doubt(model, image):
+    return doubt_about_units(model, model, image, image, normalised=None)
+
+
+def test_what_a_batch_norm_began_with_is_no_training():
+    image = pictures(32, torch.Generator().manual_seed(2))
+    model = small_features(batches=40)
+    norm = model[1]
+    assert norm.running_var.max() < 5e-2
+    assert norm.running_var.min() > 9 * model[0](image).var((0, 2, 3)).max(), "mostly the beginning's"
+    assert doubt(model, image) == ""
+    assert "times the spread of its training" in doubt(model, 40 * image)
+    assert "sees 4.6 times" in doubt(small_features(batches=120), 5 * image)
+    with torch.no_grad():  # statistics that were loaded, of a training that nobody counted
+        norm.running_var.copy_(model[0](image).var((0, 2, 3)))
+        norm.running_mean.copy_(model[0](image).mean((0, 2, 3)))
+    assert doubt(model, image) == ""
+
+
 def test_the_same_answers_whoever_normalises(network):
     image = pictures(32, torch.Generator().manual_seed(2))
     by_preprocess = said(network, image, preprocess=WANTED)[1]

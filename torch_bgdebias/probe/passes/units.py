@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
@@ -163,14 +164,17 @@ def _trained_batch_norms(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The batch norms that have seen training, by name."""
     trained: list[tuple[str, nn.Module]] = []
     for name, layer in model.named_modules():
-        if isinstance(layer, _NORMS) and layer.running_mean is not None and layer.running_var is not None:
-            # a hardly trained one still carries the mean 0 and variance 1 that it began with
-            steps = 0 if layer.num_batches_tracked is None else int(layer.num_batches_tracked)
-            momentum = layer.momentum
-            initial_share = 1.0 / max(1, steps) if momentum is None else (1 - momentum) ** steps
-            if initial_share <= _BEGINNING:
-                trained.append((name, layer))
+        has_statistics = isinstance(layer, _NORMS) and layer.running_mean is not None and layer.running_var is not None
+        if has_statistics and _initial_share(layer) <= _BEGINNING:
+            trained.append((name, layer))
     return trained
+
+
+def _initial_share(layer: nn.Module) -> float:
+    """How much of a batch norm's running mean and variance is still the 0 and 1 that it began with, from 0 to 1."""
+    assert isinstance(layer, _NORMS)
+    steps = 0 if layer.num_batches_tracked is None else int(layer.num_batches_tracked)
+    return 1.0 / max(1, steps) if layer.momentum is None else (1 - layer.momentum) ** steps
 
 
 def _first_to_run(
@@ -200,12 +204,24 @@ def _first_to_run(
 def _deviation_from_training(layer: nn.Module, features: Tensor) -> tuple[float, float]:
     """Width of features as a multiple of that in training, and their mean's distance in its standard deviations.
 
-    Medians over the channels.
+    Medians over the channels. What the layer began with is taken out of its statistics, since a variance of 1 outweighs
+    that of small features for long; where it came with statistics of its own, of which nothing is to be taken out, the
+    reading without that is the nearer one.
     """
     assert isinstance(layer, _NORMS)
     assert layer.running_mean is not None
     assert layer.running_var is not None
     variance, mean = torch.var_mean(features.float(), (0, *range(2, features.ndim)))
-    scale = (layer.running_var.float() + layer.eps).sqrt()
-    spread = float(((variance + layer.eps).sqrt() / scale).median())
-    return spread, float(((mean - layer.running_mean.float()).abs() / scale).median())
+    readings = []
+    for share in (0.0, _initial_share(layer)):
+        seen_mean = layer.running_mean.float() / (1 - share)
+        seen_variance = ((layer.running_var.float() - share) / (1 - share)).clamp(min=0)
+        scale = (seen_variance + layer.eps).sqrt().clamp(min=1e-30)
+        spread = float(((variance + layer.eps).sqrt() / scale).median())
+        readings.append((spread, float(((mean - seen_mean).abs() / scale).median())))
+
+    def distance(reading: tuple[float, float]) -> float:
+        spread, shift = reading
+        return max(abs(math.log(max(spread, 1e-30))) / math.log(FAR_SPREAD), shift / FAR_MEAN)
+
+    return min(readings, key=distance)
