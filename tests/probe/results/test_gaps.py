@@ -12,7 +12,9 @@ from torch_bgdebias.probe.report import report_html
 from torch_bgdebias.probe.results.gaps import (
     bias_sentence,
     change_sentence,
+    changing_answers,
     cost_sentence,
+    gain_sentence,
     has_unlearned,
     knows_nothing,
     side_of,
@@ -146,6 +148,46 @@ def test_a_model_that_guesses_on_random_backgrounds_reads_all_of_its_answer_off_
     said = f"it reads {part}25.0%)." if all_of_it else "it reads part of its answer off the background."
     assert said in plain_text(verdict([measured], [])[0])
     assert said in measured.summary()
+
+
+def both_ways(changing: int, n: int = 100, name: str = "A", original: float = 0.9) -> BackgroundBiasReport:
+    """A model whose answers to so many images change with the background, half of them to the right one."""
+    label = np.arange(n) % 4
+    wrong = (label + 1) % 4
+    images = ImageResults(
+        np.arange(n, dtype=np.uint64),
+        label,
+        {
+            "original": np.where(np.arange(n) < original * n, label, wrong),
+            "mixed_same": np.where(np.arange(n) < changing // 2, wrong, label),
+            "mixed_rand": np.where(np.arange(n) >= n - (changing - changing // 2), wrong, label),
+        },
+        {variant: np.ones(n, np.float32) for variant in ("original", "mixed_same", "mixed_rand")},
+    )
+    return summarise(images, model=name, class_names=list("abcd"))
+
+
+def test_answers_that_change_both_ways_are_no_independence() -> None:
+    """The gap is 0, and half of the answers hang on what is behind the object."""
+    measured = both_ways(50)
+    assert measured.bg_gap is not None
+    assert measured.bg_gap.value == 0
+    assert changing_answers(measured) == (50, 100)
+    text = plain_text(verdict([measured], [])[0])
+    assert "no dependence" not in text
+    assert "But 50 of 100 answers change from a background of the object's own class to a random one" in text
+    assert "no dependence on the background can be shown" in plain_text(verdict([both_ways(8)], [])[0])
+    page = report_html([report("before", 0.9, 0.5, n=100), both_ways(50, name="after")])
+    assert "50 of 100 answers change with the background, without a gain or loss on the whole" in page
+    quiet = report_html([report("before", 0.9, 0.5, n=100), both_ways(8, name="after")])
+    assert "answers change with the background" not in quiet
+
+
+def test_accuracy_that_was_won_is_said() -> None:
+    page = report_html([both_ways(50, name="before", original=0.5), both_ways(8, name="after", original=0.95)])
+    assert "It gains <b>45.0 points</b> (" in page
+    assert "of accuracy on the images as they are." in page
+    assert gain_sentence(gap(0.5, 0.2, 0.9)) == gain_sentence(gap(5, -1, 9)) == gain_sentence(None) == ()
 
 
 def test_an_inverted_bias_is_nowhere_called_a_cure() -> None:

@@ -24,7 +24,7 @@ def marked(sentence) -> str:
     ("gap", "expected"),
     [
         (Estimate(0.3, 0.2, 0.4, 100), "loses <b>30.0 points</b>"),
-        (Estimate(0.01, -0.02, 0.04, 100), "no dependence on the background can be shown"),
+        (Estimate(0.01, -0.02, 0.04, 100), "it is not shown that the background speaks for a class: its BG-Gap is 1.0"),
         (Estimate(-0.3, -0.4, -0.2, 100), "more accurate on random backgrounds"),
         (Estimate(0.3, math.nan, math.nan, 1), "too few to judge"),
         (NAN, "is not known"),

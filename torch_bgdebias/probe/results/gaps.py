@@ -29,11 +29,14 @@ __all__ = [
     "Side",
     "bias_sentence",
     "change_sentence",
+    "changing_answers",
     "cost_sentence",
+    "gain_sentence",
     "guesses_without",
     "has_unlearned",
     "judged_sentence",
     "knows_nothing",
+    "many_change",
     "side_of",
 ]
 
@@ -44,6 +47,9 @@ NARROW = 0.05
 _COST = 0.01
 #: so much of it lost, with nothing gained on random backgrounds, is no repair
 _UNLEARNED = 0.05
+
+#: answers that are others on another background, as a share and a number of images, from which on that is said
+_CHANGING, _SEVERAL = 0.1, 5
 
 #: ``random``: accuracy is lost on random backgrounds; ``own``: on those of the own class; ``neither``: the interval
 #: holds 0; ``unknown``: there is no gap or no interval
@@ -107,7 +113,27 @@ def _only_answer(measurement: Measurement) -> int | None:
     return int(classes[0]) if len(classes) == 1 and several and len(answers) > 1 else None
 
 
-def bias_sentence(model: str, gap: Estimate | None, level: float, guesses: str = "") -> Sentence:
+def changing_answers(measurement: Measurement) -> tuple[int, int]:
+    """How many images get another answer on a random background than on one of their own class, and of how many.
+
+    A gap does not show them where as many become right as wrong.
+    """
+    images, (own, random) = measurement.images, ("mixed_same", "mixed_rand")
+    if images.targets is not None or own not in images.prediction or random not in images.prediction:
+        return 0, 0
+    in_both = images.valid(own) & images.valid(random)
+    return int((images.prediction[own] != images.prediction[random])[in_both].sum()), int(in_both.sum())
+
+
+def many_change(measurement: Measurement) -> bool:
+    """Whether so many answers change with the background that a gap of 0 is not all there is to say."""
+    changing, images = changing_answers(measurement)
+    return changing >= max(_SEVERAL, _CHANGING * images)
+
+
+def bias_sentence(
+    model: str, gap: Estimate | None, level: float, guesses: str = "", changing: tuple[int, int] | None = None
+) -> Sentence:
     """What one model's gap says.
 
     Args:
@@ -115,6 +141,7 @@ def bias_sentence(model: str, gap: Estimate | None, level: float, guesses: str =
         gap: its BG-Gap.
         level: of the interval, in (0, 1).
         guesses: where it is right no more often than by guessing (`guesses_without`), for a gap above 0.
+        changing: `changing_answers` where many change (`many_change`), for a gap that may be 0.
     """
     if not is_known(gap):
         return say("The BG-Gap of ", strong(model), " is not known: the variants mixed_same and mixed_rand were not ",
@@ -123,6 +150,13 @@ def bias_sentence(model: str, gap: Estimate | None, level: float, guesses: str =
     if side == "unknown":
         return say(strong(model), f" has a BG-Gap of {number(gap.value)} points (no interval), from {gap.n} image(s): ",
                    "too few to judge.")  # fmt: skip
+    if side == "neither" and changing is not None:
+        return say(
+            "For ", strong(model), " it is not shown that the background speaks for a class: its BG-Gap is ",
+            f"{number(gap.value)} points ({interval}). ", strong(f"But {changing[0]} of {changing[1]} answers change"),
+            " from a background of the object's own class to a random one, about as often to the right answer as away ",
+            "from it: the model does look there, though at nothing that goes with a class in these images.",
+        )  # fmt: skip
     if side == "neither" and gap.low == gap.high:
         return say("For ", strong(model), " no dependence on the background can be shown: all ",
                    f"{gap.n} image(s) agree, and nothing is known of how far others may differ.")  # fmt: skip
@@ -149,7 +183,10 @@ def judged_sentence(measurement: Measurement) -> Sentence:
     """The conclusion on one model: that it only guesses, or what its gap means."""
     gap, level = measurement.bg_gap, measurement.confidence
     nothing = knows_nothing(measurement) if is_known(gap) else None
-    return nothing or bias_sentence(measurement.model, gap, level, guesses_without(measurement))
+    if nothing is not None:
+        return nothing
+    changing = changing_answers(measurement) if many_change(measurement) else None
+    return bias_sentence(measurement.model, gap, level, guesses_without(measurement), changing)
 
 
 def guesses_without(measurement: Measurement) -> str:
@@ -238,6 +275,15 @@ def cost_sentence(change: Estimate | None, on_random: Estimate | None = None) ->
         return (*costs, Words("."))
     nothing = " and is not shown to gain any on random backgrounds: "
     return (*costs, *say(nothing, strong("it has unlearned the background, and not learned the objects"), "."))
+
+
+def gain_sentence(change: Estimate | None) -> Sentence:
+    """What a later model gains on the images as they are, beyond chance; nothing where it gains nothing."""
+    if not is_known(change) or change.value < _COST or not change.low > 0:
+        return ()
+    gained = strong(f"{number(change.value)} points")
+    ends = f" ({number(change.low)} to {number(change.high)})"
+    return say(" It gains ", gained, f"{ends} of accuracy on the images as they are.")
 
 
 def _no_longer_shown(name: Words, before: Estimate, after: Estimate, in_brackets: str) -> Sentence:
