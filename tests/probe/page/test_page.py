@@ -60,7 +60,7 @@ def test_headline_says_before_and_after() -> None:
     report = make_report()
     assert points(report.bg_gap.value) in text
     assert "it reads part of its answer off the background" in text
-    assert "hardly matters any more" in text
+    assert "hardly costs accuracy any more" in text
 
 
 def test_models_on_other_images_are_not_compared_in_pairs() -> None:

@@ -9,15 +9,16 @@ import pytest
 
 from torch_bgdebias.probe import BackgroundBiasReport, ImageResults, compare_models, summarise
 from torch_bgdebias.probe.report import report_html
+from torch_bgdebias.probe.results.advice import evidence
 from torch_bgdebias.probe.results.gaps import (
     bias_sentence,
     change_sentence,
-    changing_answers,
     cost_sentence,
     gain_sentence,
     has_unlearned,
     knows_nothing,
     side_of,
+    turned_answers,
 )
 from torch_bgdebias.probe.results.measurement import Estimate
 from torch_bgdebias.probe.results.spelling import plain_text
@@ -38,17 +39,17 @@ ONE_MODEL = [
     (gap(-45, -60, -30), "own", "A loses 45.0 points of accuracy (95% interval −60.0 to −30.0) when its objects "
      "stand in front of backgrounds of their own class: it is more accurate on random backgrounds. This is a bias "
      "too, of the other sign: the background speaks against the class that belongs to it."),
-    (gap(1, -2, 4), "neither", "For A no dependence on the background can be shown: its BG-Gap is 1.0 points (95% "
-     "interval −2.0 to 4.0); a loss of more than 4.0 points on random backgrounds, or of 2.0 on the own class's, is "
-     "unlikely."),
-    (gap(-10, -30, 9), "neither", "For A no dependence on the background can be shown: its BG-Gap is −10.0 points "
-     "(95% interval −30.0 to 9.0); a loss of more than 9.0 points on random backgrounds, or of 30.0 on the own "
+    (gap(1, -2, 4), "neither", "For A no dependence on the class of the background can be shown: its BG-Gap is 1.0 "
+     "points (95% interval −2.0 to 4.0); a loss of more than 4.0 points on random backgrounds, or of 2.0 on the own "
      "class's, is unlikely."),
-    (gap(0, 0, 0), "neither", "For A no dependence on the background can be shown: all 200 image(s) agree, and "
-     "nothing is known of how far others may differ."),
-    (gap(0, -0.04, 0.111), "neither", "For A no dependence on the background can be shown: its BG-Gap is 0.0 points "
-     "(95% interval 0.0 to 0.1); a loss of more than 0.1 points on random backgrounds, or of 0.0 on the own class's, "
-     "is unlikely."),
+    (gap(-10, -30, 9), "neither", "For A no dependence on the class of the background can be shown: its BG-Gap is "
+     "−10.0 points (95% interval −30.0 to 9.0); a loss of more than 9.0 points on random backgrounds, or of 30.0 on "
+     "the own class's, is unlikely."),
+    (gap(0, 0, 0), "neither", "For A no dependence on the class of the background can be shown: all 200 image(s) "
+     "agree, and nothing is known of how far others may differ."),
+    (gap(0, -0.04, 0.111), "neither", "For A no dependence on the class of the background can be shown: its BG-Gap "
+     "is 0.0 points (95% interval 0.0 to 0.1); a loss of more than 0.1 points on random backgrounds, or of 0.0 on the "
+     "own class's, is unlikely."),
     (gap(100, math.nan, math.nan, 1), "unknown", "A has a BG-Gap of 100.0 points (no interval), from 1 image(s): too "
      "few to judge."),
     (NONE, "unknown", "The BG-Gap of A is not known: the variants mixed_same and mixed_rand were not both measured."),
@@ -70,15 +71,15 @@ TWO_MODELS = [
     (LOSS, gap(10, 5, 15), True, "With B, 10.0 points are left (95% interval 5.0 to 15.0): 78% of the loss is gone."),
     (LOSS, gap(70, 62, 78), True, "With B the loss is larger: 70.0 points (95% interval 62.0 to 78.0)."),
     (LOSS, SMALL, True, "With B, 1.0 points are left (95% interval −2.0 to 4.0): what is behind the object hardly "
-     "matters any more."),
+     "costs accuracy any more."),
     (LOSS, gap(0, -2, 2), True, "With B, none of it is left (95% interval −2.0 to 2.0): what is behind the object "
-     "hardly matters any more."),
+     "hardly costs accuracy any more."),
     (LOSS, gap(-1, -3, 1), True, "With B, −1.0 points are left (95% interval −3.0 to 1.0): what is behind the object "
-     "hardly matters any more."),
+     "hardly costs accuracy any more."),
     (LOSS, WIDE, True, "With B, −12.0 points are left (95% interval −31.0 to 6.0): no loss can be shown any more, on "
      "few images; one of up to 6.0 points on random backgrounds, or of 31.0 on the own class's, is possible."),
     (LOSS, gap(40, 28, 52), False, "With B it is 40.0 points (95% interval 28.0 to 52.0); the difference may be "
-     "chance, so this measurement does not show that it helped."),
+     "chance, so the gap does not show that it helped."),
     (LOSS, INVERTED, True, "With B the bias has turned round: −45.0 points (95% interval −60.0 to −30.0). It now "
      "loses 45.0 points on backgrounds of their own class, as much as before (45.0): the background still matters."),
     (LOSS, gap(-20, -30, -10), True, "With B the bias has turned round: −20.0 points (95% interval −30.0 to −10.0). "
@@ -95,7 +96,7 @@ TWO_MODELS = [
     (INVERTED, LOSS, True, "With B the bias has turned round: 45.0 points (95% interval 30.0 to 60.0). It now loses "
      "45.0 points on backgrounds of random classes, as much as before (45.0): the background still matters."),
     (INVERTED, SMALL, True, "With B, 1.0 points are left (95% interval −2.0 to 4.0): what is behind the object hardly "
-     "matters any more."),
+     "costs accuracy any more."),
     # nothing shown before
     (SMALL, LOSS, True, "With B there is a bias where none could be shown: 45.0 points (95% interval 30.0 to 60.0), "
      "accuracy that is lost on backgrounds of random classes."),
@@ -104,7 +105,7 @@ TWO_MODELS = [
     (WIDE, SMALL, True, "With B it is 1.0 points (95% interval −2.0 to 4.0): it differs from before, but neither gap "
      "is shown to be other than 0."),
     (SMALL, WIDE, False, "With B it is −12.0 points (95% interval −31.0 to 6.0); the difference may be chance, so "
-     "this measurement does not show that it helped."),
+     "the gap does not show that it helped."),
 ]  # fmt: skip
 
 
@@ -172,15 +173,16 @@ def test_answers_that_change_both_ways_are_no_independence() -> None:
     measured = both_ways(50)
     assert measured.bg_gap is not None
     assert measured.bg_gap.value == 0
-    assert changing_answers(measured) == (50, 100)
+    assert turned_answers(measured) == (25, 25, 100)
+    turned = "50 of 100 answers turn with the background"
     text = plain_text(verdict([measured], [])[0])
-    assert "no dependence" not in text
-    assert "But 50 of 100 answers change from a background of the object's own class to a random one" in text
-    assert "no dependence on the background can be shown" in plain_text(verdict([both_ways(8)], [])[0])
+    assert f"But {turned}: 25 are right only before the own class's, 25 only before a random one." in text
+    assert "25 answers were right only before the own class's, 25 only before the random one" in evidence(measured)
+    assert "turn with the background" not in plain_text(verdict([both_ways(8)], [])[0])
     page = report_html([report("before", 0.9, 0.5, n=100), both_ways(50, name="after")])
-    assert "50 of 100 answers change with the background, without a gain or loss on the whole" in page
+    assert turned in page
     quiet = report_html([report("before", 0.9, 0.5, n=100), both_ways(8, name="after")])
-    assert "answers change with the background" not in quiet
+    assert "turn with the background" not in quiet
 
 
 def test_accuracy_that_was_won_is_said() -> None:
@@ -198,7 +200,7 @@ def test_an_inverted_bias_is_nowhere_called_a_cure() -> None:
     page = report_html([before, after])
     for text in (page, comparison.summary()):
         assert "the bias has turned round" in text
-        for cure in ("none of it is left", "hardly matters", "of the loss is gone"):
+        for cure in ("none of it is left", "hardly costs accuracy", "of the loss is gone"):
             assert cure not in text
     assert "loses 45.0 points of accuracy" in after.summary()
     assert "of the other sign" in after.summary()
@@ -274,7 +276,7 @@ def test_one_answer_to_everything_is_a_guess_however_common_the_class_is() -> No
     names = ("original", "mixed_same", "mixed_rand")
     text = measured(dict.fromkeys(names, one))
     assert "A answers maple to every image, as it is and on other backgrounds, and so is right on 75.0%" in text
-    assert "no dependence on the background can be shown" not in text
+    assert "no dependence on the class of the background can be shown" not in text
     assert "to every image" not in measured({**dict.fromkeys(names, one), "original": label}), "it knows some"
 
 

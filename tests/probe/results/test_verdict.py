@@ -24,7 +24,7 @@ def marked(sentence) -> str:
     ("gap", "expected"),
     [
         (Estimate(0.3, 0.2, 0.4, 100), "loses <b>30.0 points</b>"),
-        (Estimate(0.01, -0.02, 0.04, 100), "it is not shown that the background speaks for a class: its BG-Gap is 1.0"),
+        (Estimate(0.01, -0.02, 0.04, 100), "no dependence on the class of the background can be shown"),
         (Estimate(-0.3, -0.4, -0.2, 100), "more accurate on random backgrounds"),
         (Estimate(0.3, math.nan, math.nan, 1), "too few to judge"),
         (NAN, "is not known"),
@@ -39,7 +39,7 @@ def test_verdict_on_one_model(gap: Estimate | None, expected: str) -> None:
 @pytest.mark.parametrize(
     ("same", "rand", "n", "expected"),
     [
-        (0.95, 0.95, 2000, "hardly matters any more"),
+        (0.95, 0.95, 2000, "hardly costs accuracy any more"),
         (0.9, 0.75, 2000, "of the loss is gone"),
         (0.9, 0.42, 200, "does not show that it helped"),
         (0.95, 0.1, 2000, "the loss is larger"),

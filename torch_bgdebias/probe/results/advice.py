@@ -6,12 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-import numpy as np
-
 from torch_bgdebias.metrics.statistics import paired_permutation_test
 from torch_bgdebias.probe.results.columns import columns_of
 from torch_bgdebias.probe.results.comparison import ModelComparison
-from torch_bgdebias.probe.results.gaps import NARROW, has_unlearned, knows_nothing, side_of
+from torch_bgdebias.probe.results.gaps import NARROW, has_unlearned, knows_nothing, side_of, turned_answers
 from torch_bgdebias.probe.results.issues import images_needed
 from torch_bgdebias.probe.results.measurement import ClassResult, Measurement
 from torch_bgdebias.probe.results.spelling import interval_of, is_known, number, p_words
@@ -64,18 +62,18 @@ def which_classes(report: Measurement) -> str:
 
 def evidence(report: Measurement) -> str:
     """What the gap rests on, in counts."""
-    columns = columns_of(report.images)
-    same, rand = columns.get("accuracy/mixed_same"), columns.get("accuracy/mixed_rand")
-    if same is None or rand is None:
+    turned = turned_answers(report)
+    if turned is None:
         return "The same objects were not shown on backgrounds of their own and of random classes."
-    in_both = ~np.isnan(same) & ~np.isnan(rand)
-    lost, won = int((same > rand)[in_both].sum()), int((same < rand)[in_both].sum())
+    columns = columns_of(report.images)
+    same, rand = columns["accuracy/mixed_same"], columns["accuracy/mixed_rand"]
     p = paired_permutation_test(same, rand, groups=report.images.unit).p_value
     answers = "answers" if report.images.targets is None else "images with labels"
     return (
-        f"{int(in_both.sum()):,} objects were each shown twice, before a background of their own class and of a random "
-        f"one; nothing else differed. {lost:,} {answers} were right only before the own class's, {won:,} only before "
-        f"the random one: were the background without effect, the two would be about as frequent ({p_words(p)})."
+        f"{turned.images:,} objects were each shown twice, before a background of their own class and of a random one; "
+        f"nothing else differed. {turned.lost:,} {answers} were right only before the own class's, {turned.won:,} only "
+        f"before the random one: were the background's class without effect, the two would be about as frequent "
+        f"({p_words(p)})."
     )
 
 

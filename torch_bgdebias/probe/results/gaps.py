@@ -6,10 +6,11 @@ dependence on the background, so a model is judged by the distance from 0.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from torch_bgdebias.probe.results.columns import paired_columns
 from torch_bgdebias.probe.results.measurement import JUDGED, Estimate, Measurement
 from torch_bgdebias.probe.results.naming import class_label
 from torch_bgdebias.probe.results.spelling import (
@@ -27,20 +28,21 @@ from torch_bgdebias.probe.results.spelling import (
 __all__ = [
     "NARROW",
     "Side",
+    "Turned",
     "bias_sentence",
     "change_sentence",
-    "changing_answers",
     "cost_sentence",
     "gain_sentence",
     "guesses_without",
     "has_unlearned",
     "judged_sentence",
     "knows_nothing",
-    "many_change",
     "side_of",
+    "turned_answers",
+    "turned_sentence",
 ]
 
-#: an interval that holds 0 and stays within so far of it shows that the background hardly matters
+#: an interval that holds 0 and stays within so far of it shows that the background hardly costs accuracy
 NARROW = 0.05
 
 #: accuracy on the images as they are that is not lost without a word
@@ -48,8 +50,8 @@ _COST = 0.01
 #: so much of it lost, with nothing gained on random backgrounds, is no repair
 _UNLEARNED = 0.05
 
-#: answers that are others on another background, as a share and a number of images, from which on that is said
-_CHANGING, _SEVERAL = 0.1, 5
+#: answers that turn with the background, as a share of the images and a number, from which on that is said
+_TURNING, _SEVERAL = 0.1, 5
 
 #: ``random``: accuracy is lost on random backgrounds; ``own``: on those of the own class; ``neither``: the interval
 #: holds 0; ``unknown``: there is no gap or no interval
@@ -113,27 +115,49 @@ def _only_answer(measurement: Measurement) -> int | None:
     return int(classes[0]) if len(classes) == 1 and several and len(answers) > 1 else None
 
 
-def changing_answers(measurement: Measurement) -> tuple[int, int]:
-    """How many images get another answer on a random background than on one of their own class, and of how many.
+class Turned(NamedTuple):
+    """Images whose answers are right on one kind of background alone, though nothing else differs.
 
-    A gap does not show them where as many become right as wrong.
+    Attributes:
+        lost: right only on a background of the object's own class.
+        won: right only on one of a random class.
+        images: shown on both.
     """
-    images, (own, random) = measurement.images, ("mixed_same", "mixed_rand")
-    if images.targets is not None or own not in images.prediction or random not in images.prediction:
-        return 0, 0
-    in_both = images.valid(own) & images.valid(random)
-    return int((images.prediction[own] != images.prediction[random])[in_both].sum()), int(in_both.sum())
+
+    lost: int
+    won: int
+    images: int
 
 
-def many_change(measurement: Measurement) -> bool:
-    """Whether so many answers change with the background that a gap of 0 is not all there is to say."""
-    changing, images = changing_answers(measurement)
-    return changing >= max(_SEVERAL, _CHANGING * images)
+def turned_answers(measurement: Measurement) -> Turned | None:
+    """How often the background decides whether an answer is right; ``None`` where the two were not both measured.
+
+    The gap is the difference of the two numbers, and does not show them where they are alike.
+    """
+    by_image = paired_columns(measurement.images).get("bg_gap")
+    if by_image is None:
+        return None
+    return Turned(int((by_image > 0).sum()), int((by_image < 0).sum()), int((~np.isnan(by_image)).sum()))
 
 
-def bias_sentence(
-    model: str, gap: Estimate | None, level: float, guesses: str = "", changing: tuple[int, int] | None = None
-) -> Sentence:
+def turned_sentence(measurement: Measurement) -> Sentence:
+    """How many answers turn with the background, where no gap is shown and many do; else nothing.
+
+    Nothing of label sets, of which one label or another nearly always does.
+    """
+    turned = turned_answers(measurement)
+    if turned is None or side_of(measurement.bg_gap) != "neither" or measurement.images.targets is not None:
+        return ()
+    count = turned.lost + turned.won
+    if count < max(_SEVERAL, _TURNING * turned.images):
+        return ()
+    return say(
+        " But ", strong(f"{count:,} of {turned.images:,} answers turn with the background"), f": {turned.lost:,} are "
+        f"right only before the own class's, {turned.won:,} only before a random one.",
+    )  # fmt: skip
+
+
+def bias_sentence(model: str, gap: Estimate | None, level: float, guesses: str = "") -> Sentence:
     """What one model's gap says.
 
     Args:
@@ -141,7 +165,6 @@ def bias_sentence(
         gap: its BG-Gap.
         level: of the interval, in (0, 1).
         guesses: where it is right no more often than by guessing (`guesses_without`), for a gap above 0.
-        changing: `changing_answers` where many change (`many_change`), for a gap that may be 0.
     """
     if not is_known(gap):
         return say("The BG-Gap of ", strong(model), " is not known: the variants mixed_same and mixed_rand were not ",
@@ -150,20 +173,13 @@ def bias_sentence(
     if side == "unknown":
         return say(strong(model), f" has a BG-Gap of {number(gap.value)} points (no interval), from {gap.n} image(s): ",
                    "too few to judge.")  # fmt: skip
-    if side == "neither" and changing is not None:
-        return say(
-            "For ", strong(model), " it is not shown that the background speaks for a class: its BG-Gap is ",
-            f"{number(gap.value)} points ({interval}). ", strong(f"But {changing[0]} of {changing[1]} answers change"),
-            " from a background of the object's own class to a random one, about as often to the right answer as away ",
-            "from it: the model does look there, though at nothing that goes with a class in these images.",
-        )  # fmt: skip
     if side == "neither" and gap.low == gap.high:
-        return say("For ", strong(model), " no dependence on the background can be shown: all ",
+        return say("For ", strong(model), " no dependence on the class of the background can be shown: all ",
                    f"{gap.n} image(s) agree, and nothing is known of how far others may differ.")  # fmt: skip
     if side == "neither":
         return say(
-            "For ", strong(model), f" no dependence on the background can be shown: its BG-Gap is {number(gap.value)} ",
-            f"points ({interval}); a loss of more than {_either_way(gap)} is unlikely.",
+            "For ", strong(model), " no dependence on the class of the background can be shown: its BG-Gap is ",
+            f"{number(gap.value)} points ({interval}); a loss of more than {_either_way(gap)} is unlikely.",
         )  # fmt: skip
     lost = strong(f"{number(abs(gap.value))} points")
     opening = say(strong(model), " loses ", lost, f" of accuracy ({interval}) when its objects stand in front of ")
@@ -185,8 +201,8 @@ def judged_sentence(measurement: Measurement) -> Sentence:
     nothing = knows_nothing(measurement) if is_known(gap) else None
     if nothing is not None:
         return nothing
-    changing = changing_answers(measurement) if many_change(measurement) else None
-    return bias_sentence(measurement.model, gap, level, guesses_without(measurement), changing)
+    sentence = bias_sentence(measurement.model, gap, level, guesses_without(measurement))
+    return (*sentence, *turned_sentence(measurement))
 
 
 def guesses_without(measurement: Measurement) -> str:
@@ -226,8 +242,8 @@ def change_sentence(model: str, before: Estimate, after: Estimate, *, differs: b
         return say("With ", name, f" it is {points_now}, from {after.n} image(s): too few to judge.")
     if not differs:
         return say(
-            "With ", name, f" it is {points_now}{in_brackets}; the difference may be chance, so this measurement does ",
-            "not show that it helped.",
+            "With ", name, f" it is {points_now}{in_brackets}; the difference may be chance, so the gap does not ",
+            "show that it helped.",
         )  # fmt: skip
     if side == "neither":
         return _no_longer_shown(name, before, after, in_brackets)
@@ -300,7 +316,9 @@ def _no_longer_shown(name: Words, before: Estimate, after: Estimate, in_brackets
         return say("With ", name, ", ", remainder, f" on {after.n} image(s), which all agree: nothing is known of ",
                    "how far others may differ.")  # fmt: skip
     if max(map(abs, ends)) < NARROW:
-        return say("With ", name, ", ", remainder, f"{in_brackets}: what is behind the object hardly matters any more.")
+        return say(
+            "With ", name, ", ", remainder, f"{in_brackets}: what is behind the object hardly costs accuracy any more."
+        )
     return say(
         "With ", name, ", ", remainder, f"{in_brackets}: no loss can be shown any more, on few images; one of up to ",
         f"{_either_way(after)} is possible.",

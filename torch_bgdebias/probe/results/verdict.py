@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from torch_bgdebias.probe.results.comparison import ModelComparison
 from torch_bgdebias.probe.results.gaps import (
     change_sentence,
-    changing_answers,
     cost_sentence,
     gain_sentence,
     has_unlearned,
     judged_sentence,
     knows_nothing,
-    many_change,
     side_of,
+    turned_sentence,
 )
 from torch_bgdebias.probe.results.measurement import Estimate, Measurement
 from torch_bgdebias.probe.results.spelling import (
@@ -99,18 +98,10 @@ def _change(before: Measurement, after: Measurement, comparison: ModelComparison
         *sentence,
         *cost_sentence(on_given, on_random),
         *gain_sentence(on_given),
-        *_still_changing(after),
+        *turned_sentence(after),
         *_interval_of_change(comparison),
         *_accuracy_change(before, after, comparison),
     )
-
-
-def _still_changing(after: Measurement) -> Sentence:
-    """Answers of a later model without a gap that go with the background nevertheless."""
-    if side_of(after.bg_gap) != "neither" or not many_change(after):
-        return ()
-    changing, images = changing_answers(after)
-    return say(f" {changing} of {images} answers change with the background, without a gain or loss on the whole.")
 
 
 def _changes_of_accuracy(
