@@ -82,6 +82,21 @@ def test_embeddings_and_finite():
         checks.check_finite(bad, name="anchor")
 
 
+def test_the_advice_about_masks_and_labels_works():
+    image, mask = torch.rand(2, 3, 4, 5), torch.ones(2, 1, 4, 5)
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got \[255, 255\]; pass mask / 255 if it holds 0 to 255"):
+        checks.check_mask(255 * mask, image)
+    assert torch.equal(checks.check_mask(255 * mask / 255, image), mask)
+    label = torch.tensor([2, 0])
+    with pytest.raises(ValueError, match=r"\(2, 1\); pass label.reshape\(2\)$"):
+        checks.check_label(label[:, None], 2)
+    assert torch.equal(checks.check_label(label[:, None].reshape(2), 2), label)
+    one_hot = torch.eye(3, dtype=torch.long)[label]
+    with pytest.raises(ValueError, match=r"\(2, 3\); pass label.argmax\(1\) if it is one-hot$"):
+        checks.check_label(one_hot, 2)
+    assert torch.equal(checks.check_label(one_hot.argmax(1), 2), label)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_a_sum_that_overflows_is_no_infinity(dtype):
     large = torch.full((3, 50), torch.finfo(dtype).max, dtype=dtype)

@@ -143,17 +143,18 @@ def check_mask(mask: Tensor, image: Tensor | None = None, *, name: str = "mask",
     if image is not None and mask.device != image.device:
         raise ValueError(f"{name}: expected on the image's device {image.device}, got {mask.device}")
     if values and mask.is_floating_point():
-        check_range(mask, 0.0, 1.0, name=name)
+        check_range(mask, 0.0, 1.0, name=name, remedy="pass mask / 255 if it holds 0 to 255")
     dtype = image.dtype if image is not None else (mask.dtype if mask.is_floating_point() else torch.float32)
     return mask.to(dtype)
 
 
-def check_range(tensor: Tensor, low: float, high: float, *, name: str) -> Tensor:
-    """Require all values in [low, high] (NaN is outside), where reading them is free."""
+def check_range(tensor: Tensor, low: float, high: float, *, name: str, remedy: str = "") -> Tensor:
+    """Require all values in [low, high] (NaN is outside), where reading them is free; ``remedy`` ends the message."""
     if tensor.numel() and values_readable(tensor):
         smallest, largest = (float(x) for x in tensor.detach().aminmax())
         if not (smallest >= low and largest <= high):
-            raise ValueError(f"{name}: expected values in [{low:g}, {high:g}], got [{smallest:g}, {largest:g}]")
+            then = f"; {remedy}" if remedy else ""
+            raise ValueError(f"{name}: expected values in [{low:g}, {high:g}], got [{smallest:g}, {largest:g}]{then}")
     return tensor
 
 
@@ -190,7 +191,10 @@ def check_label(label: Tensor, batch: int, *, name: str = "label", num_classes: 
     if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
         raise TypeError(f"{name}: expected integer classes ({batch},), got {describe(label)}")
     if label.shape != (batch,):
-        raise ValueError(f"{name}: expected shape ({batch},), got {describe(label)}")
+        then = f"; pass {name}.reshape({batch})" if label.numel() == batch else ""
+        if label.ndim == 2 and len(label) == batch and label.shape[1] > 1:
+            then = f"; pass {name}.argmax(1) if it is one-hot"
+        raise ValueError(f"{name}: expected shape ({batch},), got {describe(label)}{then}")
     if num_classes is not None and label.numel() and values_readable(label):
         low, high = (int(x) for x in label.aminmax())
         if low < 0 or high >= num_classes:
